@@ -1,0 +1,133 @@
+"""Checks and tests. ``nox`` alone runs what must pass before pushing; ``nox --list`` shows the rest.
+
+A backend is whatever has a file in ``tests/conformance`` or a distribution in ``plugins``: new ones
+join the matrix by themselves. Interpreters that are not installed are left out.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.10.16"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "imports", "tests", "build"]
+
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = ["3.11", "3.12", "3.13"]
+PLUGINS = [f"plugins/{folder.name}" for folder in sorted((ROOT / "plugins").glob("*/"))]
+CONFORMANCE = {
+    path.stem.removeprefix("test_").replace("_", "-"): f"tests/conformance/{path.name}"
+    for path in sorted((ROOT / "tests" / "conformance").glob("test_*.py"))
+}
+BACKENDS = {name: [path] for name, path in CONFORMANCE.items()} | {
+    Path(plugin).name: [f"{plugin}/tests"] for plugin in PLUGINS
+}
+# What belongs to no backend alone.
+BACKENDS["core"] = ["tests", "--ignore=tests/conformance"]
+MUST_BE_IN_WHEEL = (
+    "memory_core/py.typed",
+    "memory_core/testing/suite.py",
+    "memory_core/samples/__init__.py",
+    "memory_storage_lmdb/plugin.py",
+    "memory_storage_lmdb/py.typed",
+    "memory_storage_turso/plugin.py",
+    "memory_storage_turso/py.typed",
+)
+
+
+def install(session: nox.Session, *further: str) -> None:
+    """Install the project and the distributions under ``plugins`` as they are in this tree."""
+    plugins = [argument for plugin in PLUGINS for argument in ("-e", plugin)]
+    session.install("-e", ".[dev]", *plugins, *further)
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("backend", [nox.param(name, id=name) for name in sorted(BACKENDS)])
+def tests(session: nox.Session, backend: str) -> None:
+    """Run the tests of one backend, or of all that is no backend's own (``core``)."""
+    install(session)
+    session.run("pytest", *BACKENDS[backend], *(session.posargs or ["-n", "logical"]))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly."""
+    install(session, *group("types"))
+    session.run("pyright", *session.posargs)
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Check who imports whom."""
+    install(session)
+    session.run("lint-imports")
+
+
+@nox.session(python=PYTHONS[0], venv_backend="uv")
+def min_deps(session: nox.Session) -> None:
+    """Run the tests with the oldest dependencies that are allowed."""
+    scratch = Path(session.create_tmp()).resolve()
+    # Direct dependencies of the project and its plugins at their lower bounds, all others newest.
+    sources, lowest = scratch / "sources.in", scratch / "lowest.txt"
+    sources.write_text(
+        f"-e {ROOT}[testing,turso]\n" + "".join(f"-e {ROOT / plugin}\n" for plugin in PLUGINS)
+    )
+    resolve = ["uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", "--no-annotate"]
+    session.run(*resolve, str(sources), "--output-file", str(lowest), external=True)
+    pinned = [line for line in lowest.read_text().splitlines() if "==" in line]
+    lowest.write_text("\n".join(pinned) + "\n")
+    install(session, "--constraint", str(lowest))
+    session.run("uv", "pip", "list", external=True)
+    session.run("pytest", *(session.posargs or ["-n", "logical"]))
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build every distribution, and use the wheels where nothing else is installed."""
+    session.install(*group("build"))
+    scratch = Path(session.create_tmp()).resolve()
+    target = scratch / "dist"
+    for folder in (".", *PLUGINS):
+        session.run("pyproject-build", "--outdir", str(target), folder, silent=True)
+    wheels = sorted(target.glob("*.whl"))
+    sources = sorted(target.glob("*.tar.gz"))
+    if not len(wheels) == len(sources) == 1 + len(PLUGINS):
+        session.error(f"expected one wheel and one sdist each, got {wheels} and {sources}")
+    (wheel,) = target.glob("memory_core-*.whl")
+    missing = set(MUST_BE_IN_WHEEL) - set(zipfile.ZipFile(wheel).namelist())
+    if missing:
+        session.error(f"{wheel.name} lacks {', '.join(sorted(missing))}")
+    fresh = scratch / "fresh"
+    session.run("python", "-m", "venv", "--clear", str(fresh))
+    session.run(str(fresh / "bin" / "pip"), "install", "-q", *map(str, wheels), external=True)
+    with session.chdir(scratch):
+        for command in (["--help"], ["plugins"], ["demo"]):
+            session.run(str(fresh / "bin" / "memory"), *command, external=True, silent=True)
+        session.run(str(fresh / "bin" / "python"), "-c", "import memory_core", external=True)
+
+
+@nox.session(python=PYTHONS)
+def long(session: nox.Session) -> None:
+    """Run the tests that take minutes: kills by the thousand, chaos, millions of cached reads."""
+    install(session)
+    session.run("pytest", "-m", "long", "--timeout", "3600", *session.posargs)
