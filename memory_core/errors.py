@@ -1,0 +1,271 @@
+"""Every error the framework raises, in one hierarchy.
+
+::
+
+    MemoryCoreError
+    ├── InvalidValueError (ValueError)      a value refused when an object is made
+    ├── ConfigurationError                  settings, URLs, options
+    ├── PluginError                         discovery, loading, name clashes
+    ├── QueryError                          a query that cannot be answered
+    ├── CodecError                          bytes that are not what was written
+    ├── ImportFormatError                   a transcript that cannot be read
+    └── StorageError
+        ├── RecordTooLargeError             over a limit; nothing was written
+        ├── ReferenceNotFoundError          points at a record that is not there
+        ├── ReferenceRestrictedError        a delete that something still points at
+        ├── DuplicateError                  a unique constraint
+        ├── CycleError                      an edge that closes a cycle
+        ├── UnsupportedCapabilityError      the backend declared it cannot
+        ├── StorageClosedError              used after ``aclose``
+        ├── StorageUnavailableError         not reachable or busy; certainly not applied
+        ├── StorageFullError                disk or map full; not applied
+        ├── SchemaVersionError              written by a newer version
+        └── OutcomeUnknownError             sent, but no answer came back
+
+Errors carry their data as attributes. No driver's exception crosses the SPI: the original is kept
+as ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+__all__ = [
+    "CodecError",
+    "ConfigurationError",
+    "CycleError",
+    "DuplicateError",
+    "ImportFormatError",
+    "InvalidValueError",
+    "MemoryCoreError",
+    "OutcomeUnknownError",
+    "PluginError",
+    "QueryError",
+    "RecordTooLargeError",
+    "ReferenceNotFoundError",
+    "ReferenceRestrictedError",
+    "SchemaVersionError",
+    "StorageClosedError",
+    "StorageError",
+    "StorageFullError",
+    "StorageUnavailableError",
+    "UnsupportedCapabilityError",
+]
+
+
+class MemoryCoreError(Exception):
+    """Base of everything the framework raises on purpose."""
+
+
+class InvalidValueError(MemoryCoreError, ValueError):
+    """A value was refused when an object was made.
+
+    Attributes:
+        field: name of the field, dotted where it is nested.
+        expected: what would have been accepted, in words.
+        value: what was given.
+    """
+
+    def __init__(self, field: str, expected: str, value: object) -> None:
+        super().__init__(f"{field}: expected {expected}, got {_short(value)}")
+        self.field = field
+        self.expected = expected
+        self.value = value
+
+    def __reduce__(self) -> tuple[type[InvalidValueError], tuple[str, str, object]]:
+        return type(self), (self.field, self.expected, self.value)
+
+
+class ConfigurationError(MemoryCoreError):
+    """Settings, a URL or an option are wrong; the message lists what is valid."""
+
+
+class PluginError(MemoryCoreError):
+    """A plugin could not be found, loaded or combined with another one."""
+
+
+class QueryError(MemoryCoreError):
+    """A query that cannot be answered: unknown index, wrong value type, foreign cursor."""
+
+
+class CodecError(MemoryCoreError):
+    """Stored or received bytes are not what the framework wrote.
+
+    Attributes:
+        kind: the record's kind, where it is known.
+        record_id: the record's id, where it is known.
+    """
+
+    def __init__(
+        self, reason: str, *, kind: str | None = None, record_id: UUID | None = None
+    ) -> None:
+        where = f"{kind or 'record'} {record_id}: " if kind or record_id else ""
+        super().__init__(where + reason)
+        self.reason = reason
+        self.kind = kind
+        self.record_id = record_id
+
+
+class ImportFormatError(MemoryCoreError):
+    """A transcript that cannot be read.
+
+    Attributes:
+        file: the file's name.
+        entry: which entry of it (line, index or trial), where it is known.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, file: str, reason: str, *, entry: str | None = None) -> None:
+        super().__init__(f"{file}{f', {entry}' if entry else ''}: {reason}")
+        self.file = file
+        self.entry = entry
+        self.reason = reason
+
+
+class StorageError(MemoryCoreError):
+    """The storage refused or failed; what was acknowledged before still stands."""
+
+
+class RecordTooLargeError(StorageError):
+    """Something exceeds a limit of ``Limits``; nothing of its batch was written.
+
+    Attributes:
+        what: the field or object that is too large.
+        size: its size in bytes or items.
+        limit: the limit it exceeds.
+        limit_name: the name of the setting.
+    """
+
+    def __init__(self, what: str, size: int, limit: int, limit_name: str) -> None:
+        super().__init__(f"{what} is {size}, over the limit {limit_name}={limit}")
+        self.what = what
+        self.size = size
+        self.limit = limit
+        self.limit_name = limit_name
+
+
+class ReferenceNotFoundError(StorageError):
+    """A record points at one that is not there.
+
+    Attributes:
+        kind: kind of the record that was to be written.
+        field: its reference field.
+        target_kind: the kind it points at.
+        target_id: the missing id, where the backend knows it.
+    """
+
+    def __init__(self, kind: str, field: str, target_kind: str, target_id: UUID | None) -> None:
+        super().__init__(f"{kind}.{field}: no {target_kind} {target_id} in this namespace")
+        self.kind = kind
+        self.field = field
+        self.target_kind = target_kind
+        self.target_id = target_id
+
+
+class ReferenceRestrictedError(StorageError):
+    """A delete was refused because a record still points at its target.
+
+    Attributes:
+        kind: kind of the record that was to be deleted.
+        record_id: its id.
+        referrer_kind: the kind that still points at it.
+        field: the reference field that restricts the delete.
+    """
+
+    def __init__(self, kind: str, record_id: UUID, referrer_kind: str, field: str) -> None:
+        super().__init__(f"{kind} {record_id} is still referred to by {referrer_kind}.{field}")
+        self.kind = kind
+        self.record_id = record_id
+        self.referrer_kind = referrer_kind
+        self.field = field
+
+
+class DuplicateError(StorageError):
+    """Another record already has these unique values.
+
+    Attributes:
+        kind: the kind whose constraint it is.
+        fields: the index names that are unique together.
+    """
+
+    def __init__(self, kind: str, fields: Iterable[str]) -> None:
+        self.kind = kind
+        self.fields = tuple(fields)
+        super().__init__(f"another {kind} has the same {', '.join(self.fields)}")
+
+
+class CycleError(StorageError):
+    """An edge would close a cycle among edges of its own type.
+
+    Attributes:
+        kind: the kind of the edge.
+        source: the id the edge starts from.
+        target: the id it points at.
+        group: the edge's type.
+    """
+
+    def __init__(self, kind: str, source: UUID, target: UUID, group: str) -> None:
+        super().__init__(f"{kind} {group} from {source} to {target} would close a cycle")
+        self.kind = kind
+        self.source = source
+        self.target = target
+        self.group = group
+
+
+class UnsupportedCapabilityError(StorageError):
+    """The backend declared that it cannot do this.
+
+    Attributes:
+        capability: what was asked for.
+        backend: the backend's name.
+    """
+
+    def __init__(self, capability: str, backend: str) -> None:
+        super().__init__(f"{backend} does not support {capability}")
+        self.capability = capability
+        self.backend = backend
+
+
+class StorageClosedError(StorageError):
+    """The storage was used after it was closed."""
+
+
+class StorageUnavailableError(StorageError):
+    """The store cannot be reached or stays locked; the operation was certainly not applied."""
+
+
+class StorageFullError(StorageError):
+    """No room is left: the disk, or a map that may not grow further; nothing was applied."""
+
+
+class SchemaVersionError(StorageError):
+    """The store was written by a newer version; it was left untouched.
+
+    Attributes:
+        found: the version in the store.
+        supported: the newest version this code can read.
+    """
+
+    def __init__(self, where: str, found: int, supported: int) -> None:
+        super().__init__(
+            f"{where} has schema version {found}; this version of memory-core reads up to {supported}"
+        )
+        self.where = where
+        self.found = found
+        self.supported = supported
+
+
+class OutcomeUnknownError(StorageError):
+    """A write was sent and no answer came back: it may or may not have been applied."""
+
+
+def _short(value: object, limit: int = 120) -> str:
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a deeply nested {type(value).__name__}"
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,0 +1,101 @@
+"""What is stored: one module per kind."""
+
+from memory_core.records.base import (
+    Acyclic,
+    Index,
+    IndexValue,
+    IndexValues,
+    OnDelete,
+    Record,
+    RecordTypes,
+    Reference,
+    Scalar,
+    Unique,
+    new_id,
+)
+from memory_core.records.episode import (
+    Checkpoint,
+    Complexity,
+    Episode,
+    ExecutionStep,
+    Outcome,
+    OutcomeStatus,
+    Reflection,
+    ResultStatus,
+    RewardScore,
+    SalientFeatures,
+    StepResult,
+    TaskContext,
+    TaskType,
+)
+from memory_core.records.frozen import FrozenDict, FrozenList
+from memory_core.records.heuristic import Evidence, Heuristic
+from memory_core.records.limits import Limits
+from memory_core.records.pattern import (
+    ContextPattern,
+    DecisionPoint,
+    Effectiveness,
+    ErrorRecovery,
+    OutcomeStats,
+    Pattern,
+    PatternType,
+    ToolSequence,
+)
+from memory_core.records.relationship import ACYCLIC_TYPES, Relationship, RelationshipType
+from memory_core.records.step import Step
+
+CORE_RECORD_TYPES: tuple[type[Record], ...] = (
+    Episode,
+    Step,
+    ToolSequence,
+    DecisionPoint,
+    ErrorRecovery,
+    ContextPattern,
+    Heuristic,
+    Relationship,
+)
+
+__all__ = [
+    "ACYCLIC_TYPES",
+    "CORE_RECORD_TYPES",
+    "Acyclic",
+    "Checkpoint",
+    "Complexity",
+    "ContextPattern",
+    "DecisionPoint",
+    "Effectiveness",
+    "Episode",
+    "ErrorRecovery",
+    "Evidence",
+    "ExecutionStep",
+    "FrozenDict",
+    "FrozenList",
+    "Heuristic",
+    "Index",
+    "IndexValue",
+    "IndexValues",
+    "Limits",
+    "OnDelete",
+    "Outcome",
+    "OutcomeStats",
+    "OutcomeStatus",
+    "Pattern",
+    "PatternType",
+    "Record",
+    "RecordTypes",
+    "Reference",
+    "Reflection",
+    "Relationship",
+    "RelationshipType",
+    "ResultStatus",
+    "RewardScore",
+    "SalientFeatures",
+    "Scalar",
+    "Step",
+    "StepResult",
+    "TaskContext",
+    "TaskType",
+    "ToolSequence",
+    "Unique",
+    "new_id",
+]

@@ -1,0 +1,389 @@
+"""Episodes: a task, its steps and its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+from uuid import UUID
+
+from attrs import evolve, field, frozen
+
+from memory_core.errors import InvalidValueError
+from memory_core.records.base import Index, Record, new_id
+from memory_core.records.fields import (
+    a_json_object,
+    a_json_value,
+    a_member,
+    a_number,
+    a_string_map,
+    a_text,
+    a_time,
+    a_uuid,
+    an_instance,
+    an_integer,
+    instances,
+    now,
+    optional,
+    texts,
+    uuids,
+)
+from memory_core.records.frozen import EMPTY, FrozenDict, freeze, freeze_mapping
+
+__all__ = [
+    "Checkpoint",
+    "Complexity",
+    "Episode",
+    "ExecutionStep",
+    "Outcome",
+    "OutcomeStatus",
+    "Reflection",
+    "ResultStatus",
+    "RewardScore",
+    "SalientFeatures",
+    "StepResult",
+    "TaskContext",
+    "TaskType",
+]
+
+
+class TaskType(StrEnum):
+    """What an episode's task was about."""
+
+    CODE_GENERATION = "code_generation"
+    DEBUGGING = "debugging"
+    REFACTORING = "refactoring"
+    TESTING = "testing"
+    ANALYSIS = "analysis"
+    DOCUMENTATION = "documentation"
+    OTHER = "other"
+
+
+class Complexity(StrEnum):
+    """How hard a task was."""
+
+    SIMPLE = "simple"
+    MODERATE = "moderate"
+    COMPLEX = "complex"
+
+
+class OutcomeStatus(StrEnum):
+    """How an episode ended."""
+
+    SUCCESS = "success"
+    PARTIAL_SUCCESS = "partial_success"
+    FAILURE = "failure"
+    ABSTAINED = "abstained"
+
+
+class ResultStatus(StrEnum):
+    """How a step ended."""
+
+    SUCCESS = "success"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+
+
+@frozen(kw_only=True)
+class TaskContext:
+    """Where a task took place."""
+
+    domain: str = field(default="", converter=a_text("context.domain"))
+    language: str | None = field(default=None, converter=optional(a_text("context.language")))
+    framework: str | None = field(default=None, converter=optional(a_text("context.framework")))
+    complexity: Complexity = field(
+        default=Complexity.MODERATE, converter=a_member("context.complexity", Complexity)
+    )
+    tags: tuple[str, ...] = field(default=(), converter=texts("context.tags"))
+
+
+@frozen(kw_only=True)
+class StepResult:
+    """How a step ended: made by ``success(output)``, ``error(message)`` or ``timeout()``.
+
+    Attributes:
+        status: which of the three.
+        output: any JSON value; only of a success.
+        message: only of an error.
+    """
+
+    status: ResultStatus = field(converter=a_member("result.status", ResultStatus))
+    output: Any = field(default=None, converter=a_json_value("result.output"))  # pyright: ignore[reportUnknownVariableType]  # any JSON value
+    message: str | None = field(default=None, converter=optional(a_text("result.message")))
+
+    def __attrs_post_init__(self) -> None:
+        if self.output is not None:
+            _set(self, "output", freeze(self.output))
+        if self.output is not None and self.status is not ResultStatus.SUCCESS:
+            raise InvalidValueError(
+                "result.output", f"None for a result of {self.status}", self.output
+            )
+        if (self.message is not None) != (self.status is ResultStatus.ERROR):
+            raise InvalidValueError(
+                "result.message", "text for an error and for nothing else", self.message
+            )
+
+    @classmethod
+    def success(cls, output: Any = None) -> StepResult:
+        """The step did what it should; ``output`` is any JSON value."""
+        return cls(status=ResultStatus.SUCCESS, output=output)
+
+    @classmethod
+    def error(cls, message: str) -> StepResult:
+        """The step failed."""
+        return cls(status=ResultStatus.ERROR, message=message)
+
+    @classmethod
+    def timeout(cls) -> StepResult:
+        """The step did not end in time."""
+        return cls(status=ResultStatus.TIMEOUT)
+
+
+@frozen(kw_only=True)
+class ExecutionStep:
+    """One tool call or observation.
+
+    Attributes:
+        number: its place in the episode, from 1.
+        latency_ms: how long it took, in milliseconds.
+    """
+
+    number: int = field(converter=an_integer("step.number", 1))
+    timestamp: datetime = field(factory=now, converter=a_time("step.timestamp"))
+    tool: str = field(converter=a_text("step.tool", empty=False))
+    action: str = field(default="", converter=a_text("step.action"))
+    parameters: dict[str, Any] = field(default=EMPTY, converter=a_json_object("step.parameters"))
+    result: StepResult | None = field(
+        default=None, converter=optional(an_instance("step.result", StepResult))
+    )
+    latency_ms: float = field(default=0.0, converter=a_number("step.latency_ms", 0))
+    tokens_used: int | None = field(
+        default=None, converter=optional(an_integer("step.tokens_used", 0))
+    )
+    metadata: dict[str, str] = field(default=EMPTY, converter=a_string_map("step.metadata"))
+
+    def __attrs_post_init__(self) -> None:
+        # Decoding bypasses the converters; a cached record must be frozen all the same.
+        if type(self.parameters) is not FrozenDict:
+            _set(self, "parameters", freeze_mapping(self.parameters))
+        if type(self.metadata) is not FrozenDict:
+            _set(self, "metadata", freeze_mapping(self.metadata))
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """How an episode ended: made by ``success``, ``partial_success``, ``failure`` or ``abstained``.
+
+    A field that does not belong to the status keeps its default.
+    """
+
+    status: OutcomeStatus = field(converter=a_member("outcome.status", OutcomeStatus))
+    verdict: str | None = field(default=None, converter=optional(a_text("outcome.verdict")))
+    artifacts: tuple[str, ...] = field(default=(), converter=texts("outcome.artifacts"))
+    completed: tuple[str, ...] = field(default=(), converter=texts("outcome.completed"))
+    failed: tuple[str, ...] = field(default=(), converter=texts("outcome.failed"))
+    reason: str | None = field(default=None, converter=optional(a_text("outcome.reason")))
+    error_details: str | None = field(
+        default=None, converter=optional(a_text("outcome.error_details"))
+    )
+    stopped_at_step: int | None = field(
+        default=None, converter=optional(an_integer("outcome.stopped_at_step", 0))
+    )
+    signals: tuple[str, ...] = field(default=(), converter=texts("outcome.signals"))
+
+    def __attrs_post_init__(self) -> None:
+        required, allowed = _OUTCOME_FIELDS[self.status]
+        if getattr(self, required) is None:
+            raise InvalidValueError(f"outcome.{required}", f"text for {self.status}", None)
+        for name in _OUTCOME_OPTIONS:
+            if name not in allowed and getattr(self, name):
+                raise InvalidValueError(
+                    f"outcome.{name}",
+                    f"nothing, as {self.status} has no such field",
+                    getattr(self, name),
+                )
+
+    @classmethod
+    def success(cls, verdict: str, artifacts: Iterable[str] = ()) -> Outcome:
+        """The task was done."""
+        return cls(status=OutcomeStatus.SUCCESS, verdict=verdict, artifacts=tuple(artifacts))
+
+    @classmethod
+    def partial_success(
+        cls, verdict: str, completed: Iterable[str] = (), failed: Iterable[str] = ()
+    ) -> Outcome:
+        """Some of the task was done."""
+        return cls(
+            status=OutcomeStatus.PARTIAL_SUCCESS,
+            verdict=verdict,
+            completed=tuple(completed),
+            failed=tuple(failed),
+        )
+
+    @classmethod
+    def failure(cls, reason: str, error_details: str | None = None) -> Outcome:
+        """The task was not done."""
+        return cls(status=OutcomeStatus.FAILURE, reason=reason, error_details=error_details)
+
+    @classmethod
+    def abstained(
+        cls, reason: str, stopped_at_step: int | None = None, signals: Iterable[str] = ()
+    ) -> Outcome:
+        """The agent chose not to go on."""
+        return cls(
+            status=OutcomeStatus.ABSTAINED,
+            reason=reason,
+            stopped_at_step=stopped_at_step,
+            signals=tuple(signals),
+        )
+
+
+_OUTCOME_OPTIONS = (
+    "verdict", "artifacts", "completed", "failed", "reason", "error_details", "stopped_at_step", "signals",
+)  # fmt: skip
+_OUTCOME_FIELDS: dict[OutcomeStatus, tuple[str, frozenset[str]]] = {
+    OutcomeStatus.SUCCESS: ("verdict", frozenset({"verdict", "artifacts"})),
+    OutcomeStatus.PARTIAL_SUCCESS: ("verdict", frozenset({"verdict", "completed", "failed"})),
+    OutcomeStatus.FAILURE: ("reason", frozenset({"reason", "error_details"})),
+    OutcomeStatus.ABSTAINED: ("reason", frozenset({"reason", "stopped_at_step", "signals"})),
+}
+
+
+@frozen(kw_only=True)
+class RewardScore:
+    """How good the outcome was, and what made it so."""
+
+    total: float = field(converter=a_number("reward.total"))
+    base: float = field(default=0.0, converter=a_number("reward.base"))
+    efficiency: float = field(default=1.0, converter=a_number("reward.efficiency"))
+    complexity_bonus: float = field(default=1.0, converter=a_number("reward.complexity_bonus"))
+    quality_multiplier: float = field(default=1.0, converter=a_number("reward.quality_multiplier"))
+    learning_bonus: float = field(default=0.0, converter=a_number("reward.learning_bonus"))
+
+
+@frozen(kw_only=True)
+class Reflection:
+    """What the agent made of the episode afterwards."""
+
+    successes: tuple[str, ...] = field(default=(), converter=texts("reflection.successes"))
+    improvements: tuple[str, ...] = field(default=(), converter=texts("reflection.improvements"))
+    insights: tuple[str, ...] = field(default=(), converter=texts("reflection.insights"))
+    generated_at: datetime = field(factory=now, converter=a_time("reflection.generated_at"))
+
+
+@frozen(kw_only=True)
+class SalientFeatures:
+    """What is worth remembering of the episode."""
+
+    critical_decisions: tuple[str, ...] = field(default=(), converter=texts("critical_decisions"))
+    tool_combinations: tuple[str, ...] = field(default=(), converter=texts("tool_combinations"))
+    error_recovery_patterns: tuple[str, ...] = field(
+        default=(), converter=texts("error_recovery_patterns")
+    )
+    key_insights: tuple[str, ...] = field(default=(), converter=texts("key_insights"))
+
+
+@frozen(kw_only=True)
+class Checkpoint:
+    """A point of a running episode that the agent can return to."""
+
+    id: UUID = field(factory=new_id, converter=a_uuid("checkpoint.id"))
+    created_at: datetime = field(factory=now, converter=a_time("checkpoint.created_at"))
+    step_number: int = field(converter=an_integer("checkpoint.step_number", 0))
+    reason: str = field(default="", converter=a_text("checkpoint.reason"))
+    note: str | None = field(default=None, converter=optional(a_text("checkpoint.note")))
+
+
+def _tags(record: Any) -> set[str]:
+    return {*record.tags, *record.context.tags}
+
+
+def _metadata_pairs(record: Any) -> list[str]:
+    return [f"{key}={value}" for key, value in record.metadata.items()]
+
+
+def _numbered(value: Any) -> tuple[ExecutionStep, ...]:
+    steps = instances("steps", ExecutionStep)(value)
+    last = 0
+    for step in steps:
+        if step.number <= last:
+            raise InvalidValueError(
+                "steps", "steps in ascending order of their numbers", step.number
+            )
+        last = step.number
+    return steps
+
+
+@frozen(kw_only=True)
+class Episode(Record):
+    """A task, its steps and its outcome; complete when it has both ``end_time`` and ``outcome``."""
+
+    kind: ClassVar[str] = "episode"
+    default_order: ClassVar[str] = "start_time"
+
+    task_description: str = field(converter=a_text("task_description", empty=False))
+    task_type: TaskType = field(default=TaskType.OTHER, converter=a_member("task_type", TaskType))
+    context: TaskContext = field(factory=TaskContext, converter=an_instance("context", TaskContext))
+    start_time: datetime = field(factory=now, converter=a_time("start_time"))
+    end_time: datetime | None = field(default=None, converter=optional(a_time("end_time")))
+    steps: tuple[ExecutionStep, ...] = field(default=(), converter=_numbered)
+    outcome: Outcome | None = field(
+        default=None, converter=optional(an_instance("outcome", Outcome))
+    )
+    reward: RewardScore | None = field(
+        default=None, converter=optional(an_instance("reward", RewardScore))
+    )
+    reflection: Reflection | None = field(
+        default=None, converter=optional(an_instance("reflection", Reflection))
+    )
+    pattern_ids: tuple[UUID, ...] = field(default=(), converter=uuids("pattern_ids"))
+    heuristic_ids: tuple[UUID, ...] = field(default=(), converter=uuids("heuristic_ids"))
+    applied_patterns: tuple[UUID, ...] = field(default=(), converter=uuids("applied_patterns"))
+    salient_features: SalientFeatures | None = field(
+        default=None, converter=optional(an_instance("salient_features", SalientFeatures))
+    )
+    tags: tuple[str, ...] = field(default=(), converter=texts("tags"))
+    metadata: dict[str, str] = field(default=EMPTY, converter=a_string_map("metadata"))
+    checkpoints: tuple[Checkpoint, ...] = field(
+        default=(), converter=instances("checkpoints", Checkpoint)
+    )
+
+    indexes: ClassVar[tuple[Index, ...]] = (
+        Index("start_time", datetime),
+        Index("end_time", datetime),
+        Index("task_type", TaskType),
+        Index("domain", path="context.domain"),
+        Index("language", path="context.language"),
+        Index("framework", path="context.framework"),
+        Index("complexity", Complexity, path="context.complexity"),
+        Index("outcome", OutcomeStatus, path="outcome.status"),
+        Index("reward", float, path="reward.total"),
+        Index("tags", path=_tags, multi=True),
+        Index("tools", path=lambda episode: [step.tool for step in episode.steps], multi=True),
+        Index("metadata", path=_metadata_pairs, multi=True),
+        Index("pattern_ids", UUID, multi=True),
+        Index("heuristic_ids", UUID, multi=True),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if type(self.metadata) is not FrozenDict:
+            _set(self, "metadata", freeze_mapping(self.metadata))
+        if self.end_time is not None and self.end_time < self.start_time:
+            raise InvalidValueError(
+                "end_time", f"no time before start_time ({self.start_time})", self.end_time
+            )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has ended and its outcome is known."""
+        return self.end_time is not None and self.outcome is not None
+
+    def with_steps(self, steps: Iterable[ExecutionStep]) -> Episode:
+        """This episode with more steps, in the order of their numbers; one it has already is kept."""
+        known = {step.number: step for step in steps} | {step.number: step for step in self.steps}
+        return evolve(self, steps=tuple(known[number] for number in sorted(known)))
+
+
+def _set(record: object, name: str, value: object) -> None:
+    object.__setattr__(record, name, value)

@@ -1,0 +1,161 @@
+"""Patterns: what has been seen to work, in four variants that share one kind."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, ClassVar
+from uuid import UUID
+
+from attrs import field, frozen
+
+from memory_core.errors import InvalidValueError
+from memory_core.records.base import Index, Record
+from memory_core.records.episode import Complexity, TaskContext
+from memory_core.records.fields import (
+    a_number,
+    a_text,
+    a_time,
+    an_instance,
+    an_integer,
+    now,
+    optional,
+    texts,
+    uuids,
+)
+
+__all__ = [
+    "ContextPattern",
+    "DecisionPoint",
+    "Effectiveness",
+    "ErrorRecovery",
+    "OutcomeStats",
+    "Pattern",
+    "PatternType",
+    "ToolSequence",
+]
+
+
+class PatternType(StrEnum):
+    """The variants of a pattern."""
+
+    TOOL_SEQUENCE = "tool_sequence"
+    DECISION_POINT = "decision_point"
+    ERROR_RECOVERY = "error_recovery"
+    CONTEXT_PATTERN = "context_pattern"
+
+
+@frozen(kw_only=True)
+class Effectiveness:
+    """How a pattern has done since it was found.
+
+    Attributes:
+        avg_reward_delta: mean change of the reward in episodes that applied it.
+    """
+
+    times_retrieved: int = field(
+        default=0, converter=an_integer("effectiveness.times_retrieved", 0)
+    )
+    times_applied: int = field(default=0, converter=an_integer("effectiveness.times_applied", 0))
+    successes: int = field(default=0, converter=an_integer("effectiveness.successes", 0))
+    failures: int = field(default=0, converter=an_integer("effectiveness.failures", 0))
+    avg_reward_delta: float = field(
+        default=0.0, converter=a_number("effectiveness.avg_reward_delta")
+    )
+    last_used: datetime | None = field(
+        default=None, converter=optional(a_time("effectiveness.last_used"))
+    )
+
+
+@frozen(kw_only=True)
+class OutcomeStats:
+    """How often a decision ended well."""
+
+    successes: int = field(default=0, converter=an_integer("outcome_stats.successes", 0))
+    failures: int = field(default=0, converter=an_integer("outcome_stats.failures", 0))
+
+
+def _variant(pattern: Any) -> str:
+    return pattern.variant
+
+
+def _latency(value: Any) -> timedelta:
+    if isinstance(value, timedelta) and value >= timedelta(0):
+        return value
+    raise InvalidValueError("avg_latency", "a timedelta that is not negative", value)
+
+
+@frozen(kw_only=True)
+class Pattern(Record):
+    """Base of the four variants; ``Query(Pattern)`` finds them all."""
+
+    kind: ClassVar[str] = "pattern"
+    variant_index: ClassVar[str] = "pattern_type"
+    default_order: ClassVar[str] = "created_at"
+
+    context: TaskContext = field(factory=TaskContext, converter=an_instance("context", TaskContext))
+    success_rate: float = field(default=0.0, converter=a_number("success_rate", 0, 1))
+    effectiveness: Effectiveness = field(
+        factory=Effectiveness, converter=an_instance("effectiveness", Effectiveness)
+    )
+    created_at: datetime = field(factory=now, converter=a_time("created_at"))
+
+    indexes: ClassVar[tuple[Index, ...]] = (
+        Index("created_at", datetime),
+        Index("pattern_type", PatternType, path=_variant),
+        Index("domain", path="context.domain"),
+        Index("language", path="context.language"),
+        Index("complexity", Complexity, path="context.complexity"),
+        Index("success_rate", float),
+        Index("tags", path="context.tags", multi=True),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if not self.variant:
+            valid = "ToolSequence, DecisionPoint, ErrorRecovery or ContextPattern"
+            raise InvalidValueError("pattern", f"one of its variants: {valid}", type(self).__name__)
+
+
+@frozen(kw_only=True)
+class ToolSequence(Pattern):
+    """Tools that work well one after the other."""
+
+    variant: ClassVar[str] = PatternType.TOOL_SEQUENCE.value
+
+    tools: tuple[str, ...] = field(converter=texts("tools"))
+    avg_latency: timedelta = field(default=timedelta(0), converter=_latency)
+    occurrence_count: int = field(default=1, converter=an_integer("occurrence_count", 0))
+
+
+@frozen(kw_only=True)
+class DecisionPoint(Pattern):
+    """What to do when a condition holds."""
+
+    variant: ClassVar[str] = PatternType.DECISION_POINT.value
+
+    condition: str = field(converter=a_text("condition", empty=False))
+    action: str = field(converter=a_text("action", empty=False))
+    outcome_stats: OutcomeStats = field(
+        factory=OutcomeStats, converter=an_instance("outcome_stats", OutcomeStats)
+    )
+
+
+@frozen(kw_only=True)
+class ErrorRecovery(Pattern):
+    """How to get over an error."""
+
+    variant: ClassVar[str] = PatternType.ERROR_RECOVERY.value
+
+    error_type: str = field(converter=a_text("error_type", empty=False))
+    recovery_steps: tuple[str, ...] = field(converter=texts("recovery_steps"))
+
+
+@frozen(kw_only=True)
+class ContextPattern(Pattern):
+    """An approach that suits a context; ``evidence`` are ids of the episodes that show it."""
+
+    variant: ClassVar[str] = PatternType.CONTEXT_PATTERN.value
+
+    context_features: tuple[str, ...] = field(converter=texts("context_features"))
+    recommended_approach: str = field(converter=a_text("recommended_approach", empty=False))
+    evidence: tuple[UUID, ...] = field(default=(), converter=uuids("evidence"))

@@ -1,0 +1,121 @@
+"""How much memory a record takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from enum import Enum
+from operator import attrgetter
+from sys import getsizeof
+from typing import Any, cast
+from uuid import UUID
+
+import attrs
+
+__all__ = ["size_of"]
+
+_Sizer = Callable[[Any], int]
+
+_FLOAT_BYTES = getsizeof(1.0)
+_TIME_BYTES = getsizeof(datetime.now(UTC))
+_UUID_BYTES = getsizeof(UUID(int=1)) + getsizeof(1 << 127)
+# What every object has in front that the garbage collector looks after.
+_COLLECTED = getsizeof(()) - ().__class__.__basicsize__
+# Python keeps one object of each of these numbers, and of texts of no more than one character.
+_SMALLEST, _LARGEST = -5, 256
+_SHARED_TEXT = getsizeof("x")
+
+
+def size_of(value: object) -> int:
+    """Bytes of a record, or of what one holds, and of all it refers to, as the allocator counts them.
+
+    What many records share counts nothing: classes, members of enumerations, small numbers, the keys of JSON
+    objects. Takes some 60 µs for an episode of 25 steps.
+    """
+    kind: type[Any] = type(value)
+    return (_SIZERS.get(kind) or _new_sizer(kind))(value)
+
+
+def _sum_of(values: Iterable[object]) -> int:
+    total = 0
+    for value in values:
+        kind: type[Any] = type(value)
+        # The usual ones first: a call would cost more than they do.
+        if kind is str:
+            size = getsizeof(value)
+            total += size if size > _SHARED_TEXT else 0
+            continue
+        if value is None or kind is bool:
+            continue
+        if kind is float:
+            total += _FLOAT_BYTES
+        elif kind is datetime:
+            total += _TIME_BYTES
+        else:
+            total += (_SIZERS.get(kind) or _new_sizer(kind))(value)
+    return total
+
+
+def _nothing(value: object) -> int:
+    del value
+    return 0
+
+
+def _text(value: str) -> int:
+    return _sum_of((value,))
+
+
+def _integer(value: int) -> int:
+    return 0 if _SMALLEST <= value <= _LARGEST else getsizeof(value)
+
+
+def _uuid(value: UUID) -> int:
+    del value
+    return _UUID_BYTES
+
+
+def _sequence(value: Any) -> int:
+    # An empty tuple is always the same one.
+    return getsizeof(value) + _sum_of(value) if value or type(value) is not tuple else 0
+
+
+def _mapping(value: Mapping[Any, Any]) -> int:
+    # Keys are few and repeated in every record; the decoder shares them.
+    return getsizeof(value) + _sum_of(value.values()) if value else 0
+
+
+def _new_sizer(kind: type) -> _Sizer:
+    if attrs.has(kind):
+        sizer = _of_attrs(kind)
+    elif issubclass(kind, Enum | type):
+        sizer = _nothing
+    elif issubclass(kind, Mapping):
+        sizer = _mapping
+    elif issubclass(kind, list | tuple | set | frozenset):
+        sizer = _sequence
+    else:
+        sizer = getsizeof
+    _SIZERS[kind] = sizer
+    return sizer
+
+
+def _of_attrs(kind: type) -> _Sizer:
+    names = [item.name for item in attrs.fields(kind)]
+    if kind.__dictoffset__ or len(names) < 2:
+        return lambda value: getsizeof(value) + _sum_of([getattr(value, name) for name in names])
+    fields = cast("Callable[[Any], tuple[Any, ...]]", attrgetter(*names))
+    # Slotted instances of a class are all of one size.
+    own = kind.__basicsize__ + _COLLECTED
+    return lambda value: own + _sum_of(fields(value))
+
+
+_SIZERS: dict[type, _Sizer] = {
+    type(None): _nothing,
+    bool: _nothing,
+    int: _integer,
+    str: _text,
+    float: getsizeof,
+    bytes: getsizeof,
+    datetime: getsizeof,
+    UUID: _uuid,
+}
