@@ -1,0 +1,238 @@
+"""Group commit and read coalescing, shared by all backends.
+
+``GroupCommit``: items that wait at the same time are handed to the writer together, so that they
+share one durable commit (group commit, DeWitt et al. 1984). ``ReadCoalescer``: fetches asked for in
+one tick of the event loop become one.
+
+Both keep a caller's cancellation apart from the work: what has not been handed over yet is dropped,
+what has is finished, whoever still waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from attrs import define, field
+
+from memory_core.errors import StorageClosedError
+
+__all__ = ["GroupCommit", "ReadCoalescer"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Value = TypeVar("Value")
+
+
+@define(eq=False)
+class _Waiting(Generic[Item, Result]):
+    items: Sequence[Item]
+    done: asyncio.Future[list[Result]]
+    weight: int
+
+
+class GroupCommit(Generic[Item, Result]):
+    """Runs one group at a time; while one is written, the next one gathers.
+
+    Args:
+        write: writes a group durably and returns one result an item, in order. An exception goes to
+            every caller of the group.
+        weigh: the weight of an item.
+        max_weight: a group is closed before it exceeds this; an item that does by itself is a group
+            of its own.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[list[Item]], Awaitable[Sequence[Result]]],
+        *,
+        weigh: Callable[[Item], int] = lambda _: 1,
+        max_weight: int = 10_000,
+    ) -> None:
+        self._write = write
+        self._weigh = weigh
+        self._max_weight = max_weight
+        self._waiting: list[_Waiting[Item, Result]] = []
+        self._pump: asyncio.Task[None] | None = None
+        self._closed = False
+        self.groups = self.items = self.largest_group = 0
+
+    async def submit(self, items: Sequence[Item]) -> list[Result]:
+        """Have items written, in order, and wait until they are durable.
+
+        Raises:
+            StorageClosedError: after ``aclose``.
+        """
+        if self._closed:
+            raise StorageClosedError("the storage is closed")
+        if not items:
+            return []
+        done: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+        weight = sum(map(self._weigh, items))
+        self._waiting.append(_Waiting(items, done, weight))
+        if self._pump is None:
+            # The task starts in the next tick, so all that is ready in this one joins the group.
+            self._pump = asyncio.create_task(self._run(), name="memory-core group commit")
+        return await done
+
+    async def aclose(self) -> None:
+        """Finish what was submitted, then refuse. Idempotent."""
+        self._closed = True
+        if self._pump is not None:
+            await asyncio.shield(self._pump)
+
+    def figures(self) -> dict[str, int]:
+        """How many groups and items were written, and the most items in one group."""
+        return {"groups": self.groups, "batches": self.items, "largest_group": self.largest_group}
+
+    async def _run(self) -> None:
+        try:
+            while group := self._take():
+                await self._write_group(group)
+        finally:
+            self._pump = None
+
+    def _take(self) -> list[_Waiting[Item, Result]]:
+        group: list[_Waiting[Item, Result]] = []
+        weight = taken = 0
+        for waiting in self._waiting:
+            if not waiting.done.done():
+                if group and weight + waiting.weight > self._max_weight:
+                    break
+                group.append(waiting)
+                weight += waiting.weight
+            taken += 1
+        del self._waiting[:taken]
+        return group
+
+    async def _write_group(self, group: list[_Waiting[Item, Result]]) -> None:
+        items = [item for waiting in group for item in waiting.items]
+        self.groups += 1
+        self.items += len(items)
+        self.largest_group = max(self.largest_group, len(items))
+        try:
+            results = await self._write(items)
+        except BaseException as error:
+            for waiting in group:
+                if not waiting.done.done():
+                    waiting.done.set_exception(error)
+                    # Whoever was cancelled meanwhile does not fetch it; that is no leak.
+                    waiting.done.exception()
+            if not isinstance(error, Exception):
+                raise
+            return
+        start = 0
+        for waiting in group:
+            end = start + len(waiting.items)
+            if not waiting.done.done():
+                waiting.done.set_result(list(results[start:end]))
+            start = end
+
+
+@define(eq=False)
+class _Call(Generic[Value]):
+    ids: Sequence[UUID]
+    done: asyncio.Future[list[Value | None]] = field()
+
+
+class ReadCoalescer(Generic[Value]):
+    """Joins fetches of one tick. A fetch that has begun is never joined, so that a read that starts
+    after a commit returned cannot see what was before it.
+
+    Args:
+        fetch: fetches distinct ids of a key (a kind); gives for each its value, ``None`` where there
+            is none, or the exception that belongs to this id alone.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[Any, list[UUID]], Awaitable[Mapping[UUID, Value | Exception | None]]],
+    ) -> None:
+        self._fetch = fetch
+        self._calls: dict[Any, list[_Call[Value]]] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self.calls = self.fetches = self.asked = self.fetched = 0
+
+    async def get(self, key: Any, ids: Sequence[UUID]) -> list[Value | None]:
+        """The values in the order asked, ``None`` where there is none.
+
+        Raises:
+            StorageClosedError: after ``aclose``.
+        """
+        if self._closed:
+            raise StorageClosedError("the storage is closed")
+        if not ids:
+            return []
+        loop = asyncio.get_running_loop()
+        call = _Call[Value](ids, loop.create_future())
+        self.calls += 1
+        self.asked += len(ids)
+        calls = self._calls.get(key)
+        if calls is None:
+            self._calls[key] = [call]
+            loop.call_soon(self._start, key)
+        else:
+            calls.append(call)
+        return await call.done
+
+    async def aclose(self) -> None:
+        """Wait for the fetches under way, then refuse. Idempotent."""
+        self._closed = True
+        while self._calls or self._running:
+            if self._running:
+                await asyncio.wait(self._running)
+            else:
+                await asyncio.sleep(0)
+
+    def figures(self) -> dict[str, int]:
+        """Calls and the fetches they became; ids asked for and ids fetched."""
+        return {
+            "get_calls": self.calls,
+            "get_fetches": self.fetches,
+            "ids_asked": self.asked,
+            "ids_fetched": self.fetched,
+        }
+
+    def _start(self, key: Any) -> None:
+        calls = [call for call in self._calls.pop(key) if not call.done.done()]
+        if calls:
+            task = asyncio.create_task(self._run(key, calls), name="memory-core read")
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _run(self, key: Any, calls: list[_Call[Value]]) -> None:
+        ids = list(dict.fromkeys(_chained(calls)))
+        self.fetches += 1
+        self.fetched += len(ids)
+        try:
+            values = await self._fetch(key, ids)
+        except BaseException as error:
+            for call in calls:
+                if not call.done.done():
+                    call.done.set_exception(error)
+                    call.done.exception()
+            if not isinstance(error, Exception):
+                raise
+            return
+        for call in calls:
+            if not call.done.done():
+                _settle(call, values)
+
+
+def _settle(call: _Call[Value], values: Mapping[UUID, Value | Exception | None]) -> None:
+    found: list[Value | None] = []
+    for record_id in call.ids:
+        value = values.get(record_id)
+        if isinstance(value, Exception):
+            call.done.set_exception(value)
+            return
+        found.append(value)
+    call.done.set_result(found)
+
+
+def _chained(calls: Iterable[_Call[Any]]) -> Iterable[UUID]:
+    for call in calls:
+        yield from call.ids

@@ -1,0 +1,228 @@
+"""zstd for stored bodies, with dictionaries trained on the store's own records.
+
+A body is compressed only when that makes it smaller. Dictionaries are named by the id that zstd
+writes into each frame; a store keeps them beside its records, and a codec that meets an id it does
+not know asks its backend for it (``DictionaryMissingError``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import zstandard
+from attrs import field, frozen
+from attrs.validators import ge, in_, le
+
+from memory_core.errors import CodecError
+
+__all__ = ["CompressionConfig", "Compressor", "DictionaryMissingError"]
+
+# The segment and dmer sizes of zstd's cover algorithm (Liao et al. 2016): with them given, training
+# makes one pass instead of a search over both, at no measurable loss on transcripts.
+_COVER_SEGMENT = 256
+_COVER_DMER = 8
+_ALL_AT_ONCE = 8
+# Given next to nothing, zstd's trainer crashes the process (8 samples of one byte do, in 1.5.7).
+_LEAST_TRAINING_BYTES = 1024
+
+
+class DictionaryMissingError(CodecError):
+    """A frame needs a dictionary that this process has not loaded yet."""
+
+    def __init__(self, dictionary_id: int) -> None:
+        super().__init__(f"compressed with dictionary {dictionary_id}, which is not in the store")
+        self.dictionary_id = dictionary_id
+
+
+@frozen(kw_only=True)
+class CompressionConfig:
+    """How bodies are compressed.
+
+    Attributes:
+        enabled: whether new bodies are compressed at all; compressed ones can always be read.
+        level: zstd level, 1 to 19.
+        threshold: bodies smaller than this many bytes are left as they are.
+        dictionary: whether to train a dictionary per kind.
+        dictionary_bytes: size of a trained dictionary.
+        dictionary_samples: how many bodies of a kind to train it on.
+    """
+
+    enabled: bool = True
+    level: int = field(default=3, validator=[ge(1), le(19)])
+    threshold: int = field(default=256, validator=ge(0))
+    dictionary: bool = field(default=True, validator=in_((True, False)))
+    dictionary_bytes: int = field(default=64 * 1024, validator=[ge(1024), le(2**20)])
+    dictionary_samples: int = field(default=128, validator=ge(8))
+
+
+class Compressor:
+    """Compresses and decompresses bodies; safe to use from several threads.
+
+    Args:
+        config: how.
+        max_bytes: no frame is decompressed to more than this.
+    """
+
+    def __init__(self, config: CompressionConfig, max_bytes: int) -> None:
+        self.config = config
+        self._max_bytes = max_bytes
+        self._dictionaries: dict[int, zstandard.ZstdCompressionDict] = {}
+        self._active: dict[str, int] = {}
+        self._samples: dict[str, list[bytes]] = {}
+        self._local = threading.local()
+        self.bodies = self.compressed = self.with_dictionary = 0
+        self.raw_bytes = self.stored_bytes = 0
+
+    def compress(self, kind: str, body: bytes) -> bytes | None:
+        """The compressed body, or ``None`` where that would not make it smaller."""
+        if not self._is_worth(body):
+            return self._counted(body, None, 0)
+        dictionary_id = self._dictionary_for(kind, [body])
+        return self._counted(body, self._compressor(dictionary_id).compress(body), dictionary_id)
+
+    def compress_all(self, kind: str, bodies: Sequence[bytes]) -> list[bytes | None]:
+        """``compress`` for many bodies of a kind, in one call without the GIL where that is possible."""
+        # The call makes a context of its own, and reads the dictionary into it: not for a few.
+        if len(bodies) < _ALL_AT_ONCE or not all(map(self._is_worth, bodies)):
+            return [self.compress(kind, body) for body in bodies]
+        dictionary_id = self._dictionary_for(kind, bodies)
+        compressor = self._compressor(dictionary_id)
+        # Not every backend of zstandard has it.
+        together = getattr(compressor, "multi_compress_to_buffer", None)
+        frames: Iterable[bytes] = (
+            map(compressor.compress, bodies)
+            if together is None
+            else (segment.tobytes() for segment in together(list(bodies)))
+        )
+        return [
+            self._counted(body, frame, dictionary_id)
+            for body, frame in zip(bodies, frames, strict=True)
+        ]
+
+    def decompress(self, frame: bytes) -> bytes:
+        """The body.
+
+        Raises:
+            CodecError: when the frame is corrupt, or would become larger than the bound.
+            DictionaryMissingError: when its dictionary has not been added.
+        """
+        try:
+            parameters = zstandard.get_frame_parameters(frame)
+            if parameters.content_size > self._max_bytes:
+                # Also where the size is unknown, which zstd gives as the greatest one.
+                raise CodecError(
+                    f"frame of {parameters.content_size} bytes, over {self._max_bytes}"
+                )
+            return self._decompressor(parameters.dict_id).decompress(frame)
+        except zstandard.ZstdError as error:
+            raise CodecError(f"corrupt zstd frame: {error}") from error
+
+    def trainable(self) -> list[str]:
+        """The kinds of which enough bodies were seen to train a dictionary."""
+        wanted = self.config.dictionary_samples
+        # A copy, as another thread may be collecting.
+        samples = list(self._samples.items())
+        return [kind for kind, collected in samples if len(collected) >= wanted]
+
+    def train(self, kind: str) -> bytes | None:
+        """Train a dictionary on the bodies seen; CPU-bound, some 15 ms, releases the GIL.
+
+        Returns:
+            The dictionary, which is not used before it was added; ``None`` when the bodies have too
+            little in common.
+        """
+        # A kind is trained once: from now on it collects no more samples.
+        self._active.setdefault(kind, 0)
+        samples = self._samples.pop(kind, [])
+        if sum(map(len, samples)) < _LEAST_TRAINING_BYTES:
+            return None
+        try:
+            trained = zstandard.train_dictionary(
+                self.config.dictionary_bytes,
+                cast("list[Any]", samples),
+                k=_COVER_SEGMENT,
+                d=_COVER_DMER,
+            )
+        except zstandard.ZstdError:
+            return None
+        return trained.as_bytes()
+
+    def add(self, kind: str, dictionary: bytes) -> int:
+        """Make a dictionary known, and compress bodies of the kind with it from now on.
+
+        Returns:
+            Its id.
+        """
+        loaded = zstandard.ZstdCompressionDict(dictionary)
+        dictionary_id = loaded.dict_id()
+        self._dictionaries[dictionary_id] = loaded
+        self._active[kind] = dictionary_id
+        self._samples.pop(kind, None)
+        return dictionary_id
+
+    def figures(self) -> dict[str, Any]:
+        """What was compressed since the store was opened."""
+        return {
+            "bodies": self.bodies,
+            "compressed": self.compressed,
+            "with_dictionary": self.with_dictionary,
+            "dictionaries": len(self._dictionaries),
+            "raw_bytes": self.raw_bytes,
+            "stored_bytes": self.stored_bytes,
+            "ratio": round(self.raw_bytes / self.stored_bytes, 3) if self.stored_bytes else 1.0,
+        }
+
+    def _is_worth(self, body: bytes) -> bool:
+        return self.config.enabled and len(body) >= self.config.threshold
+
+    def _dictionary_for(self, kind: str, bodies: Iterable[bytes]) -> int:
+        """The dictionary to compress with; while there is none, the bodies become samples for one."""
+        dictionary_id = self._active.get(kind, 0)
+        if not dictionary_id and self.config.dictionary:
+            for body in bodies:
+                self._sample(kind, body)
+        return dictionary_id
+
+    def _counted(self, body: bytes, frame: bytes | None, dictionary_id: int) -> bytes | None:
+        """The frame if it is smaller than the body."""
+        if frame is not None and len(frame) >= len(body):
+            frame = None
+        self.bodies += 1
+        self.raw_bytes += len(body)
+        self.compressed += frame is not None
+        self.with_dictionary += frame is not None and dictionary_id != 0
+        self.stored_bytes += len(body if frame is None else frame)
+        return frame
+
+    def _sample(self, kind: str, body: bytes) -> None:
+        if kind in self._active:
+            return
+        samples = self._samples.setdefault(kind, [])
+        if len(samples) < self.config.dictionary_samples:
+            samples.append(body)
+
+    def _compressor(self, dictionary_id: int) -> zstandard.ZstdCompressor:
+        made: dict[int, zstandard.ZstdCompressor] = self._local.__dict__.setdefault(
+            "compressors", {}
+        )
+        compressor = made.get(dictionary_id)
+        if compressor is None:
+            dictionary = self._dictionaries[dictionary_id] if dictionary_id else None
+            compressor = zstandard.ZstdCompressor(level=self.config.level, dict_data=dictionary)
+            made[dictionary_id] = compressor
+        return compressor
+
+    def _decompressor(self, dictionary_id: int) -> zstandard.ZstdDecompressor:
+        made: dict[int, zstandard.ZstdDecompressor] = self._local.__dict__.setdefault(
+            "decompressors", {}
+        )
+        decompressor = made.get(dictionary_id)
+        if decompressor is None:
+            dictionary = self._dictionaries.get(dictionary_id)
+            if dictionary_id and dictionary is None:
+                raise DictionaryMissingError(dictionary_id)
+            decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
+            made[dictionary_id] = decompressor
+        return decompressor

@@ -1,0 +1,137 @@
+"""Records at the edges: JSON in and out, by cattrs, with errors that say where."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import Enum
+from functools import lru_cache
+from typing import Any, cast, get_args, get_origin
+from uuid import UUID
+
+import attrs
+from cattrs import ClassValidationError, Converter, transform_error
+from cattrs.gen import make_dict_structure_fn
+from cattrs.v import format_exception
+
+from memory_core.errors import CodecError, InvalidValueError, MemoryCoreError, SchemaVersionError
+from memory_core.records import FrozenDict, FrozenList, Record, RecordTypes
+
+__all__ = ["explain", "plain_converter", "record_from_json", "record_to_json"]
+
+_KIND, _VARIANT, _VERSION = "kind", "variant", "schema_version"
+
+
+@lru_cache(maxsize=1)
+def plain_converter() -> Converter:
+    """A cattrs converter between attrs classes and what JSON and msgpack can hold."""
+    converter = Converter(detailed_validation=True)
+    converter.register_unstructure_hook(datetime, datetime.isoformat)
+    converter.register_structure_hook(datetime, _to_datetime)
+    converter.register_unstructure_hook(timedelta, timedelta.total_seconds)
+    converter.register_structure_hook(timedelta, _to_timedelta)
+    converter.register_unstructure_hook(UUID, str)
+    converter.register_structure_hook(
+        UUID, lambda value, _: value if isinstance(value, UUID) else UUID(value)
+    )
+    converter.register_unstructure_hook(FrozenDict, dict)
+    converter.register_unstructure_hook(FrozenList, list)
+
+    def strict(cls: type[Any]) -> Any:
+        return make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
+
+    def tuple_of(cls: type[Any]) -> Any:
+        items: Any = list[get_args(cls)[0]]
+
+        def structure(value: Any, _: type) -> tuple[Any, ...]:
+            # A string can be iterated as well, and must not become its letters.
+            if not isinstance(value, list | tuple):
+                raise TypeError(f"expected an array, got {value!r}")
+            return tuple(converter.structure(value, items))
+
+        return structure
+
+    converter.register_structure_hook_factory(attrs.has, strict)
+    converter.register_structure_hook_factory(_is_tuple, tuple_of)
+    return converter
+
+
+def record_to_json(record: Record) -> dict[str, Any]:
+    """A record as a JSON object: its kind, variant and schema version beside its fields."""
+    head: dict[str, Any] = {_KIND: record.kind}
+    if record.variant:
+        head[_VARIANT] = record.variant
+    if record.schema_version != 1:
+        head[_VERSION] = record.schema_version
+    return head | _plain(plain_converter().unstructure(record))
+
+
+def record_from_json(types: RecordTypes, value: dict[str, Any]) -> Record:
+    """The record that ``record_to_json`` made the object of.
+
+    Raises:
+        ConfigurationError: for an unknown kind.
+        CodecError: when the object does not fit it; the message names each field.
+        SchemaVersionError: when a newer version wrote it.
+    """
+    body = dict(value)
+    kind, variant = body.pop(_KIND, None), body.pop(_VARIANT, "")
+    version = body.pop(_VERSION, 1)
+    if not isinstance(kind, str):
+        raise CodecError("no kind")
+    cls = types.variants(kind).get(variant)
+    if cls is None:
+        raise CodecError(f"unknown variant {variant!r} of kind {kind!r}")
+    if version != cls.schema_version:
+        body = _upcast(cls, body, version)
+    try:
+        return plain_converter().structure(body, cls)
+    except ClassValidationError as error:
+        raise CodecError(f"{kind}: {explain(error)}") from error
+    except (InvalidValueError, TypeError, ValueError) as error:
+        raise CodecError(f"{kind}: {error}") from error
+
+
+def _upcast(kind: type[Record], body: dict[str, Any], version: Any) -> dict[str, Any]:
+    if not isinstance(version, int):
+        raise CodecError(f"{kind.kind}: schema version {version!r} is no number")
+    if version > kind.schema_version:
+        raise SchemaVersionError(f"a {kind.kind} record", version, kind.schema_version)
+    try:
+        return kind.upcast(body, version)
+    except MemoryCoreError:
+        raise
+    except Exception as error:
+        # upcast is a plugin's code: it may raise anything.
+        raise CodecError(f"{kind.kind}: upcast from version {version} failed: {error!r}") from error
+
+
+def explain(error: ClassValidationError) -> str:
+    """Every problem that cattrs found, each with its place."""
+
+    def describe(problem: BaseException, kind: type | None) -> str:
+        if isinstance(problem, MemoryCoreError | ValueError | TypeError) and str(problem):
+            return str(problem)
+        return format_exception(problem, kind)
+
+    return "; ".join(transform_error(error, format_exception=describe))
+
+
+def _plain(value: Any) -> Any:
+    """JSON containers only: cattrs leaves tuples and enums inside ``Any`` as they are."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in cast("list[Any]", value)]
+    return value.value if isinstance(value, Enum) else value
+
+
+def _is_tuple(kind: Any) -> bool:
+    return get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
+
+
+def _to_datetime(value: Any, _: type) -> datetime:
+    return value if isinstance(value, datetime) else datetime.fromisoformat(value)
+
+
+def _to_timedelta(value: Any, _: type) -> timedelta:
+    return value if isinstance(value, timedelta) else timedelta(seconds=value)

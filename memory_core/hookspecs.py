@@ -1,0 +1,115 @@
+"""The hooks a plugin can implement. Hooks are synchronous and return factories; none of them is on a
+record's path.
+
+A plugin is a module or object registered under the entry-point group ``memory_core``, with functions
+decorated by ``memory_core.hookimpl``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+from attrs import field, frozen
+
+from memory_core.records import Record
+from memory_core.storage import Storage
+
+if TYPE_CHECKING:
+    import typer
+
+__all__ = [
+    "PROJECT",
+    "CacheFactory",
+    "StorageFactory",
+    "WrapperFactory",
+    "hookimpl",
+    "hookspec",
+]
+
+PROJECT = "memory_core"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function or method of a plugin as the implementation of the hook of its name."""
+
+
+@frozen(kw_only=True)
+class StorageFactory:
+    """How to open a backend. The classes are named as strings, so that discovery loads no driver.
+
+    Attributes:
+        target: ``"package.module:Class"``; the class has
+            ``async open(cls, location: str, *, config, context: StorageContext) -> Storage``.
+        config: ``"package.module:Class"`` of its options, a frozen attrs class whose fields all have
+            defaults; nested attrs classes are reached by dotted names (``?pool.max_size=4``).
+        summary: one line for ``memory plugins``.
+        embedded: whether it needs no server.
+        extra: the extra of the distribution that installs its driver, if any.
+    """
+
+    target: str
+    config: str
+    summary: str
+    embedded: bool = True
+    extra: str | None = None
+
+
+@frozen(kw_only=True)
+class CacheFactory:
+    """How to make a cache tier.
+
+    Attributes:
+        target: ``"package.module:Class"``; the class has
+            ``create(cls, location: str, *, config) -> Cache``, which connects to nothing before its
+            first use. ``location`` is what follows the scheme (a URL with ``//`` is given whole), ""
+            for a plain name.
+        config: ``"package.module:Class"`` of its options, as for storages. Those of a cache that
+            holds objects have ``max_entries`` and ``max_bytes``.
+        summary: one line for ``memory plugins``.
+    """
+
+    target: str
+    config: str
+    summary: str
+
+
+@frozen(kw_only=True)
+class WrapperFactory:
+    """How to wrap a storage, outside the cache.
+
+    Attributes:
+        wrap: makes the wrapper, which is itself a ``Storage`` and forwards every member.
+        order: wrappers with a smaller one are closer to the user.
+    """
+
+    wrap: Callable[[Storage], Storage]
+    order: int = field(default=0)
+
+
+class HookSpecs:
+    """Every hook. Two plugins that claim one name are an error that names both distributions."""
+
+    @hookspec
+    def memory_storage_factories(self) -> Mapping[str, StorageFactory]:  # pyright: ignore[reportReturnType]  # a specification
+        """Backends by URL scheme, such as ``{"lmdb": StorageFactory(...)}``."""
+
+    @hookspec
+    def memory_cache_factories(self) -> Mapping[str, CacheFactory]:  # pyright: ignore[reportReturnType]  # a specification
+        """Caches by name or URL scheme, such as ``{"adaptive": CacheFactory(...)}``."""
+
+    @hookspec
+    def memory_record_types(self) -> Sequence[type[Record]]:  # pyright: ignore[reportReturnType]  # a specification
+        """Record classes beyond the core's; every backend stores them."""
+
+    @hookspec
+    def memory_wrapper_factories(self) -> Mapping[str, WrapperFactory]:  # pyright: ignore[reportReturnType]  # a specification
+        """Wrappers by name; one is used where the settings name it (``wrappers = ["audit"]``)."""
+
+    @hookspec
+    def memory_importers(self) -> Sequence[Any]:  # pyright: ignore[reportReturnType]  # a specification
+        """Importers of transcripts (``memory_core.importers.Importer``)."""
+
+    @hookspec
+    def memory_cli_commands(self) -> Mapping[str, typer.Typer]:  # pyright: ignore[reportReturnType]  # a specification
+        """Sub-commands of ``memory``, by name."""
