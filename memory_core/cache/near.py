@@ -1,0 +1,53 @@
+"""What goes into the nearest tier: records, their absence, and answers to queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from memory_core.cache.config import CacheConfig
+from memory_core.cache.protocol import Cache, CacheEntry, CacheKey
+from memory_core.cache.queries import CachedAnswer
+from memory_core.records.sizes import size_of
+
+__all__ = ["ABSENT", "NearTier"]
+
+
+class _Absent:
+    """The cached knowledge that there is no such record."""
+
+    __slots__ = ()
+
+
+ABSENT: Final = _Absent()
+
+
+class NearTier:
+    """The nearest tier as it is filled: with sizes, times to live and budgets.
+
+    Args:
+        cache: the tier.
+        config: what is cached, and for how long.
+    """
+
+    def __init__(self, cache: Cache, config: CacheConfig) -> None:
+        self.cache = cache
+        self._config = config
+
+    async def fill(self, values: Iterable[tuple[CacheKey, Any]]) -> None:
+        """Keep records, ``ABSENT`` and answers, as far as the configuration wants them."""
+        negative = self._config.negative
+        entries = [
+            self._entry(key, value) for key, value in values if value is not ABSENT or negative
+        ]
+        if entries:
+            await self.cache.set_many(entries)
+
+    def _entry(self, key: CacheKey, value: Any) -> CacheEntry:
+        config = self._config
+        if value is ABSENT:
+            return CacheEntry(key, value, 0, config.negative_ttl)
+        budget = config.budgets.get(key[1])
+        ttl = config.ttl if budget is None else budget.ttl
+        size = value.size() if isinstance(value, CachedAnswer) else size_of(value)
+        return CacheEntry(key, value, size, ttl)

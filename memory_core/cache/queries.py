@@ -1,0 +1,139 @@
+"""Which cached pages and counts a change touches, without dropping the others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from itertools import islice
+from sys import getsizeof
+from typing import Any, cast
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+from attrs import frozen
+
+from memory_core.cache.protocol import CacheKey
+from memory_core.query import Page, Query
+from memory_core.records import IndexValues, Record
+from memory_core.records.sizes import size_of
+
+__all__ = ["CachedAnswer", "QueryRegistry", "count_key", "page_key"]
+
+_MOST = 2_000
+# The answer itself, the weak reference to it and its place in a dict, less the names in the query,
+# which all queries share.
+_REGISTERED = 150
+
+
+def page_key(namespace: str, query: Query[Any]) -> CacheKey:
+    """The key of a cached page: the whole canonical form, so no two queries share an entry."""
+    return (namespace, f"query:{query.kind}", _digest(query.canonical()))
+
+
+def count_key(namespace: str, query: Query[Any]) -> CacheKey:
+    """The key of a cached count."""
+    return (namespace, f"count:{query.kind}", _digest(query.conditions_key()))
+
+
+def _digest(canonical: bytes) -> bytes:
+    return (
+        canonical if len(canonical) <= 64 else hashlib.blake2b(canonical, digest_size=32).digest()
+    )
+
+
+@frozen(eq=False)
+class CachedAnswer:
+    """What the nearest tier keeps of a query: the page or the count, and what tells whether a change
+    touches it.
+
+    Attributes:
+        value: the page or the count.
+        query: the query.
+        ids: of the records in the page; ``None`` for a count, which names none.
+    """
+
+    value: Any
+    query: Query[Any]
+    ids: frozenset[UUID] | None
+
+    @classmethod
+    def of(cls, query: Query[Any], value: Any) -> CachedAnswer:
+        """The answer to a query."""
+        if not isinstance(value, Page):
+            return cls(value, query, None)
+        page = cast("Page[Record]", value)
+        return cls(page, query, frozenset(record.id for record in page.records))
+
+    def size(self) -> int:
+        """Bytes it takes, its place in the registry included."""
+        ids = 0 if self.ids is None else getsizeof(self.ids)
+        return size_of(self.value) + size_of(self.query) + ids + _REGISTERED
+
+    def is_touched(self, now: Mapping[UUID, IndexValues | None]) -> bool:
+        """Whether changed records match the query now, or matched it before."""
+        if self.ids is None or not self.ids.isdisjoint(now):
+            return True
+        matches = self.query.matches
+        return any(values is not None and matches(values) for values in now.values())
+
+
+class QueryRegistry:
+    """The cached answers of one namespace, by kind. It does not keep them: what the nearest tier lets
+    go of is gone from here. Bounded: the oldest ones are given up first.
+
+    Args:
+        namespace: its name.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self._cached: dict[str, WeakValueDictionary[CacheKey, CachedAnswer]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._cached.values()))
+
+    def add(self, key: CacheKey, answer: CachedAnswer) -> list[CacheKey]:
+        """Note that an answer is cached.
+
+        Returns:
+            The keys given up for it, which must be dropped from the cache.
+        """
+        cached = self._cached.setdefault(answer.query.kind, WeakValueDictionary())
+        cached.pop(key, None)
+        cached[key] = answer
+        return list(islice(cached, max(0, len(cached) - _MOST)))
+
+    def knows(self, key: CacheKey, answer: CachedAnswer) -> bool:
+        """Whether it would be dropped by a change that touches it: only then may it be used."""
+        cached = self._cached.get(answer.query.kind)
+        return cached is not None and cached.get(key) is answer
+
+    def has(self, kind: str) -> bool:
+        """Whether any answer about a kind is cached."""
+        return bool(self._cached.get(kind))
+
+    def touched(self, kind: str, now: Mapping[UUID, IndexValues | None]) -> list[CacheKey]:
+        """The answers that changed records match now, or matched before; they are forgotten.
+
+        A count does not say which records it counted, so any change of its kind touches it. A page
+        says which it holds; a record past its end is not one of its own.
+
+        Args:
+            kind: the records' kind.
+            now: index values of each changed record; ``None`` where it is gone.
+        """
+        cached = self._cached.get(kind)
+        if not cached:
+            return []
+        keys = [key for key, answer in cached.items() if answer.is_touched(now)]
+        for key in keys:
+            cached.pop(key, None)
+        return keys
+
+    def drop(self, kind: str) -> list[CacheKey]:
+        """Forget every answer about a kind."""
+        return list(self._cached.pop(kind, ()))
+
+    def drop_all(self) -> list[CacheKey]:
+        """Forget every answer."""
+        return [key for kind in list(self._cached) for key in self.drop(kind)]

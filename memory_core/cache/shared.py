@@ -1,0 +1,163 @@
+"""A tier of bytes that processes or hosts share: its entries say for themselves how old they are.
+
+An entry is the position at which it was valid (8 bytes, big-endian), the mark of that position (8
+bytes, see ``history``), a CRC-32 of key, position, mark and envelope (4 bytes), and the record's
+envelope. A process that knows the feed since that position can tell whether the entry is still valid;
+a late fill by a slow process is therefore harmless, and entries survive restarts.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, cast, runtime_checkable
+from uuid import UUID
+from zlib import crc32
+
+from memory_core.cache.coherence import NamespaceCoherence
+from memory_core.cache.history import MARK_BYTES
+from memory_core.cache.protocol import Cache, CacheEntry, CacheKey
+from memory_core.codec import Codec
+from memory_core.errors import CodecError, SchemaVersionError
+from memory_core.records import Record
+from memory_core.storage import Delete, Position, Storage, WriteBatch
+
+__all__ = ["PushesInvalidations", "SharedTier"]
+
+_HEAD = struct.Struct(f">Q{MARK_BYTES}sI")
+
+
+@runtime_checkable
+class PushesInvalidations(Protocol):
+    """A cache that is told by others what they invalidated."""
+
+    def on_invalidation(self, callback: Callable[[Iterable[str] | None], None]) -> None:
+        """Call back, on the event loop, with the namespaces in which another client wrote; with
+        ``None`` when messages may have been lost.
+        """
+        ...
+
+
+class SharedTier:
+    """A cache of bytes, of one store.
+
+    Args:
+        cache: the cache; it may serve other stores as well.
+        codec: how records become bytes.
+        storage: the store, whose identity keeps it apart from others in the same cache.
+    """
+
+    def __init__(self, cache: Cache, codec: Codec, storage: Storage) -> None:
+        self.cache = cache
+        self._codec = codec
+        self._storage = storage
+        self._prefix = ""
+        # Entries seen that do not hold any more: set again, or deleted if their record is gone.
+        self._useless: set[CacheKey] = set()
+
+    def on_push(self, callback: Callable[[Iterable[str] | None], None]) -> None:
+        """Call back with the namespaces of this store in which another host wrote, ``None`` for all."""
+        if not isinstance(self.cache, PushesInvalidations):
+            return
+
+        def pushed(names: Iterable[str] | None) -> None:
+            prefix = self._prefix
+            if names is None or not prefix:
+                callback(None)
+            else:
+                callback([name.removeprefix(prefix) for name in names if name.startswith(prefix)])
+
+        self.cache.on_invalidation(pushed)
+
+    async def get_many(
+        self, kind: str, keys: Sequence[CacheKey], coherence: NamespaceCoherence
+    ) -> dict[CacheKey, Record]:
+        """The records that are there and still valid."""
+        if not keys:
+            return {}
+        await self._identify()
+        found: dict[CacheKey, Record] = {}
+        data = await self.cache.get_many([self._key(key) for key in keys])
+        for key, value in zip(keys, data, strict=True):
+            record = None if value is None else self._read(kind, key, value, coherence)
+            if record is not None:
+                found[key] = record
+            elif value is not None:
+                self._useless.add(self._key(key))
+        return found
+
+    async def set_many(
+        self,
+        records: Mapping[CacheKey, Record | None],
+        position: Position,
+        coherence: NamespaceCoherence,
+    ) -> None:
+        """Keep records as they were at a position, or are since; forget those that are gone."""
+        await self._identify()
+        named = {self._key(key): record for key, record in records.items()}
+        gone = [name for name, record in named.items() if record is None and name in self._useless]
+        self._useless.difference_update(named)
+        if gone:
+            await self.cache.delete_many(gone, "outdated")
+        history = coherence.history
+        if history is None or not history.knows(position):
+            # Everything was dropped since: nobody could judge them.
+            return
+        mark = history.mark_at(position)
+        entries: list[CacheEntry] = []
+        for name, record in named.items():
+            if record is not None:
+                body = self._codec.encode(record)
+                value = _HEAD.pack(position, mark, _checksum(name, position, mark, body)) + body
+                entries.append(CacheEntry(name, value, len(value)))
+        if entries:
+            await self.cache.set_many(entries)
+
+    async def invalidate(self, namespace: str, batches: Sequence[WriteBatch]) -> None:
+        """Drop what batches named, and so tell others that something changed."""
+        await self._identify()
+        keys: dict[CacheKey, None] = {}
+        for batch in batches:
+            for operation in batch.operations:
+                item: Any = operation if isinstance(operation, Delete) else operation.record
+                keys[self._key((namespace, item.kind, item.id))] = None
+        if keys:
+            await self.cache.delete_many(list(keys), "written")
+
+    async def clear(self, namespace: str) -> None:
+        """Forget everything of a namespace."""
+        await self._identify()
+        await self.cache.clear(self._prefix + namespace)
+
+    async def _identify(self) -> None:
+        if not self._prefix:
+            self._prefix = f"{(await self._storage.stats()).store_id.hex}/"
+
+    def _key(self, key: CacheKey) -> CacheKey:
+        return (self._prefix + key[0], key[1], key[2])
+
+    def _read(
+        self, kind: str, key: CacheKey, value: bytes, coherence: NamespaceCoherence
+    ) -> Record | None:
+        record_id = cast("UUID", key[2])
+        try:
+            position, mark, checksum = _HEAD.unpack_from(value)
+            body = value[_HEAD.size :]
+            if _checksum(self._key(key), position, mark, body) == checksum:
+                history = coherence.history
+                if history is None or not history.holds(key, position, mark):
+                    coherence.counters["shared_outdated"] += 1
+                    return None
+                return self._codec.decode(kind, body, record_id)
+        except (CodecError, SchemaVersionError, struct.error):
+            # A cache may hold anything; the backend has the truth.
+            pass
+        coherence.counters["shared_corrupt"] += 1
+        return None
+
+
+def _checksum(name: CacheKey, position: Position, mark: bytes, body: bytes) -> int:
+    namespace, kind, identity = name
+    tail = identity.bytes if isinstance(identity, UUID) else identity
+    named = b"%s\0%s\0%s%d %s" % (namespace.encode(), kind.encode(), tail, position, mark)
+    return crc32(body, crc32(named))

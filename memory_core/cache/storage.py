@@ -1,0 +1,373 @@
+"""``CachedStorage``: any storage behind any stack of caches, coherent with what others write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from attrs import define, evolve
+
+from memory_core.cache.coherence import Fetch, NamespaceCoherence
+from memory_core.cache.config import CacheConfig
+from memory_core.cache.invalidation import Invalidation
+from memory_core.cache.monitor import CacheMonitor
+from memory_core.cache.near import ABSENT, NearTier
+from memory_core.cache.protocol import Cache, CacheKey
+from memory_core.cache.queries import CachedAnswer, count_key, page_key
+from memory_core.cache.shared import SharedTier
+from memory_core.errors import StorageClosedError
+from memory_core.query import Page, Query
+from memory_core.records import Record, RecordTypes
+from memory_core.storage import (
+    Capability,
+    ChangePage,
+    CommitResult,
+    NamespaceInfo,
+    Position,
+    Storage,
+    StorageStats,
+    SupportsBackup,
+    SupportsNamespaces,
+    WriteBatch,
+    require,
+)
+
+__all__ = ["CachedStorage"]
+
+R = TypeVar("R", bound=Record)
+A = TypeVar("A")
+
+
+@define(eq=False)
+class _Shared:
+    """What all handles of a cached store share."""
+
+    config: CacheConfig
+    types: RecordTypes
+    near: NearTier
+    far: list[SharedTier]
+    coherence: dict[str, NamespaceCoherence]
+    monitor: CacheMonitor | None = None
+    closed: bool = False
+
+
+class CachedStorage:
+    """A ``Storage`` that answers from caches what has not changed.
+
+    On backends with a cheap ``position()``, a read that starts after a commit returned, in any
+    process, never sees older data; see ``coherence``. Elsewhere it may be older by at most
+    ``config.max_staleness`` seconds, but never older than this handle's own writes.
+
+    Args:
+        storage: the backend; closed with this.
+        near: the nearest cache, in this process. Its entries are records, pages and counts.
+        types: the kinds of the store.
+        config: what is cached, and how.
+        far: shared tiers behind it, nearest first. They keep records only.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        near: Cache,
+        *,
+        types: RecordTypes,
+        config: CacheConfig | None = None,
+        far: Sequence[SharedTier] = (),
+    ) -> None:
+        config = config or CacheConfig()
+        shared = _Shared(config, types, NearTier(near, config), list(far), {})
+        for tier in far:
+            tier.on_push(partial(_look_again, shared))
+        self._bind(storage, shared, owner=True)
+
+    def _bind(self, storage: Storage, shared: _Shared, *, owner: bool) -> None:
+        namespace = storage.namespace
+        self._storage = storage
+        self._shared = shared
+        self._owner = owner
+        self._namespace = namespace
+        self._position: Callable[[], Position | None] = storage.position
+        self._near = shared.near.cache
+        coherence = shared.coherence.get(namespace)
+        if coherence is None:
+            coherence = NamespaceCoherence(
+                storage,
+                namespace,
+                max_staleness=shared.config.max_staleness,
+                remember=bool(shared.far),
+            )
+            shared.coherence[namespace] = coherence
+        self._coherence = coherence
+        self._invalidation = Invalidation(storage, shared.near, coherence, shared.types)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What the backend declares."""
+        return self._storage.capabilities
+
+    @property
+    def namespace(self) -> str:
+        """The namespace this handle is bound to."""
+        return self._namespace
+
+    @property
+    def backend(self) -> Storage:
+        """The storage behind the caches."""
+        return self._storage
+
+    async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
+        """Write through to the backend; what was written is seen by every later read."""
+        if self._coherence.caught_up < 0:
+            # From here on the feed is known, and can tell whether this write was overtaken.
+            await self._catch_up(self._position())
+        try:
+            results = await self._storage.commit(batches)
+        finally:
+            # Also after an error or a cancellation: the write may have been applied all the same.
+            self._coherence.look_again()
+        if self._shared.config.write_through:
+            self._invalidation.note_written(batches, results)
+        for tier in self._shared.far:
+            await tier.invalidate(self._namespace, batches)
+        return results
+
+    async def get(self, kind: type[R], ids: Sequence[UUID]) -> list[R | None]:
+        """Fetch records by id, from the nearest tier that has them."""
+        position = self._position()
+        if position is None or position != self._coherence.caught_up:
+            await self._catch_up(position)
+        name, namespace = kind.kind, self._namespace
+        keys: list[CacheKey] = [(namespace, name, record_id) for record_id in ids]
+        values = await self._near.get_many(keys)
+        for value in values:
+            if value is None:
+                values = await self._get_missing(kind, keys, values)
+                break
+        for place, value in enumerate(values):
+            if value is ABSENT:
+                values[place] = None
+        return values
+
+    async def query(self, query: Query[R]) -> Page[R]:
+        """Fetch one page."""
+        if not self._shared.config.queries:
+            return await self._storage.query(query)
+        key = page_key(self._namespace, query)
+
+        async def fetch() -> Page[R]:
+            return await self._storage.query(query)
+
+        return await self._answer(key, query, fetch)
+
+    async def count(self, query: Query[Any]) -> int:
+        """How many records fulfil the query's conditions."""
+        if not self._shared.config.queries:
+            return await self._storage.count(query)
+        key = count_key(self._namespace, query)
+
+        async def fetch() -> int:
+            return await self._storage.count(query)
+
+        return await self._answer(key, query, fetch)
+
+    def position(self) -> Position | None:
+        """The backend's position."""
+        return self._storage.position()
+
+    async def changes(self, since: Position, limit: int = 1_000) -> ChangePage:
+        """The backend's change feed."""
+        return await self._storage.changes(since, limit)
+
+    def scoped(self, namespace: str) -> CachedStorage:
+        """A cached handle on another namespace; the caches are the same."""
+        handle = CachedStorage.__new__(CachedStorage)
+        handle._bind(  # noqa: SLF001  # its own class
+            self._storage.scoped(namespace), self._shared, owner=False
+        )
+        return handle
+
+    async def stats(self) -> StorageStats:
+        """The backend's figures, and those of the caches in the section ``cache``."""
+        stats = await self._storage.stats()
+        sections: dict[str, Any] = {}
+        for place, tier in enumerate(self.caches()):
+            figures = tier.stats()
+            sections[f"cache.{place}.{figures.name}"] = {
+                "entries": figures.entries,
+                "bytes": figures.bytes,
+                "hits": figures.hits,
+                "misses": figures.misses,
+                "hit_rate": round(figures.hit_rate, 4),
+                **figures.counters,
+            }
+        sections["coherence"] = self.coherence_figures()
+        return evolve(stats, sections={**stats.sections, **sections})
+
+    def coherence_figures(self) -> dict[str, int]:
+        """What the caches were told to drop, and why, in all namespaces."""
+        figures: Counter[str] = Counter()
+        for state in self._shared.coherence.values():
+            figures.update(state.counters)
+            figures["cached_queries"] += len(state.queries)
+        return dict(figures)
+
+    async def namespaces(self) -> list[NamespaceInfo]:
+        """See ``SupportsNamespaces``."""
+        require(self._storage, Capability.NAMESPACES)
+        return await cast("SupportsNamespaces", self._storage).namespaces()
+
+    async def wipe(self) -> Position:
+        """See ``SupportsNamespaces``."""
+        require(self._storage, Capability.NAMESPACES)
+        try:
+            return await cast("SupportsNamespaces", self._storage).wipe()
+        finally:
+            self._coherence.look_again()
+
+    async def backup(self, target: Path) -> None:
+        """See ``SupportsBackup``."""
+        require(self._storage, Capability.BACKUP)
+        await cast("SupportsBackup", self._storage).backup(target)
+
+    async def clear_cache(self) -> None:
+        """Forget everything cached, of every namespace in use."""
+        shared = self._shared
+        for state in shared.coherence.values():
+            state.spoil_all()
+            state.queries.drop_all()
+        await shared.near.cache.clear()
+        for far in shared.far:
+            for namespace in shared.coherence:
+                await far.clear(namespace)
+
+    def caches(self) -> list[Cache]:
+        """The caches, nearest first."""
+        return [self._shared.near.cache, *(tier.cache for tier in self._shared.far)]
+
+    async def aclose(self) -> None:
+        """Close the backend, then the caches. Idempotent."""
+        if not self._owner:
+            # Other handles on its namespace follow the changes through its backend handle.
+            return
+        await self._storage.aclose()
+        if not self._shared.closed:
+            self._shared.closed = True
+            if self._shared.monitor is not None:
+                await self._shared.monitor.stop()
+            for cache in self.caches():
+                await cache.aclose()
+
+    # Reading
+
+    async def _catch_up(self, position: Position | None) -> None:
+        if self._shared.closed:
+            raise StorageClosedError("the storage is closed")
+        if self._shared.config.monitor and self._shared.monitor is None:
+            location = (await self._storage.stats()).location
+            self._shared.monitor = self._shared.monitor or CacheMonitor(self, location)
+        if self._coherence.is_behind(position):
+            await self._coherence.catch_up(position, self._invalidation.apply)
+
+    async def _get_missing(
+        self, kind: type[R], keys: list[CacheKey], values: list[Any]
+    ) -> list[Any]:
+        coherence = self._coherence
+        missing = {key for key, value in zip(keys, values, strict=True) if value is None}
+        found: dict[CacheKey, Any] = {}
+        while missing:
+            joined = next(filter(None, map(coherence.join, missing)), None)
+            if joined is None:
+                found |= await self._fetch(kind, missing)
+                break
+            coherence.counters["single_flight_joins"] += 1
+            # Shielded, as cancelling one who waits must not cancel it for the others.
+            await asyncio.shield(joined.done)
+            ready = {key: joined.values[key] for key in missing if key in joined.values}
+            found |= ready
+            missing -= ready.keys()
+        return [
+            found[key] if value is None else value for key, value in zip(keys, values, strict=True)
+        ]
+
+    async def _fetch(self, kind: type[R], keys: Iterable[CacheKey]) -> dict[CacheKey, Any]:
+        """Fetch records past the nearest tier, and fill the tiers with what did not change meanwhile."""
+        coherence, keys = self._coherence, list(keys)
+        fetch = coherence.begin(keys)
+        try:
+            found: dict[CacheKey, Any] = {}
+            lacking: list[SharedTier] = []
+            for tier in self._shared.far:
+                wanted = [key for key in keys if key not in found]
+                held = await tier.get_many(kind.kind, wanted, coherence)
+                await self._pass_on(held, lacking, fetch)
+                found |= held
+                lacking.append(tier)
+            wanted = [key for key in keys if key not in found]
+            if wanted:
+                records = await self._storage.get(kind, [cast("UUID", key[2]) for key in wanted])
+                fresh = dict(zip(wanted, records, strict=True))
+                found |= {
+                    key: ABSENT if record is None else record for key, record in fresh.items()
+                }
+                await self._pass_on(fresh, lacking, fetch)
+            fetch.values = found
+            await self._shared.near.fill(
+                [(key, value) for key, value in found.items() if key not in fetch.dirty]
+            )
+            return found
+        finally:
+            coherence.end(fetch, keys)
+
+    async def _pass_on(
+        self, records: Mapping[CacheKey, Record | None], tiers: Iterable[SharedTier], fetch: Fetch
+    ) -> None:
+        """Keep records in the shared tiers that lacked them."""
+        if records:
+            for tier in tiers:
+                await tier.set_many(records, fetch.began, self._coherence)
+
+    async def _answer(self, key: CacheKey, query: Query[Any], ask: Callable[[], Awaitable[A]]) -> A:
+        """The cached answer to a query, or a fresh one."""
+        coherence = self._coherence
+        position = self._position()
+        if position is None or position != coherence.caught_up:
+            await self._catch_up(position)
+        found = (await self._near.get_many((key,)))[0]
+        if found is not None and coherence.queries.knows(key, found):
+            return found.value
+        while (joined := coherence.join(key)) is not None:
+            coherence.counters["single_flight_joins"] += 1
+            await asyncio.shield(joined.done)
+            if key in joined.values:
+                return joined.values[key]
+        return await self._ask(key, query, ask)
+
+    async def _ask(self, key: CacheKey, query: Query[Any], ask: Callable[[], Awaitable[A]]) -> A:
+        coherence = self._coherence
+        fetch = coherence.begin((key,))
+        try:
+            answer = await ask()
+            fetch.values[key] = answer
+            if key not in fetch.dirty:
+                kept = CachedAnswer.of(query, answer)
+                given_up = coherence.queries.add(key, kept)
+                await self._invalidation.drop(given_up, "superseded")
+                await self._shared.near.fill([(key, kept)])
+            return answer
+        finally:
+            coherence.end(fetch, (key,))
+
+
+def _look_again(shared: _Shared, namespaces: Iterable[str] | None) -> None:
+    """Another host says that it wrote: look at the feed before the next read."""
+    for namespace in shared.coherence if namespaces is None else namespaces:
+        coherence = shared.coherence.get(namespace)
+        if coherence is not None:
+            coherence.counters["pushes"] += 1
+            coherence.look_again()
