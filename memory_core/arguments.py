@@ -1,0 +1,92 @@
+"""What users pass to the façade, checked where it comes in: ids may be text, kinds must be right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from memory_core.errors import InvalidValueError, QueryError
+from memory_core.query import Query
+from memory_core.records import Record
+from memory_core.records.fields import a_uuid, an_integer, uuids
+from memory_core.storage import WriteBatch
+
+__all__ = [
+    "a_batch",
+    "a_kind",
+    "a_limit",
+    "a_position",
+    "a_query",
+    "an_id",
+    "ids",
+    "query_of",
+    "records_of",
+]
+
+R = TypeVar("R", bound=Record)
+
+an_id = a_uuid("id")
+ids = uuids("ids")
+a_position = an_integer("since", 0)
+a_limit = an_integer("limit", 1, 1_000_000)
+
+
+def a_batch(batch: object) -> WriteBatch:
+    """The batch, if it is one.
+
+    Raises:
+        InvalidValueError: otherwise.
+    """
+    if not isinstance(batch, WriteBatch):
+        raise InvalidValueError("batch", "a WriteBatch", batch)
+    return batch
+
+
+def a_kind(kind: type[R]) -> type[R]:
+    """The class, if it is a record's.
+
+    Raises:
+        InvalidValueError: otherwise.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, Record)):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
+        raise InvalidValueError("kind", "a record class such as Episode", kind)
+    return kind
+
+
+def a_query(query: Query[R]) -> Query[R]:
+    """The query, if it is one.
+
+    Raises:
+        QueryError: otherwise.
+    """
+    if not isinstance(query, Query):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
+        raise QueryError(f"expected a Query, got {query!r}")
+    return query
+
+
+def records_of(cls: type[R], records: Iterable[Any]) -> tuple[R, ...]:
+    """The records, all of a class.
+
+    Raises:
+        InvalidValueError: when one is not.
+    """
+    if isinstance(records, Record):
+        raise InvalidValueError(f"{cls.kind}s", f"several records of kind {cls.kind}", records)
+    checked = tuple(records)
+    for record in checked:
+        if not isinstance(record, cls):
+            raise InvalidValueError(cls.kind, f"a record of kind {cls.kind}", record)
+    return checked
+
+
+def query_of(cls: type[R], query: Query[R] | None) -> Query[R]:
+    """The query, or one for all records of a class.
+
+    Raises:
+        QueryError: when it is for another kind.
+    """
+    if query is None:
+        return Query(cls)
+    if not isinstance(query, Query) or query.kind != cls.kind:  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
+        raise QueryError(f"expected a Query({cls.__name__}), got {query!r}")
+    return query

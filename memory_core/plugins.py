@@ -1,0 +1,299 @@
+"""Finding and composing plugins: a typed façade over pluggy's ``PluginManager``.
+
+A ``PluginRegistry`` is an explicit object; there is no module-level one. It composes at open time
+and is never on a record's path. A plugin that fails to load is reported and takes no other down.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from importlib.metadata import Distribution, EntryPoint, distributions, version
+from types import ModuleType
+from typing import Any, TypeVar
+
+import pluggy
+from attrs import evolve, frozen
+
+from memory_core.errors import ConfigurationError, PluginError
+from memory_core.hookspecs import (
+    PROJECT,
+    CacheFactory,
+    HookSpecs,
+    StorageFactory,
+    WrapperFactory,
+    hookimpl,
+)
+from memory_core.importers import BUILTIN_IMPORTERS, Importer
+from memory_core.records import CORE_RECORD_TYPES, Record, RecordTypes
+
+__all__ = ["PluginInfo", "PluginRegistry", "load_class"]
+
+ENTRY_POINT_GROUP = "memory_core"
+T = TypeVar("T")
+
+
+@frozen(kw_only=True)
+class PluginInfo:
+    """What is known of a plugin.
+
+    Attributes:
+        name: its entry point's name.
+        distribution: the distribution it came with.
+        version: that distribution's version.
+        hooks: the hooks it implements.
+        error: why it could not be loaded; ``None`` when it was.
+        blocked: whether the settings block it.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    hooks: tuple[str, ...] = ()
+    error: str | None = None
+    blocked: bool = False
+
+
+class _Core:
+    """What the core itself contributes, by the same hooks as everyone else."""
+
+    @hookimpl
+    def memory_storage_factories(self) -> Mapping[str, StorageFactory]:
+        return {
+            "inmemory": StorageFactory(
+                target="memory_core.inmemory:InMemoryStorage",
+                config="memory_core.inmemory:InMemoryConfig",
+                summary="in this process's memory; the reference for all others",
+            )
+        }
+
+    @hookimpl
+    def memory_record_types(self) -> Sequence[type[Record]]:
+        return CORE_RECORD_TYPES
+
+    @hookimpl
+    def memory_importers(self) -> Sequence[Importer]:
+        return BUILTIN_IMPORTERS
+
+
+class PluginRegistry:
+    """The plugins in use.
+
+    Args:
+        blocked: names of entry points that are not loaded.
+        discover: whether to load installed plugins; without it, only registered ones are used.
+
+    Raises:
+        PluginError: when two plugins claim one name.
+    """
+
+    def __init__(self, *, blocked: Sequence[str] = (), discover: bool = True) -> None:
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(HookSpecs)
+        self._infos: dict[str, PluginInfo] = {}
+        self.register(_Core(), name="core")
+        if discover:
+            for distribution, entry in _entry_points():
+                self._load(distribution, entry, frozenset(blocked))
+
+    def register(self, plugin: object, *, name: str) -> None:
+        """Use a plugin that is not installed as an entry point.
+
+        Raises:
+            PluginError: when the name is taken, a hook is misspelled, or its contributions clash.
+        """
+        if name in self._infos:
+            raise PluginError(f"a plugin named {name!r} is registered already")
+        core = name == "core"
+        info = PluginInfo(
+            name=name,
+            distribution="memory-core" if core else "(registered)",
+            version=version("memory-core") if core else "",
+        )
+        self._register(plugin, info)
+
+    def plugins(self) -> list[PluginInfo]:
+        """Everything that was found, by name."""
+        return [self._infos[name] for name in sorted(self._infos)]
+
+    @cached_property
+    def storages(self) -> Mapping[str, StorageFactory]:
+        """Backends by URL scheme."""
+        return self._merged("memory_storage_factories", StorageFactory)
+
+    @cached_property
+    def caches(self) -> Mapping[str, CacheFactory]:
+        """Caches by name or URL scheme."""
+        return self._merged("memory_cache_factories", CacheFactory)
+
+    @cached_property
+    def wrappers(self) -> Mapping[str, WrapperFactory]:
+        """Wrappers by name."""
+        return self._merged("memory_wrapper_factories", WrapperFactory)
+
+    @cached_property
+    def importers(self) -> Mapping[str, Importer]:
+        """Importers of transcripts by format name."""
+        return self._named("memory_importers", self._results("memory_importers", _importers))
+
+    @cached_property
+    def cli_commands(self) -> Mapping[str, Any]:
+        """Sub-commands of ``memory`` by name (``typer.Typer``)."""
+        return self._merged("memory_cli_commands", object)
+
+    @cached_property
+    def record_types(self) -> RecordTypes:
+        """Every kind that the core and the plugins declare."""
+        found = self._results("memory_record_types", _record_classes)
+        try:
+            return RecordTypes([cls for _, classes in found for cls in classes])
+        except ConfigurationError as error:
+            owners = ", ".join(f"{self._infos[name].distribution} ({name})" for name, _ in found)
+            raise PluginError(f"record types of {owners}: {error}; block one of them") from error
+
+    def storage(self, scheme: str) -> StorageFactory:
+        """The backend of a URL scheme.
+
+        Raises:
+            ConfigurationError: when there is none; the message lists those there are, and the plugins
+                that failed to load.
+        """
+        return _lookup(self.storages, scheme, "storage backend", self._failures())
+
+    def cache(self, name: str) -> CacheFactory:
+        """The cache of a name or URL scheme. Raises like ``storage``."""
+        return _lookup(self.caches, name, "cache", self._failures())
+
+    def wrapper(self, name: str) -> WrapperFactory:
+        """The wrapper of a name. Raises like ``storage``."""
+        return _lookup(self.wrappers, name, "wrapper", self._failures())
+
+    def _load(self, distribution: Distribution, entry: EntryPoint, blocked: frozenset[str]) -> None:
+        info = PluginInfo(
+            name=entry.name, distribution=distribution.name, version=distribution.version
+        )
+        if entry.name in blocked:
+            self._infos[entry.name] = evolve(info, blocked=True)
+            return
+        taken = self._infos.get(entry.name)
+        if taken is not None:
+            raise PluginError(
+                f"two plugins are named {entry.name!r}: one of {taken.distribution} {taken.version}, "
+                f"one of {info.distribution} {info.version}; uninstall one"
+            )
+        try:
+            plugin = entry.load()
+        except Exception as error:  # noqa: BLE001  # see below
+            # A plugin's import may fail in any way; it must not take the others down.
+            self._infos[entry.name] = evolve(info, error=f"{type(error).__name__}: {error}")
+            return
+        try:
+            self._register(plugin, info)
+        except PluginError as error:
+            self._infos[entry.name] = evolve(info, error=str(error))
+
+    def _register(self, plugin: object, info: PluginInfo) -> None:
+        self._forget_merged()
+        try:
+            self._manager.register(plugin, name=info.name)
+            self._manager.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:
+            if self._manager.has_plugin(info.name):
+                self._manager.unregister(name=info.name)
+            raise PluginError(f"plugin {info.name!r} of {info.distribution}: {error}") from error
+        hooks = tuple(sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or ()))
+        self._infos[info.name] = evolve(info, hooks=hooks)
+
+    def _forget_merged(self) -> None:
+        for name in ("storages", "caches", "wrappers", "importers", "cli_commands", "record_types"):
+            self.__dict__.pop(name, None)
+
+    def _results(self, hook: str, read: Callable[[Any], T]) -> list[tuple[str, T]]:
+        """What each plugin returns, read, in the order they were registered."""
+        results: list[tuple[str, T]] = []
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            name = implementation.plugin_name
+            try:
+                results.append((name, read(implementation.function())))
+            except Exception as error:  # noqa: BLE001  # see below
+                # One plugin's failure stays its own, but is seen in `memory plugins`.
+                self._infos[name] = evolve(self._infos[name], error=f"{hook}: {error!r}")
+        return results
+
+    def _merged(self, hook: str, of: type[T]) -> Mapping[str, T]:
+        return self._named(hook, self._results(hook, partial(_mapping, of=of)))
+
+    def _named(self, hook: str, found: Sequence[tuple[str, Mapping[str, T]]]) -> Mapping[str, T]:
+        merged: dict[str, T] = {}
+        owners: dict[str, str] = {}
+        for plugin, named in found:
+            for name, item in named.items():
+                if name in owners:
+                    first, second = self._infos[owners[name]], self._infos[plugin]
+                    raise PluginError(
+                        f"{hook}: {first.distribution} ({first.name}) and {second.distribution} "
+                        f"({second.name}) both claim {name!r}; block one of them"
+                    )
+                merged[name], owners[name] = item, plugin
+        return merged
+
+    def _failures(self) -> list[PluginInfo]:
+        return [info for info in self._infos.values() if info.error]
+
+
+def load_class(path: str, *, extra: str | None = None) -> Any:
+    """Import ``"package.module:Class"``.
+
+    Raises:
+        PluginError: when it cannot be imported; names the extra that installs its driver.
+    """
+    module_name, _, name = path.partition(":")
+    try:
+        module: ModuleType = importlib.import_module(module_name)
+        return getattr(module, name)
+    except (ImportError, AttributeError) as error:
+        hint = f"; install it with: pip install 'memory-core[{extra}]'" if extra else ""
+        raise PluginError(f"cannot load {path}: {error}{hint}") from error
+
+
+def _mapping(returned: Any, *, of: type[T]) -> Mapping[str, T]:
+    named = dict(returned)
+    for name, item in named.items():
+        if not isinstance(item, of):
+            raise TypeError(f"{name!r}: expected a {of.__name__}, got {item!r}")
+    return named
+
+
+def _importers(returned: Any) -> Mapping[str, Importer]:
+    return {item.name: item for item in returned}
+
+
+def _record_classes(returned: Any) -> Sequence[type[Record]]:
+    classes = list(returned)
+    for cls in classes:
+        if not (isinstance(cls, type) and issubclass(cls, Record)):
+            raise TypeError(f"expected a subclass of Record, got {cls!r}")
+    return classes
+
+
+def _entry_points() -> list[tuple[Distribution, EntryPoint]]:
+    """Entry points of the group, by name. A distribution found twice on the path counts once."""
+    found: dict[tuple[str, str], tuple[Distribution, EntryPoint]] = {}
+    for distribution in distributions():
+        for entry in distribution.entry_points:
+            if entry.group == ENTRY_POINT_GROUP:
+                found.setdefault((distribution.name, entry.name), (distribution, entry))
+    return [found[key] for key in sorted(found, key=lambda key: (key[1], key[0]))]
+
+
+def _lookup(found: Mapping[str, T], name: str, what: str, failures: list[PluginInfo]) -> T:
+    try:
+        return found[name]
+    except KeyError:
+        failed = "".join(
+            f"; plugin {info.name!r} failed to load: {info.error}" for info in failures
+        )
+        raise ConfigurationError(
+            f"unknown {what} {name!r}; installed: {', '.join(sorted(found)) or 'none'}{failed}"
+        ) from None
