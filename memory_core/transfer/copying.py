@@ -1,0 +1,160 @@
+"""Copy: the records of one store into another, whatever their backends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+
+from attrs import define, field, frozen
+
+from memory_core.records import Record, RecordTypes
+from memory_core.storage import Delete, Position, Put, Storage
+from memory_core.transfer.progress import OnProgress, Progress, ignore_progress
+from memory_core.transfer.scan import (
+    ChangeFollower,
+    encoded,
+    newest_position,
+    pages,
+    record_counts,
+)
+from memory_core.transfer.sink import Key, Refusal, Sink
+
+__all__ = ["CopyReport", "copy_records", "same"]
+
+
+@frozen(kw_only=True)
+class CopyReport:
+    """What was copied.
+
+    Attributes:
+        namespaces: names of the namespaces.
+        copied: records put, by kind.
+        unchanged: records that were there already and equal, by kind.
+        deletes: records that were copied and then deleted in the source meanwhile.
+        settled: whether the copy is exactly the source as it was at the end; it may not be where
+            others wrote to the source without pause.
+        refused: the first hundred of what the target refused.
+        refused_count: how much it refused.
+    """
+
+    namespaces: tuple[str, ...]
+    copied: Mapping[str, int]
+    unchanged: Mapping[str, int]
+    deletes: int
+    settled: bool
+    refused: tuple[Refusal, ...]
+    refused_count: int
+
+
+async def copy_records(
+    source: Storage,
+    target: Storage,
+    types: RecordTypes,
+    *,
+    namespaces: Sequence[str] | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> CopyReport:
+    """Copy every record of every kind. What the target has besides is left alone.
+
+    Whatever stops it, calling it again goes on: records that are there already and equal are compared,
+    a page at a time, and not written again.
+
+    Args:
+        source: where from.
+        target: where to.
+        types: the kinds of both.
+        namespaces: which ones; by default the source handle's own.
+        on_progress: told how far it is.
+
+    Raises:
+        StorageError: one of the stores failed, or the source changed more than its change feed keeps.
+    """
+    names = list(namespaces or [source.namespace])
+    position = await newest_position(source)
+    total = await record_counts(source, names)
+    copy = _Copy(source, target, types)
+    for name in names:
+        scoped = source.scoped(name)
+        for kind in types.kinds:
+            async for records in pages(scoped, types.cls(kind)):
+                await copy.put(name, kind, records)
+                on_progress(Progress(copy.done, total))
+                # Backends that run inline never suspend: others want to run, too.
+                await asyncio.sleep(0)
+    settled = [await copy.follow(name, position) for name in names]
+    await copy.finish()
+    return CopyReport(
+        namespaces=tuple(names),
+        copied=dict(copy.copied),
+        unchanged=dict(+copy.unchanged),
+        deletes=copy.deletes,
+        settled=all(settled),
+        refused=tuple(copy.sink.refusals.first),
+        refused_count=copy.sink.refusals.count,
+    )
+
+
+@define
+class _Copy:
+    """What is being copied, and how much of it was."""
+
+    source: Storage
+    target: Storage
+    types: RecordTypes
+    sink: Sink[None] = field(init=False)
+    copied: Counter[str] = field(factory=Counter[str], init=False)
+    unchanged: Counter[str] = field(factory=Counter[str], init=False)
+    deletes: int = field(default=0, init=False)
+    done: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.sink = Sink(self.target)
+
+    async def put(self, namespace: str, kind: str, records: Sequence[Record]) -> None:
+        """Copy records of a kind that the target does not have just so."""
+        ids = [record.id for record in records]
+        present = await self.target.scoped(namespace).get(self.types.cls(kind), ids)
+        changed = [new for new, old in zip(records, present, strict=True) if not same(new, old)]
+        self.unchanged[kind] += len(records) - len(changed)
+        self.done += len(records)
+        await self._write(namespace, list(map(Put, changed)))
+
+    async def follow(self, namespace: str, position: Position) -> bool:
+        """Copy what changed since a position; return whether the end was reached."""
+        follower = ChangeFollower(self.source.scoped(namespace), self.types, position)
+        async for present, gone in follower:
+            for kind, records in groupby(present, attrgetter("kind")):
+                await self.put(namespace, kind, list(records))
+            await self._write(namespace, [Delete(kind, one) for kind, one in gone])
+        return follower.settled
+
+    async def finish(self) -> None:
+        """Try again what the target could not take yet."""
+        self._count(await self.sink.finish(self._again))
+
+    async def _write(self, namespace: str, operations: Sequence[Put | Delete]) -> None:
+        if operations:
+            self._count(await self.sink.write(namespace, operations, [None] * len(operations)))
+
+    async def _again(self, waiting: Sequence[tuple[Key, None]]) -> list[Put | Delete | None]:
+        """What the source says now of records that the target refused."""
+        found: dict[Key, Put | Delete | None] = {}
+        places = sorted({(namespace, kind) for (namespace, kind, _), _ in waiting})
+        for namespace, kind in places:
+            ids = [one for (name, of, one), _ in waiting if (name, of) == (namespace, kind)]
+            records = await self.source.scoped(namespace).get(self.types.cls(kind), ids)
+            for one, record in zip(ids, records, strict=True):
+                found[namespace, kind, one] = Delete(kind, one) if record is None else Put(record)
+        return [found[key] for key, _ in waiting]
+
+    def _count(self, operations: Sequence[Put | Delete]) -> None:
+        self.copied.update(item.record.kind for item in operations if isinstance(item, Put))
+        self.deletes += sum(isinstance(item, Delete) for item in operations)
+
+
+def same(one: Record, other: Record | None) -> bool:
+    """Whether two records are equal to the last type and bit."""
+    return one == other and other is not None and encoded(one) == encoded(other)

@@ -1,0 +1,161 @@
+"""Load: the records of an export into a store."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from attrs import frozen
+
+from memory_core.errors import ConfigurationError
+from memory_core.records import RecordTypes
+from memory_core.storage import Delete, Put, Storage, check_namespace
+from memory_core.transfer.lines import LineReader
+from memory_core.transfer.progress import OnProgress, Progress, ignore_progress
+from memory_core.transfer.sink import Key, Refusal, Sink
+
+__all__ = ["LoadReport", "load_records"]
+
+_BATCH_BYTES = 4 * 2**20
+_BATCH_LINES = 500
+
+
+@frozen(kw_only=True)
+class LoadReport:
+    """What was loaded.
+
+    Attributes:
+        namespaces: names of the namespaces that were loaded into.
+        counts: records put, by kind.
+        deletes: deletes applied.
+        refused: the first hundred of what the store refused.
+        refused_count: how much it refused.
+    """
+
+    namespaces: tuple[str, ...]
+    counts: Mapping[str, int]
+    deletes: int
+    refused: tuple[Refusal, ...]
+    refused_count: int
+
+
+async def load_records(
+    storage: Storage,
+    types: RecordTypes,
+    source: Path | BinaryIO,
+    *,
+    into: str | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> LoadReport:
+    """Put the records of an export into a store; those with the same ids are replaced.
+
+    The export is checked whole before anything is written. A stream that cannot seek is first copied
+    to a temporary file. Loading the same file again changes nothing.
+
+    Args:
+        storage: the store.
+        types: its kinds.
+        source: a file or a stream.
+        into: the namespace to load into; by default each record's own.
+        on_progress: told how far it is.
+
+    Raises:
+        ConfigurationError: there is no such file, or ``into`` would mix several namespaces.
+        CodecError: the file is no export, was cut off or altered; nothing was written.
+        SchemaVersionError: a newer version wrote it; nothing was written.
+        StorageError: the store failed; loading again goes on from there.
+    """
+    if into is not None:
+        check_namespace(into)
+    with _seekable(source) as (stream, name):
+        reader = LineReader(stream, types, name)
+        namespaces = _namespaces(reader, into, name)
+        return await _load(storage, reader, namespaces, into, on_progress)
+
+
+async def _load(
+    storage: Storage,
+    reader: LineReader,
+    namespaces: tuple[str, ...],
+    into: str | None,
+    on_progress: OnProgress,
+) -> LoadReport:
+    sink: Sink[int] = Sink(storage)
+    put: Counter[str] = Counter()
+    done = 0
+
+    def count(operations: Sequence[Put | Delete]) -> int:
+        put.update(item.record.kind for item in operations if isinstance(item, Put))
+        return sum(isinstance(item, Delete) for item in operations)
+
+    async def again(waiting: Sequence[tuple[Key, int]]) -> list[Put | Delete | None]:
+        return [reader.at(offset)[1] for _, offset in waiting]
+
+    deletes = 0
+    for namespace, operations, offsets in _batches(reader):
+        deletes += count(await sink.write(into or namespace, operations, offsets))
+        done += len(operations)
+        on_progress(Progress(done, reader.trailer.lines))
+        await asyncio.sleep(0)
+    deletes += count(await sink.finish(again))
+    return LoadReport(
+        namespaces=namespaces,
+        counts=dict(put),
+        deletes=deletes,
+        refused=tuple(sink.refusals.first),
+        refused_count=sink.refusals.count,
+    )
+
+
+def _batches(reader: LineReader) -> Iterator[tuple[str, list[Put | Delete], list[int]]]:
+    """Operations of one namespace and where their lines are, some at a time."""
+    namespace = ""
+    operations: list[Put | Delete] = []
+    offsets: list[int] = []
+    size = 0
+    for offset, length, (name, operation) in reader:
+        full = len(operations) >= _BATCH_LINES or size + length > _BATCH_BYTES
+        if operations and (full or name != namespace):
+            yield namespace, operations, offsets
+            operations, offsets, size = [], [], 0
+        namespace = name
+        operations.append(operation)
+        offsets.append(offset)
+        size += length
+    if operations:
+        yield namespace, operations, offsets
+
+
+@contextmanager
+def _seekable(source: Path | BinaryIO) -> Generator[tuple[BinaryIO, str]]:
+    if not isinstance(source, Path):
+        if source.seekable():
+            yield source, "the stream"
+            return
+        with tempfile.TemporaryFile() as spooled:
+            shutil.copyfileobj(source, spooled)
+            yield spooled, "the stream"
+        return
+    try:
+        stream = source.open("rb")
+    except OSError as error:
+        raise ConfigurationError(f"{source}: {error.strerror or error}") from error
+    with stream, _seekable(stream) as (seekable, _):
+        yield seekable, str(source)
+
+
+def _namespaces(reader: LineReader, into: str | None, name: str) -> tuple[str, ...]:
+    held = reader.header.namespaces
+    if into is None:
+        return held
+    if len(held) > 1:
+        raise ConfigurationError(
+            f"{name}: holds several namespaces ({', '.join(held)}), which cannot be loaded into one"
+        )
+    return (into,)
