@@ -1,0 +1,154 @@
+"""Options of ``memory search`` to a ``Query``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, TypeAlias
+
+import typer
+from attrs import frozen
+from typer import Option
+
+from memory_core.query import MAX_LIMIT, Query, all_of, any_of, at_least, at_most, between
+from memory_core.records import Episode, OutcomeStatus, TaskType
+from memory_core.records.fields import now
+
+__all__ = ["Conditions", "Paging", "pairs", "point_in_time"]
+
+_AGO = re.compile(r"(\d{1,6})\s*([smhdw])", re.ASCII)
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+Texts: TypeAlias = list[str] | None
+
+
+@frozen(kw_only=True)
+class Conditions:
+    """What an episode must fulfil: all of it; of several values of one option any, of tags, tools and
+    metadata all.
+    """
+
+    tags: Annotated[Texts, Option("--tag", help="Has this tag, and all others given.")] = None
+    any_tags: Annotated[Texts, Option("--any-tag", help="Has any of the tags given so.")] = None
+    tools: Annotated[Texts, Option("--tool", help="Used this tool, and all others given.")] = None
+    outcomes: Annotated[list[OutcomeStatus] | None, Option("--outcome", help="Ended so.")] = None
+    task_types: Annotated[list[TaskType] | None, Option("--task-type", help="Is of this type.")] = (
+        None
+    )
+    domains: Annotated[Texts, Option("--domain", help="Is of this domain.")] = None
+    languages: Annotated[Texts, Option("--language", help="Is in this language.")] = None
+    since: Annotated[
+        str | None, Option(help="Began then or later: 2025-03-01, 2025-03-01T14:30, 7d, 12h.")
+    ] = None
+    until: Annotated[str | None, Option(help="Began then or earlier.")] = None
+    metadata: Annotated[Texts, Option(metavar="KEY=VALUE", help="Has this metadata.")] = None
+    min_reward: Annotated[float | None, Option(help="Reward of at least this.")] = None
+    max_reward: Annotated[float | None, Option(help="Reward of at most this.")] = None
+    complete: Annotated[
+        bool | None,
+        Option("--complete/--running", help="Has ended with an outcome, or has not ended."),
+    ] = None
+
+    def query(self) -> Query[Episode]:
+        """The query for them.
+
+        Raises:
+            typer.BadParameter: for a time or pair that is none.
+        """
+        query = Query(Episode)
+        anything: tuple[tuple[str, Sequence[Any] | None], ...] = (
+            ("outcome", self.outcomes),
+            ("task_type", self.task_types),
+            ("domain", self.domains),
+            ("language", self.languages),
+            ("tags", self.any_tags),
+        )
+        for name, values in anything:
+            if values:
+                query = query.where(**{name: any_of(*values)})
+        for name, values in (("tags", self.tags), ("tools", self.tools)):
+            if values:
+                query = query.where(**{name: all_of(*values)})
+        if self.metadata:
+            pairs(self.metadata, "--metadata")
+            query = query.where(metadata=all_of(*self.metadata))
+        query = _within(
+            query, "start_time", _time(self.since, "--since"), _time(self.until, "--until")
+        )
+        query = _within(query, "reward", self.min_reward, self.max_reward)
+        if self.complete is None:
+            return query
+        if not self.complete:
+            return query.where(end_time=None)
+        return query.where(
+            end_time=at_least(datetime(1, 1, 1, tzinfo=UTC)), outcome=any_of(*OutcomeStatus)
+        )
+
+
+@frozen(kw_only=True)
+class Paging:
+    """In what order, how many, and from where on."""
+
+    order: Annotated[
+        str | None, Option(help="Index to order by, or 'id'. Default: when it began.")
+    ] = None
+    desc: Annotated[bool, Option("--desc/--asc", help="Largest or smallest first.")] = True
+    limit: Annotated[int, Option(min=1, max=MAX_LIMIT, help="How many at most.")] = 20
+    cursor: Annotated[str | None, Option(help="Go on after an earlier page's next_cursor.")] = None
+
+    def of(self, query: Query[Any]) -> Query[Any]:
+        """The query for that page.
+
+        Raises:
+            QueryError: for an unknown index or a cursor of another query.
+        """
+        ordered = query.order_by(self.order or query.order or "id", descending=self.desc)
+        return ordered.limit(self.limit).after(self.cursor)
+
+
+def pairs(given: Sequence[str], option: str) -> dict[str, str]:
+    """``key=value`` texts as a mapping.
+
+    Raises:
+        typer.BadParameter: for one without ``=``.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"{text!r} is not key=value", param_hint=option)
+        found[key] = value
+    return found
+
+
+def point_in_time(text: str, option: str) -> datetime:
+    """An ISO date or time, in UTC where it names no zone, or how long ago: ``90m``, ``12h``, ``7d``.
+
+    Raises:
+        typer.BadParameter: for anything else.
+    """
+    ago = _AGO.fullmatch(text.strip())
+    try:
+        if ago:
+            return now() - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        found = datetime.fromisoformat(text.strip())
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text!r} is no time: write 2025-03-01, 2025-03-01T14:30, or 7d for seven days ago",
+            param_hint=option,
+        ) from None
+
+
+def _time(text: str | None, option: str) -> datetime | None:
+    return None if text is None else point_in_time(text, option)
+
+
+def _within(query: Query[Episode], index: str, low: Any, high: Any) -> Query[Episode]:
+    if low is not None and high is not None:
+        return query.where(**{index: between(low, high)})
+    if low is not None:
+        return query.where(**{index: at_least(low)})
+    return query if high is None else query.where(**{index: at_most(high)})

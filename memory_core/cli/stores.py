@@ -1,0 +1,192 @@
+"""``memory stats``, ``plugins``, ``namespaces`` and ``backup``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from memory_core.cli.commands import command
+from memory_core.cli.session import Session
+from memory_core.storage import Capability, SupportsBackup, SupportsNamespaces, require
+
+__all__ = ["add_commands"]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to an application."""
+    command(app, "stats")(stats)
+    command(app, "plugins")(plugins)
+    namespaces = typer.Typer(help="List or wipe namespaces.", no_args_is_help=True)
+    command(namespaces, "list")(list_namespaces)
+    command(namespaces, "wipe")(wipe)
+    app.add_typer(namespaces, name="namespaces")
+    command(app, "backup")(backup)
+
+
+async def stats(session: Session) -> None:
+    """Show figures of the store."""
+    async with session.open() as memory:
+        found = await memory.stats()
+        capabilities = sorted(item.value for item in memory.storage.capabilities)
+        namespace = memory.namespace
+    if session.as_json:
+        session.write_json(
+            {
+                "backend": found.backend,
+                "location": found.location,
+                "namespace": namespace,
+                "store_id": found.store_id,
+                "position": found.position,
+                "size_bytes": found.size_bytes,
+                "capabilities": capabilities,
+                "records": dict(found.records),
+                "counters": dict(found.counters),
+                "sections": {name: dict(section) for name, section in found.sections.items()},
+            }
+        )
+        return
+    from memory_core.cli import output
+
+    console = output.console()
+    facts = {
+        "backend": found.backend,
+        "location": found.location,
+        "namespace": namespace,
+        "store": found.store_id,
+        "position": output.number(found.position),
+        "size": output.size(found.size_bytes),
+        "capabilities": ", ".join(capabilities),
+    }
+    console.print(_facts("", facts))
+    for title, section in {
+        "records": found.records,
+        "counters": found.counters,
+        **found.sections,
+    }.items():
+        if section:
+            console.print()
+            console.print(_facts(title, section))
+
+
+def plugins(session: Session) -> None:
+    """List the plugins.
+
+    Where they are from, what they add, and what failed to load and why.
+    """
+    registry = session.registry
+    added = {
+        "storages": {name: item.summary for name, item in registry.storages.items()},
+        "caches": {name: item.summary for name, item in registry.caches.items()},
+        "importers": {name: item.summary for name, item in registry.importers.items()},
+        "wrappers": dict.fromkeys(registry.wrappers, ""),
+        "record_types": dict.fromkeys(registry.record_types.kinds, ""),
+        "cli_commands": dict.fromkeys(registry.cli_commands, ""),
+    }
+    found = registry.plugins()
+    if session.as_json:
+        shown = [
+            {
+                "name": info.name,
+                "distribution": info.distribution,
+                "version": info.version,
+                "hooks": info.hooks,
+                "blocked": info.blocked,
+                "error": info.error,
+            }
+            for info in found
+        ]
+        session.write_json({"plugins": shown, **added})
+        return
+    from memory_core.cli import output
+
+    console = output.console()
+    table = output.table("Plugins", ["name", "distribution", "version", "state", "hooks"])
+    for info in found:
+        state = "blocked" if info.blocked else info.error or "loaded"
+        hooks = ", ".join(name.removeprefix("memory_") for name in info.hooks)
+        table.add_row(info.name, info.distribution, info.version, output.plain(state), hooks)
+    console.print(table)
+    for title, items in added.items():
+        if items:
+            console.print()
+            console.print(_facts(title.replace("_", " ").capitalize(), items))
+
+
+async def list_namespaces(session: Session) -> None:
+    """List the namespaces, and how many records of each kind they hold."""
+    async with session.open() as memory:
+        require(memory.storage, Capability.NAMESPACES)
+        found = await cast("SupportsNamespaces", memory.storage).namespaces()
+    if session.as_json:
+        shown = [{"name": info.name, "records": dict(info.records)} for info in found]
+        session.write_json({"namespaces": shown})
+        return
+    from memory_core.cli import output
+
+    kinds = [kind for kind in session.types.kinds if any(info.records.get(kind) for info in found)]
+    right: dict[str, Any] = {"justify": "right"}
+    table = output.table("", ["namespace", *((kind, right) for kind in kinds)])
+    for info in found:
+        table.add_row(info.name, *(output.number(info.records.get(kind, 0)) for kind in kinds))
+    output.console().print(table if found else "no namespace holds anything")
+
+
+async def wipe(
+    session: Session,
+    name: Annotated[str, typer.Argument(help="The namespace.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete every record of a namespace."""
+    async with session.open() as memory:
+        scoped = memory.scoped(name).storage
+        require(scoped, Capability.NAMESPACES)
+        before = await scoped.stats()
+        count = sum(before.records.values())
+        if not yes:
+            question = f"Delete all {count} records of {name!r} in {before.location}?"
+            typer.confirm(question, abort=True, err=True)
+        position = await cast("SupportsNamespaces", scoped).wipe()
+    if session.as_json:
+        session.write_json({"namespace": name, "deleted": count, "position": position})
+    else:
+        typer.echo(f"{name}: {count} records deleted")
+
+
+async def backup(
+    session: Session,
+    target: Annotated[Path, typer.Argument(help="Where the copy goes; must not exist.")],
+) -> None:
+    """Write a consistent copy of the whole store, all namespaces included.
+
+    It opens like the original, which may be in use meanwhile.
+    """
+    async with session.open() as memory:
+        require(memory.storage, Capability.BACKUP)
+        await cast("SupportsBackup", memory.storage).backup(target)
+    written = _size_on_disk(target)
+    if session.as_json:
+        session.write_json({"target": str(target), "size_bytes": written})
+    else:
+        from memory_core.cli import output
+
+        typer.echo(f"{target}: {output.size(written)}")
+
+
+def _size_on_disk(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(item.stat().st_size for item in files if item.is_file())
+
+
+def _facts(title: str, items: Mapping[str, object]) -> Any:
+    from memory_core.cli import output
+
+    table = output.table(title, [("", {"style": "dim", "no_wrap": True}), ""])
+    table.show_header = False
+    for name, value in items.items():
+        shown = output.number(value) if isinstance(value, int | float) else value
+        table.add_row(name.replace("_", " "), output.plain(shown))
+    return table
