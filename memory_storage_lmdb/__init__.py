@@ -1,0 +1,1 @@
+"""The LMDB backend and the adaptive cache."""

@@ -1,0 +1,94 @@
+"""Parts of the cache with a budget of their own."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from memory_storage_lmdb.adaptive.eviction import EvictionPolicy
+from memory_storage_lmdb.adaptive.statistics import EvictionCause
+
+__all__ = ["ByteBudget", "Compartment"]
+
+
+@define(eq=False)
+class ByteBudget:
+    """Bytes that one compartment, or several together, may take.
+
+    Attributes:
+        limit: how many.
+        taken: how many are taken by entries.
+        reserved: how many are taken by the cache's bookkeeping.
+        members: the compartments that share it.
+    """
+
+    limit: int
+    taken: int = 0
+    reserved: int = 0
+    members: list[Compartment] = field(factory=list["Compartment"], repr=False)
+
+
+@define(eq=False)
+class Compartment:
+    """Entries that compete with each other for places.
+
+    Attributes:
+        max_entries: entries it may hold.
+        budget: bytes it may take, maybe together with others.
+        entries: entries it holds.
+        bytes: bytes they take.
+        policy: decides which of them leaves.
+    """
+
+    max_entries: int
+    budget: ByteBudget
+    entries: int = 0
+    bytes: int = 0
+    policy: EvictionPolicy = field(factory=EvictionPolicy)
+
+    def __attrs_post_init__(self) -> None:
+        """Join those who share the budget."""
+        self.budget.members.append(self)
+
+    def add(self, entries: int, size: int) -> None:
+        """Count entries that came, or left if negative, and their bytes."""
+        self.entries += entries
+        self.bytes += size
+        self.budget.taken += size
+
+    def clear(self) -> None:
+        """Forget all entries."""
+        self.policy.clear()
+        self.add(-self.entries, -self.bytes)
+
+    def room(self, share: float) -> float:
+        """Bytes there would be for a new entry if all others left.
+
+        Args:
+            share: the share of the budget that memory pressure leaves.
+        """
+        return self.budget.limit * share - self.budget.reserved if self.max_entries else 0
+
+    def exceeded(self, more: int, size: int, share: float) -> EvictionCause | None:
+        """Why there is no room for ``more`` entries of ``size`` bytes; ``None`` if there is."""
+        entries = self.entries + more
+        budget = self.budget
+        taken = budget.taken + budget.reserved + size
+        if entries > self.max_entries:
+            return EvictionCause.CAPACITY
+        if taken > budget.limit:
+            return EvictionCause.BYTES
+        if share < 1.0 and (entries > self._places(share) or taken > share * budget.limit):
+            return EvictionCause.PRESSURE
+        return None
+
+    def donor(self, more: int, share: float) -> Compartment:
+        """Which compartment has to give: itself if it lacks places, else the largest of those that
+        share the bytes it lacks.
+        """
+        members = self.budget.members
+        if len(members) == 1 or self.entries + more > self._places(share):
+            return self
+        return max(members, key=lambda part: part.bytes)
+
+    def _places(self, share: float) -> float:
+        return max(1.0, share * self.max_entries)

@@ -1,0 +1,91 @@
+"""A resident entry, and what one costs beyond its value."""
+
+from __future__ import annotations
+
+import sys
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from attrs import define, field
+
+if TYPE_CHECKING:
+    from memory_core.cache import CacheKey
+
+__all__ = ["Entry", "Heat", "key_size", "overhead"]
+
+
+class Heat(IntEnum):
+    """How an entry was used in the last access window."""
+
+    PINNED = 0
+    """Its time to live was given, so it is not judged."""
+    COLD = 1
+    WARM = 2
+    HOT = 3
+
+
+@define(eq=False, weakref_slot=False)
+class Entry:
+    """A resident entry. A hit touches ``hits`` and reads ``due``; all else happens off that path.
+
+    Attributes:
+        key: its key.
+        value: what is kept.
+        charge: bytes it is accounted for, its own overhead included.
+        hits: how often it was read since it came in.
+        due: when it has to be looked at next, on the cache's clock: its expiry or a review.
+        spent: hits that have already bought it a further stay.
+        stamp: how many lookups the cache had answered when it took its place in its queue.
+        in_main: whether it is in the main queue rather than the small one.
+        on_trial: whether it was let into the main queue to see if it is read there.
+        older: its neighbour towards eviction.
+        newer: its neighbour away from eviction.
+        stored: when its value came in.
+        ttl: seconds from then until it expires.
+        mark: ``hits`` at the last review.
+        previous: hits between the two last reviews; ``-1`` before the first.
+        heat: how it was judged at the last review.
+        earlier: its neighbour in the bucket of the expiry wheel that it waits in, if it waits.
+        later: the other one.
+    """
+
+    key: CacheKey
+    value: Any
+    charge: int
+    hits: int = 0
+    due: float = 0.0
+    spent: int = 0
+    stamp: int = 0
+    in_main: bool = False
+    on_trial: bool = False
+    older: Entry = field(init=False, repr=False)
+    newer: Entry = field(init=False, repr=False)
+    stored: float = 0.0
+    ttl: float = 0.0
+    mark: int = 0
+    previous: int = -1
+    heat: Heat = Heat.WARM
+    earlier: Entry | None = field(default=None, repr=False)
+    later: Entry | None = field(default=None, repr=False)
+
+
+_COLLECTED = 16  # the garbage collector's header, which sys.getsizeof of a type does not know
+_NUMBERS = 4 * sys.getsizeof(1.0)  # due, stored, and the counters once they outgrow shared ints
+_FIXED = Entry.__basicsize__ + _COLLECTED + _NUMBERS
+_TUPLE = sys.getsizeof(("", "", b"")) + _COLLECTED
+_UUID = sys.getsizeof(UUID(int=1 << 127)) + sys.getsizeof(1 << 127)
+
+
+def key_size(key: CacheKey) -> int:
+    """Bytes a key takes; its namespace and kind are shared with other keys."""
+    last = key[2]
+    return _TUPLE + (sys.getsizeof(last) if type(last) is bytes else _UUID)
+
+
+def overhead(key: CacheKey) -> int:
+    """Bytes an entry takes beyond its value: itself, its key and its place in the queues.
+
+    The dict that holds all entries is not included; it is measured as a whole.
+    """
+    return _FIXED + key_size(key)

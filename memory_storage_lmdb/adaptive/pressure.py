@@ -1,0 +1,132 @@
+"""Reaction to memory pressure: how much of its budget the cache may use now.
+
+The cache gives memory back while the process is near a limit, and takes it again slowly once it has
+been well below for a while: the gap between the two thresholds keeps it from swinging.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from memory_storage_lmdb.adaptive.config import AdaptiveConfig
+    from memory_storage_lmdb.adaptive.memory_source import MemorySource
+
+__all__ = ["PressureGauge", "PressureLevel"]
+
+_GROWTH = 1.25  # of the share, at each look while the pressure is off
+_LEAST = 0.01  # where it starts to grow from
+_CALM = 3  # looks below the relaxed threshold before it grows
+_CREDIT = 0.01  # bytes that may come in between two looks, as a share of the limit, when it is near
+
+
+class PressureLevel(IntEnum):
+    """How near the process is to a memory limit."""
+
+    NORMAL = 0
+    ELEVATED = 1
+    CRITICAL = 2
+
+
+_SHRINK = {PressureLevel.ELEVATED: 0.8, PressureLevel.CRITICAL: 0.5}
+
+
+class PressureGauge:
+    """Looks at the memory from time to time and settles the share of the budget that may be used.
+
+    Args:
+        config: thresholds, the floor and how often to look.
+        source: what is looked at.
+
+    Attributes:
+        share: the share of the budget that may be used, from the floor to 1.
+        level: the level found at the last look.
+        events: how often the level rose.
+        reliefs: how often it fell back to normal.
+        ratio: used memory as a share of the limit, at the last look.
+    """
+
+    __slots__ = (
+        "_calm",
+        "_config",
+        "_credit",
+        "_floor",
+        "_next",
+        "_source",
+        "_used",
+        "events",
+        "level",
+        "ratio",
+        "reliefs",
+        "share",
+    )
+
+    def __init__(self, config: AdaptiveConfig, source: MemorySource) -> None:
+        self._config = config
+        self._source = source
+        self._floor = min(1.0, config.pressure_floor / config.max_bytes)
+        self._next = float("-inf")
+        self._credit = 0.0
+        self._calm = 0
+        self._used = 0
+        self.share = 1.0
+        self.level = PressureLevel.NORMAL
+        self.events = 0
+        self.reliefs = 0
+        self.ratio = 0.0
+
+    def admitted(self, size: int) -> bool:
+        """Note that bytes came in; whether there were so many that it is time for a look."""
+        self._credit -= size
+        return self._credit <= 0
+
+    def look(self, now: float, occupied: float) -> None:
+        """Look at the memory if it is time to, and settle the share of the budget.
+
+        Args:
+            now: the time.
+            occupied: the share of the budget that is in use: what is not used cannot be given back.
+        """
+        on_time = now >= self._next
+        if not on_time and self._credit > 0:
+            return
+        if on_time:
+            self._next = now + self._config.cleanup_interval
+        reading = self._source.read()
+        if reading is None:
+            self._credit = float("inf")
+            return
+        headroom = self._config.pressure_elevated * reading.limit - reading.used
+        self._credit = max(headroom / 4, _CREDIT * reading.limit)
+        self.ratio = reading.ratio
+        self._note(self._level_of(reading.ratio), on_time)
+        if self.ratio >= self._config.pressure_elevated:
+            # Memory that was freed may stay with the process and be used again: between two looks
+            # on time only growth means that more has to be given back.
+            if on_time or reading.used > self._used:
+                self._used = reading.used
+                smaller = min(self.share, occupied) * _SHRINK[self.level]
+                self.share = max(smaller, self._floor)
+        elif on_time and self._calm > _CALM:
+            self.share = min(1.0, max(self.share, _LEAST) * _GROWTH)
+
+    def _level_of(self, ratio: float) -> PressureLevel:
+        config = self._config
+        if ratio >= config.pressure_critical:
+            return PressureLevel.CRITICAL
+        if ratio >= config.pressure_elevated:
+            return PressureLevel.ELEVATED
+        if ratio >= config.pressure_relaxed and self.level:
+            return PressureLevel.ELEVATED
+        return PressureLevel.NORMAL
+
+    def _note(self, level: PressureLevel, on_time: bool) -> None:
+        if level > self.level:
+            self.events += 1
+        elif self.level and not level:
+            self.reliefs += 1
+        self._calm = 0 if level else self._calm + on_time
+        if not level:
+            self._used = 0
+        self.level = level

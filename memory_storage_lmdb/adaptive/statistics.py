@@ -1,0 +1,70 @@
+"""What the adaptive cache counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+
+from attrs import define, field
+
+__all__ = ["Counters", "EvictionCause"]
+
+
+class EvictionCause(StrEnum):
+    """Why an entry had to leave before its time."""
+
+    CAPACITY = "capacity"
+    BYTES = "bytes"
+    PRESSURE = "pressure"
+
+
+@define
+class Counters:
+    """Running figures. All but ``hot`` and ``cold`` only grow.
+
+    Attributes:
+        lookups: keys asked for.
+        misses: keys not found or expired.
+        expirations: entries that reached the end of their time to live.
+        insertions: entries that came in.
+        replacements: values replaced by a newer one.
+        admissions_refused: entries too large to be admitted, or with no time to live.
+        evictions: entries that had to leave, by cause.
+        invalidations: entries deleted, by the cause given.
+        ttl_raises: times a time to live grew.
+        ttl_cuts: times one shrank.
+        ttl_bound_hits: times one met ``min_ttl`` or ``max_ttl``.
+        hot: entries that are hot now.
+        cold: entries that are cold now.
+    """
+
+    lookups: int = 0
+    misses: int = 0
+    expirations: int = 0
+    insertions: int = 0
+    replacements: int = 0
+    admissions_refused: int = 0
+    evictions: Counter[EvictionCause] = field(factory=Counter[EvictionCause])
+    invalidations: Counter[str] = field(factory=Counter[str])
+    ttl_raises: int = 0
+    ttl_cuts: int = 0
+    ttl_bound_hits: int = 0
+    hot: int = 0
+    cold: int = 0
+
+    def as_mapping(self) -> dict[str, int | float]:
+        """Flat figures by name; those by cause as ``evictions_bytes``, ``invalidations_write``."""
+        flat: dict[str, int | float] = {
+            "expirations": self.expirations,
+            "insertions": self.insertions,
+            "replacements": self.replacements,
+            "admissions_refused": self.admissions_refused,
+            "ttl_raises": self.ttl_raises,
+            "ttl_cuts": self.ttl_cuts,
+            "ttl_bound_hits": self.ttl_bound_hits,
+            "hot": self.hot,
+            "cold": self.cold,
+        }
+        flat |= {f"evictions_{cause}": self.evictions[cause] for cause in EvictionCause}
+        flat |= {f"invalidations_{cause}": count for cause, count in self.invalidations.items()}
+        return flat

@@ -1,0 +1,159 @@
+"""The lmdb driver: names for its types, and what its errors become.
+
+No other module of the backend raises or lets pass what lmdb raises.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, TypeAlias
+
+import lmdb
+
+from memory_core.errors import (
+    ConfigurationError,
+    MemoryCoreError,
+    StorageError,
+    StorageFullError,
+    StorageUnavailableError,
+)
+
+__all__ = [
+    "Cursor",
+    "Database",
+    "MapFullError",
+    "MapResizedError",
+    "ReadersFullError",
+    "Transaction",
+    "translate",
+    "translated",
+]
+
+if TYPE_CHECKING:
+    Transaction: TypeAlias = lmdb.Transaction[bytes]
+    Cursor: TypeAlias = lmdb.Cursor[bytes]
+    Database: TypeAlias = lmdb._Database  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # its only name
+else:
+    Transaction = lmdb.Transaction
+    Cursor = lmdb.Cursor
+    Database = lmdb._Database  # noqa: SLF001  # its only name
+
+MapFullError = lmdb.MapFullError
+MapResizedError = lmdb.MapResizedError
+ReadersFullError = lmdb.ReadersFullError
+
+_NOT_OURS = "not an LMDB environment this version can read"
+_DAMAGED = "the store is damaged"
+_BUG = "lmdb refused an operation"
+
+_ROOM = 2**20
+
+# By name, as older versions of the driver do not have all of them.
+_ERRORS: dict[str, tuple[type[MemoryCoreError], str]] = {
+    "BadChecksumError": (StorageError, _DAMAGED),
+    "BadDbiError": (StorageError, _BUG),
+    "BadRslotError": (StorageError, _BUG),
+    "BadTxnError": (StorageError, _BUG),
+    "BadValsizeError": (StorageError, _BUG),
+    "CorruptedError": (StorageError, _DAMAGED),
+    "CryptoFailError": (ConfigurationError, _NOT_OURS),
+    "CursorFullError": (StorageError, _DAMAGED),
+    "DbsFullError": (ConfigurationError, "max_dbs is too small for the record types"),
+    "DiskError": (StorageFullError, "the disk is full"),
+    "EnvEncryptionError": (ConfigurationError, _NOT_OURS),
+    "Error": (StorageError, "lmdb failed"),
+    "IncompatibleError": (ConfigurationError, _NOT_OURS),
+    "InvalidError": (ConfigurationError, _NOT_OURS),
+    "InvalidParameterError": (StorageError, _BUG),
+    "KeyExistsError": (StorageError, _BUG),
+    "LockError": (StorageUnavailableError, "the store is locked"),
+    "MapFullError": (StorageFullError, "the map is full"),
+    "MapResizedError": (StorageUnavailableError, "another process has grown the store"),
+    "MemoryError": (StorageUnavailableError, "out of memory"),
+    "NotFoundError": (StorageError, _DAMAGED),
+    "PageFullError": (StorageError, _DAMAGED),
+    "PageNotFoundError": (StorageError, _DAMAGED),
+    "PanicError": (StorageError, "writing failed in the middle; close and open the store again"),
+    "ProblemError": (StorageError, "writing failed; nothing was applied"),
+    "ReadersFullError": (StorageUnavailableError, "max_readers read transactions are open"),
+    "ReadonlyError": (ConfigurationError, "the store cannot be written"),
+    "TlsFullError": (StorageUnavailableError, "too many environments are open in this process"),
+    "TxnFullError": (StorageFullError, "the batch is too large for one transaction"),
+    "VersionMismatchError": (ConfigurationError, _NOT_OURS),
+}
+
+# What the operating system says, which lmdb passes on as a bare ``Error`` or an ``OSError``.
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_ACCESS = frozenset(
+    {
+        errno.EACCES,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+_CODES = {os.strerror(code): code for code in (*_NO_SPACE, *_NO_ACCESS, errno.EIO)}
+
+
+def translate(error: Exception, where: str) -> MemoryCoreError:
+    """The error of the framework that stands for one of lmdb's or the operating system's.
+
+    Args:
+        error: a ``lmdb.Error`` or ``OSError``.
+        where: the store's path.
+    """
+    code = _code(error)
+    if code in _NO_SPACE:
+        return StorageFullError(f"{where}: no space is left: {error}")
+    if type(error) is lmdb.Error or isinstance(error, OSError):
+        if code in _NO_ACCESS:
+            return ConfigurationError(f"{where}: cannot be opened: {error}")
+        cut_short = code == errno.EIO or "MDB_SHORT_WRITE" in str(error)
+        if cut_short and not _has_room(where):
+            # LMDB 0.9 takes a write that was cut short for an input/output error.
+            return StorageFullError(f"{where}: no space is left: {error}")
+        return StorageError(f"{where}: {error}")
+    kind, what = _ERRORS.get(type(error).__name__, _ERRORS["Error"])
+    return kind(f"{where}: {what}: {error}")
+
+
+def _code(error: Exception) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    code: int | None = getattr(error, "code", None)
+    # Older versions of the driver have it in the message only.
+    return code or _CODES.get(str(error).rpartition(": ")[2])
+
+
+def _has_room(path: str) -> bool:
+    """Whether files at a path can still grow."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        used = Path(path, "data.mdb").stat().st_size
+        if limit != resource.RLIM_INFINITY and used + _ROOM > limit:
+            return False
+        with TemporaryFile(dir=path) as probe:
+            probe.write(bytes(_ROOM))
+            probe.flush()
+    except OSError as error:
+        return error.errno not in _NO_SPACE
+    return True
+
+
+@contextmanager
+def translated(where: str) -> Generator[None]:
+    """Raise what ``translate`` makes of lmdb's and the operating system's errors."""
+    try:
+        yield
+    except (lmdb.Error, OSError) as error:
+        raise translate(error, where) from error

@@ -1,0 +1,105 @@
+"""One thread that runs jobs in the order they were given."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeAlias, TypeVar, cast
+
+from memory_core.errors import StorageClosedError
+
+__all__ = ["JobThread"]
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_Job: TypeAlias = Callable[[], None]
+
+
+class JobThread:
+    """Runs jobs one after the other; usable from several event loops.
+
+    It is a daemon, so that a store that was never closed does not keep the interpreter from ending:
+    LMDB is safe against being stopped anywhere.
+
+    Args:
+        name: the thread's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+        self._ended = False
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """Run a job and wait for it. Whoever is cancelled while waiting leaves it running.
+
+        Raises:
+            StorageClosedError: after ``end``.
+        """
+        if self._ended:
+            raise StorageClosedError("the storage is closed")
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def work() -> None:
+            try:
+                result = job()
+            except BaseException as error:  # noqa: BLE001  # it belongs to whoever waits
+                _call(loop, _settle, done, None, error)
+            else:
+                _call(loop, _settle, done, result, None)
+
+        self._jobs.put(work)
+        return await done
+
+    def post(self, job: _Job) -> None:
+        """Have a job run that nobody waits for."""
+
+        def work() -> None:
+            try:
+                job()
+            except Exception:  # noqa: BLE001  # the thread goes on with the next job
+                _log.exception("a job that nobody waits for has failed")
+
+        self._jobs.put(work)
+
+    async def end(self) -> None:
+        """Finish the jobs given so far and end the thread. Idempotent."""
+        if not self._ended:
+            await self.run(_nothing)
+            self._ended = True
+            self._jobs.put(None)
+            # It has nothing left to do but to see the end of its queue.
+            self._thread.join()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+            del job
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(function, *args)
+    except RuntimeError:
+        # The loop was closed meanwhile, so nobody waits any more.
+        return
+
+
+def _settle(done: asyncio.Future[T], result: T | None, error: BaseException | None) -> None:
+    if done.done():
+        return
+    if error is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(cast("T", result))
+
+
+def _nothing() -> None:
+    return None

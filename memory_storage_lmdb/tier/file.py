@@ -1,0 +1,269 @@
+"""The LMDB environment of a tier: one for each path and process, replaced when it is damaged.
+
+Everything that changes the environment runs on its one thread. Reads run on any other; the lock they
+take for some microseconds keeps the map where it is meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import lmdb
+from attrs import define, field, frozen
+
+from memory_storage_lmdb.thread import JobThread
+from memory_storage_lmdb.tier.config import LmdbTierConfig
+from memory_storage_lmdb.tier.entries import Entries
+from memory_storage_lmdb.tier.generation import Generations
+
+if TYPE_CHECKING:
+    from memory_storage_lmdb.binding import Database, Transaction
+
+__all__ = ["FAILURES", "TierFile", "acquire", "release"]
+
+T = TypeVar("T")
+
+FAILURES = (lmdb.Error, OSError, struct.error)
+"""What can go wrong with a tier's file."""
+
+_NAMES = (b"entries", b"queue", b"hand")
+_MOST_READERS = 512
+_ATTEMPTS = 8
+_EVICTED_AT_ONCE = 256
+_EVICTED_WHEN_FULL = 0.25
+_GROWTH = 1.25
+# Pages that were given out and back within one transaction are never written.
+_UNWRITTEN_PAGES = 64
+
+
+@frozen(eq=False)
+class _Opened:
+    env: lmdb.Environment
+    path: Path
+    entries: Database
+    queue: Database
+    hand: Database
+
+    def view(self, txn: Transaction, config: LmdbTierConfig) -> Entries:
+        """The entries as a transaction sees them."""
+        return Entries(txn, self.entries, self.queue, self.hand, config)
+
+
+@define(eq=False)
+class TierFile:
+    """A tier's environment, as this process has it.
+
+    Attributes:
+        folder: real path of the folder it is in.
+        thread: where everything runs that changes it.
+        users: how many tiers of this process use it.
+        replaced: how often it was found damaged and begun anew.
+        pid: the process it belongs to.
+    """
+
+    folder: str
+    thread: JobThread
+    users: int = 0
+    replaced: int = 0
+    pid: int = field(factory=os.getpid)
+    _generations: Generations = field(init=False)
+    _opened: _Opened | None = None
+    _reading: threading.Lock = field(factory=threading.Lock)
+
+    def __attrs_post_init__(self) -> None:
+        self._generations = Generations(Path(self.folder))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be read."""
+        return self._opened is not None
+
+    def read(self, job: Callable[[Entries], T], config: LmdbTierConfig) -> T | None:
+        """Run a job that reads; ``None`` while the file is not open. Raises what is in ``FAILURES``."""
+        with self._reading:
+            opened = self._opened
+            if opened is None:
+                return None
+            with opened.env.begin() as txn:
+                return job(opened.view(txn, config))
+
+    def write(self, job: Callable[[Entries], T], config: LmdbTierConfig) -> T:
+        """Run a job in a write transaction; again when the file was full or had to be replaced. On the
+        thread. Raises what is in ``FAILURES`` when nothing helped.
+        """
+        attempts = _ATTEMPTS
+        while True:
+            opened = self.open(config)
+            try:
+                return self._transact(opened, job, config)
+            except lmdb.MapFullError:
+                attempts -= 1
+                if not attempts:
+                    raise
+                self._make_room(opened, config)
+            except FAILURES as error:
+                attempts -= 1
+                if not attempts:
+                    raise
+                self.recover(error, config)
+
+    def open(self, config: LmdbTierConfig) -> _Opened:
+        """Open the file, or that of another generation if there is one by now. On the thread."""
+        opened = self._opened
+        if opened is not None and not self._generations.superseded:
+            return opened
+        self._shut()
+        path = self._generations.settle()
+        try:
+            opened = self._open(path, config)
+        except FAILURES:
+            self.replaced += 1
+            opened = self._open(self._generations.begin(path.name), config)
+        with self._reading:
+            self._opened = opened
+        return opened
+
+    def recover(self, error: Exception, config: LmdbTierConfig) -> None:
+        """Remove what made a transaction fail. On the thread."""
+        opened = self._opened
+        if opened is None:
+            return
+        if isinstance(error, lmdb.MapResizedError):
+            with self._reading:
+                opened.env.set_mapsize(0)
+        elif isinstance(error, lmdb.ReadersFullError):
+            opened.env.reader_check()
+        else:
+            self._shut()
+            self.replaced += 1
+            self._generations.begin(opened.path.name)
+            self.open(config)
+
+    def close(self) -> None:
+        """Write everything to the disk and close. On the thread."""
+        opened = self._opened
+        if opened is not None:
+            with suppress(*FAILURES), opened.env.begin(write=True) as txn:
+                opened.env.sync(True)  # noqa: FBT003  # LMDB's name for it is `force`
+                self._generations.note_synced(opened.path)
+                txn.abort()
+            self._shut()
+
+    def _transact(self, opened: _Opened, job: Callable[[Entries], T], config: LmdbTierConfig) -> T:
+        with opened.env.begin(write=True) as txn:
+            self._generations.note_written(opened.path)
+            return job(opened.view(txn, config))
+
+    def _shut(self) -> None:
+        with self._reading:
+            opened, self._opened = self._opened, None
+            if opened is not None:
+                opened.env.close()
+
+    def _open(self, path: Path, config: LmdbTierConfig) -> _Opened:
+        env = lmdb.open(
+            os.fspath(path),
+            subdir=False,
+            map_size=config.max_bytes,
+            max_dbs=len(_NAMES),
+            max_readers=_MOST_READERS,
+            max_spare_txns=1,
+            # What is lost with the machine is found out by the generations.
+            sync=False,
+            metasync=False,
+        )
+        try:
+            _check_length(env, path)
+            with env.begin(write=True) as txn:
+                self._generations.note_written(path)
+                databases = [env.open_db(name, txn=txn) for name in _NAMES]
+            return _Opened(env, path, *databases)
+        except BaseException:
+            env.close()
+            raise
+
+    def _make_room(self, opened: _Opened, config: LmdbTierConfig) -> None:
+        """Evict until a share is free; where even that does not fit, let the file grow a little."""
+        try:
+            left = self._transact(opened, Entries.count, config) * (1 - _EVICTED_WHEN_FULL)
+            while self._transact(opened, _evict_some, config) > left:
+                pass
+        except lmdb.MapFullError:
+            size = opened.env.info()["map_size"]
+            with self._reading:
+                opened.env.set_mapsize(max(config.max_bytes, int(size * _GROWTH)))
+
+
+def _evict_some(entries: Entries) -> int:
+    entries.evict(_EVICTED_AT_ONCE)
+    return entries.count()
+
+
+def _check_length(env: lmdb.Environment, path: Path) -> None:
+    """Reading a page past the file's end would kill the process."""
+    needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    length = path.stat().st_size
+    if needed - length > _UNWRITTEN_PAGES * env.stat()["psize"]:
+        raise lmdb.CorruptedError(f"{path} has {length} bytes of {needed}")
+    if length < needed:
+        os.truncate(path, needed)
+
+
+@define(eq=False)
+class _Registry:
+    """The tiers' files of this process by real path."""
+
+    files: dict[str, TierFile] = field(factory=dict[str, TierFile])
+    lock: threading.Lock = field(factory=threading.Lock)
+    # Of the parent, after a fork: neither usable nor closed, as their reader slots are the parent's.
+    abandoned: dict[str, TierFile] = field(factory=dict[str, TierFile])
+
+
+_registry = _Registry()
+
+
+def acquire(folder: str) -> TierFile | None:
+    """The file of a folder, to be released by whoever asked for it. It opens when it is used. ``None``
+    in a fork of a process that had it open: LMDB then cannot open it again.
+    """
+    path = os.path.realpath(folder)
+    with _registry.lock:
+        if path in _registry.abandoned:
+            return None
+        found = _registry.files.get(path)
+        if found is None:
+            thread = JobThread(f"memory-core lmdb tier {Path(path).name}")
+            found = _registry.files[path] = TierFile(path, thread)
+        found.users += 1
+        return found
+
+
+async def release(file: TierFile) -> None:
+    """Give a file back; the last user closes it."""
+    with _registry.lock:
+        file.users -= 1
+        if file.users:
+            return
+    await file.thread.run(file.close)
+    with _registry.lock:
+        if file.users:
+            # Somebody acquired it meanwhile; it opens again when it is used.
+            return
+        _registry.files.pop(file.folder, None)
+    await file.thread.end()
+
+
+def _after_fork() -> None:
+    """In the child: neither the map nor the thread nor a lock of the parent may be used."""
+    _registry.abandoned |= _registry.files
+    _registry.files = {}
+    _registry.lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
