@@ -1,0 +1,124 @@
+"""Which driver a location needs, and what it can do beyond the driver protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import aiosqlite
+from attrs import frozen
+
+from memory_core.errors import ConfigurationError
+from memory_core.storage import Capability
+from memory_storage_turso.borrowed_driver import BorrowedDriver
+from memory_storage_turso.config import TursoConfig
+from memory_storage_turso.driver import Driver, PreparedCacheStats, Statement, StatementResult
+from memory_storage_turso.local_driver import LocalDriver
+
+__all__ = ["Backend", "borrow_backend", "open_backend"]
+
+T = TypeVar("T")
+
+_SERVERS = frozenset({"turso+http", "turso+https", "turso+ws", "turso+wss", "libsql"})
+_NEEDED = ("aiohttp", "libsql_client", "tenacity")
+
+
+class _LocalCalls(Protocol):
+    """What only a file can do."""
+
+    def position(self) -> int: ...
+    def size_bytes(self) -> int: ...
+    async def backup(self, target: Path) -> None: ...
+    async def read_then(self, statements: Any, then: Callable[[list[StatementResult]], T]) -> T: ...
+
+
+@frozen(kw_only=True)
+class Backend:
+    """A driver and what the storage needs to know about it.
+
+    Attributes:
+        driver: runs statements.
+        where: the location, fit for messages.
+        capabilities: what the storage declares.
+        prepared: figures of the prepared statements.
+        local: what only a file can do; ``None`` for a server.
+        ready: to be told how to ask for the position, once the schema is there.
+    """
+
+    driver: Driver
+    where: str
+    capabilities: frozenset[Capability]
+    prepared: Callable[[], PreparedCacheStats]
+    local: _LocalCalls | None = None
+    ready: Callable[[Statement], None] | None = None
+
+
+async def open_backend(location: str, config: TursoConfig) -> Backend:
+    """Open a file, or prepare for a server.
+
+    Raises:
+        ConfigurationError: the location is wrong, or the driver is not installed.
+    """
+    if urlsplit(location).scheme in _SERVERS:
+        return _server(location, config)
+    driver = await LocalDriver.open(location, config)
+    return Backend(
+        driver=driver,
+        where=str(driver.path),
+        capabilities=frozenset(
+            {
+                Capability.DURABLE,
+                Capability.MULTI_PROCESS,
+                Capability.CHEAP_POSITION,
+                Capability.NAMESPACES,
+                Capability.BACKUP,
+            }
+        ),
+        prepared=driver.prepared_stats,
+        local=driver,
+    )
+
+
+async def borrow_backend(connection: aiosqlite.Connection) -> Backend:
+    """Use a database that the caller has opened.
+
+    Raises:
+        ConfigurationError: its settings do not let the store work.
+    """
+    driver = await BorrowedDriver.open(connection)
+    durable = {Capability.DURABLE} if driver.durable else set[Capability]()
+    return Backend(
+        driver=driver,
+        where=driver.path,
+        capabilities=frozenset({Capability.NAMESPACES, *durable}),
+        prepared=PreparedCacheStats,
+    )
+
+
+def _server(url: str, config: TursoConfig) -> Backend:
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"a libSQL server needs {', '.join(missing)}: pip install 'memory-core[turso]'"
+        )
+    from memory_storage_turso.server_driver import open_server_driver
+
+    driver = open_server_driver(
+        url,
+        token=config.auth_token,
+        database=config.database,
+        replicas=config.replicas,
+        config=config.for_server(),
+    )
+    return Backend(
+        driver=driver,
+        where=str(driver.endpoint),
+        capabilities=frozenset(
+            {Capability.DURABLE, Capability.MULTI_PROCESS, Capability.NAMESPACES}
+        ),
+        prepared=driver.prepared_stats,
+        ready=driver.use_position,
+    )

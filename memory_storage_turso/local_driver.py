@@ -1,0 +1,228 @@
+"""The driver of local files: one connection that writes, a few that read, one that looks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from memory_core.errors import (
+    ConfigurationError,
+    MemoryCoreError,
+    StorageClosedError,
+    StorageError,
+    StorageUnavailableError,
+)
+from memory_storage_turso.checkpoints import Checkpoints
+from memory_storage_turso.config import TursoConfig
+from memory_storage_turso.connections import ConnectionSettings, ThreadedConnection
+from memory_storage_turso.driver import (
+    PreparedCacheStats,
+    Statement,
+    StatementError,
+    StatementResult,
+    WriteOutcome,
+)
+from memory_storage_turso.prepared import joined
+from memory_storage_turso.sqlite_errors import failure_of
+from memory_storage_turso.transactions import write_group
+
+__all__ = ["LocalDriver"]
+
+T = TypeVar("T")
+
+
+class LocalDriver:
+    """A local file. Make it with ``open``."""
+
+    def __init__(
+        self,
+        settings: ConnectionSettings,
+        writer: ThreadedConnection,
+        readers: Sequence[ThreadedConnection],
+        lookout: sqlite3.Connection,
+    ) -> None:
+        self.path = settings.path
+        self._settings = settings
+        self._writer = writer
+        self._readers = readers
+        self._lookout = lookout
+        self._seen: tuple[int, int] = (-1, 0)
+        self._process = os.getpid()
+        self._closing: asyncio.Task[None] | None = None
+        self._checkpoints = Checkpoints(readers)
+        self._counters = dict.fromkeys(("writes", "rewrites", "reads", "position_reads"), 0)
+
+    @classmethod
+    async def open(cls, location: str, config: TursoConfig) -> LocalDriver:
+        """Open a file, creating it and its folder where they are missing.
+
+        Raises:
+            ConfigurationError: no path, or one that cannot be a file.
+            StorageError: the file is no database, or is damaged.
+            StorageUnavailableError: another process keeps it locked.
+        """
+        path = checked_path(location)
+        settings = ConnectionSettings(
+            path=path,
+            synchronous=config.durability.upper(),
+            busy_timeout=config.busy_timeout,
+            cached_statements=config.prepared.max_size,
+        )
+        opened: list[ThreadedConnection] = []
+        try:
+            # The first connection makes the file and sets its journal mode, the others find it so.
+            for number in range(config.readers + 1):
+                connection = ThreadedConnection(settings, writes=number == 0)
+                await connection
+                opened.append(connection)
+            lookout = await opened[0].run(lambda _: settings.connect(writes=False, shared=True))
+        except BaseException as error:
+            for connection in opened:
+                await connection.close()
+            if isinstance(error, sqlite3.Error):
+                failure = failure_of(error, path)
+                if isinstance(failure, StatementError):
+                    failure = StorageUnavailableError(f"{path}: {failure.message}")
+                raise failure from error
+            raise
+        return cls(settings, opened[0], opened[1:], lookout)
+
+    async def write(
+        self, batches: Sequence[Iterable[Statement]], closing: Sequence[Statement] = ()
+    ) -> WriteOutcome:
+        """Run every batch in one transaction; see ``Driver.write``. A batch may be lazy, and may
+        raise ``StatementError`` itself where it cannot go on.
+        """
+        self._check()
+        self._counters["writes"] += 1
+        outcome, again = await self._writer.run(
+            lambda session: write_group(session, batches, closing, self._checkpoints.before_commit)
+        )
+        self._counters["rewrites"] += again
+        self._checkpoints.committed()
+        return outcome
+
+    async def read(
+        self, statements: Sequence[Statement], *, min_position: int | None = None
+    ) -> list[StatementResult]:
+        """Run reads against one snapshot; see ``Driver.read``."""
+        del min_position  # every read sees the newest commit
+        return await self.read_then(statements, _unchanged)
+
+    async def read_then(
+        self, statements: Sequence[Statement], then: Callable[[list[StatementResult]], T]
+    ) -> T:
+        """Read, and make something of the results on the same thread."""
+        self._check()
+        self._counters["reads"] += 1
+        reader = min(self._readers, key=lambda connection: connection.waiting)
+        return await reader.run(lambda session: then(session.read(statements)))
+
+    def position(self) -> int:
+        """The newest position that any process has committed."""
+        self._check()
+        try:
+            # The version moves with every commit of another connection; this one makes none.
+            [(version,)] = self._lookout.execute("PRAGMA data_version").fetchall()
+            if version != self._seen[0]:
+                self._counters["position_reads"] += 1
+                [(newest,)] = self._lookout.execute("SELECT max(seq) FROM _changes").fetchall()
+                self._seen = (version, newest or 0)
+        except sqlite3.Error as error:
+            raise failure_of(error, self.path) from error
+        return self._seen[1]
+
+    async def backup(self, target: Path) -> None:
+        """Write a consistent, compacted copy.
+
+        Raises:
+            ConfigurationError: when the target exists.
+        """
+        self._check()
+        _check_target(target)
+        # On a connection of its own: it takes long, and holds nobody up.
+        connection = ThreadedConnection(self._settings, writes=True)
+        await connection
+        try:
+            await connection.run(lambda session: session.execute("VACUUM INTO ?", (str(target),)))
+        except (StatementError, MemoryCoreError) as error:
+            # Half a copy is none.
+            target.unlink(missing_ok=True)  # noqa: ASYNC240  # one local file
+            raise StorageError(f"{target}: the backup failed: {error}") from error
+        finally:
+            await connection.close()
+
+    def size_bytes(self) -> int:
+        """Bytes on disk."""
+        files = (self.path, Path(f"{self.path}-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def prepared_stats(self) -> PreparedCacheStats:
+        """Figures of the prepared statements of all connections."""
+        return joined(connection.prepared for connection in (self._writer, *self._readers))
+
+    def stats(self) -> Mapping[str, object]:
+        """Counters, and how many jobs wait."""
+        return {
+            "readers": len(self._readers),
+            "waiting_reads": sum(reader.waiting for reader in self._readers),
+            "waiting_writes": self._writer.waiting,
+            "checkpoints": self._checkpoints.done,
+            **self._counters,
+        }
+
+    async def aclose(self) -> None:
+        """Finish what was accepted, then end threads and close files. Idempotent."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="memory-core close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._lookout.close()
+        await self._checkpoints.aclose()
+        for connection in (*self._readers, self._writer):
+            await connection.close()
+
+    def _check(self) -> None:
+        if self._closing is not None:
+            raise StorageClosedError(f"{self.path} is closed")
+        if os.getpid() != self._process:
+            msg = f"{self.path} was opened before a fork; open it again in the child"
+            raise StorageClosedError(msg)
+
+
+def checked_path(location: str) -> Path:
+    """The path of a local file, whose folder is made where it is missing.
+
+    Raises:
+        ConfigurationError: when it cannot be one.
+    """
+    if not location or location.startswith(":"):
+        msg = f"turso:{location}: expected the path of a file; for a store in memory use inmemory:"
+        raise ConfigurationError(msg)
+    path = Path(location).expanduser()
+    try:
+        if path.is_dir():
+            raise ConfigurationError(f"{path} is a directory; expected a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be a file: {error}") from error
+    return path
+
+
+def _check_target(target: Path) -> None:
+    try:
+        if target.exists():
+            raise ConfigurationError(f"{target} exists; a backup never overwrites")
+        if not target.parent.is_dir():
+            raise ConfigurationError(f"{target.parent} is no folder to write a backup into")
+    except OSError as error:
+        raise ConfigurationError(f"{target} cannot be a file: {error}") from error
+
+
+def _unchanged(results: list[StatementResult]) -> list[StatementResult]:
+    return results

@@ -1,0 +1,32 @@
+"""The plugin: which URL schemes this package answers. Imports no driver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from memory_core.hookspecs import StorageFactory, hookimpl
+
+_TARGET = "memory_storage_turso.storage:TursoStorage"
+_CONFIG = "memory_storage_turso.config:TursoConfig"
+_SERVERS = {
+    "turso+http": "a libSQL server over HTTP",
+    "turso+https": "a libSQL server over HTTPS",
+    "turso+ws": "a libSQL server over WebSocket",
+    "turso+wss": "a libSQL server over WebSocket with TLS",
+    "libsql": "Turso Cloud, or any libSQL server over HTTPS",
+}
+
+
+@hookimpl
+def memory_storage_factories() -> Mapping[str, StorageFactory]:
+    """Local files, and servers."""
+    local = StorageFactory(
+        target=_TARGET, config=_CONFIG, summary="a local libSQL/SQLite file, through aiosqlite"
+    )
+    servers = {
+        scheme: StorageFactory(
+            target=_TARGET, config=_CONFIG, summary=summary, embedded=False, extra="turso"
+        )
+        for scheme, summary in _SERVERS.items()
+    }
+    return {"turso": local, **servers}

@@ -1,0 +1,228 @@
+"""A circuit breaker, and when to try again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Generator
+from enum import StrEnum
+from typing import TypeVar
+
+import attrs
+import tenacity
+
+from memory_core.errors import StorageUnavailableError
+from memory_storage_turso.server_config import BreakerConfig, RetryConfig
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class CircuitOpenError(StorageUnavailableError):
+    """The server failed so often of late that it is not asked now.
+
+    Attributes:
+        retry_after: Seconds until the next probe may be sent.
+    """
+
+    def __init__(self, server: str, retry_after: float) -> None:
+        super().__init__(f"{server} kept failing; next try in {retry_after:.2f} s")
+        self.retry_after = retry_after
+
+
+class BreakerState(StrEnum):
+    """Whether calls are let through."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@attrs.frozen(slots=True)
+class BreakerStats:
+    """A breaker's figures.
+
+    Attributes:
+        state: Whether calls are let through now.
+        failures: Calls that failed.
+        opened: Times it opened.
+        rejected: Calls it did not let through.
+        probes: Calls let through to see whether the server is back.
+    """
+
+    state: BreakerState
+    failures: int
+    opened: int
+    rejected: int
+    probes: int
+
+
+class CircuitBreaker:
+    """Keeps calls away from a server that fails, and lets a single one through to see.
+
+    M. Nygard, "Release It!", 2nd ed., chapter 5. Each failed probe doubles the pause.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        config: BreakerConfig,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._server = server
+        self._config = config
+        self._clock = clock
+        self._in_a_row = 0
+        self._pause = config.reset_timeout
+        self._opened_at: float | None = None
+        self._probing = False
+        self._failures = 0
+        self._opened = 0
+        self._rejected = 0
+        self._probes = 0
+
+    @property
+    def state(self) -> BreakerState:
+        """Whether calls are let through now."""
+        if self._opened_at is None:
+            return BreakerState.CLOSED
+        return BreakerState.HALF_OPEN if self._remaining() <= 0 else BreakerState.OPEN
+
+    def allows(self) -> bool:
+        """Whether a call made now would be let through."""
+        return self._opened_at is None or (self._remaining() <= 0 and not self._probing)
+
+    @contextlib.contextmanager
+    def guard(self, is_failure: Callable[[BaseException], bool]) -> Generator[None]:
+        """Let one call through, and learn from how it ends.
+
+        Args:
+            is_failure: Whether an exception says that the server is unwell.
+
+        Raises:
+            CircuitOpenError: The call is not let through.
+        """
+        probe = self._enter()
+        try:
+            yield
+        except BaseException as error:
+            if is_failure(error):
+                self._failed()
+            elif isinstance(error, Exception):
+                self._succeeded()
+            raise
+        else:
+            self._succeeded()
+        finally:
+            if probe:
+                self._probing = False
+
+    def stats(self) -> BreakerStats:
+        """The figures as they are now."""
+        return BreakerStats(self.state, self._failures, self._opened, self._rejected, self._probes)
+
+    def _enter(self) -> bool:
+        if self._opened_at is None:
+            return False
+        if not self.allows():
+            self._rejected += 1
+            raise CircuitOpenError(self._server, max(self._remaining(), 0.01))
+        self._probing = True
+        self._probes += 1
+        return True
+
+    def _remaining(self) -> float:
+        opened_at = self._opened_at if self._opened_at is not None else self._clock()
+        return opened_at + self._pause - self._clock()
+
+    def _failed(self) -> None:
+        self._failures += 1
+        self._in_a_row += 1
+        if self._opened_at is not None and self._probing:
+            self._pause = min(self._pause * 2, self._config.max_reset_timeout)
+            self._opened_at = self._clock()
+        elif self._opened_at is None and self._in_a_row >= self._config.failure_threshold:
+            self._opened += 1
+            self._opened_at = self._clock()
+
+    def _succeeded(self) -> None:
+        self._in_a_row = 0
+        self._pause = self._config.reset_timeout
+        self._opened_at = None
+
+
+class RetryableError(StorageUnavailableError):
+    """What failed certainly was not applied, or can be repeated without harm."""
+
+
+@attrs.define(slots=True)
+class RetryFigures:
+    """How often something was tried again.
+
+    Attributes:
+        retries: Tries beyond the first.
+        exhausted: Calls that failed although they were tried again.
+    """
+
+    retries: int = 0
+    exhausted: int = 0
+
+
+async def with_retries(
+    call: Callable[[], Awaitable[T]], config: RetryConfig, figures: RetryFigures
+) -> T:
+    """Call until it succeeds, fails in a way that must not be repeated, or time is up.
+
+    Between two tries passes a pause that grows and is jittered; while a breaker is open, at least
+    until its next probe.
+
+    Raises:
+        StorageUnavailableError: Every try failed; nothing was applied.
+    """
+    # A call that succeeds at once has nothing to do with the machinery of retrying.
+    try:
+        return await call()
+    except (RetryableError, CircuitOpenError) as error:
+        failed: list[Exception] = [error]
+
+    async def one_try() -> T:
+        if failed:
+            raise failed.pop()
+        return await call()
+
+    retrying = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type((RetryableError, CircuitOpenError)),
+        stop=tenacity.stop_after_attempt(config.attempts)
+        | tenacity.stop_before_delay(config.timeout),
+        wait=_Backoff(config),
+        before_sleep=_log_retry,
+        reraise=True,
+    )
+    try:
+        return await retrying(one_try)
+    except (RetryableError, CircuitOpenError):
+        figures.exhausted += 1
+        raise
+    finally:
+        figures.retries += max(int(retrying.statistics.get("attempt_number", 1)) - 1, 0)
+
+
+class _Backoff(tenacity.wait.wait_base):
+    """Exponential with jitter, and never shorter than an open breaker's pause."""
+
+    def __init__(self, config: RetryConfig) -> None:
+        self._exponential = tenacity.wait_exponential(
+            multiplier=config.initial, max=config.maximum
+        ) + tenacity.wait_random(0, config.jitter)
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        pause = self._exponential(retry_state)
+        error = retry_state.outcome.exception() if retry_state.outcome is not None else None
+        return max(pause, error.retry_after) if isinstance(error, CircuitOpenError) else pause
+
+
+def _log_retry(retry_state: tenacity.RetryCallState) -> None:
+    error = retry_state.outcome.exception() if retry_state.outcome is not None else None
+    _log.warning("try %d failed, trying again: %s", retry_state.attempt_number, error)

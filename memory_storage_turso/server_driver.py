@@ -1,0 +1,236 @@
+"""The driver of libSQL servers, over whichever transport, with replicas or without."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import attrs
+
+from memory_core.errors import StorageClosedError, StorageError
+from memory_storage_turso.driver import (
+    PreparedCacheStats,
+    Statement,
+    StatementError,
+    StatementResult,
+    WriteOutcome,
+)
+from memory_storage_turso.group_writer import (
+    BatchResult,
+    EncodedBatch,
+    GroupWriter,
+    encode_batch,
+    encode_statements,
+)
+from memory_storage_turso.hrana.connector import HttpConnector
+from memory_storage_turso.hrana.endpoint import Endpoint, parse_endpoint
+from memory_storage_turso.hrana.program import encode_statement
+from memory_storage_turso.hrana.stored_sql import PreparedFigures, changes_schema
+from memory_storage_turso.replicas import ReadRouter
+from memory_storage_turso.resilience import RetryFigures, with_retries
+from memory_storage_turso.server_config import ServerConfig
+from memory_storage_turso.server_node import Connector, ServerNode
+
+#: From so many statements on, encoding them would hold up the event loop.
+_MANY = 64
+
+
+class ServerDriver:
+    """Writes to a primary, reads from it or from its replicas."""
+
+    def __init__(
+        self,
+        primary: ServerNode,
+        replicas: Sequence[ServerNode],
+        config: ServerConfig,
+        prepared: PreparedFigures,
+    ) -> None:
+        self._primary = primary
+        self._config = config
+        self._prepared = prepared
+        self._router = ReadRouter(primary, replicas, config.replica)
+        self._writer = GroupWriter(primary, config.retry, read=self._read, saw=self._router.saw)
+        self._read_retries = RetryFigures()
+        self._encoding: ThreadPoolExecutor | None = None
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the primary is."""
+        return self._primary.endpoint
+
+    def use_position(self, statement: Statement) -> None:
+        """Tell how to ask for the newest position, once the schema that has one is there.
+
+        Args:
+            statement: One row with one integer, no arguments.
+        """
+        self._writer.use_position(statement)
+        self._router.position_statement = encode_statement(statement)
+
+    async def write(
+        self, batches: Sequence[Iterable[Statement]], closing: Sequence[Statement] = ()
+    ) -> WriteOutcome:
+        """Run every batch in one transaction; see `Driver.write`.
+
+        Batches that together are over ``max_group_bytes`` are sent in several transactions; a
+        failure of a later one is then the outcome of its batches, as the earlier ones stand.
+        """
+        self._enter()
+        try:
+            prepared = await self._prepare(batches)
+            return await self._write_groups(prepared, closing)
+        finally:
+            self._leave()
+
+    async def read(
+        self, statements: Sequence[Statement], *, min_position: int | None = None
+    ) -> list[StatementResult]:
+        """Run the statements against one snapshot; see `Driver.read`."""
+        self._enter()
+        try:
+            return await self._read(statements, min_position)
+        finally:
+            self._leave()
+
+    def stats(self) -> Mapping[str, object]:
+        """Figures by subject."""
+        return {
+            "pool": attrs.asdict(self._primary.pool.stats()),
+            "breaker": attrs.asdict(self._primary.breaker.stats()),
+            "prepared": attrs.asdict(self.prepared_stats()),
+            "writes": attrs.asdict(self._writer.figures),
+            "write_retries": attrs.asdict(self._writer.retries),
+            "read_retries": attrs.asdict(self._read_retries),
+            "reads": self._router.stats(),
+        }
+
+    def prepared_stats(self) -> PreparedCacheStats:
+        """Figures of the SQL texts stored on the servers."""
+        return self._prepared.snapshot()
+
+    async def aclose(self) -> None:
+        """Finish what was accepted, then close every connection. Idempotent."""
+        self._closed = True
+        await self._idle.wait()
+        await self._router.aclose()
+        await self._primary.aclose()
+        if self._encoding is not None:
+            self._encoding.shutdown()
+
+    def _enter(self) -> None:
+        if self._closed:
+            msg = f"the connection to {self.endpoint} is closed"
+            raise StorageClosedError(msg)
+        self._under_way += 1
+        self._idle.clear()
+
+    def _leave(self) -> None:
+        self._under_way -= 1
+        if self._under_way == 0:
+            self._idle.set()
+
+    async def _read(
+        self, statements: Sequence[Statement], min_position: int | None = None
+    ) -> list[StatementResult]:
+        encoded = encode_statements(statements)
+        return await with_retries(
+            lambda: self._router.read(encoded, min_position),
+            self._config.retry,
+            self._read_retries,
+        )
+
+    async def _prepare(self, batches: Sequence[Iterable[Statement]]) -> list[EncodedBatch]:
+        limit = self._config.limits.max_batch_bytes
+
+        def prepare() -> list[EncodedBatch]:
+            return [encode_batch(batch, limit) for batch in batches]
+
+        if sum(len(b) if isinstance(b, list | tuple) else _MANY for b in batches) < _MANY:
+            return prepare()
+        # Much to encode, or a lazy batch that encodes records as it is consumed: not on the loop.
+        return await asyncio.get_running_loop().run_in_executor(self._thread(), prepare)
+
+    def _thread(self) -> ThreadPoolExecutor:
+        if self._encoding is None:
+            self._encoding = ThreadPoolExecutor(1, thread_name_prefix="memory-core request")
+        return self._encoding
+
+    async def _write_groups(
+        self, batches: Sequence[EncodedBatch], closing: Sequence[Statement]
+    ) -> WriteOutcome:
+        sound = [batch for batch in batches if batch.error is None]
+        results: list[BatchResult] = []
+        outcome = WriteOutcome([], [])
+        recovered = False
+        for group in self._split(sound):
+            try:
+                outcome = await self._writer.write(group, closing)
+            except (StorageError, StatementError) as error:
+                if not results:
+                    raise
+                results += [error] * (len(sound) - len(results))
+                break
+            results += outcome.results
+            recovered = recovered or outcome.recovered
+        if any(changes_schema(s.sql) for batch in sound for s in batch.statements):
+            self._prepared.saw_schema_change()
+        left = iter(results)
+        merged = [next(left) if batch.error is None else batch.error for batch in batches]
+        return WriteOutcome(merged, outcome.closing, recovered)
+
+    def _split(self, batches: Sequence[EncodedBatch]) -> list[list[EncodedBatch]]:
+        groups: list[list[EncodedBatch]] = [[]]
+        size = 0
+        for batch in batches:
+            if groups[-1] and size + batch.size > self._config.limits.max_group_bytes:
+                groups.append([])
+                size = 0
+            groups[-1].append(batch)
+            size += batch.size
+        return groups
+
+
+def open_server_driver(
+    url: str,
+    *,
+    token: str | None = None,
+    database: str | None = None,
+    replicas: Sequence[str] = (),
+    config: ServerConfig | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> ServerDriver:
+    """Make a driver for a server; nothing is sent before its first use.
+
+    Args:
+        url: See `parse_endpoint`.
+        token: The JWT, for the primary and its replicas; otherwise from the environment.
+        database: The server's name for the database, where it has several.
+        replicas: URLs of read replicas.
+        config: Everything else.
+        environ: Stands in for the process's environment.
+
+    Raises:
+        ConfigurationError: A URL is wrong, or would send the token in the clear.
+    """
+    settings = config if config is not None else ServerConfig()
+    figures = PreparedFigures()
+
+    def node(address: str) -> ServerNode:
+        endpoint = parse_endpoint(address, token=token, database=database, environ=environ)
+        return ServerNode(endpoint, _connector(endpoint, settings, figures), settings)
+
+    return ServerDriver(node(url), [node(address) for address in replicas], settings, figures)
+
+
+def _connector(endpoint: Endpoint, config: ServerConfig, figures: PreparedFigures) -> Connector:
+    if endpoint.transport == "http":
+        return HttpConnector(endpoint, config, figures)
+    # libsql-client is loaded by whoever uses it only.
+    from memory_storage_turso.websocket_driver import WebSocketConnector
+
+    return WebSocketConnector(endpoint, config, figures)

@@ -1,0 +1,372 @@
+"""``TursoStorage``: records in a libSQL or SQLite database, a local file or a server's."""
+
+# ruff: noqa: S608  # names come from the kinds' declarations, quoted; values are parameters
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+import aiosqlite
+from attrs import define, field
+
+from memory_core.codec import Codec
+from memory_core.errors import StorageClosedError, StorageError, UnsupportedCapabilityError
+from memory_core.query import Page, Query
+from memory_core.records import Record
+from memory_core.storage import (
+    Capability,
+    ChangePage,
+    CommitResult,
+    NamespaceInfo,
+    Position,
+    StorageContext,
+    StorageStats,
+    WriteBatch,
+    check_namespace,
+)
+from memory_storage_turso.backends import Backend, borrow_backend, open_backend
+from memory_storage_turso.config import TursoConfig
+from memory_storage_turso.dictionaries import Dictionaries
+from memory_storage_turso.driver import PreparedCacheStats, Statement, StatementError
+from memory_storage_turso.encoding import CodecThread
+from memory_storage_turso.opening import open_kinds, open_system
+from memory_storage_turso.reading import Reader
+from memory_storage_turso.tables import Tables, quoted
+from memory_storage_turso.writing import POSITION, Writer
+
+__all__ = ["TursoStorage"]
+
+R = TypeVar("R", bound=Record)
+
+_NAME = "INSERT INTO _namespaces (name) VALUES (?) ON CONFLICT (name) DO NOTHING"
+_NUMBER = "SELECT ns FROM _namespaces WHERE name = ?"
+_WIPING = "UPDATE _namespaces SET wiping = ? WHERE ns = ?"
+_SIZE = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+
+
+@define(eq=False)
+class _Store:
+    """What all handles on one store share."""
+
+    backend: Backend
+    config: TursoConfig
+    store_id: UUID
+    foreign_kinds: tuple[str, ...]
+    tables: Tables
+    codec: Codec
+    thread: CodecThread
+    dictionaries: Dictionaries
+    writer: Writer
+    reader: Reader
+    numbers: dict[str, int] = field(factory=dict[str, int])
+    closing: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        await self.writer.aclose()
+        await self.reader.aclose()
+        await self.dictionaries.aclose()
+        self.thread.close()
+        await self.backend.driver.aclose()
+
+
+class TursoStorage:
+    """A store in a database. Make it with ``open``."""
+
+    def __init__(self, store: _Store, namespace: str, *, owner: bool) -> None:
+        self._store = store
+        self._namespace = namespace
+        self._owner = owner
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls,
+        location: str,
+        *,
+        config: TursoConfig | None = None,
+        context: StorageContext | None = None,
+    ) -> TursoStorage:
+        """Open a store, making what is missing.
+
+        Args:
+            location: path of a local file, or a server's URL (``turso+http://…``, ``libsql://…``).
+            config: options.
+            context: namespace, kinds and limits.
+
+        Raises:
+            ConfigurationError: the location cannot be a store, or a driver is not installed.
+            SchemaVersionError: a newer version wrote it; it was left untouched.
+            StorageError: it is no database, or is damaged.
+            StorageUnavailableError: it cannot be reached, or stays locked.
+        """
+        config = config or TursoConfig()
+        if context is not None and "://" not in location:
+            context.check_exists(Path(location))
+        return await cls._over(await open_backend(location, config), config, context)
+
+    @classmethod
+    async def wrap(
+        cls,
+        connection: aiosqlite.Connection,
+        *,
+        config: TursoConfig | None = None,
+        context: StorageContext | None = None,
+    ) -> TursoStorage:
+        """Keep records in a database that the caller has opened, and closes after the store.
+
+        The store has tables of its own in it, and turns foreign keys on. It uses the connection for
+        itself alone while a call runs; between calls the caller may use it, but must leave no
+        transaction open.
+
+        Args:
+            connection: an open connection, in sqlite3's own transaction mode.
+            config: options; those of files and servers have no effect.
+            context: namespace, kinds and limits.
+
+        Raises:
+            ConfigurationError: the connection's settings do not let the store work.
+            SchemaVersionError: a newer version wrote the store; it was left untouched.
+        """
+        return await cls._over(await borrow_backend(connection), config or TursoConfig(), context)
+
+    @classmethod
+    async def _over(
+        cls, backend: Backend, config: TursoConfig, context: StorageContext | None
+    ) -> TursoStorage:
+        context = context or StorageContext()
+        try:
+            store = await _prepared(backend, config, context)
+        except StatementError as error:
+            await backend.driver.aclose()
+            raise StorageError(f"{backend.where}: {error}") from error
+        except BaseException:
+            await backend.driver.aclose()
+            raise
+        return cls(store, context.namespace, owner=True)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """Of a file more than of a server."""
+        return self._store.backend.capabilities
+
+    @property
+    def namespace(self) -> str:
+        """The namespace this handle is bound to."""
+        return self._namespace
+
+    async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
+        """Apply batches, in order."""
+        store = self._opened()
+        ns = store.numbers.get(self._namespace)
+        if ns is None:
+            ns = await self._new_number()
+        return await store.writer.commit(ns, batches)
+
+    async def get(self, kind: type[R], ids: Sequence[UUID]) -> list[R | None]:
+        """Fetch records by id."""
+        store = self._opened()
+        store.tables.types.cls(kind.kind)
+        ns = await self._number()
+        if ns is None:
+            return [None] * len(ids)
+        return cast("list[R | None]", await store.reader.get(ns, kind.kind, ids))
+
+    async def query(self, query: Query[R]) -> Page[R]:
+        """Fetch one page."""
+        store = self._opened()
+        store.tables.types.cls(query.kind)
+        ns = await self._number()
+        return Page(()) if ns is None else await store.reader.query(ns, query)
+
+    async def count(self, query: Query[Any]) -> int:
+        """How many records fulfil the query's conditions."""
+        store = self._opened()
+        store.tables.types.cls(query.kind)
+        ns = await self._number()
+        return 0 if ns is None else await store.reader.count(ns, query)
+
+    def position(self) -> Position | None:
+        """The newest position of a file; ``None`` for a server."""
+        local = self._opened().backend.local
+        return None if local is None else local.position()
+
+    async def changes(self, since: Position, limit: int = 1_000) -> ChangePage:
+        """Changes of this namespace after a position."""
+        store = self._opened()
+        ns = await self._number()
+        return await store.reader.changes(ns, since, limit, store.config.change_feed_limit)
+
+    def scoped(self, namespace: str) -> TursoStorage:
+        """A handle on the same store, bound to another namespace."""
+        return TursoStorage(self._opened(), check_namespace(namespace), owner=False)
+
+    async def stats(self) -> StorageStats:
+        """Counters, sizes, and figures of the connections, statements and compression."""
+        store = self._opened()
+        ns = await self._number()
+        counts = [
+            f"SELECT count(*) FROM {table.name} INDEXED BY {table.by_id} WHERE ns = {ns or 0}"
+            for table in store.tables
+        ]
+        position, size, *records = await store.reader.counts_of([POSITION.sql, _SIZE, *counts])
+        kinds = (table.kind for table in store.tables)
+        local = store.backend.local
+        return StorageStats(
+            backend="turso",
+            location=store.backend.where,
+            store_id=store.store_id,
+            position=cast("int", position[0][0]),
+            records={
+                kind: cast("int", rows[0][0]) for kind, rows in zip(kinds, records, strict=True)
+            },
+            size_bytes=local.size_bytes() if local is not None else cast("int", size[0][0]),
+            counters={**store.writer.figures(), **store.reader.figures()},
+            sections=self._sections(),
+        )
+
+    def prepared_cache_stats(self) -> PreparedCacheStats:
+        """Figures of the cache of prepared statements."""
+        return self._opened().backend.prepared()
+
+    async def aclose(self) -> None:
+        """Close this handle; the one that was opened closes the store. Idempotent."""
+        self._closed = True
+        if not self._owner:
+            return
+        store = self._store
+        if store.closing is None:
+            store.closing = asyncio.create_task(store.close(), name="memory-core close")
+        await asyncio.shield(store.closing)
+
+    async def namespaces(self) -> list[NamespaceInfo]:
+        """The namespaces that hold records, by name."""
+        store = self._opened()
+        kinds = [*(table.kind for table in store.tables), *store.foreign_kinds]
+        counts = [f"SELECT ns, count(*) FROM {quoted(kind)} GROUP BY ns" for kind in kinds]
+        names, *found = await store.reader.counts_of(["SELECT ns, name FROM _namespaces", *counts])
+        every: dict[object, dict[str, int]] = {ns: {} for ns, _ in names}
+        for kind, rows in zip(kinds, found, strict=True):
+            held = {ns: cast("int", number) for ns, number in rows}
+            for ns, records in every.items():
+                if ns in held or kind in store.tables:
+                    records[kind] = held.get(cast("int", ns), 0)
+        infos = [NamespaceInfo(str(name), every[ns]) for ns, name in names]
+        return sorted(
+            (info for info in infos if any(info.records.values())), key=lambda info: info.name
+        )
+
+    async def wipe(self) -> Position:
+        """Delete every record of this handle's namespace."""
+        store = self._opened()
+        ns = await self._new_number()
+        # What refers goes before what it refers to; the mark lets records go that hold each other.
+        kinds = [*store.foreign_kinds, *reversed(store.tables.types.kinds)]
+        deletes = [Statement(f"DELETE FROM {quoted(kind)} WHERE ns = ?", (ns,)) for kind in kinds]
+        marked = [Statement(_WIPING, (1, ns)), *deletes, Statement(_WIPING, (0, ns)), POSITION]
+        outcome = await store.backend.driver.write([marked])
+        result = outcome.results[0]
+        if isinstance(result, StatementError):
+            raise StorageError(f"{store.backend.where}: {result}") from result
+        if isinstance(result, StorageError):
+            raise result
+        position = cast("int", result[-1].rows[0][0])
+        store.writer.newest = max(store.writer.newest, position)
+        return position
+
+    async def backup(self, target: Path) -> None:
+        """Write a consistent copy of the whole store, which opens like the original.
+
+        Raises:
+            ConfigurationError: when the target exists.
+            UnsupportedCapabilityError: on a server, which has backups of its own.
+        """
+        local = self._opened().backend.local
+        if local is None:
+            raise UnsupportedCapabilityError(Capability.BACKUP.value, type(self).__name__)
+        await local.backup(target)
+
+    def _opened(self) -> _Store:
+        if self._closed or self._store.closing is not None:
+            raise StorageClosedError("the storage is closed")
+        return self._store
+
+    async def _number(self) -> int | None:
+        """The namespace's number; ``None`` when nothing was ever written to it."""
+        store = self._store
+        ns = store.numbers.get(self._namespace)
+        if ns is not None:
+            return ns
+        [result] = await store.backend.driver.read([Statement(_NUMBER, (self._namespace,))])
+        if not result.rows:
+            return None
+        return store.numbers.setdefault(self._namespace, cast("int", result.rows[0][0]))
+
+    async def _new_number(self) -> int:
+        ns = await self._number()
+        if ns is not None:
+            return ns
+        store, name = self._store, self._namespace
+        statements = [Statement(_NAME, (name,)), Statement(_NUMBER, (name,))]
+        outcome = await store.backend.driver.write([statements])
+        result = outcome.results[0]
+        if not isinstance(result, list):
+            raise StorageError(f"{store.backend.where}: no namespace {name}: {result}") from result
+        if outcome.recovered:
+            return cast("int", await self._number())
+        return store.numbers.setdefault(name, cast("int", result[-1].rows[0][0]))
+
+    def _sections(self) -> Mapping[str, Mapping[str, Any]]:
+        store = self._store
+        prepared = store.backend.prepared()
+        sections: dict[str, Mapping[str, Any]] = {
+            "statements": {
+                "hits": prepared.hits,
+                "misses": prepared.misses,
+                "evictions": prepared.evictions,
+                "refreshes": prepared.refreshes,
+                "current_size": prepared.current_size,
+                "hit_rate": round(prepared.hit_rate(), 4),
+            },
+            "compression": store.codec.compressor.figures(),
+        }
+        sections["indexing"] = store.writer.upkeep.figures()
+        connections: dict[str, Any] = {}
+        for name, value in store.backend.driver.stats().items():
+            if isinstance(value, Mapping):
+                sections[name] = cast("Mapping[str, Any]", value)
+            else:
+                connections[name] = value
+        if connections:
+            sections["connections"] = connections
+        return sections
+
+
+async def _prepared(backend: Backend, config: TursoConfig, context: StorageContext) -> _Store:
+    driver = backend.driver
+    tables = Tables(context.record_types)
+    codec = Codec(context.record_types, context.limits, config.compression)
+    thread = CodecThread(codec)
+    dictionaries = Dictionaries(driver, codec.compressor, thread)
+    store_id = await open_system(driver, backend.where)
+    await dictionaries.load()
+    foreign = await open_kinds(driver, tables, codec, backend.where)
+    if backend.ready is not None:
+        backend.ready(POSITION)
+    writer = Writer(backend, tables, thread, dictionaries, config.change_feed_limit)
+    await writer.upkeep.start()
+    return _Store(
+        backend=backend,
+        config=config,
+        store_id=store_id,
+        foreign_kinds=foreign,
+        tables=tables,
+        codec=codec,
+        thread=thread,
+        dictionaries=dictionaries,
+        writer=writer,
+        reader=Reader(backend, tables, thread, dictionaries, writer),
+    )
