@@ -1,0 +1,270 @@
+"""The store behind all handles: the reference model in memory, and the log that it comes back from.
+
+A commit is staged on the model, to learn its effects or the error, and undone again; its effects go
+to the log; and only when the log has them does the model get them for good. So readers never wait
+for the disk, and never see what a crash could still undo.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeAlias
+
+from attrs import evolve, frozen
+
+from memory_core.change_feed import ChangeFeed
+from memory_core.coalesce import GroupCommit
+from memory_core.errors import (
+    CodecError,
+    ConfigurationError,
+    InvalidValueError,
+    MemoryCoreError,
+    StorageError,
+)
+from memory_core.model import Effect, Model, Stored
+from memory_core.storage import (
+    CommitResult,
+    Position,
+    Receipt,
+    StorageContext,
+    WriteBatch,
+)
+from memory_storage_jsonl.config import JsonlConfig
+from memory_storage_jsonl.entries import (
+    Changed,
+    Deleted,
+    Entry,
+    PutRecord,
+    change_line,
+    decode,
+    delete_line,
+    put_line,
+)
+from memory_storage_jsonl.lock import ProcessLock
+from memory_storage_jsonl.log import Frame, Log
+
+__all__ = ["Engine"]
+
+_COUNTERS = ("batches_refused", "changes", "gets", "queries", "counts", "feed_reads")
+# What a change takes in a compacted log, roughly.
+_CHANGE_BYTES = 130
+
+
+@frozen
+class _Item:
+    """One batch that waits to be committed; ``batch`` is ``None`` for wiping the namespace."""
+
+    namespace: str
+    batch: WriteBatch | None
+
+    @property
+    def weight(self) -> int:
+        return 1 if self.batch is None else 1 + len(self.batch)
+
+
+_Staged: TypeAlias = tuple[list[CommitResult], list[Effect]]
+
+
+class Engine:
+    """An open store. Opening reads the whole log: call it in a thread.
+
+    Args:
+        location: path of the log.
+        config: options.
+        context: kinds and limits.
+
+    Raises:
+        StorageUnavailableError: the store is open elsewhere, or the file cannot be used.
+        CodecError: the file is no log, or is damaged.
+        ConfigurationError: the path is a directory, or a stored kind is unknown.
+        SchemaVersionError: a newer version wrote it.
+    """
+
+    def __init__(self, location: str, config: JsonlConfig, context: StorageContext) -> None:
+        # One lock for one file, by whichever link it is reached.
+        path = Path(os.path.realpath(Path(location).expanduser()))
+        self.config = config
+        self.model = Model(context.record_types, context.limits)
+        self.feed = ChangeFeed(config.change_feed_limit)
+        self.counters = dict.fromkeys(_COUNTERS, 0)
+        self.failed_compactions = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = ProcessLock(path.with_name(f"{path.name}.lock"))
+        try:
+            self.log = Log(path, sync=config.durability == "full")
+            self._replay_all()
+        except BaseException:
+            self._lock.release()
+            raise
+        self.commits = GroupCommit[_Item, CommitResult](self._write, weigh=_weight)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="memory-storage-jsonl")
+        self.closed = False
+        self._compacted_size = 0
+
+    async def commit(self, namespace: str, batches: Sequence[WriteBatch]) -> list[CommitResult]:
+        """Apply batches; the group they are part of shares one frame."""
+        for batch in batches:
+            if not isinstance(batch, WriteBatch):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
+                raise InvalidValueError("batches", "WriteBatch objects", batch)
+        return await self.commits.submit([_Item(namespace, batch) for batch in batches])
+
+    async def wipe(self, namespace: str) -> Position:
+        """Delete every record of a namespace."""
+        (result,) = await self.commits.submit([_Item(namespace, None)])
+        if isinstance(result, MemoryCoreError):
+            raise result
+        return result.position
+
+    def log_figures(self) -> dict[str, int]:
+        """What the log came to since it was opened."""
+        return {
+            "bytes": self.log.size,
+            "live_bytes": self.model.size_bytes,
+            "syncs": self.log.syncs,
+            "torn_bytes": self.log.torn_bytes,
+            "rewrites": self.log.rewrites,
+            "failed_compactions": self.failed_compactions,
+        }
+
+    async def aclose(self) -> None:
+        """Finish what was accepted, then close. Idempotent."""
+        self.closed = True
+        await self.commits.aclose()
+        self.release()
+
+    def release(self) -> None:
+        """Give back the thread, the file and the lock of a store in which nothing waits."""
+        self._writer.shutdown()
+        self.log.close()
+        self._lock.release()
+
+    async def _write(self, items: list[_Item]) -> list[CommitResult]:
+        results, effects = self._stage(items)
+        if effects:
+            loop = asyncio.get_running_loop()
+            position = self.feed.position + len(effects)
+            done = await loop.run_in_executor(self._writer, self._log_effects, effects, position)
+            self.model.replay(done)
+            self.feed.extend(done)
+            self.counters["changes"] += len(done)
+            if self._is_due():
+                await loop.run_in_executor(self._writer, self._compact)
+        return results
+
+    def _stage(self, items: list[_Item]) -> _Staged:
+        """What each batch comes to, and what all of them do; the model is as before."""
+        results: list[CommitResult] = []
+        effects: list[Effect] = []
+        try:
+            for item in items:
+                try:
+                    effects += self._apply(item)
+                except MemoryCoreError as error:
+                    self.counters["batches_refused"] += 1
+                    results.append(error)
+                    continue
+                ids = item.batch.ids if item.batch else ()
+                results.append(Receipt(self.feed.position + len(effects), ids))
+        finally:
+            self.model.revert(effects)
+        return results, effects
+
+    def _apply(self, item: _Item) -> list[Effect]:
+        if item.batch is None:
+            return self.model.wipe(item.namespace)
+        return self.model.apply(item.namespace, self.model.prepare(item.batch))
+
+    def _log_effects(self, effects: list[Effect], position: Position) -> list[Effect]:
+        """Append a frame; the effects, with the sizes that their records have in the log."""
+        lines = [_effect_line(effect) for effect in effects]
+        self.log.append(lines, position)
+        return [_sized(effect, len(line)) for effect, line in zip(effects, lines, strict=True)]
+
+    def _is_due(self) -> bool:
+        """Whether enough of the log is outdated, and it has grown enough since it was last rewritten
+        for that to cost no more than a constant share of all writing.
+        """
+        size, share = self.log.size, self.config.compact_ratio
+        if size < max(self.config.compact_min_bytes, self._compacted_size / (1 - share)):
+            return False
+        kept = self.feed.position - self.feed.trimmed_to
+        return size - self.model.size_bytes - kept * _CHANGE_BYTES > share * size
+
+    def _compact(self) -> None:
+        try:
+            self.log.rewrite(self._snapshot(), self.feed.position)
+        except StorageError:
+            # The commit itself is safe in the old log: try again when that has grown.
+            self.failed_compactions += 1
+        self._compacted_size = self.log.size
+
+    def _snapshot(self) -> Iterator[bytes]:
+        for namespace, stored in self.model.entries():
+            yield put_line(namespace, stored.record, is_change=False)
+        for namespace, change in self.feed.after(self.feed.trimmed_to):
+            yield change_line(namespace, change)
+
+    def _replay_all(self) -> None:
+        try:
+            for frame in self.log.frames():
+                self._replay(frame)
+        except BaseException:
+            self.log.close()
+            raise
+
+    def _replay(self, frame: Frame) -> None:
+        entries = [self._decoded(frame, place) for place in range(len(frame.lines))]
+        told = sum(not (isinstance(entry, PutRecord) and not entry.is_change) for entry in entries)
+        if told < len(entries) or isinstance(entries[0], Changed):
+            # A compacted log: its changes are the last ones before its position.
+            self.feed = ChangeFeed(self.config.change_feed_limit, frame.position - told)
+        for entry, line in zip(entries, frame.lines, strict=True):
+            self._replay_entry(entry, len(line))
+        if self.feed.position != frame.position:
+            raise CodecError(
+                f"{self.log.path}, line {frame.first_line}: leads to position {self.feed.position}, "
+                f"not to {frame.position}"
+            )
+
+    def _replay_entry(self, entry: Entry, size: int) -> None:
+        match entry:
+            case PutRecord(namespace=namespace, record=record):
+                stored = Stored(record, record.index_values(), size)
+                effect = Effect(namespace, record.kind, record.id, None, stored)
+                self._redo(effect, is_change=entry.is_change)
+            case Deleted(namespace=namespace, kind=kind, id=record_id):
+                self._redo(Effect(namespace, kind, record_id, None, None), is_change=True)
+            case Changed(namespace=namespace, kind=kind, id=record_id, operation=operation):
+                self.feed.append(namespace, kind, record_id, operation)
+
+    def _redo(self, effect: Effect, *, is_change: bool) -> None:
+        self.model.replay([effect])
+        if is_change:
+            self.feed.extend([effect])
+
+    def _decoded(self, frame: Frame, place: int) -> Entry:
+        try:
+            return decode(self.model.types, frame.lines[place])
+        except MemoryCoreError as error:
+            at = frame.offset + sum(map(len, frame.lines[:place]))
+            where = f"{self.log.path}, line {frame.first_line + place} (offset {at})"
+            cls = CodecError if isinstance(error, CodecError) else ConfigurationError
+            raise cls(f"{where}: {error}") from error
+
+
+def _weight(item: _Item) -> int:
+    return item.weight
+
+
+def _effect_line(effect: Effect) -> bytes:
+    if effect.after is None:
+        return delete_line(effect.namespace, effect.kind, effect.id)
+    return put_line(effect.namespace, effect.after.record)
+
+
+def _sized(effect: Effect, size: int) -> Effect:
+    return effect if effect.after is None else evolve(effect, after=evolve(effect.after, size=size))

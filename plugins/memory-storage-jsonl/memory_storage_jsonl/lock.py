@@ -1,0 +1,42 @@
+"""One process at a time: a lock on a file beside the log, held by the kernel, gone with the process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from memory_core.errors import StorageUnavailableError
+
+__all__ = ["ProcessLock"]
+
+
+class ProcessLock:
+    """Held from its making until ``release``.
+
+    Args:
+        path: the lock file; it stays, only the lock on it counts.
+
+    Raises:
+        StorageUnavailableError: another process, or another handle of this one, has the store open;
+            the message names it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(self._fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._fd)
+            raise StorageUnavailableError(
+                f"{path.with_suffix('')} is open in process {owner}; a JSON-lines store has one user"
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let others in. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,19 @@
+"""The entry point. Names its classes as strings, so that discovering it loads nothing."""
+
+from collections.abc import Mapping
+
+from memory_core.hookspecs import StorageFactory, hookimpl
+
+__all__ = ["memory_storage_factories"]
+
+
+@hookimpl
+def memory_storage_factories() -> Mapping[str, StorageFactory]:
+    """``jsonl:PATH``."""
+    return {
+        "jsonl": StorageFactory(
+            target="memory_storage_jsonl.storage:JsonlStorage",
+            config="memory_storage_jsonl.config:JsonlConfig",
+            summary="an append-only JSON-lines file, for one process at a time",
+        )
+    }

@@ -1,0 +1,167 @@
+"""``JsonlStorage``: the handles that users of the backend hold."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from memory_core.errors import ConfigurationError, StorageClosedError, StorageUnavailableError
+from memory_core.query import Page, Query
+from memory_core.records import Record
+from memory_core.storage import (
+    Capability,
+    ChangePage,
+    CommitResult,
+    NamespaceInfo,
+    Position,
+    StorageContext,
+    StorageStats,
+    WriteBatch,
+    check_namespace,
+)
+from memory_storage_jsonl.config import JsonlConfig
+from memory_storage_jsonl.engine import Engine
+
+__all__ = ["JsonlStorage"]
+
+R = TypeVar("R", bound=Record)
+
+_CAPABILITIES = frozenset({Capability.DURABLE, Capability.NAMESPACES, Capability.CHEAP_POSITION})
+
+
+class JsonlStorage:
+    """A store in an append-only file of JSON lines, held in memory while it is open.
+
+    Implements ``Storage`` and ``SupportsNamespaces``; made by ``open``.
+    """
+
+    def __init__(self, engine: Engine, namespace: str, *, owner: bool) -> None:
+        self._engine = engine
+        self._namespace = check_namespace(namespace)
+        self._owner = owner
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls,
+        location: str,
+        *,
+        config: JsonlConfig | None = None,
+        context: StorageContext | None = None,
+    ) -> JsonlStorage:
+        """Open the file at a path, making it where there is none.
+
+        Raises:
+            ConfigurationError: the path is empty or a directory, or a stored kind is unknown.
+            CodecError: the file is no log, or is damaged; names line and offset.
+            SchemaVersionError: a newer version wrote it.
+            StorageUnavailableError: another process has it open (the message names it), or the file
+                cannot be used.
+        """
+        if not location:
+            raise ConfigurationError(
+                "jsonl: needs the path of a file, such as jsonl:./memory.jsonl"
+            )
+        context = context or StorageContext()
+        context.check_exists(Path(location))
+        opening = asyncio.ensure_future(
+            asyncio.to_thread(Engine, location, config or JsonlConfig(), context)
+        )
+        try:
+            engine = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The thread goes on, and would keep the lock of a store that nobody has.
+            opening.add_done_callback(_abandon)
+            raise
+        except OSError as error:
+            raise StorageUnavailableError(f"{location}: {error.strerror or error}") from error
+        return cls(engine, context.namespace, owner=True)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """``DURABLE``, ``NAMESPACES`` and ``CHEAP_POSITION``."""
+        return _CAPABILITIES
+
+    @property
+    def namespace(self) -> str:
+        """The namespace this handle is bound to."""
+        return self._namespace
+
+    async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
+        """Apply batches, in order."""
+        return await self._opened().commit(self._namespace, batches)
+
+    async def get(self, kind: type[R], ids: Sequence[UUID]) -> list[R | None]:
+        """Fetch records by id."""
+        engine = self._opened()
+        engine.model.types.cls(kind.kind)
+        engine.counters["gets"] += 1
+        found = (engine.model.get(self._namespace, kind.kind, record_id) for record_id in ids)
+        return [None if stored is None else cast("R", stored.record) for stored in found]
+
+    async def query(self, query: Query[R]) -> Page[R]:
+        """Fetch one page."""
+        engine = self._opened()
+        engine.counters["queries"] += 1
+        return engine.model.page(self._namespace, query)
+
+    async def count(self, query: Query[Any]) -> int:
+        """How many records fulfil the query's conditions."""
+        engine = self._opened()
+        engine.counters["counts"] += 1
+        return engine.model.count(self._namespace, query)
+
+    def position(self) -> Position:
+        """The newest position that is in the log."""
+        return self._opened().feed.position
+
+    async def changes(self, since: Position, limit: int = 1_000) -> ChangePage:
+        """Changes of this namespace after a position."""
+        engine = self._opened()
+        engine.counters["feed_reads"] += 1
+        return engine.feed.page(self._namespace, since, limit)
+
+    def scoped(self, namespace: str) -> JsonlStorage:
+        """A handle on the same store, bound to another namespace."""
+        return JsonlStorage(self._opened(), namespace, owner=False)
+
+    async def stats(self) -> StorageStats:
+        """Counters and sizes."""
+        engine = self._opened()
+        return StorageStats(
+            backend="jsonl",
+            location=f"jsonl:{engine.log.path}",
+            store_id=engine.log.store_id,
+            position=engine.feed.position,
+            records=engine.model.counts(self._namespace),
+            size_bytes=engine.log.size,
+            counters={**engine.counters, **engine.commits.figures()},
+            sections={"log": engine.log_figures()},
+        )
+
+    async def aclose(self) -> None:
+        """Close this handle; the one that was opened finishes what was accepted and closes the store."""
+        self._closed = True
+        if self._owner:
+            await self._engine.aclose()
+
+    async def namespaces(self) -> list[NamespaceInfo]:
+        """The namespaces that hold records, by name."""
+        return self._opened().model.namespaces()
+
+    async def wipe(self) -> Position:
+        """Delete every record of this handle's namespace, in one commit."""
+        return await self._opened().wipe(self._namespace)
+
+    def _opened(self) -> Engine:
+        if self._closed or self._engine.closed:
+            raise StorageClosedError("the storage is closed")
+        return self._engine
+
+
+def _abandon(opening: asyncio.Future[Engine]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().release()
