@@ -1,0 +1,204 @@
+"""The tables of the docs that are made from code: ``python -m tests.architecture.doc_tables``.
+
+A table stands between ``<!-- table: WHAT -->`` and ``<!-- end -->``. What it can be: ``options
+package.module:Class`` (a config class), ``names package`` (what it exports), ``indexes``, ``hooks``.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import attrs
+
+from memory_core.hookspecs import HookSpecs
+from memory_core.records import CORE_RECORD_TYPES, Record
+from tests.architecture.tree import ROOT
+
+MARKED = re.compile(r"(<!-- table: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+MIB = 2**20
+UNITS = {"MiB": MIB, "GiB": 2**30, "TiB": 2**40}
+
+
+def documents() -> list[Path]:
+    """Every Markdown file that has tables of code."""
+    paths = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [path for path in paths if path.is_file() and MARKED.search(path.read_text("utf-8"))]
+
+
+def tables(path: Path) -> list[str]:
+    """What the tables of a document are of."""
+    return [found[2] for found in MARKED.finditer(path.read_text("utf-8"))]
+
+
+def rewritten(text: str) -> str:
+    """A document with its tables made anew."""
+    return MARKED.sub(lambda found: found[1] + rendered(found[2]) + found[4], text)
+
+
+def rendered(what: str) -> str:
+    """A table."""
+    sort, _, argument = what.partition(" ")
+    make = {"options": options, "names": names, "indexes": indexes, "hooks": hooks}[sort]
+    return make(argument)
+
+
+def options(path: str) -> str:
+    """The options of a config class, nested ones by dotted name."""
+    rows = [(f"`{name}`", default, described) for name, default, described in _options(load(path))]
+    return _table(("option", "default", "meaning"), rows)
+
+
+def names(package: str) -> str:
+    """The public names of a package."""
+    module = importlib.import_module(package)
+    aliases = _aliases(module)
+    rows = [
+        (f"`{name}`", aliases.get(name) or _summary(getattr(module, name)))
+        for name in sorted(module.__all__, key=str.lower)
+    ]
+    return _table(("name", "meaning"), rows)
+
+
+def indexes(_: str) -> str:
+    """The indexes of the core's kinds."""
+    kinds = {cls.kind: cls for cls in reversed(CORE_RECORD_TYPES)}
+    bases = {kind: base_of(cls) for kind, cls in kinds.items()}
+    rows = [
+        (
+            f"`{cls.__name__}`" if place == 0 else "",
+            f"`{index.name}`",
+            f"`{index.type.__name__}`",
+            "many" if index.multi else "one",
+        )
+        for _, cls in sorted(bases.items())
+        for place, index in enumerate(cls.indexes)
+    ]
+    return _table(("record", "index", "type", "values"), rows)
+
+
+def hooks(_: str) -> str:
+    """The hooks, and what each returns."""
+    rows: list[tuple[str, ...]] = []
+    for name, hook in vars(HookSpecs).items():
+        if inspect.isfunction(hook):
+            returns = str(inspect.signature(hook).return_annotation)
+            rows.append((f"`{name}`", f"`{returns}`", _summary(hook)))
+    return _table(("hook", "returns", "meaning"), rows)
+
+
+def base_of(cls: type[Record]) -> type[Record]:
+    """The class that a variant shares its kind with."""
+    bases = [base for base in cls.__mro__ if issubclass(base, Record) and base.kind == cls.kind]
+    return bases[-1]
+
+
+def load(path: str) -> Any:
+    """``package.module:Class``."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _options(config: type, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    hints = get_type_hints(config)
+    described = _attributes(config)
+    for item in attrs.fields(config):
+        nested = hints.get(item.name)
+        if isinstance(nested, type) and attrs.has(nested):
+            yield from _options(nested, f"{prefix}{item.name}.")
+        else:
+            assert item.name in described, f"{config.__name__}.{item.name} is not documented"
+            yield prefix + item.name, _default(item), described[item.name]
+
+
+def _default(item: attrs.Attribute[Any]) -> str:
+    value = item.default
+    if value is attrs.NOTHING:
+        return "required"
+    if isinstance(value, attrs.Factory):
+        value = value.factory()
+    if isinstance(value, tuple | dict):
+        value = ", ".join(value) or None
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, int) and value >= MIB and value % MIB == 0:
+        unit = next(unit for unit in reversed(UNITS) if value % UNITS[unit] == 0)
+        return f"`{value}` ({value // UNITS[unit]} {unit})"
+    return f"`{value}`"
+
+
+def _attributes(cls: type) -> dict[str, str]:
+    """The section ``Attributes`` of a class's docstring."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        section = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
+        section = section.partition("\n\n")[0]
+        for name, text in re.findall(
+            r"^    (\w+): (.*?)(?=^    \w+: |\Z)", section, re.MULTILINE | re.DOTALL
+        ):
+            found[name] = _line(text[0].upper() + text[1:])
+    return found
+
+
+def _aliases(module: Any) -> dict[str, str]:
+    """What is written below the assignment of each plain alias."""
+    found: dict[str, str] = {}
+    tree = ast.parse(inspect.getsource(module))
+    homes = {
+        alias.asname or alias.name: node.module
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    for name, home in homes.items():
+        value = vars(module).get(name)
+        made_here = str(getattr(value, "__module__", "")).startswith("memory_")
+        if home is None or (made_here and callable(value)):
+            continue
+        found[name] = _text_below(name, importlib.import_module(home))
+    return found
+
+
+def _text_below(name: str, module: Any) -> str:
+    """The string below an assignment, here or where the module has the name from."""
+    body = ast.parse(inspect.getsource(module)).body
+    for node, following in zip(body, [*body[1:], None], strict=True):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            assert isinstance(following, ast.Expr), f"{module.__name__}.{name} is not documented"
+            assert isinstance(following.value, ast.Constant)
+            return _line(following.value.value)
+        if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}:
+            assert node.module is not None
+            return _text_below(name, importlib.import_module(node.module))
+    raise AssertionError(f"{name} is not in {module.__name__}")
+
+
+def _summary(value: Any) -> str:
+    return _line((inspect.getdoc(value) or "").partition("\n\n")[0])
+
+
+def _line(text: str) -> str:
+    joined = " ".join(str(text).split()).replace("|", "\\|").replace("``", "`")
+    return joined if joined.endswith((".", ":")) or not joined else f"{joined}."
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    for document in documents():
+        document.write_text(rewritten(document.read_text("utf-8")), "utf-8")
+        made = "\n  ".join((str(document.relative_to(ROOT)), *tables(document)))
+        sys.stdout.write(f"{made}\n")

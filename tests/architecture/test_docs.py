@@ -1,0 +1,149 @@
+"""The docs say what the code says, and what they show runs."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from datetime import UTC, datetime
+
+import attrs
+import pytest
+
+import memory_core
+from memory_core import Episode, PluginRegistry, Settings, load_settings, open_memory
+from memory_core.hookspecs import HookSpecs
+from tests.architecture import doc_tables
+from tests.architecture.tree import ROOT, source_files, tracked_files
+
+DOCUMENTS = [path for path in tracked_files() if path.suffix == ".md"]
+CONFIGURATION = ROOT / "docs" / "configuration.md"
+REGENERATE = "run: python -m tests.architecture.doc_tables"
+CORE_OPTIONS = {
+    "memory_core.records:Limits",
+    "memory_core.cache:CacheConfig",
+    "memory_core.cache:Budget",
+}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def named(path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", doc_tables.documents(), ids=named)
+def test_tables_are_those_of_the_code(path):
+    text = path.read_text("utf-8")
+    assert doc_tables.rewritten(text) == text, REGENERATE
+
+
+def test_every_option_of_every_plugin_of_the_tree_is_documented():
+    registry = PluginRegistry()
+    factories = [*registry.storages.values(), *registry.caches.values()]
+    expected = {f"options {factory.config}" for factory in factories}
+    expected |= {f"options {path}" for path in CORE_OPTIONS}
+    loaded = {doc_tables.load(what.partition(" ")[2]) for what in expected}
+    documented = {
+        doc_tables.load(what.partition(" ")[2]) for what in doc_tables.tables(CONFIGURATION)
+    }
+    assert loaded <= documented
+
+
+def test_every_hook_is_documented():
+    text = (ROOT / "docs" / "plugins.md").read_text("utf-8")
+    hooks = [name for name in vars(HookSpecs) if name.startswith("memory_")]
+    assert re.findall(r"^\| `(memory_\w+)` \|", text, re.MULTILINE) == hooks
+    mentioned = {
+        name
+        for path in DOCUMENTS
+        for name in re.findall(
+            r"\bmemory_(?:storage|cache|wrapper)_factor\w+|\bmemory_(?:record_types|importers|cli_\w+)\b",
+            path.read_text("utf-8"),
+        )
+    }
+    assert mentioned <= set(hooks)
+
+
+def test_every_variable_of_the_environment_is_documented():
+    read = {
+        variable
+        for path in source_files()
+        if "testing" not in path.parts and "benchmarks" not in path.parts
+        for variable in re.findall(r'"((?:MEMORY|TURSO)_[A-Z_]+[A-Z])"', path.read_text("utf-8"))
+    }
+    section = CONFIGURATION.read_text("utf-8").partition("## Environment")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`((?:MEMORY|TURSO)_[A-Z_]+)`", section)) == read
+
+
+def test_the_settings_file_uses_every_setting(tmp_path):
+    (text,) = blocks(CONFIGURATION.read_text("utf-8"), "toml")
+    path = tmp_path / "memory.toml"
+    path.write_text(text)
+    settings = load_settings(config_file=path, environment={})
+    assert set(tomllib.loads(text)) == {item.name for item in attrs.fields(Settings)} - {"source"}
+    assert settings.cache is not None
+    assert settings.cache.max_entries == 20_000
+    assert settings.limits.max_steps == 10_000
+
+
+@pytest.mark.parametrize("name", ["records.md", "queries.md", "plugins.md"])
+async def test_examples_run(name):
+    async with open_memory("inmemory:") as memory:
+        earlier = Episode(task_description="earlier")
+        await memory.store_episode(earlier)
+        known = {
+            **{public: getattr(memory_core, public) for public in memory_core.__all__},
+            "memory": memory,
+            "earlier": earlier,
+            "monday": datetime(2026, 3, 2, tzinfo=UTC),
+            "friday": datetime(2026, 3, 6, tzinfo=UTC),
+        }
+        found = blocks((ROOT / "docs" / name).read_text("utf-8"), "python")
+        assert found
+        for source in found:
+            await run(source, known)
+            if isinstance(known.get("episode"), Episode):
+                await memory.store_episode(known["episode"])
+    if "Review" in known:
+        assert "review" in PluginRegistry().record_types.extended([known["Review"]])
+
+
+async def run(source: str, known: dict) -> None:
+    """Run a block as it stands; ``await`` may be used outside functions."""
+    code = compile(source, "<docs>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    waiting = eval(code, known)
+    if waiting is not None:
+        await waiting
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_links_lead_somewhere(path):
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text("utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        if not file.exists() or (anchor and anchor not in anchors(file.read_text("utf-8"))):
+            dead.append(target)
+    assert dead == []
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in headings}
+
+
+def test_every_decision_is_listed_and_says_how_to_undo_it():
+    folder = ROOT / "docs" / "adr"
+    pages = {path.name for path in folder.glob("*.md")} - {"README.md"}
+    listed = re.findall(r"\]\(([\w-]+\.md)\)", (folder / "README.md").read_text("utf-8"))
+    assert sorted(listed) == sorted(pages)
+    for name in pages:
+        text = (folder / name).read_text("utf-8")
+        assert re.search(r"^Status: (accepted|superseded)", text, re.MULTILINE), name
+        assert "## Decision" in text, name

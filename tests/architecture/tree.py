@@ -1,0 +1,43 @@
+"""The files of the tree, as the tests of its shape see them."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("memory_core", "memory_storage_turso", "memory_storage_lmdb")
+
+
+def tracked_files() -> list[Path]:
+    """Every file of the project: those git knows, and the new ones it does not ignore."""
+    command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return sorted({path for name in listed.splitlines() if (path := ROOT / name).is_file()})
+
+
+def source_files(*, tests: bool = False) -> list[Path]:
+    """Python files: those of the packages and plugins, or with ``tests`` all others too."""
+    files = [path for path in tracked_files() if path.suffix == ".py"]
+    if tests:
+        return files
+    return [
+        path
+        for path in files
+        if path.relative_to(ROOT).parts[0] in {*PACKAGES, "plugins", "benchmarks"}
+        and "tests" not in path.relative_to(ROOT).parts
+    ]
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function and method of a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def place(path: Path, line: int) -> str:
+    """Where something is, to be read in a failure."""
+    return f"{path.relative_to(ROOT)}:{line}"

@@ -1,0 +1,114 @@
+"""Cached answers: the nearest tier owns them, and none is used that a change could not drop."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from typing import Any
+
+from attrs import evolve
+
+from memory_core import CacheConfig, CachedStorage, Episode, Memory, Query, RecordTypes
+from memory_core.cache.queries import CachedAnswer, QueryRegistry, page_key
+from memory_core.inmemory import InMemoryStorage
+from memory_core.query import Page
+from memory_core.records import CORE_RECORD_TYPES
+from memory_storage_lmdb.adaptive import AdaptiveCache, AdaptiveConfig
+from tests.unit.cache.plain import DictCache, HeldStorage
+
+TYPES = RecordTypes(CORE_RECORD_TYPES)
+TAGGED = Query(Episode).where(tags="a")
+
+
+def episode(text: str = "task", **fields: Any) -> Episode:
+    return Episode(task_description=text, tags=("a",), **fields)
+
+
+class Copying(DictCache):
+    """Breaks the rule that objects are kept as they are given."""
+
+    async def get_many(self, keys: Any) -> list[Any]:
+        return [copy.copy(value) for value in await super().get_many(keys)]
+
+
+def setup(near: Any) -> tuple[CachedStorage, Memory, HeldStorage]:
+    held = HeldStorage(InMemoryStorage())
+    cached = CachedStorage(held, near, types=TYPES, config=CacheConfig())
+    return cached, Memory(held.scoped("default")), held
+
+
+async def registered(cached: CachedStorage) -> int:
+    return (await cached.stats()).sections["coherence"]["cached_queries"]
+
+
+async def test_what_the_tier_evicts_is_not_remembered() -> None:
+    cached, other, _ = setup(AdaptiveCache(AdaptiveConfig(max_entries=3)))
+    await other.store_episode(episode())
+    for limit in range(1, 21):
+        await cached.query(TAGGED.limit(limit))
+    gc.collect()
+    assert await registered(cached) == 3
+    await cached.clear_cache()
+    assert await registered(cached) == 0
+    await cached.aclose()
+
+
+async def test_an_answer_that_no_change_could_drop_is_not_used() -> None:
+    cached, other, held = setup(Copying())
+    stored = episode()
+    await other.store_episode(stored)
+    assert len(await cached.query(TAGGED)) == 1
+    assert len(await cached.query(TAGGED)) == 1
+    # The copies are strangers: the store was asked again.
+    assert held.queries == 2
+    await other.delete_episode(stored.id)
+    assert len(await cached.query(TAGGED)) == 0
+
+
+async def test_what_an_own_write_touches_is_told_without_the_store() -> None:
+    cached, other, held = setup(DictCache())
+    memory = Memory(cached)
+    stored = episode()
+    await other.store_episode(stored)
+    await cached.query(TAGGED)
+    gets = held.gets
+    await memory.store_episode(evolve(stored, tags=("b",)))
+    await memory.store_episode(episode("another"))
+    assert [item.task_description for item in await cached.query(TAGGED)] == ["another"]
+    assert held.gets == gets
+
+
+async def test_the_oldest_answers_are_given_up_first(monkeypatch) -> None:
+    monkeypatch.setattr("memory_core.cache.queries._MOST", 3)
+    registry = QueryRegistry("ns")
+    answers = {
+        page_key("ns", query): CachedAnswer.of(query, Page((), None))
+        for query in map(TAGGED.limit, range(1, 6))
+    }
+    keys = list(answers)
+    given_up = [registry.add(key, answer) for key, answer in answers.items()]
+    assert given_up[:3] == [[], [], []]
+    # The caller drops them from the tier; they are known until that lets go of them.
+    assert given_up[3] == keys[:1]
+    assert registry.knows(keys[4], answers[keys[4]])
+    assert not registry.knows(keys[4], copy.copy(answers[keys[4]]))
+    del answers[keys[0]]
+    assert registry.touched("pattern", {}) == []
+    assert len(registry) == 4
+    assert registry.drop_all() == keys[1:]
+
+
+def test_a_count_and_a_page_are_touched_by_what_they_depend_on() -> None:
+    inside, outside, elsewhere = (
+        episode("inside"),
+        episode("outside"),
+        Episode(task_description="x"),
+    )
+    page = CachedAnswer.of(TAGGED, Page((inside,), None))
+    count = CachedAnswer.of(TAGGED, 1)
+    assert page.is_touched({inside.id: None})
+    assert page.is_touched({outside.id: outside.index_values()})
+    assert not page.is_touched({elsewhere.id: elsewhere.index_values()})
+    assert not page.is_touched({outside.id: None})
+    assert count.is_touched({elsewhere.id: elsewhere.index_values()})
+    assert page.size() > count.size() > 0

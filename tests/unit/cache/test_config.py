@@ -1,0 +1,333 @@
+"""Every setting of a cache does what it says."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from attrs import fields
+
+from memory_core import (
+    Budget,
+    CacheConfig,
+    CachedStorage,
+    ConfigurationError,
+    Episode,
+    InvalidValueError,
+    Memory,
+    PluginRegistry,
+    Query,
+    RecordTypes,
+    new_id,
+)
+from memory_core.cache.monitor import monitored
+from memory_core.composing import cached
+from memory_core.inmemory import InMemoryStorage
+from memory_core.records import CORE_RECORD_TYPES
+from memory_storage_lmdb.adaptive import AdaptiveCache, AdaptiveConfig
+from tests.unit.cache.plain import HeldStorage
+
+TYPES = RecordTypes(CORE_RECORD_TYPES)
+DOMAIN = Query(Episode).where(domain="")
+
+
+def episode(text: str = "task") -> Episode:
+    return Episode(task_description=text)
+
+
+class Setup:
+    """A memory behind the caches that a configuration names, and its backend, which counts."""
+
+    def __init__(self, *, cheap: bool = True, **config: Any) -> None:
+        self.held = HeldStorage(InMemoryStorage(), cheap=cheap)
+        self.other = Memory(self.held)
+        self.storage = cached(self.held, CacheConfig(**config), PluginRegistry())
+        self.memory = Memory(self.storage)
+
+    async def stored(self, count: int) -> list[Episode]:
+        """Episodes that another writer has stored."""
+        found = [episode(f"task {number}") for number in range(count)]
+        await self.other.store_episodes_batch(found)
+        return found
+
+    async def fetches(self, *ids: Any) -> int:
+        """How many of these are not answered from the cache."""
+        before = self.held.gets
+        for record_id in ids:
+            await self.storage.get(Episode, [record_id])
+        return self.held.gets - before
+
+    @property
+    def near(self) -> Any:
+        return self.storage.caches()[0].stats()
+
+
+class TimedSetup(Setup):
+    """The adaptive cache with a clock that is turned by hand."""
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__()
+        self.now = 0.0
+        near = AdaptiveCache(AdaptiveConfig(), clock=lambda: self.now)
+        settings = CacheConfig(**config)
+        self.storage = CachedStorage(self.held, near, types=TYPES, config=settings)
+        self.memory = Memory(self.storage)
+
+
+def test_every_field_is_covered_here() -> None:
+    tested = {
+        "tiers", "max_entries", "max_bytes", "ttl", "budgets", "queries", "negative", "negative_ttl",
+        "write_through", "max_staleness", "monitor", "options",
+    }  # fmt: skip
+    assert {item.name for item in fields(CacheConfig)} == tested
+
+
+@pytest.mark.parametrize("tier", ["adaptive", "lru", "lfu", "ttl"])
+async def test_tiers(tier) -> None:
+    setup = Setup(tiers=tier)
+    (stored,) = await setup.stored(1)
+    assert await setup.fetches(stored.id, stored.id) == 1
+    assert setup.near.name == tier
+    assert setup.near.hits == 1
+    await setup.storage.aclose()
+
+
+async def test_max_entries() -> None:
+    setup = Setup(max_entries=3)
+    found = await setup.stored(10)
+    await setup.fetches(*(item.id for item in found))
+    assert setup.near.entries == 3
+    await setup.storage.aclose()
+
+
+async def test_max_bytes() -> None:
+    setup = Setup(max_bytes=20_000)
+    found = await setup.stored(100)
+    await setup.fetches(*(item.id for item in found))
+    assert 5 < setup.near.entries < 40
+    assert setup.near.bytes <= 20_000
+    await setup.storage.aclose()
+
+
+async def test_ttl() -> None:
+    setup = TimedSetup(ttl=10.0)
+    (stored,) = await setup.stored(1)
+    assert await setup.fetches(stored.id, stored.id) == 1
+    setup.now = 9.9
+    assert await setup.fetches(stored.id) == 0
+    setup.now = 10.1
+    assert await setup.fetches(stored.id) == 1
+    await setup.storage.aclose()
+
+
+async def test_without_a_ttl_the_tier_decides() -> None:
+    setup = TimedSetup()
+    (stored,) = await setup.stored(1)
+    await setup.fetches(stored.id)
+    setup.now = AdaptiveConfig().min_ttl
+    assert await setup.fetches(stored.id) == 0
+    await setup.storage.aclose()
+
+
+async def test_budgets_bound_a_kind_by_itself() -> None:
+    setup = Setup(max_entries=50, budgets={"episode": Budget(max_entries=2)})
+    found = await setup.stored(10)
+    await setup.fetches(*(item.id for item in found))
+    assert setup.near.entries == 2
+    for number in range(1, 31):
+        await setup.storage.query(DOMAIN.limit(number))
+    # Those of another kind have the whole of the rest, and push none of these out.
+    assert setup.near.entries == 32
+    await setup.storage.aclose()
+
+
+async def test_budgets_by_type_of_query() -> None:
+    few = Budget(max_entries=2)
+    setup = Setup(budgets={"query:episode": few, "count:episode": Budget(max_entries=0)})
+    await setup.stored(3)
+    for number in range(1, 11):
+        await setup.storage.query(DOMAIN.limit(number))
+        await setup.storage.count(DOMAIN)
+    assert setup.near.entries == 2
+    assert setup.near.counters["admissions_refused"] == 10
+    await setup.storage.aclose()
+
+
+async def test_budgets_in_bytes_and_time() -> None:
+    setup = Setup(budgets={"episode": Budget(max_bytes=10_000)})
+    found = await setup.stored(100)
+    await setup.fetches(*(item.id for item in found))
+    assert 2 < setup.near.entries < 20
+    await setup.storage.aclose()
+    timed = TimedSetup(ttl=100.0, budgets={"query:episode": Budget(ttl=5.0)})
+    (stored,) = await timed.stored(1)
+    await timed.fetches(stored.id)
+    await timed.storage.query(DOMAIN)
+    timed.now = 6.0
+    assert await timed.fetches(stored.id) == 0
+    asked = timed.held.queries
+    await timed.storage.query(DOMAIN)
+    assert timed.held.queries == asked + 1
+    await timed.storage.aclose()
+
+
+@pytest.mark.parametrize("queries", [True, False])
+async def test_queries(queries) -> None:
+    setup = Setup(queries=queries)
+    await setup.stored(3)
+    for _ in range(4):
+        assert len(await setup.storage.query(DOMAIN)) == 3
+        assert await setup.storage.count(DOMAIN) == 3
+    assert setup.held.queries == (1 if queries else 4)
+    assert setup.near.entries == (2 if queries else 0)
+    await setup.storage.aclose()
+
+
+@pytest.mark.parametrize("negative", [True, False])
+async def test_negative(negative) -> None:
+    setup = Setup(negative=negative)
+    await setup.stored(1)
+    absent = new_id()
+    assert await setup.fetches(absent, absent, absent) == (1 if negative else 3)
+    await setup.storage.aclose()
+
+
+async def test_negative_ttl() -> None:
+    setup = TimedSetup(negative_ttl=2.0, ttl=100.0)
+    absent = new_id()
+    assert await setup.fetches(absent, absent) == 1
+    setup.now = 2.1
+    assert await setup.fetches(absent) == 1
+    await setup.storage.aclose()
+
+
+@pytest.mark.parametrize("write_through", [True, False])
+async def test_write_through(write_through) -> None:
+    setup = Setup(write_through=write_through)
+    stored = episode()
+    await setup.memory.store_episode(stored)
+    assert await setup.fetches(stored.id) == (0 if write_through else 1)
+    assert await setup.fetches(stored.id) == 0
+    await setup.storage.aclose()
+
+
+@pytest.mark.parametrize("bound", [0.0, 3_600.0])
+async def test_max_staleness(bound) -> None:
+    setup = Setup(cheap=False, max_staleness=bound)
+    first, second = await setup.stored(2)
+    await setup.fetches(first.id, second.id)
+    feeds = setup.held.feeds
+    await setup.fetches(first.id, second.id, first.id)
+    assert setup.held.feeds - feeds == (0 if bound else 3)
+    await setup.storage.aclose()
+
+
+@pytest.mark.parametrize("monitor", [True, False])
+async def test_monitor(monitor, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MEMORY_RUNTIME_DIR", str(tmp_path))
+    setup = Setup(monitor=monitor)
+    await setup.fetches(new_id())
+    # A task of its own writes them; it begins with the next turn of the loop.
+    await asyncio.sleep(0)
+    assert len(monitored()) == monitor
+    await setup.storage.aclose()
+    assert monitored() == []
+
+
+async def test_options() -> None:
+    setup = Setup(options={"ttl": 7.0, "min_ttl": 1.0})
+    assert setup.storage.caches()[0]._config.ttl == 7.0
+    await setup.storage.aclose()
+    setup = Setup(tiers=("adaptive?hot_hits=9",))
+    assert setup.storage.caches()[0]._config.hot_hits == 9
+    await setup.storage.aclose()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"tiers": ()}, "tiers"),
+        ({"tiers": [""]}, "tiers"),
+        ({"max_entries": 0}, "max_entries"),
+        ({"max_bytes": 10}, "max_bytes"),
+        ({"ttl": 0}, "ttl"),
+        ({"negative_ttl": -1}, "negative_ttl"),
+        ({"max_staleness": -0.1}, "max_staleness"),
+        ({"budgets": {"episode": 7}}, "Budget"),
+        ({"queries": "yes"}, "queries"),
+        ({"negative": 1}, "negative"),
+        ({"write_through": None}, "write_through"),
+        ({"monitor": "on"}, "monitor"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(wrong, said) -> None:
+    with pytest.raises((ValueError, TypeError), match=said):
+        CacheConfig(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"max_entries": -1}, {"max_bytes": 0}, {"ttl": 0}])
+def test_a_wrong_budget_is_refused(wrong) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Budget(**wrong)
+
+
+def test_a_wrong_tier_says_what_is_expected() -> None:
+    with pytest.raises(InvalidValueError, match="at least one name or URL of a cache"):
+        CacheConfig(tiers=[3])
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (CacheConfig(tiers="nowhere"), "unknown cache 'nowhere'; installed: adaptive"),
+        (CacheConfig(tiers=("adaptive", "lru")), "'lru' holds objects: only the nearest tier may"),
+        (CacheConfig(tiers="lmdb:/tmp/x"), "holds bytes: the nearest tier must be one of this"),
+        (CacheConfig(tiers=("adaptive", "lmdb")), "needs a path"),
+        (CacheConfig(tiers="adaptive?speed=9"), "unknown option 'speed'; valid: cleanup_interval"),
+        (CacheConfig(options={"speed": 9}), "unknown option 'speed'"),
+        (CacheConfig(tiers="lru", budgets={"episode": Budget()}), "'lru' has one budget for all"),
+    ],
+)
+def test_what_cannot_be_composed_is_refused(config, said) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        cached(InMemoryStorage(), config, PluginRegistry())
+
+
+class TestPresets:
+    def test_balanced_is_the_default(self) -> None:
+        assert CacheConfig.preset("balanced") == CacheConfig()
+
+    def test_an_unknown_one_lists_those_there_are(self) -> None:
+        with pytest.raises(ConfigurationError, match="balanced, read_heavy, write_heavy"):
+            CacheConfig.preset("large")
+
+    async def test_read_heavy_holds_more(self) -> None:
+        assert CacheConfig.read_heavy().max_entries > CacheConfig().max_entries
+        assert CacheConfig.read_heavy().max_bytes > CacheConfig().max_bytes
+
+    async def test_write_heavy_keeps_only_what_is_read(self) -> None:
+        config = CacheConfig.write_heavy()
+        setup = Setup()
+        setup.storage = cached(setup.held, config, PluginRegistry())
+        setup.memory = Memory(setup.storage)
+        stored = episode()
+        await setup.memory.store_episode(stored)
+        await setup.storage.query(DOMAIN)
+        await setup.fetches(new_id())
+        assert setup.near.entries == 0
+        await setup.fetches(stored.id)
+        assert setup.near.entries == 1
+        await setup.storage.aclose()
+
+    async def test_memory_constrained_is_small_and_divides_it(self) -> None:
+        config = CacheConfig.memory_constrained()
+        whole = config.max_bytes + sum(item.max_bytes or 0 for item in config.budgets.values())
+        assert whole == 16 * 2**20
+        setup = Setup()
+        setup.storage = cached(setup.held, config, PluginRegistry())
+        await setup.stored(3)
+        for number in range(1, 201):
+            await setup.storage.query(DOMAIN.limit(number))
+        assert setup.near.entries == 100
+        await setup.storage.aclose()

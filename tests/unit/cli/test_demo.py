@@ -1,0 +1,51 @@
+import tempfile
+
+from memory_core.samples import EPISODES
+
+
+def test_the_demo_needs_no_settings_and_leaves_nothing_behind(cli, tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.setenv("MEMORY_URL", "nonsense")
+    (tmp_path / "memory.toml").write_text("not even toml")
+    shown = cli("demo").stdout
+    assert f"{EPISODES} episodes" in shown
+    assert "0 different" in shown
+    assert "NO" not in shown.split()
+    assert not list(scratch.iterdir())
+
+
+def test_json(cli):
+    report = cli.json("demo")
+    assert report["ok"] is True
+    assert report["episodes"] == EPISODES
+    assert report["relationships"] > 10
+    assert report["verified"]["equal"] == {
+        "episode": EPISODES,
+        "relationship": report["relationships"],
+    }
+    assert len(report["queries"]) >= 8
+    for query in report["queries"]:
+        assert query["same"] is True
+        assert query["found"] > 0
+        assert set(query["seconds"]) == {"turso", "lmdb"}
+    assert {item["format"] for item in report["files"]} == {
+        "tau-bench",
+        "swe-agent",
+        "openai-chat",
+        "claude-code",
+    }
+
+
+def test_what_is_kept_can_be_looked_at(cli, tmp_path):
+    folder = tmp_path / "kept % and ?"
+    assert "kept in" in cli("demo", "--keep", folder).stdout
+    from urllib.parse import quote
+
+    for url in (
+        f"turso:{quote(str(folder / 'memory.db'))}",
+        f"lmdb:{quote(str(folder / 'memory.lmdb'))}",
+    ):
+        assert cli.json("stats", "--url", url)["records"]["episode"] == EPISODES
+    assert cli.json("demo", "--keep", folder)["ok"] is True

@@ -1,0 +1,144 @@
+import json
+
+import pytest
+
+from memory_core import Episode, Relationship, WriteBatch
+from tests.unit.cli.conftest import Cli
+from tests.unit.cli.episodes import EPISODES, episode, numbered, relationship
+
+
+@pytest.fixture
+def filled(cli):
+    cli.put(*EPISODES, relationship(1, 2), relationship(2, 3))
+    return cli
+
+
+@pytest.fixture
+def other(tmp_path):
+    return f"lmdb:{tmp_path / 'other.lmdb'}"
+
+
+def everything(cli, url=None):
+    options = ["--url", url] if url else []
+    return [
+        cli.json("list", "--kind", kind, "--limit", 100, *options)["records"]
+        for kind in ("episode", "relationship")
+    ]
+
+
+def test_export_and_load(filled, tmp_path, other):
+    file = tmp_path / "all.jsonl"
+    report = filled.json("export", file)
+    assert report["counts"] == {"episode": 4, "relationship": 2}
+    assert report["settled"] is True
+    assert len(report["sha256"]) == 64
+    loaded = filled.json("load", file, "--url", other)
+    assert loaded["counts"] == {"episode": 4, "relationship": 2}
+    assert loaded["refused_count"] == 0
+    assert everything(filled, other) == everything(filled)
+
+
+def test_the_words(filled, tmp_path, other):
+    file = tmp_path / "all.jsonl"
+    assert "6 records (4 episode, 2 relationship) exported" in filled("export", file).stdout
+    assert "loaded into default" in filled("load", file, "--url", other).stdout
+
+
+def test_standard_output_and_input(filled, other):
+    exported = filled("export", "-")
+    assert exported.stdout_bytes.splitlines()[0].startswith(b'{"format":"memory-core export"')
+    assert "6 records" in exported.stderr
+    assert filled("export", "-", "--json").stderr.startswith("{")
+    loaded = filled.json("load", "-", "--url", other, input=exported.stdout_bytes)
+    assert loaded["counts"]["episode"] == 4
+    assert everything(filled, other) == everything(filled)
+
+
+def test_all_namespaces(filled, tmp_path, other):
+    filled.put(episode(9), namespace="agent-7")
+    file = tmp_path / "all.jsonl"
+    assert filled.json("export", file)["namespaces"] == ["default"]
+    assert filled.json("export", file, "--all-namespaces")["namespaces"] == ["agent-7", "default"]
+    assert filled.json("load", file, "--url", other)["namespaces"] == ["agent-7", "default"]
+    found = filled.json("list", "--url", other, "--namespace", "agent-7")["records"]
+    assert [record["id"] for record in found] == [str(numbered(9))]
+    assert "several namespaces" in filled("load", file, "--into", "one", code=2).stderr
+
+
+def test_load_into_another_namespace(filled, tmp_path):
+    file = tmp_path / "all.jsonl"
+    filled("export", file)
+    assert filled.json("load", file, "--into", "again")["namespaces"] == ["again"]
+    assert len(filled.json("list", "--namespace", "again")["records"]) == 4
+
+
+def test_a_damaged_file_loads_nothing(filled, tmp_path, other):
+    file = tmp_path / "all.jsonl"
+    filled("export", file)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    result = filled("load", file, "--url", other, code=3)
+    assert "checksum" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert filled.json("list", "--url", other)["records"] == []
+    assert "No such file" in filled("load", tmp_path / "none", code=2).stderr
+    assert "is a directory" in filled("export", tmp_path, code=2).stderr
+
+
+def test_what_the_store_refuses_is_listed_and_the_exit_code_says_so(filled, tmp_path, other):
+    file = tmp_path / "all.jsonl"
+    filled("export", file)
+
+    async def remove(memory):
+        edges = await memory.get_relationships(numbered(1))
+        rival = Relationship(
+            from_episode_id=numbered(1), to_episode_id=numbered(2), relationship_type="depends_on"
+        )
+        await memory.write(WriteBatch().delete(Relationship, *(edge.id for edge in edges)))
+        await memory.put(rival)
+
+    filled.read(remove)
+    result = filled("load", file, code=1)
+    assert "refused: relationship" in result.stderr
+    assert "1 records were refused" in result.stderr
+    assert json.loads(filled("load", file, "--json", code=1).stdout)["refused_count"] == 1
+
+
+def test_copy_and_verify(filled, other):
+    report = filled.json("copy", filled.url, other, "--verify")
+    assert report["copied"] == {"episode": 4, "relationship": 2}
+    assert report["verified"]["ok"] is True
+    assert report["verified"]["equal"] == {"episode": 4, "relationship": 2}
+    again = filled.json("copy", filled.url, other)
+    assert again["copied"] == {}
+    assert again["unchanged"]["episode"] == 4
+    assert again["verified"] is None
+    assert "6 records" in filled("copy", filled.url, other, "--verify").stdout
+
+
+def test_copy_all_namespaces(filled, other):
+    filled.put(episode(9), namespace="agent-7")
+    report = filled.json("copy", filled.url, other, "--all-namespaces", "--verify")
+    assert report["namespaces"] == ["agent-7", "default"]
+    assert report["copied"]["episode"] == 5
+
+
+def test_differences_are_listed_and_the_exit_code_says_so(filled, other):
+    filled("copy", filled.url, other)
+
+    Cli(other, filled.app).put(Episode(id=numbered(77), task_description="only there"))
+    result = filled("copy", filled.url, other, "--verify", code=1)
+    assert f"additional: episode {numbered(77)} in default" in result.stdout
+    assert "1 records differ" in result.stderr
+
+
+def test_options_of_one_backend_are_not_given_to_another(filled, other, tmp_path):
+    (tmp_path / "memory.toml").write_text("[options]\nreaders = 1\n")
+    filled("copy", filled.url, other)
+    (tmp_path / "memory.toml").write_text("[options]\nfeathers = 1\n")
+    assert "unknown option 'feathers'" in filled("copy", filled.url, other, code=2).stderr
+
+
+def test_a_store_is_not_copied_onto_itself(filled):
+    assert "same store" in filled("copy", filled.url, filled.url, code=2).stderr

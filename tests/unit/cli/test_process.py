@@ -1,0 +1,210 @@
+"""The command as the shell meets it: signals, pipes, start-up."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from memory_core.samples import write_samples
+from tests.unit.cli.episodes import episode
+
+MEMORY = [sys.executable, "-m", "memory_core.cli"]
+
+# Runs the command line with a storage whose writes and reads wait to be told to go on: what the
+# signal meets is then no matter of chance.
+WAITING = textwrap.dedent("""
+    import asyncio, sys
+    from memory_core.cli import main
+    from memory_core.plugins import load_class
+
+    backend, method, calls = load_class(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    original = getattr(backend, method)
+
+    async def waiting(self, *arguments):
+        global calls
+        if (calls := calls - 1) < 0:
+            print("waiting", file=sys.stderr, flush=True)
+            await asyncio.Event().wait()
+        return await original(self, *arguments)
+
+    setattr(backend, method, waiting)
+    sys.argv[1:] = sys.argv[4:]
+    main()
+""")
+
+
+@pytest.fixture
+def environment(tmp_path):
+    # Unbuffered, Python does not notice that a pipe took only a part of what was written.
+    left_out = ("MEMORY_", "PYTHONUNBUFFERED")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+    return kept | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+
+
+def run(*arguments, environment, **options):
+    command = [*MEMORY, *map(str, arguments)]
+    return subprocess.run(
+        command, env=environment, capture_output=True, check=False, timeout=60, **options
+    )
+
+
+def signalled(number, arguments, environment, cwd):
+    """Send a signal once the storage waits; return the exit code and what was said after."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITING, *map(str, arguments)],
+        env=environment,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr.readline() == "waiting\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+IN_MEMORY = "memory_core.inmemory:InMemoryStorage"
+LMDB = "memory_storage_lmdb.storage:LmdbStorage"
+SIGNALS = [
+    (signal.SIGINT, 130, "memory: interrupted\n"),
+    (signal.SIGTERM, 143, "memory: terminated\n"),
+]
+
+
+@pytest.mark.parametrize(("number", "code", "said"), SIGNALS)
+def test_a_signal_during_an_export_leaves_no_file(environment, tmp_path, number, code, said):
+    file = tmp_path / "all.jsonl"
+    arguments = [IN_MEMORY, "query", 2, "--url", "inmemory:", "export", file]
+    assert signalled(number, arguments, environment, tmp_path) == (code, said)
+    assert not list(tmp_path.glob("*all.jsonl*"))
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize(("number", "code", "said"), SIGNALS)
+def test_a_signal_during_an_import(environment, tmp_path, number, code, said):
+    files = write_samples(tmp_path / "transcripts")
+    arguments = [IN_MEMORY, "commit", 1, "--url", "inmemory:", "import", *files]
+    assert signalled(number, arguments, environment, tmp_path) == (code, said)
+
+
+def test_a_copy_that_was_interrupted_goes_on(environment, cli, tmp_path):
+    cli.put(*(episode(number) for number in range(1, 100)))
+    other = f"lmdb:{tmp_path / 'other.lmdb'}"
+    copying = ["copy", cli.url, other]
+    code, said = signalled(signal.SIGINT, [LMDB, "commit", 1, *copying], environment, tmp_path)
+    assert (code, said) == (130, "memory: interrupted\n")
+    there = len(cli.json("list", "--url", other, "--limit", 200)["records"])
+    assert 0 < there < 99
+    report = cli.json(*copying, "--verify")
+    assert report["unchanged"] == {"episode": there}
+    assert report["copied"] == {"episode": 99 - there}
+    assert report["verified"]["ok"]
+
+
+def test_a_signal_while_waiting_for_input(environment, tmp_path):
+    with subprocess.Popen(
+        [*MEMORY, "--url", "inmemory:", "load", "-"],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        # More than a pipe holds: when it is written, most of it was read.
+        process.stdin.write("x" * 2**18)
+        process.stdin.flush()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "memory: interrupted\n")
+
+
+@pytest.mark.parametrize("shape", [[], ["--json"]])
+def test_a_reader_that_goes_away(environment, cli, shape):
+    cli.put(*(episode(number, task_description="x" * 5_000) for number in range(1, 100)))
+    reading, writing = os.pipe()
+    with subprocess.Popen(
+        [*MEMORY, "--url", cli.url, "list", "--limit", "100", *shape],
+        env=environment | {"COLUMNS": "6000"},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.close(writing)
+        os.read(reading, 10)
+        os.close(reading)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (141, "")
+
+
+def test_export_through_a_pipe_into_load(environment, cli, tmp_path):
+    cli.put(*(episode(number) for number in range(1, 50)))
+    exported = run("--url", cli.url, "export", "-", environment=environment)
+    assert exported.returncode == 0
+    other = f"lmdb:{tmp_path / 'other.lmdb'}"
+    loaded = run(
+        "--url", other, "load", "-", "--json", environment=environment, input=exported.stdout
+    )
+    assert json.loads(loaded.stdout)["counts"] == {"episode": 49}
+    assert loaded.stderr == b""
+
+
+def test_no_progress_bar_where_nobody_looks(environment, tmp_path):
+    files = write_samples(tmp_path / "transcripts")
+    done = run("--url", "inmemory:", "import", *files, environment=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_help_loads_no_driver_and_no_table(environment):
+    code = textwrap.dedent("""
+        import sys
+        from memory_core.cli import main
+        sys.argv = ["memory", "list", "--help"]
+        try:
+            main()
+        except SystemExit:
+            print(sorted(sys.modules), file=sys.stderr)
+    """)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=60)
+    loaded = set(eval(done.stderr))
+    assert not loaded & {
+        "aiohttp",
+        "aiosqlite",
+        "libsql_client",
+        "lmdb",
+        "memory_core.cli.output",
+        "memory_core.samples",
+        "memory_core.testing",
+        "memory_core.transfer",
+        "sqlite3",
+    }
+
+
+def test_a_blocked_plugin_is_not_even_imported(environment):
+    code = textwrap.dedent("""
+        import sys
+        from memory_core.cli import main
+        sys.argv = ["memory", "plugins"]
+        try:
+            main()
+        except SystemExit:
+            print(sorted(name for name in sys.modules if "lmdb" in name), file=sys.stderr)
+    """)
+    command = [sys.executable, "-c", code]
+    blocking = environment | {"MEMORY_BLOCK_PLUGINS": "lmdb"}
+    done = subprocess.run(command, env=blocking, capture_output=True, check=True, timeout=60)
+    assert done.stderr.strip() == b"[]"
+
+
+def test_the_installed_command(environment):
+    entry = "from importlib.metadata import entry_points as e; print(*e(name='memory').names)"
+    done = subprocess.run(
+        [sys.executable, "-c", entry], env=environment, capture_output=True, check=True, timeout=60
+    )
+    assert b"memory" in done.stdout
+    assert run("--version", environment=environment).stdout.startswith(b"memory-core ")

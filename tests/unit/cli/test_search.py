@@ -1,0 +1,122 @@
+import pytest
+
+from tests.unit.cli.episodes import EPISODES, episode, numbered
+
+
+@pytest.fixture
+def filled(cli):
+    cli.put(*EPISODES)
+    return cli
+
+
+def numbers(found):
+    return [int(record["id"][:8], 16) for record in found["records"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], [4, 3, 2, 1]),
+        (["THEME"], [2]),
+        (["the"], [3, 2, 1]),
+        (["nothing like it"], []),
+        (["--tag", "ci"], [2, 1]),
+        (["--tag", "ci", "--tag", "http"], [1]),
+        (["--any-tag", "http", "--any-tag", "ci"], [2, 1]),
+        (["--any-tag", "ci", "--tag", "flaky"], [1]),
+        (["--tool", "bash"], [3, 1]),
+        (["--tool", "bash", "--tool", "edit"], [1]),
+        (["--outcome", "failure"], [2]),
+        (["--outcome", "failure", "--outcome", "success"], [3, 2, 1]),
+        (["--task-type", "debugging"], [1]),
+        (["--task-type", "debugging", "--task-type", "analysis"], [3, 1]),
+        (["--domain", "web"], [2, 1]),
+        (["--domain", "web", "--language", "python"], [1]),
+        (["--metadata", "run=42"], [1]),
+        (["--metadata", "run=42", "--metadata", "by=ana"], [1]),
+        (["--metadata", "run=42", "--metadata", "run=43"], []),
+        (["--since", "2025-03-03"], [4, 3, 2]),
+        (["--until", "2025-03-03T12:00"], [2, 1]),
+        (["--since", "2025-03-03T13:00+01:00", "--until", "2025-03-04T12:00:00Z"], [3, 2]),
+        (["--since", "1h"], []),
+        (["--min-reward", "0"], [1]),
+        (["--max-reward", "1.5"], [2, 1]),
+        (["--min-reward", "-1", "--max-reward", "0"], [2]),
+        (["--complete"], [3, 2, 1]),
+        (["--running"], [4]),
+        (["--asc"], [1, 2, 3, 4]),
+        (["--order", "reward", "--desc", "--min-reward", "-9"], [1, 2]),
+        (["--order", "id", "--asc"], [1, 2, 3, 4]),
+        (["--limit", "2"], [4, 3]),
+        (["the", "--domain", "web", "--complete", "--order", "id", "--desc"], [2, 1]),
+    ],
+)
+def test_conditions(filled, arguments, expected):
+    assert numbers(filled.json("search", *arguments)) == expected
+
+
+@pytest.mark.parametrize("text", [None, "task"])
+def test_cursors_lead_through_all(cli, text):
+    cli.put(*(episode(number) for number in range(1, 24)))
+    seen, cursor = [], None
+    for _ in range(99):
+        options = [*([text] if text else []), *(["--cursor", cursor] if cursor else [])]
+        page = cli.json("search", "--limit", 5, *options)
+        seen += numbers(page)
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert seen == [*range(23, 0, -1)]
+
+
+def test_a_text_is_looked_for_in_all_that_match_not_only_the_first_page(cli, monkeypatch):
+    from memory_core.cli import records
+
+    monkeypatch.setattr(records, "_SCANNED_AT_ONCE", 3)
+    cli.put(*(episode(number) for number in range(1, 24)))
+    assert numbers(cli.json("search", "task 1", "--limit", 3)) == [19, 18, 17]
+    assert numbers(cli.json("search", "task 1", "--asc", "--limit", 1)) == [1]
+
+
+def test_the_table_has_short_ids_and_no_markup_from_records(filled):
+    shown = filled("search", "login").stdout
+    assert "Fix the [bold]flaky[/bold] login test" in shown
+    assert str(numbered(1))[:8] in shown
+    assert "success" in shown
+    assert filled("search", "nothing like it").stdout == "no episode found\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--since", "yesterday"], "2025-03-01"),
+        (["--since", "999999w"], "is no time"),
+        (["--metadata", "run"], "key=value"),
+        (["--outcome", "won"], "partial_success"),
+        (["--limit", "0"], "--limit"),
+        (["--order", "tags"], "many values"),
+        (["--order", "nonsense"], "start_time"),
+        (["--cursor", "nonsense"], "cursor"),
+    ],
+)
+def test_what_cannot_be_asked(filled, arguments, message):
+    result = filled("search", *arguments, code=2)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_list(filled):
+    assert numbers(filled.json("list")) == [4, 3, 2, 1]
+    assert numbers(filled.json("list", "--limit", 1, "--asc")) == [1]
+    assert filled.json("list", "--kind", "pattern") == {
+        "kind": "pattern",
+        "records": [],
+        "next_cursor": None,
+    }
+    assert "heuristic" in filled("list", "--kind", "nonsense", code=2).stderr
+
+
+def test_list_of_other_kinds(filled):
+    filled("relate", numbered(1), numbered(2), "--type", "follows")
+    shown = filled("list", "--kind", "relationship").stdout
+    assert f"follows {numbered(1)} → {numbered(2)}" in shown

@@ -1,0 +1,139 @@
+import json
+from uuid import UUID
+
+import pytest
+
+from memory_core import ContextPattern, Episode, Heuristic, ToolSequence
+from memory_core.cli.lookup import prefix_range
+from tests.unit.cli.episodes import EPISODES, episode, numbered, relationship
+
+
+@pytest.fixture
+def filled(cli):
+    edges = [relationship(1, 2), relationship(2, 3, "follows"), relationship(4, 1, "references")]
+    cli.put(*EPISODES, *edges)
+    return cli
+
+
+def test_an_episode_with_its_steps_and_relationships(filled):
+    shown = filled("show", numbered(1)).stdout
+    for text in (
+        "Fix the [bold]flaky[/bold] login test",
+        "debugging",
+        "web, python",
+        "done",
+        "flaky, ci, http",
+        "run=42",
+        "pytest -x",
+        "1 failed",
+        "replace",
+        "depends_on → 00000002 Add a dark theme",
+        "follows → 00000003 Explain the outage",
+        "← references 00000004 Still at it",
+    ):
+        assert text in shown
+
+
+def test_the_depth_of_the_tree(filled):
+    related = filled.json("show", numbered(1), "--depth", 1)["related"]
+    assert sorted(item["id"][:8] for item in related) == ["00000002", "00000004"]
+    related = filled.json("show", numbered(1))["related"]
+    assert {item["id"][:8]: item["distance"] for item in related}["00000003"] == 2
+
+
+def test_json_has_the_whole_record(filled):
+    shown = filled.json("show", numbered(1))
+    assert shown["record"]["kind"] == "episode"
+    assert shown["record"]["steps"][0]["result"]["message"] == "1 failed"
+    assert shown["related"][0]["path"][0]["kind"] == "relationship"
+
+
+@pytest.mark.parametrize("prefix", ["00000001", "00000001-0000-4", "000000010"])
+def test_the_beginning_of_an_id_is_enough(filled, prefix):
+    assert filled.json("show", prefix)["record"]["id"] == str(numbered(1))
+
+
+def test_a_prefix_of_several_lists_them(filled):
+    message = filled("show", "0000000", code=1).stderr
+    assert "not unique" in message
+    assert str(numbered(1)) in message
+
+
+@pytest.mark.parametrize("text", ["99", str(numbered(99))])
+def test_what_is_not_there(filled, text):
+    assert f"no record {text} in namespace 'default'" in filled("show", text, code=1).stderr
+
+
+@pytest.mark.parametrize("text", ["xyz", "-", "0" * 33])
+def test_what_is_no_id(filled, text):
+    assert "neither an id" in filled("show", "--", text, code=1).stderr
+
+
+def test_other_kinds(cli):
+    heuristic = Heuristic(condition="it rains", action="stay in", confidence=0.9)
+    sequence = ToolSequence(tools=("read", "edit"))
+    context = ContextPattern(context_features=("x",), recommended_approach="look [first]")
+    cli.put(heuristic, sequence, context)
+    assert "it rains" in cli("show", heuristic.id).stdout
+    assert cli.json("show", sequence.id)["record"]["variant"] == "tool_sequence"
+    assert "look [first]" in cli("show", context.id).stdout
+    listed = cli("list", "--kind", "pattern").stdout
+    assert "read → edit" in listed
+    assert "look [first]" in listed
+
+
+def test_an_episode_of_one_word(cli):
+    cli.put(Episode(id=numbered(1), task_description="alone"))
+    shown = cli("show", "00000001").stdout
+    assert "running" in shown
+    assert "Relationships" not in shown
+
+
+def test_the_range_of_a_prefix():
+    low, high = prefix_range("0F-1")
+    assert low == UUID("0f100000-0000-0000-0000-000000000000")
+    assert high == UUID("0f1fffff-ffff-ffff-ffff-ffffffffffff")
+    assert prefix_range(str(numbered(7))) == (numbered(7), numbered(7))
+    assert prefix_range("") is None
+
+
+def test_relate(cli):
+    cli.put(episode(1), episode(2))
+    made = cli.json(
+        "relate", "00000001", numbered(2), "--type", "depends_on", "--reason", "it must",
+        "--priority", 3, "--weight", 0.5, "--created-by", "ana", "--custom", "a=b",
+    )["relationship"]  # fmt: skip
+    assert made["from_episode_id"] == str(numbered(1))
+    assert made["to_episode_id"] == str(numbered(2))
+    assert (made["reason"], made["priority"], made["weight"]) == ("it must", 3, 0.5)
+    assert made["custom_fields"] == {"a": "b"}
+    found = cli.read(lambda memory: memory.get_relationships(numbered(1)))
+    assert [str(edge.id) for edge in found] == [made["id"]]
+
+
+def test_relate_refuses_what_the_store_refuses(cli):
+    cli.put(episode(1), episode(2))
+    cli("relate", numbered(1), numbered(2), "--type", "blocks")
+    again = cli("relate", numbered(1), numbered(2), "--type", "blocks", code=1)
+    assert "another relationship has the same" in again.stderr
+    back = cli("relate", numbered(2), numbered(1), "--type", "blocks", code=1)
+    assert "would close a cycle" in back.stderr
+    assert "no episode" in cli("relate", numbered(1), "77", "--type", "blocks", code=1).stderr
+    cli("relate", numbered(1), numbered(1), "--type", "follows", code=2)
+    cli("relate", numbered(1), numbered(2), "--type", "nonsense", code=2)
+    cli("relate", numbered(1), numbered(2), code=2)
+
+
+def test_graph(filled):
+    everything = filled("graph").stdout
+    assert everything.startswith("flowchart LR\n")
+    assert everything.count("-->") == 3
+    dot = filled("graph", "00000002", "--format", "dot", "--direction", "outgoing").stdout
+    assert dot.count("->") == 1
+    assert f'"{numbered(2)}" -> "{numbered(3)}"' in dot
+    value = json.loads(filled("graph", numbered(1), "--depth", 1, "--format", "json").stdout)
+    assert len(value["nodes"]) == 3
+    assert value == filled.json("graph", numbered(1), "--depth", 1)
+    only = filled.json("graph", "--type", "follows")
+    assert [edge["relationship_type"] for edge in only["edges"]] == ["follows"]
+    assert "not unique" in filled("graph", "0000", code=1).stderr

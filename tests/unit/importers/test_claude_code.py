@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from memory_core.errors import ImportFormatError
+from memory_core.importers import ClaudeCodeImporter
+from memory_core.records import ResultStatus, StepResult
+from tests.unit.importers.transcripts import (
+    SESSION,
+    claude_line,
+    claude_session,
+    reply,
+    use,
+    used,
+    write_bytes,
+    write_lines,
+)
+
+IMPORTER = ClaudeCodeImporter()
+
+
+def read(tmp_path, lines):
+    return list(IMPORTER.read(write_lines(tmp_path / "session.jsonl", lines)))
+
+
+def read_one(tmp_path, lines):
+    (episode,) = read(tmp_path, lines)
+    return episode
+
+
+def at(second):
+    return datetime(2025, 5, 4, 12, 0, second, 250_000, tzinfo=UTC)
+
+
+def test_a_session_becomes_an_episode_of_unknown_outcome(tmp_path):
+    episode = read_one(tmp_path, claude_session())
+    assert episode.task_description == "Fix the clock."
+    assert (episode.context.domain, episode.context.language) == ("software-engineering", "python")
+    assert (episode.start_time, episode.end_time) == (at(0), at(9))
+    assert episode.outcome is None
+    assert not episode.is_complete
+    assert episode.tags == ("claude-code",)
+    assert episode.metadata == {
+        "source": "claude-code",
+        "session_id": SESSION,
+        "title": "Clock",
+        "project": "clock",
+        "cwd": "/home/ada/clock",
+        "git_branch": "main",
+        "version": "2.1.12",
+        "model": "claude-x",
+        "timing": "steps",
+    }
+
+
+def test_text_and_tools_become_steps_with_results_latency_and_tokens(tmp_path):
+    steps = read_one(tmp_path, claude_session()).steps
+    assert [(s.tool, s.action, s.tokens_used) for s in steps] == [
+        ("message", "user", None),
+        ("message", "user", None),
+        ("message", "assistant", 35),
+        ("Read", "call", None),
+        ("Edit", "call", 45),
+        ("message", "assistant", 17),
+    ]
+    look, edit = steps[3:5]
+    assert look.parameters == {"file_path": "/clock.py"}
+    assert look.result == StepResult.success("old")
+    assert (look.timestamp, look.latency_ms) == (at(4), 2_000)
+    assert edit.result == StepResult.error("not found")
+    assert edit.metadata == {"call_id": "toolu_2"}
+
+
+def test_a_timed_out_command_keeps_what_it_printed(tmp_path):
+    lines = [
+        claude_line("assistant", 1, [use("Bash", {"command": "make"})]),
+        claude_line("user", 2, [used("Command timed out after 2m\n[1/9]", is_error=True)]),
+    ]
+    (step,) = read_one(tmp_path, lines).steps
+    assert step.result.status is ResultStatus.TIMEOUT
+    assert step.metadata["output"] == "Command timed out after 2m\n[1/9]"
+
+
+def test_calls_of_one_reply_get_their_own_answers_in_any_order(tmp_path):
+    blocks = [use("A", {}, "1"), use("B", {}, "2"), use("C", {}, "3")]
+    lines = [
+        claude_line("assistant", 1, blocks),
+        claude_line("user", 2, [used("b", "2"), used("a", "1")]),
+        claude_line("user", 3, [used("of nobody", "9")]),
+    ]
+    steps = read_one(tmp_path, lines).steps
+    assert [(s.tool, s.result and s.result.output) for s in steps] == [
+        ("A", "a"),
+        ("B", "b"),
+        ("C", None),
+        ("unknown", "of nobody"),
+    ]
+
+
+def test_thoughts_images_and_notices_are_steps(tmp_path):
+    image = {"type": "image", "source": {"type": "base64", "data": "A" * 9000}}
+    lines = [
+        claude_line("user", 1, [{"type": "text", "text": "See"}, image]),
+        claude_line("assistant", 2, [{"type": "thinking", "thinking": "Hm", "signature": "x"}]),
+        {**claude_line("system", 3, ""), "content": "Conversation compacted", "subtype": "x"},
+        {**claude_line("system", 4, ""), "subtype": "turn_duration", "durationMs": 5},
+        claude_line("assistant", 5, [use("Shot", {})]),
+        claude_line("user", 6, [used([image])]),
+    ]
+    steps = read_one(tmp_path, lines).steps
+    assert [s.action for s in steps] == ["user", "user", "thinking", "system", "call"]
+    assert steps[1].parameters["content"].startswith("[image: ")
+    assert "sha256" in steps[4].result.output
+
+
+def test_meta_lines_and_commands_are_kept_but_describe_nothing(tmp_path):
+    lines = [
+        claude_line("user", 1, "Caveat: the messages below…", isMeta=True),
+        claude_line("user", 2, "This session is being continued…", isCompactSummary=True),
+        claude_line("user", 3, "<local-command-stdout></local-command-stdout>"),
+        claude_line("user", 4, [{"type": "text", "text": "Now fix it."}]),
+    ]
+    episode = read_one(tmp_path, lines)
+    assert episode.task_description == "Now fix it."
+    assert [step.metadata.get("meta") for step in episode.steps] == ["true", "true", None, None]
+
+
+def test_an_error_of_the_api_is_a_failed_message(tmp_path):
+    lines = [
+        claude_line("assistant", 1, [{"type": "text", "text": "API Error"}], isApiErrorMessage=True)
+    ]
+    (step,) = read_one(tmp_path, lines).steps
+    assert step.result == StepResult.error("API Error")
+
+
+def test_without_a_prompt_the_title_describes_the_session(tmp_path):
+    turn = claude_line("assistant", 1, "Hello")
+    titled = [turn, {"type": "custom-title", "customTitle": "Mine", "sessionId": SESSION}]
+    assert read_one(tmp_path, titled).task_description == "Mine"
+    assert SESSION in read_one(tmp_path, [turn]).task_description
+
+
+def test_a_summary_names_the_session_it_sums_up_wherever_it_stands(tmp_path):
+    summaries = [
+        {"type": "summary", "summary": "Ours", "leafUuid": "line-1-user"},
+        {"type": "summary", "summary": "Another one", "leafUuid": "elsewhere"},
+    ]
+    turn = claude_line("user", 1, "Hi")
+    assert read_one(tmp_path, [*summaries, turn]).metadata["title"] == "Ours"
+    assert read_one(tmp_path, [turn, *summaries]).metadata["title"] == "Ours"
+
+
+def test_sessions_of_one_file_are_told_apart_though_mixed(tmp_path):
+    other = "1b8e2f6a-0000-4d1c-9d8b-3f2a7c1e5d90"
+    lines = [
+        claude_line("user", 1, "One"),
+        claude_line("user", 2, "Two", sessionId=other),
+        claude_line("assistant", 3, "Answer one"),
+        claude_line("assistant", 4, "Answer two", sessionId=other),
+    ]
+    one, two = read(tmp_path, lines)
+    assert [len(one.steps), len(two.steps)] == [2, 2]
+    assert (one.metadata["session_id"], two.metadata["session_id"]) == (SESSION, other)
+    assert read_one(tmp_path, lines[0::2]) == one
+
+
+def test_a_subagent_is_an_episode_and_an_inline_side_chain_is_not(tmp_path):
+    lines = [
+        claude_line("user", 1, "Explore", isSidechain=True),
+        claude_line("user", 2, "Fix it"),
+        claude_line("user", 3, "Find the clock", isSidechain=True, agentId="a1"),
+        claude_line("assistant", 4, "Done"),
+    ]
+    agent, session = read(tmp_path, lines)
+    assert agent.task_description == "Find the clock"
+    assert agent.tags == ("claude-code", "subagent")
+    assert (agent.metadata["session_id"], agent.metadata["agent_id"]) == (SESSION, "a1")
+    assert session.task_description == "Fix it"
+    assert [step.metadata.get("sidechain") for step in session.steps] == ["true", None, None]
+    assert agent.id != session.id
+
+
+def test_a_session_that_went_on_keeps_its_id_and_a_repeated_line_counts_once(tmp_path):
+    lines = claude_session()
+    short, full = read_one(tmp_path, lines[:4]), read_one(tmp_path, lines)
+    assert short.id == full.id
+    assert short.start_time == full.start_time
+    assert read_one(tmp_path, [*lines, *lines]) == full
+
+
+def test_usage_that_grows_over_a_reply_counts_once_with_its_last_value(tmp_path):
+    lines = [
+        claude_line("assistant", 1, [{"type": "text", "text": "a"}], message=reply("m", 1)),
+        claude_line("assistant", 2, [{"type": "text", "text": "b"}], message=reply("m", 50)),
+    ]
+    assert [step.tokens_used for step in read_one(tmp_path, lines).steps] == [65, None]
+
+
+def test_lines_without_times_are_read_in_the_order_of_the_file(tmp_path):
+    lines = [claude_line("user", second, f"{second}") for second in (1, 2, 3)]
+    for line in lines:
+        del line["timestamp"]
+    episode = read_one(tmp_path, lines)
+    assert episode.metadata["timing"] == "none"
+    assert [step.parameters["content"] for step in episode.steps] == ["1", "2", "3"]
+    lines[1]["timestamp"] = "2025-01-01T00:00:00Z"
+    episode = read_one(tmp_path, lines)
+    assert {step.timestamp.year for step in episode.steps} == {2025}
+
+
+def test_bookkeeping_alone_is_no_episode(tmp_path):
+    lines = [
+        {"type": "mode", "mode": "x", "sessionId": SESSION},
+        {"type": "file-history-snapshot", "messageId": "x", "snapshot": {}},
+        {"type": "future", "message": 3, "content": [1], "sessionId": SESSION},
+    ]
+    assert read(tmp_path, lines) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"type": "user", "message": {"con', "is not JSON"),
+        ("[1]", "Expected `object`, got `array`"),
+        ('{"a": 1}', "it has no type"),
+        ({"type": "user", "message": {"content": "x"}}, "the user line has no sessionId"),
+        (claude_line("user", 5, 7), "Expected `str | array | null`, got `int`"),
+        (claude_line("user", 5, [7]), "Expected `str | object`, got `int`"),
+        (claude_line("user", 5, "x", timestamp="noon"), "timestamp: expected an ISO 8601 time"),
+        (claude_line("assistant", 5, [use("X", {"n": 2**70})]), "integers within 64 bits"),
+        (claude_line("assistant", 5, [use("X", [1])]), "step.parameters: expected a JSON object"),
+    ],
+)
+def test_a_malformed_line_is_named_and_the_rest_of_the_session_is_kept(tmp_path, line, reason):
+    lines = claude_session()
+    whole = read_one(tmp_path, lines)
+    path = write_lines(tmp_path / "damaged.jsonl", [*lines[:5], line, *lines[5:]])
+    error, episode = IMPORTER.read(path, keep_going=True)
+    assert isinstance(error, ImportFormatError)
+    assert (error.file, error.entry) == (str(path), "line 6")
+    assert reason in error.reason
+    assert episode == whole
+    with pytest.raises(ImportFormatError) as caught:
+        list(IMPORTER.read(path))
+    assert str(caught.value) == str(error)
+
+
+def test_a_broken_last_line_does_not_lose_its_session(tmp_path):
+    bad = claude_line("user", 30, "x", timestamp="noon")
+    path = write_lines(tmp_path / "session.jsonl", [*claude_session(), bad, '{"type": "us'])
+    first, episode, second = IMPORTER.read(path, keep_going=True)
+    assert (first.entry, second.entry) == ("line 12", "line 13")
+    assert len(episode.steps) == 6
+
+
+def test_a_value_that_cannot_be_indexed_names_its_session(tmp_path):
+    path = write_lines(tmp_path / "x.jsonl", [claude_line("assistant", 1, [use("a\0b", {})])])
+    (error,) = IMPORTER.read(path, keep_going=True)
+    assert error.entry == f"session {SESSION}"
+    assert "U+0000" in error.reason
+    path = write_lines(tmp_path / "x.jsonl", [claude_line("assistant", 1, [use("  ", {})])])
+    (error,) = IMPORTER.read(path, keep_going=True)
+    assert error.entry == "line 1"
+
+
+def test_wrong_encodings_are_errors_of_their_lines(tmp_path):
+    good = write_lines(tmp_path / "a", claude_session()).read_bytes()
+    path = write_bytes(
+        tmp_path / "b", good + b'{"type": "user", "x": "\xff"}\n'.replace(b"x", b"uuid")
+    )
+    _, error = IMPORTER.read(path, keep_going=True)
+    assert "UTF-8" in error.reason
+
+
+def test_two_readings_are_equal(tmp_path):
+    path = write_lines(tmp_path / "session.jsonl.gz", claude_session())
+    assert list(IMPORTER.read(path)) == list(IMPORTER.read(path, keep_going=True))

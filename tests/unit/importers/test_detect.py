@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from memory_core.errors import ImportFormatError
+from memory_core.importers import BUILTIN_IMPORTERS, Importer, detect
+from tests.unit.importers.transcripts import (
+    chat_entry,
+    claude_session,
+    swe_run,
+    tau_entry,
+    write,
+    write_bytes,
+    write_lines,
+)
+
+
+def detected(path):
+    return detect(path, BUILTIN_IMPORTERS).name
+
+
+def test_every_builtin_importer_keeps_the_contract():
+    for importer in BUILTIN_IMPORTERS:
+        assert isinstance(importer, Importer)
+        assert importer.summary
+    names = [importer.name for importer in BUILTIN_IMPORTERS]
+    assert names == ["tau-bench", "swe-agent", "openai-chat", "claude-code"]
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl", "x.traj", "x", "x.gz", "x.xz"])
+def test_formats_are_told_by_content_not_by_name(tmp_path, name):
+    path = tmp_path / name
+    assert detected(write(path, [tau_entry()])) == "tau-bench"
+    assert detected(write(path, swe_run())) == "swe-agent"
+    assert detected(write(path, {"history": swe_run()["history"]})) == "swe-agent"
+    assert detected(write_lines(path, [chat_entry()])) == "openai-chat"
+    assert detected(write(path, [chat_entry(), chat_entry()])) == "openai-chat"
+    assert detected(write(path, chat_entry()["messages"])) == "openai-chat"
+    assert detected(write_lines(path, claude_session())) == "claude-code"
+
+
+def test_entries_longer_than_the_head_are_detected(tmp_path):
+    long = {"role": "user", "content": "word " * 50_000}
+    assert detected(write(tmp_path / "a", [tau_entry(traj=[long])])) == "tau-bench"
+    assert detected(write(tmp_path / "b", {"messages": [long]})) == "openai-chat"
+    steps = [{"action": "ls", "observation": "x" * 200_000}]
+    assert detected(write(tmp_path / "c", {"environment": "m", "trajectory": steps})) == "swe-agent"
+    info = {"task": {"instruction": "word " * 50_000}}
+    entry = {"task_id": 1, "reward": 0.0, "info": info, "traj": []}
+    assert detected(write(tmp_path / "d", [entry])) == "tau-bench"
+
+
+def test_bookkeeping_before_the_first_turn_is_still_claude_code(tmp_path):
+    summary = {"type": "summary", "summary": "Clock", "leafUuid": "x"}
+    assert detected(write_lines(tmp_path / "a.jsonl", [summary])) == "claude-code"
+    odd = [{"type": "future-thing"}, "not json", *claude_session()]
+    assert detected(write_lines(tmp_path / "b.jsonl", odd)) == "claude-code"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"hello", b"[]", b"{}", b"[1, 2]", b"\x00\x01\x02", b'"text"', b'{"type": "x"}', b"null"],
+)
+def test_an_unknown_format_lists_what_was_tried(tmp_path, data):
+    with pytest.raises(ImportFormatError) as caught:
+        detected(write_bytes(tmp_path / "x", data))
+    assert "tau-bench, swe-agent, openai-chat, claude-code" in caught.value.reason
+    assert caught.value.file == str(tmp_path / "x")
+
+
+@pytest.mark.parametrize("data", [b"", b"  \n\n"])
+def test_an_empty_file_is_said_to_be_empty(tmp_path, data):
+    with pytest.raises(ImportFormatError, match="is empty"):
+        detected(write_bytes(tmp_path / "x", data))
+
+
+def test_two_importers_that_claim_a_file_are_both_named(tmp_path):
+    class Greedy:
+        name = "greedy"
+        summary = "takes all"
+
+        def sniff(self, head, path, /):
+            assert json.loads(head)
+            return path.name == "x"
+
+        def read(self, path, *, keep_going=False):
+            return iter(())
+
+    path = write(tmp_path / "x", [tau_entry()])
+    with pytest.raises(ImportFormatError, match="any of tau-bench, greedy: name the format"):
+        detect(path, [*BUILTIN_IMPORTERS, Greedy()])
+    assert detect(path, [Greedy()]).name == "greedy"

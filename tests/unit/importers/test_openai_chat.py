@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from memory_core.errors import ImportFormatError
+from memory_core.importers import OpenAIChatImporter
+from memory_core.records import OutcomeStatus, StepResult, TaskType
+from tests.unit.importers.transcripts import (
+    answer,
+    call,
+    chat_entry,
+    write,
+    write_bytes,
+    write_lines,
+)
+
+IMPORTER = OpenAIChatImporter()
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def read_one(tmp_path, **changes):
+    (episode,) = IMPORTER.read(write_lines(tmp_path / "log.jsonl", [chat_entry(**changes)]))
+    return episode
+
+
+def test_a_conversation_becomes_an_episode_of_unknown_outcome(tmp_path):
+    episode = read_one(tmp_path)
+    assert episode.task_description == "How warm is it in Oslo?"
+    assert [(step.tool, step.action) for step in episode.steps] == [
+        ("message", "system"),
+        ("message", "user"),
+        ("weather", "call"),
+        ("message", "assistant"),
+    ]
+    assert episode.steps[2].parameters == {"city": "Oslo"}
+    assert episode.steps[2].result == StepResult.success("4 degrees")
+    assert episode.outcome is None
+    assert not episode.is_complete
+    assert (episode.start_time, episode.end_time) == (EPOCH, EPOCH + timedelta(seconds=3))
+    assert episode.metadata == {"source": "openai-chat", "timing": "none"}
+
+
+def test_all_layouts_give_the_same_episode(tmp_path):
+    entry = chat_entry()
+    paths = [
+        write_lines(tmp_path / "lines.jsonl", [entry]),
+        write_lines(tmp_path / "lines.txt.gz", [entry]),
+        write(tmp_path / "array.json", [entry]),
+        write_bytes(tmp_path / "object.json", json.dumps(entry, indent=2).encode()),
+    ]
+    (first,) = IMPORTER.read(paths[0])
+    assert all(list(IMPORTER.read(path)) == [first] for path in paths)
+
+
+@pytest.mark.parametrize("name", ["chat.json", "chats.jsonl"])
+def test_bare_messages_are_a_conversation(tmp_path, name):
+    messages = chat_entry()["messages"]
+    path = write_lines(tmp_path / name, [messages])
+    assert len(next(IMPORTER.read(path)).steps) == 4
+
+
+def test_bare_messages_on_every_line_are_a_conversation_each(tmp_path):
+    messages = chat_entry()["messages"]
+    path = write_lines(tmp_path / "chats.jsonl", [messages, messages[:2]])
+    assert [len(episode.steps) for episode in IMPORTER.read(path)] == [4, 2]
+
+
+def test_what_the_log_knows_is_taken_over(tmp_path):
+    metadata = {
+        "domain": "weather",
+        "language": "python",
+        "framework": "httpx",
+        "task_type": "analysis",
+        "tags": ["api", 7, None, ["no"]],
+        "user": "ada",
+        "n": 3,
+        "nested": {"left": "out"},
+    }
+    episode = read_one(
+        tmp_path,
+        metadata=metadata,
+        model="a-model",
+        id="chat-1",
+        created=1_700_000_000,
+        outcome="partial_success",
+        reason="Only Oslo.",
+        reward=0.5,
+        usage={"total_tokens": 321},
+    )
+    assert (episode.context.domain, episode.context.language) == ("weather", "python")
+    assert episode.context.framework == "httpx"
+    assert episode.task_type is TaskType.ANALYSIS
+    assert episode.tags == ("openai-chat", "api", "7")
+    assert episode.metadata == {
+        "source": "openai-chat",
+        "model": "a-model",
+        "entry_id": "chat-1",
+        "user": "ada",
+        "n": "3",
+        "timing": "start",
+    }
+    assert episode.start_time == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+    assert (episode.outcome.status, episode.outcome.verdict) == ("partial_success", "Only Oslo.")
+    assert episode.reward.total == 0.5
+    assert episode.steps[-1].tokens_used == 321
+    assert episode.is_complete
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"success": True}, OutcomeStatus.SUCCESS),
+        ({"success": False}, OutcomeStatus.FAILURE),
+        ({"metadata": {"outcome": "abstained"}}, OutcomeStatus.ABSTAINED),
+        ({"metadata": {"success": True}}, OutcomeStatus.SUCCESS),
+    ],
+)
+def test_an_outcome_is_found_in_the_entry_or_its_metadata(tmp_path, fields, status):
+    assert read_one(tmp_path, **fields).outcome.status is status
+
+
+@pytest.mark.parametrize(
+    "fields", [{"outcome": "fine"}, {"success": "yes"}, {"outcome": {"a": 1}}, {"metadata": [1]}]
+)
+def test_what_is_no_known_outcome_leaves_it_unknown(tmp_path, fields):
+    episode = read_one(tmp_path, **fields)
+    assert episode.outcome is None
+    assert episode.reward is None
+
+
+def test_a_logged_call_ends_with_its_answer(tmp_path):
+    entry = {
+        "request": {"model": "a-model", "messages": [{"role": "user", "content": "Hi"}]},
+        "response": {
+            "id": "chatcmpl-1",
+            "created": 1_700_000_000,
+            "choices": [{"message": {"role": "assistant", "content": "Hello"}}, {"message": None}],
+            "usage": {"total_tokens": 9},
+        },
+    }
+    (episode,) = IMPORTER.read(write_lines(tmp_path / "x", [entry]))
+    assert [step.parameters["content"] for step in episode.steps] == ["Hi", "Hello"]
+    assert (episode.metadata["model"], episode.metadata["entry_id"]) == ("a-model", "chatcmpl-1")
+    assert episode.start_time.year == 2023
+    assert episode.steps[-1].tokens_used == 9
+
+
+def test_times_of_messages_are_kept(tmp_path):
+    messages = [
+        {"role": "user", "content": "Hi", "timestamp": "2025-01-01T10:00:00+01:00"},
+        {"role": "assistant", "content": "Hello", "timestamp": "2025-01-01T09:00:05Z"},
+    ]
+    episode = read_one(tmp_path, messages=messages)
+    assert [step.timestamp.isoformat() for step in episode.steps] == [
+        "2025-01-01T09:00:00+00:00",
+        "2025-01-01T09:00:05+00:00",
+    ]
+    assert episode.end_time == episode.steps[-1].timestamp
+    assert episode.metadata["timing"] == "steps"
+
+
+@pytest.mark.parametrize(
+    ("content", "failed"),
+    [
+        ("Error: no such city", True),
+        ("requests.HTTPError: 500", True),
+        ("Traceback (most recent call last):\n...", True),
+        ('{"error": "quota"}', True),
+        ('{"error": null, "ok": 1}', False),
+        ("Errors are rare.", False),
+        ("", False),
+    ],
+)
+def test_the_text_of_an_answer_tells_whether_a_call_failed(tmp_path, content, failed):
+    messages = [{"role": "assistant", "tool_calls": [call("x", {})]}, answer(content)]
+    (step,) = read_one(tmp_path, messages=messages).steps
+    assert step.result == (StepResult.error(content) if failed else StepResult.success(content))
+
+
+def test_old_function_calls_and_custom_tools_are_calls_too(tmp_path):
+    messages = [
+        {
+            "role": "assistant",
+            "content": None,
+            "function_call": {"name": "f", "arguments": '{"a": 1}'},
+        },
+        {"role": "function", "name": "f", "content": "two"},
+        {
+            "role": "assistant",
+            "tool_calls": [
+                {"id": "c", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}
+            ],
+        },
+        {"role": "tool", "tool_call_id": "c", "content": "1"},
+    ]
+    first, second = read_one(tmp_path, messages=messages).steps
+    assert (first.tool, first.parameters, first.result.output) == ("f", {"a": 1}, "two")
+    assert (second.tool, second.parameters) == ("sql", {"arguments": "SELECT 1"})
+    assert second.result.output == "1"
+
+
+def test_large_parts_that_are_no_text_are_named_with_their_digest(tmp_path):
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 5000}}
+    link = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    content = [{"type": "text", "text": "See:"}, image, link]
+    (step,) = read_one(tmp_path, messages=[{"role": "user", "content": content}]).steps
+    text = step.parameters["content"]
+    assert text.startswith("See:\n[image_url: 50")
+    assert "sha256" in text
+    assert "AAAA" not in text
+    assert "https://example.org/a.png" in text
+
+
+def test_a_refusal_and_a_reasoning_are_kept(tmp_path):
+    messages = [{"role": "assistant", "content": None, "refusal": "No.", "reasoning_content": "Hm"}]
+    steps = read_one(tmp_path, messages=messages).steps
+    assert [(s.action, s.parameters["content"]) for s in steps] == [
+        ("reasoning", "Hm"),
+        ("assistant", "No."),
+    ]
+
+
+def test_any_change_of_an_entry_makes_another_episode_and_order_of_keys_none(tmp_path):
+    base = read_one(tmp_path)
+    assert read_one(tmp_path, model="b").id != base.id
+    entry = chat_entry(model="b", user="c")
+    turned = dict(reversed(entry.items()))
+    ids = {episode.id for episode in IMPORTER.read(write_lines(tmp_path / "x", [entry, turned]))}
+    assert len(ids) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{broken", "is not JSON"),
+        ('{"prompt": "x"}', "messages: expected a list of messages, got None"),
+        ('{"messages": [{"role": 3}]}', "Expected `str`, got `int` - at `$[0].role`"),
+        ('{"messages": [null]}', "Expected `object`, got `null`"),
+        ('"text"', "messages: expected a list of messages"),
+        ('{"messages": [], "created": "soon"}', "created: expected an ISO 8601 time"),
+        ('{"messages": [], "created": 1e300}', "created: expected an ISO 8601 time"),
+        ('{"messages": [], "metadata": {"domain": "a\\u0000b"}}', "U+0000"),
+        ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "lone surrogate"),
+        ('{"messages": [], "reward": 1e999}', "out of range"),
+    ],
+)
+def test_a_malformed_line_is_named_and_the_others_are_kept(tmp_path, line, reason):
+    path = write_lines(tmp_path / "log.jsonl", [chat_entry(), line, "", chat_entry(model="b")])
+    first, error, last = IMPORTER.read(path, keep_going=True)
+    assert (error.file, error.entry) == (str(path), "line 2")
+    assert reason in error.reason
+    assert first.id != last.id
+    read = IMPORTER.read(path)
+    assert next(read) == first
+    with pytest.raises(ImportFormatError):
+        next(read)

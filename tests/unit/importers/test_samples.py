@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from memory_core.importers import BUILTIN_IMPORTERS, detect
+from memory_core.records import ACYCLIC_TYPES, OutcomeStatus, ResultStatus
+from memory_core.samples import EPISODES, related, write_samples
+
+
+def imported(paths):
+    return [episode for path in paths for episode in detect(path, BUILTIN_IMPORTERS).read(path)]
+
+
+@pytest.fixture(scope="module")
+def episodes(tmp_path_factory):
+    return imported(write_samples(tmp_path_factory.mktemp("samples")))
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_one_others(tmp_path):
+    one, two, other = tmp_path / "deep" / "one", tmp_path / "two", tmp_path / "other"
+    paths = [write_samples(one), write_samples(two), write_samples(other, seed=2)]
+    content = [{path.name: path.read_bytes() for path in written} for written in paths]
+    assert content[0] == content[1]
+    assert content[0] != content[2]
+    assert {path.name for path in one.iterdir()} == set(content[0])
+
+
+def test_every_format_is_there_and_every_file_is_detected(tmp_path):
+    paths = write_samples(tmp_path)
+    found = Counter(detect(path, BUILTIN_IMPORTERS).name for path in paths)
+    assert found == {"tau-bench": 1, "swe-agent": 10, "openai-chat": 1, "claude-code": 9}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_number_of_episodes_is_that_promised(tmp_path, seed):
+    episodes = imported(write_samples(tmp_path, seed=seed))
+    assert len(episodes) == len({episode.id for episode in episodes}) == EPISODES
+
+
+def test_there_is_something_of_everything_to_search_for(episodes):
+    outcomes = {episode.outcome and episode.outcome.status for episode in episodes}
+    assert outcomes == {*OutcomeStatus, None}
+    steps = [step for episode in episodes for step in episode.steps]
+    assert {step.result.status for step in steps if step.result} == set(ResultStatus)
+    assert len({step.tool for step in steps}) > 30
+    assert len({episode.context.domain for episode in episodes}) >= 6
+    assert len({episode.context.language for episode in episodes}) >= 5
+    assert len({episode.task_type for episode in episodes}) >= 4
+    assert {episode.metadata["source"] for episode in episodes} == {
+        importer.name for importer in BUILTIN_IMPORTERS
+    }
+
+
+def test_no_placeholder_is_left_in_the_text(episodes):
+    customer = [str(e.steps) for e in episodes if e.metadata["source"] == "tau-bench"]
+    assert not [text for text in customer if "{account}" in text or "{domain}" in text]
+
+
+def test_relationships_are_those_of_the_episodes_whatever_their_order(episodes):
+    edges = related(episodes)
+    assert edges == related(reversed(episodes))
+    ids = {episode.id for episode in episodes}
+    ends = [(e.from_episode_id, e.to_episode_id, e.relationship_type) for e in edges]
+    assert len(set(ends)) == len({edge.id for edge in edges}) == len(edges)
+    assert all(source in ids and target in ids and source != target for source, target, _ in ends)
+    acyclic = [(source, target) for source, target, kind in ends if kind in ACYCLIC_TYPES]
+    assert len(acyclic) == 1
+    assert len({kind for _, _, kind in ends}) == 5

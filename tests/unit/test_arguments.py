@@ -1,0 +1,77 @@
+"""The façade takes ids as text, and refuses what is of another kind."""
+
+from __future__ import annotations
+
+import pytest
+
+from memory_core import (
+    Episode,
+    Heuristic,
+    InvalidValueError,
+    Memory,
+    Outcome,
+    Query,
+    QueryError,
+    Relationship,
+    WriteBatch,
+    new_id,
+)
+from memory_core.inmemory import InMemoryStorage
+
+
+@pytest.fixture
+async def memory():
+    async with Memory(InMemoryStorage()) as opened:
+        yield opened
+
+
+async def test_ids_may_be_text(memory):
+    first, second = Episode(task_description="a"), Episode(task_description="b")
+    await memory.store_episodes_batch([first, second])
+    edge = Relationship(
+        from_episode_id=first.id, to_episode_id=second.id, relationship_type="follows"
+    )
+    await memory.add_relationship(edge)
+    text = str(first.id)
+    assert await memory.get_episode(text) == first
+    assert await memory.get_episodes_batch([text, str(second.id)]) == [first, second]
+    assert [item.episode for item in await memory.find_related_episodes(text)] == [second]
+    assert await memory.get_relationships(text) == [edge]
+    assert len((await memory.relationship_graph([text])).edges) == 1
+    assert (await memory.complete_episode(text, Outcome.success("done"))).is_complete
+    await memory.delete_episode(text)
+    assert await memory.get_episode(first.id) is None
+
+
+@pytest.mark.parametrize("wrong", ["x", 5, None, b"0" * 16])
+async def test_what_is_no_id_is_refused(memory, wrong):
+    with pytest.raises(InvalidValueError, match="UUID"):
+        await memory.get_episode(wrong)
+    with pytest.raises(InvalidValueError, match="UUID"):
+        await memory.get_episodes_batch([wrong])
+    with pytest.raises(InvalidValueError, match="UUID"):
+        await memory.delete_episode(wrong)
+
+
+async def test_other_kinds_are_refused(memory):
+    rule = Heuristic(condition="a", action="b", confidence=1)
+    with pytest.raises(InvalidValueError, match="kind episode"):
+        await memory.store_episode(rule)
+    with pytest.raises(InvalidValueError, match="several"):
+        await memory.store_episodes_batch(Episode(task_description="one"))
+    with pytest.raises(InvalidValueError, match="WriteBatch"):
+        await memory.write(rule)
+    with pytest.raises(QueryError, match="Query\\(Episode\\)"):
+        await memory.query_episodes(Query(Heuristic))
+    with pytest.raises(InvalidValueError, match="UUIDs"):
+        await memory.relationship_graph(str(new_id()))
+    assert await memory.count_heuristics() == 0
+    await memory.write(WriteBatch().put(rule))
+    assert await memory.count_heuristics() == 1
+
+
+async def test_with_cache_takes_what_open_memory_takes(memory):
+    assert memory.with_cache("none") is memory
+    cached = memory.with_cache("lru")
+    assert await cached.get_episode(new_id()) is None
+    assert any(name.startswith("cache.0") for name in (await cached.stats()).sections)

@@ -1,0 +1,176 @@
+"""The kit finds what it is there to find."""
+
+import re
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from memory_core.storage import Capability, Storage, SupportsBackup, SupportsNamespaces
+from memory_core.testing import CacheSuite, StorageSuite, assert_forwards_everything, only_if
+from memory_core.testing.crash import crash
+from memory_core.testing.forking import ForkServer
+from memory_core.testing.stateful import state_machine
+from tests.unit import broken_backends
+from tests.unit.cache.plain import DictCache
+
+MEMBERS = sorted(
+    name
+    for protocol in (Storage, SupportsNamespaces, SupportsBackup)
+    for name in vars(protocol)
+    if not name.startswith("_")
+)
+
+
+class Forwarding:
+    """Forwards everything, by its names."""
+
+    def __init__(self, inner):
+        self._inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    def scoped(self, namespace):
+        return type(self)(self._inner.scoped(namespace))
+
+
+async def test_a_forwarding_wrapper_passes():
+    await assert_forwards_everything(Forwarding)
+
+
+async def test_a_wrapper_that_takes_time_to_make_passes():
+    async def wrap(storage):
+        return Forwarding(storage)
+
+    await assert_forwards_everything(wrap)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+async def test_a_member_that_is_not_forwarded_is_named(name):
+    async def nothing(*_):
+        return []
+
+    def plain(*_):
+        return None
+
+    asynchronous = name not in {"capabilities", "namespace", "position", "scoped"}
+    member = nothing if asynchronous else plain
+    if name in {"capabilities", "namespace"}:
+        member = property(plain)
+    broken = type("Broken", (Forwarding,), {name: member})
+    with pytest.raises((AssertionError, AttributeError)):
+        await assert_forwards_everything(broken)
+
+
+@pytest.mark.parametrize("suite", [broken_backends.Forgetful, broken_backends.Miscounting])
+def test_the_state_machine_finds_what_differs(suite):
+    options = settings(
+        max_examples=30,
+        stateful_step_count=30,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        print_blob=False,
+        report_multiple_bugs=False,
+    )
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(state_machine(suite()), settings=options)
+
+
+@pytest.mark.parametrize(
+    ("suite", "message"), [("Lazy", r"not \[True"), ("Tearing", r"is torn|not \[True")]
+)
+async def test_crashes_find_what_is_lost_and_what_is_torn(suite, message, tmp_path):
+    spec = f"tests.unit.broken_backends:{suite}"
+    with ForkServer(spec) as server, pytest.raises(AssertionError, match=re.compile(message)):
+        await crash(server, spec, str(tmp_path / "store"), 60)
+
+
+async def test_crashes_find_nothing_in_a_good_backend(tmp_path):
+    spec = "tests.conformance.test_jsonl:TestJsonlStorage"
+    with ForkServer(spec) as server:
+        report = await crash(server, spec, str(tmp_path / "store"), 12)
+    assert report.kills == 12
+    assert report.acknowledged > 0
+
+
+def test_a_child_that_fails_says_so(tmp_path):
+    with ForkServer() as server:
+        worker = server.start("memory_core.testing.crash:write_until_killed", "", "nonsense:", 1)
+        assert list(worker.lines()) == []
+        assert worker.status == 1 << 8
+
+
+def test_what_does_not_apply_is_left_out():
+    class Small(StorageSuite):
+        capabilities = frozenset({Capability.CHEAP_POSITION})
+
+        @only_if(lambda suite: suite.coalesces_reads)
+        def test_never(self):
+            """Not for this one."""
+
+        @only_if(lambda suite: not suite.coalesces_reads)
+        def test_always(self):
+            """For this one."""
+
+    assert Small.test_never is None
+    assert Small.test_always is not None
+    assert Small.test_backup is None
+    assert Small.test_a_corrupt_record_is_named is None
+    assert Small.test_position_follows_commits is not None
+    assert Small.test_position_is_not_guessed is None
+    # Of the mixins themselves nothing is taken.
+    assert StorageSuite.test_backup is not None
+
+
+def test_a_derived_suite_may_declare_more():
+    class Small(StorageSuite):
+        capabilities = frozenset()
+
+    class Larger(Small):
+        capabilities = frozenset({Capability.CHEAP_POSITION})
+        test_position_follows_commits = None
+
+    assert Small.test_what_another_process_committed_is_seen is None
+    assert Small.test_position_is_not_guessed is not None
+    assert Larger.test_position_is_not_guessed is None
+    # What a suite drops by itself stays dropped.
+    assert Larger.test_position_follows_commits is None
+
+    class Largest(Small):
+        capabilities = frozenset(Capability)
+
+    assert Largest.test_position_follows_commits is not None
+    assert Largest.test_backup is StorageSuite.test_backup
+
+
+class PlainSuite(CacheSuite):
+    holds = "objects"
+    exact_figures = False
+    expires = False
+
+    def create(self):
+        return DictCache()
+
+
+class StaleCache(DictCache):
+    """Keeps what was deleted."""
+
+    async def delete_many(self, keys, cause="invalidated"):
+        """Forgets nothing."""
+
+
+class StaleSuite(PlainSuite):
+    # What is found need not be made small.
+    search = settings(PlainSuite.search, phases=[Phase.generate], report_multiple_bugs=False)
+
+    def create(self):
+        return StaleCache()
+
+
+def test_the_cache_suite_finds_what_is_stale():
+    PlainSuite().test_never_returns_what_it_should_not()
+    with pytest.raises(AssertionError, match="is stale"):
+        StaleSuite().test_never_returns_what_it_should_not()

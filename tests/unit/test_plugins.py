@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+from attrs import frozen
+
+from memory_core import (
+    ConfigurationError,
+    Episode,
+    PluginError,
+    PluginRegistry,
+    Record,
+    StorageFactory,
+    hookimpl,
+    open_storage,
+)
+from memory_core.plugins import load_class
+from tests.unit.installed import Installed
+
+BACKEND = """
+    from memory_core import StorageFactory, hookimpl
+
+    @hookimpl
+    def memory_storage_factories():
+        return {{"{scheme}": StorageFactory(
+            target="{module}:Nothing", config="memory_core.inmemory:InMemoryConfig", summary="none",
+        )}}
+"""
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    known = set(sys.modules)
+    yield Installed(tmp_path, monkeypatch)
+    for name in set(sys.modules) - known:
+        if name.startswith("acme"):
+            del sys.modules[name]
+
+
+def backend(scheme: str, module: str = "nowhere") -> str:
+    return BACKEND.format(scheme=scheme, module=module)
+
+
+def info(registry: PluginRegistry, name: str):
+    return next(item for item in registry.plugins() if item.name == name)
+
+
+@frozen(kw_only=True)
+class Note(Record):
+    kind = "note"
+
+
+class TestDiscovery:
+    def test_finds_a_plugin_with_its_distribution_and_hooks(self, installed):
+        installed.plugin("acme-store", backend("acme"), version="2.3")
+        registry = PluginRegistry()
+        found = info(registry, "acme_store")
+        assert (found.distribution, found.version) == ("acme-store", "2.3")
+        assert found.hooks == ("memory_storage_factories",)
+        assert found.error is None
+        assert "acme" in registry.storages
+
+    def test_the_core_is_a_plugin_like_any_other(self):
+        registry = PluginRegistry(discover=False)
+        (core,) = registry.plugins()
+        assert core.distribution == "memory-core"
+        assert list(registry.storages) == ["inmemory"]
+        assert "episode" in registry.record_types
+        assert {"tau-bench", "swe-agent"} <= {name.replace("_", "-") for name in registry.importers}
+
+    def test_registries_share_nothing(self, installed):
+        installed.plugin("acme-store", backend("acme"))
+        one, other = PluginRegistry(blocked=["acme_store"]), PluginRegistry()
+        assert "acme" not in one.storages
+        assert "acme" in other.storages
+
+    def test_a_distribution_found_twice_on_the_path_counts_once(self, installed, monkeypatch):
+        installed.plugin("acme-store", backend("acme"))
+        monkeypatch.syspath_prepend(sys.path[0])
+        assert info(PluginRegistry(), "acme_store").error is None
+
+    def test_blocked_plugins_are_listed_and_not_imported(self, installed):
+        installed.plugin("acme-store", "raise SystemExit('imported')")
+        registry = PluginRegistry(blocked=["acme_store"])
+        found = info(registry, "acme_store")
+        assert found.blocked
+        assert "acme_store" not in sys.modules
+
+
+class TestBrokenPlugins:
+    @pytest.mark.parametrize(
+        ("source", "why"),
+        [
+            ("import a_module_that_is_not_there", "ModuleNotFoundError"),
+            ("1 / 0", "ZeroDivisionError"),
+            ("def broken(:", "SyntaxError"),
+        ],
+    )
+    def test_one_that_fails_to_import_is_reported_and_takes_no_other_down(
+        self, installed, source, why
+    ):
+        installed.plugin("acme-broken", source)
+        installed.plugin("acme-store", backend("acme"))
+        registry = PluginRegistry()
+        assert why in info(registry, "acme_broken").error
+        assert "acme" in registry.storages
+
+    def test_a_misspelled_hook_is_reported(self, installed):
+        installed.plugin(
+            "acme-typo",
+            """
+            from memory_core import hookimpl
+
+            @hookimpl
+            def memory_storage_factory():
+                return {}
+            """,
+        )
+        found = info(PluginRegistry(), "acme_typo")
+        assert "memory_storage_factory" in found.error
+        assert found.hooks == ()
+
+    def test_a_misspelled_hook_of_a_registered_plugin_is_an_error(self):
+        class Typo:
+            @hookimpl
+            def memory_caches(self):
+                return {}
+
+        registry = PluginRegistry(discover=False)
+        with pytest.raises(PluginError, match="memory_caches"):
+            registry.register(Typo(), name="typo")
+        registry.register(object(), name="typo")
+        assert info(registry, "typo").error is None
+
+    @pytest.mark.parametrize(
+        ("hook", "attribute"),
+        [
+            ("memory_storage_factories", "storages"),
+            ("memory_cache_factories", "caches"),
+            ("memory_wrapper_factories", "wrappers"),
+            ("memory_importers", "importers"),
+            ("memory_cli_commands", "cli_commands"),
+            ("memory_record_types", "record_types"),
+        ],
+    )
+    @pytest.mark.parametrize("body", ["raise OSError('no disk')", "return None", "return 5"])
+    def test_a_hook_that_fails_is_reported_and_takes_no_other_down(
+        self, installed, hook, attribute, body
+    ):
+        installed.plugin(
+            "acme-broken",
+            f"""
+            from memory_core import hookimpl
+
+            @hookimpl
+            def {hook}():
+                {body}
+            """,
+        )
+        registry = PluginRegistry()
+        without = PluginRegistry(blocked=["acme_broken"])
+        found, expected = getattr(registry, attribute), getattr(without, attribute)
+        assert hook in info(registry, "acme_broken").error
+        if attribute == "record_types":
+            found, expected = found.kinds, expected.kinds
+        assert list(found) == list(expected)
+
+    def test_what_is_no_factory_and_no_record_is_reported(self):
+        class Wrong:
+            @hookimpl
+            def memory_storage_factories(self):
+                return {"wrong": "acme:Store"}
+
+            @hookimpl
+            def memory_record_types(self):
+                return [dict]
+
+        registry = PluginRegistry(discover=False)
+        registry.register(Wrong(), name="wrong")
+        assert "wrong" not in registry.storages
+        assert "StorageFactory" in info(registry, "wrong").error
+        assert "episode" in registry.record_types
+        assert "subclass of Record" in info(registry, "wrong").error
+
+    def test_an_unknown_scheme_names_the_installed_ones_and_the_broken_plugins(self, installed):
+        installed.plugin("acme-broken", "import a_module_that_is_not_there")
+        with pytest.raises(ConfigurationError) as caught:
+            PluginRegistry().storage("acme")
+        assert "inmemory" in str(caught.value)
+        assert "acme_broken" in str(caught.value)
+        assert "a_module_that_is_not_there" in str(caught.value)
+
+
+class TestClashes:
+    def test_two_entry_points_of_one_name_name_both_distributions(self, installed):
+        installed.plugin("acme-one", backend("one"), entry="acme")
+        installed.plugin("acme-two", backend("two"), entry="acme")
+        with pytest.raises(PluginError) as caught:
+            PluginRegistry()
+        assert "acme-one" in str(caught.value)
+        assert "acme-two" in str(caught.value)
+        assert info(PluginRegistry(blocked=["acme"]), "acme").blocked
+
+    def test_two_backends_of_one_scheme_name_both_distributions(self, installed):
+        installed.plugin("acme-one", backend("acme"))
+        installed.plugin("acme-two", backend("acme"))
+        registry = PluginRegistry()
+        with pytest.raises(PluginError) as caught:
+            registry.storage("acme")
+        assert "acme-one" in str(caught.value)
+        assert "acme-two" in str(caught.value)
+        assert PluginRegistry(blocked=["acme_two"]).storage("acme").summary == "none"
+
+    def test_two_classes_of_one_kind_name_both_plugins(self):
+        @frozen(kw_only=True)
+        class Other(Record):
+            kind = "note"
+
+        def plugin(cls):
+            class Plugin:
+                @hookimpl
+                def memory_record_types(self):
+                    return [cls]
+
+            return Plugin()
+
+        registry = PluginRegistry(discover=False)
+        registry.register(plugin(Note), name="first")
+        assert registry.record_types.cls("note") is Note
+        registry.register(plugin(Other), name="second")
+        with pytest.raises(PluginError) as caught:
+            _ = registry.record_types
+        assert "first" in str(caught.value)
+        assert "second" in str(caught.value)
+
+    def test_a_name_is_registered_once(self):
+        registry = PluginRegistry(discover=False)
+        registry.register(object(), name="mine")
+        with pytest.raises(PluginError, match="mine"):
+            registry.register(object(), name="mine")
+        with pytest.raises(PluginError, match="core"):
+            registry.register(object(), name="core")
+
+
+class TestLoading:
+    async def test_a_backend_that_cannot_be_loaded_names_its_extra(self):
+        class Plugin:
+            @hookimpl
+            def memory_storage_factories(self):
+                return {
+                    "acme": StorageFactory(
+                        target="a_module_that_is_not_there:Store",
+                        config="memory_core.inmemory:InMemoryConfig",
+                        summary="a server",
+                        embedded=False,
+                        extra="acme",
+                    )
+                }
+
+        registry = PluginRegistry(discover=False)
+        registry.register(Plugin(), name="acme")
+        with pytest.raises(PluginError, match=r"memory-core\[acme\]") as caught:
+            await open_storage("acme:", registry=registry)
+        assert isinstance(caught.value.__cause__, ImportError)
+
+    def test_a_class_is_loaded_by_its_path(self):
+        assert load_class("memory_core.records:Episode") is Episode
+        with pytest.raises(PluginError, match=r"memory_core\.records:Nothing"):
+            load_class("memory_core.records:Nothing")
+
+    def test_what_is_registered_later_is_seen(self):
+        registry = PluginRegistry(discover=False)
+        assert "note" not in registry.record_types
+
+        class Plugin:
+            @hookimpl
+            def memory_record_types(self):
+                return [Note]
+
+        registry.register(Plugin(), name="notes")
+        assert "note" in registry.record_types
