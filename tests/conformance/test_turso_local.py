@@ -1,0 +1,38 @@
+import sqlite3
+
+from memory_core.storage import Capability
+from memory_core.testing import StorageSuite
+from memory_storage_turso import TursoConfig, TursoStorage
+
+
+class TestTursoLocal(StorageSuite):
+    capabilities = frozenset(
+        {
+            Capability.DURABLE,
+            Capability.MULTI_PROCESS,
+            Capability.CHEAP_POSITION,
+            Capability.NAMESPACES,
+            Capability.BACKUP,
+        }
+    )
+    coalesces_commits = True
+    coalesces_reads = True
+    trains_dictionaries = True
+
+    @classmethod
+    async def open(cls, location, *, context, change_feed_limit=None):
+        config = (
+            TursoConfig()
+            if change_feed_limit is None
+            else TursoConfig(change_feed_limit=change_feed_limit)
+        )
+        return await TursoStorage.open(location, config=config, context=context)
+
+    @classmethod
+    def corrupt(cls, location, kind, record_id):
+        with sqlite3.connect(location) as connection:
+            connection.execute(
+                f"UPDATE {kind} SET body = CAST(body || x'00' AS BLOB) WHERE id = ?",
+                (record_id.bytes,),
+            )
+        connection.close()

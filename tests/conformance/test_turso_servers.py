@@ -1,0 +1,103 @@
+"""The whole suite on real libSQL servers: HTTP, WebSocket, and a primary with replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import attrs
+import pytest
+
+from memory_core.storage import Capability
+from memory_core.testing import StorageSuite
+from memory_storage_turso.config import TursoConfig
+from memory_storage_turso.storage import TursoStorage
+from tests.servers.sqld import Sqld
+
+_numbers = itertools.count(1)
+
+
+class ServerSuite(StorageSuite):
+    """A suite whose stores are databases on one server, a fresh one for each test."""
+
+    capabilities = frozenset({Capability.DURABLE, Capability.MULTI_PROCESS, Capability.NAMESPACES})
+    coalesces_commits = True
+    coalesces_reads = True
+    trains_dictionaries = True
+    servers: ClassVar[list[Sqld]]
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def running_servers(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        """The servers of this class."""
+        servers = cls.make_servers(tmp_path_factory.mktemp("servers"))
+        try:
+            for server in servers:
+                asyncio.run(server.start())
+            cls.servers = servers
+            yield
+        finally:
+            for server in reversed(servers):
+                asyncio.run(server.kill())
+
+    @classmethod
+    def make_servers(cls, folder: Path) -> list[Sqld]:
+        """The servers, not started yet; the primary first."""
+        return [Sqld(folder / "primary", namespaces=True)]
+
+    def make_location(self, directory: Path) -> str:
+        """A database of its own on the server."""
+        name = f"store{next(_numbers)}"
+        create_database(self.servers[0], name)
+        replicas = [f"{server.http_url}?database={name}" for server in self.servers[1:]]
+        return " ".join([f"{self.url()}?database={name}", *replicas])
+
+    @classmethod
+    def url(cls) -> str:
+        """The URL of the primary."""
+        return cls.servers[0].http_url
+
+    @classmethod
+    async def open(cls, location, *, context, change_feed_limit=None):
+        # Another process opens it too, so the location says all there is to know.
+        url, *replicas = location.split(" ")
+        config = TursoConfig(replicas=tuple(replicas))
+        if change_feed_limit is not None:
+            config = attrs.evolve(config, change_feed_limit=change_feed_limit)
+        return await TursoStorage.open(url, config=config, context=context)
+
+
+def create_database(server: Sqld, name: str) -> None:
+    """Create a database of its own, through the admin API."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.admin_port}/v1/namespaces/{name}/create",
+        data=b"{}",
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.status == 200
+
+
+class TestHttpServer(ServerSuite):
+    pass
+
+
+class TestWebSocketServer(ServerSuite):
+    @classmethod
+    def url(cls) -> str:
+        return cls.servers[0].ws_url
+
+
+class TestPrimaryWithReplicas(ServerSuite):
+    @classmethod
+    def make_servers(cls, folder: Path) -> list[Sqld]:
+        primary = Sqld(folder / "primary", namespaces=True)
+        replicas = [
+            Sqld(folder / f"replica{number}", primary_grpc=primary.grpc_port, namespaces=True)
+            for number in range(2)
+        ]
+        return [primary, *replicas]

@@ -1,0 +1,167 @@
+"""Every way to ask for a cache."""
+
+from __future__ import annotations
+
+import pytest
+
+from memory_core import (
+    Budget,
+    CacheConfig,
+    CachedStorage,
+    ConfigurationError,
+    Episode,
+    Memory,
+    open_memory,
+)
+
+
+@pytest.fixture(autouse=True)
+def settings(tmp_path, monkeypatch):
+    """No settings but those of the test: ``memory.toml`` is looked for in its folder."""
+    for name in ("URL", "NAMESPACE", "CACHE", "CONFIG", "BLOCK_PLUGINS"):
+        monkeypatch.delenv(f"MEMORY_{name}", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "memory.toml"
+
+
+def tiers(memory: Memory) -> list[str]:
+    """Names of the caches in front of a memory's store."""
+    storage = memory.storage
+    return [cache.stats().name for cache in storage.caches()] if _is_cached(memory) else []
+
+
+def _is_cached(memory: Memory) -> bool:
+    return isinstance(memory.storage, CachedStorage)
+
+
+@pytest.mark.parametrize(
+    ("cache", "expected"),
+    [
+        (None, []),
+        ("none", []),
+        ("adaptive", ["adaptive"]),
+        ("balanced", ["adaptive"]),
+        ("lru", ["lru"]),
+        (["adaptive", "lmdb:tier"], ["adaptive", "lmdb"]),
+        ("adaptive,lmdb:tier", ["adaptive", "lmdb"]),
+        (CacheConfig(tiers="lfu"), ["lfu"]),
+    ],
+)
+async def test_as_an_argument(cache, expected) -> None:
+    async with open_memory("lmdb:store", cache=cache) as memory:
+        assert tiers(memory) == expected
+        stored = Episode(task_description="task")
+        await memory.store_episode(stored)
+        assert await memory.get_episode(stored.id) == stored
+
+
+@pytest.mark.parametrize("url", ["lmdb:store", "turso:memory.db", "inmemory:"])
+async def test_in_the_url(url) -> None:
+    async with open_memory(f"{url}?cache=lru") as memory:
+        assert tiers(memory) == ["lru"]
+    async with open_memory(f"{url}?cache=adaptive,lmdb:tier") as memory:
+        assert tiers(memory) == ["adaptive", "lmdb"]
+    async with open_memory(f"{url}?cache=none") as memory:
+        assert tiers(memory) == []
+
+
+async def test_beside_options_of_the_backend_and_of_the_tier() -> None:
+    url = "lmdb:store?durability=normal&cache=adaptive%3Fmax_entries%3D2&map_size=1048576"
+    async with open_memory(url) as memory:
+        for number in range(4):
+            await memory.store_episode(Episode(task_description=f"task {number}"))
+        page = await memory.query_episodes()
+        for episode in page:
+            await memory.get_episode(episode.id)
+        assert (await memory.stats()).sections["cache.0.adaptive"]["entries"] == 2
+
+
+async def test_in_the_environment(monkeypatch) -> None:
+    monkeypatch.setenv("MEMORY_CACHE", "adaptive,lmdb:tier")
+    async with open_memory("lmdb:store") as memory:
+        assert tiers(memory) == ["adaptive", "lmdb"]
+    async with open_memory("lmdb:store", cache="lru") as memory:
+        assert tiers(memory) == ["lru"]
+    async with open_memory("lmdb:store", cache="none") as memory:
+        assert tiers(memory) == []
+    monkeypatch.setenv("MEMORY_CACHE", "none")
+    async with open_memory("lmdb:store") as memory:
+        assert tiers(memory) == []
+
+
+async def test_as_a_table_of_the_settings_file(settings, monkeypatch) -> None:
+    settings.write_text("""
+        url = "lmdb:store"
+        [cache]
+        preset = "memory_constrained"
+        tiers = ["adaptive", "lmdb:tier?max_entries=9"]
+        max_entries = 3
+        [cache.budgets."query:episode"]
+        max_entries = 1
+        [cache.options]
+        hot_hits = 9
+    """)
+    async with open_memory() as memory:
+        assert tiers(memory) == ["adaptive", "lmdb"]
+        found = [Episode(task_description=f"task {number}") for number in range(8)]
+        await memory.store_episodes_batch(found)
+        await memory.query_episodes()
+        near = (await memory.stats()).sections["cache.0.adaptive"]
+        await memory.get_episodes_batch([item.id for item in found])
+        near = (await memory.stats()).sections["cache.0.adaptive"]
+        # Three of the kinds that share the rest, and one page of episodes; the query for the steps of
+        # these running episodes is of the rest.
+        assert near["entries"] == 4
+    monkeypatch.setenv("MEMORY_CACHE", "none")
+    async with open_memory() as memory:
+        assert tiers(memory) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[cache]\nmax_entires = 3", "unknown setting 'max_entires'; valid: preset, tiers"),
+        ('[cache]\ntiers = ["nowhere"]', "unknown cache 'nowhere'; installed: adaptive, "),
+        ("[cache]\nmax_entries = 0", "max_entries"),
+        ("[cache.budgets.episode]\nmax_entries = -1", "max_entries"),
+        ("[cache.budgets.episode]\nmax_entry = 1", "max_entry"),
+        ('[cache]\nttl = "soon"', "ttl"),
+        ("[cache.options]\nspeed = 1", "unknown option 'speed'"),
+        ('cache = ["lmdb:tier"]', "holds bytes"),
+    ],
+)
+async def test_a_wrong_setting_is_refused_and_nothing_stays_open(settings, text, said) -> None:
+    settings.write_text(text)
+    with pytest.raises(ConfigurationError, match=said):
+        await open_memory("lmdb:store")
+    # Otherwise other options for the same store would be refused.
+    settings.unlink()
+    async with open_memory("lmdb:store?map_size=2097152") as memory:
+        assert tiers(memory) == []
+
+
+async def test_around_an_open_memory() -> None:
+    async with open_memory("lmdb:store", cache="none") as plain:
+        assert tiers(plain.with_cache_default()) == ["adaptive"]
+        config = CacheConfig(
+            tiers=("adaptive", "lmdb:tier"), budgets={"episode": Budget(max_entries=5)}
+        )
+        cached = plain.with_cache(config)
+        assert tiers(cached) == ["adaptive", "lmdb"]
+        stored = Episode(task_description="task")
+        await plain.store_episode(stored)
+        assert await cached.get_episode(stored.id) == stored
+        # Another memory on the same store is none the wiser.
+        assert tiers(plain) == []
+        await cached.aclose()
+
+
+async def test_a_scoped_memory_has_the_same_caches() -> None:
+    async with open_memory("lmdb:store", cache="adaptive") as memory:
+        other = memory.scoped("other")
+        stored = Episode(task_description="task")
+        await memory.store_episode(stored)
+        assert await other.get_episode(stored.id) is None
+        assert await memory.get_episode(stored.id) == stored
+        assert other.storage.caches() == memory.storage.caches()

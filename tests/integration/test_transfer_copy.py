@@ -1,0 +1,237 @@
+import asyncio
+from collections import Counter
+from uuid import UUID
+
+import pytest
+
+from memory_core import Episode, Relationship, StorageFullError, WriteBatch
+from memory_core.transfer import (
+    DifferenceKind,
+    copy_records,
+    list_namespaces,
+    verify_records,
+)
+from tests.integration.transfer_stores import (
+    TYPES,
+    Note,
+    contents,
+    episode,
+    filled,
+    memory_store,
+    numbered,
+    put,
+)
+
+
+async def test_everything_is_copied_and_equal():
+    source, target = await filled(memory_store()), memory_store()
+    report = await copy_records(source, target, TYPES)
+    assert report.settled
+    assert report.refused_count == 0
+    assert report.copied == Counter(kind for kind, _ in await contents(source))
+    assert await contents(target) == await contents(source)
+    verified = await verify_records(source, target, TYPES)
+    assert verified.ok
+    assert verified.equal == report.copied
+
+
+async def test_a_second_copy_writes_nothing():
+    source, target = await filled(memory_store()), memory_store()
+    first = await copy_records(source, target, TYPES)
+    position = target.position()
+    second = await copy_records(source, target, TYPES)
+    assert second.copied == {}
+    assert second.unchanged == first.copied
+    assert target.position() == position
+
+
+class Failing:
+    """Fails after some commits."""
+
+    def __init__(self, storage, commits, error):
+        self._storage = storage
+        self._left = [commits]
+        self._error = error
+
+    def __getattr__(self, name):
+        return getattr(self._storage, name)
+
+    def scoped(self, namespace):
+        scoped = type(self)(self._storage.scoped(namespace), 0, self._error)
+        scoped._left = self._left
+        return scoped
+
+    async def commit(self, batches):
+        self._left[0] -= 1
+        if self._left[0] < 0:
+            raise self._error
+        return await self._storage.commit(batches)
+
+
+@pytest.mark.parametrize("commits", [0, 1, 3, 5, 20])
+@pytest.mark.parametrize("error", [StorageFullError("no room"), asyncio.CancelledError()])
+async def test_a_copy_that_was_stopped_goes_on(commits, error):
+    source, target = await filled(memory_store()), memory_store()
+    with pytest.raises(type(error)):
+        await copy_records(source, Failing(target, commits, error), TYPES)
+    there = len(await contents(target))
+    report = await copy_records(source, target, TYPES)
+    assert await contents(target) == await contents(source)
+    assert sum(report.unchanged.values()) == there
+    assert sum(report.copied.values()) == len(await contents(source)) - there
+
+
+async def test_all_namespaces():
+    source, target = await filled(memory_store()), memory_store("unused")
+    await put(source.scoped("agent-7"), episode(1, task_description="another"))
+    names = await list_namespaces(source)
+    assert names == ["agent-7", "default"]
+    await copy_records(source, target, TYPES, namespaces=names)
+    assert (await verify_records(source, target, TYPES, namespaces=names)).ok
+    assert await list_namespaces(target) == names
+
+
+async def test_what_the_target_has_besides_stays():
+    source, target = memory_store(), memory_store()
+    await put(source, episode(1))
+    await put(target, episode(1, task_description="older"), episode(2))
+    await copy_records(source, target, TYPES)
+    assert (await contents(target)).keys() == {("episode", numbered(1)), ("episode", numbered(2))}
+    assert (await contents(target))["episode", numbered(1)] == episode(1)
+
+
+async def test_writes_to_the_source_while_it_is_copied_arrive():
+    source, target = await filled(memory_store()), memory_store()
+
+    class Busy:
+        def __init__(self, storage):
+            self._storage = storage
+
+        def __getattr__(self, name):
+            return getattr(self._storage, name)
+
+        def scoped(self, namespace):
+            return Busy(self._storage.scoped(namespace))
+
+        async def query(self, query):
+            page = await self._storage.query(query)
+            if query.kind == "relationship" and page.next_cursor is None:
+                await write()
+            return page
+
+    async def write():
+        notes = [
+            Note(id=numbered(70_001), slug="new", parent_id=numbered(60_005)),
+            Note(id=numbered(60_059), slug="moved", parent_id=numbered(70_001)),
+        ]
+        edge = Relationship(
+            from_episode_id=numbered(600), to_episode_id=numbered(1), relationship_type="blocks"
+        )
+        await put(source, episode(600), edge, *notes)
+        await source.commit(
+            [WriteBatch().delete(Note, numbered(60_020)).delete(Episode, numbered(7))]
+        )
+
+    report = await copy_records(Busy(source), target, TYPES)
+    assert report.settled
+    assert report.refused_count == 0
+    assert (await verify_records(source, target, TYPES)).ok
+    assert await contents(target) == await contents(source)
+
+
+async def test_a_chain_in_the_wrong_order_takes_a_few_passes_only():
+    source, target = memory_store(), memory_store()
+    # The deeper in the chain, the smaller the id: none can be put before all that follow.
+    notes = [
+        Note(id=UUID(int=10_000 - depth), parent_id=UUID(int=10_001 - depth) if depth else None)
+        for depth in range(3_000)
+    ]
+    await put(source, *notes)
+
+    class Counting(Failing):
+        async def commit(self, batches):
+            self._left[0] += len(batches)
+            return await self._storage.commit(batches)
+
+    counting = Counting(target, 0, None)
+    report = await copy_records(source, counting, TYPES)
+    assert report.copied == {"note": 3_000}
+    assert await contents(target) == await contents(source)
+    assert counting._left[0] < 4 * 3_000
+
+
+async def test_what_the_target_refuses_for_good_is_reported():
+    source, target = memory_store(), memory_store()
+    await put(source, episode(1), episode(2))
+    edge = Relationship(
+        from_episode_id=numbered(1), to_episode_id=numbered(2), relationship_type="blocks"
+    )
+    back = Relationship(
+        from_episode_id=numbered(2), to_episode_id=numbered(1), relationship_type="blocks"
+    )
+    await put(source, edge)
+    await put(target, episode(1), episode(2), back)
+    report = await copy_records(source, target, TYPES)
+    assert report.refused_count == 1
+    assert report.refused[0].id == edge.id
+    assert "cycle" in str(report.refused[0].error)
+
+
+# Verify
+
+
+async def test_differences_are_found_both_ways_with_the_fields():
+    one, other = await filled(memory_store()), await filled(memory_store())
+    await put(one, episode(100))
+    await put(other, episode(200))
+    await put(other, episode(3, task_description="changed", tags=("new",)))
+    report = await verify_records(one, other, TYPES)
+    assert not report.ok
+    assert report.counts == {
+        DifferenceKind.MISSING: 1,
+        DifferenceKind.ADDITIONAL: 1,
+        DifferenceKind.UNEQUAL: 1,
+    }
+    found = {item.what: item for item in report.differences}
+    assert found[DifferenceKind.MISSING].id == numbered(100)
+    assert found[DifferenceKind.ADDITIONAL].id == numbered(200)
+    assert found[DifferenceKind.UNEQUAL].id == numbered(3)
+    assert found[DifferenceKind.UNEQUAL].fields == ("task_description", "tags")
+
+
+@pytest.mark.parametrize(("left", "right"), [(1, 1.0), (1, True), (0.0, -0.0), ([], {})])
+async def test_values_that_python_takes_for_equal_are_told_apart(left, right):
+    one, other = memory_store(), memory_store()
+    edge = {"from_episode_id": numbered(1), "to_episode_id": numbered(2), "id": numbered(3)}
+    for storage, value in ((one, left), (other, right)):
+        await put(storage, episode(1), episode(2))
+        fields = {"relationship_type": "follows", "custom_fields": {"value": value}}
+        await put(storage, Relationship(created_at=episode(1).start_time, **edge, **fields))
+    report = await verify_records(one, other, TYPES)
+    assert [item.fields for item in report.differences] == [("custom_fields",)]
+
+
+async def test_the_order_of_keys_does_not_matter():
+    one, other = memory_store(), memory_store()
+    await put(one, episode(1, metadata={"a": "1", "b": "2"}))
+    await put(other, episode(1, metadata={"b": "2", "a": "1"}))
+    assert (await verify_records(one, other, TYPES)).ok
+
+
+async def test_many_differences_are_counted_and_the_first_kept():
+    one, other = memory_store(), memory_store()
+    await put(one, *map(episode, range(500)))
+    report = await verify_records(one, other, TYPES)
+    assert report.counts == {DifferenceKind.MISSING: 500}
+    assert len(report.differences) == 100
+
+
+async def test_progress_of_copy_and_verify():
+    source, target = await filled(memory_store()), memory_store()
+    total = len(await contents(source))
+    seen = []
+    await copy_records(source, target, TYPES, on_progress=seen.append)
+    assert seen[-1].done == seen[-1].total == total
+    seen.clear()
+    await verify_records(source, target, TYPES, on_progress=seen.append)
+    assert seen[-1].done == seen[-1].total == total

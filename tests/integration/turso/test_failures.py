@@ -1,0 +1,341 @@
+"""What happens when the server or the network fails: nothing lost, nothing twice, all typed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memory_core.errors import (
+    ConfigurationError,
+    OutcomeUnknownError,
+    StorageUnavailableError,
+)
+from memory_storage_turso.driver import Statement, StatementError
+from memory_storage_turso.resilience import CircuitOpenError
+from memory_storage_turso.server_config import (
+    BreakerConfig,
+    KeepAliveConfig,
+    RetryConfig,
+    ServerConfig,
+    ServerLimits,
+)
+from memory_storage_turso.server_driver import ServerDriver, open_server_driver
+from tests.integration.turso.conftest import POSITION, OpenDriver, create_schema, insert, names
+from tests.integration.turso.leaks import nothing_left
+from tests.servers import tokens
+from tests.servers.sqld import Sqld, free_port, running_sqld
+from tests.servers.tcp_proxy import TcpProxy
+from tests.servers.waiting import until
+
+IMPATIENT = ServerConfig(
+    limits=ServerLimits(request_timeout=0.4, connect_timeout=0.4),
+    retry=RetryConfig(initial=0.01, maximum=0.1, timeout=5, resolve_timeout=5),
+    breaker=BreakerConfig(failure_threshold=100),
+)
+
+
+def figures(driver: ServerDriver, section: str) -> dict[str, Any]:
+    found = driver.stats()[section]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.fixture
+async def witness(server: Sqld, open_driver: OpenDriver) -> ServerDriver:
+    """A driver with a network that works."""
+    driver = open_driver(server.http_url)
+    await create_schema(driver)
+    return driver
+
+
+@pytest.fixture
+async def tried(
+    proxy: TcpProxy, transport: str, open_driver: OpenDriver, witness: ServerDriver
+) -> ServerDriver:
+    """A driver whose network can be broken, connected already."""
+    driver = open_driver(f"turso+{transport}://127.0.0.1:{proxy.port}", config=IMPATIENT)
+    driver.use_position(POSITION)
+    assert await names(driver) == await names(witness)
+    return driver
+
+
+async def until_named(driver: ServerDriver, expected: list[str]) -> None:
+    async def named() -> bool:
+        return await names(driver) == expected
+
+    await until(named)
+
+
+async def test_write_goes_on_after_a_restart(driver: ServerDriver, server: Sqld) -> None:
+    await driver.write([[insert("before")]])
+    await server.kill()
+    writing = asyncio.ensure_future(driver.write([[insert("during")]]))
+    await asyncio.sleep(0.05)
+    await server.start()
+    await writing
+    assert await names(driver) == ["before", "during"]
+    assert figures(driver, "write_retries")["retries"] > 0
+
+
+async def test_lost_answer_is_found_out(
+    tried: ServerDriver, proxy: TcpProxy, witness: ServerDriver
+) -> None:
+    proxy.stall("down")
+    batches = [[insert("a")], [insert("a"), insert("x")], [insert("b"), POSITION]]
+    writing = asyncio.ensure_future(tried.write(batches, [POSITION]))
+    await until_named(witness, ["a", "b"])
+    proxy.cut()
+    proxy.resume()
+    outcome = await writing
+    assert outcome.recovered
+    assert isinstance(outcome.results[0], list)
+    failed = outcome.results[1]
+    assert isinstance(failed, StatementError)
+    assert "UNIQUE" in failed.message
+    stood = outcome.results[2]
+    assert isinstance(stood, list)
+    assert stood[1].rows == [(2,)]
+    assert outcome.closing[0].rows == [(2,)]
+    assert await names(witness) == ["a", "b"]
+    assert figures(tried, "writes")["recovered"] == 1
+
+
+async def test_write_lost_on_its_way_is_sent_again(
+    tried: ServerDriver, proxy: TcpProxy, witness: ServerDriver
+) -> None:
+    proxy.stall("up")
+    writing = asyncio.ensure_future(tried.write([[insert("a")]]))
+    await asyncio.sleep(0.05)
+    proxy.cut()
+    proxy.resume()
+    await writing
+    assert await names(witness) == ["a"]
+
+
+async def test_write_that_arrives_late_is_applied_once(
+    tried: ServerDriver, proxy: TcpProxy, witness: ServerDriver
+) -> None:
+    for number in range(5):
+        proxy.stall("up")
+        writing = asyncio.ensure_future(tried.write([[insert(f"{number}")]], [POSITION]))
+        await asyncio.sleep(0.5)
+        proxy.resume()
+        outcome = await writing
+        assert outcome.closing[0].rows == [(number + 1,)]
+    assert await names(witness) == [f"{number}" for number in range(5)]
+    assert figures(tried, "writes")["answers_lost"] > 0
+
+
+async def test_outcome_that_cannot_be_found_out_is_unknown(
+    server: Sqld, proxy: TcpProxy, witness: ServerDriver, open_driver: OpenDriver
+) -> None:
+    config = ServerConfig(
+        limits=IMPATIENT.limits,
+        retry=RetryConfig(initial=0.01, maximum=0.1, resolve_timeout=0.5),
+    )
+    driver = open_driver(f"turso+http://127.0.0.1:{proxy.port}", config=config)
+    assert await names(driver) == []
+    proxy.stall("down")
+    writing = asyncio.ensure_future(driver.write([[insert("a")]]))
+    await until_named(witness, ["a"])
+    proxy.up = False
+    proxy.cut()
+    with pytest.raises(OutcomeUnknownError):
+        await writing
+    assert figures(driver, "writes")["unknown"] == 1
+
+
+async def test_server_that_is_not_there(open_driver: OpenDriver, transport: str) -> None:
+    config = ServerConfig(retry=RetryConfig(attempts=3, initial=0.01))
+    driver = open_driver(f"turso+{transport}://127.0.0.1:{free_port()}", config=config)
+    with pytest.raises(StorageUnavailableError):
+        await driver.write([[insert("a")]])
+    with pytest.raises(StorageUnavailableError):
+        await driver.read([POSITION])
+    assert figures(driver, "write_retries") == {"retries": 2, "exhausted": 1}
+
+
+async def test_breaker_opens_and_lets_a_single_probe_through(
+    server: Sqld, open_driver: OpenDriver
+) -> None:
+    config = ServerConfig(
+        retry=RetryConfig(attempts=1),
+        breaker=BreakerConfig(failure_threshold=3, reset_timeout=0.2),
+    )
+    driver = open_driver(server.http_url, config=config)
+    await create_schema(driver)
+    await server.kill()
+    for _ in range(3):
+        with pytest.raises(StorageUnavailableError):
+            await driver.read([POSITION])
+    with pytest.raises(CircuitOpenError):
+        await driver.read([POSITION])
+    await server.start()
+    await until(lambda: figures(driver, "breaker")["state"] == "half_open")
+    calls = [asyncio.ensure_future(driver.read([POSITION])) for _ in range(20)]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(isinstance(answer, CircuitOpenError) for answer in answers) == 19
+    assert figures(driver, "breaker")["probes"] == 1
+    assert figures(driver, "breaker")["state"] == "closed"
+
+
+async def test_connection_lost_while_idle_is_replaced_before_anyone_meets_it(
+    server: Sqld, transport: str, open_driver: OpenDriver
+) -> None:
+    keepalive = KeepAliveConfig(interval=0.05, timeout=0.5)
+    driver = open_driver(
+        server.http_url if transport == "http" else server.ws_url,
+        config=ServerConfig(keepalive=keepalive),
+    )
+    await create_schema(driver)
+    await server.restart()
+    await until(lambda: figures(driver, "pool")["stale_replaced"] > 0)
+    await driver.write([[insert("a")]])
+    assert figures(driver, "write_retries")["retries"] == 0
+    assert figures(driver, "writes")["answers_lost"] == 0
+
+
+async def test_frozen_server_is_given_up_and_found_again(
+    server: Sqld, witness: ServerDriver, open_driver: OpenDriver
+) -> None:
+    driver = open_driver(server.http_url, config=IMPATIENT)
+    await driver.write([[insert("a")]])
+    server.freeze()
+    writing = asyncio.ensure_future(driver.write([[insert("b")]]))
+    await asyncio.sleep(1.0)
+    server.thaw()
+    await writing
+    assert await names(witness) == ["a", "b"]
+
+
+async def test_idle_transaction_of_someone_else_does_not_stop_writes(
+    server: Sqld, witness: ServerDriver
+) -> None:
+    transport = witness._primary._connector  # pyright: ignore[reportPrivateUsage] - to hold a lock
+    stream = await transport.connect()
+    from memory_storage_turso.hrana.program import Step
+
+    await stream.run([Step("BEGIN IMMEDIATE")])
+    started = time.monotonic()
+    await witness.write([[insert("a")]])
+    assert time.monotonic() - started < 8
+    await stream.aclose()
+    assert await names(witness) == ["a"]
+
+
+@pytest.mark.parametrize("fault", ["cut", "reset", "killed", "latency", "throttled"])
+async def test_nothing_is_left_after_closing(
+    server: Sqld, proxy: TcpProxy, transport: str, fault: str
+) -> None:
+    async with nothing_left():
+        driver = open_server_driver(
+            f"turso+{transport}://127.0.0.1:{proxy.port}", config=IMPATIENT, environ={}
+        )
+        await create_schema(driver)
+        writing = [asyncio.ensure_future(driver.write([[insert(f"{n}")]])) for n in range(10)]
+        await asyncio.sleep(0.002)
+        if fault in ("cut", "reset"):
+            proxy.cut(reset=fault == "reset")
+        elif fault == "killed":
+            await server.kill()
+        elif fault == "latency":
+            proxy.latency = 0.05
+        else:
+            proxy.bytes_per_second = 20_000
+        writing[3].cancel()
+        closing = asyncio.ensure_future(driver.aclose())
+        done = await asyncio.gather(*writing, return_exceptions=True)
+        await closing
+        proxy.cut()
+    unexpected = [
+        result
+        for result in done
+        if isinstance(result, BaseException)
+        and not isinstance(
+            result, StorageUnavailableError | OutcomeUnknownError | asyncio.CancelledError
+        )
+    ]
+    assert not unexpected
+
+
+class TestAuthentication:
+    """Tokens are asked for, checked, and never shown."""
+
+    @pytest.fixture
+    async def guarded(self, tmp_path: Path) -> Any:
+        async with running_sqld(tmp_path / "guarded", auth=True) as running:
+            yield running
+
+    async def test_token_lets_in(
+        self, guarded: Sqld, transport: str, open_driver: OpenDriver
+    ) -> None:
+        url = guarded.http_url if transport == "http" else guarded.ws_url
+        driver = open_driver(url, token=tokens.READ_WRITE)
+        await create_schema(driver)
+        await driver.write([[insert("a")]])
+        assert await names(driver) == ["a"]
+
+    @pytest.mark.parametrize("token", [None, tokens.EXPIRED, "garbage"])
+    async def test_wrong_token_is_a_configuration_error_that_does_not_show_it(
+        self,
+        guarded: Sqld,
+        transport: str,
+        token: str | None,
+        open_driver: OpenDriver,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        url = guarded.http_url if transport == "http" else guarded.ws_url
+        driver = open_driver(url, token=token)
+        with pytest.raises(ConfigurationError) as caught:
+            await driver.read([Statement("SELECT 1")])
+        with pytest.raises(ConfigurationError):
+            await driver.write([[insert("a")]])
+        shown = f"{caught.value!r}{driver!r}{driver.endpoint!r}{driver.stats()}{caplog.text}"
+        assert token is None or token not in shown
+
+    async def test_read_only_token_reads_and_does_not_write(
+        self, guarded: Sqld, open_driver: OpenDriver
+    ) -> None:
+        owner = open_driver(guarded.http_url, token=tokens.READ_WRITE)
+        await create_schema(owner)
+        reader = open_driver(guarded.http_url, token=tokens.READ_ONLY)
+        assert await names(reader) == []
+        with pytest.raises(ConfigurationError):
+            await reader.write([[insert("a")]])
+
+
+@pytest.fixture
+async def tenants(tmp_path: Path) -> Any:
+    async with running_sqld(tmp_path / "tenants", namespaces=True) as running:
+        await running.create_namespace("one")
+        await running.create_namespace("two")
+        yield running
+
+
+async def test_each_tenant_has_a_database_of_its_own(
+    tenants: Sqld, transport: str, open_driver: OpenDriver
+) -> None:
+    url = tenants.http_url if transport == "http" else tenants.ws_url
+    one, two = open_driver(f"{url}?database=one"), open_driver(url, database="two")
+    await create_schema(one)
+    await create_schema(two)
+    await one.write([[insert("a")]])
+    assert await names(one) == ["a"]
+    assert await names(two) == []
+
+
+async def test_database_that_is_not_there_is_a_typed_error(
+    tenants: Sqld, transport: str, open_driver: OpenDriver
+) -> None:
+    url = tenants.http_url if transport == "http" else tenants.ws_url
+    driver = open_driver(url, database="nobody", config=IMPATIENT)
+    # Over WebSocket sqld closes the connection without saying why.
+    expected = ConfigurationError if transport == "http" else StorageUnavailableError
+    with pytest.raises(expected, match="nobody"):
+        await driver.read([Statement("SELECT 1")])

@@ -1,0 +1,185 @@
+"""Servers that are old, and servers that answer nonsense."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp import web
+
+from memory_core.errors import (
+    ConfigurationError,
+    OutcomeUnknownError,
+    StorageUnavailableError,
+)
+from memory_storage_turso.driver import Statement, StatementError
+from memory_storage_turso.server_config import (
+    BreakerConfig,
+    RetryConfig,
+    ServerConfig,
+    ServerLimits,
+)
+from tests.integration.turso.conftest import POSITION, OpenDriver, create_schema, insert, names
+from tests.servers import tokens
+from tests.servers.gateway import Gateway, running_gateway
+from tests.servers.sqld import Sqld
+
+CONFIG = ServerConfig(
+    retry=RetryConfig(attempts=3, initial=0.01, maximum=0.05, resolve_timeout=0.3),
+    breaker=BreakerConfig(failure_threshold=1000),
+)
+LARGE = Statement("SELECT hex(zeroblob(1000000))")
+
+
+@pytest.fixture
+async def gateway(server: Sqld) -> AsyncIterator[Gateway]:
+    async with running_gateway(server.port) as running:
+        yield running
+
+
+def url(gateway: Gateway) -> str:
+    return f"turso+http://127.0.0.1:{gateway.port}"
+
+
+async def test_server_without_hrana_3_is_spoken_to_in_2(
+    gateway: Gateway, open_driver: OpenDriver
+) -> None:
+    gateway.hide = "/v3"
+    driver = open_driver(url(gateway), config=CONFIG)
+    await create_schema(driver)
+    outcome = await driver.write([[insert("a")], [insert("a")], [insert("b")]], [POSITION])
+    assert isinstance(outcome.results[1], StatementError)
+    assert outcome.closing[0].rows == [(2,)]
+    rollback = Statement("INSERT OR ROLLBACK INTO items (name) VALUES (?)", ("a",))
+    with pytest.raises(StatementError):
+        await driver.write([[insert("c")], [rollback], [insert("d")]])
+    assert await names(driver) == ["a", "b"]
+    assert sum(path.startswith("/v3") for path, _ in gateway.requests) == 1
+
+
+async def test_hrana_2_reads_large_answers_in_pages(
+    gateway: Gateway, open_driver: OpenDriver
+) -> None:
+    gateway.hide = "/v3"
+    driver = open_driver(url(gateway), config=CONFIG)
+    await create_schema(driver)
+    body = bytes(1_000_000)
+    for n in range(14):
+        await driver.write([[insert(f"{n}", body=body)]])
+    query = Statement("SELECT name, body FROM items ORDER BY id DESC")
+    found, position = await driver.read([query, POSITION])
+    assert found.rows == [(f"{n}", body) for n in reversed(range(14))]
+    assert position.rows == [(14,)]
+
+
+def _cut_off(_path: str, answer: bytes) -> tuple[int, bytes]:
+    return 200, answer[: len(answer) // 2]
+
+
+def _too_few(_path: str, answer: bytes) -> tuple[int, bytes]:
+    decoded = json.loads(answer)
+    decoded["results"] = decoded["results"][:-1]
+    return 200, json.dumps(decoded).encode()
+
+
+def _other_steps(_path: str, answer: bytes) -> tuple[int, bytes]:
+    return 200, answer.replace(b'"step_errors":[', b'"step_errors":[null,')
+
+
+NONSENSE = [
+    lambda _path, _answer: (200, b""),
+    lambda _path, _answer: (200, b"<html>hello</html>"),
+    lambda _path, _answer: (200, b"[]"),
+    lambda _path, _answer: (200, b'{"results": "many"}'),
+    lambda _path, _answer: (200, b"\xff\xfe"),
+    lambda _path, _answer: (502, b"bad gateway"),
+    lambda _path, _answer: (503, b'{"message": "away", "code": "AWAY"}'),
+    _cut_off,
+    _too_few,
+    _other_steps,
+]
+
+
+@pytest.mark.parametrize("tamper", NONSENSE)
+async def test_nonsense_is_a_typed_error(
+    gateway: Gateway, open_driver: OpenDriver, tamper: object
+) -> None:
+    driver = open_driver(url(gateway), config=CONFIG)
+    await create_schema(driver)
+    gateway.tamper = tamper  # pyright: ignore[reportAttributeAccessIssue] - one of the list above
+    with pytest.raises(StorageUnavailableError):
+        await driver.read([POSITION])
+    with pytest.raises(OutcomeUnknownError):
+        await driver.write([[insert("a")]])
+    gateway.tamper = None
+    await driver.write([[insert("b")]])
+    assert "b" in await names(driver)
+
+
+async def test_answer_that_became_nonsense_once_is_found_out(
+    gateway: Gateway, open_driver: OpenDriver
+) -> None:
+    driver = open_driver(url(gateway), config=CONFIG)
+    await create_schema(driver)
+
+    def once(_path: str, _answer: bytes) -> tuple[int, bytes]:
+        gateway.tamper = None
+        return 502, b"bad gateway"
+
+    gateway.tamper = once
+    outcome = await driver.write([[insert("a")]], [POSITION])
+    assert outcome.recovered
+    assert outcome.closing[0].rows == [(1,)]
+    assert await names(driver) == ["a"]
+
+
+async def test_answer_over_the_clients_limit_is_refused(
+    gateway: Gateway, open_driver: OpenDriver
+) -> None:
+    limits = ServerLimits(max_response_bytes=100_000)
+    driver = open_driver(url(gateway), config=ServerConfig(limits=limits))
+    with pytest.raises(StorageUnavailableError, match="max_response_bytes=100000"):
+        await driver.read([LARGE])
+    await driver.read([Statement("SELECT 1")])
+
+
+async def test_redirect_is_not_followed(gateway: Gateway, open_driver: OpenDriver) -> None:
+    driver = open_driver(url(gateway), config=CONFIG, token=tokens.READ_WRITE)
+    gateway.tamper = lambda _path, _answer: web.Response(
+        status=307, headers={"Location": f"http://127.0.0.1:{gateway.port}/elsewhere"}
+    )
+    with pytest.raises((StorageUnavailableError, StatementError, ConfigurationError)):
+        await driver.read([Statement("SELECT 1")])
+    assert not any(path == "/elsewhere" for path, _ in gateway.requests)
+
+
+async def test_stream_follows_its_base_url(
+    gateway: Gateway, server: Sqld, open_driver: OpenDriver
+) -> None:
+    def elsewhere(_path: str, answer: bytes) -> tuple[int, bytes]:
+        decoded = json.loads(answer)
+        decoded["base_url"] = f"http://127.0.0.1:{server.port}"
+        return 200, json.dumps(decoded).encode()
+
+    gateway.tamper = elsewhere
+    driver = open_driver(url(gateway), config=CONFIG)
+    await driver.read([Statement("SELECT 1")])
+    seen = len(gateway.requests)
+    await driver.read([Statement("SELECT 1")])
+    assert len(gateway.requests) == seen
+
+
+async def test_base_url_does_not_lead_the_token_astray(
+    gateway: Gateway, open_driver: OpenDriver
+) -> None:
+    def elsewhere(_path: str, answer: bytes) -> tuple[int, bytes]:
+        decoded = json.loads(answer)
+        decoded["base_url"] = "http://collector.example"
+        return 200, json.dumps(decoded).encode()
+
+    gateway.tamper = elsewhere
+    driver = open_driver(url(gateway), config=CONFIG, token=tokens.READ_WRITE)
+    await driver.read([Statement("SELECT 1")])
+    with pytest.raises(ConfigurationError, match="in the clear"):
+        await driver.read([Statement("SELECT 1")])

@@ -1,0 +1,188 @@
+"""Who leaves: what was read stays, scans pass through, and nothing is counted twice."""
+
+from __future__ import annotations
+
+import random
+from itertools import cycle, islice
+
+import pytest
+
+from memory_storage_lmdb.adaptive import eviction
+from memory_storage_lmdb.adaptive.entry import Entry
+from memory_storage_lmdb.adaptive.eviction import EvictionPolicy, Ghosts, Queue
+from tests.unit.adaptive.driving import Driven, entry, key
+
+CAPACITY = 100
+
+
+def filled(**options: int) -> Driven:
+    driven = Driven(max_entries=CAPACITY, **options)
+    for number in range(CAPACITY):
+        driven.fetch(number)
+    return driven
+
+
+def test_the_capacity_is_never_exceeded() -> None:
+    driven = Driven(max_entries=10)
+    for number in range(1000):
+        driven.put(entry(number))
+        assert driven.figure("entries") <= 10
+    assert driven.figure("evictions_capacity") == 990
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 3, 7])
+def test_tiny_caches_work(capacity: int) -> None:
+    driven = Driven(max_entries=capacity)
+    for number in [0, 1, 0, 2, 0, 3, 0, 4] * 20:
+        driven.fetch(number)
+        assert driven.get(number) == f"value of {number}"
+        assert driven.figure("entries") <= capacity
+
+
+def test_a_read_protects() -> None:
+    """PITFALL: a queue called LRU, in which a read changes nothing."""
+    driven = filled()
+    read = range(0, CAPACITY, 5)
+    for number in read:
+        driven.read(number, 3)
+    for number in range(1000, 1000 + CAPACITY):
+        driven.fetch(number)
+    assert driven.held(read) == list(read)
+
+
+def test_a_scan_passes_through() -> None:
+    driven = filled()
+    for _ in range(3):
+        for number in range(80):
+            driven.fetch(number)
+    for number in range(1000, 1000 + 20 * CAPACITY):
+        driven.fetch(number)
+    assert len(driven.held(range(80))) >= 75
+
+
+def test_a_scan_that_comes_again_and_again_passes_through() -> None:
+    rng = random.Random(1)
+    driven = Driven(max_entries=CAPACITY)
+    for _ in range(30):
+        for _ in range(1000):
+            driven.fetch(int(rng.paretovariate(1.2)))
+        for number in range(10_000, 10_000 + 5 * CAPACITY):
+            driven.fetch(number)
+    assert driven.held(range(1, 21)) == list(range(1, 21))
+
+
+def test_a_loop_over_more_than_fits_keeps_a_part_of_it() -> None:
+    """With LRU every read of such a loop is a miss."""
+    driven = Driven(max_entries=CAPACITY)
+    for number in islice(cycle(range(CAPACITY * 3 // 2)), 20 * CAPACITY):
+        driven.fetch(number)
+    assert driven.cache.stats().hit_rate > 0.4
+
+
+def test_what_was_popular_gives_way_to_what_is() -> None:
+    driven = Driven(max_entries=CAPACITY)
+    for phase in range(4):
+        popular = range(phase * 1000, phase * 1000 + CAPACITY // 2)
+        for number in islice(cycle(popular), 40 * CAPACITY):
+            driven.fetch(number)
+        assert driven.held(popular) == list(popular)
+
+
+def test_a_key_that_comes_in_again_has_one_place_only() -> None:
+    """PITFALL: a re-insert leaves a duplicate in the queue that later evicts the live entry."""
+    driven = Driven(max_entries=10)
+    for _ in range(50):
+        driven.put(entry(1))
+        driven.delete(1)
+    driven.put(entry(1))
+    for number in range(2, 11):
+        driven.put(entry(number))
+    assert driven.held(range(1, 11)) == list(range(1, 11))
+    assert len(driven.cache._shared.policy) == 10
+
+
+def test_a_ghost_of_an_earlier_stay_is_void() -> None:
+    ghosts = Ghosts()
+    ghosts.add(1, 10)
+    assert ghosts.take(1) == (0, 10)
+    ghosts.add(2, 11)
+    ghosts.add(1, 12)
+    ghosts.trim(2)  # the first place of 1 goes; its second stay counts still
+    assert ghosts.take(1) == (0, 12)
+    ghosts.trim(0)
+    assert ghosts.take(2) is None
+    assert len(ghosts) == 0
+
+
+def test_ghosts_tell_their_age() -> None:
+    ghosts = Ghosts()
+    for fingerprint in range(5):
+        ghosts.add(fingerprint, 100 + fingerprint)
+    assert ghosts.take(1) == (3, 101)
+    assert ghosts.take(1) is None
+    assert ghosts.take(4) == (0, 104)
+
+
+def test_ghosts_hold_no_value_and_are_bounded() -> None:
+    driven = Driven(max_entries=CAPACITY)
+    for number in range(50 * CAPACITY):
+        driven.fetch(number)
+    assert 0 < driven.figure("ghosts") <= 2 * CAPACITY
+
+
+def test_an_invalidated_entry_that_was_read_returns_to_its_place() -> None:
+    """A write must not cost a popular record its rank."""
+    driven = filled()
+    for number in range(50):
+        driven.read(number, 4)
+    for number in range(1000, 1000 + CAPACITY):
+        driven.fetch(number)
+    driven.delete(*range(50))
+    for number in range(50):
+        driven.fetch(number)
+    for number in range(2000, 2000 + CAPACITY * 9 // 10):
+        driven.fetch(number)
+    assert driven.held(range(50)) == list(range(50))
+
+
+def test_a_queue_keeps_its_order_when_some_leave() -> None:
+    queue = Queue()
+    entries = [Entry(key(number), number, 1) for number in range(5)]
+    for one in entries:
+        queue.push(one)
+    queue.remove(entries[0])
+    queue.remove(entries[2])
+    queue.remove(entries[4])
+    order = []
+    while queue.size:
+        order.append(queue.oldest.value)
+        queue.remove(queue.oldest)
+    assert order == [1, 3]
+
+
+def test_a_search_for_a_victim_is_bounded() -> None:
+    """However many entries have credit, an eviction looks at a fixed number of them."""
+    policy = EvictionPolicy()
+    entries = [Entry(key(number), number, 1) for number in range(10_000)]
+    for one in entries:
+        policy.admit(one, 0)
+        one.hits = 100
+    before = [(one.spent, one.in_main) for one in entries]
+    policy.evict(1)
+    after = [(one.spent, one.in_main) for one in entries]
+    changed = sum(old != new for old, new in zip(before, after, strict=True))
+    assert changed <= eviction._MAX_EXAMINED
+
+
+def test_the_small_queue_learns_its_size() -> None:
+    """It grows where keys come back soon and then never again, and shrinks where they come back late."""
+    soon = Driven(max_entries=CAPACITY)
+    for number in range(6000):
+        for back in (0, 8, 16, 24):
+            soon.fetch(max(0, number - back))
+    rng = random.Random(2)
+    late = Driven(max_entries=CAPACITY)
+    for _ in range(20_000):
+        late.fetch(rng.randrange(80) if rng.random() < 0.8 else rng.randrange(80, 1000))
+    assert soon.figure("small_share") > 0.1
+    assert late.figure("small_share") < 0.05

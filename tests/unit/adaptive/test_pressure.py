@@ -1,0 +1,243 @@
+"""Memory pressure: the cache gives memory back before a limit is met, and takes it again later."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from memory_storage_lmdb.adaptive import AdaptiveCache, MemoryReading, PressureLevel
+from tests.unit.adaptive.driving import Driven, FakeMemory, entry, run
+
+MIB = 2**20
+
+
+class Machine(FakeMemory):
+    """A process that holds a cache and other things, under a limit."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(0, limit)
+        self.others = 0
+        self.highest = 0.0
+        self.cache: AdaptiveCache | None = None
+
+    def read(self) -> MemoryReading:
+        assert self.cache is not None
+        parts = self.cache._parts
+        used = self.others + sum(part.bytes for part in parts)
+        self.highest = max(self.highest, used / self.limit)
+        return MemoryReading(used, self.limit)
+
+
+def on_machine(limit: int, **options: Any) -> tuple[Driven, Machine]:
+    machine = Machine(limit)
+    driven = Driven(machine, **options)
+    machine.cache = driven.cache
+    return driven, machine
+
+
+def second(driven: Driven) -> None:
+    """Let a second pass, with what the background task does in it."""
+    driven.clock.advance(1)
+    while driven.cache.sweep(512):
+        pass
+
+
+def test_it_shrinks_before_the_limit_however_large_its_budget() -> None:
+    """PITFALL: "memory-pressure aware" by a threshold that is validated and never read."""
+    driven, machine = on_machine(64 * MIB, max_bytes=1024 * MIB)
+    for number in range(4000):
+        driven.put(entry(number, size=64 * 1024))
+        machine.read()
+    assert machine.highest < 0.95
+    assert driven.figure("evictions_pressure") > 2000
+    assert driven.figure("pressure_events") >= 1
+    assert driven.figure("budget_share") < 0.1
+    assert driven.figure("bytes") > 10 * MIB, "and no more than it has to"
+
+
+def test_one_large_batch_does_not_outrun_it() -> None:
+    driven, machine = on_machine(64 * MIB, max_bytes=1024 * MIB)
+    driven.put(*[entry(number, size=64 * 1024) for number in range(4000)])
+    machine.read()
+    assert machine.highest < 0.95
+
+
+def test_others_need_memory_and_give_it_back() -> None:
+    driven, machine = on_machine(100 * MIB, max_bytes=50 * MIB)
+    for number in range(2000):
+        driven.put(entry(number, size=64 * 1024))
+    full = driven.figure("bytes")
+    assert full > 45 * MIB
+    machine.others = 60 * MIB
+    for _ in range(20):
+        second(driven)
+    squeezed = driven.figure("bytes")
+    assert squeezed + machine.others < 80 * MIB
+    assert driven.figure("pressure_level") == PressureLevel.ELEVATED
+    machine.others = 10 * MIB
+    for _ in range(30):
+        second(driven)
+    assert driven.figure("budget_share") == 1.0
+    assert driven.figure("pressure_reliefs") == 1
+    for number in range(2000, 4000):
+        driven.put(entry(number, size=64 * 1024))
+    assert driven.figure("bytes") >= full * 0.95
+
+
+def test_between_the_thresholds_nothing_changes() -> None:
+    memory = FakeMemory(0, 1000)
+    driven = Driven(memory, max_entries=100)
+    for number in range(100):
+        driven.fetch(number)
+    shares = []
+    for used in (790, 805, 790, 710, 790, 710):
+        memory.used = used
+        second(driven)
+        shares.append(driven.figure("budget_share"))
+    assert shares[0] == 1.0
+    assert shares[1] < 1.0
+    assert len(set(shares[1:])) == 1, "neither further down nor up again"
+    assert driven.figure("pressure_events") == 1
+    memory.used = 690
+    for _ in range(3):
+        second(driven)
+        assert driven.figure("budget_share") == shares[1], "calm has to last"
+    second(driven)
+    assert driven.figure("budget_share") > shares[1]
+
+
+def test_critical_pressure_takes_more() -> None:
+    shares = {}
+    for used in (850, 950):
+        memory = FakeMemory(0, 1000)
+        driven = Driven(memory, max_entries=100)
+        for number in range(100):
+            driven.fetch(number)
+        memory.used = used
+        second(driven)
+        shares[used] = driven.figure("budget_share")
+    assert shares[950] < shares[850] < 1.0
+
+
+def test_the_floor_is_kept() -> None:
+    memory = FakeMemory(0, 1000)
+    driven = Driven(memory, max_entries=100, max_bytes=10 * MIB, pressure_floor=2 * MIB)
+    for number in range(100):
+        driven.fetch(number)
+    memory.used = 999
+    for _ in range(30):
+        second(driven)
+    assert driven.figure("budget_share") == 0.2
+    assert driven.figure("entries") == 20
+
+
+def test_the_thresholds_are_read() -> None:
+    for name, value in (("pressure_elevated", 0.5), ("pressure_critical", 0.5)):
+        memory = FakeMemory(600, 1000)
+        options = {"pressure_relaxed": 0.4, "pressure_elevated": 0.5, name: value}
+        driven = Driven(memory, max_entries=100, **options)
+        driven.put(entry(1))
+        expected = PressureLevel.CRITICAL if name.endswith("critical") else PressureLevel.ELEVATED
+        assert driven.figure("pressure_level") == expected
+
+
+def test_what_survives_is_what_was_read() -> None:
+    memory = FakeMemory(0, 1000)
+    driven = Driven(memory, max_entries=200)
+    for number in range(200):
+        driven.fetch(number)
+    for number in range(0, 200, 4):
+        driven.read(number, 3)
+    memory.used = 850
+    for _ in range(4):
+        second(driven)
+    assert 60 < driven.figure("entries") < 100
+    assert len(driven.held(range(0, 200, 4))) == 50
+
+
+def test_the_room_of_what_left_is_given_back_too() -> None:
+    memory = FakeMemory(0, 1000)
+    driven = Driven(memory, max_entries=20_000)
+    for number in range(40_000):
+        driven.fetch(number)
+    before = driven.cache._common.reserved
+    memory.used = 950
+    for _ in range(8):
+        second(driven)
+    assert driven.figure("entries") < 500
+    assert driven.cache._common.reserved < before / 10
+    assert all(driven.fetch(number) for number in driven.held(range(40_000)))
+
+
+def test_it_is_looked_at_once_a_second_and_not_more() -> None:
+    memory = FakeMemory(0, 10**12)
+    driven = Driven(memory, cleanup_interval=1.0)
+    for number in range(1000):
+        driven.fetch(number)
+    assert memory.reads == 1
+    second(driven)
+    assert memory.reads == 2
+
+
+def test_where_nothing_can_be_read_nothing_happens() -> None:
+    driven = Driven(FakeMemory(None))
+    for number in range(100):
+        driven.fetch(number)
+    second(driven)
+    assert driven.figure("budget_share") == 1.0
+    assert driven.figure("pressure_events") == 0
+
+
+def test_closing_under_pressure() -> None:
+    memory = FakeMemory(999, 1000)
+    driven = Driven(memory)
+    driven.fetch(1)
+    run(driven.cache.aclose())
+    assert driven.figure("entries") == 0
+
+
+_CHILD = """
+import asyncio, resource, uuid
+import psutil
+from memory_core.cache import CacheEntry
+from memory_storage_lmdb.adaptive import AdaptiveCache, AdaptiveConfig
+
+class Blind:
+    def read(self):
+        return None
+
+async def main(blind):
+    config = AdaptiveConfig(max_bytes=2 << 30, max_entries=10**6)
+    cache = AdaptiveCache(config, memory=Blind() if blind else None)
+    limit = psutil.Process().memory_info().vms + (96 << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    for number in range(6000):
+        size = 20_000 + 3_000 * (number % 11)
+        key = ("default", "episode", uuid.uuid4())
+        await cache.set_many([CacheEntry(key, bytes(size), size)])
+        await cache.get_many([key])
+    stats = cache.stats()
+    assert stats.counters["evictions_pressure"] > 0, stats
+    assert stats.entries > 100, stats
+    await cache.aclose()
+    print("alive")
+
+asyncio.run(main({blind}))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on address space")
+@pytest.mark.parametrize("blind", [False, True])
+def test_under_a_real_limit_the_process_lives(blind: bool) -> None:
+    """Twice the limit goes through a cache that may hold ten times as much. Blind, it is the end."""
+    code = _CHILD.replace("{blind}", str(blind))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if blind:
+        assert done.returncode != 0
+        assert "MemoryError" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "alive\n"

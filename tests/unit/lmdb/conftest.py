@@ -1,0 +1,39 @@
+import pytest
+import pytest_asyncio
+
+from memory_core.storage import StorageContext
+from memory_core.testing.kinds import kit_context
+from memory_storage_lmdb import writing
+from memory_storage_lmdb.config import LmdbConfig
+from memory_storage_lmdb.storage import LmdbStorage
+
+
+@pytest.fixture
+def location(tmp_path):
+    return str(tmp_path / "store")
+
+
+@pytest.fixture(autouse=True)
+def no_idling(monkeypatch):
+    """What waits for the indexes does so until the test has it otherwise."""
+    monkeypatch.setattr(writing, "_IDLE_SECONDS", 1_000.0)
+
+
+@pytest_asyncio.fixture
+async def opens(location):
+    """Opens the store of the test; what it opened is closed at the end."""
+    opened = []
+
+    async def open_one(*, at=None, namespace="default", types=None, **options):
+        context = kit_context(namespace)
+        if types is not None:
+            context = StorageContext(namespace=namespace, record_types=types)
+        storage = await LmdbStorage.open(
+            at or location, config=LmdbConfig(**options), context=context
+        )
+        opened.append(storage)
+        return storage
+
+    yield open_one
+    for storage in reversed(opened):
+        await storage.aclose()

@@ -1,0 +1,297 @@
+"""When records are entered into the indexes, and what happens to the feed meanwhile."""
+
+import asyncio
+
+import pytest
+from attrs import evolve
+
+from memory_core.errors import CodecError, DuplicateError, StorageFullError
+from memory_core.query import Query
+from memory_core.records import Episode, Relationship
+from memory_core.storage import Receipt, WriteBatch
+from memory_core.testing.harness import accepted, drain, follow, put, refused, remove, stored
+from memory_core.testing.kinds import Specimen
+from memory_core.testing.samples import edge, episode, sample_id, specimens
+from memory_storage_lmdb import group, reading, writing
+from memory_storage_lmdb.journal import read_changes
+
+
+async def upkeep(store):
+    return (await store.stats()).sections["upkeep"]
+
+
+async def settled(store):
+    """Wait for what the writer thread has been given."""
+    await store._store.shared.writer.run(lambda: None)
+
+
+async def test_small_commits_wait_for_each_other(opens):
+    store = await opens(index_lag=10)
+    for number in range(9):
+        await put(store, episode(number))
+    assert (await upkeep(store))["waiting"] == 9
+    await put(store, episode(9))
+    await settled(store)
+    assert await upkeep(store) == {
+        "waiting": 0,
+        "passes": 1,
+        "failed_passes": 0,
+        "dictionaries_trained": 0,
+        "failed_trainings": 0,
+    }
+    assert await store.count(Query(Episode)) == 10
+
+
+async def entered(store):
+    """Wait until nothing waits."""
+    async with asyncio.timeout(30):
+        while (await upkeep(store))["waiting"]:
+            await settled(store)
+
+
+async def test_what_waits_is_entered_when_writing_pauses(opens, monkeypatch):
+    monkeypatch.setattr(writing, "_IDLE_SECONDS", 0.001)
+    store = await opens()
+    await put(store, episode(1))
+    await put(store, episode(2))
+    await entered(store)
+    assert len(await drain(store, Query(Episode).limit(1))) == 2
+
+
+async def test_what_waits_is_entered_when_a_query_meets_too_much_of_it(opens, monkeypatch):
+    monkeypatch.setattr(reading, "_PATIENCE", 20)
+    monkeypatch.setattr(group, "_PASS", 8)
+    store = await opens()
+    await put(store, *map(episode, range(15)))
+    assert await store.count(Query(Episode).where(complexity="moderate")) == 15
+    await settled(store)
+    assert (await upkeep(store))["waiting"] == 15
+    await put(store, *map(episode, range(15, 30)))
+    assert await store.count(Query(Episode).where(complexity="moderate")) == 30
+    await entered(store)
+    assert (await upkeep(store))["passes"] == 4
+    assert await store.count(Query(Episode).where(complexity="moderate")) == 30
+
+
+async def test_a_record_put_again_during_passes_leaves_no_old_entries(opens, monkeypatch):
+    monkeypatch.setattr(group, "_PASS", 3)
+    store = await opens()
+    groups = store._store.writer.groups
+    one = Specimen(id=sample_id("specimen", 1), name="first")
+    await put(store, one)
+    await put(store, *specimens(4, 10))
+    for name in ("second", "third"):
+        one = evolve(one, name=name)
+        await put(store, one)
+        await store._store.shared.writer.run(groups.enter)
+        assert await drain(store, Query(Specimen).where(name=name)) == [one]
+    while await store._store.shared.writer.run(groups.enter):
+        pass
+    for name, count in {"first": 0, "second": 0, "third": 1}.items():
+        assert await store.count(Query(Specimen).where(name=name)) == count
+    assert await store.count(Query(Specimen)) == 5
+    assert len(await drain(store, Query(Specimen).limit(2))) == 5
+
+
+async def test_a_large_batch_is_indexed_at_once(opens):
+    store = await opens(index_lag=10)
+    await put(store, episode(100))
+    await put(store, *map(episode, range(10)))
+    assert (await upkeep(store))["waiting"] == 0
+    assert len(await drain(store, Query(Episode).limit(3))) == 11
+
+
+async def test_without_a_lag_every_commit_is_indexed(opens):
+    store = await opens(index_lag=0)
+    await put(store, episode(1))
+    assert (await upkeep(store))["waiting"] == 0
+
+
+async def test_another_handle_sees_what_waits_and_enters_it(opens):
+    store = await opens(index_lag=100)
+    await put(store, *map(episode, range(5)))
+    await store.aclose()
+    again = await opens(index_lag=3)
+    assert (await upkeep(again))["waiting"] == 5
+    assert len(await drain(again, Query(Episode).limit(2))) == 5
+    await put(again, episode(9))
+    await settled(again)
+    assert (await upkeep(again))["waiting"] == 0
+    assert len(await drain(again, Query(Episode).limit(2))) == 6
+
+
+async def test_what_is_put_and_deleted_while_waiting_is_not_entered(opens):
+    store = await opens(index_lag=8)
+    for record in specimens(3):
+        await put(store, record)
+    await remove(store, Specimen, specimens(3)[1].id)
+    await put(store, *specimens(8, 50))
+    assert (await upkeep(store))["waiting"] == 0
+    assert await store.count(Query(Specimen)) == 10
+    assert len(await drain(store, Query(Specimen).order_by("amount").limit(4))) == 10
+
+
+async def test_the_feed_keeps_what_is_not_indexed(opens):
+    store = await opens(index_lag=10_000, change_feed_limit=5)
+    for start in range(0, 1_200, 15):
+        await put(store, *(episode(number) for number in range(start, start + 15)))
+    assert await store.count(Query(Episode).where(complexity="moderate")) == 1_200
+    page = await store.changes(0)
+    assert page.trimmed
+    changes, _ = await follow(store, store.position() - 5)
+    assert len(changes) == 5
+
+
+async def test_the_feed_is_trimmed_in_the_store(opens):
+    store = await opens(index_lag=0, change_feed_limit=10)
+    for start in range(0, 2_200, 100):
+        await put(store, *(episode(number) for number in range(start, start + 100)))
+    shared = store._store.shared
+    kept = shared.environment.read(
+        store._store.reader._gate,
+        lambda txn: len(list(read_changes(txn, shared.catalog.journal, 0))),
+    )
+    assert 10 <= kept <= 1_200
+    page = await store.changes(store.position() - 10, 4)
+    assert [change.position for change in page.changes] == [2_191, 2_192, 2_193, 2_194]
+    assert page.position == 2_194
+
+
+async def test_the_feed_from_the_middle_of_a_segment(opens):
+    store = await opens()
+    await put(store, *map(episode, range(400)))
+    for since in (0, 1, 159, 160, 161, 250, 399, 400):
+        page = await store.changes(since, 1_000)
+        assert [change.position for change in page.changes] == list(range(since + 1, 401))
+
+
+async def test_references_and_uniques_do_not_wait(opens):
+    store = await opens(index_lag=10_000)
+    await put(store, episode(1), episode(2), edge(1, 1, 2))
+    await refused(store, WriteBatch().put(edge(2, 1, 2)), DuplicateError)
+    await remove(store, Episode, episode(1).id)
+    assert await drain(store, Query(Relationship)) == []
+    await put(store, episode(1), edge(2, 1, 2))
+
+
+async def test_a_pass_that_fails_is_repeated(opens, monkeypatch):
+    store = await opens(index_lag=3)
+    groups = type(store._store.writer.groups)
+    real = groups.enter
+
+    def full(self):
+        raise StorageFullError("no room")
+
+    monkeypatch.setattr(groups, "enter", full)
+    for number in range(5):
+        await put(store, episode(number))
+        await settled(store)
+    assert (await upkeep(store))["failed_passes"] == 3
+    assert len(await drain(store, Query(Episode).limit(2))) == 5
+    monkeypatch.setattr(groups, "enter", real)
+    await put(store, episode(5))
+    await settled(store)
+    assert (await upkeep(store))["waiting"] == 0
+    assert len(await drain(store, Query(Episode).limit(2))) == 6
+
+
+async def test_one_refused_batch_has_its_group_applied_again(opens):
+    store = await opens()
+    await put(store, episode(1))
+    batches = [WriteBatch().put(episode(number)) for number in range(10, 20)]
+    batches[4] = WriteBatch().put(episode(50), edge(1, 50, 99))
+    results = await asyncio.gather(*(store.commit([batch]) for batch in batches))
+    assert [isinstance(result[0], Receipt) for result in results].count(False) == 1
+    assert (await store.stats()).counters["groups_retried"] == 1
+    assert await store.count(Query(Episode)) == 10
+    assert await store.get(Episode, [episode(50).id]) == [None]
+    positions = [result[0].position for result in results if isinstance(result[0], Receipt)]
+    assert positions == list(range(2, 11))
+
+
+def damage(store, kind, record_id, at):
+    shared = store._store.shared
+    layout = shared.catalog.layouts[kind]
+
+    def job(txn):
+        records = shared.catalog.handles[layout.database]
+        (key,) = (key for key, _ in txn.cursor(db=records) if key.endswith(record_id.bytes))
+        data = bytearray(txn.get(key, db=records))
+        data[at] ^= 0xFF
+        txn.put(key, bytes(data), db=records)
+
+    return store._store.shared.writer.run(lambda: shared.environment.write(job))
+
+
+@pytest.mark.parametrize("at", [0, 1, 3, 10, 17, 25, -1])
+@pytest.mark.parametrize("lag", [0, 100])
+async def test_a_damaged_record_is_named_and_can_be_replaced(opens, at, lag):
+    store = await opens(index_lag=lag)
+    made = specimens(12)
+    await put(store, *made)
+    victim = made[5]
+    await damage(store, "specimen", victim.id, at)
+    with pytest.raises(CodecError, match=str(victim.id)):
+        await store.get(Specimen, [victim.id])
+    assert await stored(store, *made[:5], *made[6:])
+    if lag == 0:
+        await put(store, victim)
+        assert await stored(store, victim)
+    await remove(store, Specimen, victim.id)
+    assert await store.get(Specimen, [victim.id]) == [None]
+    assert len(await drain(store, Query(Specimen).limit(5))) == 11
+    await put(store, victim)
+    assert len(await drain(store, Query(Specimen).order_by("name").limit(5))) == 12
+
+
+async def test_a_damaged_record_does_not_keep_others_from_the_indexes(opens):
+    store = await opens(index_lag=50)
+    made = specimens(12)
+    for record in made:
+        await put(store, record)
+    await damage(store, "specimen", made[3].id, 30)
+    await put(store, *specimens(50, 200))
+    assert (await upkeep(store))["waiting"] == 0
+    assert await store.count(Query(Specimen).where(name=made[4].name)) >= 1
+
+
+async def test_all_entries_go_with_their_records(opens):
+    store = await opens(index_lag=2)
+    records = [*specimens(40), *map(episode, range(10)), *(edge(n, n, n + 1) for n in range(9))]
+    for start in range(0, len(records), 7):
+        await put(store, *records[start : start + 7])
+    await store.commit(
+        [
+            WriteBatch().delete(type(record), record.id)
+            for record in records
+            if record.kind != "episode"
+        ]
+    )
+    await accepted(
+        store, WriteBatch().delete(Episode, *(sample_id("episode", n) for n in range(10)))
+    )
+    shared = store._store.shared
+
+    def entries(txn):
+        return {
+            name: txn.stat(db)["entries"]
+            for name, db in shared.catalog.handles.items()
+            if txn.stat(db)["entries"]
+        }
+
+    assert shared.environment.read(store._store.reader._gate, entries) == {}
+    assert not any((await store.stats()).records.values())
+
+
+async def test_a_wiped_namespace_leaves_no_entries(opens):
+    store = await opens(index_lag=20)
+    other = store.scoped("other")
+    await put(other, *specimens(5))
+    await put(store, *specimens(40), *map(episode, range(10)), edge(1, 1, 2))
+    position = await store.wipe()
+    assert position == store.position() == 5 + 51 + 51
+    assert await store.count(Query(Specimen)) == 0
+    assert await drain(store, Query(Episode)) == []
+    assert len(await drain(other, Query(Specimen))) == 5
+    await put(store, *specimens(40))
+    assert len(await drain(store, Query(Specimen).limit(9))) == 40

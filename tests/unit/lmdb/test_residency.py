@@ -1,0 +1,44 @@
+"""A walk over a store larger than its bound does not leave the store in memory."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from memory_core import CompressionConfig, Episode, Query, WriteBatch
+from memory_storage_lmdb.config import LmdbConfig
+from memory_storage_lmdb.residency import resident_file_bytes
+from memory_storage_lmdb.storage import LmdbStorage
+
+MIB = 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's figures are read from /proc")
+async def test_pages_that_were_read_are_let_go_of(tmp_path) -> None:
+    bound = resident_file_bytes() + 4 * MIB
+    config = LmdbConfig(
+        durability="normal", resident_size=bound, compression=CompressionConfig(enabled=False)
+    )
+    store = await LmdbStorage.open(str(tmp_path), config=config)
+    text = "x" * 8_000
+    for _ in range(20):
+        batch = WriteBatch().put(*(Episode(task_description=text) for _ in range(250)))
+        assert not isinstance((await store.commit([batch]))[0], Exception)
+    most = 0
+    for _ in range(3):
+        query = Query(Episode).order_by("id").limit(200)
+        seen = 0
+        while True:
+            page = await store.query(query)
+            seen += len(page)
+            most = max(most, resident_file_bytes())
+            if page.next_cursor is None:
+                break
+            query = query.after(page.next_cursor)
+        assert seen == 5_000
+    figures = (await store.stats()).sections["map"]
+    assert figures["releases"] > 0
+    # Three walks over 60 MB: between two looks at most 2,000 records' pages come in.
+    assert most < bound + 2_500 * 12_288
+    await store.aclose()

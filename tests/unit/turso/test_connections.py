@@ -1,0 +1,237 @@
+"""Connections: their settings, their threads, and what is left when they are closed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+from memory_core.errors import ConfigurationError, StorageClosedError
+from memory_core.query import Query
+from memory_core.records import Episode
+from memory_core.storage import WriteBatch
+from memory_core.testing.samples import episode
+from memory_storage_turso import TursoConfig, TursoStorage
+
+
+def connections_of(store):
+    driver = store._store.backend.driver
+    return [driver._writer, *driver._readers]
+
+
+async def pragma(connection, name):
+    [(value,)] = await connection.run(lambda session: session.execute(f"PRAGMA {name}"))
+    return value
+
+
+@pytest.mark.parametrize(("durability", "synchronous"), [("full", 2), ("normal", 1)])
+async def test_every_connection_has_every_setting(opener, durability, synchronous):
+    store = await opener(durability=durability, busy_timeout=1.5, readers=3)
+    connections = connections_of(store)
+    assert len(connections) == 4
+    for connection in connections:
+        assert await pragma(connection, "journal_mode") == "wal"
+        assert await pragma(connection, "synchronous") == synchronous
+        assert await pragma(connection, "foreign_keys") == 1
+        assert await pragma(connection, "busy_timeout") == 1500
+    assert [await pragma(connection, "query_only") for connection in connections] == [0, 1, 1, 1]
+
+
+async def test_a_write_takes_its_lock_at_once(store):
+    """A transaction that begins by reading and writes later can fail half-way with a lock."""
+    seen = []
+    writer = connections_of(store)[0]
+    await writer.run(lambda session: session.connection.set_trace_callback(seen.append))
+    await store.commit([WriteBatch().put(episode(1))])
+    begins = [sql for sql in seen if sql.startswith("BEGIN")]
+    assert set(begins) == {"BEGIN IMMEDIATE"}
+
+
+async def test_one_job_for_an_operation(store):
+    await store.commit([WriteBatch().put(*(episode(n) for n in range(10)))])
+    jobs = []
+    for connection in connections_of(store):
+        run = connection.run
+
+        def counted(job, run=run):
+            jobs.append(job)
+            return run(job)
+
+        connection.run = counted
+    for operation in (
+        lambda: store.commit([WriteBatch().put(*(episode(n) for n in range(20)))]),
+        lambda: store.get(Episode, [episode(n).id for n in range(10)]),
+        lambda: store.query(Query(Episode).limit(5)),
+        lambda: store.count(Query(Episode)),
+        lambda: store.changes(0),
+    ):
+        jobs.clear()
+        await operation()
+        assert len(jobs) == 1
+
+
+async def test_reads_are_spread_over_the_readers(opener):
+    store = await opener(readers=3)
+    await store.commit([WriteBatch().put(episode(1))])
+    release = threading.Event()
+    driver = store._store.backend.driver
+    held = [asyncio.create_task(driver.read_then([], lambda _: release.wait())) for _ in range(2)]
+    await asyncio.sleep(0)
+    # Two of three are busy: the third still answers.
+    assert await store.count(Query(Episode)) == 1
+    release.set()
+    await asyncio.gather(*held)
+
+
+async def test_closing_leaves_no_thread_and_no_file(location):
+    threads, files = set(threading.enumerate()), open_files()
+    store = await TursoStorage.open(location)
+    batch = WriteBatch().put(*(episode(n) for n in range(300)))
+    await store.commit([batch])
+    await store.count(Query(Episode))
+    await store.aclose()
+    await store.aclose()
+    assert set(threading.enumerate()) == threads
+    assert open_files() == files
+
+
+async def test_closing_twice_at_once(location):
+    store = await TursoStorage.open(location)
+    await asyncio.gather(store.aclose(), store.aclose())
+    with pytest.raises(StorageClosedError):
+        await store.count(Query(Episode))
+    with pytest.raises(StorageClosedError):
+        store.position()
+
+
+async def test_a_cancelled_close_still_closes(location):
+    files = open_files()
+    store = await TursoStorage.open(location)
+    await store.commit([WriteBatch().put(episode(1))])
+    closing = asyncio.create_task(store.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await store.aclose()
+    assert open_files() == files
+
+
+def test_an_interpreter_exits_without_a_close(location):
+    program = """
+        import asyncio, sys
+        from memory_storage_turso import TursoStorage
+        async def main():
+            global kept
+            kept = await TursoStorage.open(sys.argv[1])
+        asyncio.run(main())
+        print("end")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), location],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "end\n"
+
+
+async def test_a_child_process_is_told_to_open_its_own(store):
+    await store.commit([WriteBatch().put(episode(1))])
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            store.position()
+        except StorageClosedError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader, "rb") as answers:
+        assert b"fork" in answers.read()
+    assert store.position() == 1
+
+
+@pytest.mark.parametrize("location", ["", ":memory:", ":anything:"])
+async def test_memory_is_not_a_file(location):
+    """Two connections to a database in memory are two databases."""
+    with pytest.raises(ConfigurationError, match="inmemory:"):
+        await TursoStorage.open(location)
+
+
+async def test_a_folder_is_made(tmp_path):
+    store = await TursoStorage.open(str(tmp_path / "not" / "yet" / "store.db"))
+    await store.aclose()
+    assert (tmp_path / "not" / "yet" / "store.db").is_file()
+
+
+async def test_the_position_sees_every_connection(store, opener):
+    other = await opener()
+    for number in range(5):
+        writer, reader = (store, other) if number % 2 else (other, store)
+        [receipt] = await writer.commit([WriteBatch().put(episode(number))])
+        assert reader.position() == writer.position() == receipt.position
+
+
+async def test_the_position_is_read_once_a_change(store):
+    await store.commit([WriteBatch().put(episode(1))])
+    driver = store._store.backend.driver
+    store.position()
+    before = driver.stats()["position_reads"]
+    for _ in range(100):
+        store.position()
+    assert driver.stats()["position_reads"] == before
+    await store.commit([WriteBatch().put(episode(2))])
+    assert store.position() == 2
+    assert driver.stats()["position_reads"] == before + 1
+
+
+async def test_an_open_position_does_not_hold_back_checkpoints(store, location):
+    """A reader that stays in its snapshot would let the log grow without end."""
+    await store.commit([WriteBatch().put(*(episode(n) for n in range(50)))])
+    store.position()
+    await store.count(Query(Episode))
+    with sqlite3.connect(location) as connection:
+        busy, log, moved = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    connection.close()
+    assert (busy, log, moved) == (0, 0, 0)
+
+
+def test_options_are_checked():
+    for wrong in (
+        {"durability": "fast"},
+        {"busy_timeout": -1},
+        {"readers": 0},
+        {"readers": 1.5},
+        {"change_feed_limit": 0},
+        {"wire_compression": "maybe"},
+    ):
+        with pytest.raises(ConfigurationError):
+            TursoConfig(**wrong)
+
+
+def test_a_token_is_not_shown():
+    assert "s3cret" not in repr(TursoConfig(auth_token="s3cret"))
+
+
+def open_files() -> set[str]:
+    folder = Path("/proc/self/fd")
+    if not folder.exists():
+        return set()
+    found = set()
+    for entry in folder.iterdir():
+        try:
+            target = str(entry.readlink())
+        except OSError:
+            continue
+        if target.startswith("/") and "store.db" in target:
+            found.add(target)
+    return found

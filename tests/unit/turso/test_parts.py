@@ -1,0 +1,145 @@
+"""Dictionaries, backups and the plugin."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from memory_core.compression import CompressionConfig
+from memory_core.config import build_options
+from memory_core.errors import CodecError, ConfigurationError, StorageError, StorageFullError
+from memory_core.plugins import load_class
+from memory_core.query import Query
+from memory_core.records import Episode
+from memory_core.storage import Capability, WriteBatch, require
+from memory_core.testing.samples import episode, large_episode
+from memory_storage_turso import TursoConfig, TursoStorage
+from memory_storage_turso.connections import ThreadedConnection
+from memory_storage_turso.plugin import memory_storage_factories
+
+SMALL = CompressionConfig(dictionary_samples=16, dictionary_bytes=4096)
+
+
+def batches(count, size=20):
+    return [
+        WriteBatch().put(*(large_episode(number * size + n, 3_000) for n in range(size)))
+        for number in range(count)
+    ]
+
+
+async def test_another_process_reads_what_a_new_dictionary_compressed(opener):
+    """It was open before there was one."""
+    writer = await opener(compression=SMALL)
+    reader = await opener(compression=SMALL)
+    other = await opener(compression=SMALL)
+    for batch in batches(4):
+        await writer.commit([batch])
+    assert (await writer.stats()).sections["compression"]["with_dictionary"] > 0
+    ids = [large_episode(n, 3_000).id for n in range(80)]
+    assert None not in await reader.get(Episode, ids)
+    assert len(await other.query(Query(Episode).limit(80))) == 80
+    # And uses it from then on, instead of one of its own.
+    for batch in batches(4):
+        await reader.commit([batch])
+    stats = await reader.stats()
+    assert stats.sections["compression"]["dictionaries"] == 1
+    assert stats.sections["compression"]["with_dictionary"] > 0
+
+
+async def test_a_dictionary_that_is_lost_is_named(opener, plain):
+    store = await opener(compression=SMALL)
+    for batch in batches(4):
+        await store.commit([batch])
+    await store.aclose()
+    plain().execute("DELETE FROM _dictionaries")
+    store = await opener(compression=SMALL)
+    lost = large_episode(79, 3_000).id
+    with pytest.raises(CodecError, match="dictionary") as caught:
+        await store.get(Episode, [lost])
+    assert caught.value.record_id in {lost, None}
+    assert (await store.get(Episode, [large_episode(0, 3_000).id]))[0] is not None
+
+
+async def test_a_dictionary_that_cannot_be_stored(opener, monkeypatch, caplog):
+    store = await opener(compression=SMALL)
+    from memory_storage_turso import dictionaries
+
+    monkeypatch.setattr(dictionaries, "_INSERT", "INSERT INTO nowhere VALUES (?, ?, ?, ?)")
+    for batch in batches(4):
+        await store.commit([batch])
+    stats = await store.stats()
+    assert stats.sections["compression"]["with_dictionary"] == 0
+    assert await store.count(Query(Episode)) == 80
+
+
+async def test_a_backup_opens_like_the_original(store, tmp_path):
+    await store.commit([WriteBatch().put(*(episode(n, tags=("t",)) for n in range(300)))])
+    await store.scoped("other").commit([WriteBatch().put(episode(1))])
+    target = tmp_path / "copy.db"
+    await store.backup(target)
+    await store.commit([WriteBatch().put(episode(1000))])
+    with pytest.raises(ConfigurationError, match="exists"):
+        await store.backup(target)
+    with pytest.raises(ConfigurationError, match="no folder"):
+        await store.backup(tmp_path / "no" / "folder" / "copy.db")
+    with pytest.raises(ConfigurationError, match="cannot be a file"):
+        await store.backup(tmp_path / ("n" * 300))
+    copy = await TursoStorage.open(str(target))
+    try:
+        assert copy.position() == 301
+        assert await copy.count(Query(Episode).where(tags="t")) == 300
+        assert [info.name for info in await copy.namespaces()] == ["default", "other"]
+        assert (await copy.stats()).store_id == (await store.stats()).store_id
+    finally:
+        await copy.aclose()
+
+
+async def test_a_backup_that_fails_leaves_no_file(store, tmp_path, monkeypatch):
+    target = tmp_path / "copy.db"
+
+    async def fails(self, job):
+        target.write_bytes(b"half")
+        raise StorageFullError("the disk is full")
+
+    monkeypatch.setattr(ThreadedConnection, "run", fails)
+    with pytest.raises(StorageError, match="the disk is full"):
+        await store.backup(target)
+    monkeypatch.undo()
+    assert not target.exists()
+
+
+def test_the_plugin_names_what_there_is():
+    factories = memory_storage_factories()
+    assert set(factories) == {
+        "turso", "turso+http", "turso+https", "turso+ws", "turso+wss", "libsql",
+    }  # fmt: skip
+    for scheme, factory in factories.items():
+        assert load_class(factory.target) is TursoStorage
+        assert load_class(factory.config) is TursoConfig
+        assert factory.embedded is (scheme == "turso")
+
+
+def test_discovering_the_plugin_loads_no_driver():
+    program = (
+        "import sys, memory_storage_turso.plugin as plugin; plugin.memory_storage_factories(); "
+        "print([name for name in ('sqlite3', 'aiosqlite', 'aiohttp') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_options_of_a_url():
+    given = {"durability": "normal", "readers": "3", "prepared.max_size": "10"}
+    config = build_options(TursoConfig, given, where="turso:x")
+    assert (config.durability, config.readers, config.prepared.max_size) == ("normal", 3, 10)
+    with pytest.raises(ConfigurationError, match="busy_timeout"):
+        build_options(TursoConfig, {"timeout": "3"}, where="turso:x")
+
+
+async def test_capabilities_of_a_file(store):
+    for capability in Capability:
+        require(store, capability)

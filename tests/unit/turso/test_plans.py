@@ -1,0 +1,87 @@
+"""How SQLite finds a page: along an index, in the page's order, and no further than it has to."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from memory_core.query import Query, all_of, any_of, at_least, between
+from memory_core.records import Episode, Outcome, RewardScore, TaskContext
+from memory_core.storage import WriteBatch
+from memory_core.testing.samples import EPOCH, episode
+from memory_storage_turso.sql import count_statement, page_statement
+
+IN_ORDER = {
+    "everything": Query(Episode),
+    "oldest first": Query(Episode).order_by("start_time"),
+    "one value": Query(Episode).where(domain="web"),
+    "two conditions": Query(Episode).where(domain="web", task_type="testing"),
+    "some values": Query(Episode).where(task_type=any_of("debugging", "testing")),
+    "no value": Query(Episode).where(outcome=None),
+    "a tag": Query(Episode).where(tags="http"),
+    "any of some tags": Query(Episode).where(tags=any_of("http", "retry", "sql")),
+    "all tags": Query(Episode).where(tags=all_of("http", "retry")),
+    "a pair": Query(Episode).where(metadata={"run": "1"}, language="python"),
+    "a time": Query(Episode).where(start_time=between(EPOCH, EPOCH + timedelta(hours=1))),
+    "a frequent range": Query(Episode).where(reward=at_least(0.001)),
+    "the best": Query(Episode).order_by("reward", descending=True),
+    "ids": Query(Episode).order_by("id"),
+}
+
+
+async def plan(store, statement) -> list[str]:
+    driver = store._store.backend.driver
+    explained = type(statement)(f"EXPLAIN QUERY PLAN {statement.sql}", statement.args)
+    [result] = await driver.read([explained])
+    return [str(row[3]) for row in result.rows]
+
+
+async def test_a_count_is_found_along_an_index(store):
+    for query in IN_ORDER.values():
+        lines = await plan(store, count_statement(store._store.tables[query.kind], 1, query))
+        assert any("USING" in line and "INDEX" in line for line in lines), lines
+        assert not [line for line in lines if line.startswith("SCAN e")], lines
+
+
+def varied(number: int) -> Episode:
+    return episode(
+        number,
+        tags=("http", "retry") if number % 2 else ("sql",),
+        context=TaskContext(domain="web" if number % 3 else "infra", language="python"),
+        task_type=("debugging", "testing", "other")[number % 3],
+        metadata={"run": str(number % 4)},
+        reward=RewardScore(total=number / 10_000),
+        outcome=Outcome.success("done") if number % 2 else None,
+    )
+
+
+async def test_a_page_stops_at_its_limit(store):
+    """Steps of SQLite's machine: the same among few and among many records that match."""
+    counted: dict[str, list[int]] = {}
+    table = store._store.tables["episode"]
+    for records in (300, 3000):
+        await store.commit([WriteBatch().put(*map(varied, range(records)))])
+        for name, query in IN_ORDER.items():
+            page = await store.query(query.limit(5))
+            found = [await steps(store, page_statement(table, 1, query.limit(5)))]
+            if page.next_cursor is not None:
+                after = query.limit(5).after(page.next_cursor)
+                found.append(await steps(store, page_statement(table, 1, after)))
+            counted.setdefault(name, []).append(max(found))
+    for name, (few, many) in counted.items():
+        assert many <= few * 1.5 + 20, name
+
+
+async def steps(store, statement) -> int:
+    def run(session):
+        count = 0
+
+        def one_more():
+            nonlocal count
+            count += 1
+
+        session.connection.set_progress_handler(one_more, 10)
+        session.execute(statement.sql, statement.args)
+        session.connection.set_progress_handler(None, 0)
+        return count
+
+    return await store._store.backend.driver._readers[0].run(run)

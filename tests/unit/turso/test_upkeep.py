@@ -1,0 +1,153 @@
+"""Index entries that are put off: made in time, found in any case."""
+
+from __future__ import annotations
+
+import asyncio
+
+from memory_core.query import Query
+from memory_core.records import Episode
+from memory_core.storage import WriteBatch
+from memory_core.testing.kinds import Specimen
+from memory_core.testing.samples import EPOCH, episode
+from memory_storage_turso import TursoStorage, upkeep
+
+
+def waiting(connection) -> int:
+    [(count,)] = connection.execute("SELECT count(*) FROM episode WHERE indexed = 0").fetchall()
+    return count
+
+
+def entries(connection) -> int:
+    [(count,)] = connection.execute('SELECT count(*) FROM "episode$tags"').fetchall()
+    return count
+
+
+async def test_single_puts_wait_and_batches_do_not(store, plain):
+    await store.commit([WriteBatch().put(*(episode(n, tags=("t",)) for n in range(200)))])
+    connection = plain()
+    assert (waiting(connection), entries(connection)) == (0, 200)
+    await store.commit([WriteBatch().put(episode(200, tags=("t",)))])
+    assert (waiting(connection), entries(connection)) == (1, 200)
+    assert await store.count(Query(Episode).where(tags="t")) == 201
+
+
+async def test_a_pause_is_used(store, plain, monkeypatch):
+    monkeypatch.setattr(upkeep, "_PAUSE", 0.01)
+    done = asyncio.Event()
+    keeping = store._store.writer.upkeep
+    run = keeping._run
+
+    async def watched():
+        await run()
+        done.set()
+
+    monkeypatch.setattr(keeping, "_run", watched)
+    position = (await store.commit([WriteBatch().put(episode(1, tags=("t",)))]))[0].position
+    await asyncio.wait_for(done.wait(), 10)
+    connection = plain()
+    assert (waiting(connection), entries(connection)) == (0, 1)
+    # It changes no record: the feed and the position know nothing of it.
+    assert store.position() == position
+    assert (await store.changes(position)).changes == ()
+    assert (await store.stats()).sections["indexing"] == {
+        "runs": 1, "indexed_later": 1, "waiting": 0,
+    }  # fmt: skip
+
+
+async def test_there_are_never_very_many(store, plain, monkeypatch):
+    monkeypatch.setattr(upkeep, "_MOST", 16)
+    monkeypatch.setattr(upkeep, "_AT_ONCE", 4)
+    most = 0
+    connection = plain()
+    for number in range(100):
+        await store.commit([WriteBatch().put(episode(number))])
+        most = max(most, waiting(connection))
+    assert most <= 17
+    figures = store._store.writer.upkeep.figures()
+    assert figures["runs"] >= 5
+    assert figures["indexed_later"] >= 80
+
+
+async def test_a_query_that_meets_many_has_them_indexed(store, plain, monkeypatch):
+    monkeypatch.setattr(upkeep, "_MANY", 8)
+    for number in range(7):
+        await store.commit([WriteBatch().put(episode(number))])
+    keeping = store._store.writer.upkeep
+    assert len(await store.query(Query(Episode))) == 7
+    assert keeping._task is None
+    await store.commit([WriteBatch().put(episode(7))])
+    assert await store.count(Query(Episode).where(tags="t")) == 0
+    assert keeping._task is not None
+    await keeping.run_now()
+    assert waiting(plain()) == 0
+
+
+async def test_closing_leaves_none(opener, plain):
+    store = await opener()
+    await store.commit([WriteBatch().put(episode(1, tags=("t",)))])
+    await store.aclose()
+    connection = plain()
+    assert (waiting(connection), entries(connection)) == (0, 1)
+
+
+async def test_what_a_killed_process_left_is_indexed(opener, plain, monkeypatch):
+    store = await opener()
+    await store.commit([WriteBatch().put(episode(1, tags=("t",)))])
+    # As if it had been killed here.
+    monkeypatch.setattr(store._store.writer.upkeep, "_waiting", 0)
+    await store.aclose()
+    assert waiting(plain()) == 1
+    again = await opener()
+    assert await again.count(Query(Episode).where(tags="t")) == 1
+    assert again._store.writer.upkeep._waiting == 1
+    await again.aclose()
+    assert (waiting(plain()), entries(plain())) == (0, 1)
+
+
+async def test_changes_of_waiting_and_of_indexed_records(store):
+    """Whatever is done to a record before and after it is indexed, its entries follow."""
+    keeping = store._store.writer.upkeep
+
+    async def labels(*expected: str) -> None:
+        for label in ("a", "b", "c"):
+            count = await store.count(Query(Specimen).where(labels=label))
+            assert count == expected.count(label), label
+            page = await store.query(Query(Specimen).where(labels=label))
+            assert len(page) == count
+
+    record = Specimen(labels=("a", "b"), seen_at=EPOCH)
+    for index in (False, True):
+        await store.commit([WriteBatch().put(record)])
+        await labels("a", "b")
+        if index:
+            await keeping.run_now()
+        changed = Specimen(id=record.id, labels=("b", "c"), seen_at=None)
+        await store.commit([WriteBatch().put(changed)])
+        await labels("b", "c")
+        await keeping.run_now()
+        await labels("b", "c")
+        await store.commit([WriteBatch().delete(Specimen, record.id)])
+        await labels()
+
+
+async def test_an_upkeep_that_fails_is_tried_again(opener, plain, caplog):
+    store = await opener(busy_timeout=0.01)
+    await store.commit([WriteBatch().put(episode(1))])
+    connection = plain()
+    connection.execute("BEGIN IMMEDIATE")
+    keeping = store._store.writer.upkeep
+    await keeping.run_now()
+    assert "still wait" in caplog.text
+    connection.execute("ROLLBACK")
+    await keeping.run_now()
+    assert waiting(connection) == 0
+
+
+async def test_two_processes_do_not_disturb_each_other(store, opener):
+    other = await opener()
+    for number in range(20):
+        await (store if number % 2 else other).commit([WriteBatch().put(episode(number))])
+        await (other if number % 3 else store)._store.writer.upkeep.run_now()
+    assert await store.count(Query(Episode)) == 20
+    assert len(await other.query(Query(Episode))) == 20
+    assert isinstance(other, TursoStorage)

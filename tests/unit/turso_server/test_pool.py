@@ -1,0 +1,290 @@
+"""The pool: its bound binds, its queue is fair, cancellation loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from memory_core.errors import StorageClosedError, StorageUnavailableError
+from memory_storage_turso.pool import Pool
+from memory_storage_turso.server_config import KeepAliveConfig, PoolConfig
+from tests.servers.waiting import until
+
+QUIET = KeepAliveConfig(interval=1000, stale_after=2000, max_idle=3000)
+
+
+class FakeConnection:
+    def __init__(self, owner: FakeServer) -> None:
+        self.broken = False
+        self.pings = 0
+        self._owner = owner
+        owner.open += 1
+        owner.most_open = max(owner.most_open, owner.open)
+
+    async def ping(self) -> None:
+        self.pings += 1
+        if not self._owner.answers:
+            msg = "lost"
+            raise OSError(msg)
+
+    async def aclose(self) -> None:
+        self._owner.open -= 1
+
+
+class FakeServer:
+    def __init__(self) -> None:
+        self.open = 0
+        self.most_open = 0
+        self.answers = True
+        self.refuses = False
+        self.made = 0
+
+    async def connect(self) -> FakeConnection:
+        await asyncio.sleep(0)
+        if self.refuses:
+            msg = "refused"
+            raise OSError(msg)
+        self.made += 1
+        return FakeConnection(self)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def server() -> FakeServer:
+    return FakeServer()
+
+
+def fixed(size: int, **options: float) -> PoolConfig:
+    return PoolConfig(min_size=size, max_size=size, **options)  # pyright: ignore[reportArgumentType] - numbers all
+
+
+async def test_bound_binds_while_connections_are_out(server: FakeServer) -> None:
+    pool = Pool(server.connect, fixed(3), QUIET)
+    most = out = 0
+
+    async def use() -> None:
+        nonlocal most, out
+        async with pool.lease():
+            out += 1
+            most = max(most, out)
+            await asyncio.sleep(0.001)
+            out -= 1
+
+    await asyncio.gather(*(use() for _ in range(50)))
+    assert most == 3
+    assert server.most_open == 3
+    stats = pool.stats()
+    assert (stats.peak_in_use, stats.acquired, stats.in_use) == (3, 50, 0)
+    assert stats.waited == 47
+    assert stats.wait_time >= stats.longest_wait > 0
+    await pool.aclose()
+    assert server.open == 0
+
+
+async def test_first_come_first_served(server: FakeServer) -> None:
+    pool = Pool(server.connect, fixed(1), QUIET)
+    order: list[int] = []
+
+    async def use(number: int) -> None:
+        async with pool.lease():
+            order.append(number)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(use(number) for number in range(20)))
+    assert order == list(range(20))
+    await pool.aclose()
+
+
+async def test_waiting_too_long_is_an_error_and_costs_no_permit(server: FakeServer) -> None:
+    pool = Pool(server.connect, fixed(1, acquire_timeout=0.02), QUIET)
+    async with pool.lease():
+        with pytest.raises(StorageUnavailableError, match="within"):
+            async with pool.lease():
+                pass
+    async with pool.lease():
+        pass
+    assert pool.stats().timeouts == 1
+    assert pool.stats().waiting == 0
+    await pool.aclose()
+
+
+async def test_too_many_waiting_are_refused_at_once(server: FakeServer) -> None:
+    pool = Pool(server.connect, fixed(1, max_waiting=2), QUIET)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(pool.lease())
+        waiting = [asyncio.ensure_future(_once(pool)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(StorageUnavailableError, match="already"):
+            await _once(pool)
+    await asyncio.gather(*waiting)
+    assert pool.stats().refused == 1
+    await pool.aclose()
+
+
+async def _once(pool: Pool[FakeConnection]) -> None:
+    async with pool.lease():
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_cancelled_acquire_loses_no_permit(server: FakeServer, turns: int) -> None:
+    pool = Pool(server.connect, fixed(2), QUIET)
+    for _ in range(20):
+        tasks = [asyncio.ensure_future(_once(pool)) for _ in range(6)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in tasks[1::2]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert pool.stats().in_use == 0
+        assert pool.stats().waiting == 0
+    async with pool.lease(), pool.lease():
+        assert pool.stats().in_use == 2
+    await pool.aclose()
+    assert server.open == 0
+
+
+async def test_failing_to_connect_costs_no_permit(server: FakeServer) -> None:
+    pool = Pool(server.connect, fixed(1), QUIET)
+    server.refuses = True
+    for _ in range(3):
+        with pytest.raises(OSError, match="refused"):
+            await _once(pool)
+    server.refuses = False
+    await _once(pool)
+    await pool.aclose()
+
+
+async def test_broken_connection_is_not_handed_out_again(server: FakeServer) -> None:
+    pool = Pool(server.connect, fixed(1), QUIET)
+    async with pool.lease() as first:
+        first.broken = True
+    async with pool.lease() as second:
+        assert second is not first
+    assert pool.stats().discarded == 1
+    await pool.aclose()
+    assert server.open == 0
+
+
+async def test_stale_connection_is_replaced_before_anyone_meets_it(server: FakeServer) -> None:
+    clock = Clock()
+    keepalive = KeepAliveConfig(interval=4, stale_after=9, max_idle=60)
+    pool = Pool(server.connect, fixed(1), keepalive, clock=clock)
+    async with pool.lease() as first:
+        pass
+    clock.now += 10
+    async with pool.lease() as second:
+        assert second is not first
+    assert pool.stats().stale_replaced == 1
+    await pool.aclose()
+
+
+async def test_idle_connection_is_pinged_and_stays(server: FakeServer) -> None:
+    clock = Clock()
+    keepalive = KeepAliveConfig(interval=4, stale_after=9, max_idle=60)
+    pool = Pool(server.connect, fixed(1), keepalive, clock=clock)
+    async with pool.lease() as first:
+        pass
+    for _ in range(5):
+        clock.now += 5
+        await pool.tend()
+    async with pool.lease() as second:
+        assert second is first
+    assert first.pings == pool.stats().pings == 5
+    await pool.aclose()
+
+
+async def test_lost_idle_connection_is_dropped_by_its_ping(server: FakeServer) -> None:
+    clock = Clock()
+    keepalive = KeepAliveConfig(interval=4, stale_after=9, max_idle=60)
+    pool = Pool(server.connect, fixed(1), keepalive, clock=clock)
+    await _once(pool)
+    server.answers = False
+    clock.now += 5
+    await pool.tend()
+    assert pool.stats().idle == 0
+    assert pool.stats().stale_replaced == 1
+    await pool.aclose()
+    assert server.open == 0
+
+
+async def test_unused_connections_are_closed_down_to_the_minimum(server: FakeServer) -> None:
+    clock = Clock()
+    config = PoolConfig(min_size=1, max_size=8, shrink_cooldown=1)
+    keepalive = KeepAliveConfig(interval=4, stale_after=9, max_idle=20)
+    pool = Pool(server.connect, config, keepalive, clock=clock)
+    async with AsyncExitStack() as stack:
+        for _ in range(6):
+            await stack.enter_async_context(pool.lease())
+    assert server.open == 6
+    for _ in range(20):
+        clock.now += 4
+        await pool.tend()
+        await asyncio.sleep(0)
+    assert server.open == 1
+    assert pool.stats().size == 1
+    assert pool.stats().shrunk >= 1
+    await pool.aclose()
+
+
+async def test_closing_waits_for_what_is_in_use(server: FakeServer) -> None:
+    pool = Pool(server.connect, fixed(1), QUIET)
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with pool.lease():
+            entered.set()
+            await leave.wait()
+
+    holding = asyncio.ensure_future(hold())
+    await entered.wait()
+    waiting = asyncio.ensure_future(_once(pool))
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(pool.aclose())
+    with pytest.raises(StorageClosedError):
+        await waiting
+    assert not closing.done()
+    leave.set()
+    await asyncio.gather(holding, closing)
+    assert server.open == 0
+    with pytest.raises(StorageClosedError):
+        await _once(pool)
+    await pool.aclose()
+
+
+async def test_closing_does_not_wait_for_ever(server: FakeServer) -> None:
+    pool = Pool(server.connect, fixed(1, drain_timeout=0.02), QUIET)
+    leave = asyncio.Event()
+
+    async def hold() -> None:
+        async with pool.lease():
+            await leave.wait()
+
+    holding = asyncio.ensure_future(hold())
+    await until(lambda: pool.stats().in_use == 1)
+    await pool.aclose()
+    leave.set()
+    await holding
+
+
+async def test_pool_grows_with_demand_up_to_its_bound(server: FakeServer) -> None:
+    pool = Pool(server.connect, PoolConfig(min_size=1, max_size=5), QUIET)
+    async with AsyncExitStack() as stack:
+        for _ in range(5):
+            await stack.enter_async_context(pool.lease())
+        assert pool.stats().waited == 0
+        waiting = asyncio.ensure_future(_once(pool))
+        await asyncio.sleep(0)
+        assert pool.stats().waiting == 1
+    await waiting
+    assert server.most_open == 5
+    await pool.aclose()

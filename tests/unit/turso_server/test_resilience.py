@@ -1,0 +1,167 @@
+"""The breaker, and what is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from memory_core.errors import StorageUnavailableError
+from memory_storage_turso.resilience import (
+    BreakerState,
+    CircuitBreaker,
+    CircuitOpenError,
+    RetryableError,
+    RetryFigures,
+    with_retries,
+)
+from memory_storage_turso.server_config import BreakerConfig, RetryConfig
+
+CONFIG = BreakerConfig(failure_threshold=3, reset_timeout=1, max_reset_timeout=3)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> CircuitBreaker:
+    return CircuitBreaker("server", CONFIG, clock=clock)
+
+
+def is_failure(error: BaseException) -> bool:
+    return isinstance(error, OSError)
+
+
+def fail(breaker: CircuitBreaker) -> None:
+    with pytest.raises(OSError, match="down"), breaker.guard(is_failure):
+        raise OSError("down")
+
+
+def succeed(breaker: CircuitBreaker) -> None:
+    with breaker.guard(is_failure):
+        pass
+
+
+def test_opens_after_failures_in_a_row(breaker: CircuitBreaker) -> None:
+    fail(breaker)
+    fail(breaker)
+    succeed(breaker)
+    fail(breaker)
+    fail(breaker)
+    assert breaker.state is BreakerState.CLOSED
+    fail(breaker)
+    assert breaker.state is BreakerState.OPEN
+    with pytest.raises(CircuitOpenError) as caught:
+        succeed(breaker)
+    assert 0 < caught.value.retry_after <= 1
+    assert breaker.stats().rejected == 1
+
+
+def test_errors_of_the_request_do_not_open_it(breaker: CircuitBreaker) -> None:
+    for _ in range(10):
+        with pytest.raises(ValueError, match="bad"), breaker.guard(is_failure):
+            raise ValueError("bad")
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_half_open_lets_one_through(breaker: CircuitBreaker, clock: Clock) -> None:
+    for _ in range(3):
+        fail(breaker)
+    clock.now = 1.5
+    assert breaker.state is BreakerState.HALF_OPEN
+    with breaker.guard(is_failure):
+        for _ in range(5):
+            with pytest.raises(CircuitOpenError):
+                succeed(breaker)
+    assert breaker.state is BreakerState.CLOSED
+    assert breaker.stats().probes == 1
+
+
+def test_failed_probe_doubles_the_pause(breaker: CircuitBreaker, clock: Clock) -> None:
+    for _ in range(3):
+        fail(breaker)
+    for pause in (1, 2, 3, 3):
+        clock.now += pause - 0.1
+        assert not breaker.allows()
+        clock.now += 0.2
+        assert breaker.allows()
+        fail(breaker)
+
+
+async def test_cancelled_probe_gives_way_to_the_next(breaker: CircuitBreaker, clock: Clock) -> None:
+    for _ in range(3):
+        fail(breaker)
+    clock.now = 1.5
+
+    async def probe() -> None:
+        with breaker.guard(is_failure):
+            await asyncio.sleep(10)
+
+    task = asyncio.ensure_future(probe())
+    await asyncio.sleep(0)
+    assert not breaker.allows()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert breaker.state is BreakerState.HALF_OPEN
+    succeed(breaker)
+    assert breaker.state is BreakerState.CLOSED
+
+
+class Flaky:
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    async def __call__(self) -> str:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+
+RETRY = RetryConfig(attempts=4, initial=0.001, maximum=0.002, jitter=0.001)
+
+
+async def test_tries_again_what_was_not_applied() -> None:
+    flaky, figures = Flaky(RetryableError("a"), RetryableError("b")), RetryFigures()
+    assert await with_retries(flaky, RETRY, figures) == "done"
+    assert (flaky.calls, figures.retries, figures.exhausted) == (3, 2, 0)
+
+
+async def test_gives_up_after_its_attempts() -> None:
+    flaky, figures = Flaky(*[RetryableError("a")] * 9), RetryFigures()
+    with pytest.raises(StorageUnavailableError):
+        await with_retries(flaky, RETRY, figures)
+    assert (flaky.calls, figures.retries, figures.exhausted) == (4, 3, 1)
+
+
+async def test_anything_else_is_not_tried_again() -> None:
+    flaky, figures = Flaky(ValueError("no")), RetryFigures()
+    with pytest.raises(ValueError, match="no"):
+        await with_retries(flaky, RETRY, figures)
+    assert (flaky.calls, figures.retries) == (1, 0)
+
+
+async def test_waits_for_an_open_breaker() -> None:
+    loop = asyncio.get_running_loop()
+    flaky = Flaky(CircuitOpenError("server", 0.1))
+    started = loop.time()
+    await with_retries(flaky, RETRY, RetryFigures())
+    assert loop.time() - started >= 0.1
+
+
+async def test_one_attempt_means_no_retry() -> None:
+    flaky = Flaky(RetryableError("a"))
+    with pytest.raises(RetryableError):
+        await with_retries(flaky, RetryConfig(attempts=1), RetryFigures())
+    assert flaky.calls == 1

@@ -1,0 +1,162 @@
+"""SQL texts stored on a server: found again, bounded, aged, refreshed."""
+
+from __future__ import annotations
+
+import pytest
+
+from memory_storage_turso.hrana.stored_sql import (
+    HTTP_CAPACITY,
+    PreparedFigures,
+    StoredSql,
+    changes_schema,
+)
+from memory_storage_turso.server_config import PreparedConfig
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Server:
+    """Stores texts as sqld does, and refuses what sqld refuses."""
+
+    def __init__(self, stored: StoredSql, capacity: int = HTTP_CAPACITY) -> None:
+        self.texts: dict[int, str] = {}
+        self._stored = stored
+        self._capacity = capacity
+
+    def request(self, *texts: str) -> dict[str, int]:
+        plan = self._stored.plan(texts)
+        for number in plan.close:
+            self.texts.pop(number, None)
+        for number, sql in plan.store.items():
+            assert number not in self.texts
+            assert len(self.texts) < self._capacity
+            self.texts[number] = sql
+        for sql, number in plan.ids.items():
+            assert self.texts[number] == sql
+        return plan.ids
+
+
+def text(number: int) -> str:
+    return f"SELECT {number:04} FROM somewhere WHERE something = ?"
+
+
+@pytest.fixture
+def figures() -> PreparedFigures:
+    return PreparedFigures()
+
+
+def store(figures: PreparedFigures, **options: float) -> StoredSql:
+    config = PreparedConfig(**options)  # pyright: ignore[reportArgumentType] - numbers all
+    return StoredSql(config, figures, HTTP_CAPACITY)
+
+
+def test_text_is_sent_once(figures: PreparedFigures) -> None:
+    server = Server(store(figures))
+    for _ in range(10):
+        assert server.request(text(1))
+    stats = figures.snapshot()
+    assert (stats.hits, stats.misses, stats.current_size) == (9, 1, 1)
+    assert stats.hit_rate() == 0.9
+    assert stats.bytes_saved == 9 * (len(text(1)) + 2)
+    assert stats.prepare_time_saved > 0
+
+
+def test_repeats_within_a_request_are_hits(figures: PreparedFigures) -> None:
+    Server(store(figures)).request(text(1), text(1), text(1))
+    assert (figures.hits, figures.misses) == (2, 1)
+
+
+def test_least_recently_used_makes_room(figures: PreparedFigures) -> None:
+    server = Server(store(figures, max_size=3))
+    for number in (1, 2, 3, 1, 4):
+        server.request(text(number))
+    assert sorted(server.texts.values()) == [text(1), text(3), text(4)]
+    assert figures.evictions == 1
+    assert figures.current_size == 3
+
+
+def test_request_with_more_texts_than_fit_sends_the_rest_as_they_are(
+    figures: PreparedFigures,
+) -> None:
+    server = Server(store(figures, max_size=3))
+    assert len(server.request(*map(text, range(10)))) == 3
+    assert figures.current_size == 3
+
+
+def test_never_more_than_the_server_takes(figures: PreparedFigures) -> None:
+    server = Server(store(figures, max_size=1000))
+    for number in range(200):
+        server.request(text(number))
+    assert figures.current_size == HTTP_CAPACITY
+
+
+@pytest.mark.parametrize(
+    "sql", ["COMMIT", "SELECT '" + "a" * 6000 + "'", "SELECT '" + "ü" * 3000 + "'"]
+)
+def test_text_that_is_not_worth_it_or_too_long_is_sent_as_it_is(
+    figures: PreparedFigures, sql: str
+) -> None:
+    assert Server(store(figures)).request(sql) == {}
+
+
+def test_switched_off(figures: PreparedFigures) -> None:
+    assert Server(store(figures, max_size=0)).request(text(1)) == {}
+    assert figures.misses == 0
+
+
+def test_old_text_in_use_is_refreshed_and_out_of_use_dropped(figures: PreparedFigures) -> None:
+    clock = Clock()
+    stored = StoredSql(PreparedConfig(max_age=100), figures, HTTP_CAPACITY, clock=clock)
+    server = Server(stored)
+    server.request(text(1), text(2))
+    clock.now = 60
+    server.request(text(1))
+    clock.now = 120
+    server.request(text(3))
+    assert (figures.refreshes, figures.evictions, figures.current_size) == (1, 1, 2)
+    assert sorted(server.texts.values()) == [text(1), text(3)]
+
+
+def test_schema_change_refreshes_every_connection(figures: PreparedFigures) -> None:
+    servers = [Server(store(figures)) for _ in range(2)]
+    for server in servers:
+        server.request(text(1))
+    figures.saw_schema_change()
+    for server in servers:
+        server.request(text(1))
+        server.request(text(1))
+    assert figures.refreshes == 2
+    assert figures.misses == 2
+
+
+def test_lost_stream_takes_its_texts_along(figures: PreparedFigures) -> None:
+    stored = store(figures)
+    Server(stored).request(text(1), text(2))
+    stored.clear()
+    assert figures.current_size == 0
+    Server(stored).request(text(1))
+    assert (figures.misses, figures.current_size) == (3, 1)
+
+
+def test_server_that_holds_less_is_learnt_from(figures: PreparedFigures) -> None:
+    first = store(figures)
+    Server(first).request(*map(text, range(20)))
+    first.server_holds_less()
+    first.clear()
+    second = store(figures)
+    assert len(Server(second, capacity=10).request(*map(text, range(20)))) == 10
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [("create table t (a)", True), (" ALTER TABLE t", True), ("DROP INDEX i", True),
+     ("INSERT INTO creates", False), ("SELECT 1", False)],
+)  # fmt: skip
+def test_schema_changes_are_recognised(sql: str, expected: bool) -> None:
+    assert changes_schema(sql) is expected
