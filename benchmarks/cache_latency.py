@@ -1,0 +1,239 @@
+"""What a cached read costs: hit, miss, coherence check and query, beside other caches of Python.
+
+    python benchmarks/cache_latency.py [--json]
+
+All subjects run in one process, a slice of each in turn, so that a busy machine slows all alike. Two
+figures of each: that of its best slice, which is nearest to an idle machine and is held against the
+bounds, and the median over its slices. cashews, aiocache and cachetools hold the very same
+episode in this process's memory; none of them asks whether it is still the newest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+
+from memory_core import (
+    CacheConfig,
+    Episode,
+    ExecutionStep,
+    Memory,
+    Outcome,
+    Query,
+    StepResult,
+    TaskContext,
+    open_memory,
+)
+
+START = datetime(2025, 1, 1, tzinfo=UTC)
+EPISODES = 500
+HITS_PER_SLICE = 2_000
+OTHERS_PER_SLICE = 40
+
+
+def episode(number: int) -> Episode:
+    """25 steps, about 13 kB of text."""
+    steps = [
+        ExecutionStep(
+            number=step,
+            timestamp=START + timedelta(days=number, seconds=step),
+            tool=f"tool-{step % 7}",
+            action=f"look up order {number}-{step}",
+            parameters={"order_id": f"#W{number:07}", "step": step},
+            result=StepResult.success({"status": "ok", "text": f"result {number}-{step} " * 20}),
+            latency_ms=12.5,
+        )
+        for step in range(1, 26)
+    ]
+    return Episode(
+        task_description=f"handle request {number}",
+        context=TaskContext(domain=("web", "api", "data")[number % 3], tags=("http",)),
+        start_time=START + timedelta(days=number),
+        end_time=START + timedelta(days=number, minutes=5),
+        outcome=Outcome.success("done"),
+        steps=tuple(steps),
+        tags=(f"tag-{number % 10}",),
+    )
+
+
+@define
+class Subject:
+    """Something timed. ``before`` is done, untimed, before each call."""
+
+    name: str
+    call: Callable[[], Awaitable[Any]]
+    before: Callable[[], Awaitable[Any]] | None = None
+    slow: bool = False
+    slices: list[float] = field(factory=list)
+
+    async def slice(self) -> None:
+        """Time a slice of calls; each counts by its mean."""
+        count = OTHERS_PER_SLICE if self.slow or self.before else HITS_PER_SLICE
+        call, taken, clock = self.call, 0.0, time.perf_counter
+        if self.before is None:
+            begun = clock()
+            for _ in range(count):
+                await call()
+            taken = clock() - begun
+        else:
+            for _ in range(count):
+                await self.before()
+                begun = clock()
+                await call()
+                taken += clock() - begun
+        self.slices.append(taken / count)
+
+    def microseconds(self) -> dict[str, float]:
+        return {
+            "best": round(min(self.slices) * 1e6, 2),
+            "median": round(statistics.median(self.slices) * 1e6, 2),
+        }
+
+
+async def memories(stack: AsyncExitStack, folder: Path) -> dict[str, tuple[Memory, Memory]]:
+    """For each backend a cached memory and an uncached one of the same store."""
+    found: dict[str, tuple[Memory, Memory]] = {}
+    for name, url in {
+        "inmemory": "inmemory:",
+        "lmdb": f"lmdb:{folder / 'lmdb'}?durability=normal",
+        "turso": f"turso:{folder / 'memory.db'}?durability=normal",
+    }.items():
+        plain = await stack.enter_async_context(open_memory(url, cache="none"))
+        await plain.store_episodes_batch(episode(number) for number in range(EPISODES))
+        found[name] = plain.with_cache(CacheConfig()), plain
+    return found
+
+
+def subjects_of(name: str, cached: Memory, plain: Memory, wanted: Episode) -> list[Subject]:
+    query = Query(Episode).where(domain="web", tags="tag-3").order_by("start_time").limit(20)
+    near = cached.storage.caches()[0]
+    key = (cached.namespace, "episode", wanted.id)
+    ids = (wanted.id,)
+    other = episode(EPISODES)
+
+    async def position() -> None:
+        cached.position()
+
+    return [
+        Subject(f"{name}: hit", lambda: cached.get_episode(wanted.id)),
+        Subject(f"{name}: hit, storage only", lambda: cached.storage.get(Episode, ids)),
+        Subject(f"{name}: position check alone", position),
+        Subject(
+            f"{name}: hit after another's write",
+            lambda: cached.get_episode(wanted.id),
+            lambda: plain.store_episode(other),
+        ),
+        Subject(
+            f"{name}: miss", lambda: cached.get_episode(wanted.id), lambda: near.delete_many([key])
+        ),
+        Subject(f"{name}: uncached get", lambda: plain.get_episode(wanted.id), slow=True),
+        Subject(f"{name}: cached query", lambda: cached.query_episodes(query)),
+        Subject(f"{name}: uncached query", lambda: plain.query_episodes(query), slow=True),
+    ]
+
+
+async def peers(wanted: Episode) -> list[Subject]:
+    """Other caches; those that are not installed are left out."""
+    found: list[Subject] = []
+    key = str(wanted.id)
+    try:
+        from cashews import Cache as Cashews
+
+        cashews = Cashews()
+        cashews.setup("mem://", size=10_000)
+        await cashews.set(key, wanted)
+        found.append(Subject("cashews in memory: hit", lambda: cashews.get(key)))
+    except ImportError:
+        pass
+    try:
+        from aiocache import SimpleMemoryCache
+
+        aio = SimpleMemoryCache()
+        await aio.set(key, wanted)
+        found.append(Subject("aiocache in memory: hit", lambda: aio.get(key)))
+    except ImportError:
+        pass
+    from cachetools import LRUCache
+
+    lru: LRUCache[str, Episode] = LRUCache(10_000)
+    lru[key] = wanted
+
+    async def get() -> Episode | None:
+        return lru.get(key)
+
+    return [*found, Subject("cachetools LRU: hit, in a coroutine", get)]
+
+
+async def measure(rounds: int) -> dict[str, dict[str, float]]:
+    """Microseconds a call, by subject."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with AsyncExitStack() as stack:
+            opened = await memories(stack, Path(folder))
+            wanted = episode(7)
+            subjects = await peers(wanted)
+            for name, (cached, plain) in opened.items():
+                await plain.store_episode(wanted)
+                subjects += subjects_of(name, cached, plain, wanted)
+            for subject in subjects:
+                await subject.slice()
+                subject.slices.clear()
+            gc.collect()
+            gc.freeze()
+            for _ in range(rounds):
+                for subject in subjects:
+                    await subject.slice()
+            for cached, _ in opened.values():
+                await cached.aclose()
+    return {subject.name: subject.microseconds() for subject in subjects}
+
+
+def judged(measured: dict[str, dict[str, float]]) -> dict[str, tuple[float, float, bool]]:
+    """What must hold: the figure, its bound, and whether it is kept."""
+    figures = {name: found["best"] for name, found in measured.items()}
+    cashews = figures.get("cashews in memory: hit", float("inf"))
+    found = {
+        "hit on LMDB, µs": (figures["lmdb: hit"], 4.0),
+        "hit on LMDB, of a cashews hit": (round(figures["lmdb: hit"] / cashews, 3), 1.0),
+        "hit on a local Turso file, µs": (figures["turso: hit"], 8.0),
+    }
+    kept = {name: (value, bound, value < bound) for name, (value, bound) in found.items()}
+    for name in ("lmdb", "turso"):
+        times = round(figures[f"{name}: uncached query"] / figures[f"{name}: cached query"], 1)
+        kept[f"cached query on {name}, times faster"] = (times, 20.0, times >= 20.0)
+    return kept
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    figures = asyncio.run(measure(given.rounds))
+    bounds = judged(figures)
+    if given.json:
+        print(json.dumps({"microseconds": figures, "bounds": bounds}, indent=2))
+    else:
+        print(f"{'microseconds':40} {'best':>10} {'median':>10}")
+        for name, found in figures.items():
+            print(f"{name:40} {found['best']:10.2f} {found['median']:10.2f}")
+        print()
+        for name, (value, bound, kept) in bounds.items():
+            print(f"{name:40} {value:10.2f}  bound {bound:g}: {'kept' if kept else 'MISSED'}")
+    return int(not all(kept for _, _, kept in bounds.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
