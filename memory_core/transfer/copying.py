@@ -73,7 +73,8 @@ async def copy_records(
         StorageError: one of the stores failed, or the source changed more than its change feed keeps.
     """
     names = list(namespaces or [source.namespace])
-    position = await newest_position(source)
+    # Each has a position of its own where namespaces are databases of their own.
+    begun = {name: await newest_position(source.scoped(name)) for name in names}
     total = await record_counts(source, names)
     copy = _Copy(source, target, types)
     for name in names:
@@ -84,7 +85,7 @@ async def copy_records(
                 on_progress(Progress(copy.done, total))
                 # Backends that run inline never suspend: others want to run, too.
                 await asyncio.sleep(0)
-    settled = [await copy.follow(name, position) for name in names]
+    settled = [await copy.follow(name, since) for name, since in begun.items()]
     await copy.finish()
     return CopyReport(
         namespaces=tuple(names),

@@ -84,6 +84,8 @@ async def _export(
     namespaces: Sequence[str],
     on_progress: OnProgress,
 ) -> ExportReport:
+    # Each has a position of its own where namespaces are databases of their own.
+    begun = {name: await newest_position(storage.scoped(name)) for name in namespaces}
     position = await newest_position(storage)
     store_id = (await storage.stats()).store_id
     total = await record_counts(storage, namespaces)
@@ -100,8 +102,8 @@ async def _export(
                 # A backend that reads inline never suspends: others want to run, too.
                 await asyncio.sleep(0)
     settled = True
-    for name in namespaces:
-        follower = ChangeFollower(storage.scoped(name), types, position)
+    for name, since in begun.items():
+        follower = ChangeFollower(storage.scoped(name), types, since)
         async for present, gone in follower:
             for record in present:
                 writer.record(name, record)

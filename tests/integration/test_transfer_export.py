@@ -215,6 +215,43 @@ async def test_what_is_written_meanwhile_is_in_the_export(file):
     assert await contents(target) == await contents(source)
 
 
+async def test_what_is_written_meanwhile_to_any_namespace_is_in_the_export(file):
+    source = memory_store()
+    names = ["first", "second"]
+    for name in names:
+        await put(source.scoped(name), episode(1))
+    pages = 0
+
+    class Busy:
+        """Writes to every namespace once all of them have been read, before their feeds are."""
+
+        def __init__(self, storage):
+            self._storage = storage
+
+        def __getattr__(self, name):
+            return getattr(self._storage, name)
+
+        def scoped(self, namespace):
+            return Busy(self._storage.scoped(namespace))
+
+        async def query(self, query):
+            nonlocal pages
+            page = await self._storage.query(query)
+            pages += query.kind == TYPES.kinds[-1]
+            if pages == len(names):
+                pages = 0
+                for name in reversed(names):
+                    await put(source.scoped(name), episode(2))
+            return page
+
+    report = await exported(Busy(source), file, namespaces=names)
+    assert report.settled
+    target = memory_store()
+    await load_records(target, TYPES, file)
+    for name in names:
+        assert await contents(target.scoped(name)) == await contents(source.scoped(name))
+
+
 async def test_an_edge_that_was_replaced_meanwhile_by_one_of_the_same_ends(file):
     source = memory_store()
     await put(source, episode(0), episode(1))
