@@ -1,7 +1,6 @@
 """Storage on libSQL and SQLite: local files through aiosqlite, servers through Hrana.
 
-``TursoStorage`` and ``TursoConfig`` are loaded when they are first asked for, so that discovering the
-plugin loads no driver.
+Its classes are loaded when they are first asked for, so that discovering the plugin loads no driver.
 """
 
 from __future__ import annotations
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from memory_storage_turso.config import TursoConfig
     from memory_storage_turso.storage import TursoStorage
+    from memory_storage_turso.tenants import TenantStorage
 
-__all__ = ["TursoConfig", "TursoStorage"]
+__all__ = ["TenantStorage", "TursoConfig", "TursoStorage"]
 
-_HOMES = {"TursoConfig": "config", "TursoStorage": "storage"}
+_HOMES = {"TenantStorage": "tenants", "TursoConfig": "config", "TursoStorage": "storage"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 import aiosqlite
 from attrs import frozen
@@ -16,13 +15,13 @@ from memory_core.storage import Capability
 from memory_storage_turso.borrowed_driver import BorrowedDriver
 from memory_storage_turso.config import TursoConfig
 from memory_storage_turso.driver import Driver, PreparedCacheStats, Statement, StatementResult
+from memory_storage_turso.hrana.endpoint import is_server_url
 from memory_storage_turso.local_driver import LocalDriver
 
 __all__ = ["Backend", "borrow_backend", "open_backend"]
 
 T = TypeVar("T")
 
-_SERVERS = frozenset({"turso+http", "turso+https", "turso+ws", "turso+wss", "libsql"})
 _NEEDED = ("aiohttp", "libsql_client", "tenacity")
 
 
@@ -62,7 +61,7 @@ async def open_backend(location: str, config: TursoConfig) -> Backend:
     Raises:
         ConfigurationError: the location is wrong, or the driver is not installed.
     """
-    if urlsplit(location).scheme in _SERVERS:
+    if is_server_url(location):
         return _server(location, config)
     driver = await LocalDriver.open(location, config)
     return Backend(
@@ -99,6 +98,8 @@ async def borrow_backend(connection: aiosqlite.Connection) -> Backend:
 
 
 def _server(url: str, config: TursoConfig) -> Backend:
+    if config.names_tenants(url):
+        raise ConfigurationError(f"{url}: `TenantStorage` opens a database for each namespace")
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigurationError(

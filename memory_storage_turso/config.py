@@ -17,11 +17,15 @@ from memory_storage_turso.server_config import (
     RetryConfig,
     ServerConfig,
     ServerLimits,
+    TenancyConfig,
     between,
     one_of,
 )
 
-__all__ = ["TursoConfig"]
+__all__ = ["PLACEHOLDER", "TursoConfig"]
+
+PLACEHOLDER = "{namespace}"
+"""Stands for a namespace in a server's URL or in the name of a database."""
 
 
 @frozen(kw_only=True)
@@ -45,7 +49,9 @@ class TursoConfig:
         limits: servers: what they are asked at most.
         wire_compression: servers: whether answers may come compressed.
         auth_token: servers: the JWT; by default from the environment.
-        database: servers: the database's name, where a server has several.
+        database: servers: the database's name, where a server has several; with ``{namespace}`` in it,
+            or in the URL, each namespace has a database of its own.
+        tenancy: servers: these databases.
     """
 
     durability: Literal["full", "normal"] = field(
@@ -68,12 +74,17 @@ class TursoConfig:
     )
     auth_token: str | None = field(default=None, repr=False)
     database: str | None = None
+    tenancy: TenancyConfig = field(factory=TenancyConfig)
 
     def __attrs_post_init__(self) -> None:
         for name in ("readers", "change_feed_limit"):
             if not isinstance(getattr(self, name), int):
                 msg = f"TursoConfig.{name}: expected a whole number, got {getattr(self, name)!r}"
                 raise ConfigurationError(msg)
+
+    def names_tenants(self, location: str) -> bool:
+        """Whether each namespace has a database of its own at a server's URL."""
+        return PLACEHOLDER in location or PLACEHOLDER in (self.database or "")
 
     def for_server(self) -> ServerConfig:
         """The part that a server driver is told."""

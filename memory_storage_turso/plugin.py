@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from memory_core.hookspecs import StorageFactory, hookimpl
 
 _TARGET = "memory_storage_turso.storage:TursoStorage"
+_SERVER_TARGET = "memory_storage_turso.tenants:ServerStorage"
 _CONFIG = "memory_storage_turso.config:TursoConfig"
 _SERVERS = {
     "turso+http": "a libSQL server over HTTP",
@@ -25,7 +26,7 @@ def memory_storage_factories() -> Mapping[str, StorageFactory]:
     )
     servers = {
         scheme: StorageFactory(
-            target=_TARGET, config=_CONFIG, summary=summary, embedded=False, extra="turso"
+            target=_SERVER_TARGET, config=_CONFIG, summary=summary, embedded=False, extra="turso"
         )
         for scheme, summary in _SERVERS.items()
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -54,6 +55,15 @@ def one_of(*choices: str) -> Validator:
             raise ConfigurationError(msg)
 
     return check
+
+
+def _http(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Accept URLs of HTTP, without secrets."""
+    parts = urlsplit(str(value))
+    if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
+        name = f"{type(instance).__name__}.{attribute.name}"
+        msg = f"{name}: expected an http or https URL without user and password"
+        raise ConfigurationError(msg)
 
 
 def _ordered(config: object, low: str, high: str) -> None:
@@ -223,6 +233,21 @@ class ServerLimits:
     max_response_bytes: int = attrs.field(default=256 << 20, validator=whole(1024))
     connect_timeout: float = attrs.field(default=5.0, validator=between(0, above=True))
     request_timeout: float = attrs.field(default=20.0, validator=between(0, above=True))
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class TenancyConfig:
+    """Databases of their own for namespaces.
+
+    Attributes:
+        max_open: Databases kept open at once. With all of them in use, a further one has to wait;
+            otherwise the one used longest ago is closed.
+        admin_url: sqld's admin API, where databases that are missing are made. Without it whoever
+            runs the server makes them.
+    """
+
+    max_open: int = attrs.field(default=64, validator=whole(1))
+    admin_url: str | None = attrs.field(default=None, validator=attrs.validators.optional(_http))
 
 
 @attrs.frozen(kw_only=True, slots=True)

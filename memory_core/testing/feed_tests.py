@@ -96,6 +96,7 @@ class FeedTests(Harness):
         theirs, _ = await follow(other, 0, limit=1)
         assert [change.id for change in theirs] == [sample_id("episode", 2)]
 
+    @only_if(lambda suite: suite.shares_positions)
     async def test_positions_are_the_stores(self, store: Storage) -> None:
         other = store.scoped("other")
         receipts = [await put(handle, episode(1)) for handle in (store, other, store, other)]
@@ -151,6 +152,7 @@ class FeedTests(Harness):
         assert page.trimmed
         assert (page.changes, page.position) == ((), receipt.position)
 
+    @only_if(lambda suite: suite.shares_positions)
     async def test_trimming_is_seen_from_every_namespace(self, opener: Opener) -> None:
         store = await opener(change_feed_limit=20)
         quiet = store.scoped("quiet")

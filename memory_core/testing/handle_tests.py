@@ -194,7 +194,9 @@ class HandleTests(Harness):
         await put(store, *every_kind(), *specimens(50, 100))
         await put(store.scoped("other"), episode(1))
         stats = await store.stats()
-        assert stats.store_id == before.store_id == (await store.scoped("x").stats()).store_id
+        assert stats.store_id == before.store_id
+        if self.shares_positions:
+            assert (await store.scoped("x").stats()).store_id == stats.store_id
         assert stats.position > before.position
         assert stats.size_bytes > 0
         counts = {kind: count for kind, count in stats.records.items() if count}

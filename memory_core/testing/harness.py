@@ -72,6 +72,8 @@ class Harness:
             ``get_fetches`` show.
         trains_dictionaries: bodies are compressed with trained dictionaries, which the figures
             ``with_dictionary`` and ``dictionaries`` show.
+        shares_positions: all namespaces are one store, with one identity, one count of positions and
+            one change feed that is trimmed for all.
         still_counters: counters that ordinary work does not move (retries, growths of a map); the
             backend's own tests move them.
     """
@@ -80,6 +82,7 @@ class Harness:
     coalesces_commits: ClassVar[bool] = False
     coalesces_reads: ClassVar[bool] = False
     trains_dictionaries: ClassVar[bool] = False
+    shares_positions: ClassVar[bool] = True
     still_counters: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod

@@ -1,4 +1,6 @@
-"""The whole suite on real libSQL servers: HTTP, WebSocket, and a primary with replicas."""
+"""The whole suite on real libSQL servers: HTTP, WebSocket, a primary with replicas, and a database for
+each namespace.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ import pytest
 from memory_core.storage import Capability
 from memory_core.testing import StorageSuite
 from memory_storage_turso.config import TursoConfig
+from memory_storage_turso.server_config import TenancyConfig
 from memory_storage_turso.storage import TursoStorage
+from memory_storage_turso.tenants import TenantStorage
 from tests.servers.sqld import Sqld
 
 _numbers = itertools.count(1)
@@ -101,3 +105,22 @@ class TestPrimaryWithReplicas(ServerSuite):
             for number in range(2)
         ]
         return [primary, *replicas]
+
+
+class TestDatabasePerNamespace(ServerSuite):
+    """Each namespace of a store in a database of its own, made when it is first used."""
+
+    capabilities = ServerSuite.capabilities - {Capability.NAMESPACES}
+    shares_positions = False
+
+    def make_location(self, directory: Path) -> str:
+        return f"{self.url()} store{next(_numbers)}-{{namespace}} {self.servers[0].admin_port}"
+
+    @classmethod
+    async def open(cls, location, *, context, change_feed_limit=None):
+        url, database, admin_port = location.split(" ")
+        tenancy = TenancyConfig(admin_url=f"http://127.0.0.1:{admin_port}", max_open=3)
+        config = TursoConfig(database=database, tenancy=tenancy)
+        if change_feed_limit is not None:
+            config = attrs.evolve(config, change_feed_limit=change_feed_limit)
+        return await TenantStorage.open(url, config=config, context=context)

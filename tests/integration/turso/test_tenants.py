@@ -1,0 +1,205 @@
+"""A database of its own for each namespace, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memory_core import Episode, Query, WriteBatch, open_memory
+from memory_core.errors import (
+    ConfigurationError,
+    InvalidValueError,
+    StorageClosedError,
+    StorageUnavailableError,
+    UnsupportedCapabilityError,
+)
+from memory_core.storage import Capability, StorageContext, require
+from memory_storage_turso import TenantStorage, TursoConfig, TursoStorage
+from memory_storage_turso.server_config import RetryConfig, TenancyConfig
+from memory_storage_turso.tenants import database_name
+from tests.integration.turso.leaks import nothing_left
+from tests.servers.sqld import Sqld, free_port, running_sqld
+
+
+@pytest.fixture
+async def tenants(tmp_path: Path) -> AsyncIterator[Sqld]:
+    async with running_sqld(tmp_path / "tenants", namespaces=True) as running:
+        yield running
+
+
+def admin(server: Sqld) -> str:
+    return f"http://127.0.0.1:{server.admin_port}"
+
+
+async def opened(server: Sqld, url: str | None = None, **tenancy: Any) -> TenantStorage:
+    tenancy = {"admin_url": admin(server), **tenancy}
+    config = TursoConfig(
+        database="mem-{namespace}",
+        retry=RetryConfig(attempts=1),
+        tenancy=TenancyConfig(**tenancy),
+    )
+    return await TenantStorage.open(url or server.http_url, config=config)
+
+
+async def put(store: Any, text: str) -> Episode:
+    record = Episode(task_description=text)
+    await store.commit([WriteBatch().put(record)])
+    return record
+
+
+async def texts(store: Any) -> list[str]:
+    return [found.task_description for found in await store.query(Query(Episode))]
+
+
+async def test_a_url_with_a_placeholder_is_all_it_takes(
+    tenants: Sqld, transport: str, tmp_path: Path
+) -> None:
+    base = tenants.http_url if transport == "http" else tenants.ws_url
+    url = f"{base}?database=mem-{{namespace}}&tenancy.admin_url={admin(tenants)}"
+    async with nothing_left(), open_memory(url, namespace="one", cache="adaptive") as memory:
+        await memory.store_episode(Episode(task_description="of one"))
+        other = memory.scoped("two")
+        await other.store_episode(Episode(task_description="of two"))
+        assert [e.task_description for e in await memory.query_episodes()] == ["of one"]
+    # They are what the server calls databases: each opens by itself.
+    for name in ("one", "two"):
+        single = await TursoStorage.open(
+            f"{base}?database=mem-{name}", context=StorageContext(namespace=name)
+        )
+        assert await texts(single) == [f"of {name}"]
+        await single.aclose()
+
+
+async def test_no_more_are_open_than_may_be(tenants: Sqld) -> None:
+    async with nothing_left():
+        store = await opened(tenants, max_open=2)
+        names = [f"agent-{number}" for number in range(6)]
+        await asyncio.gather(*(put(store.scoped(name), name) for name in names))
+        for name in names:
+            assert await texts(store.scoped(name)) == [name]
+        figures = (await store.stats()).sections["databases"]
+        assert figures["open"] <= 2
+        assert figures["opened"] >= len(names)
+        assert figures["evicted"] >= figures["opened"] - 2
+        assert figures["waits"] > 0
+        await store.aclose()
+
+
+async def test_those_in_use_are_not_closed(tenants: Sqld) -> None:
+    store = await opened(tenants, max_open=1)
+    first, second = store.scoped("first"), store.scoped("second")
+    await asyncio.gather(
+        *(put(handle, str(number)) for number in range(10) for handle in (first, second))
+    )
+    assert sorted(map(int, await texts(first))) == list(range(10))
+    assert sorted(map(int, await texts(second))) == list(range(10))
+    await store.aclose()
+
+
+async def test_a_database_that_is_not_there_is_an_error_until_it_is(tenants: Sqld) -> None:
+    await tenants.create_namespace("mem-default")
+    store = await opened(tenants, admin_url=None)
+    late = store.scoped("late")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="mem-late"):
+            await texts(late)
+    await tenants.create_namespace("mem-late")
+    await put(late, "there")
+    assert await texts(late) == ["there"]
+    await store.aclose()
+
+
+async def test_nothing_is_made_where_nothing_may_be(tenants: Sqld) -> None:
+    config = TursoConfig(database="{namespace}", tenancy=TenancyConfig(admin_url=admin(tenants)))
+    async with nothing_left():
+        with pytest.raises(ConfigurationError, match="no such database"):
+            await TenantStorage.open(
+                tenants.http_url,
+                config=config,
+                context=StorageContext(namespace="nobody", create=False),
+            )
+
+
+async def test_an_admin_api_that_does_not_answer_is_a_typed_error(tenants: Sqld) -> None:
+    async with nothing_left():
+        with pytest.raises(StorageUnavailableError, match="cannot be reached"):
+            await opened(tenants, admin_url=f"http://127.0.0.1:{free_port()}")
+        # The server itself has no such API.
+        with pytest.raises(ConfigurationError, match="made no database mem-default"):
+            await opened(tenants, admin_url=f"http://127.0.0.1:{tenants.port}")
+
+
+async def test_cancelling_one_who_waits_disturbs_no_other(tenants: Sqld) -> None:
+    async with nothing_left():
+        store = await opened(tenants, max_open=1)
+        handle = store.scoped("slow")
+        reads = [asyncio.create_task(texts(handle)) for _ in range(5)]
+        await asyncio.sleep(0)
+        reads[0].cancel()
+        reads[3].cancel()
+        found = await asyncio.gather(*reads, return_exceptions=True)
+        assert [isinstance(item, asyncio.CancelledError) for item in found] == [
+            True, False, False, True, False,
+        ]  # fmt: skip
+        await asyncio.gather(store.aclose(), store.aclose())
+
+
+async def test_closing_while_others_wait_for_a_place(tenants: Sqld) -> None:
+    async with nothing_left():
+        store = await opened(tenants, max_open=1)
+        writes = [
+            asyncio.create_task(put(store.scoped(f"agent-{number}"), "x")) for number in range(8)
+        ]
+        await asyncio.sleep(0.02)
+        await store.aclose()
+        found = await asyncio.gather(*writes, return_exceptions=True)
+        assert all(isinstance(item, Episode | StorageClosedError) for item in found), found
+        with pytest.raises(StorageClosedError):
+            store.scoped("more")
+
+
+async def test_listing_is_the_servers_business(tenants: Sqld) -> None:
+    store = await opened(tenants)
+    with pytest.raises(UnsupportedCapabilityError):
+        require(store, Capability.NAMESPACES)
+    await store.aclose()
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name"),
+    [("agent-7", "agent-7"), ("a.b", "a_2eb"), ("a_b", "a_5fb"), ("Agent", "_41gent"),
+     ("..", "_2e_2e"), ("a:b@c", "a_3ab_40c")],
+)  # fmt: skip
+def test_each_namespace_has_a_name_of_its_own(namespace: str, name: str) -> None:
+    assert database_name(namespace) == name
+
+
+async def test_a_namespace_that_cannot_name_a_database_is_refused(tenants: Sqld) -> None:
+    store = await opened(tenants)
+    with pytest.raises(InvalidValueError, match="200 characters"):
+        store.scoped("A" * 128)
+    await store.aclose()
+    for namespace in ("Agent", "a.b", "x" * 64):
+        with pytest.raises(InvalidValueError, match="part of a host name"):
+            await TenantStorage.open(
+                "libsql://mem-{namespace}.example.invalid",
+                context=StorageContext(namespace=namespace),
+            )
+
+
+async def test_without_a_placeholder_it_is_one_database(tenants: Sqld) -> None:
+    with pytest.raises(ConfigurationError, match=r"\{namespace\}"):
+        await TenantStorage.open(tenants.http_url)
+    with pytest.raises(ConfigurationError, match="TenantStorage"):
+        await TursoStorage.open(tenants.http_url, config=TursoConfig(database="{namespace}"))
+
+
+@pytest.mark.parametrize("url", ["ftp://host", "http://", "http://user:secret@host", 7])
+def test_a_wrong_admin_url_is_refused_without_showing_it(url: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"TenancyConfig\.admin_url") as caught:
+        TenancyConfig(admin_url=url)
+    assert "secret" not in str(caught.value)
