@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import site
 import subprocess
@@ -47,9 +48,14 @@ def blocks() -> dict[str, str]:
 
 
 def run(*command: object, folder: Path) -> str:
+    # Options that are meant for this run of pytest are not for the one it starts.
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")
+    }
     done = subprocess.run(
         list(map(str, command)),
         cwd=folder,
+        env=environment,
         capture_output=True,
         text=True,
         check=False,

@@ -19,6 +19,7 @@ from memory_core.records import Episode
 from memory_core.storage import WriteBatch
 from memory_core.testing.samples import episode
 from memory_storage_turso import TursoConfig, TursoStorage
+from tests.servers.waiting import until
 
 
 def connections_of(store):
@@ -82,12 +83,16 @@ async def test_reads_are_spread_over_the_readers(opener):
     await store.commit([WriteBatch().put(episode(1))])
     release = threading.Event()
     driver = store._store.backend.driver
+    # Making the tables was large enough for a checkpoint, which keeps a reader busy.
+    await until(lambda: driver.stats()["waiting_reads"] == 0)
     held = [asyncio.create_task(driver.read_then([], lambda _: release.wait())) for _ in range(2)]
-    await asyncio.sleep(0)
-    # Two of three are busy: the third still answers.
-    assert await store.count(Query(Episode)) == 1
-    release.set()
-    await asyncio.gather(*held)
+    try:
+        await asyncio.sleep(0)
+        # Two of three are busy: the third still answers.
+        assert await store.count(Query(Episode)) == 1
+    finally:
+        release.set()
+        await asyncio.gather(*held)
 
 
 async def test_closing_leaves_no_thread_and_no_file(location):
