@@ -1,6 +1,6 @@
 """The hit rate of an agent's day: a few episodes read again and again, the same questions, some writes.
 
-    python benchmarks/agent_workload.py [--url URL] [--json]
+    python -m benchmarks.agent_workload [--url URL] [--json]
 
 An agent works on one task after the other. For each it picks a few episodes to work with, 80 % of them
 out of the same 20 %, and reads each several times before it is done: when it plans, and again when it

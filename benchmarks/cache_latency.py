@@ -1,6 +1,6 @@
 """What a cached read costs: hit, miss, coherence check and query, beside other caches of Python.
 
-    python benchmarks/cache_latency.py [--json]
+    python -m benchmarks.cache_latency [--json]
 
 All subjects run in one process, a slice of each in turn, so that a busy machine slows all alike. Two
 figures of each: that of its best slice, which is nearest to an idle machine and is held against the

@@ -1,6 +1,6 @@
 """Hit ratios of the adaptive cache beside LRU, LFU, W-TinyLFU, S3-FIFO and Belady's optimum.
 
-    python benchmarks/hit_ratio.py [--traces FOLDER] [--json] [--plot FILE] [--only NAME] [--quick]
+    python -m benchmarks.hit_ratio [--traces FOLDER] [--json] [--plot FILE] [--only NAME] [--quick]
 
 The real traces are key accesses of a web shop; their folder is given by ``--traces`` or by the
 environment variable ``MEMORY_CORE_DATA`` and has ``traces/web07.trace.xz`` and ``web12.trace.xz``

@@ -1,6 +1,6 @@
 """Costs of the LMDB backend's paths, each beside the bare loop that does the same by hand.
 
-    python benchmarks/lmdb_paths.py [--quick] [--json] [--only NAME] [--dir FOLDER]
+    python -m benchmarks.lmdb_paths [--quick] [--json] [--only NAME] [--dir FOLDER]
 
 The bare loop encodes with msgspec, compresses with zstd and the dictionary that the store has trained,
 and puts the bytes into one LMDB database with the same durability. Both take turns in one run, block
@@ -10,102 +10,25 @@ synthetic, 13 kB of 25 steps.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import gc
-import json
-import random
-import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from statistics import median
 from typing import Self
 
 import lmdb
 import msgspec
 import zstandard
 
+from benchmarks.workload import BATCH, TASKS, Clock, chance, episode, report
 from memory_core import (
     Episode,
-    ExecutionStep,
     Memory,
-    Outcome,
     Query,
-    RewardScore,
-    StepResult,
-    TaskContext,
-    TaskType,
     all_of,
     at_least,
 )
 from memory_storage_lmdb.storage import LmdbStorage
-
-BATCH = 500
-TASKS = 64
-TOOLS = (
-    "search_flights", "get_user", "book", "cancel", "update_reservation",
-    "think", "transfer", "calculate", "respond", "list_airports",
-)  # fmt: skip
-EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
-
-_random = random.Random(7)
-_words = [f"word{number}" for number in range(3000)]
-
-
-def text(length: int) -> str:
-    """Words, about so many characters."""
-    words: list[str] = []
-    left = length
-    while left > 0:
-        word = _random.choice(_words)
-        words.append(word)
-        left -= len(word) + 1
-    return " ".join(words)
-
-
-def step(number: int, start: datetime) -> ExecutionStep:
-    """One step of some 480 bytes."""
-    return ExecutionStep(
-        number=number,
-        timestamp=start + timedelta(milliseconds=100 * number),
-        tool=_random.choice(TOOLS),
-        action=text(40),
-        parameters={"user_id": f"u{_random.randrange(10_000)}", "query": text(60), "n": number},
-        result=StepResult.success({"ok": True, "text": text(200)})
-        if number % 7
-        else StepResult.error(text(60)),
-        latency_ms=_random.random() * 100,
-        tokens_used=_random.randrange(2000),
-    )
-
-
-def episode(number: int, steps: int = 25) -> Episode:
-    """A realistic episode."""
-    start = EPOCH + timedelta(seconds=7 * number, microseconds=number % 1000)
-    return Episode(
-        task_description=text(100),
-        task_type=_random.choice(list(TaskType)),
-        context=TaskContext(
-            domain=_random.choice(["web", "airline", "retail", "infra"]),
-            language=_random.choice(["python", "rust", None]),
-            framework=_random.choice(["django", "axum", None]),
-            tags=("http",),
-        ),
-        start_time=start,
-        end_time=start + timedelta(seconds=30),
-        steps=tuple(step(n + 1, start) for n in range(steps)),
-        outcome=Outcome.success("done") if number % 3 else Outcome.failure("it did not work"),
-        reward=RewardScore(total=_random.random()),
-        tags=tuple(_random.sample(["cache", "deploy", "flaky", "login", "retry", "sql"], 3)),
-        metadata={
-            "run": str(number // 100),
-            "model": "gpt-4o",
-            "seed": str(_random.randrange(50)),
-        },
-    )
 
 
 class Bare:
@@ -134,30 +57,6 @@ class Bare:
             body = txn.get(item.id.bytes, db=self.db)
         assert body is not None
         return self.decode(self.decompress(body))
-
-
-class Clock:
-    """Times what takes turns."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = {}
-
-    async def run(self, name: str, action: Callable[[], Awaitable[object] | None]) -> None:
-        """One turn."""
-        gc.collect()
-        started = time.perf_counter()
-        result = action()
-        if result is not None:
-            await result
-        self.seconds.setdefault(name, []).append(time.perf_counter() - started)
-
-    def typical(self, name: str) -> float:
-        """Seconds of a typical turn."""
-        return median(self.seconds[name])
-
-    def total(self, name: str) -> float:
-        """Seconds of all turns."""
-        return sum(self.seconds[name])
 
 
 class Bench:
@@ -254,7 +153,7 @@ async def reads(bench: Bench, rounds: int) -> dict[str, float]:
     """Single gets."""
     clock = bench.clock
     for _ in range(rounds):
-        some = _random.sample(bench.episodes, 200)
+        some = chance.sample(bench.episodes, 200)
 
         def by_hand(items: list[Episode] = some) -> None:
             for item in items:
@@ -343,23 +242,5 @@ async def measure(folder: Path, only: str | None, *, quick: bool) -> dict[str, d
     return results
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--json", action="store_true", help="machine-readable")
-    parser.add_argument("--only", help="only what has this in its name")
-    parser.add_argument("--dir", type=Path, help="where to make the stores")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
-        results = asyncio.run(measure(Path(folder), arguments.only, quick=arguments.quick))
-    if arguments.json:
-        json.dump(results, sys.stdout, indent=2)
-        return
-    for name, figures in results.items():
-        listed = "  ".join(f"{key}={value:,.2f}" for key, value in figures.items())
-        print(f"{name:20} {listed}")
-
-
 if __name__ == "__main__":
-    main()
+    report(measure, __doc__)
