@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import threading
 from collections.abc import Generator
 
 import pytest
@@ -32,8 +33,19 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     marker = item.get_closest_marker("timeout")
     given = item.config.getoption("timeout", None) or item.config.getini("timeout")
     bound = float(marker.args[0] if marker and marker.args else given)
-    faulthandler.dump_traceback_later(bound + _PATIENCE, exit=True, file=item.config.stash[_STDERR])
+    # Not faulthandler's own timer: pytest cancels that when a test fails.
+    watch = threading.Timer(bound + _PATIENCE, _end, (item,))
+    watch.daemon = True
+    watch.start()
     try:
         return (yield)
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        watch.cancel()
+        watch.join()
+
+
+def _end(item: pytest.Item) -> None:
+    stderr = item.config.stash[_STDERR]
+    os.write(stderr, f"\n{item.nodeid} does not end\n".encode())
+    faulthandler.dump_traceback(stderr)
+    os._exit(1)

@@ -18,6 +18,7 @@ from memory_core.testing.samples import episode, large_episode
 from memory_storage_turso import TursoConfig, TursoStorage
 from memory_storage_turso.connections import ThreadedConnection
 from memory_storage_turso.plugin import memory_storage_factories
+from memory_storage_turso.tenants import ServerStorage
 
 SMALL = CompressionConfig(dictionary_samples=16, dictionary_bytes=4096)
 
@@ -116,7 +117,8 @@ def test_the_plugin_names_what_there_is():
         "turso", "turso+http", "turso+https", "turso+ws", "turso+wss", "libsql",
     }  # fmt: skip
     for scheme, factory in factories.items():
-        assert load_class(factory.target) is TursoStorage
+        # A server's URL may ask for a database per namespace.
+        assert load_class(factory.target) is (TursoStorage if factory.embedded else ServerStorage)
         assert load_class(factory.config) is TursoConfig
         assert factory.embedded is (scheme == "turso")
 
