@@ -10,7 +10,16 @@ from memory_core.cache.coherence import NamespaceCoherence
 from memory_core.cache.near import NearTier
 from memory_core.cache.protocol import CacheKey
 from memory_core.records import IndexValues, OnDelete, Record, RecordTypes
-from memory_core.storage import Change, CommitResult, Delete, Put, Receipt, Storage, WriteBatch
+from memory_core.storage import (
+    Change,
+    ChangeOperation,
+    CommitResult,
+    Delete,
+    Put,
+    Receipt,
+    Storage,
+    WriteBatch,
+)
 
 __all__ = ["Invalidation"]
 
@@ -112,7 +121,12 @@ class Invalidation:
         }
 
     def _own_writes(self, changes: Sequence[Change]) -> dict[CacheKey, Record]:
-        """Own writes that the feed shows now, where it also shows that nobody changed them since."""
+        """Own writes that the feed shows now, where it also shows that nothing changed them since.
+
+        That is so when the last change of the record is a put, and no later than the end of the batch
+        that wrote it. A later operation of that batch may have deleted it again by a cascade; what it
+        may have set to null was never noted.
+        """
         written = self._coherence.written
         if not written:
             return {}
@@ -120,7 +134,8 @@ class Invalidation:
         own: dict[CacheKey, Record] = {}
         for key, change in last.items():
             record, position = written.pop(key, (None, -1))
-            if record is not None and change.position <= position:
+            is_put = change.operation is ChangeOperation.PUT
+            if record is not None and is_put and change.position <= position:
                 own[key] = record
         return own
 
