@@ -70,19 +70,29 @@ class NamespaceCoherence:
         self.written: dict[CacheKey, tuple[Any, Position]] = {}
         self.counters: Counter[str] = Counter()
         self._max_staleness = max_staleness
+        # When the newest pull began that ended well.
         self._checked_at = float("-inf")
+        # Pulls are numbered as they begin: one that began before something was written, and ends after,
+        # says nothing about it. The newest that began, the newest that ended well, the one reads need.
+        self._begun = 0
+        self._ended = 0
+        self._needed = 1
         self.history = FeedHistory(namespace) if remember else None
         self._catching: asyncio.Future[None] | None = None
 
     def is_behind(self, position: Position | None) -> bool:
         """Whether the feed must be pulled before an entry is used."""
         if position is None:
+            if self._ended < self._needed:
+                return True
             return time.monotonic() - self._checked_at > self._max_staleness
         return position != self.caught_up
 
     def look_again(self) -> None:
-        """Pull the feed before the next read, whatever the staleness bound."""
-        self._checked_at = float("-inf")
+        """Pull the feed before the next read, whatever the staleness bound; a pull that is under way
+        does not count.
+        """
+        self._needed = self._begun + 1
 
     def join(self, key: Any) -> Fetch | None:
         """The fetch of a key that is under way and may be joined."""
@@ -127,23 +137,26 @@ class NamespaceCoherence:
             position: what the store had when the read began; ``None`` when it cannot tell.
             apply: drops what a list of changes names; ``None`` means anything.
         """
-        asked = time.monotonic()
-        while not self._has_reached(position, asked):
+        needed = self._begun + 1
+        while not self._has_reached(position, needed):
             if self._catching is None:
                 await self._catch(position, apply)
             else:
                 # It may have begun too early to reach this position: then look again.
                 await asyncio.shield(self._catching)
 
-    def _has_reached(self, position: Position | None, asked: float) -> bool:
+    def _has_reached(self, position: Position | None, needed: int) -> bool:
         if position is None:
-            return self._checked_at >= asked
+            return self._ended >= needed
         return self.caught_up == position or (self.caught_up > position and not self._went_back())
 
     async def _catch(self, position: Position | None, apply: Apply) -> None:
         self._catching = asyncio.get_running_loop().create_future()
+        self._begun += 1
+        number, asked = self._begun, time.monotonic()
         try:
             await self._pull(position, apply)
+            self._ended, self._checked_at = number, asked
         finally:
             self._catching.set_result(None)
             self._catching = None
@@ -154,10 +167,8 @@ class NamespaceCoherence:
         return newest is not None and newest < self.caught_up
 
     async def _pull(self, position: Position | None, apply: Apply) -> None:
-        asked = time.monotonic()
         if self.caught_up < 0 or self._went_back():
             await self._start_over(apply)
-            self._checked_at = asked
             return
         while True:
             page = await self.storage.changes(self.caught_up, _FEED_PAGE)
@@ -175,7 +186,6 @@ class NamespaceCoherence:
                 break
             if position is None and len(page.changes) < _FEED_PAGE:
                 break
-        self._checked_at = asked
 
     async def _start_over(self, apply: Apply) -> None:
         """Nothing is known of what happened before now: drop everything."""

@@ -59,6 +59,9 @@ class HeldStorage:
         self.gate = asyncio.Event()
         self.gate.set()
         self.reached = asyncio.Event()
+        self.feed_gate = asyncio.Event()
+        self.feed_gate.set()
+        self.feed_reached = asyncio.Event()
         self.gets = self.queries = self.feeds = 0
 
     def position(self) -> Position | None:
@@ -78,7 +81,10 @@ class HeldStorage:
 
     async def changes(self, since: int, limit: int = 1_000) -> Any:
         self.feeds += 1
-        return await self._storage.changes(since, limit)
+        page = await self._storage.changes(since, limit)
+        self.feed_reached.set()
+        await self.feed_gate.wait()
+        return page
 
     async def _held(self) -> None:
         self.reached.set()

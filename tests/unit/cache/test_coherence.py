@@ -240,23 +240,6 @@ async def test_a_trimmed_feed_drops_everything() -> None:
     assert (await setup.coherence())["resets"] == 1
 
 
-async def test_without_a_position_staleness_is_bounded_and_own_writes_are_seen() -> None:
-    setup = Setup(cheap=False, max_staleness=3600.0)
-    stored = episode("first")
-    await setup.memory.store_episode(stored)
-    assert (await setup.memory.get_episode(stored.id)) == stored
-    await setup.other.store_episode(evolve(stored, task_description="theirs"))
-    # Within the bound the older value may be returned, but never one older than an own write.
-    assert (await setup.memory.get_episode(stored.id)).task_description in {"first", "theirs"}
-    await setup.memory.store_episode(episode("mine"))
-    assert (await setup.memory.get_episode(stored.id)).task_description == "theirs"
-    strict = Setup(cheap=False, max_staleness=0.0)
-    await strict.other.store_episode(stored)
-    assert (await strict.memory.get_episode(stored.id)) == stored
-    await strict.other.store_episode(evolve(stored, task_description="theirs"))
-    assert (await strict.memory.get_episode(stored.id)).task_description == "theirs"
-
-
 async def test_a_shared_tier_survives_a_restart_and_is_judged_by_position() -> None:
     far = DictCache("bytes")
     setup = Setup(far=far, write_through=False)
