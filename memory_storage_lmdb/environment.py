@@ -237,9 +237,15 @@ class Environment:
         return [name.removesuffix(b"\0") for name in txn.cursor().iternext(values=False)]
 
     def copy(self, target: str) -> None:
-        """Write a compacted copy into an empty directory. The map does not grow meanwhile."""
-        with self._copy_lock, translated(self.path):
-            self._usable().copy(target, compact=True)
+        """Write a copy into an empty directory, page for page. The map does not grow meanwhile.
+
+        Raises:
+            lmdb.Error: the directory cannot be written.
+        """
+        with self._copy_lock:
+            # Not compacted: LMDB 0.9.36 (py-lmdb 3.0.0) crashes on copying duplicates of one size that
+            # fill more than a page, which is what the indexes consist of.
+            self._usable().copy(target, compact=False)
 
     def size(self) -> dict[str, int]:
         """Figures of the map: its size, the bytes in use and the reader slots in use."""

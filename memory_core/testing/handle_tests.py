@@ -270,6 +270,28 @@ class HandleTests(Harness):
             await copy.aclose()
         assert await store.get(Episode, [sample_id("episode", 77)]) == [None]
 
+    @needs(Capability.BACKUP)
+    async def test_backup_of_many_that_are_alike(self, store: Storage, tmp_path: Path) -> None:
+        """One index value of thousands of records is laid out in ways that one of a few is not."""
+        number = 2_500
+        await put(store, *(episode(each, tags=("alike",)) for each in range(number)))
+        alike = Query(Episode).where(tags="alike")
+        # Counting has the records in the indexes, wherever these are filled later.
+        assert await store.count(alike) == number
+        target = tmp_path / "backup"
+        await _having_backup(store).backup(target)
+        copy = await self.open(str(target), context=kit_context())
+        try:
+            assert await copy.count(alike) == number
+            found = await drain(copy, alike.order_by("start_time").limit(1_000))
+            assert [record.id for record in found] == [
+                sample_id("episode", each) for each in range(number)
+            ]
+            await remove(copy, Episode, sample_id("episode", 7))
+            assert await copy.count(alike) == number - 1
+        finally:
+            await copy.aclose()
+
 
 async def _keep_writing(store: Storage) -> None:
     busy = store.scoped("busy")

@@ -297,14 +297,6 @@ async def test_a_backup_opens_like_the_original(opens, tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["first"]
 
 
-async def test_a_backup_that_fails_leaves_nothing(opens, tmp_path):
-    store = await opens()
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError):
-        await store.backup(tmp_path / "file" / "below")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "store"]
-
-
 async def test_a_job_thread_keeps_order_and_passes_errors_on(caplog):
     thread = JobThread("test")
     done = []

@@ -1,0 +1,93 @@
+"""Copies of a store while it is in use, and what is left of those that fail."""
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+
+import lmdb
+import pytest
+
+from memory_core.errors import ConfigurationError, StorageFullError
+from memory_core.testing.harness import put, stored
+from memory_core.testing.samples import episode
+from memory_storage_lmdb import backup as backup_module
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def test_a_copy_below_a_file_leaves_nothing(opens, tmp_path):
+    store = await opens()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError):
+        await store.backup(tmp_path / "file" / "below")
+    assert names(tmp_path) == ["file", "store"]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        lmdb.DiskError("mdb_env_copy3: No space left on device", errno.ENOSPC),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    ],
+    ids=["lmdb", "system"],
+)
+async def test_a_copy_that_cannot_be_synced_leaves_nothing(opens, tmp_path, monkeypatch, failure):
+    store = await opens()
+    await put(store, episode(1))
+
+    def fail(path):
+        raise failure
+
+    monkeypatch.setattr(backup_module, "_sync", fail)
+    with pytest.raises(StorageFullError, match="copy"):
+        await store.backup(tmp_path / "copy")
+    assert names(tmp_path) == ["store"]
+    assert await stored(store, episode(1))
+
+
+FULL = """
+    import asyncio, resource, sys
+    from pathlib import Path
+    from memory_core.errors import StorageFullError
+    from memory_core.testing.harness import put, stored
+    from memory_core.testing.kinds import kit_context
+    from memory_core.testing.samples import episode
+    from memory_storage_lmdb.storage import LmdbStorage
+
+    async def main(location, target):
+        store = await LmdbStorage.open(location, context=kit_context())
+        await put(store, *map(episode, range(300)))
+        # The disk is full in the middle of the copy.
+        size = Path(location, "data.mdb").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, resource.RLIM_INFINITY))
+        try:
+            await store.backup(Path(target))
+        except StorageFullError as error:
+            assert target in str(error), error
+        else:
+            raise AssertionError("there was room")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        assert await stored(store, *map(episode, range(300)))
+        await store.backup(Path(target))
+        await store.aclose()
+
+    asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a_disk_that_fills_up_leaves_nothing(tmp_path, opens):
+    store, copies = tmp_path / "store", tmp_path / "copies"
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FULL), str(store), str(copies / "copy")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert names(copies) == ["copy"]
+    copy = await opens(at=str(copies / "copy"))
+    assert await stored(copy, *map(episode, range(300)))
