@@ -13,9 +13,12 @@ import typer
 from memory_core.cache.monitor import INTERVAL, monitored, request_clear
 from memory_core.cli.commands import command
 from memory_core.cli.session import Session
+from memory_core.errors import StorageUnavailableError
 
 __all__ = ["add_commands"]
 
+# How tiers count that they did not get through: they never raise.
+_FAILURES = ("errors", "timeouts", "skipped")
 _NONE = "no process shares its cache figures: set monitor = true in [cache] of its memory.toml"
 
 
@@ -117,8 +120,15 @@ async def _clear_tier(session: Session, tier: str) -> None:
     cache = create_cache(tier, session.registry, {})
     try:
         await cache.clear()
+        counters = cache.stats().counters
     finally:
         await cache.aclose()
+    failures = [f"{name}: {counters[name]}" for name in _FAILURES if counters.get(name)]
+    if failures:
+        raise StorageUnavailableError(
+            f"{tier} was not cleared, or not wholly: it cannot be reached or does not answer "
+            f"({', '.join(failures)})"
+        )
 
 
 _RIGHT: dict[str, Any] = {"justify": "right"}

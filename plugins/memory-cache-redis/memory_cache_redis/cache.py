@@ -6,7 +6,8 @@ invalidation that Redis missed makes nothing stale.
 
 Clients tell each other over pub/sub in which namespaces they wrote. On backends that cannot tell
 their position cheaply this cuts the staleness from ``max_staleness`` to the time a message takes;
-when a connection was lost, and with it perhaps a message, everything is looked at again.
+when a connection was lost, and with it perhaps a message, everything is looked at again. A message
+that is lost for another reason leaves ``max_staleness`` as the bound.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, TypeVar, cast
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from memory_cache_redis.config import RedisConfig
+from memory_cache_redis.config import RedisConfig, check_address
 from memory_core.cache import CacheEntry, CacheKey, CacheStats
 
 __all__ = ["RedisCache"]
@@ -31,6 +34,7 @@ __all__ = ["RedisCache"]
 T = TypeVar("T")
 Callback = Callable[[Iterable[str] | None], None]
 _SCAN = 1_000
+_MEASURE_AFTER = 1.0
 
 
 class RedisCache:
@@ -39,9 +43,13 @@ class RedisCache:
     Args:
         url: ``redis://host:port/database`` or ``rediss://…`` for TLS.
         config: its options.
+
+    Raises:
+        ConfigurationError: the URL is not of that form.
     """
 
     def __init__(self, url: str, config: RedisConfig | None = None) -> None:
+        check_address(url)
         self._config = config = config or RedisConfig()
         # redis-py's annotations are of its synchronous and asynchronous clients at once.
         self._redis: Any = cast("Any", Redis).from_url(
@@ -58,7 +66,9 @@ class RedisCache:
         self._left_alone_until = float("-inf")
         self._closed = False
         self._counts: Counter[str] = Counter()
-        self._kept_bytes = 0
+        self._measured_at = float("-inf")
+        self._entries = 0
+        self._bytes = 0
 
     @classmethod
     def create(cls, location: str, *, config: RedisConfig) -> RedisCache:
@@ -99,9 +109,7 @@ class RedisCache:
             return len(entries)
 
         stored = await self._attempt(store, 0)
-        if stored:
-            self._counts["sets"] += stored
-            self._kept_bytes += sum(len(entry.value) for entry in entries)
+        self._counts["sets"] += stored
 
     async def delete_many(self, keys: Sequence[CacheKey], cause: str = "invalidated") -> None:
         """Forget keys, and tell the other clients in which namespaces, if they were written."""
@@ -118,24 +126,32 @@ class RedisCache:
             self._counts[f"deletes_{cause}"] += await self._attempt(forget, 0)
 
     async def clear(self, namespace: str | None = None) -> None:
-        """Forget everything of this prefix, or of a namespace."""
-        pattern = f"{self._config.prefix}:{f'{namespace}:' if namespace else ''}*"
-
-        async def forget() -> int:
-            cleared = 0
-            async for names in _batches(self._redis, pattern):
-                cleared += await self._redis.unlink(*names)
-            return cleared
-
-        self._counts["deletes_cleared"] += await self._attempt(forget, 0, patient=True)
+        """Forget everything of this prefix, or of a namespace. Each of its steps may take as long as any
+        other call; where one fails the rest stays, and ``clears_failed`` counts it.
+        """
+        space = self._space(namespace) if namespace is not None else f"{self._config.prefix}:"
+        pattern = f"{space}*"
+        cursor, unfinished = 0, True
+        while unfinished:
+            step = await self._attempt(partial(self._clear_some, cursor, pattern), None)
+            if step is None:
+                self._counts["clears_failed"] += 1
+                return
+            cursor, cleared = step
+            self._counts["deletes_cleared"] += cleared
+            unfinished = cursor != 0
+        await self._attempt(self._measure, None)
 
     def stats(self) -> CacheStats:
-        """Figures of this client; ``entries`` and ``bytes`` are what it has put there so far."""
+        """Figures of this client, but for ``entries`` and ``bytes``: those are the keys of the Redis
+        database and what the data of the server take, whoever put them there, as it said when it was
+        last asked. That is done along with other calls, once in a second.
+        """
         counts = dict(self._counts)
         return CacheStats(
             name="redis",
-            entries=counts.get("sets", 0),
-            bytes=self._kept_bytes,
+            entries=self._entries,
+            bytes=self._bytes,
             hits=counts.pop("hits", 0),
             misses=counts.pop("misses", 0),
             counters=counts,
@@ -152,21 +168,41 @@ class RedisCache:
 
     def _name(self, key: CacheKey) -> str:
         namespace, kind, identity = key
-        tail = identity.hex if isinstance(identity, UUID) else identity.hex()
-        return f"{self._config.prefix}:{namespace}:{kind}:{tail}"
+        tail = identity.hex if isinstance(identity, UUID) else f"{identity.hex()}="
+        return f"{self._space(namespace)}{kind}:{tail}"
 
-    async def _attempt(
-        self, ask: Callable[[], Awaitable[T]], otherwise: T, *, patient: bool = False
-    ) -> T:
+    def _space(self, namespace: str) -> str:
+        """What the keys of a namespace begin with, and no others do."""
+        return f"{self._config.prefix}:{quote(namespace)}:"
+
+    async def _attempt(self, ask: Callable[[], Awaitable[T]], otherwise: T) -> T:
         """Ask Redis; ``otherwise`` when it is down, slow, or was so a moment ago."""
         if self._closed or time.monotonic() < self._left_alone_until:
             self._counts["skipped"] += 1
             return otherwise
         self._listen()
         with self._counted() as outcome:
-            async with asyncio.timeout(None if patient else self._config.timeout):
+            async with asyncio.timeout(self._config.timeout):
                 outcome.append(await ask())
+                if time.monotonic() - self._measured_at >= _MEASURE_AFTER:
+                    await self._measure()
         return outcome[0] if outcome else otherwise
+
+    async def _clear_some(self, cursor: int, pattern: str) -> tuple[int, int]:
+        """Where to go on, 0 at the end; and how many keys were there."""
+        cursor, names = await self._redis.scan(cursor, match=pattern, count=_SCAN)
+        return cursor, await self._redis.unlink(*names) if names else 0
+
+    async def _measure(self) -> None:
+        """Ask how much there is."""
+        self._measured_at = time.monotonic()
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.dbsize()
+            pipeline.info("memory")
+            # A user who may not ask for one of them can use the cache all the same.
+            keys, memory = await pipeline.execute(raise_on_error=False)
+        self._entries = 0 if isinstance(keys, RedisError) else keys
+        self._bytes = 0 if isinstance(memory, RedisError) else memory["used_memory_dataset"]
 
     @contextmanager
     def _counted(self) -> Generator[list[Any]]:
@@ -189,18 +225,21 @@ class RedisCache:
     async def _hear(self) -> None:
         while not self._closed:
             with self._counted():
-                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(self._channel)
-                    # Whatever was sent before the subscription held was not heard.
-                    self._tell(None)
                     async for message in pubsub.listen():
-                        self._heard(message["data"])
+                        self._heard(message)
             self._counts["reconnects"] += 1
             self._tell(None)
             await asyncio.sleep(self._config.retry_after)
 
-    def _heard(self, data: bytes) -> None:
-        sender, _, namespace = data.partition(b" ")
+    def _heard(self, message: Mapping[str, Any]) -> None:
+        if message["type"] == "subscribe":
+            # Only now does it hold: what was sent before was not heard.
+            self._counts["subscriptions"] += 1
+            self._tell(None)
+            return
+        sender, _, namespace = message["data"].partition(b" ")
         if sender != self._sender:
             self._counts["pushes"] += 1
             self._tell([namespace.decode(errors="replace")])
@@ -208,13 +247,3 @@ class RedisCache:
     def _tell(self, namespaces: Iterable[str] | None) -> None:
         for callback in self._callbacks:
             callback(namespaces)
-
-
-async def _batches(redis: Any, pattern: str) -> AsyncIterator[list[bytes]]:
-    cursor = 0
-    while True:
-        cursor, names = await redis.scan(cursor, match=pattern, count=_SCAN)
-        if names:
-            yield names
-        if not cursor:
-            return

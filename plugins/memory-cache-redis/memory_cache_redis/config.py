@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from attrs import field, frozen
 from attrs.validators import gt, matches_re
 
-__all__ = ["RedisConfig"]
+from memory_core.errors import ConfigurationError
+
+__all__ = ["RedisConfig", "check_address"]
 
 
 @frozen(kw_only=True)
@@ -25,3 +29,35 @@ class RedisConfig:
     retry_after: float = field(default=1.0, validator=gt(0))
     ttl: float = field(default=3600.0, validator=gt(0))
     prefix: str = field(default="memory-core", validator=matches_re(r"[\w.-]{1,64}"))
+
+
+def check_address(url: str) -> None:
+    """Refuse what the driver would pass over in silence: a database that is no number, say.
+
+    Raises:
+        ConfigurationError: it is not ``redis://HOST[:PORT][/DATABASE]``, or ``rediss:`` of the same form.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise _refused("its host or port cannot be read") from None
+    if parts.scheme not in {"redis", "rediss"}:
+        raise _refused("it begins with something else")
+    # Not shown: whoever writes it there takes it for a place to put secrets.
+    if "@" in parts.netloc:
+        raise _refused("a user and password belong into the environment")
+    if not parts.hostname:
+        raise _refused("it names no host")
+    if port == 0:
+        raise _refused("there is no port 0")
+    if parts.query or parts.fragment:
+        raise _refused("nothing may follow the database")
+    database = parts.path.removeprefix("/")
+    if database and not (database.isascii() and database.isdigit()):
+        raise _refused(f"the database must be a number, not {database!r}")
+
+
+def _refused(reason: str) -> ConfigurationError:
+    form = "redis://HOST[:PORT][/DATABASE], or rediss: for TLS"
+    return ConfigurationError(f"the address of a redis cache must be {form}: {reason}")

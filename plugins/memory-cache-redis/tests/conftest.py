@@ -10,8 +10,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis import Redis
 
 
 class RedisServer:
@@ -45,6 +47,11 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def ask(self, *command: str) -> Any:
+        """Send it a command, past every cache."""
+        with Redis(port=self.port) as client:
+            return client.execute_command(*command)
 
     def freeze(self) -> None:
         assert self._process is not None

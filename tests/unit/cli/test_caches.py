@@ -161,6 +161,13 @@ async def test_clearing_a_shared_tier(cli, tmp_path, registry):
     await tier.aclose()
 
 
+def test_a_tier_that_was_not_cleared_is_an_error(cli, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    said = cli("cache", "clear", "--tier", f"lmdb:{tmp_path / 'file'}", code=3)
+    assert f"lmdb:{tmp_path / 'file'} was not cleared" in said.stderr
+    assert not said.stdout
+
+
 def test_clearing_an_unknown_tier_is_an_error(cli):
     said = cli("cache", "clear", "--tier", "nowhere:x", code=2)
     assert "unknown cache 'nowhere'" in said.stderr
