@@ -177,9 +177,11 @@ class NamespaceCoherence:
                 await self._start_over(apply)
                 break
             if page.changes:
-                self.counters["changes_seen"] += len(page.changes)
+                # First of all: while what changed is dropped, reads to which staleness is allowed may
+                # look into a shared tier, and must not put back what is there from before.
                 self._note(page.changes)
                 await apply(page.changes)
+                self.counters["changes_seen"] += len(page.changes)
             moved = page.position > self.caught_up
             self.caught_up = max(self.caught_up, page.position)
             if not moved or (position is not None and self.caught_up >= position):

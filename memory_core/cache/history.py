@@ -48,7 +48,11 @@ class FeedHistory:
         self._changes.clear()
 
     def note(self, change: Change) -> None:
-        """Remember a change. They come in the order of their positions."""
+        """Remember a change. They come in the order of their positions; those of a part of the feed that
+        is read once more, as following it failed or was cancelled, are known already.
+        """
+        if self._positions and change.position <= self._positions[-1]:
+            return
         key = (self._namespace, change.kind, change.id)
         self._last[key] = change.position
         self._last.move_to_end(key)

@@ -9,6 +9,7 @@ from uuid import UUID
 from memory_core.cache.coherence import NamespaceCoherence
 from memory_core.cache.near import NearTier
 from memory_core.cache.protocol import CacheKey
+from memory_core.errors import CodecError, InvalidValueError, SchemaVersionError
 from memory_core.records import IndexValues, OnDelete, Record, RecordTypes
 from memory_core.storage import (
     Change,
@@ -101,7 +102,13 @@ class Invalidation:
             if len(ids) > _LOOKED_AT or kind not in self._types:
                 await self.drop(answers.drop(kind), "many_changes")
                 continue
-            now = await self._values_now(kind, ids, own)
+            try:
+                now = await self._values_now(kind, ids, own)
+            except (CodecError, SchemaVersionError, InvalidValueError):
+                # Nobody can tell which answers it belongs to. Whoever reads it will be told; those who
+                # read something else must not be held up by it.
+                await self.drop(answers.drop(kind), "unreadable")
+                continue
             await self.drop(answers.touched(kind, now), "predicate")
 
     async def _values_now(
