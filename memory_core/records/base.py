@@ -165,21 +165,28 @@ class Index:
         if not value:
             return ()
         scalar, name = self._scalar, self.name
-        scalars: set[Any] = {scalar(name, item) for item in value}
+        scalars: set[Any] = {scalar(name, item) for item in _distinct(value)}
         # One type per index, so they can be ordered.
         return tuple(sorted(scalars))
 
 
+def _distinct(values: Iterable[object]) -> Iterable[object]:
+    """Values without most of the repeated ones: an episode has a tool for each of its steps."""
+    items = list(values)
+    return set(items) if set(map(type, items)) == {str} else items
+
+
 def _enum_scalar(enum: type[Enum]) -> Callable[[str, object], Scalar]:
-    values = {member.value: member.value for member in enum}
+    values: dict[object, str] = {member.value: member.value for member in enum}
+    # A member is looked up by itself: reading its value takes longer.
+    values |= {member: member.value for member in enum}
 
     def scalar(name: str, value: object) -> Scalar:
-        if isinstance(value, enum):
-            return value.value
         try:
             return values[value]
         except (KeyError, TypeError):
-            raise InvalidValueError(name, f"one of {', '.join(map(repr, values))}", value) from None
+            expected = ", ".join(repr(member.value) for member in enum)
+            raise InvalidValueError(name, f"one of {expected}", value) from None
 
     return scalar
 
