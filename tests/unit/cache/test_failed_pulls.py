@@ -80,7 +80,7 @@ async def test_a_record_that_cannot_be_read_spoils_only_the_answers_about_its_ki
     setup.store.unreadable, setup.store.error = broken.id, error
     await setup.other.store_episode(evolve(broken, tags=()))
     queries = setup.store.queries
-    assert await setup.memory.get_episode(whole.id) == whole
+    assert await setup.cached.get(Episode, [whole.id]) == [whole]
     assert len(await setup.cached.query(Query(Pattern))) == 1
     assert setup.store.queries == queries
     assert await setup.cached.count(TAGGED) == 1
