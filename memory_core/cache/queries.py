@@ -6,23 +6,25 @@ import hashlib
 from collections.abc import Mapping
 from itertools import islice
 from sys import getsizeof
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 from attrs import frozen
 
 from memory_core.cache.protocol import CacheKey
-from memory_core.query import Page, Query
-from memory_core.records import IndexValues, Record
+from memory_core.query import MAX_LIMIT, Page, Query
+from memory_core.records import IndexValues, Record, Scalar
 from memory_core.records.sizes import size_of
 
-__all__ = ["CachedAnswer", "QueryRegistry", "count_key", "page_key"]
+__all__ = ["CachedAnswer", "QueryRegistry", "count_key", "page_key", "widened"]
+
+R = TypeVar("R", bound=Record)
 
 _MOST = 2_000
 # The answer itself, the weak reference to it and its place in a dict, less the names in the query,
 # which all queries share.
-_REGISTERED = 150
+_REGISTERED = 158
 
 
 def page_key(namespace: str, query: Query[Any]) -> CacheKey:
@@ -41,6 +43,14 @@ def _digest(canonical: bytes) -> bytes:
     )
 
 
+def widened(query: Query[R]) -> Query[R]:
+    """The query as the store is asked it to cache its answer: for one record more than a page has.
+
+    As long as that one does not change, the page is not the last one, whatever else past its end does.
+    """
+    return query.limit(query.page_size + 1) if query.page_size < MAX_LIMIT else query
+
+
 @frozen(eq=False)
 class CachedAnswer:
     """What the nearest tier keeps of a query: the page or the count, and what tells whether a change
@@ -49,29 +59,48 @@ class CachedAnswer:
     Attributes:
         value: the page or the count.
         query: the query.
-        ids: of the records in the page; ``None`` for a count, which names none.
+        ids: of the records in the page; ``None`` where any change of its kind touches the answer: a
+            count names no records, and what follows a page of the largest size is not known.
+        following: the record after the page.
     """
 
     value: Any
     query: Query[Any]
     ids: frozenset[UUID] | None
+    following: UUID | None = None
 
     @classmethod
-    def of(cls, query: Query[Any], value: Any) -> CachedAnswer:
-        """The answer to a query."""
-        if not isinstance(value, Page):
-            return cls(value, query, None)
-        page = cast("Page[Record]", value)
-        return cls(page, query, frozenset(record.id for record in page.records))
+    def of_count(cls, query: Query[Any], count: int) -> CachedAnswer:
+        """How many records a query finds."""
+        return cls(count, query, None)
+
+    @classmethod
+    def of_page(cls, query: Query[Any], wider: Page[Any]) -> CachedAnswer:
+        """The page of a query.
+
+        Args:
+            query: the query.
+            wider: the answer to it, ``widened``.
+        """
+        size = query.page_size
+        found = cast("tuple[Record, ...]", wider.records)
+        kept = found[:size]
+        ids = frozenset(record.id for record in kept)
+        if len(found) <= size:
+            return cls(wider, query, ids if wider.next_cursor is None else None)
+        value = cast("Scalar", kept[-1].index_values()[query.order]) if query.order else None
+        page = Page(kept, query.cursor(value, kept[-1].id))
+        return cls(page, query, ids, found[size].id)
 
     def size(self) -> int:
         """Bytes it takes, its place in the registry included."""
         ids = 0 if self.ids is None else getsizeof(self.ids)
-        return size_of(self.value) + size_of(self.query) + ids + _REGISTERED
+        known = size_of(self.value) + size_of(self.query) + size_of(self.following)
+        return known + ids + _REGISTERED
 
     def is_touched(self, now: Mapping[UUID, IndexValues | None]) -> bool:
-        """Whether changed records match the query now, or matched it before."""
-        if self.ids is None or not self.ids.isdisjoint(now):
+        """Whether changed records match the query now, or may have mattered before."""
+        if self.ids is None or self.following in now or not self.ids.isdisjoint(now):
             return True
         matches = self.query.matches
         return any(values is not None and matches(values) for values in now.values())
@@ -116,7 +145,7 @@ class QueryRegistry:
         """The answers that changed records match now, or matched before; they are forgotten.
 
         A count does not say which records it counted, so any change of its kind touches it. A page
-        says which it holds; a record past its end is not one of its own.
+        says which it holds, and which one follows; of those further on, it does not depend.
 
         Args:
             kind: the records' kind.

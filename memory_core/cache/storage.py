@@ -18,7 +18,7 @@ from memory_core.cache.invalidation import Invalidation
 from memory_core.cache.monitor import CacheMonitor
 from memory_core.cache.near import ABSENT, NearTier
 from memory_core.cache.protocol import Cache, CacheKey
-from memory_core.cache.queries import CachedAnswer, count_key, page_key
+from memory_core.cache.queries import CachedAnswer, count_key, page_key, widened
 from memory_core.cache.shared import SharedTier
 from memory_core.errors import StorageClosedError
 from memory_core.query import Page, Query
@@ -40,7 +40,6 @@ from memory_core.storage import (
 __all__ = ["CachedStorage"]
 
 R = TypeVar("R", bound=Record)
-A = TypeVar("A")
 
 
 @define(eq=False)
@@ -160,10 +159,10 @@ class CachedStorage:
             return await self._storage.query(query)
         key = page_key(self._namespace, query)
 
-        async def fetch() -> Page[R]:
-            return await self._storage.query(query)
+        async def ask() -> CachedAnswer:
+            return CachedAnswer.of_page(query, await self._storage.query(widened(query)))
 
-        return await self._answer(key, query, fetch)
+        return await self._answer(key, ask)
 
     async def count(self, query: Query[Any]) -> int:
         """How many records fulfil the query's conditions."""
@@ -171,10 +170,10 @@ class CachedStorage:
             return await self._storage.count(query)
         key = count_key(self._namespace, query)
 
-        async def fetch() -> int:
-            return await self._storage.count(query)
+        async def ask() -> CachedAnswer:
+            return CachedAnswer.of_count(query, await self._storage.count(query))
 
-        return await self._answer(key, query, fetch)
+        return await self._answer(key, ask)
 
     def position(self) -> Position | None:
         """The backend's position."""
@@ -332,7 +331,7 @@ class CachedStorage:
             for tier in tiers:
                 await tier.set_many(records, fetch.began, self._coherence)
 
-    async def _answer(self, key: CacheKey, query: Query[Any], ask: Callable[[], Awaitable[A]]) -> A:
+    async def _answer(self, key: CacheKey, ask: Callable[[], Awaitable[CachedAnswer]]) -> Any:
         """The cached answer to a query, or a fresh one."""
         coherence = self._coherence
         position = self._position()
@@ -346,20 +345,19 @@ class CachedStorage:
             await asyncio.shield(joined.done)
             if key in joined.values:
                 return joined.values[key]
-        return await self._ask(key, query, ask)
+        return await self._ask(key, ask)
 
-    async def _ask(self, key: CacheKey, query: Query[Any], ask: Callable[[], Awaitable[A]]) -> A:
+    async def _ask(self, key: CacheKey, ask: Callable[[], Awaitable[CachedAnswer]]) -> Any:
         coherence = self._coherence
         fetch = coherence.begin((key,))
         try:
             answer = await ask()
-            fetch.values[key] = answer
+            fetch.values[key] = answer.value
             if key not in fetch.dirty:
-                kept = CachedAnswer.of(query, answer)
-                given_up = coherence.queries.add(key, kept)
+                given_up = coherence.queries.add(key, answer)
                 await self._invalidation.drop(given_up, "superseded")
-                await self._shared.near.fill([(key, kept)])
-            return answer
+                await self._shared.near.fill([(key, answer)])
+            return answer.value
         finally:
             coherence.end(fetch, (key,))
 

@@ -82,7 +82,7 @@ async def test_the_oldest_answers_are_given_up_first(monkeypatch) -> None:
     monkeypatch.setattr("memory_core.cache.queries._MOST", 3)
     registry = QueryRegistry("ns")
     answers = {
-        page_key("ns", query): CachedAnswer.of(query, Page((), None))
+        page_key("ns", query): CachedAnswer.of_page(query, Page((), None))
         for query in map(TAGGED.limit, range(1, 6))
     }
     keys = list(answers)
@@ -104,8 +104,8 @@ def test_a_count_and_a_page_are_touched_by_what_they_depend_on() -> None:
         episode("outside"),
         Episode(task_description="x"),
     )
-    page = CachedAnswer.of(TAGGED, Page((inside,), None))
-    count = CachedAnswer.of(TAGGED, 1)
+    page = CachedAnswer.of_page(TAGGED, Page((inside,), None))
+    count = CachedAnswer.of_count(TAGGED, 1)
     assert page.is_touched({inside.id: None})
     assert page.is_touched({outside.id: outside.index_values()})
     assert not page.is_touched({elsewhere.id: elsewhere.index_values()})
