@@ -14,7 +14,13 @@ from memory_core.errors import ConfigurationError
 from memory_core.storage import Capability
 from memory_storage_turso.borrowed_driver import BorrowedDriver
 from memory_storage_turso.config import TursoConfig
-from memory_storage_turso.driver import Driver, PreparedCacheStats, Statement, StatementResult
+from memory_storage_turso.driver import (
+    Driver,
+    PreparedCacheStats,
+    Statement,
+    StatementResult,
+    StoreIdentity,
+)
 from memory_storage_turso.hrana.endpoint import is_server_url
 from memory_storage_turso.local_driver import LocalDriver
 
@@ -44,7 +50,7 @@ class Backend:
         capabilities: what the storage declares.
         prepared: figures of the prepared statements.
         local: what only a file can do; ``None`` for a server.
-        ready: to be told how to ask for the position, once the schema is there.
+        ready: to be told how to ask for the position, once the schema is there, and for the store.
     """
 
     driver: Driver
@@ -52,7 +58,7 @@ class Backend:
     capabilities: frozenset[Capability]
     prepared: Callable[[], PreparedCacheStats]
     local: _LocalCalls | None = None
-    ready: Callable[[Statement], None] | None = None
+    ready: Callable[[Statement, StoreIdentity], None] | None = None
 
 
 async def open_backend(location: str, config: TursoConfig) -> Backend:

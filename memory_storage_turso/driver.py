@@ -40,6 +40,19 @@ class StatementResult:
     rows_affected: int = 0
 
 
+@attrs.frozen(slots=True)
+class StoreIdentity:
+    """How to tell which store a database holds.
+
+    Attributes:
+        statement: One row with one value, no arguments.
+        value: What the right store answers.
+    """
+
+    statement: Statement
+    value: SqlValue
+
+
 class StatementError(Exception):
     """A statement the database refused. Internal: it never crosses the SPI.
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from memory_storage_turso.driver import StatementResult
+from memory_storage_turso.driver import Row, StatementResult
 from memory_storage_turso.hrana.errors import NoAnswerError, ResponseTooLargeError
 from memory_storage_turso.hrana.program import (
     EncodedStatement,
     ProgramAnswer,
+    Snapshot,
     Step,
-    position_of,
+    first_row,
     statement_error,
 )
 from memory_storage_turso.hrana.values import encode_value
@@ -37,7 +38,7 @@ async def read_in_pages(
     connection: StepRunner,
     statements: Sequence[EncodedStatement],
     position: EncodedStatement | None,
-) -> tuple[list[StatementResult], int | None]:
+) -> Snapshot:
     """Read one snapshot in as many requests as it takes.
 
     Raises:
@@ -50,9 +51,9 @@ async def read_in_pages(
     begun = await connection.run([Step("BEGIN")])
     _first(begun, 0)
     connection.broken = True
-    at: int | None = None
+    mark: Row = ()
     if position is not None:
-        at = position_of((await _run(connection, Step(position.sql, position.args), 0)).rows)
+        mark = first_row(await _run(connection, Step(position.sql, position.args), 0))
     results = [
         await _read_statement(connection, statement, index)
         for index, statement in enumerate(statements)
@@ -62,7 +63,7 @@ async def read_in_pages(
         msg = f"the snapshot was lost between two pages: {ended.errors[0].message}"
         raise NoAnswerError(msg)
     connection.broken = False
-    return results, at
+    return Snapshot(results, mark)
 
 
 async def _read_statement(

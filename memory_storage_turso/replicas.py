@@ -1,25 +1,28 @@
 """Reads spread over replicas without going back in time.
 
 Every read asks for the position of its snapshot along with its rows. The router remembers the
-newest position any read or write of this driver has shown, and takes no answer that is older.
+newest position any read or write of this driver has shown, and takes no answer that is older. Positions
+of another store say nothing here, so every read asks which store it is of, too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
-from memory_core.errors import ConfigurationError, StorageUnavailableError
-from memory_storage_turso.driver import StatementError, StatementResult
+from memory_core.errors import ConfigurationError, StorageError, StorageUnavailableError
+from memory_storage_turso.driver import SqlValue, StatementError, StatementResult
 from memory_storage_turso.freshness import NewestPosition
-from memory_storage_turso.hrana.program import EncodedStatement
+from memory_storage_turso.hrana.program import EncodedStatement, Snapshot
 from memory_storage_turso.resilience import BreakerState
 from memory_storage_turso.server_config import ReplicaConfig
 from memory_storage_turso.server_node import ServerNode
+
+_log = logging.getLogger(__name__)
 
 
 @attrs.define(slots=True, eq=False)
@@ -34,6 +37,8 @@ class Replica:
         reads: Reads it answered.
         passed_over: Reads it was not asked for, or whose answer was too old.
         failures: Reads it failed to answer.
+        refused: Whether it lets this client not in; a check finds out when it does.
+        foreign: Whether it turned out to hold another store. Then it is asked nothing more.
     """
 
     node: ServerNode
@@ -43,6 +48,15 @@ class Replica:
     reads: int = 0
     passed_over: int = 0
     failures: int = 0
+    refused: bool = False
+    foreign: bool = False
+
+    @property
+    def state(self) -> str:
+        """Whether it is asked, and if not, why."""
+        if self.foreign:
+            return "another store"
+        return "refused" if self.refused else self.node.breaker.state.value
 
 
 class ReadRouter:
@@ -56,7 +70,6 @@ class ReadRouter:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.position_statement: EncodedStatement | None = None
         self.replicas = [Replica(node, caught_up_at=clock()) for node in replicas]
         self._primary = primary
         self._config = config
@@ -65,9 +78,22 @@ class ReadRouter:
         self._turn = 0
         self._primary_reads = 0
         self._waits = 0
+        self._mark: EncodedStatement | None = None
+        self._store: SqlValue = None
         self._checks: asyncio.Task[None] | None = None
+        self._checked = 0
         self._newest = NewestPosition(self._ask_primary)
         self._introduced = False
+
+    def use_mark(self, statement: EncodedStatement, store: SqlValue) -> None:
+        """Tell how to ask which snapshot a read shows; until then the primary answers.
+
+        Args:
+            statement: Gives the position and, behind it, which store it is of.
+            store: The store that is right; None: any.
+        """
+        self._mark = statement
+        self._store = store
 
     def saw(self, position: int | None) -> None:
         """Nothing older than this may be read any more."""
@@ -83,7 +109,7 @@ class ReadRouter:
             StorageUnavailableError: No server has an answer.
         """
         floor = max(self._seen, min_position or 0)
-        if self.replicas and self.position_statement is not None:
+        if self.replicas and self._mark is not None:
             self._start_checks()
             found = await self._read_replicas(statements, floor)
             if found is not None:
@@ -97,6 +123,7 @@ class ReadRouter:
             "primary_reads": self._primary_reads,
             "position_inquiries": self._newest.inquiries,
             "waits": self._waits,
+            "checks": self._checked,
             "seen_position": self._seen,
             "replicas": [self._replica_stats(replica, now) for replica in self.replicas],
         }
@@ -107,8 +134,7 @@ class ReadRouter:
             self._checks.cancel()
             await asyncio.wait([self._checks])
         await self._newest.aclose()
-        for replica in self.replicas:
-            await replica.node.aclose()
+        await asyncio.gather(*(replica.node.aclose() for replica in self.replicas))
 
     async def _read_replicas(
         self, statements: Sequence[EncodedStatement], floor: int
@@ -130,7 +156,7 @@ class ReadRouter:
         return self._config.freshness == "all" or not self._introduced
 
     async def _ask_primary(self) -> int:
-        _, position = await self._primary.read([], self.position_statement)
+        position = (await self._primary.read([], self._mark)).position
         self._introduced = True
         self.saw(position)
         return position or 0
@@ -142,16 +168,10 @@ class ReadRouter:
         floor: int,
         newest: asyncio.Task[int] | None,
     ) -> list[StatementResult] | None:
-        try:
-            results, position = await replica.node.read(
-                statements, self.position_statement, within=self._config.timeout
-            )
-        except (StorageUnavailableError, ConfigurationError, StatementError):
-            # Its schema may be behind, or the database not there yet: the primary's word counts.
+        snapshot = await self._ask(replica, statements)
+        if snapshot is None:
             replica.failures += 1
-            replica.not_before = self._clock() + self._config.poll_interval
             return None
-        self._note(replica, position or 0)
         if newest is not None:
             try:
                 # The primary was asked beside the replica, so this takes no longer.
@@ -160,20 +180,52 @@ class ReadRouter:
                 if self._config.freshness == "all":
                     return None
         # The position of this very snapshot counts: answers may overtake each other.
-        if (position or 0) < floor:
+        if (snapshot.position or 0) < floor:
             replica.passed_over += 1
             replica.not_before = self._clock() + self._config.poll_interval
             return None
         replica.reads += 1
-        self.saw(position)
-        return results
+        self.saw(snapshot.position)
+        return snapshot.results
+
+    async def _ask(
+        self, replica: Replica, statements: Sequence[EncodedStatement]
+    ) -> Snapshot | None:
+        """What a replica answers, if it is one of this store."""
+        try:
+            snapshot = await replica.node.read(statements, self._mark, within=self._config.timeout)
+        except ConfigurationError as error:
+            if not replica.refused:
+                replica.refused = True
+                _log.error("reads go elsewhere until this is put right: %s", error)
+            return None
+        except (StorageUnavailableError, StatementError):
+            # Its schema may be behind: the primary's word counts.
+            replica.not_before = self._clock() + self._config.poll_interval
+            return None
+        if self._store is not None and snapshot.store != self._store:
+            self._exclude(replica)
+            return None
+        if replica.refused:
+            replica.refused = False
+            _log.info("%s answers again", replica.node.endpoint)
+        self._note(replica, snapshot.position or 0)
+        return snapshot
+
+    @staticmethod
+    def _exclude(replica: Replica) -> None:
+        if not replica.foreign:
+            replica.foreign = True
+            _log.error(
+                "%s holds another store, so it is no replica of this one; it is not asked any more",
+                replica.node.endpoint,
+            )
 
     async def _read_primary(self, statements: Sequence[EncodedStatement]) -> list[StatementResult]:
         self._primary_reads += 1
-        position = self.position_statement if self.replicas else None
-        results, seen = await self._primary.read(statements, position)
-        self.saw(seen)
-        return results
+        snapshot = await self._primary.read(statements, self._mark if self.replicas else None)
+        self.saw(snapshot.position)
+        return snapshot.results
 
     def _candidates(self) -> list[Replica]:
         now = self._clock()
@@ -187,7 +239,7 @@ class ReadRouter:
 
     def _healthy(self) -> list[Replica]:
         # Only a check probes a replica that failed; no user's read waits for one that is down.
-        return [r for r in self.replicas if r.node.breaker.state is BreakerState.CLOSED]
+        return [r for r in self.replicas if r.state == BreakerState.CLOSED]
 
     def _note(self, replica: Replica, position: int) -> None:
         replica.position = max(replica.position, position)
@@ -202,21 +254,22 @@ class ReadRouter:
         while True:
             await asyncio.sleep(self._config.check_interval)
             await asyncio.gather(*(self._check(replica) for replica in self.replicas))
+            self._checked += 1
 
     async def _check(self, replica: Replica) -> None:
-        if self.position_statement is None or not replica.node.breaker.allows():
+        if replica.foreign or not replica.node.breaker.allows():
             return
-        with contextlib.suppress(StorageUnavailableError, ConfigurationError, StatementError):
-            _, position = await replica.node.read(
-                [], self.position_statement, within=self._config.timeout
-            )
-            self._note(replica, position or 0)
+        try:
+            await self._ask(replica, [])
+        except Exception as error:  # noqa: BLE001 - without checks a replica that failed stays unused
+            if not isinstance(error, StorageError):
+                _log.exception("looking at %s failed", replica.node.endpoint)
 
     def _replica_stats(self, replica: Replica, now: float) -> Mapping[str, object]:
         behind = max(self._seen - replica.position, 0)
         return {
             "server": str(replica.node.endpoint),
-            "state": replica.node.breaker.state.value,
+            "state": replica.state,
             "position": replica.position,
             "lag": behind,
             "lag_seconds": now - replica.caught_up_at if behind else 0.0,

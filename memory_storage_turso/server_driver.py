@@ -14,6 +14,7 @@ from memory_storage_turso.driver import (
     Statement,
     StatementError,
     StatementResult,
+    StoreIdentity,
     WriteOutcome,
 )
 from memory_storage_turso.group_writer import (
@@ -63,14 +64,20 @@ class ServerDriver:
         """Where the primary is."""
         return self._primary.endpoint
 
-    def use_position(self, statement: Statement) -> None:
+    def use_position(self, statement: Statement, identity: StoreIdentity | None = None) -> None:
         """Tell how to ask for the newest position, once the schema that has one is there.
 
         Args:
             statement: One row with one integer, no arguments.
+            identity: How to tell a replica of this store from another store.
         """
         self._writer.use_position(statement)
-        self._router.position_statement = encode_statement(statement)
+        if identity is None:
+            self._router.use_mark(encode_statement(statement), None)
+            return
+        # In one statement, so that no answer comes with the one and without the other.
+        sql = f"SELECT ({statement.sql}), ({identity.statement.sql})"
+        self._router.use_mark(encode_statement(Statement(sql)), identity.value)
 
     async def write(
         self, batches: Sequence[Iterable[Statement]], closing: Sequence[Statement] = ()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeVar
 
 from memory_core.errors import ConfigurationError, StorageFullError, StorageUnavailableError
-from memory_storage_turso.driver import StatementError, StatementResult
+from memory_storage_turso.driver import StatementError
 from memory_storage_turso.hrana.endpoint import Endpoint
 from memory_storage_turso.hrana.errors import (
     HranaError,
@@ -21,6 +21,7 @@ from memory_storage_turso.hrana.program import (
     EncodedStatement,
     ProgramAnswer,
     ReadProgram,
+    Snapshot,
     Step,
     StepError,
     statement_error,
@@ -111,9 +112,6 @@ class Program(Protocol):
     steps: list[Step]
 
 
-#: The results of a read, and the position it shows where that was asked for.
-Snapshot: TypeAlias = tuple[list[StatementResult], int | None]
-
 P = TypeVar("P", bound=Program)
 T = TypeVar("T")
 
@@ -155,11 +153,8 @@ class ServerNode:
 
         Args:
             statements: Reads only.
-            position: Gives the position of the snapshot.
+            position: Gives the position of the snapshot, and perhaps which store it is of.
             within: Seconds the server has for its answer.
-
-        Returns:
-            The results, and the snapshot's position where a statement for it was given.
 
         Raises:
             StatementError: A statement was refused.

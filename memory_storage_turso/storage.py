@@ -31,7 +31,12 @@ from memory_core.storage import (
 from memory_storage_turso.backends import Backend, borrow_backend, open_backend
 from memory_storage_turso.config import TursoConfig
 from memory_storage_turso.dictionaries import Dictionaries
-from memory_storage_turso.driver import PreparedCacheStats, Statement, StatementError
+from memory_storage_turso.driver import (
+    PreparedCacheStats,
+    Statement,
+    StatementError,
+    StoreIdentity,
+)
 from memory_storage_turso.encoding import CodecThread
 from memory_storage_turso.opening import open_kinds, open_system
 from memory_storage_turso.reading import Reader
@@ -45,6 +50,7 @@ R = TypeVar("R", bound=Record)
 _NAME = "INSERT INTO _namespaces (name) VALUES (?) ON CONFLICT (name) DO NOTHING"
 _NUMBER = "SELECT ns FROM _namespaces WHERE name = ?"
 _WIPING = "UPDATE _namespaces SET wiping = ? WHERE ns = ?"
+_STORE_ID = Statement("SELECT value FROM _meta WHERE key = 'store_id'")
 _SIZE = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
 
 
@@ -355,7 +361,7 @@ async def _prepared(backend: Backend, config: TursoConfig, context: StorageConte
     await dictionaries.load()
     foreign = await open_kinds(driver, tables, codec, backend.where)
     if backend.ready is not None:
-        backend.ready(POSITION)
+        backend.ready(POSITION, StoreIdentity(_STORE_ID, store_id.bytes))
     writer = Writer(backend, tables, thread, dictionaries, config.change_feed_limit)
     await writer.upkeep.start()
     return _Store(

@@ -14,6 +14,7 @@ import attrs
 
 from memory_storage_turso.driver import (
     Row,
+    SqlValue,
     Statement,
     StatementError,
     StatementResult,
@@ -252,6 +253,29 @@ class GroupProgram:
         return GroupNotCommittedError(StepError("", "the server did not commit"))
 
 
+@attrs.frozen(slots=True)
+class Snapshot:
+    """What a read has shown.
+
+    Attributes:
+        results: One per statement.
+        mark: The row of the statement that tells which snapshot it was, where one was given.
+    """
+
+    results: list[StatementResult]
+    mark: Row = ()
+
+    @property
+    def position(self) -> int | None:
+        """The position of the snapshot, where it was asked for."""
+        return position_of([self.mark])
+
+    @property
+    def store(self) -> SqlValue:
+        """Which store it is a snapshot of, where that was asked for beside the position."""
+        return self.mark[1] if len(self.mark) > 1 else None
+
+
 class ReadProgram:
     """Statements that read one snapshot, the position of that snapshot among them."""
 
@@ -278,8 +302,8 @@ class ReadProgram:
             unfinished = both(unfinished, negated({"type": "is_autocommit"}))
         self.steps.append(Step("ROLLBACK", (), both(ok(0), unfinished)))
 
-    def outcome(self, answer: ProgramAnswer) -> tuple[list[StatementResult], int | None]:
-        """The results, and the position of the snapshot where it was asked for.
+    def outcome(self, answer: ProgramAnswer) -> Snapshot:
+        """The results, and the snapshot's mark where it was asked for.
 
         Raises:
             StatementError: A statement was refused.
@@ -291,8 +315,8 @@ class ReadProgram:
                 raise statement_error(error, max(step - offset, 0))
         results = [_present(result) for result in answer.results[offset:last]]
         if self._position is None:
-            return results, None
-        return results, position_of(_present(answer.results[self._first]).rows)
+            return Snapshot(results)
+        return Snapshot(results, first_row(_present(answer.results[self._first])))
 
 
 def encode_statement(statement: Statement) -> EncodedStatement:
@@ -324,6 +348,11 @@ def position_of(rows: Sequence[Row]) -> int | None:
         return None
     value = rows[0][0]
     return value if isinstance(value, int) else 0
+
+
+def first_row(result: StatementResult) -> Row:
+    """The one row of a statement that returns one."""
+    return result.rows[0] if result.rows else ()
 
 
 def _present(result: StatementResult | None) -> StatementResult:

@@ -1,0 +1,55 @@
+"""The router of reads, with servers that do as they are told."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from memory_storage_turso.driver import Statement
+from memory_storage_turso.hrana.program import Snapshot, encode_statement
+from memory_storage_turso.replicas import ReadRouter
+from memory_storage_turso.resilience import CircuitBreaker
+from memory_storage_turso.server_config import BreakerConfig, ReplicaConfig
+from tests.servers.waiting import until
+
+MARK = encode_statement(Statement("SELECT 1"))
+
+
+class FakeNode:
+    def __init__(self, position: int = 0) -> None:
+        self.endpoint = "fake"
+        self.breaker = CircuitBreaker("fake", BreakerConfig())
+        self.position = position
+        self.failure: Exception | None = None
+        self.reads = 0
+
+    async def read(self, statements: Any, mark: Any, *, within: float | None = None) -> Snapshot:
+        self.reads += 1
+        if self.failure is not None:
+            raise self.failure
+        return Snapshot([], (self.position, None))
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_checks_go_on_after_an_error_nobody_thought_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    primary, replica = FakeNode(), FakeNode()
+    config = ReplicaConfig(check_interval=0.001)
+    router = ReadRouter(primary, [replica], config)  # pyright: ignore[reportArgumentType] - a stand-in
+    router.use_mark(MARK, None)
+    await router.read([], None)
+    replica.failure = RuntimeError("a bug")
+    seen = replica.reads
+    await until(lambda: replica.reads >= seen + 3)
+    replica.failure = None
+    replica.position = 7
+    await until(lambda: router.replicas[0].position == 7)
+    await router.aclose()
+    logged = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert logged
+    assert logged[0].exc_info is not None
