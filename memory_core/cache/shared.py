@@ -3,13 +3,15 @@
 An entry is the position at which it was valid (8 bytes, big-endian), the mark of that position (8
 bytes, see ``history``), a CRC-32 of key, position, mark and envelope (4 bytes), and the record's
 envelope. A process that knows the feed since that position can tell whether the entry is still valid;
-a late fill by a slow process is therefore harmless, and entries survive restarts.
+a late fill by a slow process is therefore harmless, and entries survive restarts. So is a deletion that
+failed: whatever goes wrong with a tier is counted (``shared_errors``), and the store answers.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, cast, runtime_checkable
 from uuid import UUID
 from zlib import crc32
@@ -69,21 +71,27 @@ class SharedTier:
 
         self.cache.on_invalidation(pushed)
 
+    async def identify(self, coherence: NamespaceCoherence) -> None:
+        """Learn which entries are the store's. Until then the tier is not used."""
+        with _counted(coherence):
+            await self._identify()
+
     async def get_many(
         self, kind: str, keys: Sequence[CacheKey], coherence: NamespaceCoherence
     ) -> dict[CacheKey, Record]:
         """The records that are there and still valid."""
-        if not keys:
-            return {}
-        await self._identify()
         found: dict[CacheKey, Record] = {}
-        data = await self.cache.get_many([self._key(key) for key in keys])
-        for key, value in zip(keys, data, strict=True):
-            record = None if value is None else self._read(kind, key, value, coherence)
-            if record is not None:
-                found[key] = record
-            elif value is not None:
-                self._useless.add(self._key(key))
+        if not keys:
+            return found
+        with _counted(coherence):
+            await self._identify()
+            data = await self.cache.get_many([self._key(key) for key in keys])
+            for key, value in zip(keys, data, strict=True):
+                record = None if value is None else self._read(kind, key, value, coherence)
+                if record is not None:
+                    found[key] = record
+                elif value is not None:
+                    self._useless.add(self._key(key))
         return found
 
     async def set_many(
@@ -93,45 +101,65 @@ class SharedTier:
         coherence: NamespaceCoherence,
     ) -> None:
         """Keep records as they were at a position, or are since; forget those that are gone."""
-        await self._identify()
-        named = {self._key(key): record for key, record in records.items()}
-        gone = [name for name, record in named.items() if record is None and name in self._useless]
-        self._useless.difference_update(named)
-        if gone:
-            await self.cache.delete_many(gone, "outdated")
-        history = coherence.history
-        if history is None or not history.knows(position):
-            # Everything was dropped since: nobody could judge them.
-            return
-        mark = history.mark_at(position)
+        with _counted(coherence):
+            await self._identify()
+            named = {self._key(key): record for key, record in records.items()}
+            gone = [
+                name for name, record in named.items() if record is None and name in self._useless
+            ]
+            self._useless.difference_update(named)
+            if gone:
+                await self.cache.delete_many(gone, "outdated")
+            history = coherence.history
+            if history is not None and history.knows(position):
+                # Otherwise everything was dropped since: nobody could judge them.
+                entries = self._entries(named, position, history.mark_at(position))
+                if entries:
+                    await self.cache.set_many(entries)
+
+    async def invalidate(
+        self, coherence: NamespaceCoherence, batches: Sequence[WriteBatch]
+    ) -> None:
+        """Drop what batches named, and so tell others that something changed. The store is not asked
+        for anything: what it has committed cannot fail any more.
+        """
+        keys: dict[CacheKey, None] = {}
+        for batch in batches:
+            for operation in batch.operations:
+                item: Any = operation if isinstance(operation, Delete) else operation.record
+                keys[self._key((coherence.namespace, item.kind, item.id))] = None
+        if keys and self._prefix:
+            with _counted(coherence):
+                await self.cache.delete_many(list(keys), "written")
+
+    async def wiped(self, coherence: NamespaceCoherence) -> None:
+        """Forget everything of a namespace that was wiped, and tell others."""
+        if self._prefix:
+            await self.clear(coherence)
+            # A cache tells others what was written, and which key that is says nothing to them.
+            with _counted(coherence):
+                await self.cache.delete_many([self._key((coherence.namespace, "", b""))], "written")
+
+    async def clear(self, coherence: NamespaceCoherence) -> None:
+        """Forget everything of a namespace."""
+        with _counted(coherence):
+            await self._identify()
+            await self.cache.clear(self._prefix + coherence.namespace)
+
+    async def _identify(self) -> None:
+        if not self._prefix:
+            self._prefix = f"{(await self._storage.stats()).store_id.hex}/"
+
+    def _entries(
+        self, named: Mapping[CacheKey, Record | None], position: Position, mark: bytes
+    ) -> list[CacheEntry]:
         entries: list[CacheEntry] = []
         for name, record in named.items():
             if record is not None:
                 body = self._codec.encode(record)
                 value = _HEAD.pack(position, mark, _checksum(name, position, mark, body)) + body
                 entries.append(CacheEntry(name, value, len(value)))
-        if entries:
-            await self.cache.set_many(entries)
-
-    async def invalidate(self, namespace: str, batches: Sequence[WriteBatch]) -> None:
-        """Drop what batches named, and so tell others that something changed."""
-        await self._identify()
-        keys: dict[CacheKey, None] = {}
-        for batch in batches:
-            for operation in batch.operations:
-                item: Any = operation if isinstance(operation, Delete) else operation.record
-                keys[self._key((namespace, item.kind, item.id))] = None
-        if keys:
-            await self.cache.delete_many(list(keys), "written")
-
-    async def clear(self, namespace: str) -> None:
-        """Forget everything of a namespace."""
-        await self._identify()
-        await self.cache.clear(self._prefix + namespace)
-
-    async def _identify(self) -> None:
-        if not self._prefix:
-            self._prefix = f"{(await self._storage.stats()).store_id.hex}/"
+        return entries
 
     def _key(self, key: CacheKey) -> CacheKey:
         return (self._prefix + key[0], key[1], key[2])
@@ -154,6 +182,14 @@ class SharedTier:
             pass
         coherence.counters["shared_corrupt"] += 1
         return None
+
+
+@contextmanager
+def _counted(coherence: NamespaceCoherence) -> Generator[None]:
+    try:
+        yield
+    except Exception:  # noqa: BLE001  # whatever a cache raises is no reason to fail
+        coherence.counters["shared_errors"] += 1
 
 
 def _checksum(name: CacheKey, position: Position, mark: bytes, body: bytes) -> int:

@@ -125,6 +125,8 @@ class CachedStorage:
         if self._coherence.caught_up < 0:
             # From here on the feed is known, and can tell whether this write was overtaken.
             await self._catch_up(self._position())
+        for tier in self._shared.far:
+            await tier.identify(self._coherence)
         try:
             results = await self._storage.commit(batches)
         finally:
@@ -133,7 +135,7 @@ class CachedStorage:
         if self._shared.config.write_through:
             self._invalidation.note_written(batches, results)
         for tier in self._shared.far:
-            await tier.invalidate(self._namespace, batches)
+            await tier.invalidate(self._coherence, batches)
         return results
 
     async def get(self, kind: type[R], ids: Sequence[UUID]) -> list[R | None]:
@@ -224,10 +226,15 @@ class CachedStorage:
     async def wipe(self) -> Position:
         """See ``SupportsNamespaces``."""
         require(self._storage, Capability.NAMESPACES)
+        for tier in self._shared.far:
+            await tier.identify(self._coherence)
         try:
-            return await cast("SupportsNamespaces", self._storage).wipe()
+            position = await cast("SupportsNamespaces", self._storage).wipe()
         finally:
             self._coherence.look_again()
+        for tier in self._shared.far:
+            await tier.wiped(self._coherence)
+        return position
 
     async def backup(self, target: Path) -> None:
         """See ``SupportsBackup``."""
@@ -242,8 +249,8 @@ class CachedStorage:
             state.queries.drop_all()
         await shared.near.cache.clear()
         for far in shared.far:
-            for namespace in shared.coherence:
-                await far.clear(namespace)
+            for state in list(shared.coherence.values()):
+                await far.clear(state)
 
     def caches(self) -> list[Cache]:
         """The caches, nearest first."""
