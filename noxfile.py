@@ -102,6 +102,16 @@ def min_deps(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks of the caches, beside their peers: hit_ratio, agent_workload, cache_latency.
+    Arguments name others instead: ``nox -s bench -- lmdb_paths turso_paths``.
+    """
+    install(session, *group("bench"))
+    for name in session.posargs or ["hit_ratio", "agent_workload", "cache_latency"]:
+        session.run("python", "-m", f"benchmarks.{name}")
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build every distribution, and use the wheels where nothing else is installed."""
     session.install(*group("build"))

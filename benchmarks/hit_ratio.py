@@ -354,26 +354,6 @@ def measure(traces: Path | None, *, quick: bool, only: str | None) -> dict[str, 
     return results
 
 
-def plot(results: dict[str, dict[str, float]], file: Path) -> None:
-    """Bars by case, one for each contender."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    names = list(next(iter(results.values())))
-    figure, axes = plt.subplots(figsize=(1.1 * len(results) + 2, 5), layout="constrained")
-    width = 0.8 / len(names)
-    for index, name in enumerate(names):
-        places = [place + (index - len(names) / 2) * width for place in range(len(results))]
-        heights = [100 * row[name] for row in results.values()]
-        axes.bar(places, heights, width, label=name, color="0.8" if name == "optimum" else None)
-    axes.set_xticks(range(len(results)), list(results), rotation=30, ha="right")
-    axes.set_ylabel("hit ratio, %")
-    axes.legend(ncols=len(names), loc="upper center", bbox_to_anchor=(0.5, 1.12), frameon=False)
-    figure.savefig(file, dpi=120)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     data = os.environ.get("MEMORY_CORE_DATA")
@@ -393,6 +373,8 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(results, indent=2))
     if arguments.plot and results:
+        from benchmarks.hit_ratio_plot import plot
+
         plot(results, arguments.plot)
 
 
