@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Generator
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import TypeVar
 
 import attrs
@@ -31,6 +31,14 @@ class CircuitOpenError(StorageUnavailableError):
         self.retry_after = retry_after
 
 
+class Outcome(Enum):
+    """What the end of a call says of the server."""
+
+    SUCCESS = auto()
+    FAILURE = auto()
+    NEITHER = auto()
+
+
 class BreakerState(StrEnum):
     """Whether calls are let through."""
 
@@ -45,7 +53,7 @@ class BreakerStats:
 
     Attributes:
         state: Whether calls are let through now.
-        failures: Calls that failed.
+        failures: Calls that failed, late ones among them.
         opened: Times it opened.
         rejected: Calls it did not let through.
         probes: Calls let through to see whether the server is back.
@@ -61,7 +69,8 @@ class BreakerStats:
 class CircuitBreaker:
     """Keeps calls away from a server that fails, and lets a single one through to see.
 
-    M. Nygard, "Release It!", 2nd ed., chapter 5. Each failed probe doubles the pause.
+    M. Nygard, "Release It!", 2nd ed., chapter 5. Each failed probe doubles the pause. While it is open
+    only the probe decides, and a call that began before it opened never does: how that ends is old news.
     """
 
     def __init__(
@@ -78,6 +87,8 @@ class CircuitBreaker:
         self._pause = config.reset_timeout
         self._opened_at: float | None = None
         self._probing = False
+        #: Moves whenever it opens or closes; a call counts in the era it began in.
+        self._era = 0
         self._failures = 0
         self._opened = 0
         self._rejected = 0
@@ -94,63 +105,67 @@ class CircuitBreaker:
         """Whether a call made now would be let through."""
         return self._opened_at is None or (self._remaining() <= 0 and not self._probing)
 
+    def check(self) -> None:
+        """Turn a call away that would not be let through.
+
+        Raises:
+            CircuitOpenError: It would not.
+        """
+        if not self.allows():
+            self._rejected += 1
+            raise CircuitOpenError(self._server, max(self._remaining(), 0.01))
+
     @contextlib.contextmanager
-    def guard(self, is_failure: Callable[[BaseException], bool]) -> Generator[None]:
+    def guard(self, judge: Callable[[BaseException], Outcome]) -> Generator[None]:
         """Let one call through, and learn from how it ends.
 
         Args:
-            is_failure: Whether an exception says that the server is unwell.
+            judge: What an exception says of the server.
 
         Raises:
             CircuitOpenError: The call is not let through.
         """
-        probe = self._enter()
+        self.check()
+        probe = self._probing = self._opened_at is not None
+        self._probes += probe
+        era = self._era
+        outcome = Outcome.SUCCESS
         try:
             yield
         except BaseException as error:
-            if is_failure(error):
-                self._failed()
-            elif isinstance(error, Exception):
-                self._succeeded()
+            outcome = judge(error)
             raise
-        else:
-            self._succeeded()
         finally:
             if probe:
                 self._probing = False
+            self._failures += outcome is Outcome.FAILURE
+            if era == self._era and (probe or self._opened_at is None):
+                self._learn(outcome)
 
     def stats(self) -> BreakerStats:
         """The figures as they are now."""
         return BreakerStats(self.state, self._failures, self._opened, self._rejected, self._probes)
 
-    def _enter(self) -> bool:
-        if self._opened_at is None:
-            return False
-        if not self.allows():
-            self._rejected += 1
-            raise CircuitOpenError(self._server, max(self._remaining(), 0.01))
-        self._probing = True
-        self._probes += 1
-        return True
-
     def _remaining(self) -> float:
         opened_at = self._opened_at if self._opened_at is not None else self._clock()
         return opened_at + self._pause - self._clock()
 
-    def _failed(self) -> None:
-        self._failures += 1
-        self._in_a_row += 1
-        if self._opened_at is not None and self._probing:
+    def _learn(self, outcome: Outcome) -> None:
+        if outcome is Outcome.SUCCESS:
+            self._in_a_row = 0
+            self._pause = self._config.reset_timeout
+            if self._opened_at is not None:
+                self._opened_at = None
+                self._era += 1
+        elif outcome is Outcome.FAILURE and self._opened_at is not None:
             self._pause = min(self._pause * 2, self._config.max_reset_timeout)
             self._opened_at = self._clock()
-        elif self._opened_at is None and self._in_a_row >= self._config.failure_threshold:
-            self._opened += 1
-            self._opened_at = self._clock()
-
-    def _succeeded(self) -> None:
-        self._in_a_row = 0
-        self._pause = self._config.reset_timeout
-        self._opened_at = None
+        elif outcome is Outcome.FAILURE:
+            self._in_a_row += 1
+            if self._in_a_row >= self._config.failure_threshold:
+                self._opened += 1
+                self._opened_at = self._clock()
+                self._era += 1
 
 
 class RetryableError(StorageUnavailableError):

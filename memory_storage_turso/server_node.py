@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 from memory_core.errors import ConfigurationError, StorageFullError, StorageUnavailableError
@@ -28,7 +29,7 @@ from memory_storage_turso.hrana.program import (
 )
 from memory_storage_turso.paging import read_in_pages
 from memory_storage_turso.pool import Pool
-from memory_storage_turso.resilience import CircuitBreaker, RetryableError
+from memory_storage_turso.resilience import CircuitBreaker, Outcome, RetryableError
 from memory_storage_turso.server_config import ServerConfig
 
 _UNAUTHORIZED = (401, 403)
@@ -222,20 +223,24 @@ class ServerNode:
     async def _on_connection(
         self, once: Callable[[ServerConnection], Awaitable[T]], within: float | None = None
     ) -> T:
-        with self.breaker.guard(is_server_failure):
-            async with asyncio.timeout(within):
-                return await self._on_good_connection(once)
-
-    async def _on_good_connection(self, once: Callable[[ServerConnection], Awaitable[T]]) -> T:
+        deadline = None if within is None else asyncio.get_running_loop().time() + within
         lost: StreamLostError | None = None
         for _ in range(_STREAMS_TRIED):
+            # Who would not be let through need not wait for a connection.
+            self.breaker.check()
             try:
-                async with self.pool.lease() as connection:
+                async with self.pool.lease(within, self._asking(deadline)) as connection:
                     return await once(connection)
             except StreamLostError as error:
                 # Nothing was executed, and a new stream costs nothing.
                 lost = error
         raise lost or StreamLostError("no stream was tried")
+
+    @contextlib.asynccontextmanager
+    async def _asking(self, deadline: float | None) -> AsyncGenerator[None]:
+        with self.breaker.guard(_judged):
+            async with asyncio.timeout_at(deadline):
+                yield
 
     def _statement_failed(self, error: StatementError) -> Exception:
         if (error.code or "") in _PASSING | _UNWELL:
@@ -246,6 +251,10 @@ class ServerNode:
         return f"{self.endpoint} {what}: {why}"
 
 
-def is_server_failure(error: BaseException) -> bool:
-    """Whether an exception says that the server is unwell, rather than the request."""
-    return isinstance(error, NotReachedError | NoAnswerError | asyncio.TimeoutError)
+def _judged(error: BaseException) -> Outcome:
+    """What an exception says of the server, rather than of the request or of this client."""
+    if isinstance(error, NotReachedError | NoAnswerError | TimeoutError):
+        return Outcome.FAILURE
+    if isinstance(error, HranaError | StatementError):
+        return Outcome.SUCCESS
+    return Outcome.NEITHER

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Generic, Protocol, TypeVar
 
 import attrs
@@ -138,28 +139,34 @@ class Pool(Generic[C]):
         self._maintenance: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
-    async def lease(self) -> AsyncGenerator[C]:
+    async def lease(
+        self, within: float | None = None, around: AbstractAsyncContextManager[None] | None = None
+    ) -> AsyncGenerator[C]:
         """A connection for the length of the context.
 
         Whoever leaves by an exception that is not the connection's fault returns it in working
         order; a connection knows by itself when it is broken.
 
+        Args:
+            within: Seconds to wait for it at most, where that is less than ``acquire_timeout``.
+            around: Entered once there is a permit, and left before that is given back: it sees how
+                connecting and using the connection end, and nothing of waiting.
+
         Raises:
             StorageClosedError: The pool is closed.
             StorageUnavailableError: None became free in time, or too many wait already.
         """
-        await self._permit()
+        await self._permit(within)
         try:
-            connection = await self._take()
-        except BaseException:
-            self._return_permit()
-            raise
-        self._leased.add(connection)
-        try:
-            yield connection
+            async with around or contextlib.nullcontext():
+                connection = await self._take()
+                self._leased.add(connection)
+                try:
+                    yield connection
+                finally:
+                    self._leased.discard(connection)
+                    self._put_back(connection)
         finally:
-            self._leased.discard(connection)
-            self._put_back(connection)
             self._return_permit()
 
     async def tend(self) -> None:
@@ -214,17 +221,18 @@ class Pool(Generic[C]):
         while self._closing:
             await asyncio.wait(self._closing)
 
-    async def _permit(self) -> None:
+    async def _permit(self, within: float | None) -> None:
         self._check_open()
         self._start_maintenance()
         self._resize(self._clock(), joining=1)
         if self._in_use < self._sizer.size and not self._waiters:
             self._take_permit()
         else:
-            await self._wait_for_permit()
+            patience = self._config.acquire_timeout
+            await self._wait_for_permit(patience if within is None else min(patience, within))
         self._counters.acquired += 1
 
-    async def _wait_for_permit(self) -> None:
+    async def _wait_for_permit(self, patience: float) -> None:
         if len(self._waiters) >= self._config.max_waiting:
             self._counters.refused += 1
             msg = f"{len(self._waiters)} callers wait for a connection already"
@@ -234,14 +242,14 @@ class Pool(Generic[C]):
         started = self._clock()
         self._counters.waited += 1
         try:
-            async with asyncio.timeout(self._config.acquire_timeout):
+            async with asyncio.timeout(patience):
                 await waiter
         except BaseException as error:
             self._give_up(waiter)
             if not isinstance(error, TimeoutError):
                 raise
             self._counters.timeouts += 1
-            msg = f"no connection became free within {self._config.acquire_timeout:g} s"
+            msg = f"no connection became free within {patience:g} s"
             raise StorageUnavailableError(msg) from None
         finally:
             waited = self._clock() - started

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from memory_core.errors import (
@@ -20,6 +22,7 @@ from memory_storage_turso.resilience import CircuitOpenError
 from memory_storage_turso.server_config import (
     BreakerConfig,
     KeepAliveConfig,
+    PoolConfig,
     RetryConfig,
     ServerConfig,
     ServerLimits,
@@ -182,6 +185,57 @@ async def test_breaker_opens_and_lets_a_single_probe_through(
     assert sum(isinstance(answer, CircuitOpenError) for answer in answers) == 19
     assert figures(driver, "breaker")["probes"] == 1
     assert figures(driver, "breaker")["state"] == "closed"
+
+
+def hung(config: ServerConfig, **breaker: float) -> ServerConfig:
+    return attrs.evolve(
+        config,
+        limits=ServerLimits(request_timeout=0.3, connect_timeout=0.3),
+        pool=PoolConfig(min_size=1, max_size=1, acquire_timeout=0.05),
+        retry=RetryConfig(attempts=1),
+        breaker=BreakerConfig(**breaker),  # pyright: ignore[reportArgumentType] - numbers all
+    )
+
+
+async def test_waiting_for_a_connection_in_vain_says_nothing_of_the_server(
+    proxy: TcpProxy, transport: str, open_driver: OpenDriver, witness: ServerDriver
+) -> None:
+    config = hung(IMPATIENT, failure_threshold=2, reset_timeout=0.1)
+    driver = open_driver(f"turso+{transport}://127.0.0.1:{proxy.port}", config=config)
+    await driver.read([POSITION])
+    proxy.stall("up")
+    for _ in range(2):
+        with pytest.raises(StorageUnavailableError):
+            await driver.read([POSITION])
+    await until(lambda: figures(driver, "breaker")["state"] == "half_open")
+    pool = driver._primary.pool
+    await pool._permit(None)
+    with pytest.raises(StorageUnavailableError, match="within"):
+        await driver.read([POSITION])
+    pool._return_permit()
+    assert figures(driver, "breaker")["state"] == "half_open"
+    assert figures(driver, "breaker")["probes"] == 0
+
+
+async def test_breaker_opens_under_load_at_a_hung_server(
+    proxy: TcpProxy, transport: str, open_driver: OpenDriver, witness: ServerDriver
+) -> None:
+    config = hung(IMPATIENT, failure_threshold=3, reset_timeout=5)
+    driver = open_driver(f"turso+{transport}://127.0.0.1:{proxy.port}", config=config)
+    await driver.read([POSITION])
+    proxy.stall("up")
+
+    async def read_on() -> None:
+        while figures(driver, "breaker")["state"] == "closed":
+            with contextlib.suppress(StorageUnavailableError):
+                await driver.read([POSITION])
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(read_on() for _ in range(10)))
+    assert figures(driver, "breaker")["failures"] == 3
+    # Those that still wait for a connection are turned away, too.
+    with pytest.raises(CircuitOpenError):
+        await driver.read([POSITION])
 
 
 async def test_connection_lost_while_idle_is_replaced_before_anyone_meets_it(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -11,6 +13,7 @@ from memory_storage_turso.resilience import (
     BreakerState,
     CircuitBreaker,
     CircuitOpenError,
+    Outcome,
     RetryableError,
     RetryFigures,
     with_retries,
@@ -38,17 +41,19 @@ def breaker(clock: Clock) -> CircuitBreaker:
     return CircuitBreaker("server", CONFIG, clock=clock)
 
 
-def is_failure(error: BaseException) -> bool:
-    return isinstance(error, OSError)
+def judge(error: BaseException) -> Outcome:
+    if isinstance(error, OSError):
+        return Outcome.FAILURE
+    return Outcome.SUCCESS if isinstance(error, ValueError) else Outcome.NEITHER
 
 
 def fail(breaker: CircuitBreaker) -> None:
-    with pytest.raises(OSError, match="down"), breaker.guard(is_failure):
+    with pytest.raises(OSError, match="down"), breaker.guard(judge):
         raise OSError("down")
 
 
 def succeed(breaker: CircuitBreaker) -> None:
-    with breaker.guard(is_failure):
+    with breaker.guard(judge):
         pass
 
 
@@ -69,7 +74,7 @@ def test_opens_after_failures_in_a_row(breaker: CircuitBreaker) -> None:
 
 def test_errors_of_the_request_do_not_open_it(breaker: CircuitBreaker) -> None:
     for _ in range(10):
-        with pytest.raises(ValueError, match="bad"), breaker.guard(is_failure):
+        with pytest.raises(ValueError, match="bad"), breaker.guard(judge):
             raise ValueError("bad")
     assert breaker.state is BreakerState.CLOSED
 
@@ -79,7 +84,7 @@ def test_half_open_lets_one_through(breaker: CircuitBreaker, clock: Clock) -> No
         fail(breaker)
     clock.now = 1.5
     assert breaker.state is BreakerState.HALF_OPEN
-    with breaker.guard(is_failure):
+    with breaker.guard(judge):
         for _ in range(5):
             with pytest.raises(CircuitOpenError):
                 succeed(breaker)
@@ -104,7 +109,7 @@ async def test_cancelled_probe_gives_way_to_the_next(breaker: CircuitBreaker, cl
     clock.now = 1.5
 
     async def probe() -> None:
-        with breaker.guard(is_failure):
+        with breaker.guard(judge):
             await asyncio.sleep(10)
 
     task = asyncio.ensure_future(probe())
@@ -115,6 +120,80 @@ async def test_cancelled_probe_gives_way_to_the_next(breaker: CircuitBreaker, cl
     assert breaker.state is BreakerState.HALF_OPEN
     succeed(breaker)
     assert breaker.state is BreakerState.CLOSED
+
+
+def opened(breaker: CircuitBreaker, clock: Clock) -> None:
+    """Have it open, and wait until it lets a probe through."""
+    for _ in range(3):
+        fail(breaker)
+    clock.now += 1.5
+    assert breaker.state is BreakerState.HALF_OPEN
+
+
+def test_what_says_nothing_of_the_server_changes_nothing(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
+    fail(breaker)
+    fail(breaker)
+    with pytest.raises(KeyError), breaker.guard(judge):
+        raise KeyError
+    fail(breaker)
+    assert breaker.state is BreakerState.OPEN
+    clock.now += 1.5
+    for _ in range(3):
+        with pytest.raises(KeyError), breaker.guard(judge):
+            raise KeyError
+        assert breaker.state is BreakerState.HALF_OPEN
+    assert breaker.allows()
+
+
+def test_an_error_of_the_request_shows_that_the_server_is_back(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
+    opened(breaker, clock)
+    with pytest.raises(ValueError, match="bad"), breaker.guard(judge):
+        raise ValueError("bad")
+    assert breaker.state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_while_it_is_open_only_the_probe_decides(
+    breaker: CircuitBreaker, clock: Clock, ends_well: bool
+) -> None:
+    before = [breaker.guard(judge) for _ in range(2)]
+    for call in before:
+        call.__enter__()
+    opened(breaker, clock)
+
+    def end(call: AbstractContextManager[None]) -> None:
+        error = None if ends_well else OSError("down")
+        swallowed = call.__exit__(type(error) if error else None, error, None)
+        assert not swallowed
+
+    with contextlib.suppress(OSError):
+        end(before[0])
+    assert breaker.state is BreakerState.HALF_OPEN
+    with breaker.guard(judge):
+        with contextlib.suppress(OSError):
+            end(before[1])
+        assert breaker.state is BreakerState.HALF_OPEN
+        assert not breaker.allows()
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_failures_of_calls_from_before_it_opened_do_not_open_it_again(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
+    before = [breaker.guard(judge) for _ in range(3)]
+    for call in before:
+        call.__enter__()
+    opened(breaker, clock)
+    succeed(breaker)
+    for call in before:
+        with contextlib.suppress(OSError):
+            call.__exit__(OSError, OSError("down"), None)
+    assert breaker.state is BreakerState.CLOSED
+    assert breaker.stats().failures == 6
 
 
 class Flaky:
