@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -77,6 +78,11 @@ class RowStatement(Statement):
     """
 
     row: str = ""
+
+    def of_rows(self, rows: Sequence[RowStatement]) -> Statement:
+        """This statement for the rows of some like it."""
+        sql = self.sql.replace(self.row, ", ".join([self.row] * len(rows)), 1)
+        return Statement(sql, tuple(chain.from_iterable(row.args for row in rows)))
 
 
 @frozen

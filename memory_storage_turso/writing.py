@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, count
 from typing import cast
 
@@ -14,6 +14,7 @@ from memory_storage_turso.backends import Backend
 from memory_storage_turso.dictionaries import Dictionaries
 from memory_storage_turso.driver import Row, Statement, StatementError, WriteOutcome
 from memory_storage_turso.encoding import CodecThread, PreparationError, Stream, Submission, encoded
+from memory_storage_turso.merging import merged
 from memory_storage_turso.outcomes import refusal
 from memory_storage_turso.tables import Tables
 from memory_storage_turso.upkeep import IndexUpkeep
@@ -140,17 +141,18 @@ class Writer:
         ]
         if len(submissions) == 1 or not all(item.only_puts for item in submissions):
             return await self._run(submissions, [chain(batch, (POSITION,)) for batch in batches])
-        # A put is one change: with the last position, those before it are known.
         outcome = await self._written(batches, [*self._closing(), POSITION])
         position = cast("int", outcome.closing[-1].rows[0][0])
-        results: list[CommitResult] = []
-        for item, result in zip(reversed(submissions), reversed(outcome.results), strict=True):
-            if isinstance(result, list):
-                results.append(self._receipt(item, position))
-                position -= len(item)
-            else:
-                results.append(await self._refusal(item, result))
-        return results[::-1]
+        applied = [
+            item
+            for item, result in zip(submissions, outcome.results, strict=True)
+            if isinstance(result, list)
+        ]
+        receipts = iter(self._receipts(applied, position))
+        return [
+            next(receipts) if isinstance(result, list) else await self._refusal(item, result)
+            for item, result in zip(submissions, outcome.results, strict=True)
+        ]
 
     async def _run_prepared(
         self, submissions: Sequence[Submission], *, indexed: bool
@@ -160,7 +162,7 @@ class Writer:
         def prepared(item: Submission) -> list[Statement] | MemoryCoreError:
             try:
                 operations = item.encoded or encoded(self._codec, item.batch)
-                return [*item.statements(operations, self._tables, indexed=indexed), POSITION]
+                return list(item.statements(operations, self._tables, indexed=indexed))
             except PreparationError as error:
                 return error.reason
 
@@ -174,13 +176,38 @@ class Writer:
             for item, statements in zip(submissions, ready, strict=True)
             if isinstance(statements, list)
         ]
-        results: Iterator[CommitResult] = iter(())
-        if sound:
-            results = iter(
-                await self._run([item for item, _ in sound], [batch for _, batch in sound])
-            )
+        results = iter(await self._run_together(sound) or await self._run_apart(sound))
         self.refused += len(ready) - len(sound)
         return [next(results) if isinstance(item, list) else item for item in ready]
+
+    async def _run_together(
+        self, sound: Sequence[tuple[Submission, list[Statement]]]
+    ) -> list[CommitResult]:
+        """Write puts as if they were one batch, in few statements; nothing where that is not possible.
+
+        Batches are rarely refused. Where one is, none was written, and each has to be run by itself.
+        """
+        rows = sum(len(statements) for _, statements in sound)
+        if rows == 1 or not all(item.only_puts for item, _ in sound):
+            return []
+        together = merged(chain.from_iterable(statements for _, statements in sound))
+        outcome = await self._written([[*together, POSITION]], self._closing())
+        [result] = outcome.results
+        if isinstance(result, StatementError):
+            return []
+        if isinstance(result, StorageError):
+            return [result] * len(sound)
+        position = cast("int", result[-1].rows[0][0])
+        return self._receipts([item for item, _ in sound], position)
+
+    async def _run_apart(
+        self, sound: Sequence[tuple[Submission, list[Statement]]]
+    ) -> list[CommitResult]:
+        """Write batches that are refused one by one."""
+        if not sound:
+            return []
+        batches = [[*statements, POSITION] for _, statements in sound]
+        return await self._run([item for item, _ in sound], batches)
 
     async def _run(
         self, submissions: Sequence[Submission], batches: Sequence[Iterable[Statement]]
@@ -201,6 +228,16 @@ class Writer:
             return await self._backend.driver.write(batches, closing)
         except StatementError as error:
             raise StorageError(f"{self._backend.where}: the commit was refused: {error}") from error
+
+    def _receipts(self, puts: Sequence[Submission], position: int) -> list[CommitResult]:
+        """The receipts of batches of puts: with the last position, those before it are known, as a put
+        is one change.
+        """
+        receipts: list[CommitResult] = []
+        for item in reversed(puts):
+            receipts.append(self._receipt(item, position))
+            position -= len(item)
+        return receipts[::-1]
 
     def _receipt(self, item: Submission, position: int) -> Receipt:
         self.newest = max(self.newest, position)

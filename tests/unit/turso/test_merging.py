@@ -1,0 +1,42 @@
+"""Rows that follow each other go together, in few different statements, in their order."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from memory_storage_turso.driver import Statement
+from memory_storage_turso.merging import merged
+from memory_storage_turso.tables import RowStatement
+
+OTHER = Statement("DELETE FROM t WHERE a = ?", (3,))
+
+
+def row(number: int, table: str = "t") -> RowStatement:
+    return RowStatement(f"INSERT INTO {table} VALUES (?, ?)", (number, str(number)), "(?, ?)")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 63, 64, 65, 500])
+def test_every_row_is_inserted_once_and_in_order(count):
+    database = sqlite3.connect(":memory:")
+    database.execute("CREATE TABLE t (a, b)")
+    for statement in merged(map(row, range(count))):
+        database.execute(statement.sql, statement.args)
+    found = database.execute("SELECT a, b FROM t ORDER BY rowid").fetchall()
+    database.close()
+    assert found == [(number, str(number)) for number in range(count)]
+
+
+def test_few_statements_of_few_texts():
+    assert len(merged(map(row, range(500)))) == 11
+    texts = {statement.sql for count in range(300) for statement in merged(map(row, range(count)))}
+    assert len(texts) == 4
+
+
+def test_what_is_between_keeps_its_place():
+    found = merged([row(1), row(2), OTHER, row(3), row(4, "u"), row(5, "u")])
+    assert [statement.args for statement in found] == [
+        (1, "1"), (2, "2"), (3,), (3, "3"), (4, "4"), (5, "5"),
+    ]  # fmt: skip
+    assert found[2] == OTHER
