@@ -27,6 +27,8 @@ _INLINE = 4
 _INDEX_AT_ONCE = 128
 _INDEX_AT_ONCE_ON_SERVERS = 1024
 """A server writes each page of a commit twice, to its database and to the log for its replicas."""
+_TOGETHER_BYTES = 4 * 2**20
+"""A driver splits a group whose batches are too much for one transaction, but not one batch."""
 
 
 class Writer:
@@ -187,11 +189,12 @@ class Writer:
 
         Batches are rarely refused. Where one is, none was written, and each has to be run by itself.
         """
-        rows = sum(len(statements) for _, statements in sound)
-        if rows == 1 or not all(item.only_puts for item, _ in sound):
+        rows = [statement for _, statements in sound for statement in statements]
+        if len(rows) == 1 or not all(item.only_puts for item, _ in sound):
             return []
-        together = merged(chain.from_iterable(statements for _, statements in sound))
-        outcome = await self._written([[*together, POSITION]], self._closing())
+        if len(sound) > 1 and sum(map(_body_size, rows)) > _TOGETHER_BYTES:
+            return []
+        outcome = await self._written([[*merged(rows), POSITION]], self._closing())
         [result] = outcome.results
         if isinstance(result, StatementError):
             return []
@@ -262,3 +265,8 @@ class Writer:
             return []
         self._trimmed_at = self.newest
         return [Statement(_TRIM, (self._feed_limit,))]
+
+
+def _body_size(put: Statement) -> int:
+    body = put.args[-1]
+    return len(body) if isinstance(body, bytes) else 0
