@@ -4,9 +4,9 @@
 
 sqld is started for it (``python -m tests.servers.install`` gets it). What counts are the ratios: of
 batches and of 64 tasks to single awaited stores, and of single stores and reads to a bare request with
-the same bytes on one kept connection. ``replicas`` shows which server answers, and that none answers
-too old; ``tenants`` compares namespaces in one database with databases of their own. The episodes are
-synthetic, 13 kB of 25 steps.
+the same bytes on one kept connection. ``distance`` makes round trips longer; ``replicas`` shows which server
+answers, and that none answers too old; ``tenants`` compares namespaces in one database with databases of
+their own. The episodes are synthetic, 13 kB of 25 steps.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ import msgspec
 import zstandard
 
 from benchmarks.workload import BATCH, TASKS, Clock, episode, report
-from memory_core import Episode, WriteBatch
+from memory_core import Episode, Query, WriteBatch
 from memory_core.storage import Storage, StorageContext
 from memory_storage_turso import TenantStorage, TursoConfig, TursoStorage
 from memory_storage_turso.server_config import TenancyConfig
 from tests.servers.sqld import Sqld, running_sqld
+from tests.servers.tcp_proxy import running_proxy
 
 TENANTS = 8
 _numbers = itertools.count()
@@ -173,6 +174,39 @@ async def against_bare(folder: Path, blocks: int) -> dict[str, float]:
     }
 
 
+async def distance(folder: Path, blocks: int) -> dict[str, float]:
+    """What a network's latency does: each round trip through a proxy that holds it back."""
+    figures: dict[str, float] = {}
+    async with running_sqld(folder) as server, running_proxy(server.port) as proxy:
+        url = f"turso+http://127.0.0.1:{proxy.port}"
+        async with opened(url) as storage:
+            for trip in (0, 10, 40):
+                # Held back once on the way there and once on the way back.
+                proxy.latency = trip / 2e3
+                clock, ids = Clock(), [item.id for item in await _stored_some(storage, 200)]
+                for _ in range(blocks):
+                    await clock.run("one", partial(stored, storage, fresh(1)))
+                    alone = [fresh(1) for _ in range(TASKS)]
+                    await clock.run(
+                        "64",
+                        lambda work=alone: asyncio.gather(*map(partial(stored, storage), work)),
+                    )
+                    await clock.run("get", lambda ids=ids: storage.get(Episode, ids[:1]))
+                    await clock.run("get 200", lambda ids=ids: storage.get(Episode, ids))
+                    await clock.run("page", lambda: storage.query(Query(Episode).limit(20)))
+                figures |= {
+                    f"{trip} ms, {name}: ms": clock.typical(name) * 1e3
+                    for name in ("one", "64", "get", "get 200", "page")
+                }
+    return figures
+
+
+async def _stored_some(storage: Storage, count: int) -> list[Episode]:
+    items = fresh(count)
+    await stored(storage, items)
+    return items
+
+
 async def replicas(folder: Path, rounds: int) -> dict[str, float]:
     """Reads with a primary alone and with two replicas, while a writer goes on."""
     figures: dict[str, float] = {}
@@ -270,6 +304,7 @@ async def measure(folder: Path, only: str | None, *, quick: bool) -> dict[str, d
         "writes over HTTP": lambda at: writes(at, blocks, "http"),
         "writes over WebSocket": lambda at: writes(at, blocks, "ws"),
         "beside bare requests": lambda at: against_bare(at, blocks),
+        "distance": lambda at: distance(at, blocks),
         "replicas": lambda at: replicas(at, blocks),
         "tenants": lambda at: tenants(at, blocks),
     }

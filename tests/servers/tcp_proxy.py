@@ -11,6 +11,7 @@ from typing import Literal
 
 HOST = "127.0.0.1"
 _CHUNK = 16 * 1024
+_LINE = 1024
 Direction = Literal["up", "down"]
 
 
@@ -18,7 +19,7 @@ class TcpProxy:
     """Passes connections on to a target; what is wrong with the network is set by attributes.
 
     Attributes:
-        latency: Seconds each chunk is held back, both ways.
+        latency: Seconds that bytes take longer, each way.
         bytes_per_second: Throughput of each connection and direction; None for no bound.
         up: Whether new connections are accepted and passed on.
         stalled: Directions in which bytes are swallowed up and kept until `resume`.
@@ -113,17 +114,45 @@ class TcpProxy:
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, direction: Direction
     ) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := await source.read(_CHUNK):
-                if self.latency:
-                    await asyncio.sleep(self.latency)
-                if self.bytes_per_second:
-                    await asyncio.sleep(len(chunk) / self.bytes_per_second)
-                await self._flowing[direction].wait()
-                sink.write(chunk)
-                await sink.drain()
-        # One side ended: end the other, as a router that lost its state would.
-        _end(sink, reset=False)
+        line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_LINE)
+        reading = asyncio.create_task(self._take_in(source, line))
+        try:
+            with contextlib.suppress(OSError):
+                await self._send_on(line, sink, direction)
+        finally:
+            reading.cancel()
+            await asyncio.wait([reading])
+            # One side ended: end the other, as a router that lost its state would.
+            _end(sink, reset=False)
+
+    async def _take_in(
+        self, source: asyncio.StreamReader, line: asyncio.Queue[tuple[float, bytes]]
+    ) -> None:
+        """Note when each chunk is due: what is under way at the same time is late only once."""
+        chunk = b" "
+        while chunk:
+            try:
+                chunk = await source.read(_CHUNK)
+            except OSError:
+                chunk = b""
+            await line.put((asyncio.get_running_loop().time() + self.latency, chunk))
+
+    async def _send_on(
+        self,
+        line: asyncio.Queue[tuple[float, bytes]],
+        sink: asyncio.StreamWriter,
+        direction: Direction,
+    ) -> None:
+        while True:
+            due, chunk = await line.get()
+            await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+            if not chunk:
+                return
+            if self.bytes_per_second:
+                await asyncio.sleep(len(chunk) / self.bytes_per_second)
+            await self._flowing[direction].wait()
+            sink.write(chunk)
+            await sink.drain()
 
 
 def _end(writer: asyncio.StreamWriter, *, reset: bool) -> None:
