@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -23,9 +23,11 @@ def cached(storage: Storage, config: CacheConfig, registry: PluginRegistry) -> C
     """The storage behind the tiers that a configuration names.
 
     Raises:
-        ConfigurationError: unknown tier or option, or tiers in an order that makes no sense.
+        ConfigurationError: unknown tier, option or kind with a budget, or tiers in an order that makes
+            no sense.
         PluginError: a tier's package cannot be loaded.
     """
+    _check_kinds(config.budgets, registry)
     nearest, *others = config.tiers
     budget = {"max_entries": config.max_entries, "max_bytes": config.max_bytes}
     near = create_cache(nearest, registry, {**budget, **config.options}, config.budgets)
@@ -69,3 +71,14 @@ def create_cache(
             )
         settings = attrs.evolve(settings, kind_budgets=budgets)
     return load_class(factory.target).create(url.location, config=settings)
+
+
+def _check_kinds(budgets: Iterable[str], registry: PluginRegistry) -> None:
+    kinds = registry.record_types.kinds
+    valid = [*kinds, *(f"{answer}:{kind}" for answer in ("query", "count") for kind in kinds)]
+    unknown = sorted(set(budgets).difference(valid))
+    if unknown:
+        raise ConfigurationError(
+            f"CacheConfig.budgets: unknown kind {', '.join(map(repr, unknown))}; "
+            f"valid: {', '.join(valid)}"
+        )

@@ -2,18 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias, cast
 
-from attrs import field, frozen
-from attrs.validators import deep_mapping, ge, gt, instance_of, optional
+from attrs import Attribute, field, frozen
 
-from memory_core.errors import ConfigurationError, InvalidValueError
+from memory_core.errors import ConfigurationError
 
 __all__ = ["CACHE_PRESETS", "Budget", "CacheConfig"]
 
 CACHE_PRESETS = ("balanced", "read_heavy", "write_heavy", "memory_constrained")
 _MIB = 2**20
+
+
+_Validator: TypeAlias = Callable[[Any, "Attribute[Any]", Any], None]
+
+
+def _number(
+    low: float, *, above: bool = False, whole: bool = False, optional: bool = False
+) -> _Validator:
+    """A validator of numbers from ``low``, itself excluded when ``above``."""
+    kinds = int if whole else (int, float)
+    expected = (
+        f"a {'whole number' if whole else 'number'} {f'above {low}' if above else f'of at least {low}'}"
+        f"{' or None' if optional else ''}"
+    )
+
+    def check(instance: Any, attribute: Attribute[Any], value: Any) -> None:
+        if not is_right(value):
+            raise _refused(instance, attribute, expected, value)
+
+    def is_right(value: Any) -> bool:
+        if value is None:
+            return optional
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            return False
+        # No comparison holds for NaN.
+        return value > low or (value == low and not above)
+
+    return check
+
+
+def _flag(instance: Any, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise _refused(instance, attribute, "True or False", value)
+
+
+def _budgets(instance: Any, attribute: Attribute[Any], value: Any) -> None:
+    _named(instance, attribute, value)
+    for kind, budget in value.items():
+        if not isinstance(budget, Budget):
+            raise _refused(instance, attribute, f"a Budget for {kind!r}", budget)
+
+
+def _named(instance: Any, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, Mapping) or not all(
+        isinstance(name, str) for name in cast("Mapping[Any, Any]", value)
+    ):
+        raise _refused(instance, attribute, "a mapping by name", value)
+
+
+def _refused(
+    instance: Any, attribute: Attribute[Any], expected: str, value: Any
+) -> ConfigurationError:
+    name = f"{type(instance).__name__}.{attribute.name}"
+    return ConfigurationError(f"{name}: expected {expected}, got {value!r}")
 
 
 @frozen(kw_only=True)
@@ -26,15 +79,29 @@ class Budget:
         ttl: seconds an entry is kept at most; ``None`` leaves that to the tier.
     """
 
-    max_entries: int = field(default=1_000, validator=ge(0))
-    max_bytes: int | None = field(default=None, validator=optional(ge(1024)))
-    ttl: float | None = field(default=None, validator=optional(gt(0)))
+    max_entries: int = field(default=1_000, validator=_number(0, whole=True))
+    max_bytes: int | None = field(default=None, validator=_number(1024, whole=True, optional=True))
+    ttl: float | None = field(default=None, validator=_number(0, above=True, optional=True))
 
 
 def _tiers(value: Any) -> tuple[str, ...]:
-    tiers = (value,) if isinstance(value, str) else tuple(value)
-    if not tiers or not all(isinstance(tier, str) and tier for tier in tiers):
-        raise InvalidValueError("tiers", "at least one name or URL of a cache", value)
+    given: Iterable[Any] = (value,) if isinstance(value, str) else value
+    if isinstance(given, Iterable) and not isinstance(given, bytes | Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
+        tiers = tuple(given)
+        if tiers and all(isinstance(tier, str) and tier for tier in tiers):
+            return _without_presets(tiers)
+    raise ConfigurationError(
+        f"CacheConfig.tiers: expected at least one name or URL of a cache, got {value!r}"
+    )
+
+
+def _without_presets(tiers: tuple[str, ...]) -> tuple[str, ...]:
+    for name in tiers:
+        if name in CACHE_PRESETS:
+            raise ConfigurationError(
+                f"CacheConfig.tiers: {name!r} is a preset and no tier: give it as the first of the list, or "
+                f"in a table as preset = {name!r} beside tiers = ['adaptive', …]"
+            )
     return tiers
 
 
@@ -60,20 +127,20 @@ class CacheConfig:
     """
 
     tiers: tuple[str, ...] = field(default=("adaptive",), converter=_tiers)
-    max_entries: int = field(default=10_000, validator=ge(1))
-    max_bytes: int = field(default=256 * _MIB, validator=ge(1024))
-    ttl: float | None = field(default=None, validator=optional(gt(0)))
+    max_entries: int = field(default=10_000, validator=_number(1, whole=True))
+    max_bytes: int = field(default=256 * _MIB, validator=_number(1024, whole=True))
+    ttl: float | None = field(default=None, validator=_number(0, above=True, optional=True))
     budgets: Mapping[str, Budget] = field(
         factory=dict[str, Budget],
-        validator=deep_mapping(instance_of(str), instance_of(Budget)),
+        validator=_budgets,
     )
-    queries: bool = field(default=True, validator=instance_of(bool))
-    negative: bool = field(default=True, validator=instance_of(bool))
-    negative_ttl: float = field(default=60.0, validator=gt(0))
-    write_through: bool = field(default=True, validator=instance_of(bool))
-    max_staleness: float = field(default=1.0, validator=ge(0))
-    monitor: bool = field(default=False, validator=instance_of(bool))
-    options: Mapping[str, Any] = field(factory=dict[str, Any])
+    queries: bool = field(default=True, validator=_flag)
+    negative: bool = field(default=True, validator=_flag)
+    negative_ttl: float = field(default=60.0, validator=_number(0, above=True))
+    write_through: bool = field(default=True, validator=_flag)
+    max_staleness: float = field(default=1.0, validator=_number(0))
+    monitor: bool = field(default=False, validator=_flag)
+    options: Mapping[str, Any] = field(factory=dict[str, Any], validator=_named)
 
     @classmethod
     def balanced(cls) -> CacheConfig:

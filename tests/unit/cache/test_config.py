@@ -14,7 +14,6 @@ from memory_core import (
     CachedStorage,
     ConfigurationError,
     Episode,
-    InvalidValueError,
     Memory,
     PluginRegistry,
     Query,
@@ -244,37 +243,47 @@ async def test_options() -> None:
     await setup.storage.aclose()
 
 
+NAN = float("nan")
+WRONG = {
+    "tiers": [(), "", [""], [3], 5, None, b"lru", {"lru": 1}],
+    "max_entries": [0, -1, "5", 1.5, True, None, NAN],
+    "max_bytes": [10, "1024", 2048.0, True, None, NAN],
+    "ttl": [0, -1.0, "x", NAN, True, False],
+    "budgets": [{"episode": 7}, {3: Budget()}, None, [Budget()], "episode"],
+    "queries": ["yes", 1, None],
+    "negative": [1, "no"],
+    "negative_ttl": [0, -1, None, "60", True, NAN],
+    "write_through": [None, 0],
+    "max_staleness": [-0.1, None, "1", True, NAN],
+    "monitor": ["on", 1],
+    "options": [None, [("ttl", 1)], {3: 1}, "ttl=1"],
+}
+WRONG_BUDGET = {
+    "max_entries": [-1, "a", 1.0, None, True],
+    "max_bytes": [0, 100, "4096", 4096.5, True, NAN],
+    "ttl": [0, "soon", True, NAN],
+}
+
+
 @pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"tiers": ()}, "tiers"),
-        ({"tiers": [""]}, "tiers"),
-        ({"max_entries": 0}, "max_entries"),
-        ({"max_bytes": 10}, "max_bytes"),
-        ({"ttl": 0}, "ttl"),
-        ({"negative_ttl": -1}, "negative_ttl"),
-        ({"max_staleness": -0.1}, "max_staleness"),
-        ({"budgets": {"episode": 7}}, "Budget"),
-        ({"queries": "yes"}, "queries"),
-        ({"negative": 1}, "negative"),
-        ({"write_through": None}, "write_through"),
-        ({"monitor": "on"}, "monitor"),
-    ],
+    ("made", "name", "value"),
+    [(CacheConfig, name, value) for name, values in WRONG.items() for value in values]
+    + [(Budget, name, value) for name, values in WRONG_BUDGET.items() for value in values],
 )
-def test_a_wrong_value_is_refused_by_its_name(wrong, said) -> None:
-    with pytest.raises((ValueError, TypeError), match=said):
-        CacheConfig(**wrong)
+def test_a_wrong_value_is_refused_by_its_name_with_what_was_expected(made, name, value) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{made.__name__}.{name}: expected .*, got "):
+        made(**{name: value})
 
 
-@pytest.mark.parametrize("wrong", [{"max_entries": -1}, {"max_bytes": 0}, {"ttl": 0}])
-def test_a_wrong_budget_is_refused(wrong) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        Budget(**wrong)
+def test_every_field_is_checked() -> None:
+    assert WRONG.keys() == {item.name for item in fields(CacheConfig)}
+    assert WRONG_BUDGET.keys() == {item.name for item in fields(Budget)}
 
 
-def test_a_wrong_tier_says_what_is_expected() -> None:
-    with pytest.raises(InvalidValueError, match="at least one name or URL of a cache"):
-        CacheConfig(tiers=[3])
+def test_what_is_no_number_or_has_no_bound_is_accepted_where_it_means_something() -> None:
+    forever = CacheConfig(ttl=float("inf"), max_staleness=0, negative_ttl=1)
+    assert forever.ttl == float("inf")
+    assert Budget(max_entries=0, max_bytes=None, ttl=None).max_entries == 0
 
 
 @pytest.mark.parametrize(
@@ -287,6 +296,12 @@ def test_a_wrong_tier_says_what_is_expected() -> None:
         (CacheConfig(tiers="adaptive?speed=9"), "unknown option 'speed'; valid: cleanup_interval"),
         (CacheConfig(options={"speed": 9}), "unknown option 'speed'"),
         (CacheConfig(tiers="lru", budgets={"episode": Budget()}), "'lru' has one budget for all"),
+        (
+            CacheConfig(budgets={"episod": Budget()}),
+            r"budgets: unknown kind 'episod'; valid: episode, .*query:episode, .*count:episode",
+        ),
+        (CacheConfig(budgets={"query:nope": Budget()}), "unknown kind 'query:nope'"),
+        (CacheConfig(budgets={"page:episode": Budget()}), "unknown kind 'page:episode'"),
     ],
 )
 def test_what_cannot_be_composed_is_refused(config, said) -> None:
