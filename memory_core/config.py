@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -24,6 +25,7 @@ from memory_core.records import Limits
 __all__ = [
     "Settings",
     "StorageURL",
+    "Unset",
     "build_options",
     "default_url",
     "load_settings",
@@ -34,6 +36,12 @@ T = TypeVar("T")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _FILE = "memory.toml"
+
+
+class Unset(Enum):
+    """An argument that was left out, where ``None`` says something."""
+
+    UNSET = "unset"
 
 
 @frozen
@@ -119,14 +127,15 @@ def load_settings(
     *,
     url: str | None = None,
     namespace: str | None = None,
-    cache: CacheConfig | Sequence[str] | str | None = None,
+    cache: CacheConfig | Sequence[str] | str | Unset | None = Unset.UNSET,
     config_file: Path | str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Settings:
     """Settle what to use: arguments, then ``MEMORY_URL``, ``MEMORY_NAMESPACE``, ``MEMORY_CACHE`` and
     ``MEMORY_BLOCK_PLUGINS`` (comma-separated), then ``memory.toml`` (``MEMORY_CONFIG``, else here, else
-    in the user's configuration directory), then the defaults. The file's ``options`` are for the
-    backend that it names: with a URL of another scheme they do not count.
+    in the user's configuration directory), then the defaults. A ``cache`` of ``None`` is given, and means
+    none. The file's ``options`` are for the backend that it names: with a URL of another scheme they do
+    not count.
 
     Raises:
         ConfigurationError: when the file cannot be read, or has an unknown or wrong setting.
@@ -141,8 +150,10 @@ def load_settings(
     for name, variable in (("cache", "MEMORY_CACHE"), ("block_plugins", "MEMORY_BLOCK_PLUGINS")):
         if environ.get(variable) is not None:
             values[name] = environ[variable]
-    given: dict[str, Any] = {"url": url, "namespace": namespace, "cache": cache}
+    given: dict[str, Any] = {"url": url, "namespace": namespace}
     values |= {name: value for name, value in given.items() if value is not None}
+    if cache is not Unset.UNSET:
+        values["cache"] = cache
     for name in ("wrappers", "block_plugins"):
         if isinstance(values.get(name), str):
             values[name] = [part.strip() for part in values[name].split(",") if part.strip()]
@@ -172,8 +183,8 @@ def _scheme(url: object) -> str:
 
 def cache_config(given: Any) -> CacheConfig | None:
     """A cache configuration from what users write: ``None``, "" or ``"none"`` for none; names of
-    tiers, also separated by commas; the name of a preset; a table of fields, one of them perhaps
-    ``preset``.
+    tiers, also separated by commas; the name of a preset, behind which other tiers may follow; a table
+    of fields, one of them perhaps ``preset``.
 
     Raises:
         ConfigurationError: for an unknown field or a wrong value.
@@ -188,8 +199,10 @@ def cache_config(given: Any) -> CacheConfig | None:
         raise ConfigurationError(f"cache: {error}") from error
     if tiers in {(), ("none",)}:
         return None
-    if len(tiers) == 1 and tiers[0] in CACHE_PRESETS:
-        return CacheConfig.preset(tiers[0])
+    first, *others = tiers
+    if first in CACHE_PRESETS:
+        preset = CacheConfig.preset(first)
+        return attrs.evolve(preset, tiers=(*preset.tiers, *others))
     return CacheConfig(tiers=tiers)
 
 

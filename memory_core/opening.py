@@ -12,7 +12,14 @@ from attrs import evolve
 
 from memory_core.cache import CacheConfig
 from memory_core.composing import cached
-from memory_core.config import Settings, StorageURL, build_options, cache_config, load_settings
+from memory_core.config import (
+    Settings,
+    StorageURL,
+    Unset,
+    build_options,
+    cache_config,
+    load_settings,
+)
 from memory_core.memory import Memory
 from memory_core.plugins import PluginRegistry, load_class
 from memory_core.records import Limits
@@ -67,14 +74,14 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
     """Open a memory: ``async with open_memory("lmdb:./mem") as memory`` or ``await open_memory(...)``.
 
     What is not given comes from the environment, ``memory.toml`` and the defaults; see
-    ``load_settings``.
+    ``load_settings``. A cache that is given comes before ``?cache=`` in the URL, and that before them.
 
     Args:
         url: the store's URL; by default a local Turso file in the user's data directory.
         namespace: the namespace.
-        cache: name or URL of a cache tier, or several, nearest first; a preset's name; a
-            ``CacheConfig``; ``"none"`` for no cache whatever the settings say. ``?cache=`` in the URL
-            is the same.
+        cache: name or URL of a cache tier, or several, nearest first; a preset's name, alone or
+            before further tiers; a ``CacheConfig``; ``None`` or ``"none"`` for no cache, whatever the
+            URL and the settings say. Left out, they decide.
         options: options of the backend by dotted name; those in the URL win.
         registry: the plugins; by default all installed ones but the blocked.
         create: whether to make an embedded store where there is none.
@@ -89,13 +96,14 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
         url: str | None = None,
         *,
         namespace: str | None = None,
-        cache: CacheConfig | Sequence[str] | str | None = None,
+        cache: CacheConfig | Sequence[str] | str | Unset | None = Unset.UNSET,
         options: Mapping[str, Any] | None = None,
         registry: PluginRegistry | None = None,
         settings: Settings | None = None,
         create: bool = True,
     ) -> None:
-        self._given: dict[str, Any] = {"url": url, "namespace": namespace, "cache": cache}
+        self._given: dict[str, Any] = {"url": url, "namespace": namespace}
+        self._cache = cache
         self._options = options
         self._registry = registry
         self._settings = settings
@@ -119,7 +127,7 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
             await self._memory.aclose()
 
     async def _open(self) -> Memory:
-        settings = _with_cache_of_url(self._settle())
+        settings = self._settle()
         registry = self._registry or PluginRegistry(blocked=settings.block_plugins)
         wrappers = sorted(map(registry.wrapper, settings.wrappers), key=attrgetter("order"))
         storage = await open_storage(
@@ -143,18 +151,21 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
 
     def _settle(self) -> Settings:
         if self._settings is None:
-            return load_settings(**self._given)
-        given = {name: value for name, value in self._given.items() if value is not None}
-        if "cache" in given:
-            given["cache"] = cache_config(given["cache"])
-        return evolve(self._settings, **given)
-
-
-def _with_cache_of_url(settings: Settings) -> Settings:
-    """``?cache=`` is an option of the memory, not of its backend."""
-    options = dict(StorageURL.parse(settings.url).options)
-    if "cache" not in options:
+            settings = load_settings(**self._given, cache=self._cache)
+        else:
+            given = {name: value for name, value in self._given.items() if value is not None}
+            settings = evolve(self._settings, **given)
+        # ``?cache=`` is an option of the memory, not of its backend.
+        url, of_url = _without_cache(settings.url)
+        if self._cache is not Unset.UNSET:
+            return evolve(settings, url=url, cache=cache_config(self._cache))
+        if of_url is not None:
+            return evolve(settings, url=url, cache=cache_config(of_url))
         return settings
-    cache = cache_config(options.pop("cache"))
-    head = settings.url.partition("?")[0]
-    return evolve(settings, url=f"{head}?{urlencode(options)}", cache=cache)
+
+
+def _without_cache(url: str) -> tuple[str, str | None]:
+    """A URL without the option ``cache``, and that."""
+    options = dict(StorageURL.parse(url).options)
+    cache = options.pop("cache", None)
+    return (url if cache is None else f"{url.partition('?')[0]}?{urlencode(options)}"), cache

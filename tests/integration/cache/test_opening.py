@@ -11,8 +11,10 @@ from memory_core import (
     ConfigurationError,
     Episode,
     Memory,
+    load_settings,
     open_memory,
 )
+from memory_core.config import cache_config
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +90,65 @@ async def test_in_the_environment(monkeypatch) -> None:
     monkeypatch.setenv("MEMORY_CACHE", "none")
     async with open_memory("lmdb:store") as memory:
         assert tiers(memory) == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "others", "expected"),
+    [
+        # What the URL, the environment and the file say.
+        ("lru", ("lfu", "ttl", "adaptive"), ["lru"]),
+        ("none", ("lfu", "ttl", "adaptive"), []),
+        (None, ("lfu", "ttl", "adaptive"), []),
+        ([], ("lfu", "ttl", "adaptive"), []),
+        (None, ("lfu", "", ""), []),
+        (None, ("", "ttl", ""), []),
+        (None, ("", "", "adaptive"), []),
+        (..., ("lfu", "ttl", "adaptive"), ["lfu"]),
+        (..., ("none", "ttl", "adaptive"), []),
+        (..., ("", "ttl", "adaptive"), ["ttl"]),
+        (..., ("", "none", "adaptive"), []),
+        (..., ("lfu", "none", "adaptive"), ["lfu"]),
+        (..., ("", "", "adaptive"), ["adaptive"]),
+        (..., ("", "", "none"), []),
+        (..., ("", "", ""), []),
+    ],
+)
+async def test_the_argument_comes_first_then_the_url_the_environment_and_the_file(
+    settings, monkeypatch, argument, others, expected
+) -> None:
+    in_url, in_environment, in_file = others
+    if in_environment:
+        monkeypatch.setenv("MEMORY_CACHE", in_environment)
+    if in_file:
+        settings.write_text(f'cache = "{in_file}"')
+    url = f"inmemory:?cache={in_url}" if in_url else "inmemory:"
+    given = {} if argument is ... else {"cache": argument}
+    async with open_memory(url, **given) as memory:
+        assert tiers(memory) == expected
+    async with open_memory(settings=load_settings(url=url), **given) as memory:
+        assert tiers(memory) == expected
+
+
+@pytest.mark.parametrize(
+    "cache", [["balanced", "lmdb:tier"], "balanced,lmdb:tier", ("memory_constrained", "lmdb:tier")]
+)
+async def test_a_preset_before_other_tiers(cache, settings) -> None:
+    async with open_memory("lmdb:store", cache=cache) as memory:
+        assert tiers(memory) == ["adaptive", "lmdb"]
+    name = cache.partition(",")[0] if isinstance(cache, str) else cache[0]
+    assert cache_config(cache) == cache_config({"preset": name, "tiers": ["adaptive", "lmdb:tier"]})
+    settings.write_text("cache = ['balanced', 'lmdb:tier']")
+    async with open_memory("lmdb:store") as memory:
+        assert tiers(memory) == ["adaptive", "lmdb"]
+
+
+@pytest.mark.parametrize("cache", [["adaptive", "balanced"], ["balanced", "read_heavy"]])
+async def test_a_preset_behind_a_tier_is_refused_with_what_to_write(cache) -> None:
+    said = r"'\w+' is a preset.* the first .*preset = .*tiers = \['adaptive'"
+    with pytest.raises(ConfigurationError, match=said):
+        await open_memory("lmdb:store", cache=cache)
+    with pytest.raises(ConfigurationError, match=said):
+        await open_memory("lmdb:store", cache=CacheConfig(tiers=cache))
 
 
 async def test_as_a_table_of_the_settings_file(settings, monkeypatch) -> None:
