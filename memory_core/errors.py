@@ -15,6 +15,7 @@
         ├── ReferenceRestrictedError        a delete that something still points at
         ├── DuplicateError                  a unique constraint
         ├── CycleError                      an edge that closes a cycle
+        ├── EpisodeCompleteError            a step or an outcome for what is complete already
         ├── UnsupportedCapabilityError      the backend declared it cannot
         ├── StorageClosedError              used after ``aclose``
         ├── StorageUnavailableError         not reachable or busy; certainly not applied
@@ -39,6 +40,7 @@ __all__ = [
     "ConfigurationError",
     "CycleError",
     "DuplicateError",
+    "EpisodeCompleteError",
     "ImportFormatError",
     "InvalidValueError",
     "MemoryCoreError",
@@ -214,6 +216,20 @@ class CycleError(StorageError):
         self.source = source
         self.target = target
         self.group = group
+
+
+class EpisodeCompleteError(StorageError):
+    """The episode is complete already: it takes no more steps and no other outcome.
+
+    Attributes:
+        episode_id: the episode.
+        refused: what it was to take.
+    """
+
+    def __init__(self, episode_id: UUID, refused: str) -> None:
+        super().__init__(f"episode {episode_id} is complete; {refused} was not added")
+        self.episode_id = episode_id
+        self.refused = refused
 
 
 class UnsupportedCapabilityError(StorageError):

@@ -37,7 +37,7 @@ from memory_core.records import (
     SalientFeatures,
 )
 from memory_core.records.fields import now
-from memory_core.running import complete, is_sealed, log_step, with_logged_steps
+from memory_core.running import RunningEpisodes, is_sealed, with_logged_steps
 from memory_core.storage import Receipt, Storage, WriteBatch
 
 __all__ = ["Memory"]
@@ -59,6 +59,7 @@ class Memory(RecordAccess):
     def __init__(self, storage: Storage, *, registry: PluginRegistry | None = None) -> None:
         super().__init__(storage)
         self._registry = registry
+        self._running = RunningEpisodes(storage)
 
     def scoped(self, namespace: str) -> Memory:
         """The memory of another namespace, on the same connections."""
@@ -131,7 +132,8 @@ class Memory(RecordAccess):
     async def start_episode(self, episode: Episode | None = None, **fields: Any) -> Episode:
         """Store an episode that is only beginning: the one given, or one made of ``fields``."""
         started = Episode(**fields) if episode is None else evolve(episode, **fields)
-        await self.store_episode(started)
+        (episode,) = records_of(Episode, (started,))
+        await self._running.start(episode)
         return started
 
     async def log_step(self, episode_id: UUID, step: ExecutionStep) -> Receipt:
@@ -140,9 +142,9 @@ class Memory(RecordAccess):
         Raises:
             ReferenceNotFoundError: there is no such episode.
             DuplicateError: it has a step with this number.
-            StorageError: it is complete already.
+            EpisodeCompleteError: it is complete already.
         """
-        return await log_step(self._storage, an_id(episode_id), step)
+        return await self._running.log_step(an_id(episode_id), step)
 
     async def complete_episode(
         self,
@@ -158,9 +160,9 @@ class Memory(RecordAccess):
 
         Raises:
             ReferenceNotFoundError: there is no such episode.
+            EpisodeCompleteError: it is complete already; its outcome stays.
         """
-        return await complete(
-            self._storage,
+        return await self._running.complete(
             an_id(episode_id),
             outcome=outcome,
             end_time=end_time or now(),

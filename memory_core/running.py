@@ -1,28 +1,44 @@
 """Running episodes: their steps are logged one by one and sealed into them in the end.
 
-A step is a record of its own, so logging one costs the same on step 5 as on step 5,000. Two looks
-close the gap between logging and sealing, on any backend: whoever logs a step looks at the episode
-afterwards, and whoever seals looks for steps again until there are none. So a step that was
-acknowledged is in the episode, and one that came too late is refused and gone. Only where another
-process completes the episode at that very moment may a refused one be in it all the same.
+A step is a record of its own, so logging one costs the same on step 5 as on step 5,000. What keeps
+steps and sealing apart is a record, the episode's ``Run``, and the store's own constraints:
+
+- a step refers to the run: it is refused in the write's transaction once the run is gone;
+- the batch that seals the episode deletes the run, so it is refused as long as there is a step that it
+  does not seal, and it puts a record that refers to the run, so it is refused once the run is gone.
+
+So what was acknowledged is in the episode, whoever was cancelled or killed wherever; and an episode is
+completed once.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from attrs import evolve
 
-from memory_core.errors import ReferenceNotFoundError, StorageError
+from memory_core.errors import (
+    DuplicateError,
+    EpisodeCompleteError,
+    MemoryCoreError,
+    ReferenceNotFoundError,
+    ReferenceRestrictedError,
+)
 from memory_core.query import MAX_LIMIT, Query, any_of
-from memory_core.records import Episode, ExecutionStep, Record, Step
-from memory_core.storage import Receipt, Storage, WriteBatch
+from memory_core.records import Episode, ExecutionStep, Record, Run, Step
+from memory_core.storage import CommitResult, Receipt, Storage, WriteBatch
 
-__all__ = ["complete", "is_sealed", "log_step", "with_logged_steps"]
+__all__ = ["RunningEpisodes", "is_sealed", "with_logged_steps"]
 
 R = TypeVar("R", bound=Record | None)
+
+_RUNS_KNOWN = 4_096
+# Where reads may be a while behind, what refuses a write may not be seen at once.
+_PAUSE = 0.01
+_LONGEST_PAUSE = 0.2
 
 
 def is_sealed(record: Record | None) -> bool:
@@ -40,69 +56,180 @@ async def with_logged_steps(storage: Storage, records: Sequence[R]) -> list[R]:
     if not running:
         return list(records)
     logged: dict[UUID, list[ExecutionStep]] = {}
-    for record in await _steps(storage, running):
+    steps, pages = await _steps(storage, running)
+    for record in steps:
         logged.setdefault(record.episode_id, []).append(record.step)
-    # One without steps may have none, or may have been sealed since it was read, with its steps.
-    unclear = [episode_id for episode_id in running if episode_id not in logged]
+    # One without steps may have none, or may have been sealed since it was read, with its steps; one
+    # whose steps are on several pages, while these were read.
+    unclear = [episode_id for episode_id in running if pages > 1 or episode_id not in logged]
     again = await storage.get(Episode, unclear) if unclear else []
     sealed = {found.id: found for found in again if found is not None and is_sealed(found)}
     whole = [
         record.with_steps(logged[record.id])
-        if isinstance(record, Episode) and record.id in logged
+        if isinstance(record, Episode) and record.id in logged and record.id not in sealed
         else record and sealed.get(record.id, record)
         for record in records
     ]
     return cast("list[R]", whole)
 
 
-async def log_step(storage: Storage, episode_id: UUID, step: ExecutionStep) -> Receipt:
-    """Append a step to a running episode; see ``Memory.log_step``."""
-    record = Step(episode_id=episode_id, step=step)
-    receipt = await _write(storage, WriteBatch().put(record))
-    if not await _is_left_out(storage, record):
-        return receipt
-    await _write(storage, WriteBatch().delete(Step, record.id))
-    # Sealing may have seen it before it was gone.
-    if not await _is_left_out(storage, record):
-        return receipt
-    raise StorageError(f"episode {episode_id} is complete; step {step.number} was not added")
+class RunningEpisodes:
+    """Logs to the running episodes of one namespace, and completes them.
+
+    Args:
+        storage: where they are.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        # Runs by episode, so that only the first step has to look for its own.
+        self._runs: dict[UUID, UUID] = {}
+
+    async def start(self, episode: Episode) -> None:
+        """Store an episode that is beginning; one that runs already goes on."""
+        batch = WriteBatch().put(episode)
+        if is_sealed(episode):
+            await self._write(batch)
+            return
+        run = Run(episode_id=episode.id)
+        result = await self._commit(batch.put(run))
+        if isinstance(result, DuplicateError) and result.kind == Run.kind:
+            await self._write(batch)
+        elif isinstance(result, MemoryCoreError):
+            raise result
+        else:
+            self._know(episode.id, run.id)
+
+    async def log_step(self, episode_id: UUID, step: ExecutionStep) -> Receipt:
+        """Append a step to a running episode; see ``Memory.log_step``."""
+        refused = f"step {step.number}"
+        record, receipt = await self._append(episode_id, step, refused)
+        # Somebody may have completed it by storing it, and not by ``complete``.
+        if not await self._is_left_out(record):
+            return receipt
+        await self._write(WriteBatch().delete(Step, record.id))
+        # Refused while others have steps of this run to take back.
+        await self._commit(WriteBatch().delete(Run, *filter(None, (record.run_id,))))
+        # Whoever was completing it meanwhile may have sealed the step before it was gone.
+        if not await self._is_left_out(record):
+            return receipt
+        raise EpisodeCompleteError(episode_id, refused)
+
+    async def complete(self, episode_id: UUID, **changes: Any) -> Episode:
+        """End an episode and seal its steps; fields given as ``None`` stay as they are."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        attempt = 0
+        while True:
+            run_id = await self._run(episode_id, "another outcome", attempt)
+            # Read while the run was there already: where it is still there when the episode is sealed,
+            # nobody has completed it since.
+            episode = evolve(await self._incomplete(episode_id, "another outcome"), **given)
+            steps, _ = await _steps(self._storage, [episode_id])
+            sealed = episode.with_steps(record.step for record in steps)
+            result = await self._commit(_sealing(sealed, steps, run_id))
+            if isinstance(result, Receipt):
+                self._runs.pop(episode_id, None)
+                return sealed
+            if not _is_overtaken(result):
+                raise result
+            attempt += 1
+
+    async def _append(
+        self, episode_id: UUID, step: ExecutionStep, refused: str
+    ) -> tuple[Step, Receipt]:
+        attempt = 0
+        while True:
+            run_id = await self._run(episode_id, refused, attempt)
+            record = Step(episode_id=episode_id, step=step, run_id=run_id)
+            result = await self._commit(WriteBatch().put(record))
+            if isinstance(result, Receipt):
+                return record, result
+            if not isinstance(result, ReferenceNotFoundError):
+                raise result
+            attempt += 1
+
+    async def _run(self, episode_id: UUID, refused: str, attempt: int) -> UUID:
+        """The run of an episode, made where it has none.
+
+        Args:
+            episode_id: the episode.
+            refused: what is refused when it is complete.
+            attempt: how often what was done with the run has been refused.
+        """
+        if attempt:
+            self._runs.pop(episode_id, None)
+            await asyncio.sleep(min(attempt * _PAUSE, _LONGEST_PAUSE))
+        known = self._runs.get(episode_id)
+        while known is None:
+            page = await self._storage.query(Query(Run).where(episode_id=episode_id).limit(1))
+            if page.records:
+                known = page.records[0].id
+                break
+            await self._incomplete(episode_id, refused)
+            run = Run(episode_id=episode_id)
+            result = await self._commit(WriteBatch().put(run))
+            if isinstance(result, Receipt):
+                known = run.id
+            elif not isinstance(result, DuplicateError):
+                raise result
+            else:
+                # Somebody else has just made it.
+                await asyncio.sleep(_PAUSE)
+        self._know(episode_id, known)
+        return known
+
+    def _know(self, episode_id: UUID, run_id: UUID) -> None:
+        self._runs[episode_id] = run_id
+        if len(self._runs) > _RUNS_KNOWN:
+            del self._runs[next(iter(self._runs))]
+
+    async def _incomplete(self, episode_id: UUID, refused: str) -> Episode:
+        episode = (await self._storage.get(Episode, (episode_id,)))[0]
+        if episode is None:
+            raise ReferenceNotFoundError(Step.kind, "episode_id", Episode.kind, episode_id)
+        if is_sealed(episode):
+            raise EpisodeCompleteError(episode_id, refused)
+        return episode
+
+    async def _is_left_out(self, record: Step) -> bool:
+        episode = (await self._storage.get(Episode, (record.episode_id,)))[0]
+        return episode is not None and is_sealed(episode) and record.step not in episode.steps
+
+    async def _commit(self, batch: WriteBatch) -> CommitResult:
+        return (await self._storage.commit((batch,)))[0]
+
+    async def _write(self, batch: WriteBatch) -> None:
+        result = await self._commit(batch)
+        if isinstance(result, MemoryCoreError):
+            raise result
 
 
-async def _is_left_out(storage: Storage, record: Step) -> bool:
-    episode = (await storage.get(Episode, (record.episode_id,)))[0]
-    return episode is not None and episode.is_complete and record.step not in episode.steps
+def _sealing(sealed: Episode, steps: Sequence[Step], run_id: UUID) -> WriteBatch:
+    """The batch that completes an episode, if its run is there and has no further steps."""
+    if steps:
+        witness = evolve(steps[0], run_id=run_id)
+    else:
+        witness = Step(episode_id=sealed.id, step=ExecutionStep(number=1, tool="-"), run_id=run_id)
+    logged = {witness.id: None} | {record.id: None for record in steps}
+    return WriteBatch().put(witness, sealed).delete(Step, *logged).delete(Run, run_id)
 
 
-async def complete(storage: Storage, episode_id: UUID, **changes: Any) -> Episode:
-    """End an episode and seal its steps; fields given as ``None`` stay as they are."""
-    episode = (await storage.get(Episode, (episode_id,)))[0]
-    if episode is None:
-        raise ReferenceNotFoundError("episode", "id", "episode", episode_id)
-    given = {name: value for name, value in changes.items() if value is not None}
-    episode = evolve(episode, **given)
-    steps = await _steps(storage, [episode_id])
-    while True:
-        episode = episode.with_steps(record.step for record in steps)
-        sealed = WriteBatch().put(episode).delete(Step, *(record.id for record in steps))
-        await _write(storage, sealed)
-        # A step that was logged while this ran was acknowledged: it belongs to the episode.
-        steps = await _steps(storage, [episode_id])
-        if not steps:
-            return episode
+def _is_overtaken(refusal: MemoryCoreError) -> bool:
+    """Whether steps were logged, or the run has ended, since they were read."""
+    return (
+        (isinstance(refusal, ReferenceRestrictedError) and refusal.kind == Run.kind)
+        or (isinstance(refusal, ReferenceNotFoundError) and refusal.kind == Step.kind)
+        or (isinstance(refusal, DuplicateError) and refusal.kind == Step.kind)
+    )
 
 
-async def _steps(storage: Storage, episode_ids: Sequence[UUID]) -> list[Step]:
+async def _steps(storage: Storage, episode_ids: Sequence[UUID]) -> tuple[list[Step], int]:
+    """The logged steps of episodes, and how many pages they are on."""
     query = Query(Step).where(episode_id=any_of(*episode_ids)).limit(MAX_LIMIT)
     page = await storage.query(query)
-    steps = list(page.records)
+    steps, pages = list(page.records), 1
     while page.next_cursor is not None:
         page = await storage.query(query.after(page.next_cursor))
         steps += page.records
-    return steps
-
-
-async def _write(storage: Storage, batch: WriteBatch) -> Receipt:
-    (result,) = await storage.commit((batch,))
-    if isinstance(result, Receipt):
-        return result
-    raise result
+        pages += 1
+    return steps, pages

@@ -25,6 +25,7 @@ from memory_core.records import (
     OutcomeStatus,
     Record,
     Relationship,
+    Run,
     Step,
     ToolSequence,
 )
@@ -116,6 +117,7 @@ def outcome_text(episode: Episode) -> Text:
 
 _ABOUT: dict[type[Record], Callable[[Any], str]] = {
     Episode: lambda record: record.task_description,
+    Run: lambda record: f"episode {record.episode_id} runs",
     Step: lambda record: f"{record.step.number} {record.step.tool} {record.step.action}",
     Relationship: lambda record: (
         f"{record.relationship_type} {record.from_episode_id} → {record.to_episode_id}"

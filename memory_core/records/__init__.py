@@ -42,10 +42,11 @@ from memory_core.records.pattern import (
     ToolSequence,
 )
 from memory_core.records.relationship import ACYCLIC_TYPES, Relationship, RelationshipType
-from memory_core.records.step import Step
+from memory_core.records.step import Run, Step
 
 CORE_RECORD_TYPES: tuple[type[Record], ...] = (
     Episode,
+    Run,
     Step,
     ToolSequence,
     DecisionPoint,
@@ -89,6 +90,7 @@ __all__ = [
     "RelationshipType",
     "ResultStatus",
     "RewardScore",
+    "Run",
     "SalientFeatures",
     "Scalar",
     "Step",

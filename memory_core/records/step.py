@@ -1,4 +1,9 @@
-"""Steps of running episodes: records of their own until the episode is completed."""
+"""Steps of running episodes: records of their own until the episode is completed.
+
+A step that is logged refers to its episode's ``Run`` and holds its delete back. So a store itself sees
+to it, in the write's transaction, that no step is added to what was completed, and that nothing is
+completed without a step that was added.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,28 @@ from attrs import field, frozen
 
 from memory_core.records.base import Index, OnDelete, Record, Reference, Unique
 from memory_core.records.episode import ExecutionStep
-from memory_core.records.fields import a_uuid, an_instance
+from memory_core.records.fields import a_uuid, an_instance, optional
 
-__all__ = ["Step"]
+__all__ = ["Run", "Step"]
+
+
+@frozen(kw_only=True)
+class Run(Record):
+    """Stands for the fact that steps of an episode are logged; gone once it is completed.
+
+    Its id is never used again, so whoever has seen it knows, where it is still there, that the episode
+    was not completed since.
+    """
+
+    kind: ClassVar[str] = "run"
+
+    episode_id: UUID = field(converter=a_uuid("episode_id"))
+
+    indexes: ClassVar[tuple[Index, ...]] = (Index("episode_id", UUID),)
+    references: ClassVar[tuple[Reference, ...]] = (
+        Reference("episode_id", "episode", OnDelete.CASCADE),
+    )
+    constraints: ClassVar[tuple[Unique, ...]] = (Unique("episode_id"),)
 
 
 @frozen(kw_only=True)
@@ -23,13 +47,16 @@ class Step(Record):
 
     episode_id: UUID = field(converter=a_uuid("episode_id"))
     step: ExecutionStep = field(converter=an_instance("step", ExecutionStep))
+    run_id: UUID | None = field(default=None, converter=optional(a_uuid("run_id")))
 
     indexes: ClassVar[tuple[Index, ...]] = (
         Index("episode_id", UUID),
         Index("number", int, path="step.number"),
         Index("tool", path="step.tool"),
+        Index("run_id", UUID),
     )
     references: ClassVar[tuple[Reference, ...]] = (
         Reference("episode_id", "episode", OnDelete.CASCADE),
+        Reference("run_id", "run", OnDelete.RESTRICT),
     )
     constraints: ClassVar[tuple[Unique, ...]] = (Unique("episode_id", "number"),)

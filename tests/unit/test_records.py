@@ -394,7 +394,7 @@ def test_referred_to_kinds_come_first():
 
 def test_every_class_is_known():
     types = RecordTypes(CORE_RECORD_TYPES)
-    assert set(types.kinds) == {"episode", "step", "pattern", "heuristic", "relationship"}
+    assert set(types.kinds) == {"episode", "run", "step", "pattern", "heuristic", "relationship"}
     assert types.cls("pattern") is Pattern
     assert types.variants("pattern")["tool_sequence"] is ToolSequence
     assert "episode" in types
@@ -404,6 +404,7 @@ def test_every_class_is_known():
         types.cls("specimen")
     referrers = {(cls.kind, reference.field) for cls, reference in types.referrers("episode")}
     assert referrers == {
+        ("run", "episode_id"),
         ("step", "episode_id"),
         ("relationship", "from_episode_id"),
         ("relationship", "to_episode_id"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from memory_core import Episode, ExecutionStep, Memory, Outcome, Query
+from memory_core import Episode, ExecutionStep, Memory, Outcome, Query, running
 from memory_core.inmemory import InMemoryStorage
 
 STEPS = tuple(ExecutionStep(number=number, tool="tool") for number in (1, 2, 3))
@@ -15,15 +15,19 @@ STEPS = tuple(ExecutionStep(number=number, tool="tool") for number in (1, 2, 3))
 class Completing:
     """Somebody completes the episode between a reader's look at it and at its steps."""
 
-    def __init__(self, storage: InMemoryStorage, running: Episode) -> None:
+    def __init__(self, storage: InMemoryStorage, episode: Episode, pages: int = 0) -> None:
         self._storage = storage
-        self._running = running
+        self._episode = episode
+        self._pages = pages
 
     async def query(self, query: Query[Any]) -> Any:
         found = await self._storage.query(query)
         if query.cls is Episode:
             return found
-        await Memory(self._storage).complete_episode(self._running.id, Outcome.success("done"))
+        if self._pages:
+            self._pages -= 1
+            return found
+        await Memory(self._storage).complete_episode(self._episode.id, Outcome.success("done"))
         return await self._storage.query(query)
 
     def __getattr__(self, name: str) -> Any:
@@ -46,9 +50,22 @@ async def in_a_page(memory: Memory, episode: Episode) -> Episode | None:
 async def test_no_acknowledged_step_is_missing(read) -> None:
     storage = InMemoryStorage()
     memory = Memory(storage)
-    running = await memory.start_episode(task_description="fix it")
+    episode = await memory.start_episode(task_description="fix it")
     for step in STEPS:
-        await memory.log_step(running.id, step)
-    found = await read(Memory(Completing(storage, running)), running)
+        await memory.log_step(episode.id, step)
+    found = await read(Memory(Completing(storage, episode)), episode)
+    assert found.steps == STEPS
+    assert found.is_complete
+
+
+@pytest.mark.parametrize("read", [by_id, in_a_batch, in_a_page])
+async def test_no_step_is_missing_between_two_pages(read, monkeypatch) -> None:
+    storage = InMemoryStorage()
+    memory = Memory(storage)
+    episode = await memory.start_episode(task_description="fix it")
+    for step in STEPS:
+        await memory.log_step(episode.id, step)
+    monkeypatch.setattr(running, "MAX_LIMIT", 1)
+    found = await read(Memory(Completing(storage, episode, pages=1)), episode)
     assert found.steps == STEPS
     assert found.is_complete
