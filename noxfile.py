@@ -108,7 +108,8 @@ def bench(session: nox.Session) -> None:
     """
     install(session, *group("bench"))
     for name in session.posargs or ["hit_ratio", "agent_workload", "cache_latency"]:
-        session.run("python", "-m", f"benchmarks.{name}")
+        # 3 says that a setting that is not the default misses a bound, as docs/caching.md tells.
+        session.run("python", "-m", f"benchmarks.{name}", success_codes=[0, 3])
 
 
 @nox.session

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks import cache_latency
+from benchmarks import agent_workload, cache_latency
 
 FIGURES = {
     "lmdb: hit": 2.0,
@@ -69,3 +69,29 @@ def test_a_figure_over_its_bound_is_missed(run, name, value):
     code, said = run(figures)
     assert code == 1
     assert said.count("MISSED") == 1
+
+
+@pytest.mark.parametrize(
+    ("through", "other", "code"), [(0.9, 0.9, 0), (0.9, 0.899, 3), (0.899, 0.9, 1), (0.1, 0.1, 1)]
+)
+def test_every_setting_of_the_agents_workload_is_judged(monkeypatch, capsys, through, other, code):
+    async def measure(workload, url):
+        return {
+            "write_through=True": {"hit_rate": through},
+            "write_through=False": {"hit_rate": other},
+        }
+
+    monkeypatch.setattr(agent_workload, "measure", measure)
+    monkeypatch.setattr(sys, "argv", ["agent_workload"])
+    assert agent_workload.main() == code
+    default, without = capsys.readouterr().out.splitlines()
+    assert default.startswith("write_through=True (default)")
+    assert default.endswith("90%: reached" if through >= 0.9 else "90%: MISSED")
+    assert without.endswith("90%: reached" if other >= 0.9 else "90%: MISSED")
+
+
+async def test_the_default_reaches_its_hit_rate(tmp_path):
+    workload = agent_workload.Workload(operations=20_000)
+    found = await agent_workload.run(workload, f"lmdb:{tmp_path}?durability=normal")
+    assert found["hit_rate"] >= agent_workload.BOUND
+    assert found["entries"] <= 400
