@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,8 +21,12 @@ from uuid import UUID
 from platformdirs import user_state_path
 
 from memory_core.cache.protocol import Cache, CacheKey
+from memory_core.errors import MemoryCoreError
+from memory_core.storage import StorageStats
 
 __all__ = ["CacheMonitor", "SupportsTopKeys", "monitor_folder", "monitored", "request_clear"]
+
+_log = logging.getLogger(__name__)
 
 INTERVAL = 1.0
 _TOP = 20
@@ -51,6 +56,10 @@ class Monitored(Protocol):
         """Forget everything."""
         ...
 
+    async def stats(self) -> StorageStats:
+        """Figures of the store."""
+        ...
+
 
 def monitor_folder() -> Path:
     """Where monitored processes leave their figures: ``MEMORY_RUNTIME_DIR``, or the user's own."""
@@ -59,19 +68,23 @@ def monitor_folder() -> Path:
 
 
 class CacheMonitor:
-    """Publishes figures until it is stopped.
+    """Publishes figures until it is stopped. Where it cannot, as the folder is not usable or the disk
+    full, it tries again, and says so once.
 
     Args:
         storage: what to look at.
-        location: where its store is, without secrets.
+
+    Attributes:
+        errors: how often it could not.
     """
 
     _made = 0
 
-    def __init__(self, storage: Monitored, location: str) -> None:
+    def __init__(self, storage: Monitored) -> None:
         CacheMonitor._made += 1
         self._storage = storage
-        self._location = location
+        self._location: str | None = None
+        self.errors = 0
         self._file = monitor_folder() / f"{os.getpid()}-{CacheMonitor._made}.json"
         self._started = time.time()
         self._task = asyncio.create_task(self._run(), name="memory-core cache monitor")
@@ -80,17 +93,34 @@ class CacheMonitor:
         """End, and take the file away. Idempotent."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        self._file.unlink(missing_ok=True)
+        try:
+            for suffix in (".json", ".part", ".clear"):
+                self._file.with_suffix(suffix).unlink(missing_ok=True)
+        except OSError as error:
+            self._failed(error)
 
     async def _run(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except (OSError, MemoryCoreError) as error:
+                self._failed(error)
+            await asyncio.sleep(INTERVAL)
+
+    async def _look(self) -> None:
+        if self._location is None:
+            self._location = (await self._storage.stats()).location
         self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         wish = self._file.with_suffix(".clear")
-        while True:
-            if wish.exists():
-                wish.unlink(missing_ok=True)
-                await self._storage.clear_cache()
-            self._publish()
-            await asyncio.sleep(INTERVAL)
+        if wish.exists():
+            wish.unlink(missing_ok=True)
+            await self._storage.clear_cache()
+        self._publish()
+
+    def _failed(self, error: Exception) -> None:
+        self.errors += 1
+        if self.errors == 1:
+            _log.warning("the caches' figures cannot be shared in %s: %s", self._file.parent, error)
 
     def _publish(self) -> None:
         caches = self._storage.caches()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -216,6 +217,8 @@ class CachedStorage:
         for state in self._shared.coherence.values():
             figures.update(state.counters)
             figures["cached_queries"] += len(state.queries)
+        if self._shared.monitor is not None:
+            figures["monitor_errors"] = self._shared.monitor.errors
         return dict(figures)
 
     async def namespaces(self) -> list[NamespaceInfo]:
@@ -261,13 +264,15 @@ class CachedStorage:
         if not self._owner:
             # Other handles on its namespace follow the changes through its backend handle.
             return
-        await self._storage.aclose()
-        if not self._shared.closed:
-            self._shared.closed = True
-            if self._shared.monitor is not None:
-                await self._shared.monitor.stop()
-            for cache in self.caches():
-                await cache.aclose()
+        async with AsyncExitStack() as closing:
+            if not self._shared.closed:
+                self._shared.closed = True
+                # The last one pushed is the first one closed; whatever fails, the others are closed.
+                for cache in reversed(self.caches()):
+                    closing.push_async_callback(cache.aclose)
+                if self._shared.monitor is not None:
+                    closing.push_async_callback(self._shared.monitor.stop)
+            await self._storage.aclose()
 
     # Reading
 
@@ -275,8 +280,7 @@ class CachedStorage:
         if self._shared.closed:
             raise StorageClosedError("the storage is closed")
         if self._shared.config.monitor and self._shared.monitor is None:
-            location = (await self._storage.stats()).location
-            self._shared.monitor = self._shared.monitor or CacheMonitor(self, location)
+            self._shared.monitor = CacheMonitor(self)
         if self._coherence.is_behind(position):
             await self._coherence.catch_up(position, self._invalidation.apply)
 
