@@ -14,12 +14,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeAlias
 from uuid import UUID
 
 from attrs import define, field
 
+from memory_core.cache.config import Budget
 from memory_core.cache.history import REMEMBERED, FeedHistory
 from memory_core.cache.protocol import CacheKey
 from memory_core.cache.queries import QueryRegistry
@@ -57,14 +59,21 @@ class NamespaceCoherence:
         namespace: its name.
         max_staleness: see ``CacheConfig``; only for backends without a cheap position.
         remember: whether shared tiers need the recent changes (``history``).
+        budgets: see ``CacheConfig``.
     """
 
     def __init__(
-        self, storage: Storage, namespace: str, *, max_staleness: float, remember: bool
+        self,
+        storage: Storage,
+        namespace: str,
+        *,
+        max_staleness: float,
+        remember: bool,
+        budgets: Mapping[str, Budget] = MappingProxyType({}),
     ) -> None:
         self.storage = storage
         self.namespace = namespace
-        self.queries = QueryRegistry(namespace)
+        self.queries = QueryRegistry(namespace, budgets)
         self.caught_up: Position = -1
         self.fetches: dict[Any, Fetch] = {}
         self.written: dict[CacheKey, tuple[Any, Position]] = {}

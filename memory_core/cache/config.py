@@ -115,7 +115,8 @@ class CacheConfig:
         max_bytes: bytes of the nearest tier, those with a budget of their own not counted.
         ttl: seconds an entry is kept at most; ``None`` leaves that to the tier.
         budgets: separate budgets by kind of record (``"episode"``) or type of query
-            (``"query:episode"`` for pages, ``"count:episode"`` for counts).
+            (``"query:episode"`` for pages, ``"count:episode"`` for counts). Without one, at most 2,000
+            pages and 2,000 counts of a kind are kept.
         queries: whether pages and counts are cached.
         negative: whether the absence of a record is cached.
         negative_ttl: seconds an absence is kept at most.

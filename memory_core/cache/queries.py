@@ -12,16 +12,29 @@ from weakref import WeakValueDictionary
 
 from attrs import frozen
 
+from memory_core.cache.config import Budget
 from memory_core.cache.protocol import CacheKey
 from memory_core.query import MAX_LIMIT, Page, Query
 from memory_core.records import IndexValues, Record, Scalar
 from memory_core.records.sizes import size_of
 
-__all__ = ["CachedAnswer", "QueryRegistry", "count_key", "page_key", "widened"]
+__all__ = [
+    "WITHOUT_BUDGET",
+    "CachedAnswer",
+    "QueryRegistry",
+    "count_key",
+    "page_key",
+    "widened",
+]
 
 R = TypeVar("R", bound=Record)
 
-_MOST = 2_000
+WITHOUT_BUDGET = 2_000
+"""How many pages, and how many counts, about a kind are cached that have no budget of their own: each is
+looked at when a record of the kind changes.
+"""
+
+_ANSWERS = ("query", "count")
 # The answer itself, the weak reference to it and its place in a dict, less the names in the query,
 # which all queries share.
 _REGISTERED = 158
@@ -112,10 +125,13 @@ class QueryRegistry:
 
     Args:
         namespace: its name.
+        budgets: see ``CacheConfig``; ``WITHOUT_BUDGET`` where there is none.
     """
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, budgets: Mapping[str, Budget]) -> None:
         self.namespace = namespace
+        self._budgets = budgets
+        # By what the keys are named by: ``"query:<kind>"`` and ``"count:<kind>"``.
         self._cached: dict[str, WeakValueDictionary[CacheKey, CachedAnswer]] = {}
 
     def __len__(self) -> int:
@@ -127,19 +143,22 @@ class QueryRegistry:
         Returns:
             The keys given up for it, which must be dropped from the cache.
         """
-        cached = self._cached.setdefault(answer.query.kind, WeakValueDictionary())
+        cached = self._cached.setdefault(key[1], WeakValueDictionary())
         cached.pop(key, None)
         cached[key] = answer
-        return list(islice(cached, max(0, len(cached) - _MOST)))
+        budget = self._budgets.get(key[1])
+        # With a budget of nothing the tier declines it.
+        most = max(1, WITHOUT_BUDGET if budget is None else budget.max_entries)
+        return list(islice(cached, max(0, len(cached) - most)))
 
     def knows(self, key: CacheKey, answer: CachedAnswer) -> bool:
         """Whether it would be dropped by a change that touches it: only then may it be used."""
-        cached = self._cached.get(answer.query.kind)
+        cached = self._cached.get(key[1])
         return cached is not None and cached.get(key) is answer
 
     def has(self, kind: str) -> bool:
         """Whether any answer about a kind is cached."""
-        return bool(self._cached.get(kind))
+        return any(self._about(kind))
 
     def touched(self, kind: str, now: Mapping[UUID, IndexValues | None]) -> list[CacheKey]:
         """The answers that changed records match now, or matched before; they are forgotten.
@@ -151,18 +170,27 @@ class QueryRegistry:
             kind: the records' kind.
             now: index values of each changed record; ``None`` where it is gone.
         """
-        cached = self._cached.get(kind)
-        if not cached:
-            return []
-        keys = [key for key, answer in cached.items() if answer.is_touched(now)]
-        for key in keys:
-            cached.pop(key, None)
+        keys: list[CacheKey] = []
+        for cached in self._about(kind):
+            touched = [key for key, answer in cached.items() if answer.is_touched(now)]
+            for key in touched:
+                cached.pop(key, None)
+            keys += touched
         return keys
 
     def drop(self, kind: str) -> list[CacheKey]:
         """Forget every answer about a kind."""
-        return list(self._cached.pop(kind, ()))
+        keys = [key for cached in self._about(kind) for key in cached]
+        for answer in _ANSWERS:
+            self._cached.pop(f"{answer}:{kind}", None)
+        return keys
 
     def drop_all(self) -> list[CacheKey]:
         """Forget every answer."""
-        return [key for kind in list(self._cached) for key in self.drop(kind)]
+        keys = [key for cached in self._cached.values() for key in cached]
+        self._cached.clear()
+        return keys
+
+    def _about(self, kind: str) -> list[WeakValueDictionary[CacheKey, CachedAnswer]]:
+        found = (self._cached.get(f"{answer}:{kind}") for answer in _ANSWERS)
+        return [cached for cached in found if cached]

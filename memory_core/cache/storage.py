@@ -101,6 +101,7 @@ class CachedStorage:
                 namespace,
                 max_staleness=shared.config.max_staleness,
                 remember=bool(shared.far),
+                budgets=shared.config.budgets,
             )
             shared.coherence[namespace] = coherence
         self._coherence = coherence

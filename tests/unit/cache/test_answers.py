@@ -6,10 +6,11 @@ import copy
 import gc
 from typing import Any
 
+import pytest
 from attrs import evolve
 
-from memory_core import CacheConfig, CachedStorage, Episode, Memory, Query, RecordTypes
-from memory_core.cache.queries import CachedAnswer, QueryRegistry, page_key
+from memory_core import Budget, CacheConfig, CachedStorage, Episode, Memory, Query, RecordTypes
+from memory_core.cache.queries import CachedAnswer, QueryRegistry, count_key, page_key
 from memory_core.inmemory import InMemoryStorage
 from memory_core.query import Page
 from memory_core.records import CORE_RECORD_TYPES
@@ -78,9 +79,10 @@ async def test_what_an_own_write_touches_is_told_without_the_store() -> None:
     assert held.gets == gets
 
 
-async def test_the_oldest_answers_are_given_up_first(monkeypatch) -> None:
-    monkeypatch.setattr("memory_core.cache.queries._MOST", 3)
-    registry = QueryRegistry("ns")
+@pytest.mark.parametrize("budget", [None, Budget(max_entries=3)])
+async def test_the_oldest_answers_are_given_up_first(monkeypatch, budget) -> None:
+    monkeypatch.setattr("memory_core.cache.queries.WITHOUT_BUDGET", 2 if budget else 3)
+    registry = QueryRegistry("ns", {"query:episode": budget} if budget else {})
     answers = {
         page_key("ns", query): CachedAnswer.of_page(query, Page((), None))
         for query in map(TAGGED.limit, range(1, 6))
@@ -96,6 +98,18 @@ async def test_the_oldest_answers_are_given_up_first(monkeypatch) -> None:
     assert registry.touched("pattern", {}) == []
     assert len(registry) == 4
     assert registry.drop_all() == keys[1:]
+
+
+async def test_nothing_is_given_up_for_an_answer_that_is_not_kept() -> None:
+    registry = QueryRegistry("ns", {"count:episode": Budget(max_entries=0)})
+    page, count = CachedAnswer.of_page(TAGGED, Page((), None)), CachedAnswer.of_count(TAGGED, 0)
+    assert registry.add(page_key("ns", TAGGED), page) == []
+    assert registry.add(count_key("ns", TAGGED), count) == []
+    assert registry.has("episode")
+    assert sorted(registry.drop("episode")) == sorted(
+        [count_key("ns", TAGGED), page_key("ns", TAGGED)]
+    )
+    assert not registry.has("episode")
 
 
 def test_a_count_and_a_page_are_touched_by_what_they_depend_on() -> None:

@@ -153,6 +153,25 @@ async def test_budgets_by_type_of_query() -> None:
     await setup.storage.aclose()
 
 
+async def test_a_budget_for_queries_may_be_as_large_as_one_likes(monkeypatch) -> None:
+    monkeypatch.setattr("memory_core.cache.queries.WITHOUT_BUDGET", 5)
+    setup = Setup(budgets={"query:episode": Budget(max_entries=50)})
+    await setup.stored(3)
+    for number in range(1, 41):
+        await setup.storage.query(DOMAIN.limit(number))
+        await setup.storage.count(Query(Episode).where(domain=f"{number}"))
+    # Without a budget of their own, those of a kind are bounded all the same.
+    assert setup.near.entries == 40 + 5
+    asked = setup.held.queries
+    for number in range(1, 41):
+        await setup.storage.query(DOMAIN.limit(number))
+    assert setup.held.queries == asked
+    await setup.other.store_episode(episode())
+    for number in (1, 40):
+        assert len(await setup.storage.query(DOMAIN.limit(number))) == min(4, number)
+    await setup.storage.aclose()
+
+
 async def test_budgets_in_bytes_and_time() -> None:
     setup = Setup(budgets={"episode": Budget(max_bytes=10_000)})
     found = await setup.stored(100)
