@@ -100,6 +100,35 @@ async def test_budgets_of_kinds_hold_as_well(tmp_path) -> None:
     assert taken == pytest.approx(said, rel=0.1)
 
 
+async def opened(tmp_path, found: list[Episode], cache: CacheConfig | str) -> tuple[int, int]:
+    """Bytes allocated by a memory that was opened and read, and those of its cache, as it says."""
+    tracemalloc.start()
+    try:
+        async with open_memory(f"lmdb:{tmp_path}?durability=normal", cache=cache) as memory:
+            await everything(memory, found)
+            gc.collect()
+            taken = tracemalloc.get_traced_memory()[0]
+            sections = (await memory.stats()).sections
+    finally:
+        tracemalloc.stop()
+    return taken, sections.get("cache.0.adaptive", {}).get("bytes", 0)
+
+
+async def test_opening_a_memory_with_a_cache_costs_its_budget_and_no_more(tmp_path) -> None:
+    """From end to end: records, pages and counts, through what users open."""
+    budget = MIB // 2
+    config = CacheConfig(max_bytes=budget)
+    found = [small(number) for number in range(EPISODES)]
+    async with open_memory(f"lmdb:{tmp_path}?durability=normal") as memory:
+        await memory.store_episodes_batch(found)
+    for cache in ("none", config):
+        await opened(tmp_path, found[:10], cache)
+    without, _ = await opened(tmp_path, found, "none")
+    taken, said = await opened(tmp_path, found, config)
+    assert said > budget * 0.85
+    assert 0.7 * budget < taken - without <= 1.1 * budget
+
+
 # Reads ten times what the limit leaves room for, through a cache whose budget is far beyond it.
 LIMITED = textwrap.dedent("""
     import asyncio, json, resource, sys

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memory_storage_lmdb.adaptive import AdaptiveCache, MemoryReading, PressureLevel
+from memory_storage_lmdb.adaptive.cgroup import control_groups
 from tests.unit.adaptive.driving import Driven, FakeMemory, entry, run
 
 MIB = 2**20
@@ -200,7 +205,14 @@ def test_closing_under_pressure() -> None:
 
 
 _CHILD = """
-import asyncio, resource, uuid
+import asyncio, sys, uuid
+
+kind, blind = sys.argv[1], sys.argv[-1] == "blind"
+if kind == "control group":
+    # Before anything is loaded, so that all of it is counted there.
+    with open(sys.argv[2], "w") as members:
+        members.write("0")
+
 import psutil
 from memory_core.cache import CacheEntry
 from memory_storage_lmdb.adaptive import AdaptiveCache, AdaptiveConfig
@@ -209,11 +221,14 @@ class Blind:
     def read(self):
         return None
 
-async def main(blind):
+async def main():
     config = AdaptiveConfig(max_bytes=2 << 30, max_entries=10**6)
     cache = AdaptiveCache(config, memory=Blind() if blind else None)
-    limit = psutil.Process().memory_info().vms + (96 << 20)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    if kind == "address space":
+        import resource
+
+        limit = psutil.Process().memory_info().vms + (96 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for number in range(6000):
         size = 20_000 + 3_000 * (number % 11)
         key = ("default", "episode", uuid.uuid4())
@@ -225,19 +240,75 @@ async def main(blind):
     await cache.aclose()
     print("alive")
 
-asyncio.run(main({blind}))
+asyncio.run(main())
 """
 
 
+def child(kind: str, *arguments: str, blind: bool = False) -> subprocess.CompletedProcess[str]:
+    """A process through whose cache more than twice its limit goes, and which may hold it all."""
+    command = [sys.executable, "-c", _CHILD, kind, *arguments, *(["blind"] * blind)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on address space")
-@pytest.mark.parametrize("blind", [False, True])
-def test_under_a_real_limit_the_process_lives(blind: bool) -> None:
-    """Twice the limit goes through a cache that may hold ten times as much. Blind, it is the end."""
-    code = _CHILD.replace("{blind}", str(blind))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    if blind:
-        assert done.returncode != 0
-        assert "MemoryError" in done.stderr
-    else:
-        assert done.returncode == 0, done.stderr
-        assert done.stdout == "alive\n"
+def test_under_a_real_limit_the_process_lives() -> None:
+    done = child("address space")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "alive\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on address space")
+def test_under_a_real_limit_a_blind_cache_is_the_end() -> None:
+    done = child("address space", blind=True)
+    assert done.returncode != 0
+    assert "MemoryError" in done.stderr
+
+
+@pytest.fixture
+def control_group() -> Iterator[Path]:
+    """A real control group that may take 112 MiB and no swap: inside this process's own where the
+    system allows that, else beside it.
+    """
+    own = [group.used.parent for group in control_groups()]
+    for parent in dict.fromkeys(folder for group in own for folder in (group, group.parent)):
+        folder = parent / f"memory-core-test-{os.getpid()}"
+        try:
+            folder.mkdir()
+        except OSError:
+            continue
+        try:
+            if limited(folder):
+                yield folder
+                return
+        finally:
+            folder.rmdir()
+    pytest.skip("no control group for memory can be made here")
+
+
+def limited(folder: Path) -> bool:
+    """Limit a group, of version 2 or 1, and see whether a process may be put into it."""
+    limits = {"memory.max": "memory.swap.max", "memory.limit_in_bytes": "memory.swappiness"}
+    try:
+        for memory, swap in limits.items():
+            if (folder / memory).exists():
+                (folder / memory).write_text(str(112 * MIB))
+                if (folder / swap).exists():
+                    (folder / swap).write_text("0")
+                # It ends at once, and leaves the group empty.
+                join = f"open({str(folder / 'cgroup.procs')!r}, 'w').write('0')"
+                subprocess.run([sys.executable, "-c", join], check=True, capture_output=True)
+                return True
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    return False
+
+
+def test_in_a_real_control_group_the_process_lives(control_group: Path) -> None:
+    done = child("control group", str(control_group / "cgroup.procs"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "alive\n"
+
+
+def test_in_a_real_control_group_a_blind_cache_is_the_end(control_group: Path) -> None:
+    done = child("control group", str(control_group / "cgroup.procs"), blind=True)
+    assert done.returncode == -signal.SIGKILL
