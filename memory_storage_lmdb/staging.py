@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from itertools import islice
@@ -32,6 +33,8 @@ __all__ = [
 # Records that are compressed together: enough to be worth two changes of threads, and few enough for
 # the portions of a group to overlap.
 _LEAST_TOGETHER, _MOST_TOGETHER = 12, 128
+# So many portions may wait to be compressed: a bound for the memory that their bodies take.
+_PORTIONS_AHEAD = 4
 # So few are compressed sooner than another thread wakes up.
 _ALONE = 3
 
@@ -53,7 +56,18 @@ class StagedPut:
     values: Values
     packed: bytes
     checksum: int
-    body: bytes
+    _body: bytes | _Portion
+
+    @property
+    def body(self) -> bytes:
+        """The envelope. Waits for it where it is still being compressed."""
+        if isinstance(self._body, _Portion):
+            self._body.finish()
+        return cast("bytes", self._body)
+
+    def fill(self, body: bytes) -> None:
+        """Set the envelope."""
+        self._body = body
 
 
 @define(eq=False)
@@ -118,23 +132,22 @@ class Stager:
     compressing: Executor
 
     def stage(self, given: Sequence[Given]) -> list[StagedBatch | MemoryCoreError]:
-        """Stage batches, each for itself."""
+        """Stage batches, each for itself. The last bodies are still being compressed when they are
+        staged, so that this goes on while the first are written.
+        """
         total = sum(len(item.batch) for item in given)
         if total <= _ALONE:
             return [self._stage(item) for item in given]
         work = _Staging(self, given)
         drafts = work.drafts()
-        former: _Portion | None = None
+        ahead: deque[_Portion] = deque()
         size = min(_MOST_TOGETHER, max(_LEAST_TOGETHER, total // 8))
         while together := list(islice(drafts, size)):
-            frames = former.frames() if former is not None else []
+            if len(ahead) == _PORTIONS_AHEAD:
+                ahead.popleft().finish()
             portion = work.begin(together)
-            if former is not None:
-                former.finish(frames)
             portion.stage()
-            former = portion
-        if former is not None:
-            former.finish(former.frames())
+            ahead.append(portion)
         return work.outcomes()
 
     def _stage(self, given: Given) -> StagedBatch | MemoryCoreError:
@@ -158,7 +171,7 @@ class Stager:
 
 class _Staging:
     """Batches on their way to be staged, some records at a time: while a portion is compressed on a
-    thread of its own, the one before is finished and the one after begun.
+    thread of its own, the ones after it are begun.
     """
 
     def __init__(self, stager: Stager, given: Sequence[Given]) -> None:
@@ -244,23 +257,23 @@ class _Portion:
         """Stage all but the bodies."""
         for draft in self._drafts:
             try:
-                self._puts.append(self._stage(draft))
+                put = self._stage(draft)
             except MemoryCoreError as error:
                 self._work.refuse(draft.batch, error)
                 self._puts.append(None)
-
-    def frames(self) -> list[bytes | None]:
-        """Wait for the compressed bodies."""
-        found = {kind: iter(frames) for kind, frames in self._working.result().items()}
-        return [next(found[draft.record.kind]) for draft in self._drafts]
-
-    def finish(self, frames: Sequence[bytes | None]) -> None:
-        """Add the bodies."""
-        seal = self._work.stager.codec.seal
-        for draft, put, frame in zip(self._drafts, self._puts, frames, strict=True):
-            if put is not None:
-                put.body = seal(draft.record, draft.body, frame)
+            else:
                 self._work.put(draft, put)
+                self._puts.append(put)
+
+    def finish(self) -> None:
+        """Wait for the compressed bodies and fill them in."""
+        found = {kind: iter(frames) for kind, frames in self._working.result().items()}
+        seal = self._work.stager.codec.seal
+        for draft, put in zip(self._drafts, self._puts, strict=True):
+            frame = next(found[draft.record.kind])
+            if put is not None:
+                put.fill(seal(draft.record, draft.body, frame))
+        self._drafts, self._puts = (), []
 
     def _stage(self, draft: _Draft) -> StagedPut:
         work, stager, record = self._work, self._work.stager, draft.record
@@ -268,13 +281,16 @@ class _Portion:
         values = record.index_values()
         stager.codec.limits.check_values(record, values)
         namespace = work.namespace(draft)
-        return _put(layout, namespace, record.id.bytes, tuple(values.values()), b"")
+        return _put(layout, namespace, record.id.bytes, tuple(values.values()), self)
 
 
 def _put(
-    layout: KindLayout, namespace: bytes, record_id: bytes, values: Values, body: bytes
+    layout: KindLayout,
+    namespace: bytes,
+    record_id: bytes,
+    values: Values,
+    body: bytes | _Portion,
 ) -> StagedPut:
     packed = pack_values(values)
-    return StagedPut(
-        layout, namespace, record_id, namespace + record_id, values, packed, crc32(packed), body
-    )
+    key = namespace + record_id
+    return StagedPut(layout, namespace, record_id, key, values, packed, crc32(packed), body)

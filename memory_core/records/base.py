@@ -164,16 +164,22 @@ class Index:
             return None if value is None else self._scalar(self.name, value)
         if not value:
             return ()
+        items = list(value)
+        if set(map(type, items)) == {str} and self._scalar is _text_scalar:
+            return _texts(self.name, set(items))
         scalar, name = self._scalar, self.name
-        scalars: set[Any] = {scalar(name, item) for item in _distinct(value)}
+        scalars: set[Any] = {scalar(name, item) for item in items}
         # One type per index, so they can be ordered.
         return tuple(sorted(scalars))
 
 
-def _distinct(values: Iterable[object]) -> Iterable[object]:
-    """Values without most of the repeated ones: an episode has a tool for each of its steps."""
-    items = list(values)
-    return set(items) if set(map(type, items)) == {str} else items
+def _texts(name: str, texts: set[str]) -> tuple[str, ...]:
+    """Texts as a multi-valued index has them; an episode has dozens, so they are checked together."""
+    together = "".join(texts)
+    if "\0" in together or not together.isascii():
+        for text in texts:
+            _text_scalar(name, text)
+    return tuple(sorted(texts))
 
 
 def _enum_scalar(enum: type[Enum]) -> Callable[[str, object], Scalar]:
