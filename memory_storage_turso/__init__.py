@@ -9,16 +9,48 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memory_core.compression import CompressionConfig
     from memory_storage_turso.config import TursoConfig
+    from memory_storage_turso.driver import PreparedCacheStats
+    from memory_storage_turso.server_config import (
+        BreakerConfig,
+        KeepAliveConfig,
+        PoolConfig,
+        PreparedConfig,
+        ReplicaConfig,
+        RetryConfig,
+        ServerLimits,
+        TenancyConfig,
+    )
     from memory_storage_turso.storage import TursoStorage
     from memory_storage_turso.tenants import TenantStorage
 
-__all__ = ["TenantStorage", "TursoConfig", "TursoStorage"]
+__all__ = [
+    "BreakerConfig",
+    "CompressionConfig",
+    "KeepAliveConfig",
+    "PoolConfig",
+    "PreparedCacheStats",
+    "PreparedConfig",
+    "ReplicaConfig",
+    "RetryConfig",
+    "ServerLimits",
+    "TenancyConfig",
+    "TenantStorage",
+    "TursoConfig",
+    "TursoStorage",
+]
 
-_HOMES = {"TenantStorage": "tenants", "TursoConfig": "config", "TursoStorage": "storage"}
+_ELSEWHERE = {
+    "CompressionConfig": "memory_core.compression",
+    "PreparedCacheStats": "memory_storage_turso.driver",
+    "TenantStorage": "memory_storage_turso.tenants",
+    "TursoConfig": "memory_storage_turso.config",
+    "TursoStorage": "memory_storage_turso.storage",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(_ELSEWHERE.get(name, f"{__name__}.server_config")), name)
