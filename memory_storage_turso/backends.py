@@ -51,6 +51,7 @@ class Backend:
         prepared: figures of the prepared statements.
         local: what only a file can do; ``None`` for a server.
         ready: to be told how to ask for the position, once the schema is there, and for the store.
+        drain: to be told that closing begins, where what is under way may hang.
     """
 
     driver: Driver
@@ -59,6 +60,7 @@ class Backend:
     prepared: Callable[[], PreparedCacheStats]
     local: _LocalCalls | None = None
     ready: Callable[[Statement, StoreIdentity], None] | None = None
+    drain: Callable[[], None] | None = None
 
 
 async def open_backend(location: str, config: TursoConfig) -> Backend:
@@ -128,4 +130,5 @@ def _server(url: str, config: TursoConfig) -> Backend:
         ),
         prepared=driver.prepared_stats,
         ready=driver.use_position,
+        drain=driver.drain,
     )

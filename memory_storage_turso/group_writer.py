@@ -35,7 +35,7 @@ from memory_storage_turso.hrana.program import (
     GroupProgram,
     encode_statement,
 )
-from memory_storage_turso.resilience import RetryableError, RetryFigures, with_retries
+from memory_storage_turso.resilience import RetryableError, RetryFigures, Sleep, with_retries
 from memory_storage_turso.server_config import RetryConfig
 from memory_storage_turso.server_node import ServerNode
 
@@ -87,6 +87,7 @@ class GroupWriter:
         retry: When to try again, and how long to ask for a lost answer.
         read: Reads after a commit, for what the answer would have said.
         saw: Is told the position after each group.
+        sleep: Lets a pause between two tries pass.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class GroupWriter:
         *,
         read: Callable[[Sequence[Statement]], Awaitable[list[StatementResult]]],
         saw: Callable[[int | None], None],
+        sleep: Sleep,
     ) -> None:
         self.figures = WriteFigures()
         self.retries = RetryFigures()
@@ -103,6 +105,7 @@ class GroupWriter:
         self._retry = retry
         self._read = read
         self._saw = saw
+        self._sleep = sleep
         self._marks = CommitMarks()
 
     def use_position(self, statement: Statement) -> None:
@@ -120,7 +123,10 @@ class GroupWriter:
         """
         encoded_closing = encode_statements(closing)
         outcome = await with_retries(
-            lambda: self._try(batches, closing, encoded_closing), self._retry, self.retries
+            lambda: self._try(batches, closing, encoded_closing),
+            self._retry,
+            self.retries,
+            self._sleep,
         )
         self.figures.groups += 1
         self.figures.batches += len(batches)
@@ -171,7 +177,9 @@ class GroupWriter:
             jitter=retry.jitter,
         )
         try:
-            verdict = await with_retries(lambda: self._ask(token), patient, self.retries)
+            verdict = await with_retries(
+                lambda: self._ask(token), patient, self.retries, self._sleep
+            )
         except (StorageError, ConfigurationError, StatementError) as error:
             self.figures.unknown += 1
             msg = f"the answer to a write was lost ({lost}), and so far {error}"

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -182,10 +183,12 @@ class LocalDriver:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        self._lookout.close()
-        await self._checkpoints.aclose()
-        for connection in (*self._readers, self._writer):
-            await connection.close()
+        # Whatever goes wrong in one part, the others are let go of: the writer last.
+        async with AsyncExitStack() as stack:
+            for connection in (self._writer, *self._readers):
+                stack.push_async_callback(connection.close)
+            stack.push_async_callback(self._checkpoints.aclose)
+            self._lookout.close()
 
     def _check(self) -> None:
         if self._closing is not None:

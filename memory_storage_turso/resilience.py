@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Generator
 from enum import Enum, StrEnum, auto
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import attrs
 import tenacity
@@ -16,6 +17,7 @@ from memory_core.errors import StorageUnavailableError
 from memory_storage_turso.server_config import BreakerConfig, RetryConfig
 
 T = TypeVar("T")
+Sleep: TypeAlias = Callable[[float], Awaitable[None]]
 _log = logging.getLogger(__name__)
 
 
@@ -186,12 +188,21 @@ class RetryFigures:
 
 
 async def with_retries(
-    call: Callable[[], Awaitable[T]], config: RetryConfig, figures: RetryFigures
+    call: Callable[[], Awaitable[T]],
+    config: RetryConfig,
+    figures: RetryFigures,
+    sleep: Sleep = asyncio.sleep,
 ) -> T:
     """Call until it succeeds, fails in a way that must not be repeated, or time is up.
 
     Between two tries passes a pause that grows and is jittered; while a breaker is open, at least
     until its next probe.
+
+    Args:
+        call: What to call.
+        config: How often, and with which pauses.
+        figures: To be counted in.
+        sleep: Lets a pause pass; it may end early.
 
     Raises:
         StorageUnavailableError: Every try failed; nothing was applied.
@@ -213,6 +224,7 @@ async def with_retries(
         | tenacity.stop_before_delay(config.timeout),
         wait=_Backoff(config),
         before_sleep=_log_retry,
+        sleep=sleep,
         reraise=True,
     )
     try:

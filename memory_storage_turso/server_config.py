@@ -89,7 +89,8 @@ class PoolConfig:
         sample_interval: How often demand is sampled for the forecast.
         forecast_horizon: How far ahead demand is forecast.
         shrink_cooldown: Quiet time that has to pass after any change of size before shrinking.
-        drain_timeout: How long closing waits for connections that are in use.
+        drain_timeout: How long closing waits for calls that are under way. Those that have not ended
+            by then are broken off, with an error that says what became of them.
     """
 
     min_size: int = attrs.field(default=1, validator=whole(1, 1024))

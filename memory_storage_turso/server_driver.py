@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 
 import attrs
 
@@ -51,13 +53,18 @@ class ServerDriver:
         self._config = config
         self._prepared = prepared
         self._router = ReadRouter(primary, replicas, config.replica)
-        self._writer = GroupWriter(primary, config.retry, read=self._read, saw=self._router.saw)
+        self._writer = GroupWriter(
+            primary, config.retry, read=self._read, saw=self._router.saw, sleep=self._pause
+        )
         self._read_retries = RetryFigures()
         self._encoding: ThreadPoolExecutor | None = None
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._broken_off = asyncio.Event()
 
     @property
     def endpoint(self) -> Endpoint:
@@ -120,14 +127,47 @@ class ServerDriver:
         """Figures of the SQL texts stored on the servers."""
         return self._prepared.snapshot()
 
+    def drain(self) -> None:
+        """Closing begins: from now on what is under way has ``pool.drain_timeout`` to end.
+
+        What has not ended by then is broken off, and fails with an error that says what became of
+        it. Calls are accepted until `aclose`.
+        """
+        if self._expiry is None:
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(self._config.pool.drain_timeout, self._break_off)
+
     async def aclose(self) -> None:
-        """Finish what was accepted, then close every connection. Idempotent."""
+        """Finish what was accepted, then close every connection. Idempotent.
+
+        It takes little longer than ``pool.drain_timeout``; see `drain`.
+        """
         self._closed = True
-        await self._idle.wait()
-        await self._router.aclose()
-        await self._primary.aclose()
-        if self._encoding is not None:
-            self._encoding.shutdown()
+        self.drain()
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="memory-core close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        async with AsyncExitStack() as stack:
+            if self._encoding is not None:
+                stack.callback(self._encoding.shutdown)
+            if self._expiry is not None:
+                stack.callback(self._expiry.cancel)
+            stack.push_async_callback(self._primary.aclose)
+            stack.push_async_callback(self._router.aclose)
+            await self._idle.wait()
+
+    def _break_off(self) -> None:
+        self._broken_off.set()
+        for node in (self._primary, *(replica.node for replica in self._router.replicas)):
+            node.break_off()
+
+    async def _pause(self, seconds: float) -> None:
+        """Let a pause between two tries pass; there is none once it is too late to try again."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._broken_off.wait()
 
     def _enter(self) -> None:
         if self._closed:
@@ -149,6 +189,7 @@ class ServerDriver:
             lambda: self._router.read(encoded, min_position),
             self._config.retry,
             self._read_retries,
+            self._pause,
         )
 
     async def _prepare(self, batches: Sequence[Iterable[Statement]]) -> list[EncodedBatch]:

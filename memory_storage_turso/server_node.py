@@ -7,7 +7,12 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
-from memory_core.errors import ConfigurationError, StorageFullError, StorageUnavailableError
+from memory_core.errors import (
+    ConfigurationError,
+    StorageClosedError,
+    StorageFullError,
+    StorageUnavailableError,
+)
 from memory_storage_turso.driver import StatementError
 from memory_storage_turso.hrana.endpoint import Endpoint
 from memory_storage_turso.hrana.errors import (
@@ -125,6 +130,8 @@ class ServerNode:
         self.breaker = CircuitBreaker(str(endpoint), config.breaker)
         self.pool = Pool(connector.connect, config.pool, config.keepalive)
         self._connector = connector
+        self._asked: set[asyncio.Timeout] = set()
+        self._broken_off = False
 
     async def run(self, build: Callable[[bool], P]) -> tuple[P, ProgramAnswer]:
         """Build a program for the connection at hand and run it.
@@ -215,6 +222,14 @@ class ServerNode:
         """A write that certainly did not get through."""
         return RetryableError(self._words("cannot be written to", error))
 
+    def break_off(self) -> None:
+        """Wait for no answer any longer: what still is under way fails, and nothing is asked."""
+        self._broken_off = True
+        self.pool.refuse()
+        now = asyncio.get_running_loop().time()
+        for asking in self._asked:
+            asking.reschedule(now)
+
     async def aclose(self) -> None:
         """Drain the pool and close every connection."""
         await self.pool.aclose()
@@ -226,21 +241,51 @@ class ServerNode:
         deadline = None if within is None else asyncio.get_running_loop().time() + within
         lost: StreamLostError | None = None
         for _ in range(_STREAMS_TRIED):
+            self._check_open()
             # Who would not be let through need not wait for a connection.
             self.breaker.check()
             try:
-                async with self.pool.lease(within, self._asking(deadline)) as connection:
-                    return await once(connection)
+                return await self._on_a_connection(once, within, deadline, fresh=lost is not None)
             except StreamLostError as error:
-                # Nothing was executed, and a new stream costs nothing.
+                # Nothing was executed, and a new stream costs nothing. Had the server been started
+                # anew, every stream of before is lost with this one.
                 lost = error
+                self.pool.discard_idle()
         raise lost or StreamLostError("no stream was tried")
+
+    async def _on_a_connection(
+        self,
+        once: Callable[[ServerConnection], Awaitable[T]],
+        within: float | None,
+        deadline: float | None,
+        *,
+        fresh: bool,
+    ) -> T:
+        connected = False
+        try:
+            async with self.pool.lease(within, self._asking(deadline), fresh=fresh) as connection:
+                connected = True
+                return await once(connection)
+        except TimeoutError as error:
+            if not self._broken_off:
+                raise
+            msg = "the driver was closed before the server answered"
+            raise (NoAnswerError(msg) if connected else NotReachedError(msg)) from error
 
     @contextlib.asynccontextmanager
     async def _asking(self, deadline: float | None) -> AsyncGenerator[None]:
         with self.breaker.guard(_judged):
-            async with asyncio.timeout_at(deadline):
-                yield
+            async with asyncio.timeout_at(deadline) as asking:
+                self._asked.add(asking)
+                try:
+                    yield
+                finally:
+                    self._asked.discard(asking)
+
+    def _check_open(self) -> None:
+        if self._broken_off:
+            msg = f"the connection to {self.endpoint} is closed"
+            raise StorageClosedError(msg)
 
     def _statement_failed(self, error: StatementError) -> Exception:
         if (error.code or "") in _PASSING | _UNWELL:

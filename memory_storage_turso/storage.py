@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -71,12 +72,19 @@ class _Store:
     numbers: dict[str, int] = field(factory=dict[str, int])
     closing: asyncio.Task[None] | None = None
 
+    def drain(self) -> None:
+        if self.backend.drain is not None:
+            self.backend.drain()
+
     async def close(self) -> None:
-        await self.writer.aclose()
-        await self.reader.aclose()
-        await self.dictionaries.aclose()
-        self.thread.close()
-        await self.backend.driver.aclose()
+        self.drain()
+        # Whatever goes wrong in one part, the others are let go of.
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.backend.driver.aclose)
+            stack.callback(self.thread.close)
+            stack.push_async_callback(self.dictionaries.aclose)
+            stack.push_async_callback(self.reader.aclose)
+            await self.writer.aclose()
 
 
 class TursoStorage:
@@ -237,6 +245,13 @@ class TursoStorage:
     def prepared_cache_stats(self) -> PreparedCacheStats:
         """Figures of the cache of prepared statements."""
         return self._opened().backend.prepared()
+
+    def drain(self) -> None:
+        """Closing begins: on a server, calls under way have ``pool.drain_timeout`` from now to end.
+
+        ``aclose`` begins with it. It is for who has other things to close as well.
+        """
+        self._store.drain()
 
     async def aclose(self) -> None:
         """Close this handle; the one that was opened closes the store. Idempotent."""

@@ -149,8 +149,7 @@ class _Databases:
         """
         database = await self._acquire(namespace)
         try:
-            # Shielded, as others may wait for it as well.
-            yield await asyncio.shield(database.opening)
+            yield await self._when_open(database)
         finally:
             database.users -= 1
             self._given_back.set()
@@ -189,6 +188,17 @@ class _Databases:
             self._given_back.clear()
             await self._given_back.wait()
 
+    async def _when_open(self, database: _Database) -> TursoStorage:
+        try:
+            # Shielded, as others may wait for it as well.
+            return await asyncio.shield(database.opening)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if database.opening.cancelled() and not (task and task.cancelling()):
+                # Not the caller was cancelled: it took too long, and all is being closed.
+                self.check_open()
+            raise
+
     def _begin(self, namespace: str) -> _Database:
         opening = asyncio.create_task(self._opening(namespace), name="memory-core open")
         database = self._open[namespace] = _Database(opening)
@@ -203,6 +213,8 @@ class _Databases:
             self._given_back.set()
             raise
         self._opened += 1
+        if self._closed is not None:
+            storage.drain()
         return storage
 
     def _make_room(self) -> bool:
@@ -222,20 +234,35 @@ class _Databases:
     async def _close_all(self) -> None:
         # Those who wait for a place are told that there will be none.
         self._given_back.set()
-        while any(database.users for database in self._open.values()):
-            self._given_back.clear()
-            await self._given_back.wait()
+        for database in self._open.values():
+            storage = _opened(database)
+            if storage is not None:
+                storage.drain()
+        try:
+            async with asyncio.timeout(self.place.config.pool.drain_timeout):
+                while any(database.users for database in self._open.values()):
+                    self._given_back.clear()
+                    await self._given_back.wait()
+        except TimeoutError:
+            for database in self._open.values():
+                database.opening.cancel()
         closing = [_close(database) for database in self._open.values()]
         await asyncio.gather(*closing, *self._closing)
         self._open.clear()
 
 
 async def _close(database: _Database) -> None:
-    try:
-        storage = await database.opening
-    except Exception:  # noqa: BLE001  # whoever asked for it has been told
-        return
-    await storage.aclose()
+    await asyncio.wait([database.opening])
+    storage = _opened(database)
+    if storage is not None:
+        await storage.aclose()
+
+
+def _opened(database: _Database) -> TursoStorage | None:
+    """The storage, where it is open: who asked for one that could not be opened has been told."""
+    opening = database.opening
+    failed = not opening.done() or opening.cancelled() or opening.exception() is not None
+    return None if failed else opening.result()
 
 
 class TenantStorage:

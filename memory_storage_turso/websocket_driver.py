@@ -238,8 +238,10 @@ class _BoundedSession:
 
 async def close_connection(connection: HranaConn) -> None:
     """Close a connection of libsql-client, and wait for the tasks it only cancels."""
+    # It ends its tasks first; what follows is a goodbye to a server that may hang.
     with contextlib.suppress(Exception):
-        await connection.close()
+        async with asyncio.timeout(_CLOSE_TIMEOUT):
+            await connection.close()
     tasks = [
         task
         for task in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from memory_storage_turso.hrana.errors import (
@@ -27,6 +28,7 @@ from memory_storage_turso.hrana.wire import (
 
 _STORED_SQL_WORDS = "SQL text "
 _TOO_LARGE = "RESPONSE_TOO_LARGE"
+_GOODBYE = 1.0
 
 
 class HttpStream:
@@ -109,10 +111,12 @@ class HttpStream:
         if baton is None:
             return
         try:
-            await self._transport.pipeline(
-                [{"type": "close"}], baton=baton, base_url=self._base_url
-            )
-        except HranaError:
+            # A server that hangs is not waited for.
+            async with asyncio.timeout(_GOODBYE):
+                await self._transport.pipeline(
+                    [{"type": "close"}], baton=baton, base_url=self._base_url
+                )
+        except (HranaError, TimeoutError):
             self.broken = True
 
     async def _pipeline(self, requests: list[Request]) -> PipelineAnswer:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Generic, Protocol, TypeVar
 
@@ -15,6 +15,8 @@ import attrs
 from memory_core.errors import StorageClosedError, StorageUnavailableError
 from memory_storage_turso.pool.sizing import PoolSizer
 from memory_storage_turso.server_config import KeepAliveConfig, PoolConfig
+
+_PINGS_AT_ONCE = 8
 
 
 class Connection(Protocol):
@@ -140,7 +142,11 @@ class Pool(Generic[C]):
 
     @contextlib.asynccontextmanager
     async def lease(
-        self, within: float | None = None, around: AbstractAsyncContextManager[None] | None = None
+        self,
+        within: float | None = None,
+        around: AbstractAsyncContextManager[None] | None = None,
+        *,
+        fresh: bool = False,
     ) -> AsyncGenerator[C]:
         """A connection for the length of the context.
 
@@ -151,6 +157,7 @@ class Pool(Generic[C]):
             within: Seconds to wait for it at most, where that is less than ``acquire_timeout``.
             around: Entered once there is a permit, and left before that is given back: it sees how
                 connecting and using the connection end, and nothing of waiting.
+            fresh: Make a new one, whatever is idle.
 
         Raises:
             StorageClosedError: The pool is closed.
@@ -159,7 +166,7 @@ class Pool(Generic[C]):
         await self._permit(within)
         try:
             async with around or contextlib.nullcontext():
-                connection = await self._take()
+                connection = await (self._open() if fresh else self._take())
                 self._leased.add(connection)
                 try:
                     yield connection
@@ -169,6 +176,12 @@ class Pool(Generic[C]):
         finally:
             self._return_permit()
 
+    def discard_idle(self) -> None:
+        """Give up what is idle now: one of them turned out to be lost, and so may they all be."""
+        while self._idle:
+            self._counters.stale_replaced += 1
+            self._close_later(self._idle.popleft().connection)
+
     async def tend(self) -> None:
         """One round of maintenance: replace the stale, ping the idle, close the unused.
 
@@ -177,15 +190,9 @@ class Pool(Generic[C]):
         now = self._clock()
         self._resize(now)
         self._drop_surplus(now)
-        for idle in [i for i in self._idle if now - i.touched_at >= self._keepalive.interval]:
-            if self._in_use >= self._sizer.size or idle not in self._idle:
-                continue
-            self._idle.remove(idle)
-            self._take_permit()
-            try:
-                await self._ping(idle)
-            finally:
-                self._return_permit()
+        due = iter([i for i in self._idle if now - i.touched_at >= self._keepalive.interval])
+        # Beside each other, as those of a server that hangs would take a timeout each.
+        await asyncio.gather(*(self._ping_each(due) for _ in range(_PINGS_AT_ONCE)))
 
     def stats(self) -> PoolStats:
         """The figures as they are now."""
@@ -201,12 +208,16 @@ class Pool(Generic[C]):
             **counted,
         )
 
-    async def aclose(self) -> None:
-        """Refuse who waits, wait for what is in use, close everything. Idempotent."""
+    def refuse(self) -> None:
+        """Hand nothing out any more, also to who waits."""
         self._closed = True
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(StorageClosedError("the connection pool is closed"))
+
+    async def aclose(self) -> None:
+        """Refuse who waits, wait for what is in use, close everything. Idempotent."""
+        self.refuse()
         if self._maintenance is not None:
             self._maintenance.cancel()
             await asyncio.wait([self._maintenance])
@@ -312,6 +323,17 @@ class Pool(Generic[C]):
             return
         now = self._clock()
         self._idle.append(_Idle(connection, used_at=now, touched_at=now))
+
+    async def _ping_each(self, due: Iterator[_Idle[C]]) -> None:
+        for idle in due:
+            if self._in_use >= self._sizer.size or idle not in self._idle:
+                continue
+            self._idle.remove(idle)
+            self._take_permit()
+            try:
+                await self._ping(idle)
+            finally:
+                self._return_permit()
 
     async def _ping(self, idle: _Idle[C]) -> None:
         self._counters.pings += 1

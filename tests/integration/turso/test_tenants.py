@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,19 @@ from memory_core import Episode, Query, WriteBatch, open_memory
 from memory_core.errors import (
     ConfigurationError,
     InvalidValueError,
+    OutcomeUnknownError,
     StorageClosedError,
     StorageUnavailableError,
     UnsupportedCapabilityError,
 )
 from memory_core.storage import Capability, StorageContext, require
 from memory_storage_turso import TenantStorage, TursoConfig, TursoStorage
-from memory_storage_turso.server_config import RetryConfig, TenancyConfig
+from memory_storage_turso.server_config import PoolConfig, RetryConfig, TenancyConfig
 from memory_storage_turso.tenants import database_name
 from tests.integration.turso.leaks import nothing_left
 from tests.servers.sqld import Sqld, free_port, running_sqld
+from tests.servers.tcp_proxy import running_proxy
+from tests.servers.waiting import until
 
 
 @pytest.fixture
@@ -160,6 +164,31 @@ async def test_closing_while_others_wait_for_a_place(tenants: Sqld) -> None:
         assert all(isinstance(item, Episode | StorageClosedError) for item in found), found
         with pytest.raises(StorageClosedError):
             store.scoped("more")
+
+
+async def test_closing_at_a_hung_server_is_bounded(tenants: Sqld, transport: str) -> None:
+    async with nothing_left(), running_proxy(tenants.port) as proxy:
+        config = TursoConfig(
+            database="mem-{namespace}",
+            pool=PoolConfig(drain_timeout=0.5),
+            tenancy=TenancyConfig(admin_url=admin(tenants)),
+        )
+        url = f"turso+{transport}://127.0.0.1:{proxy.port}"
+        store = await TenantStorage.open(url, config=config)
+        await put(store, "before")
+        proxy.stall("down")
+        # One whose database is open, one whose database is being opened.
+        writes = [asyncio.create_task(put(handle, "x")) for handle in (store, store.scoped("new"))]
+        await until(lambda: store._databases.figures()["open"] == 2)
+        started = time.monotonic()
+        await store.aclose()
+        assert time.monotonic() - started < 4
+        found = await asyncio.gather(*writes, return_exceptions=True)
+        assert all(
+            isinstance(item, StorageClosedError | StorageUnavailableError | OutcomeUnknownError)
+            for item in found
+        ), found
+        proxy.heal()
 
 
 async def test_listing_is_the_servers_business(tenants: Sqld) -> None:

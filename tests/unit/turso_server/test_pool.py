@@ -25,6 +25,8 @@ class FakeConnection:
 
     async def ping(self) -> None:
         self.pings += 1
+        if self._owner.hangs is not None:
+            await self._owner.hangs.wait()
         if not self._owner.answers:
             msg = "lost"
             raise OSError(msg)
@@ -38,6 +40,7 @@ class FakeServer:
         self.open = 0
         self.most_open = 0
         self.answers = True
+        self.hangs: asyncio.Event | None = None
         self.refuses = False
         self.made = 0
 
@@ -213,6 +216,42 @@ async def test_lost_idle_connection_is_dropped_by_its_ping(server: FakeServer) -
     await pool.tend()
     assert pool.stats().idle == 0
     assert pool.stats().stale_replaced == 1
+    await pool.aclose()
+    assert server.open == 0
+
+
+async def test_idle_connections_of_a_hung_server_are_pinged_beside_each_other(
+    server: FakeServer,
+) -> None:
+    clock = Clock()
+    keepalive = KeepAliveConfig(interval=4, stale_after=9, max_idle=60, timeout=1000)
+    pool = Pool(server.connect, fixed(32), keepalive, clock=clock)
+    async with AsyncExitStack() as stack:
+        for _ in range(32):
+            await stack.enter_async_context(pool.lease())
+    server.hangs = asyncio.Event()
+    clock.now += 5
+    tending = asyncio.ensure_future(pool.tend())
+    await until(lambda: pool.stats().pings > 4)
+    # Not all of them: whoever comes meanwhile finds some that are free.
+    assert pool.stats().pings == pool.stats().in_use < 16
+    await _once(pool)
+    server.hangs.set()
+    await tending
+    assert pool.stats().pings == 31
+    assert pool.stats().idle == 32
+    await pool.aclose()
+    assert server.open == 0
+
+
+async def test_whoever_asks_for_a_fresh_one_gets_none_that_was_idle(server: FakeServer) -> None:
+    pool = Pool(server.connect, fixed(4), QUIET)
+    async with AsyncExitStack() as stack:
+        idle = [await stack.enter_async_context(pool.lease()) for _ in range(3)]
+    async with pool.lease(fresh=True) as fresh:
+        assert fresh not in idle
+    pool.discard_idle()
+    assert pool.stats().idle == 0
     await pool.aclose()
     assert server.open == 0
 
