@@ -62,10 +62,14 @@ class BorrowedDriver:
         return outcome
 
     async def read(
-        self, statements: Sequence[Statement], *, min_position: int | None = None
+        self,
+        statements: Sequence[Statement],
+        *,
+        min_position: int | None = None,
+        primary: bool = False,
     ) -> list[StatementResult]:
         """Run reads against one snapshot; see ``Driver.read``."""
-        del min_position  # there is but one connection
+        del min_position, primary  # there is but one connection
         self._counters["reads"] += 1
         return await self._run(lambda session: self._idle(session).read(statements))
 

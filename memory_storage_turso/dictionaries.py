@@ -45,7 +45,7 @@ class Dictionaries:
         Returns:
             The kinds that got one.
         """
-        [result] = await self._driver.read([Statement(_SELECT)])
+        [result] = await self._driver.read([Statement(_SELECT)], primary=True)
         fresh: set[str] = set()
         for record_id, kind, dictionary in result.rows:
             if record_id not in self._known:

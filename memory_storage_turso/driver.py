@@ -167,7 +167,11 @@ class Driver(Protocol):
         ...
 
     async def read(
-        self, statements: Sequence[Statement], *, min_position: int | None = None
+        self,
+        statements: Sequence[Statement],
+        *,
+        min_position: int | None = None,
+        primary: bool = False,
     ) -> list[StatementResult]:
         """Run the statements against one snapshot, in one round trip where there is a network.
 
@@ -175,6 +179,8 @@ class Driver(Protocol):
             statements: Reads only.
             min_position: The snapshot must contain every change up to this position. A driver
                 whose every read sees the newest commit may ignore it.
+            primary: The snapshot must contain every commit, also of rows that no position covers:
+                only records have positions, namespaces, kinds and dictionaries have none.
 
         Raises:
             StatementError: A statement was refused; ``index`` tells which.

@@ -108,10 +108,14 @@ class LocalDriver:
         return outcome
 
     async def read(
-        self, statements: Sequence[Statement], *, min_position: int | None = None
+        self,
+        statements: Sequence[Statement],
+        *,
+        min_position: int | None = None,
+        primary: bool = False,
     ) -> list[StatementResult]:
         """Run reads against one snapshot; see ``Driver.read``."""
-        del min_position  # every read sees the newest commit
+        del min_position, primary  # every read sees the newest commit
         return await self.read_then(statements, _unchanged)
 
     async def read_then(

@@ -269,7 +269,7 @@ def _own_keys(declared: Mapping[str, Any]) -> set[str]:
 
 
 async def _rows(driver: Driver, sql: str, args: tuple[str | int, ...] = ()) -> list[Row]:
-    return (await driver.read([Statement(sql, args)]))[0].rows
+    return (await driver.read([Statement(sql, args)], primary=True))[0].rows
 
 
 async def _run(driver: Driver, where: str, statements: Iterable[Statement]) -> None:

@@ -100,16 +100,20 @@ class ReadRouter:
         self._seen = max(self._seen, position or 0)
 
     async def read(
-        self, statements: Sequence[EncodedStatement], min_position: int | None
+        self,
+        statements: Sequence[EncodedStatement],
+        min_position: int | None,
+        *,
+        primary: bool = False,
     ) -> list[StatementResult]:
-        """Read from whichever server has seen enough.
+        """Read from whichever server has seen enough, or from the primary in any case.
 
         Raises:
             StatementError: A statement was refused.
             StorageUnavailableError: No server has an answer.
         """
         floor = max(self._seen, min_position or 0)
-        if self.replicas and self._mark is not None:
+        if self.replicas and self._mark is not None and not primary:
             self._start_checks()
             found = await self._read_replicas(statements, floor)
             if found is not None:

@@ -102,12 +102,16 @@ class ServerDriver:
             self._leave()
 
     async def read(
-        self, statements: Sequence[Statement], *, min_position: int | None = None
+        self,
+        statements: Sequence[Statement],
+        *,
+        min_position: int | None = None,
+        primary: bool = False,
     ) -> list[StatementResult]:
         """Run the statements against one snapshot; see `Driver.read`."""
         self._enter()
         try:
-            return await self._read(statements, min_position)
+            return await self._read(statements, min_position, primary=primary)
         finally:
             self._leave()
 
@@ -182,11 +186,15 @@ class ServerDriver:
             self._idle.set()
 
     async def _read(
-        self, statements: Sequence[Statement], min_position: int | None = None
+        self,
+        statements: Sequence[Statement],
+        min_position: int | None = None,
+        *,
+        primary: bool = False,
     ) -> list[StatementResult]:
         encoded = encode_statements(statements)
         return await with_retries(
-            lambda: self._router.read(encoded, min_position),
+            lambda: self._router.read(encoded, min_position, primary=primary),
             self._config.retry,
             self._read_retries,
             self._pause,

@@ -321,7 +321,8 @@ class TursoStorage:
         ns = store.numbers.get(self._namespace)
         if ns is not None:
             return ns
-        [result] = await store.backend.driver.read([Statement(_NUMBER, (self._namespace,))])
+        asked = Statement(_NUMBER, (self._namespace,))
+        [result] = await store.backend.driver.read([asked], primary=True)
         if not result.rows:
             return None
         return store.numbers.setdefault(self._namespace, cast("int", result.rows[0][0]))
@@ -336,9 +337,13 @@ class TursoStorage:
         result = outcome.results[0]
         if not isinstance(result, list):
             raise StorageError(f"{store.backend.where}: no namespace {name}: {result}") from result
-        if outcome.recovered:
-            return cast("int", await self._number())
-        return store.numbers.setdefault(name, cast("int", result[-1].rows[0][0]))
+        if not outcome.recovered:
+            return store.numbers.setdefault(name, cast("int", result[-1].rows[0][0]))
+        # The name is there, and what its number is was lost with the answer.
+        ns = await self._number()
+        if ns is None:
+            raise StorageError(f"{store.backend.where}: the namespace {name} is gone")
+        return ns
 
     def _sections(self) -> Mapping[str, Mapping[str, Any]]:
         store = self._store
