@@ -92,6 +92,22 @@ class BatchTooLargeError(StatementError):
         self.limit_name = limit_name
 
 
+class RowTooLargeError(StatementError):
+    """A row that is larger than the database stores.
+
+    Attributes:
+        size: Bytes of its values.
+        limit: The most a row may have.
+        limit_name: SQLite's name of the limit.
+    """
+
+    def __init__(self, message: str, size: int, limit: int, *, index: int) -> None:
+        super().__init__(message, code="SQLITE_TOOBIG", index=index)
+        self.size = size
+        self.limit = limit
+        self.limit_name = "SQLITE_LIMIT_LENGTH"
+
+
 @attrs.frozen(slots=True)
 class WriteOutcome:
     """What became of a group of batches whose transaction was committed.

@@ -17,6 +17,7 @@ from memory_storage_turso.commit_marks import (
 )
 from memory_storage_turso.driver import (
     BatchTooLargeError,
+    RowTooLargeError,
     Statement,
     StatementError,
     StatementResult,
@@ -40,6 +41,7 @@ from memory_storage_turso.server_config import RetryConfig
 from memory_storage_turso.server_node import ServerNode
 
 _MOST_ATTEMPTS = 100
+_SQLD_ROW_BYTES = 5_000_000
 
 BatchResult: TypeAlias = list[StatementResult] | StatementError | StorageError
 
@@ -163,7 +165,8 @@ class GroupWriter:
             return await self._recover(batches, closing, token, verdict)
         self._marks.settled(token)
         self._saw(program.position(answer))
-        return outcome
+        results = map(_measured, batches, outcome.results)
+        return attrs.evolve(outcome, results=list(results))
 
     async def _resolve(self, token: bytes, lost: Exception) -> Verdict:
         """Find out what became of a group whose answer was lost."""
@@ -240,6 +243,17 @@ class GroupWriter:
         except (StorageError, StatementError) as error:
             return error
         return outcome.results[0]
+
+
+def _measured(batch: EncodedBatch, result: BatchResult) -> BatchResult:
+    """The same result; where a row was too large, it says how large."""
+    if not isinstance(result, StatementError) or result.code != "SQLITE_TOOBIG":
+        return result
+    args = batch.statements[result.index].args
+    size = sum(len(value) for value in args if isinstance(value, bytes | str))
+    # The server does not tell its limit. One that has less than sqld has no more than this row.
+    limit = min(_SQLD_ROW_BYTES, size)
+    return RowTooLargeError(result.message, size, limit, index=result.index)
 
 
 def encode_batch(batch: Iterable[Statement], limit: int) -> EncodedBatch:

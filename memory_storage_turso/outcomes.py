@@ -20,7 +20,13 @@ from memory_core.errors import (
 )
 from memory_core.records import IndexValues, OnDelete
 from memory_core.storage import Delete, Put
-from memory_storage_turso.driver import BatchTooLargeError, Row, Statement, StatementError
+from memory_storage_turso.driver import (
+    BatchTooLargeError,
+    Row,
+    RowTooLargeError,
+    Statement,
+    StatementError,
+)
 from memory_storage_turso.encoding import PreparationError, Submission
 from memory_storage_turso.tables import KindTable, Tables, padded
 
@@ -48,6 +54,11 @@ async def refusal(
         return error.reason
     if isinstance(error, BatchTooLargeError):
         return RecordTooLargeError("batch", error.size, error.limit, error.limit_name)
+    operation = submission.batch.operations[error.index : error.index + 1]
+    if isinstance(error, RowTooLargeError) and operation and isinstance(operation[0], Put):
+        record = operation[0].record
+        what = f"{record.kind} {record.id}"
+        return RecordTooLargeError(what, error.size, error.limit, error.limit_name)
     typed = await _typed(submission, error, tables, read)
     typed.__cause__ = error
     return typed

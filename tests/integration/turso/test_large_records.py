@@ -1,0 +1,38 @@
+"""Records that are larger than a server stores."""
+
+from __future__ import annotations
+
+import random
+
+from memory_core.errors import RecordTooLargeError
+from memory_core.records import Episode, Heuristic
+from memory_core.storage import Receipt, WriteBatch
+from memory_storage_turso import TursoStorage
+from tests.servers.sqld import Sqld
+
+
+def text(size: int) -> str:
+    """One that does not compress."""
+    return random.Random(size).randbytes(size // 2).hex()
+
+
+async def test_a_record_over_the_servers_limit_is_refused_by_name(
+    server: Sqld, transport: str
+) -> None:
+    store = await TursoStorage.open(server.http_url if transport == "http" else server.ws_url)
+    large = Episode(task_description=text(11_000_000))
+    small = Heuristic(condition="if", action="then", confidence=0.5)
+    refused, stored = await store.commit(
+        [WriteBatch().put(Episode(task_description="a")).put(large), WriteBatch().put(small)]
+    )
+    assert isinstance(refused, RecordTooLargeError)
+    assert refused.what == f"episode {large.id}"
+    assert refused.limit == 5_000_000
+    assert refused.limit < refused.size < 6_000_000
+    assert refused.limit_name == "SQLITE_LIMIT_LENGTH"
+    assert isinstance(stored, Receipt)
+    fits = Episode(task_description=text(9_000_000))
+    [receipt] = await store.commit([WriteBatch().put(fits)])
+    assert isinstance(receipt, Receipt)
+    assert await store.get(Episode, [fits.id, large.id]) == [fits, None]
+    await store.aclose()
