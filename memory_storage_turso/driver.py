@@ -116,7 +116,7 @@ class WriteOutcome:
         results: Per batch, one `StatementResult` per statement, or the `StatementError` that
             rolled the batch back. A group that a server takes only in several transactions may
             be cut short: then each batch that was not applied has the reason, a `StorageError`.
-        closing: One `StatementResult` per closing statement.
+        closing: One `StatementResult` per closing statement, after the last transaction that stands.
         recovered: The answer was lost and the outcome was found out afterwards. The batches
             stand, but rows and counts of their statements are gone: results are empty, save
             those of the position statement, which tell the position after the whole group.

@@ -10,7 +10,12 @@ from contextlib import AsyncExitStack
 
 import attrs
 
-from memory_core.errors import StorageClosedError, StorageError
+from memory_core.errors import (
+    ConfigurationError,
+    StorageClosedError,
+    StorageError,
+    StorageUnavailableError,
+)
 from memory_storage_turso.driver import (
     PreparedCacheStats,
     Statement,
@@ -91,8 +96,9 @@ class ServerDriver:
     ) -> WriteOutcome:
         """Run every batch in one transaction; see `Driver.write`.
 
-        Batches that together are over ``max_group_bytes`` are sent in several transactions; a
-        failure of a later one is then the outcome of its batches, as the earlier ones stand.
+        Batches that together are over ``max_group_bytes`` are sent in several transactions. Where
+        one of them fails, that is the outcome of its batches alone: those before it stand, and
+        those behind it are not sent.
         """
         self._enter()
         try:
@@ -223,13 +229,21 @@ class ServerDriver:
         results: list[BatchResult] = []
         outcome = WriteOutcome([], [])
         recovered = False
-        for group in self._split(sound):
+        groups = self._split(sound)
+        for group in groups:
             try:
                 outcome = await self._writer.write(group, closing)
             except (StorageError, StatementError) as error:
+                if len(groups) == 1:
+                    raise
+                results += [error] * len(group)
+                results += [self._not_sent(error) for _ in sound[len(results) :]]
+                break
+            except ConfigurationError as error:
+                # The token has expired meanwhile: this group was refused before it was looked at.
                 if not results:
                     raise
-                results += [error] * (len(sound) - len(results))
+                results += [self._not_sent(error) for _ in sound[len(results) :]]
                 break
             results += outcome.results
             recovered = recovered or outcome.recovered
@@ -238,6 +252,12 @@ class ServerDriver:
         left = iter(results)
         merged = [next(left) if batch.error is None else batch.error for batch in batches]
         return WriteOutcome(merged, outcome.closing, recovered)
+
+    def _not_sent(self, because: Exception) -> StorageUnavailableError:
+        msg = f"not sent to {self.endpoint}, as what went before it failed: {because}"
+        error = StorageUnavailableError(msg)
+        error.__cause__ = because
+        return error
 
     def _split(self, batches: Sequence[EncodedBatch]) -> list[list[EncodedBatch]]:
         groups: list[list[EncodedBatch]] = [[]]

@@ -18,6 +18,7 @@ from memory_core.errors import (
     StorageUnavailableError,
 )
 from memory_storage_turso.driver import Statement, StatementError
+from memory_storage_turso.hrana.program import GroupProgram
 from memory_storage_turso.resilience import CircuitOpenError
 from memory_storage_turso.server_config import (
     BreakerConfig,
@@ -151,6 +152,41 @@ async def test_outcome_that_cannot_be_found_out_is_unknown(
     with pytest.raises(OutcomeUnknownError):
         await writing
     assert figures(driver, "writes")["unknown"] == 1
+
+
+@pytest.mark.parametrize("survivors", [0, 3])
+async def test_groups_behind_a_failing_one_were_not_sent(
+    proxy: TcpProxy, witness: ServerDriver, open_driver: OpenDriver, survivors: int
+) -> None:
+    config = ServerConfig(
+        limits=ServerLimits(max_group_bytes=1024, request_timeout=0.3, connect_timeout=0.3),
+        retry=RetryConfig(attempts=2, initial=0.01, resolve_timeout=0.3),
+    )
+    driver = open_driver(f"turso+http://127.0.0.1:{proxy.port}", config=config)
+    assert await names(driver) == []
+    run = driver._primary.run
+    groups = 0
+
+    async def losing(build: Any) -> Any:
+        nonlocal groups
+        groups += isinstance(build(*[True]), GroupProgram)
+        if groups == survivors + 1:
+            proxy.stall("down")
+        return await run(build)
+
+    driver._primary.run = losing  # pyright: ignore[reportAttributeAccessIssue] - spied on
+    batches = [[insert(f"{n:02}", body=bytes(600))] for n in range(8)]
+    outcome = await driver.write(batches)
+    assert all(isinstance(result, list) for result in outcome.results[:survivors])
+    assert isinstance(outcome.results[survivors], OutcomeUnknownError)
+    behind = outcome.results[survivors + 1 :]
+    assert len(behind) == 7 - survivors
+    for result in behind:
+        assert isinstance(result, StorageUnavailableError)
+        assert "not sent" in str(result)
+        assert isinstance(result.__cause__, OutcomeUnknownError)
+    proxy.resume()
+    assert len(await names(witness)) <= survivors + 1
 
 
 async def test_server_that_is_not_there(open_driver: OpenDriver, transport: str) -> None:
