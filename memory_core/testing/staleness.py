@@ -1,9 +1,14 @@
 """Does a cached read ever return older data than a commit that was acknowledged before it began?
 
-Several processes read, write, delete and query the same records of one store through caches. A ledger
-in shared memory holds, per record, the newest version whose write was begun and the newest one that
-was acknowledged. Each record has one writer, so its versions are ordered; a read is right if what it
-returns lies between what had been acknowledged when it began and what had been begun when it ended.
+Several processes read and query the same records of one store through caches, and write and delete them
+in batches, which cascade. A ledger in shared memory holds, per record, the newest version whose write was
+begun and the newest one that was acknowledged. Each record has one writer, so its versions are ordered; a
+read is right if what it returns lies between what had been acknowledged when it began and what had been
+begun when it ended. The same goes for pages: for what is in them, what is left out of them, and whether
+there is a next one.
+
+With ``--max-staleness`` the store's position is hidden, as on a server: own writes must be seen as before,
+those of other processes when they are older than that.
 
 Run it by hand::
 
@@ -18,17 +23,14 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import random
 import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from multiprocessing.shared_memory import SharedMemory
 from multiprocessing.synchronize import Barrier
 from typing import Any, cast
-from uuid import UUID, uuid5
 
 from attrs import asdict, field, frozen
 
@@ -37,49 +39,15 @@ from memory_core.composing import cached
 from memory_core.memory import Memory
 from memory_core.opening import open_storage
 from memory_core.plugins import PluginRegistry
-from memory_core.query import MAX_LIMIT, Query
-from memory_core.records import Episode
+from memory_core.query import Query
+from memory_core.records import Step
 from memory_core.storage import Position, Storage
+from memory_core.testing.ledger import WORD, Ledger, words_of
+from memory_core.testing.staleness_worker import StalenessRun, Worker
 
 __all__ = ["StalenessReport", "StalenessRun", "run"]
 
-_NAMESPACE = UUID("0b5ad6a0-4f5e-4c58-8f6a-3d5f3b9a3c11")
-_WORD = 8
 _PATIENCE = 60.0
-_TIME = datetime(2025, 1, 1, tzinfo=UTC)
-
-
-@frozen(kw_only=True)
-class StalenessRun:
-    """What to run.
-
-    Attributes:
-        url: the store.
-        processes: how many processes.
-        operations: operations of each.
-        keys: how many records there are.
-        groups: how many groups they form, for queries.
-        writes: share of writes and deletes among the operations.
-        queries: share of queries and counts.
-        tasks: concurrent tasks in each process.
-        capacity: entries of each process's cache.
-        coherent: whether the caches look at the store's position.
-        tiers: the caches.
-        seed: of the random choices.
-    """
-
-    url: str
-    processes: int = 4
-    operations: int = 2_000
-    keys: int = 200
-    groups: int = 10
-    writes: float = 0.1
-    queries: float = 0.1
-    tasks: int = 4
-    capacity: int = 150
-    coherent: bool = True
-    tiers: tuple[str, ...] = ("adaptive",)
-    seed: int = 1
 
 
 @frozen(kw_only=True)
@@ -90,152 +58,45 @@ class StalenessReport:
         operations: how many of each sort.
         violations: descriptions of reads that returned too old (or impossible) data; the first few.
         violation_count: how many there were.
+        cascades: how many edges were deleted by a cascade.
         hit_rate: of the nearest caches, 0 to 1.
+        query_hits: how many queries, pages and counts the store was not asked for.
         seconds: how long the slowest process took.
     """
 
     operations: dict[str, int]
     violations: list[str] = field(factory=list[str])
     violation_count: int = 0
+    cascades: int = 0
     hit_rate: float = 0.0
+    query_hits: int = 0
     seconds: float = 0.0
 
 
-def is_deleted(version: int) -> bool:
-    """Whether this version of a record is its absence. Version 0 is before the first write."""
-    return version % 5 == 0
+class WatchedStorage:
+    """A storage that counts the questions it is asked about episodes and edges; the memory asks for the
+    steps of episodes by itself.
 
+    Args:
+        storage: the storage.
+    """
 
-def bucket(version: int) -> str:
-    """A metadata value that a version implies, so that updates move records between queries."""
-    return str(version % 3)
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.asked = 0
 
+    async def query(self, query: Query[Any]) -> Any:
+        """Fetch one page."""
+        self.asked += query.kind != Step.kind
+        return await self._storage.query(query)
 
-class _Ledger:
-    """Two words a record in shared memory: the version begun, and the version acknowledged."""
+    async def count(self, query: Query[Any]) -> int:
+        """How many records fulfil the query's conditions."""
+        self.asked += query.kind != Step.kind
+        return await self._storage.count(query)
 
-    def __init__(self, memory: SharedMemory, keys: int) -> None:
-        # Aligned words are read and written whole on every platform with 64-bit words.
-        self._words = _buffer(memory).cast("q")
-        self._keys = keys
-
-    def begin(self, key: int, version: int) -> None:
-        self._words[key] = version
-
-    def acknowledge(self, key: int, version: int) -> None:
-        self._words[self._keys + key] = version
-
-    def begun(self, key: int) -> int:
-        return self._words[key]
-
-    def acknowledged(self, key: int) -> int:
-        return self._words[self._keys + key]
-
-    def close(self) -> None:
-        self._words.release()
-
-
-class _Process:
-    def __init__(
-        self, settings: StalenessRun, number: int, ledger: _Ledger, memory: Memory
-    ) -> None:
-        self._run = settings
-        self._number = number
-        self._ledger = ledger
-        self._memory = memory
-        self._random = random.Random(settings.seed * 1_000 + number)
-        self.operations: Counter[str] = Counter()
-        self.violations: list[str] = []
-        self.violation_count = 0
-
-    async def work(self) -> None:
-        share = self._run.operations // self._run.tasks
-        async with asyncio.TaskGroup() as group:
-            for task in range(self._run.tasks):
-                group.create_task(self._task(task, share))
-
-    async def _task(self, task: int, operations: int) -> None:
-        run, writers = self._run, self._run.processes * self._run.tasks
-        own = range(self._number * run.tasks + task, run.keys, writers)
-        for done in range(operations):
-            choice = self._random.random()
-            if choice < run.writes and own:
-                await self._write(self._random.choice(own))
-            elif choice < run.writes + run.queries:
-                await self._ask(self._random.randrange(run.groups))
-            else:
-                # Squaring makes some records hotter than others.
-                await self._read(int(self._random.random() ** 2 * run.keys))
-            if done % 50 == 0:
-                await asyncio.sleep(0)
-
-    async def _write(self, key: int) -> None:
-        version = self._ledger.begun(key) + 1
-        self._ledger.begin(key, version)
-        if is_deleted(version):
-            await self._memory.delete_episode(_id(key))
-            self.operations["deletes"] += 1
-        else:
-            await self._memory.store_episode(_episode(key, version, self._run.groups))
-            self.operations["writes"] += 1
-        self._ledger.acknowledge(key, version)
-
-    async def _read(self, key: int) -> None:
-        oldest = self._ledger.acknowledged(key)
-        episode = await self._memory.get_episode(_id(key))
-        self.operations["reads"] += 1
-        self._check("get", key, oldest, episode)
-
-    async def _ask(self, group: int) -> None:
-        choice = self._random.randrange(3)
-        keys = range(group, self._run.keys, self._run.groups)
-        oldest = {key: self._ledger.acknowledged(key) for key in keys}
-        query = Query(Episode).where(tags=f"group-{group}").limit(MAX_LIMIT)
-        if choice == 0:
-            self.operations["counts"] += 1
-            self._check_count(oldest, await self._memory.count_episodes(query))
-            return
-        wanted = str(self._random.randrange(3)) if choice == 1 else None
-        if wanted is not None:
-            query = query.where(metadata=f"bucket={wanted}")
-        page = await self._memory.query_episodes(query)
-        self.operations["queries"] += 1
-        found = {int(episode.metadata["key"]): episode for episode in page}
-        for key in keys:
-            self._check("query", key, oldest[key], found.get(key), wanted)
-
-    def _check(
-        self, what: str, key: int, oldest: int, episode: Episode | None, wanted: str | None = None
-    ) -> None:
-        newest = self._ledger.begun(key)
-        if episode is not None:
-            version = int(episode.metadata["version"])
-            right = oldest <= version <= newest and (wanted is None or bucket(version) == wanted)
-        else:
-            version = -1
-            right = any(
-                is_deleted(possible) or (wanted is not None and bucket(possible) != wanted)
-                for possible in range(oldest, newest + 1)
-            )
-        if not right:
-            self._violation(
-                f"{what} of record {key}: version {version}, acknowledged {oldest}, begun {newest}"
-            )
-
-    def _check_count(self, oldest: dict[int, int], count: int) -> None:
-        possible = [
-            {not is_deleted(version) for version in range(old, self._ledger.begun(key) + 1)}
-            for key, old in oldest.items()
-        ]
-        least = sum(states == {True} for states in possible)
-        most = sum(True in states for states in possible)
-        if not least <= count <= most:
-            self._violation(f"count {count}, which must be from {least} to {most}")
-
-    def _violation(self, description: str) -> None:
-        self.violation_count += 1
-        if len(self.violations) < 10:
-            self.violations.append(f"process {self._number}: {description}")
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
 
 
 class FrozenPosition:
@@ -257,41 +118,53 @@ class FrozenPosition:
         return getattr(self._storage, name)
 
 
-def _id(key: int) -> UUID:
-    return uuid5(_NAMESPACE, str(key))
+class HiddenPosition:
+    """A storage that cannot tell its position, as on a server.
 
+    Args:
+        storage: the storage.
+    """
 
-def _episode(key: int, version: int, groups: int) -> Episode:
-    return Episode(
-        id=_id(key),
-        task_description=f"record {key}",
-        start_time=_TIME,
-        end_time=_TIME,
-        tags=(f"group-{key % groups}",),
-        metadata={"key": str(key), "version": str(version), "bucket": bucket(version)},
-    )
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def position(self) -> None:
+        """It cannot tell."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
 
 
 async def _process(
-    settings: StalenessRun, number: int, ledger: _Ledger, start: Barrier
+    settings: StalenessRun, number: int, ledger: Ledger, start: Barrier
 ) -> dict[str, Any]:
     registry = PluginRegistry()
-    storage = await open_storage(settings.url, registry=registry)
+    watched = WatchedStorage(await open_storage(settings.url, registry=registry))
+    storage = cast("Storage", watched)
     if not settings.coherent:
         storage = cast("Storage", FrozenPosition(storage))
-    config = CacheConfig(tiers=settings.tiers, max_entries=settings.capacity)
+    elif settings.max_staleness is not None:
+        storage = cast("Storage", HiddenPosition(storage))
+    config = CacheConfig(
+        tiers=settings.tiers,
+        max_entries=settings.capacity,
+        max_staleness=settings.max_staleness or 0.0,
+    )
     # Those that start late would meet nobody.
     start.wait(_PATIENCE)
     started = time.perf_counter()
     async with Memory(cached(storage, config, registry)) as memory:
-        worker = _Process(settings, number, ledger, memory)
+        worker = Worker(settings, number, ledger, memory)
         await worker.work()
         sections = (await memory.stats()).sections
     near = next(value for name, value in sections.items() if name.startswith("cache.0"))
+    found = worker.findings
     return {
-        "operations": dict(worker.operations),
-        "violations": worker.violations,
-        "violation_count": worker.violation_count,
+        "operations": dict(found.operations),
+        "violations": found.violations,
+        "violation_count": found.counts["violations"],
+        "cascades": found.counts["cascades"],
+        "query_hits": found.counts["asked"] - watched.asked,
         "hits": near["hits"],
         "misses": near["misses"],
         "seconds": time.perf_counter() - started,
@@ -300,7 +173,7 @@ async def _process(
 
 def _child(settings: StalenessRun, number: int, name: str, results: Any, start: Barrier) -> None:
     memory = SharedMemory(name)
-    ledger = _Ledger(memory, settings.keys)
+    ledger = Ledger(memory, 2 * settings.keys)
     try:
         results.put(asyncio.run(_process(settings, number, ledger, start)))
     except BaseException as error:
@@ -312,16 +185,11 @@ def _child(settings: StalenessRun, number: int, name: str, results: Any, start: 
         memory.close()
 
 
-def _buffer(memory: SharedMemory) -> memoryview:
-    assert memory.buf is not None, "it is open"
-    return memory.buf
-
-
 @contextmanager
 def _shared(words: int) -> Generator[SharedMemory]:
-    memory = SharedMemory(create=True, size=words * _WORD)
+    memory = SharedMemory(create=True, size=words * WORD)
     try:
-        _buffer(memory)[:] = bytes(memory.size)
+        words_of(memory)[:] = bytes(memory.size)
         yield memory
     finally:
         memory.close()
@@ -337,7 +205,7 @@ def run(settings: StalenessRun) -> StalenessReport:
     context = multiprocessing.get_context("spawn")
     results: Any = context.Queue()
     start = context.Barrier(settings.processes)
-    with _shared(2 * settings.keys) as memory:
+    with _shared(4 * settings.keys) as memory:
         children = [
             context.Process(target=_child, args=(settings, number, memory.name, results, start))
             for number in range(settings.processes)
@@ -362,7 +230,9 @@ def _report(found: Sequence[dict[str, Any]]) -> StalenessReport:
         operations=dict(operations),
         violations=_first(item["violations"] for item in found),
         violation_count=sum(item["violation_count"] for item in found),
+        cascades=sum(item["cascades"] for item in found),
         hit_rate=hits / (hits + misses) if hits else 0.0,
+        query_hits=sum(item["query_hits"] for item in found),
         seconds=max(item["seconds"] for item in found),
     )
 
@@ -381,6 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--operations", type=int, default=100_000, help="of each process")
     parser.add_argument("--cache", default="adaptive", help="tiers, separated by commas")
     parser.add_argument("--incoherent", action="store_true", help="switch the coherence off")
+    parser.add_argument("--max-staleness", type=float, help="hide the position; seconds allowed")
     given = parser.parse_args(arguments)
     report = run(
         StalenessRun(
@@ -388,6 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             processes=given.processes,
             operations=given.operations,
             coherent=not given.incoherent,
+            max_staleness=given.max_staleness,
             tiers=tuple(given.cache.split(",")),
         )
     )
