@@ -21,6 +21,7 @@ from memory_core.cache import CACHE_PRESETS, CacheConfig
 from memory_core.convert import explain
 from memory_core.errors import ConfigurationError
 from memory_core.records import Limits
+from memory_core.redaction import is_secret, refuse_secrets, shown, shown_url
 
 __all__ = [
     "Settings",
@@ -56,7 +57,7 @@ class StorageURL:
 
     scheme: str
     location: str
-    options: Mapping[str, str] = field(factory=dict[str, str])
+    options: Mapping[str, str] = field(factory=dict[str, str], repr=shown)
 
     @classmethod
     def parse(cls, url: str) -> StorageURL:
@@ -68,18 +69,17 @@ class StorageURL:
         scheme, colon, rest = url.partition(":")
         if not colon or not scheme or "/" in scheme or "\\" in scheme or len(scheme) == 1:
             raise ConfigurationError(
-                f"{_without_secret(url)!r} is no storage URL: expected scheme:path, such as lmdb:./memory"
+                f"{shown_url(url)!r} is no storage URL: expected scheme:path, such as lmdb:./memory"
             )
         if not _is_path_text(unquote(rest)):
-            raise ConfigurationError(
-                f"{_without_secret(url)!r} has characters that no path may have"
-            )
+            raise ConfigurationError(f"{shown_url(url)!r} has characters that no path may have")
         rest, _, query = rest.partition("?")
         options: dict[str, str] = {}
         for name, value in parse_qsl(query, keep_blank_values=True):
             if name in options:
                 raise ConfigurationError(f"option {name!r} is given twice in the URL")
             options[name] = value
+        refuse_secrets(options)
         if not rest.startswith("//"):
             return cls(scheme.lower(), unquote(rest), options)
         parts = urlsplit(f"{scheme}:{rest}")
@@ -108,12 +108,12 @@ class Settings:
         source: the settings file that was read.
     """
 
-    url: str
+    url: str = field(repr=lambda url: repr(shown_url(url)))
     namespace: str = "default"
     cache: CacheConfig | None = None
     wrappers: tuple[str, ...] = ()
     block_plugins: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(factory=dict[str, Any])
+    options: Mapping[str, Any] = field(factory=dict[str, Any], repr=shown)
     limits: Limits = field(factory=Limits)
     source: Path | None = None
 
@@ -249,6 +249,8 @@ def build_options(config: type[T], options: Mapping[str, Any], *, where: str) ->
         )
     nested: dict[str, Any] = {}
     for name, value in flat.items():
+        if is_secret(name) and not isinstance(value, str | None):
+            raise ConfigurationError(f"{where}: {name}: expected text")
         *parents, last = name.split(".")
         inner = nested
         for parent in parents:
@@ -368,8 +370,3 @@ def _table(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise TypeError(f"expected a table, got {value!r}")
     return dict(cast("Mapping[str, Any]", value))
-
-
-def _without_secret(url: str) -> str:
-    head, at, tail = url.rpartition("@")
-    return f"…@{tail}" if at and head else url

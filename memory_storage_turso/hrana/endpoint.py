@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 import attrs
 
 from memory_core.errors import ConfigurationError
+from memory_core.redaction import is_secret
 
 #: Environment variables a token is looked for in, in this order.
 TOKEN_VARIABLES = ("MEMORY_TURSO_AUTH_TOKEN", "TURSO_AUTH_TOKEN")
@@ -166,7 +167,7 @@ def _host_and_port(parts: SplitResult) -> tuple[str, int | None]:
 def _options(parts: SplitResult) -> dict[str, str]:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     for name in options:
-        if name.lower() in ("authtoken", "auth_token", "token", "jwt"):
+        if is_secret(name):
             _refuse_secret(f"?{name}=")
         if name not in OPTIONS:
             msg = f"unknown option {name!r} in the server URL; valid: {', '.join(OPTIONS)}"
@@ -191,4 +192,11 @@ def _tls(value: str | None, *, default: bool) -> bool:
 def _find_token(token: str | None, environ: Mapping[str, str]) -> Token | None:
     candidates = (token, *(environ.get(name) for name in TOKEN_VARIABLES))
     found = next((candidate for candidate in candidates if candidate), None)
-    return Token(found.strip()) if found else None
+    if found is None:
+        return None
+    secret = found.strip()
+    if not secret.isascii() or not secret.isprintable() or " " in secret:
+        # It could be no header, and an error of whoever finds that out would show it.
+        msg = "the token has characters that none may have: expected printable ASCII without spaces"
+        raise ConfigurationError(msg)
+    return Token(secret)

@@ -51,8 +51,6 @@ class HttpTransport:
         self.version = 3
         self._limits = limits
         self._headers = {"Content-Type": "application/json"}
-        if endpoint.token is not None:
-            self._headers["Authorization"] = f"Bearer {endpoint.token.reveal()}"
         if endpoint.database is not None:
             self._headers["x-namespace-bin"] = namespace_header(endpoint.database)
         if not compressed:
@@ -123,9 +121,11 @@ class HttpTransport:
         url = f"{self._base(base_url)}/v{self.version}/{what}"
         # aiohttp writes a file in pieces, and a large string in one go that holds up the event loop.
         data = body if len(body) < _LARGE_BODY else io.BytesIO(body)
-        return self._open_session().post(
-            url, data=data, headers=self._headers, allow_redirects=False
-        )
+        headers = self._headers
+        if self.endpoint.token is not None:
+            # Not kept: what shows this object must not show the token.
+            headers = {**headers, "Authorization": f"Bearer {self.endpoint.token.reveal()}"}
+        return self._open_session().post(url, data=data, headers=headers, allow_redirects=False)
 
     def _base(self, base_url: str | None) -> str:
         if base_url is None:

@@ -8,6 +8,8 @@ import pytest
 
 from memory_core.errors import ConfigurationError
 from memory_storage_turso.hrana.endpoint import Token, is_server_url, parse_endpoint
+from memory_storage_turso.hrana.http import HttpTransport
+from memory_storage_turso.server_config import ServerLimits
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,21 @@ def test_token_is_not_sent_in_the_clear_to_another_machine(url: str) -> None:
 )
 def test_loopback_is_no_other_machine(url: str) -> None:
     assert parse_endpoint(url, token="t", environ={}).token is not None
+
+
+@pytest.mark.parametrize("token", ["abc\ns3cret", "töken€s3cret", "a s3cret", "\x00s3cret"])
+def test_token_that_is_none_is_refused_when_it_is_read(token: str) -> None:
+    for options in ({"token": token, "environ": {}}, {"environ": {"TURSO_AUTH_TOKEN": token}}):
+        with pytest.raises(ConfigurationError, match="ASCII") as caught:
+            parse_endpoint("libsql://db.example", **options)
+        assert "s3cret" not in str(caught.value)
+    assert parse_endpoint("libsql://h", token=" abc\n", environ={}).token == Token("abc")
+
+
+def test_transport_does_not_keep_the_token() -> None:
+    endpoint = parse_endpoint("libsql://db.example", token="s3cret", environ={})
+    transport = HttpTransport(endpoint, ServerLimits(), compressed=True)
+    assert "s3cret" not in repr(vars(transport))
 
 
 def test_token_does_not_show_itself() -> None:
