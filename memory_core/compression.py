@@ -49,7 +49,7 @@ class CompressionConfig:
         dictionary_samples: how many bodies of a kind to train it on.
     """
 
-    enabled: bool = True
+    enabled: bool = field(default=True, validator=in_((True, False)))
     level: int = field(default=3, validator=[ge(1), le(19)])
     threshold: int = field(default=256, validator=ge(0))
     dictionary: bool = field(default=True, validator=in_((True, False)))

@@ -69,7 +69,9 @@ async def open_backend(location: str, config: TursoConfig) -> Backend:
     Raises:
         ConfigurationError: the location is wrong, or the driver is not installed.
     """
-    if is_server_url(location):
+    server = is_server_url(location)
+    config.check_used(server=server)
+    if server:
         return _server(location, config)
     driver = await LocalDriver.open(location, config)
     return Backend(

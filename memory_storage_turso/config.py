@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
 from attrs import evolve, field, frozen
 
@@ -19,6 +20,7 @@ from memory_storage_turso.server_config import (
     ServerLimits,
     TenancyConfig,
     between,
+    instance_of,
     one_of,
 )
 
@@ -26,6 +28,29 @@ __all__ = ["PLACEHOLDER", "TursoConfig"]
 
 PLACEHOLDER = "{namespace}"
 """Stands for a namespace in a server's URL or in the name of a database."""
+_OF_FILES = ("durability", "busy_timeout", "readers")
+_OF_SERVERS = (
+    "pool",
+    "keepalive",
+    "retry",
+    "breaker",
+    "replicas",
+    "replica",
+    "limits",
+    "wire_compression",
+    "auth_token",
+    "database",
+    "tenancy",
+)
+
+
+def _urls(given: Any) -> tuple[str, ...]:
+    """URLs given in any sequence."""
+    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
+        urls = tuple(cast("Sequence[Any]", given))
+        if all(isinstance(url, str) for url in urls):
+            return urls
+    raise ConfigurationError(f"TursoConfig.replicas: expected a sequence of URLs, got {given!r}")
 
 
 @frozen(kw_only=True)
@@ -60,27 +85,47 @@ class TursoConfig:
     busy_timeout: float = field(default=5.0, validator=between(0, 3600))
     readers: int = field(default=2, validator=between(1, 64))
     change_feed_limit: int = field(default=100_000, validator=between(1))
-    compression: CompressionConfig = field(factory=CompressionConfig)
-    prepared: PreparedConfig = field(factory=PreparedConfig)
-    pool: PoolConfig = field(factory=PoolConfig)
-    keepalive: KeepAliveConfig = field(factory=KeepAliveConfig)
-    retry: RetryConfig = field(factory=RetryConfig)
-    breaker: BreakerConfig = field(factory=BreakerConfig)
-    replicas: tuple[str, ...] = ()
-    replica: ReplicaConfig = field(factory=ReplicaConfig)
-    limits: ServerLimits = field(factory=ServerLimits)
+    compression: CompressionConfig = field(
+        factory=CompressionConfig, validator=instance_of(CompressionConfig)
+    )
+    prepared: PreparedConfig = field(factory=PreparedConfig, validator=instance_of(PreparedConfig))
+    pool: PoolConfig = field(factory=PoolConfig, validator=instance_of(PoolConfig))
+    keepalive: KeepAliveConfig = field(
+        factory=KeepAliveConfig, validator=instance_of(KeepAliveConfig)
+    )
+    retry: RetryConfig = field(factory=RetryConfig, validator=instance_of(RetryConfig))
+    breaker: BreakerConfig = field(factory=BreakerConfig, validator=instance_of(BreakerConfig))
+    replicas: tuple[str, ...] = field(default=(), converter=_urls)
+    replica: ReplicaConfig = field(factory=ReplicaConfig, validator=instance_of(ReplicaConfig))
+    limits: ServerLimits = field(factory=ServerLimits, validator=instance_of(ServerLimits))
     wire_compression: Literal["auto", "on", "off"] = field(
         default="auto", validator=one_of("auto", "on", "off")
     )
-    auth_token: str | None = field(default=None, repr=False)
-    database: str | None = None
-    tenancy: TenancyConfig = field(factory=TenancyConfig)
+    auth_token: str | None = field(
+        default=None, repr=False, validator=instance_of(str, optional=True)
+    )
+    database: str | None = field(default=None, validator=instance_of(str, optional=True))
+    tenancy: TenancyConfig = field(factory=TenancyConfig, validator=instance_of(TenancyConfig))
 
     def __attrs_post_init__(self) -> None:
         for name in ("readers", "change_feed_limit"):
             if not isinstance(getattr(self, name), int):
                 msg = f"TursoConfig.{name}: expected a whole number, got {getattr(self, name)!r}"
                 raise ConfigurationError(msg)
+
+    def check_used(self, *, server: bool) -> None:
+        """Refuse options that have no effect where the store is.
+
+        Raises:
+            ConfigurationError: names one.
+        """
+        defaults = TursoConfig()
+        for name in _OF_FILES if server else _OF_SERVERS:
+            if getattr(self, name) != getattr(defaults, name):
+                where = "local files" if server else "servers"
+                raise ConfigurationError(
+                    f"{name} is an option of {where}, and would be ignored here"
+                )
 
     def names_tenants(self, location: str) -> bool:
         """Whether each namespace has a database of its own at a server's URL."""

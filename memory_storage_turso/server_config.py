@@ -57,6 +57,19 @@ def one_of(*choices: str) -> Validator:
     return check
 
 
+def instance_of(kind: type, *, optional: bool = False) -> Validator:
+    """Accept instances of a class, and None where it is optional."""
+
+    def check(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if isinstance(value, kind) or (optional and value is None):
+            return
+        name = f"{type(instance).__name__}.{attribute.name}"
+        msg = f"{name}: expected {kind.__name__}, got {type(value).__name__}"
+        raise ConfigurationError(msg)
+
+    return check
+
+
 def _http(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """Accept URLs of HTTP, without secrets."""
     parts = urlsplit(str(value))

@@ -18,7 +18,7 @@ from memory_core.query import Query
 from memory_core.records import Episode
 from memory_core.storage import WriteBatch
 from memory_core.testing.samples import episode
-from memory_storage_turso import TursoConfig, TursoStorage
+from memory_storage_turso import PoolConfig, TursoConfig, TursoStorage
 from tests.servers.waiting import until
 
 
@@ -218,9 +218,40 @@ def test_options_are_checked():
         {"readers": 1.5},
         {"change_feed_limit": 0},
         {"wire_compression": "maybe"},
+        {"pool": None},
+        {"retry": {"attempts": 1}},
+        {"replicas": "turso+http://localhost:1"},
+        {"replicas": [1]},
+        {"auth_token": 5},
+        {"database": b"x"},
     ):
         with pytest.raises(ConfigurationError):
             TursoConfig(**wrong)
+
+
+def test_replicas_may_be_a_list():
+    assert TursoConfig(replicas=["turso+http://localhost:1"]).replicas == (
+        "turso+http://localhost:1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"pool": PoolConfig(max_size=3)}, "pool"),
+        ({"database": "x"}, "database"),
+        ({"replicas": ["turso+http://localhost:1"]}, "replicas"),
+    ],
+)
+async def test_options_of_servers_are_not_ignored_by_a_file(location, options, name):
+    with pytest.raises(ConfigurationError, match=rf"^{name} is an option of servers"):
+        await TursoStorage.open(location, config=TursoConfig(**options))
+    assert not Path(location).exists()
+
+
+async def test_options_of_files_are_not_ignored_by_a_server():
+    with pytest.raises(ConfigurationError, match=r"^readers is an option of local files"):
+        await TursoStorage.open("turso+http://localhost:1", config=TursoConfig(readers=3))
 
 
 def test_a_token_is_not_shown():
