@@ -153,8 +153,9 @@ class PreparedConfig:
     Attributes:
         max_size: Statements held per connection; 0 switches the cache off. A server holds 50 SQL
             texts per HTTP stream, 150 per WebSocket, and less if it says so.
-        max_age: A statement prepared longer ago than this is prepared anew at its next use, and
-            dropped if it was not used for as long.
+        max_age: On a server a text stored longer ago than this is stored anew at its next use, and
+            dropped if it was not used for as long. In a local file statements age out by use alone,
+            as sqlite3 keeps them, and SQLite itself prepares them anew after a change of the schema.
     """
 
     max_size: int = attrs.field(default=128, validator=whole(0, 10_000))
@@ -277,6 +278,7 @@ class ServerConfig:
         replica: How reads are spread over replicas.
         limits: What is asked of a server at most.
         wire_compression: Whether answers may come compressed; ``"auto"``: unless on loopback.
+        ca_file: A PEM file of the authorities whose certificates are trusted, instead of the system's.
     """
 
     pool: PoolConfig = attrs.field(factory=PoolConfig)
@@ -289,3 +291,4 @@ class ServerConfig:
     wire_compression: Literal["auto", "on", "off"] = attrs.field(
         default="auto", validator=one_of("auto", "on", "off")
     )
+    ca_file: str | None = None

@@ -36,7 +36,6 @@ class PreparedFigures:
         self.evictions = 0
         self.current_size = 0
         self.refreshes = 0
-        self.time_saved = 0.0
         self.bytes_saved = 0
         self.schema_version = 0
         #: Lowered when a server turns out to store fewer texts than sqld does.
@@ -54,7 +53,6 @@ class PreparedFigures:
             evictions=self.evictions,
             current_size=self.current_size,
             refreshes=self.refreshes,
-            prepare_time_saved=self.time_saved,
             bytes_saved=self.bytes_saved,
         )
 
@@ -64,7 +62,6 @@ class _Entry:
     sql_id: int
     stored_at: float
     used_at: float
-    cost: float
     size: int
 
 
@@ -118,8 +115,10 @@ class StoredSql:
         for sql in used:
             if sql in plan.ids:
                 self._hit(self._entries[sql])
-            elif _worth_storing(sql):
+            elif _can_be_stored(sql):
                 self._use(plan, sql, needed, now)
+            elif len(sql) >= MIN_STORED_BYTES:
+                self._figures.misses += 1
         return plan
 
     def server_holds_less(self) -> None:
@@ -179,10 +178,8 @@ class StoredSql:
         return True
 
     def _store(self, plan: StorePlan, sql: str, now: float) -> _Entry:
-        started = time.perf_counter()
         size = len(_encoder.encode(sql))
-        cost = time.perf_counter() - started
-        entry = _Entry(self._new_id(), stored_at=now, used_at=now, cost=cost, size=size)
+        entry = _Entry(self._new_id(), stored_at=now, used_at=now, size=size)
         self._entries[sql] = entry
         self._figures.current_size += 1
         plan.store[entry.sql_id] = sql
@@ -190,7 +187,6 @@ class StoredSql:
 
     def _hit(self, entry: _Entry) -> None:
         self._figures.hits += 1
-        self._figures.time_saved += entry.cost
         self._figures.bytes_saved += entry.size
 
     def _close(self, plan: StorePlan, sql: str) -> None:
@@ -204,8 +200,10 @@ class StoredSql:
         return self._next_id
 
 
-def _worth_storing(sql: str) -> bool:
-    return len(sql) >= MIN_STORED_BYTES and len(sql.encode()) <= MAX_STORED_BYTES
+def _can_be_stored(sql: str) -> bool:
+    sizes = len(sql) >= MIN_STORED_BYTES and len(sql.encode()) <= MAX_STORED_BYTES
+    # A schema is made once: its texts would only push out those that come again.
+    return sizes and not changes_schema(sql)
 
 
 def changes_schema(sql: str) -> bool:

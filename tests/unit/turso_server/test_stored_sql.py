@@ -64,7 +64,6 @@ def test_text_is_sent_once(figures: PreparedFigures) -> None:
     assert (stats.hits, stats.misses, stats.current_size) == (9, 1, 1)
     assert stats.hit_rate() == 0.9
     assert stats.bytes_saved == 9 * (len(text(1)) + 2)
-    assert stats.prepare_time_saved > 0
 
 
 def test_repeats_within_a_request_are_hits(figures: PreparedFigures) -> None:
@@ -160,3 +159,11 @@ def test_server_that_holds_less_is_learnt_from(figures: PreparedFigures) -> None
 )  # fmt: skip
 def test_schema_changes_are_recognised(sql: str, expected: bool) -> None:
     assert changes_schema(sql) is expected
+
+
+@pytest.mark.parametrize("sql", [f"SELECT {'1, ' * 2000} 1", "CREATE TABLE something (a, b, c, d)"])
+def test_what_cannot_be_stored_is_a_miss_each_time(figures: PreparedFigures, sql: str) -> None:
+    server = Server(store(figures))
+    for _ in range(3):
+        assert server.request(sql) == {}
+    assert (figures.hits, figures.misses, figures.current_size) == (0, 3, 0)
