@@ -48,7 +48,7 @@ class Backend:
         driver: runs statements.
         where: the location, fit for messages.
         capabilities: what the storage declares.
-        prepared: figures of the prepared statements.
+        prepared: figures of the prepared statements; ``None`` where nobody can tell them.
         local: what only a file can do; ``None`` for a server.
         ready: to be told how to ask for the position, once the schema is there, and for the store.
         drain: to be told that closing begins, where what is under way may hang.
@@ -57,7 +57,7 @@ class Backend:
     driver: Driver
     where: str
     capabilities: frozenset[Capability]
-    prepared: Callable[[], PreparedCacheStats]
+    prepared: Callable[[], PreparedCacheStats] | None
     local: _LocalCalls | None = None
     ready: Callable[[Statement, StoreIdentity], None] | None = None
     drain: Callable[[], None] | None = None
@@ -103,7 +103,8 @@ async def borrow_backend(connection: aiosqlite.Connection) -> Backend:
         driver=driver,
         where=driver.path,
         capabilities=frozenset({Capability.NAMESPACES, *durable}),
-        prepared=PreparedCacheStats,
+        # Watching would take the place of an authorizer that the owner has set.
+        prepared=None,
     )
 
 
@@ -121,6 +122,7 @@ def _server(url: str, config: TursoConfig) -> Backend:
         url,
         token=config.auth_token,
         database=config.database,
+        tls=config.tls,
         replicas=config.replicas,
         config=config.for_server(),
     )

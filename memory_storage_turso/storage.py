@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import aiosqlite
-from attrs import define, field
+from attrs import asdict, define, field
 
 from memory_core.codec import Codec
 from memory_core.errors import StorageClosedError, StorageError, UnsupportedCapabilityError
@@ -243,8 +243,15 @@ class TursoStorage:
         )
 
     def prepared_cache_stats(self) -> PreparedCacheStats:
-        """Figures of the cache of prepared statements."""
-        return self._opened().backend.prepared()
+        """Figures of the cache of prepared statements.
+
+        Raises:
+            UnsupportedCapabilityError: the connection is the caller's, whose statements are not watched.
+        """
+        prepared = self._opened().backend.prepared
+        if prepared is None:
+            raise UnsupportedCapabilityError("figures of statements", type(self).__name__)
+        return prepared()
 
     def drain(self) -> None:
         """Closing begins: on a server, calls under way have ``pool.drain_timeout`` from now to end.
@@ -347,19 +354,14 @@ class TursoStorage:
 
     def _sections(self) -> Mapping[str, Mapping[str, Any]]:
         store = self._store
-        prepared = store.backend.prepared()
         sections: dict[str, Mapping[str, Any]] = {
-            "statements": {
-                "hits": prepared.hits,
-                "misses": prepared.misses,
-                "evictions": prepared.evictions,
-                "refreshes": prepared.refreshes,
-                "current_size": prepared.current_size,
-                "hit_rate": round(prepared.hit_rate(), 4),
-            },
             "compression": store.codec.compressor.figures(),
+            "indexing": store.writer.upkeep.figures(),
         }
-        sections["indexing"] = store.writer.upkeep.figures()
+        if store.backend.prepared is not None:
+            prepared = store.backend.prepared()
+            hit_rate = round(prepared.hit_rate(), 4)
+            sections["statements"] = {**asdict(prepared), "hit_rate": hit_rate}
         connections: dict[str, Any] = {}
         for name, value in store.backend.driver.stats().items():
             if isinstance(value, Mapping):

@@ -100,3 +100,12 @@ async def test_a_connection_that_reads_bytes():
         connection.text_factory = bytes
         with pytest.raises(ConfigurationError, match="text_factory"):
             await TursoStorage.wrap(connection)
+
+
+async def test_it_claims_no_figures_of_statements_it_does_not_watch(tmp_path):
+    async with aiosqlite.connect(tmp_path / "mine.db") as connection:
+        store = await TursoStorage.wrap(connection)
+        with pytest.raises(UnsupportedCapabilityError):
+            store.prepared_cache_stats()
+        assert "statements" not in (await store.stats()).sections
+        await store.aclose()
