@@ -38,6 +38,8 @@ _OF_SERVERS = (
     "replica",
     "limits",
     "wire_compression",
+    "tls",
+    "ca_file",
     "auth_token",
     "database",
     "tenancy",
@@ -73,6 +75,9 @@ class TursoConfig:
         replica: servers: how reads are spread over them.
         limits: servers: what they are asked at most.
         wire_compression: servers: whether answers may come compressed.
+        tls: servers: whether ``libsql://`` is encrypted; by default everywhere but on loopback.
+        ca_file: servers: a PEM file of the authorities whose certificates are trusted, instead of the
+            system's.
         auth_token: servers: the JWT; by default from the environment.
         database: servers: the database's name, where a server has several; with ``{namespace}`` in it,
             or in the URL, each namespace has a database of its own.
@@ -101,6 +106,8 @@ class TursoConfig:
     wire_compression: Literal["auto", "on", "off"] = field(
         default="auto", validator=one_of("auto", "on", "off")
     )
+    tls: bool | None = field(default=None, validator=instance_of(bool, optional=True))
+    ca_file: str | None = field(default=None, validator=instance_of(str, optional=True))
     auth_token: str | None = field(
         default=None, repr=False, validator=instance_of(str, optional=True)
     )
@@ -143,4 +150,5 @@ class TursoConfig:
             replica=self.replica,
             limits=self.limits,
             wire_compression=self.wire_compression,
+            ca_file=self.ca_file,
         )

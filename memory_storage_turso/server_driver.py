@@ -276,6 +276,7 @@ def open_server_driver(
     *,
     token: str | None = None,
     database: str | None = None,
+    tls: bool | None = None,
     replicas: Sequence[str] = (),
     config: ServerConfig | None = None,
     environ: Mapping[str, str] | None = None,
@@ -286,21 +287,25 @@ def open_server_driver(
         url: See `parse_endpoint`.
         token: The JWT, for the primary and its replicas; otherwise from the environment.
         database: The server's name for the database, where it has several.
+        tls: Whether ``libsql://`` is encrypted; replicas say so in their own URLs.
         replicas: URLs of read replicas.
         config: Everything else.
         environ: Stands in for the process's environment.
 
     Raises:
-        ConfigurationError: A URL is wrong, or would send the token in the clear.
+        ConfigurationError: A URL is wrong or would send the token in the clear, or ``ca_file`` names
+            nobody.
     """
     settings = config if config is not None else ServerConfig()
     figures = PreparedFigures()
 
-    def node(address: str) -> ServerNode:
-        endpoint = parse_endpoint(address, token=token, database=database, environ=environ)
+    def node(address: str, encrypted: bool | None = None) -> ServerNode:
+        endpoint = parse_endpoint(
+            address, token=token, database=database, tls=encrypted, environ=environ
+        )
         return ServerNode(endpoint, _connector(endpoint, settings, figures), settings)
 
-    return ServerDriver(node(url), [node(address) for address in replicas], settings, figures)
+    return ServerDriver(node(url, tls), [node(address) for address in replicas], settings, figures)
 
 
 def _connector(endpoint: Endpoint, config: ServerConfig, figures: PreparedFigures) -> Connector:

@@ -19,6 +19,7 @@ from memory_storage_turso.hrana.errors import (
     HranaError,
     NoAnswerError,
     NotReachedError,
+    NotTrustedError,
     RefusedError,
     ResponseTooLargeError,
     StreamLostError,
@@ -200,6 +201,8 @@ class ServerNode:
 
     def refused(self, error: RefusedError) -> Exception:
         """What it means that the server did not execute a request at all."""
+        if isinstance(error, NotTrustedError):
+            return ConfigurationError(self._words("has a certificate that is not trusted", error))
         if error.status in _UNAUTHORIZED:
             return ConfigurationError(self._words("refused the token", error))
         if error.status == _NOT_FOUND:

@@ -25,6 +25,7 @@ from memory_storage_turso.hrana.errors import (
     HranaError,
     NoAnswerError,
     NotReachedError,
+    NotTrustedError,
     RefusedError,
     ResponseTooLargeError,
     StreamLostError,
@@ -38,6 +39,7 @@ from memory_storage_turso.hrana.stored_sql import (
     StorePlan,
 )
 from memory_storage_turso.hrana.stream import encode_batch
+from memory_storage_turso.hrana.trust import tls_context
 from memory_storage_turso.hrana.wire import BatchRows, program_answer
 from memory_storage_turso.server_config import ServerConfig, ServerLimits
 
@@ -166,6 +168,7 @@ class WebSocketConnector:
         self._endpoint = endpoint
         self._config = config
         self._figures = figures
+        self._tls = tls_context(config.ca_file)
         self._session: aiohttp.ClientSession | None = None
 
     async def connect(self) -> WebSocketConnection:
@@ -207,7 +210,8 @@ class WebSocketConnector:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+                connector=aiohttp.TCPConnector(limit=0, ssl=self._tls),
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
 
@@ -256,6 +260,8 @@ async def close_connection(connection: HranaConn) -> None:
 
 
 def _connection_failure(error: BaseException, kind: type[HranaError]) -> HranaError:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return NotTrustedError(str(error))
     if isinstance(error, aiohttp.WSServerHandshakeError):
         return RefusedError(error.status, "", error.message)
     if isinstance(error, LibsqlError) and error.code not in _CONNECTION_CODES:

@@ -16,7 +16,9 @@ class HttpConnector:
         compressed = config.wire_compression == "on" or (
             config.wire_compression == "auto" and not endpoint.loopback
         )
-        self._transport = HttpTransport(endpoint, config.limits, compressed=compressed)
+        self._transport = HttpTransport(
+            endpoint, config.limits, compressed=compressed, ca_file=config.ca_file
+        )
         self._prepared = config.prepared
         self._figures = figures
 

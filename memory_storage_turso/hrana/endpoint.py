@@ -82,6 +82,7 @@ def parse_endpoint(
     *,
     token: str | None = None,
     database: str | None = None,
+    tls: bool | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Endpoint:
     """Read a server URL.
@@ -91,6 +92,7 @@ def parse_endpoint(
             means https, or http on loopback or with ``?tls=0``.
         token: The JWT; otherwise it is taken from the environment.
         database: Name of the database on a server that has several; otherwise ``?database=``.
+        tls: Whether the connection is encrypted; otherwise ``?tls=``.
         environ: Stands in for the process's environment.
 
     Raises:
@@ -105,10 +107,11 @@ def parse_endpoint(
     loopback = is_loopback(host)
     options = _options(parts)
     transport, encrypted = _SCHEMES[parts.scheme]
+    asked = _tls(options.get("tls")) if tls is None else tls
     if encrypted is None:
-        encrypted = _tls(options.get("tls"), default=not loopback)
-    elif "tls" in options and _tls(options["tls"], default=encrypted) != encrypted:
-        msg = f"?tls={options['tls']} contradicts the scheme {parts.scheme}"
+        encrypted = not loopback if asked is None else asked
+    elif asked not in (None, encrypted):
+        msg = f"tls={asked:d} contradicts the scheme {parts.scheme}"
         raise ConfigurationError(msg)
     secret = _find_token(token, os.environ if environ is None else environ)
     shown = f"[{host}]" if ":" in host else host
@@ -180,9 +183,9 @@ def _refuse_secret(what: str) -> NoReturn:
     raise ConfigurationError(msg)
 
 
-def _tls(value: str | None, *, default: bool) -> bool:
+def _tls(value: str | None) -> bool | None:
     if value is None:
-        return default
+        return None
     if value not in ("0", "1"):
         msg = f"?tls={value}: expected 0 or 1"
         raise ConfigurationError(msg)

@@ -33,6 +33,13 @@ class RefusedError(HranaError):
         self.message = message
 
 
+class NotTrustedError(RefusedError):
+    """The server's certificate is not one that is trusted; nothing was sent to it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(0, "CERTIFICATE", message)
+
+
 class NoAnswerError(HranaError):
     """The request was sent, and no usable answer came back: it may have been executed."""
 

@@ -12,12 +12,15 @@ import msgspec
 
 from memory_storage_turso.hrana.endpoint import Endpoint, check_secrecy
 from memory_storage_turso.hrana.errors import (
+    HranaError,
     NoAnswerError,
     NotReachedError,
+    NotTrustedError,
     RefusedError,
     ResponseTooLargeError,
     StreamLostError,
 )
+from memory_storage_turso.hrana.trust import tls_context
 from memory_storage_turso.hrana.wire import (
     CursorAssembler,
     CursorStart,
@@ -46,8 +49,16 @@ class HttpTransport:
         version: Hrana version spoken: 3, or 2 after the server turned out not to know 3.
     """
 
-    def __init__(self, endpoint: Endpoint, limits: ServerLimits, *, compressed: bool) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        limits: ServerLimits,
+        *,
+        compressed: bool,
+        ca_file: str | None = None,
+    ) -> None:
         self.endpoint = endpoint
+        self._tls = tls_context(ca_file)
         self.version = 3
         self._limits = limits
         self._headers = {"Content-Type": "application/json"}
@@ -142,7 +153,7 @@ class HttpTransport:
             limits = self._limits
             self._session = aiohttp.ClientSession(
                 # The pool bounds the connections; a second bound would only hide its waiting.
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ssl=self._tls),
                 timeout=aiohttp.ClientTimeout(
                     total=limits.request_timeout, sock_connect=limits.connect_timeout
                 ),
@@ -210,7 +221,9 @@ async def _raise_for_status(response: aiohttp.ClientResponse) -> None:
     raise RefusedError(response.status, code, message[:500])
 
 
-def _failure(error: Exception) -> NotReachedError | NoAnswerError:
+def _failure(error: Exception) -> HranaError:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return NotTrustedError(str(error))
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         return NotReachedError(str(error) or "connecting took too long")
     if isinstance(error, aiohttp.InvalidURL):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator
 from typing import Literal
@@ -23,11 +24,16 @@ class TcpProxy:
         bytes_per_second: Throughput of each connection and direction; None for no bound.
         up: Whether new connections are accepted and passed on.
         stalled: Directions in which bytes are swallowed up and kept until `resume`.
-        accepted: Connections accepted so far.
+        accepted: Connections accepted so far, those behind a handshake that failed not counted.
+
+    Args:
+        target_port: Where to pass them on to.
+        tls: Ends TLS here; what is passed on is in the clear.
     """
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, tls: ssl.SSLContext | None = None) -> None:
         self.target_port = target_port
+        self._tls = tls
         self.latency = 0.0
         self.bytes_per_second: float | None = None
         self.up = True
@@ -44,7 +50,7 @@ class TcpProxy:
 
     async def start(self) -> None:
         """Listen on a free loopback port."""
-        self._server = await asyncio.start_server(self._accept, HOST, self.port)
+        self._server = await asyncio.start_server(self._accept, HOST, self.port, ssl=self._tls)
         self.port = int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -165,9 +171,11 @@ def _end(writer: asyncio.StreamWriter, *, reset: bool) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running_proxy(target_port: int) -> AsyncIterator[TcpProxy]:
+async def running_proxy(
+    target_port: int, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[TcpProxy]:
     """A proxy in front of a loopback port, while the context is open."""
-    proxy = TcpProxy(target_port)
+    proxy = TcpProxy(target_port, tls)
     await proxy.start()
     try:
         yield proxy
