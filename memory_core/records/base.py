@@ -1,29 +1,31 @@
 """How a kind of record declares itself: its fields, indexes, references and constraints.
 
-Backends read these declarations and need no code per kind.
-
-Index values are normalised to *scalars*, which every backend can store and order:
-``None < everything else``; ``str`` by code point (which is the order of their UTF-8 bytes), ``int``
-within 64 bits, ``float`` without NaN, ``bytes``. A ``datetime`` becomes microseconds since the epoch
-in UTC, a ``UUID`` its 16 bytes, an ``Enum`` its value, a ``bool`` an int.
+Backends read these declarations and need no code per kind. Index values are normalised to scalars (see
+``scalars``).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
-from enum import Enum, StrEnum
+from enum import StrEnum
 from operator import attrgetter
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 import attrs
 from attrs import field, frozen
 from uuid_utils.compat import uuid7
 
-from memory_core.errors import ConfigurationError, InvalidValueError
-from memory_core.records.fields import a_uuid, encodable, is_finite_number
+from memory_core.errors import ConfigurationError
+from memory_core.records.fields import a_uuid
+from memory_core.records.scalars import (
+    IndexValue,
+    IndexValues,
+    Scalar,
+    ToScalar,
+    distinct,
+    to_scalar,
+)
 
 __all__ = [
     "Acyclic",
@@ -39,14 +41,6 @@ __all__ = [
     "new_id",
 ]
 
-Scalar: TypeAlias = str | int | float | bytes | None
-IndexValue: TypeAlias = Scalar | tuple[Scalar, ...]
-IndexValues: TypeAlias = Mapping[str, IndexValue]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_INT64 = range(-(2**63), 2**63)
-
 
 def new_id() -> UUID:
     """A UUIDv7 (RFC 9562): unique, and ordered by the time it was made."""
@@ -59,57 +53,6 @@ class OnDelete(StrEnum):
     CASCADE = "cascade"
     RESTRICT = "restrict"
     SET_NULL = "set_null"
-
-
-def _text_scalar(name: str, value: object) -> str:
-    if isinstance(value, str):
-        text: str = value.value if isinstance(value, Enum) else value
-        if "\0" in text:
-            raise InvalidValueError(name, "text without U+0000, as it is indexed", text)
-        if not text.isascii():
-            encodable(name, text)
-        return text
-    raise InvalidValueError(name, "a string", value)
-
-
-def _int_scalar(name: str, value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value in _INT64:
-        return value
-    raise InvalidValueError(name, "a 64-bit integer", value)
-
-
-def _float_scalar(name: str, value: object) -> float:
-    if isinstance(value, float) and math.isinf(value):
-        return value
-    if isinstance(value, int | float) and is_finite_number(value):
-        return float(value) + 0.0  # -0.0 and 0.0 are one key
-    raise InvalidValueError(name, "a number, not NaN", value)
-
-
-def _bool_scalar(name: str, value: object) -> int:
-    if isinstance(value, bool):
-        return int(value)
-    raise InvalidValueError(name, "True or False", value)
-
-
-def _time_scalar(name: str, value: object) -> int:
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return (value - _EPOCH) // _MICROSECOND
-    raise InvalidValueError(name, "a timezone-aware datetime", value)
-
-
-def _uuid_scalar(name: str, value: object) -> bytes:
-    return a_uuid(name)(value).bytes
-
-
-_SCALARS: dict[type, Callable[[str, object], Scalar]] = {
-    str: _text_scalar,
-    int: _int_scalar,
-    float: _float_scalar,
-    bool: _bool_scalar,
-    datetime: _time_scalar,
-    UUID: _uuid_scalar,
-}
 
 
 @frozen
@@ -129,16 +72,12 @@ class Index:
     path: str | Callable[[Any], Any] = field(default="", kw_only=True)
     multi: bool = field(default=False, kw_only=True)
     _get: Callable[[Any], Any] = field(init=False, repr=False, eq=False)
-    _scalar: Callable[[str, object], Scalar] = field(init=False, repr=False, eq=False)
+    _scalar: ToScalar = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         path = self.path or self.name
         object.__setattr__(self, "_get", attrgetter(path) if isinstance(path, str) else path)
-        kind = cast("type[Any]", self.type)
-        scalar = _enum_scalar(kind) if issubclass(kind, Enum) else _SCALARS.get(kind)
-        if scalar is None:
-            names = ", ".join(kind.__name__ for kind in _SCALARS)
-            raise ConfigurationError(f"index {self.name!r}: type must be one of {names} or an Enum")
+        scalar = to_scalar(self.name, self.type)
         object.__setattr__(self, "_scalar", scalar)
 
     def scalar(self, value: object) -> Scalar:
@@ -164,37 +103,7 @@ class Index:
             return None if value is None else self._scalar(self.name, value)
         if not value:
             return ()
-        items = list(value)
-        if set(map(type, items)) == {str} and self._scalar is _text_scalar:
-            return _texts(self.name, set(items))
-        scalar, name = self._scalar, self.name
-        scalars: set[Any] = {scalar(name, item) for item in items}
-        # One type per index, so they can be ordered.
-        return tuple(sorted(scalars))
-
-
-def _texts(name: str, texts: set[str]) -> tuple[str, ...]:
-    """Texts as a multi-valued index has them; an episode has dozens, so they are checked together."""
-    together = "".join(texts)
-    if "\0" in together or not together.isascii():
-        for text in texts:
-            _text_scalar(name, text)
-    return tuple(sorted(texts))
-
-
-def _enum_scalar(enum: type[Enum]) -> Callable[[str, object], Scalar]:
-    values: dict[object, str] = {member.value: member.value for member in enum}
-    # A member is looked up by itself: reading its value takes longer.
-    values |= {member: member.value for member in enum}
-
-    def scalar(name: str, value: object) -> Scalar:
-        try:
-            return values[value]
-        except (KeyError, TypeError):
-            expected = ", ".join(repr(member.value) for member in enum)
-            raise InvalidValueError(name, f"one of {expected}", value) from None
-
-    return scalar
+        return distinct(self.name, self._scalar, value)
 
 
 @frozen

@@ -93,7 +93,7 @@ def test_microseconds_count():
 def test_an_unknown_index_lists_those_there_are():
     with pytest.raises(QueryError) as caught:
         Query(Step).where(tools="x")
-    assert str(caught.value) == "step has no index 'tools'; indexed: episode_id, number, tool"
+    assert str(caught.value) == "step has no index 'tools'; indexed: episode_id, number, run_id, tool"
     with pytest.raises(QueryError, match="indexed: "):
         Query(Episode).order_by("steps")
 
