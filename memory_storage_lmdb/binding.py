@@ -26,6 +26,7 @@ from memory_core.errors import (
 
 __all__ = [
     "Cursor",
+    "DamagedEntryError",
     "Database",
     "MapFullError",
     "MapResizedError",
@@ -48,7 +49,7 @@ MapFullError = lmdb.MapFullError
 MapResizedError = lmdb.MapResizedError
 ReadersFullError = lmdb.ReadersFullError
 
-_NOT_OURS = "not an LMDB environment this version can read"
+_UNREADABLE = "no LMDB data file, or one of another version"
 _DAMAGED = "the store is damaged"
 _BUG = "lmdb refused an operation"
 
@@ -62,14 +63,14 @@ _ERRORS: dict[str, tuple[type[MemoryCoreError], str]] = {
     "BadTxnError": (StorageError, _BUG),
     "BadValsizeError": (StorageError, _BUG),
     "CorruptedError": (StorageError, _DAMAGED),
-    "CryptoFailError": (ConfigurationError, _NOT_OURS),
+    "CryptoFailError": (StorageError, _UNREADABLE),
     "CursorFullError": (StorageError, _DAMAGED),
     "DbsFullError": (ConfigurationError, "max_dbs is too small for the record types"),
     "DiskError": (StorageFullError, "the disk is full"),
-    "EnvEncryptionError": (ConfigurationError, _NOT_OURS),
+    "EnvEncryptionError": (StorageError, _UNREADABLE),
     "Error": (StorageError, "lmdb failed"),
-    "IncompatibleError": (ConfigurationError, _NOT_OURS),
-    "InvalidError": (ConfigurationError, _NOT_OURS),
+    "IncompatibleError": (StorageError, _UNREADABLE),
+    "InvalidError": (StorageError, _UNREADABLE),
     "InvalidParameterError": (StorageError, _BUG),
     "KeyExistsError": (StorageError, _BUG),
     "LockError": (StorageUnavailableError, "the store is locked"),
@@ -85,7 +86,7 @@ _ERRORS: dict[str, tuple[type[MemoryCoreError], str]] = {
     "ReadonlyError": (ConfigurationError, "the store cannot be written"),
     "TlsFullError": (StorageUnavailableError, "too many environments are open in this process"),
     "TxnFullError": (StorageFullError, "the batch is too large for one transaction"),
-    "VersionMismatchError": (ConfigurationError, _NOT_OURS),
+    "VersionMismatchError": (StorageError, _UNREADABLE),
 }
 
 # What the operating system says, which lmdb passes on as a bare ``Error`` or an ``OSError``.
@@ -103,6 +104,16 @@ _NO_ACCESS = frozenset(
     }
 )
 _CODES = {os.strerror(code): code for code in (*_NO_SPACE, *_NO_ACCESS, errno.EIO)}
+
+
+class DamagedEntryError(Exception):
+    """An entry of the store's own databases is not what was written.
+
+    ``Environment`` makes a ``StorageError`` of it, which names the store.
+    """
+
+    def __init__(self, what: str, key: bytes, reason: object) -> None:
+        super().__init__(f"the store is damaged: {what} {key!r}: {reason}")
 
 
 def translate(error: Exception, where: str) -> MemoryCoreError:

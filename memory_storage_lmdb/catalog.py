@@ -19,13 +19,13 @@ from attrs import define, evolve, field, frozen
 from memory_core.errors import (
     ConfigurationError,
     SchemaVersionError,
-    StorageError,
     StorageUnavailableError,
 )
-from memory_storage_lmdb.binding import Database, Transaction
+from memory_storage_lmdb.binding import DamagedEntryError, Database, Transaction
+from memory_storage_lmdb.checksums import checked, with_checksum
 from memory_storage_lmdb.declaration import Declaration, ReferenceRule
 from memory_storage_lmdb.environment import Environment
-from memory_storage_lmdb.journal import EMPTY_HEAD, Head, read_head, write_head
+from memory_storage_lmdb.journal import EMPTY_HEAD, Head, counts_of, read_head, write_head
 from memory_storage_lmdb.layout import KindLayout
 
 __all__ = [
@@ -38,7 +38,8 @@ __all__ = [
     "write_row",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_WITHOUT_CHECKSUMS = 1
 
 _META, _JOURNAL, _DICTIONARIES = b"memory/meta", b"memory/journal", b"memory/dictionaries"
 _SCHEMA, _STORE_ID = b"schema", b"store_id"
@@ -118,17 +119,26 @@ class Catalog:
         meta, journal, dictionaries = (
             self.environment.open_database(txn, name) for name in (_META, _JOURNAL, _DICTIONARIES)
         )
+        databases = [meta, journal, dictionaries]
+        # Alone without a checksum, as every version has to be able to read it.
         stored = txn.get(_SCHEMA, db=meta)
         if stored is None:
+            if txn.stat(meta)["entries"]:
+                raise DamagedEntryError("metadata", _SCHEMA, "it is missing")
             txn.put(_SCHEMA, _NUMBER.pack(SCHEMA_VERSION), db=meta)
-            txn.put(_STORE_ID, uuid4().bytes, db=meta)
+            txn.put(_STORE_ID, with_checksum(_STORE_ID, uuid4().bytes), db=meta)
             write_head(txn, journal, EMPTY_HEAD)
-        elif _number(stored) > SCHEMA_VERSION:
-            raise SchemaVersionError(path, _number(stored), SCHEMA_VERSION)
-        store_id = txn.get(_STORE_ID, db=meta)
-        if store_id is None:
-            raise StorageError(f"{path}: the store has no id: it is damaged")
-        return [meta, journal, dictionaries], UUID(bytes=store_id)
+        elif (version := _number(_SCHEMA, stored)) > SCHEMA_VERSION:
+            raise SchemaVersionError(path, version, SCHEMA_VERSION)
+        elif version == _WITHOUT_CHECKSUMS:
+            _add_checksums(txn, databases)
+            txn.put(_SCHEMA, _NUMBER.pack(SCHEMA_VERSION), db=meta)
+        elif version != SCHEMA_VERSION:
+            raise DamagedEntryError("metadata", _SCHEMA, f"there is no version {version}")
+        found = {key: _checked(key, data) for key, data in txn.cursor(db=meta) if key != _SCHEMA}
+        if _STORE_ID not in found:
+            raise DamagedEntryError("metadata", _STORE_ID, "it is missing")
+        return databases, UUID(bytes=found[_STORE_ID])
 
     def check(self, head: Head) -> None:
         """Check that no kind was declared anew since the kinds were read.
@@ -147,16 +157,24 @@ class Catalog:
             for key, data in cursor.iternext():
                 if not key.startswith(_KIND):
                     break
-                row = _DECODE(data)
+                row = _DECODE(_checked(key, data))
                 found[row.declaration.kind] = row
         return read_head(txn, self.journal).generation, found
 
     def open_kinds(self, txn: Transaction, rows: Iterable[KindRow]) -> dict[bytes, Database]:
-        """Handles of the databases of kinds that have none yet; for ``adopt``, after the commit."""
+        """Handles of the databases of kinds that have none yet; for ``adopt``, after the commit.
+
+        Raises:
+            DamagedEntryError: one with records in it is not there.
+        """
         opened: dict[bytes, Database] = {}
+        there = frozenset(self.environment.names(txn))
+        used = {kind for _, kind, count in counts_of(txn, self.journal) if count}
         for row in rows:
             for name, duplicates, fixed in row.layout().databases():
                 if name not in self.handles:
+                    if name not in there and row.number in used and row.filled is None:
+                        raise DamagedEntryError("database", name, "it is missing")
                     opened[name] = self.environment.open_database(
                         txn, name, duplicates=duplicates, fixed=fixed
                     )
@@ -217,14 +235,17 @@ class Catalog:
 
     def namespace(self, txn: Transaction, name: str) -> bytes | None:
         """The number of a namespace; ``None`` where nothing was ever written to it."""
-        return txn.get(_NAMESPACE + name.encode(), db=self.meta)
+        key = _NAMESPACE + name.encode()
+        stored = txn.get(key, db=self.meta)
+        return None if stored is None else _checked(key, stored)
 
     def add_namespace(self, txn: Transaction, name: str) -> bytes:
         """The number of a namespace, given now if it has none."""
         known = self.namespace(txn, name)
         if known is None:
             known = _NUMBER.pack(self.next_number(txn, _NAMESPACE))
-            txn.put(_NAMESPACE + name.encode(), known, db=self.meta)
+            key = _NAMESPACE + name.encode()
+            txn.put(key, with_checksum(key, known), db=self.meta)
         return known
 
     def namespaces(self, txn: Transaction) -> dict[bytes, str]:
@@ -232,18 +253,18 @@ class Catalog:
         cursor = txn.cursor(db=self.meta)
         found: dict[bytes, str] = {}
         if cursor.set_range(_NAMESPACE):
-            for key, number in cursor.iternext():
+            for key, stored in cursor.iternext():
                 if not key.startswith(_NAMESPACE):
                     break
-                found[number] = key[len(_NAMESPACE) :].decode()
+                found[_checked(key, stored)] = key[len(_NAMESPACE) :].decode()
         return found
 
     def next_number(self, txn: Transaction, subject: bytes) -> int:
         """A number that nothing of a subject has had yet."""
         key = _NEXT + subject
         stored = txn.get(key, db=self.meta)
-        number = 1 if stored is None else _number(stored)
-        txn.put(key, _NUMBER.pack(number + 1), db=self.meta)
+        number = 1 if stored is None else _number(key, _checked(key, stored))
+        txn.put(key, with_checksum(key, _NUMBER.pack(number + 1)), db=self.meta)
         return number
 
 
@@ -253,13 +274,15 @@ class StaleCatalogError(Exception):
 
 def read_row(txn: Transaction, catalog: Catalog, kind: str) -> KindRow | None:
     """A kind as it is stored now."""
-    data = txn.get(_KIND + kind.encode(), db=catalog.meta)
-    return None if data is None else _DECODE(data)
+    key = _KIND + kind.encode()
+    stored = txn.get(key, db=catalog.meta)
+    return None if stored is None else _DECODE(_checked(key, stored))
 
 
 def write_row(txn: Transaction, catalog: Catalog, row: KindRow) -> None:
     """Store a kind."""
-    txn.put(_KIND + row.declaration.kind.encode(), _ENCODE(row), db=catalog.meta)
+    key = _KIND + row.declaration.kind.encode()
+    txn.put(key, with_checksum(key, _ENCODE(row)), db=catalog.meta)
 
 
 def announce(txn: Transaction, catalog: Catalog) -> None:
@@ -268,5 +291,19 @@ def announce(txn: Transaction, catalog: Catalog) -> None:
     write_head(txn, catalog.journal, evolve(head, generation=head.generation + 1))
 
 
-def _number(stored: bytes) -> int:
-    return cast("tuple[int]", _NUMBER.unpack(stored))[0]
+def _number(key: bytes, stored: bytes) -> int:
+    try:
+        return cast("tuple[int]", _NUMBER.unpack(stored))[0]
+    except struct.error as error:
+        raise DamagedEntryError("metadata", key, error) from error
+
+
+def _checked(key: bytes, stored: bytes) -> bytes:
+    return checked("metadata", key, stored)
+
+
+def _add_checksums(txn: Transaction, databases: Iterable[Database]) -> None:
+    for database in databases:
+        for key, data in list(txn.cursor(db=database)):
+            if key != _SCHEMA:
+                txn.put(key, with_checksum(key, data), db=database)

@@ -5,14 +5,24 @@ from __future__ import annotations
 from memory_core.codec import Codec
 from memory_storage_lmdb.binding import Transaction
 from memory_storage_lmdb.catalog import Catalog
+from memory_storage_lmdb.checksums import checked, with_checksum
 
 __all__ = ["keep_dictionary", "load_dictionaries", "read_dictionaries"]
 
+_NUMBER_BYTES = 4
+
 
 def read_dictionaries(txn: Transaction, catalog: Catalog) -> list[tuple[str, bytes]]:
-    """Every dictionary and its kind, oldest first."""
-    cursor = txn.cursor(db=catalog.dictionaries)
-    return [(key[4:].decode(), dictionary) for key, dictionary in cursor.iternext()]
+    """Every dictionary and its kind, oldest first.
+
+    Raises:
+        DamagedEntryError: one is not what was stored.
+    """
+    found: list[tuple[str, bytes]] = []
+    for key, stored in txn.cursor(db=catalog.dictionaries).iternext():
+        dictionary = checked("dictionary", key, stored)
+        found.append((key[_NUMBER_BYTES:].decode(), dictionary))
+    return found
 
 
 def load_dictionaries(codec: Codec, found: list[tuple[str, bytes]]) -> None:
@@ -28,5 +38,6 @@ def keep_dictionary(txn: Transaction, catalog: Catalog, kind: str, trained: byte
         if known == kind:
             return dictionary
     number = catalog.next_number(txn, b"dictionary")
-    txn.put(number.to_bytes(4, "big") + kind.encode(), trained, db=catalog.dictionaries)
+    key = number.to_bytes(_NUMBER_BYTES, "big") + kind.encode()
+    txn.put(key, with_checksum(key, trained), db=catalog.dictionaries)
     return trained

@@ -19,10 +19,12 @@ from attrs import define, field
 from memory_core.errors import (
     ConfigurationError,
     StorageClosedError,
+    StorageError,
     StorageFullError,
     StorageUnavailableError,
 )
 from memory_storage_lmdb.binding import (
+    DamagedEntryError,
     Database,
     MapFullError,
     MapResizedError,
@@ -32,6 +34,7 @@ from memory_storage_lmdb.binding import (
     translated,
 )
 from memory_storage_lmdb.config import LmdbConfig
+from memory_storage_lmdb.data_file import check_whole
 from memory_storage_lmdb.residency import let_go, resident_file_bytes
 
 __all__ = ["Environment", "Gate"]
@@ -92,7 +95,8 @@ class Environment:
         """Open the environment; on the writer thread.
 
         Raises:
-            ConfigurationError: the path is no LMDB directory or cannot be used; it names the path.
+            ConfigurationError: the path is no directory or cannot be used; it names the path.
+            StorageError: its data file is damaged.
         """
         with translated(self.path):
             self._env = _opened(self.path, self.config)
@@ -147,6 +151,7 @@ class Environment:
         Raises:
             StorageClosedError: closed, or used after a fork.
             StorageUnavailableError: no reader slot is free.
+            StorageError: the store is damaged.
         """
         for attempt in range(_ATTEMPTS):
             env = self._usable()
@@ -160,6 +165,8 @@ class Environment:
                 failure = error
             except (lmdb.Error, OSError) as error:
                 raise translate(error, self.path) from error
+            except DamagedEntryError as error:
+                raise StorageError(f"{self.path}: {error}") from error
             else:
                 failure = None
             finally:
@@ -198,6 +205,8 @@ class Environment:
                 self._recover(error)
             except (lmdb.Error, OSError) as error:
                 raise translate(error, self.path) from error
+            except DamagedEntryError as error:
+                raise StorageError(f"{self.path}: {error}") from error
             else:
                 if frees:
                     self._shrink(limit)
@@ -339,7 +348,7 @@ def _opened(path: str, config: LmdbConfig) -> lmdb.Environment:
     if (directory / "data.mdb").is_dir():
         raise ConfigurationError(f"{path}: its data.mdb is a directory")
     directory.mkdir(parents=True, exist_ok=True)
-    return lmdb.open(
+    env = lmdb.open(
         path,
         map_size=config.map_size,
         max_readers=config.max_readers,
@@ -352,3 +361,9 @@ def _opened(path: str, config: LmdbConfig) -> lmdb.Environment:
         # leaves it a slot in the reader table that a forked child would free.
         max_spare_txns=0,
     )
+    try:
+        check_whole(env, directory / "data.mdb")
+    except BaseException:
+        env.close()
+        raise
+    return env

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias
 
 from attrs import evolve, frozen
 
-from memory_core.errors import StorageError
-from memory_storage_lmdb.binding import Database, Transaction
+from memory_storage_lmdb.binding import DamagedEntryError, Database, Transaction
+from memory_storage_lmdb.checksums import checked, with_checksum
 
 __all__ = [
     "DELETE",
@@ -49,6 +49,7 @@ _COUNT = struct.Struct(">Q")
 _COUNT_KEY = struct.Struct(">B4sH")
 _SEGMENTS, _HEAD_TAG, _COUNTS = 1, 2, 3
 _HEAD_KEY = bytes([_HEAD_TAG])
+_LAST_POSITION = 2**64 - 1
 # What fits on one overflow page.
 _SEGMENT_CHANGES = 160
 
@@ -80,40 +81,42 @@ def read_head(txn: Transaction, journal: Database) -> Head:
     """The head.
 
     Raises:
-        StorageError: when it is missing or damaged.
+        DamagedEntryError: it is missing or damaged.
     """
-    data = txn.get(_HEAD_KEY, db=journal)
-    if data is None or len(data) != _HEAD.size:
-        raise StorageError("the store's journal has no head: it is damaged")
-    return Head(*cast("tuple[int, int, int, int]", _HEAD.unpack(data)))
+    stored = txn.get(_HEAD_KEY, db=journal)
+    if stored is None:
+        raise DamagedEntryError("journal", _HEAD_KEY, "there is no head")
+    return Head(*_unpacked(_HEAD, _HEAD_KEY, checked("journal", _HEAD_KEY, stored)))
 
 
 def write_head(txn: Transaction, journal: Database, head: Head) -> None:
     """Store the head."""
     packed = _HEAD.pack(head.sequence, head.trimmed, head.indexed, head.generation)
-    txn.put(_HEAD_KEY, packed, db=journal)
+    txn.put(_HEAD_KEY, with_checksum(_HEAD_KEY, packed), db=journal)
 
 
 def append_changes(txn: Transaction, journal: Database, start: int, changes: list[bytes]) -> None:
     """Store packed changes; the first of them has the position after ``start``."""
     for offset in range(0, len(changes), _SEGMENT_CHANGES):
         key = _POSITION.pack(_SEGMENTS, start + offset + 1)
-        txn.put(key, b"".join(changes[offset : offset + _SEGMENT_CHANGES]), db=journal)
+        segment = b"".join(changes[offset : offset + _SEGMENT_CHANGES])
+        txn.put(key, with_checksum(key, segment), db=journal)
 
 
 def read_changes(txn: Transaction, journal: Database, since: int) -> Iterator[RawChange]:
     """The stored changes after a position, oldest first."""
     cursor = txn.cursor(db=journal)
     # The segment before the first one that begins later may reach beyond the position, too.
-    key = _POSITION.pack(_SEGMENTS, since + 1)
+    key = _POSITION.pack(_SEGMENTS, min(since + 1, _LAST_POSITION))
     # Unless one begins exactly there, the segment before may reach beyond the position. Segments come
     # first in the database and the head after them, so there is nothing else to step on.
     if cursor.set_range(key) and cursor.key() != key and not cursor.prev():
         cursor.first()
-    for found, segment in cursor.iternext():
+    for found, stored in cursor.iternext():
         if found[0] != _SEGMENTS:
             return
-        (_, position) = cast("tuple[int, int]", _POSITION.unpack(found))
+        _, position = _unpacked(_POSITION, found, found)
+        segment = checked("journal", found, stored)
         for namespace, kind, operation, record_id in _CHANGE.iter_unpack(segment):
             if position > since:
                 yield position, namespace, kind, operation, record_id
@@ -134,7 +137,7 @@ def trim(txn: Transaction, journal: Database, head: Head, limit: int) -> Head:
         key, segment = cursor.item()
         if key[0] != _SEGMENTS:
             break
-        (_, first) = cast("tuple[int, int]", _POSITION.unpack(key))
+        _, first = _unpacked(_POSITION, key, key)
         last = first + len(segment) // _CHANGE.size - 1
         if last > bound:
             break
@@ -145,15 +148,17 @@ def trim(txn: Transaction, journal: Database, head: Head, limit: int) -> Head:
 
 def read_count(txn: Transaction, journal: Database, namespace: bytes, kind: int) -> int:
     """How many records of a kind a namespace has."""
-    data = txn.get(_COUNT_KEY.pack(_COUNTS, namespace, kind), db=journal)
-    return 0 if data is None else cast("tuple[int]", _COUNT.unpack(data))[0]
+    key = _COUNT_KEY.pack(_COUNTS, namespace, kind)
+    stored = txn.get(key, db=journal)
+    return 0 if stored is None else _unpacked(_COUNT, key, checked("journal", key, stored))[0]
 
 
 def write_count(
     txn: Transaction, journal: Database, namespace: bytes, kind: int, count: int
 ) -> None:
     """Store how many records of a kind a namespace has."""
-    txn.put(_COUNT_KEY.pack(_COUNTS, namespace, kind), _COUNT.pack(count), db=journal)
+    key = _COUNT_KEY.pack(_COUNTS, namespace, kind)
+    txn.put(key, with_checksum(key, _COUNT.pack(count)), db=journal)
 
 
 def counts_of(txn: Transaction, journal: Database) -> Iterator[tuple[bytes, int, int]]:
@@ -161,6 +166,13 @@ def counts_of(txn: Transaction, journal: Database) -> Iterator[tuple[bytes, int,
     cursor = txn.cursor(db=journal)
     if not cursor.set_range(bytes([_COUNTS])):
         return
-    for key, data in cursor.iternext():
-        _, namespace, kind = cast("tuple[int, bytes, int]", _COUNT_KEY.unpack(key))
-        yield namespace, kind, cast("tuple[int]", _COUNT.unpack(data))[0]
+    for key, stored in cursor.iternext():
+        _, namespace, kind = _unpacked(_COUNT_KEY, key, key)
+        yield namespace, kind, _unpacked(_COUNT, key, checked("journal", key, stored))[0]
+
+
+def _unpacked(form: struct.Struct, key: bytes, data: bytes) -> tuple[Any, ...]:
+    try:
+        return form.unpack(data)
+    except struct.error as error:
+        raise DamagedEntryError("journal", key, error) from error

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from attrs import define, field, frozen
 
-from memory_core.errors import QueryError
+from memory_core.errors import CodecError, QueryError
 from memory_core.query import Condition, Query
 from memory_core.records import Scalar
 from memory_storage_lmdb.binding import Cursor, Transaction
@@ -99,9 +99,14 @@ class Scan:
         for key in metered(keys[: query.page_size], self.meter):
             record_id = key[-ID_BYTES:]
             data = self.txn.get(self.namespace + record_id, db=records)
-            if data is not None:
-                found.append((record_id, data))
-        if len(keys) <= query.page_size or not found:
+            if data is None:
+                raise CodecError(
+                    "is in an index, but not in the store: it is damaged",
+                    kind=self.layout.kind,
+                    record_id=UUID(bytes=record_id),
+                )
+            found.append((record_id, data))
+        if len(keys) <= query.page_size:
             return RawPage(found)
         record_id, data = found[-1]
         value: Scalar = None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import lmdb
 from attrs import define, field, frozen
 
+from memory_storage_lmdb.data_file import check_whole
 from memory_storage_lmdb.thread import JobThread
 from memory_storage_lmdb.tier.config import LmdbTierConfig
 from memory_storage_lmdb.tier.entries import Entries
@@ -38,8 +39,6 @@ _ATTEMPTS = 8
 _EVICTED_AT_ONCE = 256
 _EVICTED_WHEN_FULL = 0.25
 _GROWTH = 1.25
-# Pages that were given out and back within one transaction are never written.
-_UNWRITTEN_PAGES = 64
 
 
 @frozen(eq=False)
@@ -179,7 +178,7 @@ class TierFile:
             metasync=False,
         )
         try:
-            _check_length(env, path)
+            check_whole(env, path)
             with env.begin(write=True) as txn:
                 self._generations.note_written(path)
                 databases = [env.open_db(name, txn=txn) for name in _NAMES]
@@ -203,16 +202,6 @@ class TierFile:
 def _evict_some(entries: Entries) -> int:
     entries.evict(_EVICTED_AT_ONCE)
     return entries.count()
-
-
-def _check_length(env: lmdb.Environment, path: Path) -> None:
-    """Reading a page past the file's end would kill the process."""
-    needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-    length = path.stat().st_size
-    if needed - length > _UNWRITTEN_PAGES * env.stat()["psize"]:
-        raise lmdb.CorruptedError(f"{path} has {length} bytes of {needed}")
-    if length < needed:
-        os.truncate(path, needed)
 
 
 @define(eq=False)

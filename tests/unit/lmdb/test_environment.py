@@ -17,6 +17,7 @@ from memory_core.errors import (
     ConfigurationError,
     SchemaVersionError,
     StorageClosedError,
+    StorageError,
     StorageFullError,
     StorageUnavailableError,
 )
@@ -25,6 +26,7 @@ from memory_core.records import Episode
 from memory_core.storage import Receipt, WriteBatch
 from memory_core.testing.harness import accepted, put, stored
 from memory_core.testing.samples import episode, large_episode, sample_id
+from memory_storage_lmdb.catalog import SCHEMA_VERSION
 from memory_storage_lmdb.config import LmdbConfig
 from memory_storage_lmdb.storage import LmdbStorage
 
@@ -304,7 +306,7 @@ async def test_a_file_that_is_no_database(opens, tmp_path):
     (tmp_path / "odd").mkdir()
     data = tmp_path / "odd" / "data.mdb"
     data.write_bytes(b"not a database " * 1_000)
-    with pytest.raises(ConfigurationError, match="odd"):
+    with pytest.raises(StorageError, match="odd"):
         await opens(at=str(tmp_path / "odd"))
     assert data.read_bytes() == b"not a database " * 1_000
 
@@ -331,7 +333,7 @@ async def test_a_newer_schema_is_left_untouched(opens, location):
             before = list(txn.cursor())
     with pytest.raises(SchemaVersionError) as raised:
         await opens()
-    assert (raised.value.found, raised.value.supported) == (99, 1)
+    assert (raised.value.found, raised.value.supported) == (99, SCHEMA_VERSION)
     assert location in str(raised.value)
     with lmdb.open(location, max_dbs=8) as env:
         meta = env.open_db(b"memory/meta")
@@ -355,7 +357,7 @@ async def test_a_failed_opening_leaves_nothing_behind(opens, tmp_path):
     (tmp_path / "odd" / "data.mdb").write_bytes(b"x" * 10_000)
     before = threading.active_count()
     for _ in range(3):
-        with pytest.raises(ConfigurationError):
+        with pytest.raises(StorageError):
             await opens(at=str(tmp_path / "odd"))
     assert threading.active_count() == before
     shutil.rmtree(tmp_path / "odd")

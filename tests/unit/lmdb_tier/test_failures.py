@@ -25,11 +25,26 @@ async def filled(tmp_path) -> None:
         lambda data: b"",
         lambda data: b"no such file format" * 1_000,
         lambda data: data[: len(data) // 3],
+        lambda data: data[:-4_096],
+        lambda data: data[:8_192],
+        lambda data: data[:5_000],
+        lambda data: data[:1],
         lambda data: bytes(len(data)),
         lambda data: data[:8_192] + bytes(len(data) - 8_192),
         lambda data: data[:8_192] + b"\xff" * (len(data) - 8_192),
     ],
-    ids=["empty", "garbage", "truncated", "zeros", "zeros after the head", "ones after the head"],
+    ids=[
+        "empty",
+        "garbage",
+        "truncated",
+        "a page short",
+        "head only",
+        "half a head",
+        "a byte",
+        "zeros",
+        "zeros after the head",
+        "ones after the head",
+    ],
 )
 async def test_a_damaged_file_is_begun_anew(tmp_path, damage) -> None:
     await filled(tmp_path)

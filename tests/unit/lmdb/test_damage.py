@@ -1,0 +1,261 @@
+"""Data files that are not what was written: what is answered is right, or an error says what is wrong.
+
+LMDB itself has no checksums. Bodies and index values of records have some, and so has what the store
+says about itself; the keys of records and indexes have none, so one that is damaged may be missed.
+Damaged files are opened in other processes, as a mistake here would be the end of this one.
+"""
+
+import asyncio
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import lmdb
+import pytest
+import pytest_asyncio
+
+from memory_core.errors import MemoryCoreError, StorageError
+from memory_core.query import Query
+from memory_core.records import Episode, Relationship
+from memory_core.storage import WriteBatch
+from memory_core.testing.forking import ForkServer
+from memory_core.testing.harness import accepted, drain, put, stored
+from memory_core.testing.kinds import kit_context
+from memory_core.testing.samples import edge, episode, every_kind, specimens
+from memory_storage_lmdb.data_file import is_cut_off
+from memory_storage_lmdb.storage import LmdbStorage
+
+PAGE = 4096
+EPISODES = [episode(number, tags=(f"tag {number % 3}",)) for number in range(120)]
+EDGES = [edge(number, number, number + 1) for number in range(40)]
+TAGGED = Query(Episode).where(tags="tag 1").order_by("start_time")
+OWN_DATABASES = [b"memory/meta", b"memory/journal"]
+
+RIGHT, REFUSED, MISSED = "right", "refused", "missed"
+
+
+# In the other processes
+
+
+def answer(emit, location):
+    """Open a store, ask it everything, and say how that went."""
+    emit(asyncio.run(_answer(location)))
+
+
+async def _answer(location):
+    try:
+        store = await LmdbStorage.open(location, context=kit_context())
+    except MemoryCoreError as error:
+        return REFUSED if location in str(error) else f"names no place: {error!r}"
+    try:
+        said = [await _asked(call) for call in _questions(store)]
+    finally:
+        await store.aclose()
+    odd = [one for one in said if one not in {RIGHT, REFUSED, MISSED}]
+    return next((one for one in (*odd, MISSED, REFUSED) if one in said), RIGHT)
+
+
+def _questions(store):
+    yield _records(store.get(Episode, [record.id for record in EPISODES]), EPISODES)
+    yield _records(store.get(Relationship, [record.id for record in EDGES]), EDGES)
+    yield _records(drain(store, TAGGED.limit(7)), EPISODES[1::3])
+    yield _records(drain(store, Query(Episode).order_by("start_time")), EPISODES)
+    yield _figures(store)
+    yield _written(store)
+
+
+async def _asked(question):
+    try:
+        return await question
+    except MemoryCoreError as error:
+        return REFUSED if str(error) else "an error without words"
+
+
+async def _records(asked, expected):
+    found = await asked
+    if found == expected:
+        return RIGHT
+    known = {record.id: record for record in expected}
+    made_up = [record for record in found if record is not None and known.get(record.id) != record]
+    return f"made up: {made_up}" if made_up else MISSED
+
+
+async def _figures(store):
+    page, stats = await store.changes(0), await store.stats()
+    written = [("episode", record.id) for record in EPISODES] + [
+        ("relationship", record.id) for record in EDGES
+    ]
+    right = (
+        [(change.kind, change.id) for change in page.changes] == written
+        and stats.position == store.position() == len(written)
+        and stats.records["episode"] == len(EPISODES)
+        and await store.count(Query(Relationship)) == len(EDGES)
+        and [info.name for info in await store.namespaces()] == ["default"]
+    )
+    return RIGHT if right else "wrong figures"
+
+
+async def _written(store):
+    await put(store, episode(900))
+    return RIGHT if await stored(store, episode(900)) else MISSED
+
+
+# In this one
+
+
+@pytest.fixture(scope="module")
+def processes():
+    with ForkServer() as server:
+        yield server
+
+
+@pytest.fixture
+def ask(processes, location):
+    def ask_one(data):
+        """What a process says of a store with this file; it must not die of it."""
+        shutil.rmtree(location, ignore_errors=True)
+        Path(location).mkdir()
+        Path(location, "data.mdb").write_bytes(data)
+        worker = processes.start(f"{__name__}:answer", location)
+        said = list(worker.lines())
+        assert worker.status == 0, f"it ended with status {worker.status}"
+        return said[0]
+
+    return ask_one
+
+
+@pytest_asyncio.fixture
+async def whole(opens, location):
+    """The file of a store that is well."""
+    store = await opens(index_lag=0)
+    await put(store, *EPISODES)
+    await put(store, *EDGES)
+    await store.aclose()
+    return Path(location, "data.mdb").read_bytes()
+
+
+def flipped(data, at, bit):
+    damaged = bytearray(data)
+    damaged[at] ^= 1 << bit
+    return bytes(damaged)
+
+
+def test_a_file_that_is_well(ask, whole):
+    assert ask(whole) == RIGHT
+
+
+def test_flipped_bits_anywhere(ask, whole):
+    random = Random(1)
+    said = Counter(
+        ask(flipped(whole, random.randrange(len(whole)), random.randrange(8))) for _ in range(300)
+    )
+    assert set(said) <= {RIGHT, REFUSED, MISSED}
+    # Keys are a small part of a store.
+    assert said[MISSED] < 30
+    assert said[REFUSED] > 50
+
+
+def own_entries(location):
+    """The keys and values of what the store says about itself."""
+    with lmdb.open(location, max_dbs=64, readonly=True) as env:
+        databases = [env.open_db(name, create=False) for name in OWN_DATABASES]
+        with env.begin() as txn:
+            return [item for database in databases for item in txn.cursor(db=database)]
+
+
+def test_flipped_bits_in_what_the_store_says_about_itself(ask, whole, location):
+    """None of these is missed, or taken for something else."""
+    random = Random(2)
+    said = Counter()
+    entries = own_entries(location)
+    assert len(entries) > 10
+    for key, value in entries:
+        # What is large lies on pages of its own.
+        entry = key + value if len(value) < PAGE // 2 else value
+        for _ in range(12):
+            damaged = flipped(entry, random.randrange(len(entry)), random.randrange(8))
+            # Older copies of it may lie on pages that are free by now.
+            said[ask(whole.replace(entry, damaged))] += 1
+    assert set(said) == {REFUSED}
+
+
+@pytest.mark.parametrize("name", [*OWN_DATABASES, b"episode/records", b"step/1/by/tool"])
+def test_a_database_whose_name_is_damaged(ask, whole, name):
+    place = whole.rindex(name)
+    for at in range(len(name)):
+        said = ask(flipped(whole, place + at, 1))
+        # One without records is made anew.
+        assert said == (RIGHT if name.startswith(b"step") else REFUSED)
+
+
+async def test_the_error_names_the_place_and_the_key(opens, location):
+    store = await opens()
+    await put(store, episode(1))
+    await store.aclose()
+    with lmdb.open(location, max_dbs=64) as env:
+        meta = env.open_db(b"memory/meta")
+        with env.begin(db=meta, write=True) as txn:
+            txn.put(b"kind:episode", b"\xff" + txn.get(b"kind:episode")[1:])
+    with pytest.raises(StorageError, match=r"store: the store is damaged: .*kind:episode"):
+        await opens()
+
+
+def test_what_is_cut_off_is_refused(ask, whole):
+    pages = len(whole) // PAGE
+    assert ask(whole) == RIGHT
+    for kept in range(1, pages):
+        assert ask(whole[: kept * PAGE]) == REFUSED
+    for kept in (1, 100, PAGE + 1, (pages - 1) * PAGE + 1, len(whole) - 1):
+        assert ask(whole[:kept]) == REFUSED
+
+
+async def test_what_is_cut_off_is_left_alone(opens, location, whole):
+    data = Path(location, "data.mdb")
+    os.truncate(data, len(whole) - PAGE)
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"damaged: .*data\.mdb: its end is missing"):
+            await opens()
+    assert data.read_bytes() == whole[:-PAGE]
+
+
+async def test_pages_that_were_never_written_are_not_missed(opens, location):
+    """LMDB does not write what one transaction both adds and removes, but counts it."""
+    store = await opens()
+    await put(store, *every_kind())
+    large = episode(7, metadata={"blob": os.urandom(400_000).hex()})
+    await accepted(store, WriteBatch().put(large).delete(type(large), large.id))
+    environment = store._store.shared.environment
+    data = Path(location, "data.mdb")
+    assert environment.size()["used_bytes"] > data.stat().st_size
+    assert not is_cut_off(environment._env, data)
+    await store.aclose()
+    again = await opens()
+    assert await stored(again, *every_kind())
+    target = Path(location).with_name("copy")
+    await again.backup(target)
+    assert await stored(await opens(at=str(target)), *every_kind())
+
+
+async def test_a_store_from_before_there_were_checksums(opens, location):
+    store = await opens()
+    await put(store, *every_kind(), *specimens(50, 100))
+    await put(store.scoped("other"), episode(1))
+    before = await store.stats(), await store.changes(0), await store.namespaces()
+    await store.aclose()
+    with lmdb.open(location, max_dbs=64) as env:
+        databases = [env.open_db(name) for name in (*OWN_DATABASES, b"memory/dictionaries")]
+        with env.begin(write=True) as txn:
+            for database in databases:
+                for key, value in list(txn.cursor(db=database)):
+                    txn.put(key, value[:-4], db=database)
+            txn.put(b"schema", (1).to_bytes(4, "big"), db=databases[0])
+    again = await opens()
+    stats = await again.stats()
+    assert (stats.store_id, stats.position) == (before[0].store_id, before[0].position)
+    assert (await again.changes(0), await again.namespaces()) == before[1:]
+    assert await stored(again, *every_kind(), *specimens(50, 100))
+    await put(again, episode(9_000))
+    await again.aclose()
+    assert (await (await opens()).stats()).position == before[0].position + 1
