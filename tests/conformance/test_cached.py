@@ -1,10 +1,13 @@
-"""A cached storage is a storage: it passes the whole suite, and forwards every member."""
+"""A cached storage is a storage: it passes the whole suite on each kind of backend, and forwards every
+member.
+"""
 
 from memory_core.cache import CacheConfig, CachedStorage
 from memory_core.inmemory import InMemoryConfig, InMemoryStorage
 from memory_core.storage import Capability
 from memory_core.testing import StorageSuite, assert_forwards_everything, kit_context
 from memory_storage_lmdb.adaptive import AdaptiveCache
+from tests.conformance import test_lmdb, test_turso_local
 
 
 def cached(storage, **options):
@@ -19,6 +22,30 @@ class TestCachedInMemory(StorageSuite):
     async def open(cls, location, *, context, change_feed_limit=None):
         config = InMemoryConfig(change_feed_limit=change_feed_limit or 100_000)
         return cached(InMemoryStorage(context, config))
+
+
+class TestCachedLmdb(test_lmdb.TestLmdbStorage):
+    # What fulfils a condition is not the cache's business, and takes as long as all the rest. How pages
+    # go on is: ``test_pages_in_every_order``.
+    test_every_condition_in_every_order = None
+
+    @classmethod
+    async def open(cls, location, *, context, change_feed_limit=None):
+        return cached(
+            await super().open(location, context=context, change_feed_limit=change_feed_limit)
+        )
+
+
+class TestCachedTursoLocal(test_turso_local.TestTursoLocal):
+    # What was just written is not asked of the backend at all.
+    coalesces_reads = False
+    test_every_condition_in_every_order = None
+
+    @classmethod
+    async def open(cls, location, *, context, change_feed_limit=None):
+        return cached(
+            await super().open(location, context=context, change_feed_limit=change_feed_limit)
+        )
 
 
 async def test_every_member_is_forwarded():
