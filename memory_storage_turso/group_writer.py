@@ -7,7 +7,12 @@ from typing import TypeAlias
 
 import attrs
 
-from memory_core.errors import ConfigurationError, OutcomeUnknownError, StorageError
+from memory_core.errors import (
+    ConfigurationError,
+    OutcomeUnknownError,
+    StorageError,
+    StorageUnavailableError,
+)
 from memory_storage_turso.commit_marks import (
     CommitMarks,
     Inquiry,
@@ -36,7 +41,13 @@ from memory_storage_turso.hrana.program import (
     GroupProgram,
     encode_statement,
 )
-from memory_storage_turso.resilience import RetryableError, RetryFigures, Sleep, with_retries
+from memory_storage_turso.resilience import (
+    CircuitOpenError,
+    RetryableError,
+    RetryFigures,
+    Sleep,
+    with_retries,
+)
 from memory_storage_turso.server_config import RetryConfig
 from memory_storage_turso.server_node import ServerNode
 
@@ -202,8 +213,16 @@ class GroupWriter:
             inquiry, answer = await self._primary.run(build)
         except RefusedError as error:
             raise self._primary.refused(error) from error
-        except (NotReachedError, StreamLostError, NoAnswerError) as error:
+        except CircuitOpenError:
+            raise
+        except (
+            NotReachedError,
+            StreamLostError,
+            NoAnswerError,
+            StorageUnavailableError,
+        ) as error:
             # Asking twice is asking once: the fence is put up by whichever question got through.
+            # That there was no connection to ask on passes as well.
             msg = f"{self._primary.endpoint} did not say what became of it: {error}"
             raise RetryableError(msg) from error
         verdict = inquiry.verdict(answer)

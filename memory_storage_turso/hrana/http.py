@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import time
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -37,6 +38,7 @@ _HTTP_OK = 200
 _NOT_FOUND = 404
 _SERVER_ERROR = 500
 _ERROR_BYTES = 64 << 10
+_LOOK_AGAIN_AFTER = 60.0
 _LARGE_BODY = 1 << 20
 _SOCKET_BUFFER = 1 << 20
 _LOST_STREAM_WORDS = ("invalid baton", "baton that has already been used")
@@ -46,7 +48,8 @@ class HttpTransport:
     """An HTTP client of one server; it holds the token and no other state of a stream.
 
     Attributes:
-        version: Hrana version spoken: 3, or 2 after the server turned out not to know 3.
+        version: Hrana version spoken: 3, or 2 after the server turned out not to know 3. That is
+            looked at again now and then: it may have been a gateway on its way up.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class HttpTransport:
         self.endpoint = endpoint
         self._tls = tls_context(ca_file)
         self.version = 3
+        self._clock: Callable[[], float] = time.monotonic
+        self._downgraded_at = 0.0
         self._limits = limits
         self._headers = {"Content-Type": "application/json"}
         if endpoint.database is not None:
@@ -81,6 +86,9 @@ class HttpTransport:
             ResponseTooLargeError: It was executed, and the answer is over the client's limit.
         """
         body = _encoder.encode({"baton": baton, "requests": requests})
+        looking = baton is None and self._may_know_3()
+        if looking:
+            self.version = 3
         version = self.version
         try:
             answer = await self._post("pipeline", body, base_url)
@@ -90,6 +98,10 @@ class HttpTransport:
             # An empty 404 is the router's: this server has no /v3. One that does not know the
             # database says so.
             self.version = 2
+            self._downgraded_at = self._clock()
+            if looking:
+                # It was written for 2.
+                return await self.pipeline(requests, baton=baton, base_url=base_url)
             msg = "the server speaks Hrana 2 only; the request has to be written anew"
             raise StreamLostError(msg) from error
         return decode_pipeline(answer, len(requests))
@@ -117,6 +129,9 @@ class HttpTransport:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    def _may_know_3(self) -> bool:
+        return self.version == 2 and self._clock() - self._downgraded_at >= _LOOK_AGAIN_AFTER
 
     async def _post(self, what: str, body: bytes, base_url: str | None) -> bytes:
         try:

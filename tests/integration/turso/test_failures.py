@@ -189,6 +189,36 @@ async def test_groups_behind_a_failing_one_were_not_sent(
     assert len(await names(witness)) <= survivors + 1
 
 
+async def test_question_for_a_lost_answer_waits_for_a_connection(
+    proxy: TcpProxy, witness: ServerDriver, open_driver: OpenDriver
+) -> None:
+    config = attrs.evolve(
+        IMPATIENT, pool=PoolConfig(min_size=1, max_size=1, acquire_timeout=0.02, max_waiting=1)
+    )
+    driver = open_driver(f"turso+http://127.0.0.1:{proxy.port}", config=config)
+    assert await names(driver) == []
+    pool = driver._primary.pool
+    proxy.stall("down")
+    writing = asyncio.ensure_future(driver.write([[insert("a")]]))
+    await until_named(witness, ["a"])
+
+    async def be_quicker() -> None:
+        while True:
+            with contextlib.suppress(StorageUnavailableError):
+                return await pool._permit(None)
+
+    waiting = asyncio.ensure_future(be_quicker())
+    await until(lambda: pool.stats().waiting == 1)
+    proxy.cut()
+    proxy.resume()
+    await waiting
+    timeouts = pool.stats().timeouts
+    await until(lambda: writing.done() or pool.stats().timeouts >= timeouts + 3)
+    pool._return_permit()
+    assert (await writing).recovered
+    assert await names(driver) == ["a"]
+
+
 async def test_server_that_is_not_there(open_driver: OpenDriver, transport: str) -> None:
     config = ServerConfig(retry=RetryConfig(attempts=3, initial=0.01))
     driver = open_driver(f"turso+{transport}://127.0.0.1:{free_port()}", config=config)

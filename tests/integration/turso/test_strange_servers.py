@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -56,6 +57,31 @@ async def test_server_without_hrana_3_is_spoken_to_in_2(
         await driver.write([[insert("c")], [rollback], [insert("d")]])
     assert await names(driver) == ["a", "b"]
     assert sum(path.startswith("/v3") for path, _ in gateway.requests) == 1
+
+
+async def test_gateway_that_had_no_route_for_a_while_does_not_cost_hrana_3(
+    gateway: Gateway, open_driver: OpenDriver
+) -> None:
+    driver = open_driver(url(gateway), config=CONFIG)
+    await create_schema(driver)
+    transport = driver._primary._connector._transport  # pyright: ignore[reportAttributeAccessIssue] - to let time pass
+    gateway.hide = "/v3"
+    await driver.write([[insert("a")]])
+    assert transport.version == 2
+    # It still has none after a while: that is found out without any call noticing.
+    transport._clock = lambda: time.monotonic() + 61
+    await driver.write([[insert("b")]])
+    assert transport.version == 2
+    gateway.hide = None
+    transport._clock = lambda: time.monotonic() + 122
+    await driver.write([[insert("c")]])
+    # Streams that were begun in Hrana 2 go on so; new ones are not.
+    driver._primary.pool.discard_idle()
+    await driver.write([[insert("d")]])
+    assert transport.version == 3
+    assert gateway.requests[-1][0].startswith("/v3")
+    assert await names(driver) == ["a", "b", "c", "d"]
+    assert driver.stats()["write_retries"] == {"retries": 0, "exhausted": 0}
 
 
 async def test_hrana_2_reads_large_answers_in_pages(
