@@ -24,6 +24,7 @@ class TcpProxy:
         bytes_per_second: Throughput of each connection and direction; None for no bound.
         up: Whether new connections are accepted and passed on.
         stalled: Directions in which bytes are swallowed up and kept until `resume`.
+        passed: Pieces passed on so far, in each direction.
         accepted: Connections accepted so far, those behind a handshake that failed not counted.
 
     Args:
@@ -38,6 +39,7 @@ class TcpProxy:
         self.bytes_per_second: float | None = None
         self.up = True
         self.accepted = 0
+        self.passed: dict[Direction, int] = {"up": 0, "down": 0}
         self.port = 0
         self._flowing: dict[Direction, asyncio.Event] = {
             "up": asyncio.Event(),
@@ -158,6 +160,7 @@ class TcpProxy:
                 await asyncio.sleep(len(chunk) / self.bytes_per_second)
             await self._flowing[direction].wait()
             sink.write(chunk)
+            self.passed[direction] += 1
             await sink.drain()
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from memory_core.errors import (
@@ -20,10 +23,16 @@ from memory_core.records import Heuristic
 from memory_core.storage import WriteBatch
 from memory_storage_turso import TursoConfig, TursoStorage
 from memory_storage_turso.driver import Statement
-from memory_storage_turso.server_config import BreakerConfig, PoolConfig, RetryConfig
+from memory_storage_turso.server_config import (
+    BreakerConfig,
+    PoolConfig,
+    RetryConfig,
+    ServerConfig,
+    ServerLimits,
+)
 from tests.integration.turso.conftest import OpenDriver, create_schema, insert, names
 from tests.integration.turso.leaks import nothing_left
-from tests.servers.sqld import Sqld
+from tests.servers.sqld import Sqld, running_sqld
 from tests.servers.tcp_proxy import Direction, TcpProxy
 from tests.servers.waiting import until
 
@@ -127,8 +136,6 @@ async def test_what_can_be_finished_in_time_is(proxy: TcpProxy, transport: str) 
 async def test_idle_streams_of_a_restarted_server_fail_no_call(
     server: Sqld, transport: str, open_driver: OpenDriver
 ) -> None:
-    from memory_storage_turso.server_config import ServerConfig
-
     config = ServerConfig(pool=PoolConfig(min_size=32, max_size=32), retry=RetryConfig(attempts=1))
     driver = open_driver(server.http_url if transport == "http" else server.ws_url, config=config)
     await create_schema(driver)
@@ -140,3 +147,137 @@ async def test_idle_streams_of_a_restarted_server_fail_no_call(
         await server.restart()
         await call()
         assert driver._primary.pool.stats().idle <= 2
+
+
+@attrs.define
+class Cluster:
+    """A primary behind a network that can be broken, and two replicas."""
+
+    primary: Sqld
+    network: TcpProxy
+    replicas: list[Sqld]
+
+    def url(self, transport: str) -> str:
+        return f"turso+{transport}://127.0.0.1:{self.network.port}"
+
+    def config(self, transport: str) -> TursoConfig:
+        urls = [r.http_url if transport == "http" else r.ws_url for r in self.replicas]
+        return TursoConfig(
+            replicas=urls,
+            retry=RetryConfig(attempts=2, timeout=1, resolve_timeout=1, initial=0.01, maximum=0.1),
+            limits=ServerLimits(request_timeout=1, connect_timeout=1),
+            pool=PoolConfig(drain_timeout=DRAIN),
+        )
+
+    async def store(self, transport: str) -> TursoStorage:
+        """One that has used every server."""
+        store = await TursoStorage.open(self.url(transport), config=self.config(transport))
+        record = await put(store, "before")
+
+        async def all_in_use() -> bool:
+            await asyncio.gather(*(store.get(Heuristic, [record.id]) for _ in range(4)))
+            figures = (await store.stats()).sections["reads"]["replicas"]
+            return all(replica["reads"] for replica in figures)
+
+        await until(all_in_use)
+        return store
+
+    async def strike(self, fault: str) -> None:
+        """Let something go wrong."""
+        match fault:
+            case "stalled":
+                self.network.stall("up")
+            case "primary frozen":
+                self.primary.freeze()
+            case "primary killed":
+                await self.primary.kill()
+            case "replicas killed":
+                for replica in self.replicas:
+                    await replica.kill()
+            case "replica frozen":
+                self.replicas[0].freeze()
+            case _:
+                assert fault == "nothing"
+
+    def heal(self) -> None:
+        """Let go of what the fault held, so that only this client's own is left."""
+        self.network.heal()
+        self.network.cut()
+        for server in (self.primary, *self.replicas):
+            server.thaw()
+
+
+@pytest.fixture
+async def cluster(server: Sqld, proxy: TcpProxy, tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with AsyncExitStack() as stack:
+        replicas = [
+            await stack.enter_async_context(
+                running_sqld(tmp_path / f"replica{number}", primary_grpc=server.grpc_port)
+            )
+            for number in range(2)
+        ]
+        yield Cluster(server, proxy, replicas)
+
+
+FAULTS = [
+    "nothing", "stalled", "primary frozen", "primary killed", "replicas killed", "replica frozen",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_nothing_is_left(
+    cluster: Cluster, transport: str, fault: str, cancelled: bool
+) -> None:
+    async with nothing_left():
+        store = await cluster.store(transport)
+        tasks = await work(store)
+        await cluster.strike(fault)
+        started = time.monotonic()
+        closing = asyncio.create_task(store.aclose())
+        await asyncio.sleep(0)
+        if cancelled:
+            closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
+            tasks[1].cancel()
+            tasks[-1].cancel()
+            closing = asyncio.create_task(store.aclose())
+        await closing
+        assert time.monotonic() - started < AT_MOST
+        await ended(tasks)
+        with pytest.raises(StorageClosedError):
+            await put(store, "too late")
+        cluster.heal()
+
+
+@pytest.mark.parametrize("fault", ["stalled", "primary frozen", "primary killed", "cut off"])
+async def test_nothing_is_left_of_an_opening_that_failed(
+    cluster: Cluster, transport: str, fault: str
+) -> None:
+    async with nothing_left():
+        if fault == "cut off":
+            cluster.network.up = False
+        else:
+            await cluster.strike(fault)
+        with pytest.raises(StorageUnavailableError):
+            await TursoStorage.open(cluster.url(transport), config=cluster.config(transport))
+        cluster.heal()
+
+
+@pytest.mark.parametrize("answers", range(1, 12, 2))
+async def test_nothing_is_left_of_an_opening_that_was_cancelled(
+    cluster: Cluster, transport: str, answers: int
+) -> None:
+    async with nothing_left():
+        cluster.network.passed = {"up": 0, "down": 0}
+        opening = asyncio.create_task(
+            TursoStorage.open(cluster.url(transport), config=cluster.config(transport))
+        )
+        await until(lambda: opening.done() or cluster.network.passed["down"] >= answers)
+        opening.cancel()
+        [ended_as] = await asyncio.gather(opening, return_exceptions=True)
+        if isinstance(ended_as, TursoStorage):
+            await ended_as.aclose()
+        else:
+            assert isinstance(ended_as, asyncio.CancelledError)
+        cluster.heal()
