@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
 from memory_core.errors import CodecError, CycleError, DuplicateError
@@ -113,7 +116,7 @@ class DurabilityTests(Harness):
         recent, _ = await follow(again, receipt.position - 5)
         assert len(recent) == 5
 
-    @only_if(lambda suite: suite.corrupt.__func__ is not Harness.corrupt.__func__)  # type: ignore[attr-defined]  # of a class method
+    @only_if(lambda suite: _corrupts(suite) and not suite.checks_when_opened)
     async def test_a_corrupt_record_is_named(self, opener: Opener, location: str) -> None:
         damaged, intact = full_episode(1), full_episode(2)
         store = await opener()
@@ -131,3 +134,22 @@ class DurabilityTests(Harness):
         assert await stored(store, intact, edge(1, 1, 2))
         await accepted(store, WriteBatch().put(full_episode(3)))
         assert await store.count(Query(Step)) == 0
+
+    @only_if(lambda suite: _corrupts(suite) and suite.checks_when_opened)
+    async def test_a_corrupt_record_refuses_the_opening(
+        self, opener: Opener, location: str
+    ) -> None:
+        damaged = full_episode(1)
+        store = await opener()
+        await put(store, damaged, full_episode(2), edge(1, 1, 2))
+        await put(store, full_episode(3))
+        await store.aclose()
+        self.corrupt(location, "episode", damaged.id)
+        # And again: the first one has changed nothing.
+        for _ in range(2):
+            with pytest.raises(CodecError, match=re.escape(location)):
+                await opener()
+
+
+def _corrupts(suite: Any) -> bool:
+    return suite.corrupt.__func__ is not Harness.corrupt.__func__

@@ -74,6 +74,7 @@ class Harness:
             ``with_dictionary`` and ``dictionaries`` show.
         shares_positions: all namespaces are one store, with one identity, one count of positions and
             one change feed that is trimmed for all.
+        checks_when_opened: a store is read whole when it is opened, which a damaged record refuses.
         still_counters: counters that ordinary work does not move (retries, growths of a map); the
             backend's own tests move them.
     """
@@ -83,6 +84,7 @@ class Harness:
     coalesces_reads: ClassVar[bool] = False
     trains_dictionaries: ClassVar[bool] = False
     shares_positions: ClassVar[bool] = True
+    checks_when_opened: ClassVar[bool] = False
     still_counters: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod

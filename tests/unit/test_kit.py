@@ -89,7 +89,7 @@ async def test_crashes_find_what_is_lost_and_what_is_torn(suite, message, tmp_pa
 
 
 async def test_crashes_find_nothing_in_a_good_backend(tmp_path):
-    spec = "tests.conformance.test_jsonl:TestJsonlStorage"
+    spec = "tests.conformance.test_lmdb:TestLmdbStorage"
     with ForkServer(spec) as server:
         report = await crash(server, spec, str(tmp_path / "store"), 12)
     assert report.kills == 12

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from memory_core.storage import Capability
 from memory_core.testing import StorageSuite
 from memory_storage_jsonl.config import JsonlConfig
@@ -7,8 +9,18 @@ from memory_storage_jsonl.storage import JsonlStorage
 class TestJsonlStorage(StorageSuite):
     capabilities = frozenset({Capability.DURABLE, Capability.NAMESPACES, Capability.CHEAP_POSITION})
     coalesces_commits = True
+    checks_when_opened = True
 
     @classmethod
     async def open(cls, location, *, context, change_feed_limit=None):
         config = JsonlConfig(change_feed_limit=change_feed_limit or 100_000)
         return await JsonlStorage.open(location, config=config, context=context)
+
+    @classmethod
+    def corrupt(cls, location, kind, record_id):
+        log, mark = Path(location), f'"id":"{record_id}"'.encode()
+        lines = log.read_bytes().splitlines(keepends=True)
+        (place,) = (at for at, line in enumerate(lines) if mark in line)
+        # Still JSON, and still a record.
+        lines[place] = lines[place].replace(b'"task_description":"', b'"task_description":"~')
+        log.write_bytes(b"".join(lines))
