@@ -139,6 +139,6 @@ def build(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def long(session: nox.Session) -> None:
-    """Run the tests that take minutes: kills by the thousand, chaos, millions of cached reads."""
+    """Run the tests that take minutes: kills by the thousand, 200,000 episodes, cached reads."""
     install(session)
     session.run("pytest", "-m", "long", "--timeout", "3600", *session.posargs)

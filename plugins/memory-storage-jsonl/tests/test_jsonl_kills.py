@@ -1,0 +1,16 @@
+import pytest
+
+from memory_core.testing.crash import crash
+from memory_core.testing.forking import ForkServer
+
+KILLS = 1_000
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3_600)
+async def test_a_thousand_killed_processes_lose_nothing(tmp_path):
+    location = f"jsonl:{tmp_path / 'memory.jsonl'}"
+    with ForkServer(location=location) as server:
+        report = await crash(server, "", location, KILLS)
+    assert report.kills == KILLS
+    assert report.acknowledged > KILLS

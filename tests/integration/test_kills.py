@@ -1,0 +1,21 @@
+"""The full run of what the kit does a few times: a thousand processes killed during commits."""
+
+from __future__ import annotations
+
+import pytest
+
+from memory_core.testing.crash import crash
+from memory_core.testing.forking import ForkServer
+
+KILLS = 1_000
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("url", ["lmdb:{}/store", "turso:{}/store.db"], ids=["lmdb", "turso"])
+async def test_a_thousand_killed_processes_lose_nothing(tmp_path, url):
+    location = url.format(tmp_path)
+    with ForkServer(location=location) as server:
+        report = await crash(server, "", location, KILLS)
+    assert report.kills == KILLS
+    assert report.acknowledged > KILLS
