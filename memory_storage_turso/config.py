@@ -74,7 +74,8 @@ class TursoConfig:
         replicas: servers: URLs of read replicas.
         replica: servers: how reads are spread over them.
         limits: servers: what they are asked at most.
-        wire_compression: servers: whether answers may come compressed.
+        wire_compression: servers: whether answers over HTTP may come compressed; ``"auto"``: unless on
+            loopback. Over WebSocket, which sqld does not compress, it has no effect.
         tls: servers: whether ``libsql://`` is encrypted; by default everywhere but on loopback.
         ca_file: servers: a PEM file of the authorities whose certificates are trusted, instead of the
             system's.

@@ -277,7 +277,7 @@ class ServerConfig:
         breaker: The circuit breaker of each server.
         replica: How reads are spread over replicas.
         limits: What is asked of a server at most.
-        wire_compression: Whether answers may come compressed; ``"auto"``: unless on loopback.
+        wire_compression: Whether answers over HTTP may come compressed; ``"auto"``: unless on loopback.
         ca_file: A PEM file of the authorities whose certificates are trusted, instead of the system's.
     """
 

@@ -31,6 +31,7 @@ from memory_storage_turso.group_writer import (
     encode_batch,
     encode_statements,
 )
+from memory_storage_turso.hrana.body import WireFigures
 from memory_storage_turso.hrana.connector import HttpConnector
 from memory_storage_turso.hrana.endpoint import Endpoint, parse_endpoint
 from memory_storage_turso.hrana.program import encode_statement
@@ -53,10 +54,12 @@ class ServerDriver:
         replicas: Sequence[ServerNode],
         config: ServerConfig,
         prepared: PreparedFigures,
+        wire: WireFigures,
     ) -> None:
         self._primary = primary
         self._config = config
         self._prepared = prepared
+        self._wire = wire
         self._router = ReadRouter(primary, replicas, config.replica)
         self._writer = GroupWriter(
             primary, config.retry, read=self._read, saw=self._router.saw, sleep=self._pause
@@ -123,7 +126,7 @@ class ServerDriver:
 
     def stats(self) -> Mapping[str, object]:
         """Figures by subject."""
-        return {
+        figures: dict[str, object] = {
             "pool": attrs.asdict(self._primary.pool.stats()),
             "breaker": attrs.asdict(self._primary.breaker.stats()),
             "prepared": attrs.asdict(self.prepared_stats()),
@@ -132,6 +135,10 @@ class ServerDriver:
             "read_retries": attrs.asdict(self._read_retries),
             "reads": self._router.stats(),
         }
+        nodes = (self._primary, *(replica.node for replica in self._router.replicas))
+        if any(node.endpoint.transport == "http" for node in nodes):
+            figures["wire"] = attrs.asdict(self._wire)
+        return figures
 
     def prepared_stats(self) -> PreparedCacheStats:
         """Figures of the SQL texts stored on the servers."""
@@ -297,20 +304,24 @@ def open_server_driver(
             nobody.
     """
     settings = config if config is not None else ServerConfig()
-    figures = PreparedFigures()
+    figures, wire = PreparedFigures(), WireFigures()
 
     def node(address: str, encrypted: bool | None = None) -> ServerNode:
         endpoint = parse_endpoint(
             address, token=token, database=database, tls=encrypted, environ=environ
         )
-        return ServerNode(endpoint, _connector(endpoint, settings, figures), settings)
+        return ServerNode(endpoint, _connector(endpoint, settings, figures, wire), settings)
 
-    return ServerDriver(node(url, tls), [node(address) for address in replicas], settings, figures)
+    return ServerDriver(
+        node(url, tls), [node(address) for address in replicas], settings, figures, wire
+    )
 
 
-def _connector(endpoint: Endpoint, config: ServerConfig, figures: PreparedFigures) -> Connector:
+def _connector(
+    endpoint: Endpoint, config: ServerConfig, figures: PreparedFigures, wire: WireFigures
+) -> Connector:
     if endpoint.transport == "http":
-        return HttpConnector(endpoint, config, figures)
+        return HttpConnector(endpoint, config, figures, wire)
     # libsql-client is loaded by whoever uses it only.
     from memory_storage_turso.websocket_driver import WebSocketConnector
 

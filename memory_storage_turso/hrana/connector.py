@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from memory_storage_turso.hrana.body import WireFigures
 from memory_storage_turso.hrana.endpoint import Endpoint
 from memory_storage_turso.hrana.http import HttpTransport
 from memory_storage_turso.hrana.stored_sql import HTTP_CAPACITY, PreparedFigures, StoredSql
@@ -12,12 +13,22 @@ from memory_storage_turso.server_config import ServerConfig
 class HttpConnector:
     """Streams that share one HTTP client."""
 
-    def __init__(self, endpoint: Endpoint, config: ServerConfig, figures: PreparedFigures) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        config: ServerConfig,
+        figures: PreparedFigures,
+        wire: WireFigures,
+    ) -> None:
         compressed = config.wire_compression == "on" or (
             config.wire_compression == "auto" and not endpoint.loopback
         )
         self._transport = HttpTransport(
-            endpoint, config.limits, compressed=compressed, ca_file=config.ca_file
+            endpoint,
+            config.limits,
+            compressed=compressed,
+            figures=wire,
+            ca_file=config.ca_file,
         )
         self._prepared = config.prepared
         self._figures = figures

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import time
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
+from memory_storage_turso.hrana.body import ACCEPTED, WireFigures, pieces
 from memory_storage_turso.hrana.endpoint import Endpoint, check_secrecy
 from memory_storage_turso.hrana.errors import (
     HranaError,
@@ -18,7 +20,6 @@ from memory_storage_turso.hrana.errors import (
     NotReachedError,
     NotTrustedError,
     RefusedError,
-    ResponseTooLargeError,
     StreamLostError,
 )
 from memory_storage_turso.hrana.trust import tls_context
@@ -58,6 +59,7 @@ class HttpTransport:
         limits: ServerLimits,
         *,
         compressed: bool,
+        figures: WireFigures,
         ca_file: str | None = None,
     ) -> None:
         self.endpoint = endpoint
@@ -66,11 +68,11 @@ class HttpTransport:
         self._clock: Callable[[], float] = time.monotonic
         self._downgraded_at = 0.0
         self._limits = limits
+        self._figures = figures
         self._headers = {"Content-Type": "application/json"}
         if endpoint.database is not None:
             self._headers["x-namespace-bin"] = namespace_header(endpoint.database)
-        if not compressed:
-            self._headers["Accept-Encoding"] = "identity"
+        self._headers["Accept-Encoding"] = ACCEPTED[compressed]
         self._session: aiohttp.ClientSession | None = None
 
     async def pipeline(
@@ -118,7 +120,7 @@ class HttpTransport:
         assembler = CursorAssembler(steps)
         try:
             async with self._request("cursor", body, base_url) as response:
-                await _raise_for_status(response)
+                await self._raise_for_status(response)
                 start = await self._read_cursor(response, assembler)
         except (TimeoutError, aiohttp.ClientError) as error:
             raise _failure(error) from error
@@ -136,7 +138,7 @@ class HttpTransport:
     async def _post(self, what: str, body: bytes, base_url: str | None) -> bytes:
         try:
             async with self._request(what, body, base_url) as response:
-                await _raise_for_status(response)
+                await self._raise_for_status(response)
                 return await self._read_body(response)
         except (TimeoutError, aiohttp.ClientError) as error:
             raise _failure(error) from error
@@ -174,41 +176,48 @@ class HttpTransport:
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=_SOCKET_BUFFER,
+                auto_decompress=False,
             )
         return self._session
 
     async def _read_body(self, response: aiohttp.ClientResponse) -> bytes:
-        limit = self._limits.max_response_bytes
-        if (response.content_length or 0) > limit:
-            raise _over(limit)
         body = bytearray()
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > limit:
-                raise _over(limit)
+        async with aclosing(self._pieces(response)) as found:
+            async for piece in found:
+                body += piece
         return bytes(body)
 
     async def _read_cursor(
         self, response: aiohttp.ClientResponse, assembler: CursorAssembler
     ) -> CursorStart:
-        limit = self._limits.max_response_bytes
         start: CursorStart | None = None
-        size = 0
         rest = b""
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > limit:
-                raise _over(limit)
-            *lines, rest = (rest + chunk).split(b"\n") if b"\n" in chunk else (rest + chunk,)
-            for line in lines:
-                if start is None:
-                    start = decode_cursor_start(line)
-                else:
-                    assembler.feed(line)
+        async with aclosing(self._pieces(response)) as found:
+            async for piece in found:
+                *lines, rest = (rest + piece).split(b"\n") if b"\n" in piece else (rest + piece,)
+                for line in lines:
+                    if start is None:
+                        start = decode_cursor_start(line)
+                    else:
+                        assembler.feed(line)
         if start is None or rest:
             msg = "the server broke off in the middle of an answer"
             raise NoAnswerError(msg)
         return start
+
+    def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+        return pieces(response, self._limits.max_response_bytes, self._figures)
+
+    async def _raise_for_status(self, response: aiohttp.ClientResponse) -> None:
+        if response.status == _HTTP_OK:
+            return
+        body = b""
+        async with aclosing(self._pieces(response)) as found:
+            async for piece in found:
+                body += piece
+                if len(body) >= _ERROR_BYTES:
+                    break
+        raise _refusal(response.status, body)
 
 
 def namespace_header(database: str) -> str:
@@ -216,24 +225,17 @@ def namespace_header(database: str) -> str:
     return b64encode(database.encode()).rstrip(b"=").decode("ascii")
 
 
-def _over(limit: int) -> ResponseTooLargeError:
-    return ResponseTooLargeError(f"the answer is over max_response_bytes={limit}")
-
-
-async def _raise_for_status(response: aiohttp.ClientResponse) -> None:
-    if response.status == _HTTP_OK:
-        return
-    body = await response.content.read(_ERROR_BYTES)
+def _refusal(status: int, body: bytes) -> HranaError:
+    """What it means that a server answers so, rather than with results."""
     error = decode_error(body)
     code = (error.code or "") if error is not None else ""
     message = error.message if error is not None else body.decode("utf-8", "replace").strip()
     if code == "STREAM_EXPIRED" or any(words in message for words in _LOST_STREAM_WORDS):
-        raise StreamLostError(message)
-    if response.status >= _SERVER_ERROR:
+        return StreamLostError(message)
+    if status >= _SERVER_ERROR:
         # A gateway may answer so although the server behind it went on.
-        msg = f"HTTP {response.status}: {message[:500]}"
-        raise NoAnswerError(msg)
-    raise RefusedError(response.status, code, message[:500])
+        return NoAnswerError(f"HTTP {status}: {message[:500]}")
+    return RefusedError(status, code, message[:500])
 
 
 def _failure(error: Exception) -> HranaError:
