@@ -231,7 +231,8 @@ class ServerNode:
         self.pool.refuse()
         now = asyncio.get_running_loop().time()
         for asking in self._asked:
-            asking.reschedule(now)
+            if not asking.expired():
+                asking.reschedule(now)
 
     async def aclose(self) -> None:
         """Drain the pool and close every connection."""
