@@ -71,7 +71,8 @@ class TursoConfig:
         keepalive: servers: how idle connections are kept usable.
         retry: servers: retries.
         breaker: servers: the circuit breaker.
-        replicas: servers: URLs of read replicas.
+        replicas: servers: URLs of read replicas. One that turns out to hold another store is logged
+            and not asked any more.
         replica: servers: how reads are spread over them.
         limits: servers: what they are asked at most.
         wire_compression: servers: whether answers over HTTP may come compressed; ``"auto"``: unless on
