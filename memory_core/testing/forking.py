@@ -198,7 +198,6 @@ def _serve() -> None:
         pid = os.fork()
         if not pid:
             _run(work, arguments)
-        _send(_STARTED, pid, "")
     reaper.reap(block=True)
 
 
@@ -207,6 +206,8 @@ def _run(work: Work, arguments: list[Any]) -> None:
     signal.set_wakeup_fd(-1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     pid, status = os.getpid(), 1
+    # Said here and not by the server, which may come after the first thing that the worker says.
+    _send(_STARTED, pid, "")
     try:
         work(lambda line: _send(_SAID, pid, line), *arguments)
         status = 0

@@ -1,6 +1,8 @@
 """The kit finds what it is there to find."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import Phase, settings
@@ -174,3 +176,14 @@ def test_the_cache_suite_finds_what_is_stale():
     PlainSuite().test_never_returns_what_it_should_not()
     with pytest.raises(AssertionError, match="is stale"):
         StaleSuite().test_never_returns_what_it_should_not()
+
+
+def test_a_worker_says_that_it_has_started_before_anything_else():
+    """Whoever reads what it says knows it only from then on."""
+    code = (
+        "from memory_core.testing import forking; forking._run(lambda emit: emit('something'), [])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, second = said.stdout.splitlines()
+    assert first.startswith("started ")
+    assert second.startswith("said ")
