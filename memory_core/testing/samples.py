@@ -26,6 +26,7 @@ from memory_core.records import (
     Relationship,
     RelationshipType,
     RewardScore,
+    Run,
     SalientFeatures,
     Step,
     StepResult,
@@ -183,6 +184,8 @@ def every_kind(first: int = 0) -> list[Record]:
     """Records of every kind and variant, referred-to ones first."""
     at = EPOCH + timedelta(days=first)
     number = first * 10
+    running = sample_id("episode", number + 1)
+    run = Run(id=sample_id("run", first), episode_id=running)
     step = ExecutionStep(number=1, timestamp=at, tool="shell")
     extras: dict[str, Any] = {
         "reason": "r",
@@ -194,7 +197,8 @@ def every_kind(first: int = 0) -> list[Record]:
     return [
         full_episode(number),
         episode(number + 1),
-        Step(id=sample_id("step", first), episode_id=sample_id("episode", number + 1), step=step),
+        run,
+        Step(id=sample_id("step", first), episode_id=running, run_id=run.id, step=step),
         *_patterns(number, at),
         Heuristic(
             id=sample_id("heuristi", first),

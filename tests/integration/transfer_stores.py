@@ -32,7 +32,7 @@ from memory_core import (
     Unique,
     WriteBatch,
 )
-from memory_core.records import CORE_RECORD_TYPES
+from memory_core.records import CORE_RECORD_TYPES, Run
 
 MONDAY = datetime(2025, 3, 3, 9, 30, 0, 123456, tzinfo=UTC)
 
@@ -115,15 +115,17 @@ async def filled(storage, *, episodes: int = 40):
     """Fill a store with records of every kind."""
     await put(storage, *map(episode, range(episodes)))
     running = Episode(id=numbered(10_000), task_description="runs", start_time=MONDAY)
+    run = Run(id=numbered(20_000), episode_id=running.id)
     steps = [
         Step(
             id=numbered(20_000 + number),
             episode_id=running.id,
+            run_id=run.id,
             step=ExecutionStep(number=number, tool="bash", timestamp=MONDAY),
         )
         for number in range(1, 8)
     ]
-    await put(storage, running, *steps)
+    await put(storage, running, run, *steps)
     edges = [
         Relationship(
             id=numbered(30_000 + number),
