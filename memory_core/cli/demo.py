@@ -19,6 +19,7 @@ from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.files import copy_json, verify_json
 from memory_core.cli.imports import FileReport, import_file
 from memory_core.cli.session import Session
+from memory_core.errors import ConfigurationError
 from memory_core.graph import find_related
 from memory_core.importers import detect
 from memory_core.memory import Memory
@@ -94,7 +95,13 @@ async def demo(
     verifies the copy, and asks both the same questions. Needs no configuration and leaves nothing
     behind.
     """
-    # The settings may say anything; the demo uses stores of its own.
+    given = {"--url": session.url, "--namespace": session.namespace, "--config": session.config}
+    for option, value in given.items():
+        if value is not None:
+            raise ConfigurationError(
+                f"the demo uses stores of its own and takes no {option}; --keep DIR keeps them"
+            )
+    # The settings may say anything all the same.
     registry = session.loaded or PluginRegistry()
     if keep is not None:
         result = await _run(keep, registry)

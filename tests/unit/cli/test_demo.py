@@ -1,5 +1,7 @@
 import tempfile
 
+import pytest
+
 from memory_core.samples import EPISODES
 
 
@@ -49,3 +51,14 @@ def test_what_is_kept_can_be_looked_at(cli, tmp_path):
     ):
         assert cli.json("stats", "--url", url)["records"]["episode"] == EPISODES
     assert cli.json("demo", "--keep", folder)["ok"] is True
+
+
+@pytest.mark.parametrize(
+    "option", [("--url", "lmdb:./mine"), ("--namespace", "mine"), ("--config", "mine.toml")]
+)
+@pytest.mark.parametrize("before", [True, False])
+def test_it_says_that_it_uses_no_store_of_yours(cli, tmp_path, option, before):
+    given = [*option, "demo"] if before else ["demo", *option]
+    said = cli(*given, code=2).stderr
+    assert f"takes no {option[0]}" in said
+    assert not (tmp_path / "mine").exists()
