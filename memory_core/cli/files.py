@@ -116,13 +116,13 @@ def load(
 
 async def _load(session: Session, source: Path | BinaryIO, into: str | None) -> LoadReport:
     from memory_core.cli import output
-    from memory_core.transfer import load_records
+    from memory_core.transfer import load_export, open_export
 
-    async with session.open(create=True) as memory:
-        with output.progress_bar("loading") as on_progress:
-            return await load_records(
-                memory.storage, session.types, source, into=into, on_progress=on_progress
-            )
+    # What is no whole export leaves no new store behind.
+    with open_export(session.types, source, into=into) as found:
+        async with session.open(create=True) as memory:
+            with output.progress_bar("loading") as on_progress:
+                return await load_export(memory.storage, found, on_progress=on_progress)
 
 
 async def copy(

@@ -6,7 +6,13 @@ store that is in use: what changes meanwhile is followed by the change feed unti
 
 from memory_core.transfer.copying import CopyReport, copy_records
 from memory_core.transfer.exporting import ExportReport, export_records
-from memory_core.transfer.loading import LoadReport, load_records
+from memory_core.transfer.loading import (
+    Export,
+    LoadReport,
+    load_export,
+    load_records,
+    open_export,
+)
 from memory_core.transfer.progress import OnProgress, Progress
 from memory_core.transfer.scan import list_namespaces
 from memory_core.transfer.sink import Refusal
@@ -16,6 +22,7 @@ __all__ = [
     "CopyReport",
     "Difference",
     "DifferenceKind",
+    "Export",
     "ExportReport",
     "LoadReport",
     "OnProgress",
@@ -25,6 +32,8 @@ __all__ = [
     "copy_records",
     "export_records",
     "list_namespaces",
+    "load_export",
     "load_records",
+    "open_export",
     "verify_records",
 ]

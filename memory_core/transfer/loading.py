@@ -20,7 +20,7 @@ from memory_core.transfer.lines import LineReader
 from memory_core.transfer.progress import OnProgress, Progress, ignore_progress
 from memory_core.transfer.sink import Key, Refusal, Sink
 
-__all__ = ["LoadReport", "load_records"]
+__all__ = ["Export", "LoadReport", "load_export", "load_records", "open_export"]
 
 _BATCH_BYTES = 4 * 2**20
 _BATCH_LINES = 500
@@ -43,6 +43,21 @@ class LoadReport:
     deletes: int
     refused: tuple[Refusal, ...]
     refused_count: int
+
+
+@frozen
+class Export:
+    """An export that was found whole.
+
+    Attributes:
+        reader: reads it.
+        namespaces: names of the namespaces to load into.
+        into: the namespace to load into, instead of each record's own.
+    """
+
+    reader: LineReader
+    namespaces: tuple[str, ...]
+    into: str | None
 
 
 async def load_records(
@@ -71,21 +86,29 @@ async def load_records(
         SchemaVersionError: a newer version wrote it; nothing was written.
         StorageError: the store failed; loading again goes on from there.
     """
+    with open_export(types, source, into=into) as export:
+        return await load_export(storage, export, on_progress=on_progress)
+
+
+@contextmanager
+def open_export(
+    types: RecordTypes, source: Path | BinaryIO, *, into: str | None = None
+) -> Generator[Export]:
+    """Check an export whole: what is to be loaded may so be known to be good before there is a store.
+    Arguments and errors are those of ``load_records``.
+    """
     if into is not None:
         check_namespace(into)
     with _seekable(source) as (stream, name):
         reader = LineReader(stream, types, name)
-        namespaces = _namespaces(reader, into, name)
-        return await _load(storage, reader, namespaces, into, on_progress)
+        yield Export(reader, _namespaces(reader, into, name), into)
 
 
-async def _load(
-    storage: Storage,
-    reader: LineReader,
-    namespaces: tuple[str, ...],
-    into: str | None,
-    on_progress: OnProgress,
+async def load_export(
+    storage: Storage, export: Export, *, on_progress: OnProgress = ignore_progress
 ) -> LoadReport:
+    """Put the records of an opened export into a store; see ``load_records``."""
+    reader, into = export.reader, export.into
     sink: Sink[int] = Sink(storage)
     put: Counter[str] = Counter()
     done = 0
@@ -105,7 +128,7 @@ async def _load(
         await asyncio.sleep(0)
     deletes += count(await sink.finish(again))
     return LoadReport(
-        namespaces=namespaces,
+        namespaces=export.namespaces,
         counts=dict(put),
         deletes=deletes,
         refused=tuple(sink.refusals.first),

@@ -81,7 +81,7 @@ def test_a_damaged_file_loads_nothing(filled, tmp_path, other):
     result = filled("load", file, "--url", other, code=3)
     assert "checksum" in result.stderr
     assert result.stderr.count("\n") == 1
-    assert filled.json("list", "--url", other)["records"] == []
+    assert "there is no store" in filled("list", "--url", other, code=2).stderr
     assert "No such file" in filled("load", tmp_path / "none", code=2).stderr
     assert "is a directory" in filled("export", tmp_path, code=2).stderr
 
@@ -142,3 +142,18 @@ def test_options_of_one_backend_are_not_given_to_another(filled, other, tmp_path
 
 def test_a_store_is_not_copied_onto_itself(filled):
     assert "same store" in filled("copy", filled.url, filled.url, code=2).stderr
+
+
+@pytest.mark.parametrize("scheme", ["lmdb", "turso", "jsonl"])
+def test_what_is_no_whole_export_makes_no_store(filled, tmp_path, scheme):
+    file, target = tmp_path / "all.jsonl", tmp_path / "new"
+    filled("export", file)
+    whole = file.read_bytes()
+    for damaged in (whole[:-1], whole[: len(whole) // 2], b"", b"no export\n"):
+        file.write_bytes(damaged)
+        filled("load", file, "--url", f"{scheme}:{target}", code=3)
+        filled("load", "-", "--url", f"{scheme}:{target}", code=3, input=damaged)
+        assert not list(tmp_path.glob("new*"))
+    file.write_bytes(whole)
+    filled("load", file, "--url", f"{scheme}:{target}")
+    assert target.exists()
