@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_type_hints
 import attrs
 import typer
 
-from memory_core.cli.failures import ExitCode, exit_code_of, mute_stdout, report
+from memory_core.cli.failures import ExitCode, exit_code_of, mute_stdout, report, show_log
 from memory_core.cli.session import Session
 
 __all__ = ["Shared", "command", "run_async", "shared_parameters"]
@@ -134,6 +134,7 @@ def _fields(cls: type) -> list[inspect.Parameter]:
 
 
 def _guarded(function: Callable[..., Any], session: Session, values: dict[str, Any]) -> None:
+    show_log(debug=session.debug)
     try:
         result = function(session, **values)
         if inspect.iscoroutine(result):

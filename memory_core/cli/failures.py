@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from enum import IntEnum
@@ -22,7 +23,14 @@ from memory_core.errors import (
     UnsupportedCapabilityError,
 )
 
-__all__ = ["ExitCode", "WorkFailedError", "exit_code_of", "mute_stdout", "report"]
+__all__ = [
+    "ExitCode",
+    "WorkFailedError",
+    "exit_code_of",
+    "mute_stdout",
+    "report",
+    "show_log",
+]
 
 
 class ExitCode(IntEnum):
@@ -85,6 +93,14 @@ def report(error: BaseException, code: ExitCode) -> None:
         case _:
             line = str(error)
     sys.stderr.write(f"memory: {' '.join(line.split())}\n")
+
+
+def show_log(*, debug: bool) -> None:
+    """Show what is logged: errors, and with ``debug`` warnings. These are of what a backend tries again
+    later, and would stand around the one line that says why a command failed.
+    """
+    # Does nothing where somebody else has seen to it.
+    logging.basicConfig(format="%(message)s", level=logging.WARNING if debug else logging.ERROR)
 
 
 def mute_stdout() -> None:

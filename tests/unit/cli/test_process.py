@@ -208,3 +208,60 @@ def test_the_installed_command(environment):
     )
     assert b"memory" in done.stdout
     assert run("--version", environment=environment).stdout.startswith(b"memory-core ")
+
+
+WARNED = textwrap.dedent("""
+    import logging, sys
+    from memory_core.cli import main
+    from memory_core.errors import StorageFullError
+    from memory_core.inmemory import InMemoryStorage
+
+    async def full(self, query):
+        logging.getLogger("some_backend").warning("something is tried again later")
+        logging.getLogger("some_backend").error("something is wrong besides")
+        raise StorageFullError("no space is left")
+
+    InMemoryStorage.query = full
+    main()
+""")
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_error_stands_alone(environment, debug):
+    """What a backend warns of is shown on demand; what it has as errors is never hidden."""
+    given = ["--url", "inmemory:", "list", *(["--debug"] if debug else [])]
+    done = subprocess.run(
+        [sys.executable, "-c", WARNED, *given],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 3
+    lines = done.stderr.splitlines()
+    assert lines[-1] == "memory: no space is left"
+    assert "something is wrong besides" in lines
+    assert ("something is tried again later" in lines) is debug
+    assert debug or len(lines) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+def test_a_disk_that_fills_up_is_one_line(environment, tmp_path):
+    import resource
+
+    files = write_samples(tmp_path / "transcripts")
+
+    def almost_full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, resource.RLIM_INFINITY))
+
+    for limit in ("turso", "lmdb", "jsonl"):
+        done = run(
+            *("--url", f"{limit}:{tmp_path / limit}", "import", *files),
+            environment=environment,
+            preexec_fn=almost_full,
+        )
+        said = done.stderr.decode()
+        assert done.returncode == 3, said
+        assert said.startswith("memory: ")
+        assert said.count("\n") == 1
