@@ -88,6 +88,17 @@ class StorageURL:
         location = unquote(parts.path) if not parts.netloc else f"{scheme.lower()}:{rest}"
         return cls(scheme.lower(), location, options)
 
+    def check_host(self) -> None:
+        """Check that it is a server's URL: without ``//`` it would be taken for the path of a file.
+
+        Raises:
+            ConfigurationError: it names no host.
+        """
+        if "://" not in self.location:
+            # What is before an "@" may be a secret.
+            host = self.location.rpartition("@")[2].strip("/") or "HOST"
+            raise ConfigurationError(f"{self.scheme}: needs a host: {self.scheme}://{host}")
+
     def __str__(self) -> str:
         return self.location if "://" in self.location else f"{self.scheme}:{self.location}"
 

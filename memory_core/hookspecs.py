@@ -44,7 +44,7 @@ class StorageFactory:
         config: ``"package.module:Class"`` of its options, a frozen attrs class whose fields all have
             defaults; nested attrs classes are reached by dotted names (``?pool.max_size=4``).
         summary: one line for ``memory plugins``.
-        embedded: whether it needs no server.
+        embedded: whether it needs no server; the URL of one that does must name a host, after ``//``.
         extra: the extra of the distribution that installs its driver, if any.
     """
 

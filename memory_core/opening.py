@@ -48,13 +48,16 @@ async def open_storage(
         create: whether to make an embedded store where there is none.
 
     Raises:
-        ConfigurationError: unknown scheme or option; the message lists the valid ones.
+        ConfigurationError: unknown scheme or option, the message lists the valid ones; or a server's
+            URL without a host.
         PluginError: the backend's package cannot be loaded.
         StorageError: the store cannot be opened.
     """
     registry = registry or PluginRegistry()
     parsed = StorageURL.parse(url)
     factory = registry.storage(parsed.scheme)
+    if not factory.embedded:
+        parsed.check_host()
     backend = load_class(factory.target, extra=factory.extra)
     config = build_options(
         load_class(factory.config, extra=factory.extra),

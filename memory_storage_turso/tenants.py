@@ -35,6 +35,7 @@ from memory_core.storage import (
     check_namespace,
 )
 from memory_storage_turso.config import PLACEHOLDER, TursoConfig
+from memory_storage_turso.hrana.endpoint import is_server_url
 from memory_storage_turso.storage import TursoStorage
 
 __all__ = ["ServerStorage", "TenantStorage", "database_name"]
@@ -381,6 +382,12 @@ class ServerStorage:
     async def open(
         cls, location: str, *, config: TursoConfig, context: StorageContext
     ) -> TursoStorage | TenantStorage:
-        """See ``TursoStorage.open`` and ``TenantStorage.open``."""
+        """See ``TursoStorage.open`` and ``TenantStorage.open``.
+
+        Raises:
+            ConfigurationError: also where the location is no server's, but could be a file's.
+        """
+        if not is_server_url(location):
+            raise ConfigurationError(f"{location!r} is no server's URL, such as libsql://HOST")
         kind = TenantStorage if config.names_tenants(location) else TursoStorage
         return await kind.open(location, config=config, context=context)

@@ -261,8 +261,30 @@ class TestLoading:
         registry = PluginRegistry(discover=False)
         registry.register(Plugin(), name="acme")
         with pytest.raises(PluginError, match=r"memory-core\[acme\]") as caught:
-            await open_storage("acme:", registry=registry)
+            await open_storage("acme://host", registry=registry)
         assert isinstance(caught.value.__cause__, ImportError)
+
+    @pytest.mark.parametrize(
+        ("url", "proposed"),
+        [
+            ("libsql:my-db.turso.io", "libsql://my-db.turso.io"),
+            ("turso+https:memory.example", "turso+https://memory.example"),
+            ("turso+http:127.0.0.1:8080?tls=0", "turso+http://127.0.0.1:8080"),
+            ("turso+ws:/memory.example/a", "turso+ws://memory.example/a"),
+            ("turso+wss:///memory.example", "turso+wss://memory.example"),
+            ("libsql:ana:hunter2@my-db.turso.io", "libsql://my-db.turso.io"),
+            ("libsql:", "libsql://HOST"),
+            ("libsql://", "libsql://HOST"),
+        ],
+    )
+    async def test_a_server_without_a_host_is_not_taken_for_a_file(
+        self, url, proposed, tmp_path, monkeypatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ConfigurationError) as caught:
+            await open_storage(url)
+        assert str(caught.value) == f"{proposed.partition(':')[0]}: needs a host: {proposed}"
+        assert not list(tmp_path.iterdir())
 
     def test_a_class_is_loaded_by_its_path(self):
         assert load_class("memory_core.records:Episode") is Episode

@@ -13,7 +13,7 @@ from memory_core.errors import CodecError, ConfigurationError, StorageError, Sto
 from memory_core.plugins import load_class
 from memory_core.query import Query
 from memory_core.records import Episode
-from memory_core.storage import Capability, WriteBatch, require
+from memory_core.storage import Capability, StorageContext, WriteBatch, require
 from memory_core.testing.samples import episode, large_episode
 from memory_storage_turso import TursoConfig, TursoStorage
 from memory_storage_turso.connections import ThreadedConnection
@@ -121,6 +121,16 @@ def test_the_plugin_names_what_there_is():
         assert load_class(factory.target) is (TursoStorage if factory.embedded else ServerStorage)
         assert load_class(factory.config) is TursoConfig
         assert factory.embedded is (scheme == "turso")
+
+
+@pytest.mark.parametrize("location", ["my-db.turso.io", "", "/var/lib/memory.db"])
+async def test_a_server_without_a_url_is_not_taken_for_a_file(location, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="no server's URL"):
+        await ServerStorage.open(location, config=TursoConfig(), context=StorageContext())
+    with pytest.raises(ConfigurationError):
+        await TursoStorage.open("libsql:my-db.turso.io")
+    assert not list(tmp_path.iterdir())
 
 
 def test_discovering_the_plugin_loads_no_driver():
