@@ -34,6 +34,7 @@ from memory_core.errors import (
     StorageError,
     StorageFullError,
     StorageUnavailableError,
+    UnknownKindError,
     UnsupportedCapabilityError,
 )
 from memory_core.graph import Direction, RelatedEpisode, RelationshipGraph
@@ -198,6 +199,7 @@ __all__ = [
     "TaskType",
     "ToolSequence",
     "Unique",
+    "UnknownKindError",
     "UnsupportedCapabilityError",
     "WrapperFactory",
     "WriteBatch",

@@ -5,6 +5,7 @@
     MemoryCoreError
     ├── InvalidValueError (ValueError)      a value refused when an object is made
     ├── ConfigurationError                  settings, URLs, options
+    │   └── UnknownKindError                records whose plugin is not installed
     ├── PluginError                         discovery, loading, name clashes
     ├── QueryError                          a query that cannot be answered
     ├── CodecError                          bytes that are not what was written
@@ -32,7 +33,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from uuid import UUID
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "StorageError",
     "StorageFullError",
     "StorageUnavailableError",
+    "UnknownKindError",
     "UnsupportedCapabilityError",
 ]
 
@@ -84,6 +86,27 @@ class InvalidValueError(MemoryCoreError, ValueError):
 
 class ConfigurationError(MemoryCoreError):
     """Settings, a URL or an option are wrong; the message lists what is valid."""
+
+
+class UnknownKindError(ConfigurationError):
+    """A store holds records of kinds that no installed plugin declares, so that they cannot be read.
+
+    Attributes:
+        where: the store.
+        kinds: how many records there are of each of those kinds.
+    """
+
+    def __init__(self, where: str, kinds: Mapping[str, int]) -> None:
+        held = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        super().__init__(
+            f"{where} holds records of kinds that no installed plugin declares: {held}; "
+            "install or unblock their plugin"
+        )
+        self.where = where
+        self.kinds = dict(kinds)
+
+    def __reduce__(self) -> tuple[type[UnknownKindError], tuple[str, dict[str, int]]]:
+        return type(self), (self.where, self.kinds)
 
 
 class PluginError(MemoryCoreError):

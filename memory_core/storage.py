@@ -176,7 +176,8 @@ class StorageStats:
         location: where the store is, without secrets.
         store_id: identity of the store, made with it.
         position: the newest position.
-        records: records per kind in this handle's namespace.
+        records: records per kind in this handle's namespace; also of kinds that the handle was not
+            opened with, where there are any.
         size_bytes: size on disk, or of the encoded records in memory.
         counters: operations since the store was opened.
         sections: further figures by subject: ``pool``, ``statements``, ``compression``, ``cache``…
@@ -281,7 +282,9 @@ class Storage(Protocol):
 
 @frozen
 class NamespaceInfo:
-    """A namespace that holds something, and how many records of each kind."""
+    """A namespace that holds something, and how many records of each kind; also of kinds that the
+    store was not opened with.
+    """
 
     name: str
     records: Mapping[str, int]

@@ -222,21 +222,19 @@ class TursoStorage:
         """Counters, sizes, and figures of the connections, statements and compression."""
         store = self._opened()
         ns = await self._number()
-        counts = [
-            f"SELECT count(*) FROM {table.name} INDEXED BY {table.by_id} WHERE ns = {ns or 0}"
-            for table in store.tables
-        ]
+        tables = [f"{table.name} INDEXED BY {table.by_id}" for table in store.tables]
+        tables += map(quoted, store.foreign_kinds)
+        counts = [f"SELECT count(*) FROM {table} WHERE ns = {ns or 0}" for table in tables]
         position, size, *records = await store.reader.counts_of([POSITION.sql, _SIZE, *counts])
-        kinds = (table.kind for table in store.tables)
+        kinds = (*(table.kind for table in store.tables), *store.foreign_kinds)
+        held = {kind: cast("int", rows[0][0]) for kind, rows in zip(kinds, records, strict=True)}
         local = store.backend.local
         return StorageStats(
             backend="turso",
             location=store.backend.where,
             store_id=store.store_id,
             position=cast("int", position[0][0]),
-            records={
-                kind: cast("int", rows[0][0]) for kind, rows in zip(kinds, records, strict=True)
-            },
+            records={kind: n for kind, n in held.items() if n or kind in store.tables},
             size_bytes=local.size_bytes() if local is not None else cast("int", size[0][0]),
             counters={**store.writer.figures(), **store.reader.figures()},
             sections=self._sections(),

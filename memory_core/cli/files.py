@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -141,11 +142,17 @@ async def copy(
     has besides stays.
     """
     from memory_core.cli import output
-    from memory_core.transfer import copy_records, list_namespaces, verify_records
+    from memory_core.transfer import copy_records, count_records, list_namespaces, verify_records
 
-    async with session.open(source) as one, session.open(target, create=True) as other:
-        await _check_different(one, other)
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(session.open(source))
         names = await list_namespaces(one.storage) if all_namespaces else [one.namespace]
+        # What cannot be copied whole leaves no new store behind.
+        await count_records(one.storage, session.types, names)
+        other = await stack.enter_async_context(session.open(target, create=True))
+        await _check_different(one, other)
+        if verify:
+            await count_records(other.storage, session.types, names)
         with output.progress_bar("copying") as on_progress:
             report = await copy_records(
                 one.storage, other.storage, session.types, namespaces=names, on_progress=on_progress
@@ -160,6 +167,16 @@ async def copy(
                     namespaces=names,
                     on_progress=on_progress,
                 )
+    _report_copy(session, source, target, report, verified)
+
+
+def _report_copy(
+    session: Session,
+    source: str,
+    target: str,
+    report: CopyReport,
+    verified: VerifyReport | None,
+) -> None:
     if session.as_json:
         shown = copy_json(report) | {"verified": verify_json(verified) if verified else None}
         session.write_json({"from": source, "to": target, **shown})

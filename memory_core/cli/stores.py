@@ -126,7 +126,10 @@ async def list_namespaces(session: Session) -> None:
         return
     from memory_core.cli import output
 
-    kinds = [kind for kind in session.types.kinds if any(info.records.get(kind) for info in found)]
+    held = {kind for info in found for kind, count in info.records.items() if count}
+    # After those that are known, those whose plugin is not installed.
+    known = [kind for kind in session.types.kinds if kind in held]
+    kinds = [*known, *sorted(held.difference(known))]
     right: dict[str, Any] = {"justify": "right"}
     table = output.table("", ["namespace", *((kind, right) for kind in kinds)])
     for info in found:

@@ -14,7 +14,7 @@ from memory_core.transfer.loading import (
     open_export,
 )
 from memory_core.transfer.progress import OnProgress, Progress
-from memory_core.transfer.scan import list_namespaces
+from memory_core.transfer.scan import count_records, list_namespaces
 from memory_core.transfer.sink import Refusal
 from memory_core.transfer.verifying import Difference, DifferenceKind, VerifyReport, verify_records
 
@@ -30,6 +30,7 @@ __all__ = [
     "Refusal",
     "VerifyReport",
     "copy_records",
+    "count_records",
     "export_records",
     "list_namespaces",
     "load_export",

@@ -15,10 +15,10 @@ from memory_core.storage import Delete, Position, Put, Storage
 from memory_core.transfer.progress import OnProgress, Progress, ignore_progress
 from memory_core.transfer.scan import (
     ChangeFollower,
+    count_records,
     encoded,
     newest_position,
     pages,
-    record_counts,
 )
 from memory_core.transfer.sink import Key, Refusal, Sink
 
@@ -70,12 +70,13 @@ async def copy_records(
         on_progress: told how far it is.
 
     Raises:
+        UnknownKindError: the source holds records of other kinds; nothing was written.
         StorageError: one of the stores failed, or the source changed more than its change feed keeps.
     """
     names = list(namespaces or [source.namespace])
     # Each has a position of its own where namespaces are databases of their own.
     begun = {name: await newest_position(source.scoped(name)) for name in names}
-    total = await record_counts(source, names)
+    total = await count_records(source, types, names)
     copy = _Copy(source, target, types)
     for name in names:
         scoped = source.scoped(name)

@@ -19,7 +19,7 @@ from memory_core.records.fields import now
 from memory_core.storage import Position, Storage
 from memory_core.transfer.lines import LineWriter
 from memory_core.transfer.progress import OnProgress, Progress, ignore_progress
-from memory_core.transfer.scan import ChangeFollower, newest_position, pages, record_counts
+from memory_core.transfer.scan import ChangeFollower, count_records, newest_position, pages
 
 __all__ = ["ExportReport", "export_records"]
 
@@ -67,6 +67,7 @@ async def export_records(
 
     Raises:
         ConfigurationError: the file cannot be written there.
+        UnknownKindError: the store holds records of other kinds; nothing was written.
         StorageFullError: the file's disk is full.
         StorageError: the store cannot be read, or changed more than its change feed keeps.
     """
@@ -88,7 +89,7 @@ async def _export(
     begun = {name: await newest_position(storage.scoped(name)) for name in namespaces}
     position = await newest_position(storage)
     store_id = (await storage.stats()).store_id
-    total = await record_counts(storage, namespaces)
+    total = await count_records(storage, types, namespaces)
     writer.header(
         types, store_id=store_id, position=position, created_at=now(), namespaces=namespaces
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar, cast
 from uuid import UUID
@@ -9,7 +10,7 @@ from uuid import UUID
 import msgspec
 from attrs import define, field
 
-from memory_core.errors import StorageError
+from memory_core.errors import StorageError, UnknownKindError
 from memory_core.query import Query
 from memory_core.records import Record, RecordTypes
 from memory_core.storage import (
@@ -23,11 +24,11 @@ from memory_core.storage import (
 
 __all__ = [
     "ChangeFollower",
+    "count_records",
     "encoded",
     "list_namespaces",
     "newest_position",
     "pages",
-    "record_counts",
 ]
 
 R = TypeVar("R", bound=Record)
@@ -66,9 +67,23 @@ async def newest_position(storage: Storage) -> Position:
     return (await storage.stats()).position if position is None else position
 
 
-async def record_counts(storage: Storage, namespaces: Sequence[str]) -> int:
-    """How many records some namespaces hold together."""
-    return sum([sum((await storage.scoped(name).stats()).records.values()) for name in namespaces])
+async def count_records(storage: Storage, types: RecordTypes, namespaces: Sequence[str]) -> int:
+    """How many records some namespaces hold together.
+
+    Raises:
+        UnknownKindError: some are of other kinds than these: whatever is done with all records
+            would leave them out.
+    """
+    counts: Counter[str] = Counter()
+    where = ""
+    for name in namespaces:
+        stats = await storage.scoped(name).stats()
+        counts.update(stats.records)
+        where = stats.location
+    unknown = {kind: count for kind, count in counts.items() if count and kind not in types}
+    if unknown:
+        raise UnknownKindError(where, unknown)
+    return counts.total()
 
 
 async def pages(storage: Storage, cls: type[R]) -> AsyncIterator[tuple[R, ...]]:
@@ -110,6 +125,7 @@ class ChangeFollower:
 
         Raises:
             StorageError: when the feed no longer has what changed.
+            UnknownKindError: something of another kind was written.
         """
         for _ in range(_MOST_ROUNDS):
             page = await self.storage.changes(self.position, _CHANGES_AT_ONCE)
@@ -125,6 +141,9 @@ class ChangeFollower:
             yield await self._current(page)
 
     async def _current(self, page: ChangePage) -> tuple[list[Record], list[tuple[str, UUID]]]:
+        unknown = {item.id: item.kind for item in page.changes if item.kind not in self.types}
+        if unknown:
+            raise UnknownKindError((await self.storage.stats()).location, Counter(unknown.values()))
         present: list[Record] = []
         gone: list[tuple[str, UUID]] = []
         for kind in self.types.kinds:

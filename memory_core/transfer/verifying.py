@@ -15,7 +15,7 @@ from memory_core.records import Record, RecordTypes
 from memory_core.storage import Storage
 from memory_core.transfer.copying import same
 from memory_core.transfer.progress import OnProgress, Progress, ignore_progress
-from memory_core.transfer.scan import encoded, pages, record_counts
+from memory_core.transfer.scan import count_records, encoded, pages
 
 __all__ = ["Difference", "DifferenceKind", "VerifyReport", "verify_records"]
 
@@ -92,11 +92,12 @@ async def verify_records(
         on_progress: told how far it is.
 
     Raises:
+        UnknownKindError: one of the stores holds records of other kinds.
         StorageError: one of the stores cannot be read.
         CodecError: a stored record is corrupt; it names the record.
     """
     names = list(namespaces or [one.namespace])
-    total = max(await record_counts(one, names), await record_counts(other, names))
+    total = max(await count_records(one, types, names), await count_records(other, types, names))
     comparison = _Comparison()
     for name in names:
         for kind in types.kinds:

@@ -9,11 +9,18 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from memory_core import InMemoryStorage, Query, hookimpl, open_storage
+from memory_core import (
+    InMemoryStorage,
+    Query,
+    UnknownKindError,
+    hookimpl,
+    open_memory,
+    open_storage,
+)
 from memory_core.importers import TauBenchImporter
 from memory_core.memory import Memory
 from memory_core.plugins import PluginRegistry
-from memory_core.records import Episode
+from memory_core.records import CORE_RECORD_TYPES, Episode, RecordTypes
 from memory_core.samples import related
 from memory_core.storage import StorageContext
 from memory_core.transfer import copy_records, export_records, load_records, verify_records
@@ -24,6 +31,7 @@ from tests.integration.transfer_stores import (
     episode,
     filled,
     memory_store,
+    numbered,
     put,
 )
 
@@ -237,3 +245,75 @@ def test_memory_stays_bounded(tmp_path, source, target):
         print(f"{source} {stage}: {used}")  # noqa: T201  # the figures, for `pytest -rP`
         assert used["MB"] < LIMIT_MB, f"{stage}: {used}"
         (tmp_path / "again.jsonl").unlink(missing_ok=True)
+
+
+# Kinds whose plugin is not installed
+
+
+@pytest.fixture(params=["turso", "lmdb"])
+async def without_plugin(request, tmp_path, registry):
+    """A store with notes, opened where nothing declares them."""
+    url = f"{request.param}:{tmp_path / 'notes'}"
+    storage = await open_storage(url, registry=registry)
+    await put(storage, episode(1), episode(2))
+    await put(storage.scoped("b"), Note(id=numbered(3)), Note(id=numbered(4)))
+    await storage.aclose()
+    storage = await open_storage(url)
+    yield storage
+    await storage.aclose()
+
+
+CORE = RecordTypes(CORE_RECORD_TYPES)
+
+
+async def test_figures_tell_of_kinds_without_their_plugin(without_plugin):
+    assert (await without_plugin.stats()).records == dict.fromkeys(CORE.kinds, 0) | {"episode": 2}
+    assert (await without_plugin.scoped("b").stats()).records["note"] == 2
+    held = {info.name: info.records for info in await without_plugin.namespaces()}
+    assert held["b"]["note"] == 2
+    assert not held["default"].get("note")
+
+
+async def test_what_would_leave_out_such_kinds_is_refused(without_plugin, tmp_path):
+    target = memory_store(types=CORE)
+    assert (await copy_records(without_plugin, target, CORE)).copied == {"episode": 2}
+    for names in (["b"], ["default", "b"]):
+        with pytest.raises(
+            UnknownKindError, match="no installed plugin declares: 2 note"
+        ) as caught:
+            await copy_records(without_plugin, target.scoped("c"), CORE, namespaces=names)
+        assert caught.value.kinds == {"note": 2}
+        with pytest.raises(UnknownKindError):
+            await export_records(without_plugin, CORE, tmp_path / "all.jsonl", namespaces=names)
+        for one, other in ((without_plugin, target), (target, without_plugin)):
+            with pytest.raises(UnknownKindError):
+                await verify_records(one, other, CORE, namespaces=names)
+    assert target.position() == 2
+    assert not list(tmp_path.glob("*all*"))
+
+
+class WrittenTo:
+    """While it is read, another process writes to it."""
+
+    def __init__(self, storage, write):
+        self._storage = storage
+        self._write = write
+
+    def __getattr__(self, name):
+        return getattr(self._storage, name)
+
+    def scoped(self, namespace):
+        return WrittenTo(self._storage.scoped(namespace), self._write)
+
+    async def query(self, query):
+        await self._write()
+        return await self._storage.query(query)
+
+
+async def test_such_kinds_that_come_during_an_export_are_not_left_out(tmp_path, registry):
+    url = f"lmdb:{tmp_path / 'notes'}"
+    async with open_memory(url) as memory, open_memory(url, registry=registry) as other:
+        storage = WrittenTo(memory.storage, lambda: other.put(Note(id=numbered(3))))
+        with pytest.raises(UnknownKindError, match="1 note"):
+            await export_records(storage, CORE, tmp_path / "all.jsonl")
+        assert not list(tmp_path.glob("*all*"))

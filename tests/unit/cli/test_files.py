@@ -1,8 +1,19 @@
+import asyncio
 import json
+from typing import ClassVar
 
 import pytest
+from attrs import frozen
 
-from memory_core import Episode, Relationship, WriteBatch
+from memory_core import (
+    Episode,
+    PluginRegistry,
+    Record,
+    Relationship,
+    WriteBatch,
+    hookimpl,
+    open_memory,
+)
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.episodes import EPISODES, episode, numbered, relationship
 
@@ -157,3 +168,40 @@ def test_what_is_no_whole_export_makes_no_store(filled, tmp_path, scheme):
     file.write_bytes(whole)
     filled("load", file, "--url", f"{scheme}:{target}")
     assert target.exists()
+
+
+@frozen(kw_only=True)
+class Memo(Record):
+    kind: ClassVar[str] = "memo"
+
+
+class Memos:
+    @hookimpl
+    def memory_record_types(self):
+        return [Memo]
+
+
+@pytest.mark.parametrize("scheme", ["turso", "lmdb"])
+def test_kinds_without_their_plugin_are_named_and_not_left_out(cli, tmp_path, scheme, other):
+    url, registry = f"{scheme}:{tmp_path / 'memos'}", PluginRegistry()
+    registry.register(Memos(), name="memos")
+
+    async def fill():
+        async with open_memory(url, registry=registry) as memory:
+            await memory.put(Memo(id=numbered(1)), episode(2))
+
+    asyncio.run(fill())
+    cli.put(episode(2))
+    for arguments in (
+        ["copy", url, other],
+        ["copy", cli.url, url, "--verify"],
+        ["export", "-", "--url", url],
+    ):
+        refused = cli(*arguments, code=2)
+        assert "no installed plugin declares: 1 memo; " in refused.stderr
+        assert not refused.stdout
+    assert not (tmp_path / "other.lmdb").exists()
+    assert cli.json("stats", "--url", url)["records"]["memo"] == 1
+    (found,) = cli.json("namespaces", "list", "--url", url)["namespaces"]
+    assert found["records"]["memo"] == 1
+    assert "memo" in cli("namespaces", "list", "--url", url).stdout
