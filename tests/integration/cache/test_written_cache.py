@@ -36,6 +36,27 @@ USED = textwrap.dedent("""
     asyncio.run(main())
 """)
 
+CLEARED = textwrap.dedent("""
+    import asyncio, pathlib, sys
+    from memory_core import ConfigurationError, Episode, open_memory
+
+    async def main():
+        try:
+            await open_memory("inmemory:", cache=["adaptive", "files:"])
+        except ConfigurationError as error:
+            print(error)
+        async with open_memory("inmemory:", cache=["adaptive", f"files:{sys.argv[1]}"]) as memory:
+            stored = Episode(task_description="task")
+            await memory.store_episode(stored)
+            await memory.storage.clear_cache()
+            await memory.get_episode(stored.id)
+            made = set(pathlib.Path(sys.argv[1]).rglob("*.entry"))
+            await memory.storage.clear_cache()
+            print(len(made), sum(path.exists() for path in made))
+
+    asyncio.run(main())
+""")
+
 
 def blocks() -> dict[str, str]:
     """The guide's blocks of code by the heading they follow, the first of each."""
@@ -116,6 +137,18 @@ def test_it_serves_a_memory(installed, python, url, tmp_path) -> None:
     assert figures["hits"] == 1
 
 
+def test_what_is_not_its_own_stays(installed, python, tmp_path) -> None:
+    notes = [tmp_path / "notes.txt", tmp_path / "work" / "thesis.txt"]
+    notes[1].parent.mkdir()
+    for path in notes:
+        path.write_text("years of work")
+    refusal, cleared = run(python, "-c", CLEARED, tmp_path, folder=tmp_path).splitlines()
+    assert refusal == "files: needs a folder, such as files:/var/cache/memory"
+    made, left = map(int, cleared.split())
+    assert (made > 0, left) == (True, 0)
+    assert [path.read_text() for path in notes] == ["years of work"] * 2
+
+
 def test_it_is_as_short_as_the_guide_says() -> None:
     lines = blocks()["memory_cache_files.py"].splitlines()
-    assert len([line for line in lines if line.strip()]) <= 64
+    assert len([line for line in lines if line.strip()]) <= 67
