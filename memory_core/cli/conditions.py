@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -15,13 +16,28 @@ from memory_core.query import MAX_LIMIT, Query, all_of, any_of, at_least, at_mos
 from memory_core.records import Episode, OutcomeStatus, TaskType
 from memory_core.records.fields import now
 
-__all__ = ["Conditions", "Paging", "pairs", "point_in_time"]
+__all__ = ["Conditions", "Ending", "Paging", "pairs", "point_in_time"]
 
 _AGO = re.compile(r"(\d{1,6})\s*([smhdw])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 Texts: TypeAlias = list[str] | None
+
+
+class Ending(StrEnum):
+    """How an episode ended, or that nothing is known of it."""
+
+    SUCCESS = "success"
+    PARTIAL_SUCCESS = "partial_success"
+    FAILURE = "failure"
+    ABSTAINED = "abstained"
+    NONE = "none"
+
+    @property
+    def outcome(self) -> OutcomeStatus | None:
+        """What an episode's index has of it."""
+        return None if self is Ending.NONE else OutcomeStatus(self.value)
 
 
 @frozen(kw_only=True)
@@ -33,7 +49,9 @@ class Conditions:
     tags: Annotated[Texts, Option("--tag", help="Has this tag, and all others given.")] = None
     any_tags: Annotated[Texts, Option("--any-tag", help="Has any of the tags given so.")] = None
     tools: Annotated[Texts, Option("--tool", help="Used this tool, and all others given.")] = None
-    outcomes: Annotated[list[OutcomeStatus] | None, Option("--outcome", help="Ended so.")] = None
+    outcomes: Annotated[
+        list[Ending] | None, Option("--outcome", help="Ended so; none: no outcome is known.")
+    ] = None
     task_types: Annotated[list[TaskType] | None, Option("--task-type", help="Is of this type.")] = (
         None
     )
@@ -42,24 +60,25 @@ class Conditions:
     since: Annotated[
         str | None, Option(help="Began then or later: 2025-03-01, 2025-03-01T14:30, 7d, 12h.")
     ] = None
-    until: Annotated[str | None, Option(help="Began then or earlier.")] = None
+    until: Annotated[
+        str | None, Option(help="Began then or earlier; of a date alone, by the end of that day.")
+    ] = None
     metadata: Annotated[Texts, Option(metavar="KEY=VALUE", help="Has this metadata.")] = None
     min_reward: Annotated[float | None, Option(help="Reward of at least this.")] = None
     max_reward: Annotated[float | None, Option(help="Reward of at most this.")] = None
-    complete: Annotated[
-        bool | None,
-        Option("--complete/--running", help="Has ended with an outcome, or has not ended."),
-    ] = None
+    complete: Annotated[bool, Option("--complete", help="Has ended, with an outcome.")] = False
+    running: Annotated[bool, Option("--running", help="Has not ended.")] = False
 
     def query(self) -> Query[Episode]:
         """The query for them.
 
         Raises:
-            typer.BadParameter: for a time or pair that is none.
+            typer.BadParameter: for a time or pair that is none, or what no episode can fulfil.
         """
         query = Query(Episode)
+        outcomes = [item.outcome for item in self.outcomes or ()]
         anything: tuple[tuple[str, Sequence[Any] | None], ...] = (
-            ("outcome", self.outcomes),
+            ("outcome", outcomes),
             ("task_type", self.task_types),
             ("domain", self.domains),
             ("language", self.languages),
@@ -74,17 +93,20 @@ class Conditions:
         if self.metadata:
             pairs(self.metadata, "--metadata")
             query = query.where(metadata=all_of(*self.metadata))
+        since = None if self.since is None else point_in_time(self.since, "--since")
+        until = None if self.until is None else _end_of(self.until, "--until")
+        query = _within(query, "start_time", (since, "--since"), (until, "--until"))
         query = _within(
-            query, "start_time", _time(self.since, "--since"), _time(self.until, "--until")
+            query, "reward", (self.min_reward, "--min-reward"), (self.max_reward, "--max-reward")
         )
-        query = _within(query, "reward", self.min_reward, self.max_reward)
-        if self.complete is None:
-            return query
-        if not self.complete:
-            return query.where(end_time=None)
-        return query.where(
-            end_time=at_least(datetime(1, 1, 1, tzinfo=UTC)), outcome=any_of(*OutcomeStatus)
-        )
+        if self.complete and self.running:
+            raise typer.BadParameter(
+                "no episode has ended and still runs", param_hint="--complete and --running"
+            )
+        if self.complete:
+            ended = at_least(datetime(1, 1, 1, tzinfo=UTC))
+            query = query.where(end_time=ended, outcome=any_of(*OutcomeStatus))
+        return query.where(end_time=None) if self.running else query
 
 
 @frozen(kw_only=True)
@@ -142,12 +164,26 @@ def point_in_time(text: str, option: str) -> datetime:
         ) from None
 
 
-def _time(text: str | None, option: str) -> datetime | None:
-    return None if text is None else point_in_time(text, option)
+def _end_of(text: str, option: str) -> datetime:
+    """The point in time, or of a date alone the last moment of that day, in UTC."""
+    try:
+        day = date.fromisoformat(text.strip())
+    except ValueError:
+        return point_in_time(text, option)
+    return datetime.combine(day, time.max, tzinfo=UTC)
 
 
-def _within(query: Query[Episode], index: str, low: Any, high: Any) -> Query[Episode]:
+def _within(
+    query: Query[Episode], index: str, lower: tuple[Any, str], upper: tuple[Any, str]
+) -> Query[Episode]:
+    """Add the conditions of two options, each of which may be ``None``."""
+    (low, least), (high, most) = lower, upper
     if low is not None and high is not None:
+        if low > high:
+            raise typer.BadParameter(
+                f"{low} is more than {high}: nothing is in between",
+                param_hint=f"{least} and {most}",
+            )
         return query.where(**{index: between(low, high)})
     if low is not None:
         return query.where(**{index: at_least(low)})

@@ -161,7 +161,7 @@ async def _fill(
         await memory.put(*relationships)
     result.relationships = len(relationships)
     result.outcomes.update(
-        episode.outcome.status.value if episode.outcome else "unknown" for episode in episodes
+        episode.outcome.status.value if episode.outcome else "none" for episode in episodes
     )
 
 
@@ -252,7 +252,10 @@ def _print(result: _Demo, keep: Path | None) -> None:
         count = report.stored + report.unchanged
         files.add_row(Path(report.file).name, report.format, output.number(count))
     total = sum(report.stored + report.unchanged for report in result.files)
-    outcomes = ", ".join(f"{count} {name}" for name, count in result.outcomes.most_common())
+    outcomes = ", ".join(
+        f"{count} {'no outcome' if name == 'none' else name}"
+        for name, count in result.outcomes.most_common()
+    )
     console.print(files)
     console.print(
         f"{total} episodes ({outcomes}), {result.relationships} relationships between them\n"

@@ -14,6 +14,7 @@ def test_the_demo_needs_no_settings_and_leaves_nothing_behind(cli, tmp_path, mon
     shown = cli("demo").stdout
     assert f"{EPISODES} episodes" in shown
     assert "0 different" in shown
+    assert "no outcome" in shown
     assert "NO" not in shown.split()
     assert not list(scratch.iterdir())
 

@@ -1,5 +1,7 @@
 import pytest
 
+from memory_core import OutcomeStatus
+from memory_core.cli.conditions import Ending
 from tests.unit.cli.episodes import EPISODES, episode, numbered
 
 
@@ -39,6 +41,12 @@ def numbers(found):
         (["--until", "2025-03-03T12:00"], [2, 1]),
         (["--since", "2025-03-03T13:00+01:00", "--until", "2025-03-04T12:00:00Z"], [3, 2]),
         (["--since", "1h"], []),
+        (["--since", "2025-03-03", "--until", "2025-03-03"], [2]),
+        (["--until", "20250303"], [2, 1]),
+        (["--until", "2025-03-03T00:00"], [1]),
+        (["--until", "9999-12-31"], [4, 3, 2, 1]),
+        (["--outcome", "none"], [4]),
+        (["--outcome", "none", "--outcome", "failure"], [4, 2]),
         (["--min-reward", "0"], [1]),
         (["--max-reward", "1.5"], [2, 1]),
         (["--min-reward", "-1", "--max-reward", "0"], [2]),
@@ -92,6 +100,10 @@ def test_the_table_has_short_ids_and_no_markup_from_records(filled):
         (["--since", "yesterday"], "2025-03-01"),
         (["--since", "999999w"], "is no time"),
         (["--metadata", "run"], "key=value"),
+        (["--since", "2025-03-04", "--until", "2025-03-03"], "--since and --until"),
+        (["--min-reward", "1", "--max-reward", "0.5"], "--min-reward and --max-reward"),
+        (["--complete", "--running"], "--complete and --running"),
+        (["--running", "--complete"], "--complete and --running"),
         (["--outcome", "won"], "partial_success"),
         (["--limit", "0"], "--limit"),
         (["--order", "tags"], "many values"),
@@ -103,6 +115,10 @@ def test_what_cannot_be_asked(filled, arguments, message):
     result = filled("search", *arguments, code=2)
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_every_outcome_can_be_asked_for():
+    assert [item.outcome for item in Ending] == [*OutcomeStatus, None]
 
 
 def test_list(filled):
