@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -16,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from memory_core.importers.draft import EPOCH
 from memory_core.records import (
     ContextPattern,
     DecisionPoint,
@@ -33,15 +33,17 @@ from memory_core.transfer import OnProgress, Progress
 
 __all__ = [
     "console",
+    "filled_table",
+    "has_times",
     "number",
     "outcome_text",
     "plain",
     "progress_bar",
     "short_ids",
     "size",
+    "start_text",
     "summary",
     "table",
-    "time_text",
 ]
 
 _WIDTH_OF_PIPES = 160
@@ -79,6 +81,19 @@ def table(title: str, columns: Sequence[str | tuple[str, dict[str, Any]]]) -> Ta
     return made
 
 
+def filled_table(
+    title: str,
+    columns: Sequence[tuple[str, dict[str, Any]]],
+    rows: Sequence[Sequence[str | Text]],
+) -> Table:
+    """A table of rows, without the columns that are empty in all of them."""
+    kept = [place for place in range(len(columns)) if any(str(row[place]) for row in rows)]
+    made = table(title, [columns[place] for place in kept])
+    for row in rows:
+        made.add_row(*(row[place] for place in kept))
+    return made
+
+
 def plain(text: object) -> Text:
     """Text from a record: markup and control characters in it mean nothing."""
     shown = " ".join(str(text).split())
@@ -102,9 +117,16 @@ def size(count: int) -> str:
     raise AssertionError
 
 
-def time_text(value: datetime | None) -> str:
-    """A time in UTC to the second, or a dash."""
-    return "—" if value is None else f"{value:%Y-%m-%d %H:%M:%S}"
+def start_text(episode: Episode, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """When an episode began, in UTC; a dash for one whose transcript did not tell."""
+    # What importers do without a time; an agent of 1970 has no such metadata.
+    unknown = episode.start_time == EPOCH and "timing" in episode.metadata
+    return "—" if unknown else f"{episode.start_time:{form}}"
+
+
+def has_times(episode: Episode) -> bool:
+    """Whether the times within an episode are real: some transcripts have none."""
+    return episode.metadata.get("timing") not in {"none", "start"}
 
 
 def outcome_text(episode: Episode) -> Text:

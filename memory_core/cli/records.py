@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["add_commands"]
 
 _SCANNED_AT_ONCE = 200
+# Terminals with fewer columns get fewer of a table's, so that the description keeps most of the width.
+_NARROW, _NARROWEST = 110, 70
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -97,37 +100,43 @@ def _print(session: Session, kind: str, page: Page[Any]) -> None:
     if not page.records:
         console.print(f"no {kind} found")
         return
-    rows = _episodes(page.records) if kind == Episode.kind else _records(page.records)
-    console.print(rows)
+    if kind == Episode.kind:
+        console.print(_episodes(page.records, console.width))
+    else:
+        console.print(_records(page.records))
     if page.next_cursor is not None:
         console.print(f"[dim]more: --cursor {page.next_cursor}[/dim]", soft_wrap=True)
 
 
-def _episodes(records: tuple[Episode, ...]) -> Any:
+def _episodes(records: tuple[Episode, ...], width: int) -> Any:
     from memory_core.cli import output
 
-    right, whole = {"justify": "right"}, {"no_wrap": True}
-    columns = [
-        ("id", whole),
-        ("began (UTC)", whole),
-        "type",
-        ("outcome", whole),
-        ("reward", right),
-        ("steps", right),
-        ("description", {"overflow": "ellipsis", "no_wrap": True, "ratio": 1}),
-    ]
-    table = output.table("", columns)
+    right, whole = {"justify": "right", "no_wrap": True}, {"no_wrap": True}
+    form = "%Y-%m-%d %H:%M:%S"
+    if width < _NARROW:
+        form = "%Y-%m-%d" if width < _NARROWEST else "%Y-%m-%d %H:%M"
     names = output.short_ids(record.id for record in records)
+    columns: dict[str, tuple[dict[str, Any], Callable[[Episode], Any]]] = {
+        "id": (whole, lambda episode: names[episode.id]),
+        "began (UTC)": (whole, lambda episode: output.start_text(episode, form)),
+        "type": (whole, lambda episode: episode.task_type.value),
+        "outcome": (whole, output.outcome_text),
+        "reward": (
+            right,
+            lambda episode: output.number(episode.reward.total if episode.reward else None),
+        ),
+        "steps": (right, lambda episode: str(len(episode.steps))),
+        "description": (
+            {"overflow": "ellipsis", "no_wrap": True, "ratio": 1},
+            lambda episode: output.plain(episode.task_description),
+        ),
+    }
+    if width < _NARROW:
+        for name in ("type", "reward", "steps"):
+            del columns[name]
+    table = output.table("", [(name, options) for name, (options, _) in columns.items()])
     for episode in records:
-        table.add_row(
-            names[episode.id],
-            output.time_text(episode.start_time),
-            episode.task_type.value,
-            output.outcome_text(episode),
-            output.number(episode.reward.total if episode.reward else None),
-            str(len(episode.steps)),
-            output.plain(episode.task_description),
-        )
+        table.add_row(*(value(episode) for _, value in columns.values()))
     return table
 
 

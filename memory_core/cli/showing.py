@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["show"]
 
 _LONGEST = 200
+_LONGEST_NUMBER = 15
+_WIDEST_TOOL = 24
 
 
 async def show(
@@ -91,8 +93,8 @@ def _facts(episode: Episode) -> list[tuple[str, Any]]:
         ("id", episode.id),
         ("type", f"{episode.task_type.value}, {context.complexity.value}"),
         ("domain", ", ".join(filter(None, (context.domain, context.language, context.framework)))),
-        ("began", f"{output.time_text(episode.start_time)} UTC"),
-        ("took", episode.end_time - episode.start_time if episode.end_time else ""),
+        ("began", _began(episode)),
+        ("took", _took(episode)),
         ("outcome", output.outcome_text(episode)),
     ]
     if episode.outcome:
@@ -101,36 +103,64 @@ def _facts(episode: Episode) -> list[tuple[str, Any]]:
         facts.append(("reward", output.number(episode.reward.total)))
     facts.append(("tags", ", ".join(dict.fromkeys((*episode.tags, *context.tags)))))
     facts.append(
-        ("metadata", ", ".join(f"{key}={episode.metadata[key]}" for key in episode.metadata))
+        ("metadata", ", ".join(f"{key}={_rounded(text)}" for key, text in episode.metadata.items()))
     )
     if episode.reflection:
         facts += [("insight", text) for text in episode.reflection.insights]
     return [(name, value) for name, value in facts if str(value)]
 
 
+def _began(episode: Episode) -> str:
+    from memory_core.cli import output
+
+    began = output.start_text(episode, "%Y-%m-%d %H:%M:%S UTC")
+    return f"{began} (the transcript has no times)" if began == "—" else began
+
+
+def _took(episode: Episode) -> Any:
+    from memory_core.cli import output
+
+    if episode.end_time is None or not output.has_times(episode):
+        return ""
+    return episode.end_time - episode.start_time
+
+
+def _rounded(text: str) -> str:
+    """A number that was computed in binary, without the digits that come of it."""
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return f"{number:.12g}" if repr(number) == text and len(text) > _LONGEST_NUMBER else text
+
+
 def _timeline(episode: Episode) -> Any:
     from memory_core.cli import output
 
-    columns = [
-        ("#", {"justify": "right", "style": "dim"}),
-        ("after", {"justify": "right", "no_wrap": True}),
-        ("tool", {"no_wrap": True}),
-        ("action", {"ratio": 2}),
-        ("result", {"ratio": 3}),
-        ("ms", {"justify": "right"}),
-    ]
-    table = output.table("Steps", columns)
-    for step in episode.steps:
-        after = (step.timestamp - episode.start_time).total_seconds()
-        table.add_row(
+    timed = output.has_times(episode)
+    rows = [
+        (
             str(step.number),
-            f"{after:+.1f} s",
+            f"{(step.timestamp - episode.start_time).total_seconds():+.1f} s" if timed else "",
             output.plain(step.tool),
             output.plain(_shortened(_action(step))),
             _result(step),
             output.number(step.latency_ms, 0) if step.latency_ms else "",
         )
-    return table
+        for step in episode.steps
+    ]
+    # By how much there is to read in each; neither gets less than a third.
+    actions, results = (sum(len(str(row[place])) for row in rows) for place in (3, 4))
+    least = max(1, (actions + results) // 3)
+    columns: list[tuple[str, dict[str, Any]]] = [
+        ("#", {"justify": "right", "style": "dim", "no_wrap": True}),
+        ("after", {"justify": "right", "no_wrap": True}),
+        ("tool", {"no_wrap": True, "overflow": "ellipsis", "max_width": _WIDEST_TOOL}),
+        ("action", {"ratio": max(actions, least)}),
+        ("result", {"ratio": max(results, least)}),
+        ("ms", {"justify": "right", "no_wrap": True}),
+    ]
+    return output.filled_table("Steps", columns, rows)
 
 
 def _action(step: ExecutionStep) -> str:

@@ -1,11 +1,20 @@
 import json
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
-from memory_core import ContextPattern, Episode, Heuristic, ToolSequence
+from memory_core import (
+    ContextPattern,
+    Episode,
+    ExecutionStep,
+    Heuristic,
+    Outcome,
+    ToolSequence,
+)
 from memory_core.cli.lookup import prefix_range
-from tests.unit.cli.episodes import EPISODES, episode, numbered, relationship
+from memory_core.importers.draft import EPOCH
+from tests.unit.cli.episodes import EPISODES, START, episode, numbered, relationship
 
 
 @pytest.fixture
@@ -137,3 +146,71 @@ def test_graph(filled):
     only = filled.json("graph", "--type", "follows")
     assert [edge["relationship_type"] for edge in only["edges"]] == ["follows"]
     assert "not unique" in filled("graph", "0000", code=1).stderr
+
+
+LONG = "Move the nightly export of invoices to the new queue and keep its order"
+
+
+@pytest.mark.parametrize(("width", "readable"), [(60, 26), (80, 35), (110, 35), (160, 70)])
+def test_a_list_leaves_room_for_the_description(cli, monkeypatch, width, readable):
+    cli.put(episode(1, task_description=LONG, outcome=Outcome.partial_success("half")))
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = cli("list").stdout
+    assert LONG[: readable - 8] in shown
+    assert "2025-03-02" in shown
+    assert "partial_success" in shown
+    assert max(map(len, shown.splitlines())) <= width
+    assert ("steps" in shown) == (width >= 110)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_timeline_has_no_columns_without_anything_in_them(cli, monkeypatch, width):
+    said = "word " * 30
+    steps = [
+        ExecutionStep(number=number, tool="message", timestamp=START, action=said)
+        for number in (1, 2)
+    ]
+    cli.put(episode(1, steps=steps))
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = cli("show", numbered(1)).stdout.splitlines()
+    header = next(line for line in shown if "action" in line)
+    assert header.split() == ["#", "after", "tool", "action"]
+    first = next(line for line in shown if "message" in line)
+    assert first.count("word") * 5 > width - 40
+
+
+@pytest.mark.parametrize(
+    ("timing", "start", "began", "after"),
+    [
+        ("none", EPOCH, False, False),
+        ("durations", EPOCH, False, True),
+        ("start", START, True, False),
+        ("steps", START, True, True),
+        (None, EPOCH, True, True),
+    ],
+)
+def test_times_that_the_transcript_did_not_tell_are_not_shown(cli, timing, start, began, after):
+    metadata = {"timing": timing} if timing else {}
+    steps = [ExecutionStep(number=1, tool="bash", timestamp=start + timedelta(seconds=2))]
+    end = start + timedelta(seconds=3)
+    cli.put(episode(1, start_time=start, end_time=end, steps=steps, metadata=metadata))
+    listed, shown = cli("list").stdout, cli("show", numbered(1)).stdout
+    assert (f"{start:%Y-%m-%d %H:%M:%S}" in listed) is began
+    assert (f"{start:%Y-%m-%d %H:%M:%S} UTC" in shown) is began
+    assert ("—" in shown) is not began
+    assert ("+2.0 s" in shown) is after
+    assert ("0:00:03" in shown) is after
+
+
+def test_numbers_are_shown_without_what_binary_makes_of_them(cli):
+    given = {
+        "cost": "0.0014925000000000001",
+        "id": "1741000000.5",
+        "version": "1.10",
+        "of": "x" * 20,
+    }
+    cli.put(episode(1, metadata=given))
+    shown = cli("show", numbered(1)).stdout
+    for text in ("cost=0.0014925,", "id=1741000000.5", "version=1.10", "of=xxxxx"):
+        assert text in shown
+    assert cli.json("show", numbered(1))["record"]["metadata"] == given
