@@ -146,6 +146,9 @@ def test_a_file_that_is_well(ask, whole):
     assert ask(whole) == RIGHT
 
 
+@pytest.mark.skipif(
+    lmdb.version() < (0, 9, 36), reason="an older LMDB ends the process on some damaged pages"
+)
 def test_flipped_bits_anywhere(ask, whole):
     random = Random(1)
     said = Counter(
