@@ -30,12 +30,13 @@ def cached(storage: Storage, config: CacheConfig, registry: PluginRegistry) -> C
     _check_kinds(config.budgets, registry)
     nearest, *others = config.tiers
     budget = {"max_entries": config.max_entries, "max_bytes": config.max_bytes}
-    near = create_cache(nearest, registry, {**budget, **config.options}, config.budgets)
-    if near.holds != "objects":
-        raise ConfigurationError(
-            f"{nearest!r} holds bytes: the nearest tier must be one of this process, such as "
-            "'adaptive'; put it behind one"
-        )
+    try:
+        near = create_cache(nearest, registry, {**budget, **config.options}, config.budgets)
+    except ConfigurationError:
+        # One that holds bytes need not know these options, which is not what is wrong with it.
+        _check_nearest(nearest, create_cache(nearest, registry, {}))
+        raise
+    _check_nearest(nearest, near)
     # A trained dictionary would be this process's own: entries are compressed without one.
     codec = Codec(registry.record_types, Limits(), CompressionConfig(dictionary=False))
     far: list[SharedTier] = []
@@ -71,6 +72,14 @@ def create_cache(
             )
         settings = attrs.evolve(settings, kind_budgets=budgets)
     return load_class(factory.target).create(url.location, config=settings)
+
+
+def _check_nearest(name: str, cache: Cache) -> None:
+    if cache.holds != "objects":
+        raise ConfigurationError(
+            f"{name!r} holds bytes: the nearest tier must be one of this process, such as "
+            "'adaptive'; put it behind one"
+        )
 
 
 def _check_kinds(budgets: Iterable[str], registry: PluginRegistry) -> None:

@@ -6,18 +6,20 @@ import asyncio
 from typing import Any
 
 import pytest
-from attrs import fields
+from attrs import fields, frozen
 
 from memory_core import (
     Budget,
     CacheConfig,
     CachedStorage,
+    CacheFactory,
     ConfigurationError,
     Episode,
     Memory,
     PluginRegistry,
     Query,
     RecordTypes,
+    hookimpl,
     new_id,
 )
 from memory_core.cache.monitor import monitored
@@ -25,7 +27,7 @@ from memory_core.composing import cached
 from memory_core.inmemory import InMemoryStorage
 from memory_core.records import CORE_RECORD_TYPES
 from memory_storage_lmdb.adaptive import AdaptiveCache, AdaptiveConfig
-from tests.unit.cache.plain import HeldStorage
+from tests.unit.cache.plain import DictCache, HeldStorage
 
 TYPES = RecordTypes(CORE_RECORD_TYPES)
 DOMAIN = Query(Episode).where(domain="")
@@ -326,6 +328,44 @@ def test_what_is_no_number_or_has_no_bound_is_accepted_where_it_means_something(
 def test_what_cannot_be_composed_is_refused(config, said) -> None:
     with pytest.raises(ConfigurationError, match=said):
         cached(InMemoryStorage(), config, PluginRegistry())
+
+
+class BytesCache(DictCache):
+    """One that holds bytes, and has no budget."""
+
+    @classmethod
+    def create(cls, location: str, *, config: BytesConfig) -> BytesCache:
+        del location, config
+        return cls("bytes")
+
+
+@frozen(kw_only=True)
+class BytesConfig:
+    """It has no options."""
+
+
+class BytesPlugin:
+    @staticmethod
+    @hookimpl
+    def memory_cache_factories() -> dict[str, CacheFactory]:
+        target, config = f"{__name__}:BytesCache", f"{__name__}:BytesConfig"
+        return {"plain": CacheFactory(target=target, config=config, summary="holds bytes")}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CacheConfig(tiers="plain:x"),
+        CacheConfig(tiers=("plain:x", "adaptive")),
+        CacheConfig(tiers="plain:x", options={"speed": 9}),
+        CacheConfig(tiers="plain:x", budgets={"episode": Budget()}),
+    ],
+)
+def test_one_that_holds_bytes_and_knows_no_budget_is_refused_for_what_it_holds(config) -> None:
+    registry = PluginRegistry()
+    registry.register(BytesPlugin, name="plain")
+    with pytest.raises(ConfigurationError, match=r"'plain:x' holds bytes: .* put it behind one"):
+        cached(InMemoryStorage(), config, registry)
 
 
 class TestPresets:
