@@ -20,10 +20,11 @@ from memory_core.config import (
     cache_config,
     load_settings,
 )
+from memory_core.errors import PluginError
 from memory_core.memory import Memory
 from memory_core.plugins import PluginRegistry, load_class
 from memory_core.records import Limits
-from memory_core.storage import Storage, StorageContext
+from memory_core.storage import Storage, StorageContext, missing_members
 
 __all__ = ["open_memory", "open_storage"]
 
@@ -50,7 +51,7 @@ async def open_storage(
     Raises:
         ConfigurationError: unknown scheme or option, the message lists the valid ones; or a server's
             URL without a host.
-        PluginError: the backend's package cannot be loaded.
+        PluginError: the backend's package cannot be loaded, or its class is no storage.
         StorageError: the store cannot be opened.
     """
     registry = registry or PluginRegistry()
@@ -70,7 +71,12 @@ async def open_storage(
         limits=limits or Limits(),
         create=create,
     )
-    return await backend.open(parsed.location, config=config, context=context)
+    if not hasattr(backend, "open"):
+        raise PluginError(f"{factory.target} has no classmethod open, which makes a Storage")
+    storage = await backend.open(parsed.location, config=config, context=context)
+    if missing := missing_members(storage):
+        raise PluginError(f"{factory.target} opened no Storage: it lacks {', '.join(missing)}")
+    return storage
 
 
 class open_memory:  # noqa: N801  # used like a function: `async with open_memory(...)`, `await open_memory(...)`

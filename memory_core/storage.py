@@ -16,9 +16,9 @@ from uuid import UUID
 from attrs import field, frozen
 
 from memory_core.errors import (
-    ConfigurationError,
     InvalidValueError,
     MemoryCoreError,
+    StoreNotFoundError,
     UnsupportedCapabilityError,
 )
 from memory_core.query import Page, Query
@@ -42,6 +42,7 @@ __all__ = [
     "SupportsNamespaces",
     "WriteBatch",
     "check_namespace",
+    "missing_members",
     "require",
 ]
 
@@ -280,6 +281,14 @@ class Storage(Protocol):
         ...
 
 
+def missing_members(storage: object) -> list[str]:
+    """The members of ``Storage`` that an object has not, in their order. Unlike ``isinstance``, it counts
+    those that a wrapper forwards by ``__getattr__``.
+    """
+    members = (name for name in vars(Storage) if not name.startswith("_"))
+    return [name for name in members if not hasattr(storage, name)]
+
+
 @frozen
 class NamespaceInfo:
     """A namespace that holds something, and how many records of each kind; also of kinds that the
@@ -332,14 +341,18 @@ class StorageContext:
     limits: Limits = field(factory=Limits)
     create: bool = True
 
-    def check_exists(self, file: Path) -> None:
+    def check_exists(self, file: Path, location: str | None = None) -> None:
         """Check that an embedded store's file is there, unless it may be made.
 
+        Args:
+            file: what is there where the store is.
+            location: what the user calls the store, if that is not this file.
+
         Raises:
-            ConfigurationError: it is not.
+            StoreNotFoundError: it is not.
         """
         if not self.create and not file.exists():
-            raise ConfigurationError(f"{file}: there is no store")
+            raise StoreNotFoundError(str(file) if location is None else location)
 
 
 def check_namespace(name: str) -> str:

@@ -41,8 +41,8 @@ _MODULES = {
 # Those whose assertions pytest should explain.
 _ASSERTING = (
     "batch_tests", "cache_suite", "concurrency_tests", "crash", "durability_tests", "feed_tests",
-    "forwarding", "handle_tests", "harness", "integrity_tests", "process_tests", "query_tests",
-    "record_tests", "stateful",
+    "forwarding", "handle_tests", "harness", "integrity_tests", "member_tests", "process_tests",
+    "query_tests", "record_tests", "stateful",
 )  # fmt: skip
 
 if "pytest" in sys.modules:

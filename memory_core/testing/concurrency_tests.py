@@ -11,7 +11,16 @@ from memory_core.errors import CycleError, DuplicateError
 from memory_core.query import Query
 from memory_core.records import Episode, Record, Relationship
 from memory_core.storage import Capability, Receipt, Storage, SupportsNamespaces, WriteBatch
-from memory_core.testing.harness import Harness, accepted, drain, follow, needs, put, stored
+from memory_core.testing.harness import (
+    Harness,
+    accepted,
+    drain,
+    follow,
+    needs,
+    put,
+    stored,
+    whole,
+)
 from memory_core.testing.kinds import Specimen, kit_context
 from memory_core.testing.samples import edge, episode, sample_id
 
@@ -194,7 +203,7 @@ class CancellationTests(Harness):
 
     async def test_a_cancelled_close_can_be_repeated(self, location: str) -> None:
         for turns in range(12):
-            store = await self.open(location, context=kit_context())
+            store = whole(await self.open(location, context=kit_context()))
             writing = asyncio.create_task(put(store, episode(turns)))
             await asyncio.sleep(0)
             closing = asyncio.create_task(store.aclose())

@@ -38,6 +38,7 @@ from memory_core.testing.harness import (
     refused,
     remove,
     stored,
+    whole,
 )
 from memory_core.testing.kinds import KIT_RECORD_TYPES, Specimen, kit_context
 from memory_core.testing.samples import edge, episode, every_kind, sample_id, specimens
@@ -168,7 +169,7 @@ class HandleTests(Harness):
 
     async def test_closing_leaves_nothing_behind(self, location: str) -> None:
         tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
-        store = await self.open(location, context=kit_context())
+        store = whole(await self.open(location, context=kit_context()))
         scoped = store.scoped("other")
         await asyncio.gather(*(put(store, episode(number)) for number in range(20)))
         await asyncio.gather(

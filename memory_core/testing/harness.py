@@ -22,6 +22,7 @@ from memory_core.storage import (
     StorageContext,
     StorageStats,
     WriteBatch,
+    missing_members,
 )
 from memory_core.testing.kinds import kit_context
 
@@ -39,6 +40,7 @@ __all__ = [
     "refused",
     "remove",
     "stored",
+    "whole",
 ]
 
 R = TypeVar("R", bound=Record)
@@ -141,7 +143,7 @@ class Harness:
             storage = await self.open(
                 location, context=context, change_feed_limit=change_feed_limit
             )
-            opened.append(storage)
+            opened.append(whole(storage))
             return storage
 
         yield opens
@@ -184,6 +186,15 @@ def only_if(condition: Callable[[Any], bool]) -> Callable[[Test], Test]:
 def needs(*capabilities: Capability) -> Callable[[Test], Test]:
     """A test that applies only to backends with these capabilities."""
     return only_if(lambda suite: suite.declares(*capabilities))
+
+
+def whole(storage: Storage) -> Storage:
+    """The storage, which must have every member. Tests of one that has not would fail one by one,
+    and leave tasks behind whose errors nobody has seen.
+    """
+    if missing := missing_members(storage):
+        pytest.fail(f"{type(storage).__name__} lacks {', '.join(missing)}", pytrace=False)
+    return storage
 
 
 async def put(store: Storage, *records: Record) -> Receipt:

@@ -34,7 +34,7 @@ from memory_core.storage import (
     SupportsNamespaces,
     WriteBatch,
 )
-from memory_core.testing.harness import Harness, drain, follow
+from memory_core.testing.harness import Harness, drain, follow, whole
 from memory_core.testing.kinds import KIT_RECORD_TYPES, kit_context
 from memory_core.testing.strategies import (
     QueryPlan,
@@ -189,7 +189,7 @@ class _Machine(RuleBasedStateMachine):
             self._exits.close()
 
     def _open(self) -> Storage:
-        return self._run(self.suite.open(self._location, context=kit_context()))
+        return whole(self._run(self.suite.open(self._location, context=kit_context())))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(work)

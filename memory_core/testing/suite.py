@@ -8,6 +8,7 @@ from memory_core.testing.durability_tests import DurabilityTests
 from memory_core.testing.feed_tests import FeedTests
 from memory_core.testing.handle_tests import HandleTests
 from memory_core.testing.integrity_tests import IntegrityTests
+from memory_core.testing.member_tests import MemberTests
 from memory_core.testing.process_tests import ProcessTests
 from memory_core.testing.query_tests import QueryTests
 from memory_core.testing.record_tests import RecordTests
@@ -28,6 +29,8 @@ class StorageSuite(
     CancellationTests,
     ProcessTests,
     StatefulTests,
+    # What pytest starts with comes last.
+    MemberTests,
 ):
     """Everything a backend must do.
 

@@ -148,6 +148,48 @@ def test_a_derived_suite_may_declare_more():
     assert Largest.test_backup is StorageSuite.test_backup
 
 
+STUB = """
+from memory_core.testing import StorageSuite
+
+
+class Stub:
+    namespace = "default"
+
+    async def get(self, kind, ids):
+        return [None for _ in ids]
+
+
+class TestStub(StorageSuite):
+    capabilities = frozenset()
+
+    @classmethod
+    async def open(cls, location, *, context, change_feed_limit=None):
+        return Stub()
+"""
+
+
+def test_a_backend_that_lacks_members_hears_which_and_nothing_else(tmp_path):
+    (tmp_path / "test_stub.py").write_text(STUB)
+    options = ("-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "--tb=short")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "test_stub.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    # Tests failed; pytest itself did not.
+    assert done.returncode == 1, done.stdout + done.stderr
+    lacks = (
+        "Stub lacks capabilities, commit, query, count, position, changes, scoped, stats, aclose"
+    )
+    first, *_ = re.findall(r"^FAILED .*::(\w+)", done.stdout, re.MULTILINE)
+    assert first == "test_every_member_is_there"
+    assert done.stdout.count(lacks) > 50
+    assert "AttributeError" not in done.stdout
+
+
 class PlainSuite(CacheSuite):
     holds = "objects"
     exact_figures = False

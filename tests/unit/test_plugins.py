@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import distributions
 
 import pytest
 from attrs import frozen
@@ -243,7 +244,89 @@ class TestClashes:
             registry.register(object(), name="core")
 
 
+class Partial:
+    """A backend that is not finished."""
+
+    namespace = "default"
+
+    @classmethod
+    async def open(cls, location, *, config, context):
+        del location, config, context
+        return cls()
+
+    async def get(self, kind, ids):
+        del kind
+        return [None for _ in ids]
+
+
+LACKING = "capabilities, commit, query, count, position, changes, scoped, stats, aclose"
+
+
+class Unopened:
+    """A backend that is hardly begun."""
+
+
+class TestDistributionsOfThisProject:
+    @pytest.fixture
+    def without(self, monkeypatch):
+        def hide(*names):
+            monkeypatch.setattr(
+                "memory_core.plugins.distributions",
+                lambda: [item for item in distributions() if item.name not in names],
+            )
+            return PluginRegistry()
+
+        return hide
+
+    def test_what_is_not_installed_is_said_to_be_in_its_distribution(self, without):
+        registry = without("memory-storage-jsonl", "memory-cache-redis")
+        with pytest.raises(ConfigurationError, match="pip install memory-storage-jsonl"):
+            registry.storage("jsonl")
+        with pytest.raises(ConfigurationError, match="pip install memory-cache-redis"):
+            registry.cache("redis")
+        with pytest.raises(ConfigurationError) as caught:
+            registry.storage("mongodb")
+        assert "pip install" not in str(caught.value)
+
+    def test_what_is_blocked_need_not_be_installed(self):
+        blocked = [
+            item.name
+            for item in PluginRegistry().plugins()
+            if item.distribution == "memory-storage-jsonl"
+        ]
+        if not blocked:
+            pytest.skip("memory-storage-jsonl is not installed")
+        with pytest.raises(ConfigurationError, match="the settings block its plugin") as caught:
+            PluginRegistry(blocked=blocked).storage("jsonl")
+        assert "pip install" not in str(caught.value)
+
+
 class TestLoading:
+    @pytest.mark.parametrize(
+        ("cls", "said"),
+        [
+            (Partial, f":Partial opened no Storage: it lacks {LACKING}"),
+            (Unopened, ":Unopened has no classmethod open, which makes a Storage"),
+        ],
+    )
+    async def test_a_backend_that_lacks_members_is_refused_with_their_names(self, cls, said):
+        class Plugin:
+            @hookimpl
+            def memory_storage_factories(self):
+                return {
+                    "acme": StorageFactory(
+                        target=f"{__name__}:{cls.__name__}",
+                        config="memory_core.inmemory:InMemoryConfig",
+                        summary="unfinished",
+                    )
+                }
+
+        registry = PluginRegistry(discover=False)
+        registry.register(Plugin(), name="acme")
+        with pytest.raises(PluginError) as caught:
+            await open_storage("acme:x", registry=registry)
+        assert str(caught.value) == f"{__name__}{said}"
+
     async def test_a_backend_that_cannot_be_loaded_names_its_extra(self):
         class Plugin:
             @hookimpl
