@@ -34,6 +34,7 @@ from memory_core.errors import (
     StorageError,
     StorageFullError,
     StorageUnavailableError,
+    StoreNotFoundError,
     UnknownKindError,
     UnsupportedCapabilityError,
 )
@@ -193,6 +194,7 @@ __all__ = [
     "StorageFullError",
     "StorageStats",
     "StorageUnavailableError",
+    "StoreNotFoundError",
     "SupportsBackup",
     "SupportsNamespaces",
     "TaskContext",

@@ -5,6 +5,7 @@
     MemoryCoreError
     ├── InvalidValueError (ValueError)      a value refused when an object is made
     ├── ConfigurationError                  settings, URLs, options
+    │   ├── StoreNotFoundError              none there, and none is to be made
     │   └── UnknownKindError                records whose plugin is not installed
     ├── PluginError                         discovery, loading, name clashes
     ├── QueryError                          a query that cannot be answered
@@ -56,6 +57,7 @@ __all__ = [
     "StorageError",
     "StorageFullError",
     "StorageUnavailableError",
+    "StoreNotFoundError",
     "UnknownKindError",
     "UnsupportedCapabilityError",
 ]
@@ -86,6 +88,21 @@ class InvalidValueError(MemoryCoreError, ValueError):
 
 class ConfigurationError(MemoryCoreError):
     """Settings, a URL or an option are wrong; the message lists what is valid."""
+
+
+class StoreNotFoundError(ConfigurationError):
+    """There is no store at a location, and none was to be made.
+
+    Attributes:
+        location: where it was looked for.
+    """
+
+    def __init__(self, location: str) -> None:
+        super().__init__(f"{location}: there is no store")
+        self.location = location
+
+    def __reduce__(self) -> tuple[type[StoreNotFoundError], tuple[str]]:
+        return type(self), (self.location,)
 
 
 class UnknownKindError(ConfigurationError):

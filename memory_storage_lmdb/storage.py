@@ -125,7 +125,7 @@ class LmdbStorage:
         config, context = config or LmdbConfig(), context or StorageContext()
         if not location:
             raise ConfigurationError("lmdb: needs a directory, such as lmdb:./memory")
-        context.check_exists(Path(location) / "data.mdb")
+        context.check_exists(Path(location) / "data.mdb", location)
         shared = acquire(location, config)
         pool = ThreadPoolExecutor(
             max_workers=min(4, (os.cpu_count() or 1) + 1), thread_name_prefix="memory-core lmdb"
