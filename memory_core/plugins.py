@@ -31,6 +31,8 @@ from memory_core.records import CORE_RECORD_TYPES, Record, RecordTypes
 __all__ = ["PluginInfo", "PluginRegistry", "load_class"]
 
 ENTRY_POINT_GROUP = "memory_core"
+# What this project has in distributions of their own.
+_DISTRIBUTIONS = {"jsonl": "memory-storage-jsonl", "redis": "memory-cache-redis"}
 T = TypeVar("T")
 
 
@@ -159,15 +161,15 @@ class PluginRegistry:
             ConfigurationError: when there is none; the message lists those there are, and the plugins
                 that failed to load.
         """
-        return _lookup(self.storages, scheme, "storage backend", self._failures())
+        return self._lookup(self.storages, scheme, "storage backend")
 
     def cache(self, name: str) -> CacheFactory:
         """The cache of a name or URL scheme. Raises like ``storage``."""
-        return _lookup(self.caches, name, "cache", self._failures())
+        return self._lookup(self.caches, name, "cache")
 
     def wrapper(self, name: str) -> WrapperFactory:
         """The wrapper of a name. Raises like ``storage``."""
-        return _lookup(self.wrappers, name, "wrapper", self._failures())
+        return self._lookup(self.wrappers, name, "wrapper")
 
     def _load(self, distribution: Distribution, entry: EntryPoint, blocked: frozenset[str]) -> None:
         info = PluginInfo(
@@ -238,8 +240,29 @@ class PluginRegistry:
                 merged[name], owners[name] = item, plugin
         return merged
 
-    def _failures(self) -> list[PluginInfo]:
-        return [info for info in self._infos.values() if info.error]
+    def _lookup(self, found: Mapping[str, T], name: str, what: str) -> T:
+        try:
+            return found[name]
+        except KeyError:
+            failed = "".join(
+                f"; plugin {info.name!r} failed to load: {info.error}"
+                for info in self._infos.values()
+                if info.error
+            )
+            raise ConfigurationError(
+                f"unknown {what} {name!r}; installed: {', '.join(sorted(found)) or 'none'}"
+                f"{self._where_from(name)}{failed}"
+            ) from None
+
+    def _where_from(self, name: str) -> str:
+        """What to do to have this, where that is known."""
+        distribution = _DISTRIBUTIONS.get(name)
+        infos = [info for info in self._infos.values() if info.distribution == distribution]
+        if distribution is None or any(not info.blocked for info in infos):
+            return ""
+        if infos:
+            return f"; the settings block its plugin {infos[0].name!r}"
+        return f"; install it with: pip install {distribution}"
 
 
 def load_class(path: str, *, extra: str | None = None) -> Any:
@@ -285,15 +308,3 @@ def _entry_points() -> list[tuple[Distribution, EntryPoint]]:
             if entry.group == ENTRY_POINT_GROUP:
                 found.setdefault((distribution.name, entry.name), (distribution, entry))
     return [found[key] for key in sorted(found, key=lambda key: (key[1], key[0]))]
-
-
-def _lookup(found: Mapping[str, T], name: str, what: str, failures: list[PluginInfo]) -> T:
-    try:
-        return found[name]
-    except KeyError:
-        failed = "".join(
-            f"; plugin {info.name!r} failed to load: {info.error}" for info in failures
-        )
-        raise ConfigurationError(
-            f"unknown {what} {name!r}; installed: {', '.join(sorted(found)) or 'none'}{failed}"
-        ) from None
