@@ -113,7 +113,14 @@ def explain(error: ClassValidationError) -> str:
             return str(problem)
         return format_exception(problem, kind)
 
-    return "; ".join(transform_error(error, format_exception=describe))
+    return "; ".join(map(_placed, transform_error(error, format_exception=describe)))
+
+
+def _placed(problem: str) -> str:
+    """``place: problem`` of cattrs' ``problem @ $.place``."""
+    said, _, place = problem.rpartition(" @ $")
+    place = place.removeprefix(".")
+    return f"{place}: {said}" if place else said
 
 
 def _plain(value: Any) -> Any:
