@@ -12,6 +12,7 @@ from memory_core.errors import (
     ConfigurationError,
     CycleError,
     DuplicateError,
+    ImportFormatError,
     InvalidValueError,
     MemoryCoreError,
     PluginError,
@@ -20,6 +21,7 @@ from memory_core.errors import (
     ReferenceNotFoundError,
     ReferenceRestrictedError,
     StorageError,
+    StoreNotFoundError,
     UnsupportedCapabilityError,
 )
 
@@ -69,6 +71,7 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (ReferenceRestrictedError, ExitCode.WORK_FAILED),
     (StorageError, ExitCode.STORAGE),
     (CodecError, ExitCode.STORAGE),
+    (ImportFormatError, ExitCode.STORAGE),
     (MemoryCoreError, ExitCode.WORK_FAILED),
     (OSError, ExitCode.WORK_FAILED),
 )
@@ -90,6 +93,8 @@ def report(error: BaseException, code: ExitCode) -> None:
             return
         case ExitCode.BUG:
             line = f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+        case _ if isinstance(error, StoreNotFoundError):
+            line = f"{error}; `memory import` makes one"
         case _:
             line = str(error)
     sys.stderr.write(f"memory: {' '.join(line.split())}\n")

@@ -71,6 +71,9 @@ async def import_files(
     """
     from memory_core.cli import output
 
+    if not keep_going:
+        for path in files:
+            _check_readable(path)
     chosen = [
         (path, _importer(path, form, session.registry.importers, keep_going)) for path in files
     ]
@@ -107,7 +110,8 @@ async def import_file(
     """Store the episodes of one file that are not there just so.
 
     Raises:
-        ImportFormatError: something cannot be read or stored, unless ``keep_going``.
+        ImportFormatError: something cannot be read, unless ``keep_going``.
+        WorkFailedError: something cannot be stored, unless ``keep_going``.
     """
     if isinstance(importer, ImportFormatError):
         return FileReport(str(path), skipped=[importer])
@@ -135,6 +139,13 @@ def _importer(
         if not keep_going:
             raise
         return error
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror or error}") from error
 
 
 def _check(path: Path, importer: Importer | ImportFormatError) -> None:
@@ -183,7 +194,7 @@ async def _store(
             continue
         error = ImportFormatError(report.file, str(refused), entry=f"episode {episode.id}")
         if not keep_going:
-            raise error from refused
+            raise WorkFailedError(str(error)) from refused
         report.skipped.append(error)
 
 

@@ -24,7 +24,7 @@ from tests.unit.cli.episodes import numbered
     ("error", "code"),
     [
         (WorkFailedError("x"), 1),
-        (ImportFormatError("f", "x"), 1),
+        (ImportFormatError("f", "x"), 3),
         (CycleError("relationship", numbered(1), numbered(2), "blocks"), 1),
         (ConfigurationError("x"), 2),
         (InvalidValueError("f", "x", 1), 2),
@@ -92,6 +92,7 @@ def test_debug_shows_the_traceback(failing):
     [
         (["list", "--url", "nonsense"], "no storage URL"),
         (["list", "--url", "nonsense:x"], "installed: "),
+        (["list", "--url", "turso:x?durability=none"], "turso:x: durability: expected one of full"),
         (["list", "--url", "inmemory:?speed=9"], "unknown option 'speed'; valid: "),
         (["list", "--namespace", "a b"], "namespace"),
         (["list", "--config", "none.toml"], "no such settings file"),

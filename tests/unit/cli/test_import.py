@@ -42,7 +42,7 @@ def broken(samples, tmp_path):
 
 
 def test_malformed_input_names_file_and_entry_and_stores_nothing(cli, samples, broken):
-    result = cli("import", samples[0], broken[0], code=1)
+    result = cli("import", samples[0], broken[0], code=3)
     assert "broken.json, index 1: " in result.stderr
     assert result.stderr.count("\n") == 1
     assert "there is no store" in cli("list", code=2).stderr
@@ -61,10 +61,27 @@ def test_keep_going_imports_the_rest_and_lists_what_it_skipped(cli, broken, tmp_
     assert "3 entries were skipped" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["import", "load"])
+def test_a_file_that_is_not_there_and_one_that_is_malformed(cli, samples, tmp_path, command):
+    """Both commands say so with the same exit codes, and make no store."""
+    nonsense = tmp_path / "nonsense.txt"
+    nonsense.write_text("neither a transcript nor an export")
+    more = samples[:1] if command == "import" else []
+    for file, code, said in (
+        (tmp_path / "missing", 2, "No such file"),
+        (tmp_path, 2, "directory"),
+        (nonsense, 3, "nonsense.txt"),
+    ):
+        result = cli(command, *more, file, code=code)
+        assert said in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert "there is no store" in cli("list", code=2).stderr
+
+
 def test_a_named_format(cli, samples):
     source = next(path for path in samples if path.name.startswith("support-desk"))
     assert cli.json("import", source, "--format", "tau-bench")["stored"] > 0
-    cli("import", source, "--format", "claude-code", code=1)
+    cli("import", source, "--format", "claude-code", code=3)
     assert "known: auto, " in cli("import", source, "--format", "nonsense", code=2).stderr
     assert "unknown format" in cli("import", source, "--format", "nonsense", code=2).stderr
 
