@@ -74,6 +74,8 @@ def table(title: str, columns: Sequence[str | tuple[str, dict[str, Any]]]) -> Ta
     """An empty table; a column may come with options. With a ``ratio`` it takes what is left."""
     made = Table(title=escape(title) or None, title_justify="left", title_style="bold", box=None)
     made.pad_edge = False
+    # Else a title would be broken into what is as wide as the columns.
+    made.min_width = len(title) or None
     made.expand = any(isinstance(column, tuple) and "ratio" in column[1] for column in columns)
     for column in columns:
         name, options = column if isinstance(column, tuple) else (column, {})

@@ -9,10 +9,11 @@ from typing import Annotated, Any, cast
 import typer
 
 from memory_core.cli.commands import command
+from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.session import Session
 from memory_core.storage import Capability, SupportsBackup, SupportsNamespaces, require
 
-__all__ = ["add_commands"]
+__all__ = ["add_commands", "said"]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -63,8 +64,8 @@ async def stats(session: Session) -> None:
     console.print(_facts("", facts))
     for title, section in {
         "records": found.records,
-        "counters": found.counters,
-        **found.sections,
+        "counters": said(found.counters),
+        **{name: said(section) for name, section in found.sections.items()},
     }.items():
         if section:
             console.print()
@@ -149,6 +150,8 @@ async def wipe(
         require(scoped, Capability.NAMESPACES)
         before = await scoped.stats()
         count = sum(before.records.values())
+        if not count:
+            raise WorkFailedError(f"there is no namespace {name!r} in {before.location}")
         if not yes:
             question = f"Delete all {count} records of {name!r} in {before.location}?"
             typer.confirm(question, abort=True, err=True)
@@ -177,6 +180,14 @@ async def backup(
         from memory_core.cli import output
 
         typer.echo(f"{target}: {output.size(written)}")
+
+
+def said(figures: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The figures that say something: those of a command of its own process are mostly 0."""
+    nothing = {name for name, value in figures.items() if type(value) in {int, float} and not value}
+    if "compressed" in nothing:
+        nothing.add("ratio")
+    return {name: figures[name] for name in figures if name not in nothing}
 
 
 def _size_on_disk(path: Path) -> int:

@@ -4,6 +4,7 @@ import pytest
 import typer
 
 from memory_core import ToolSequence, hookimpl
+from memory_core.cli import stores
 from memory_core.cli.app import build
 from memory_core.cli.session import Session
 from memory_core.plugins import PluginRegistry
@@ -22,6 +23,20 @@ def test_stats(cli):
     shown = cli("stats").stdout
     assert "memory.db" in shown
     assert found["store_id"] in shown
+
+
+def test_the_table_leaves_out_what_did_not_happen(cli):
+    cli.put(*EPISODES)
+    figures = cli.json("stats")
+    assert figures["sections"]["compression"]["ratio"] == 1.0
+    assert figures["counters"]["batches"] == 0
+    shown = cli("stats").stdout
+    for text in ("compression", "ratio", "counters", "batches", "evictions"):
+        assert text not in shown
+    for text in ("records", "pattern", "connections", "readers"):
+        assert text in shown
+    ratio = stores.said({"bodies": 3, "compressed": 1, "evictions": 0, "ratio": 2.5, "on": False})
+    assert ratio == {"bodies": 3, "compressed": 1, "ratio": 2.5, "on": False}
 
 
 def test_namespaces(cli):
@@ -47,6 +62,16 @@ def test_wiping_asks_first(cli):
     assert [item["name"] for item in cli.json("namespaces", "list")["namespaces"]] == ["default"]
     cli("namespaces", "wipe", "default", input="y\n")
     assert "no namespace" in cli("namespaces", "list").stdout
+
+
+def test_a_namespace_that_is_not_there_is_not_wiped(cli):
+    cli.put(episode(1))
+    before = cli.json("stats")["position"]
+    for options in ([], ["--yes"], ["--yes", "--json"]):
+        wiped = cli("namespaces", "wipe", "nosuch", *options, code=1)
+        assert "there is no namespace 'nosuch' in" in wiped.stderr
+        assert not wiped.stdout
+    assert cli.json("stats")["position"] == before
 
 
 def test_backup(cli, tmp_path):
@@ -187,5 +212,5 @@ def test_reading_makes_no_store(cli, tmp_path, scheme, arguments):
         for item in arguments
     ]
     result = cli("--url", url, *given, code=2)
-    assert "there is no store" in result.stderr
+    assert f"{missing}: there is no store; `memory import` makes one" in result.stderr
     assert not missing.exists()
