@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["add_commands"]
 
 _STORES = {"turso": "memory.db", "lmdb": "memory.lmdb"}
+_MARK = "memory-demo.txt"
 _MANY = 1_000
 
 Question: TypeAlias = Callable[[Storage], Awaitable[list[Any]]]
@@ -104,6 +105,7 @@ async def demo(
     # The settings may say anything all the same.
     registry = session.loaded or PluginRegistry()
     if keep is not None:
+        _claim(keep)
         result = await _run(keep, registry)
     else:
         with tempfile.TemporaryDirectory(prefix="memory-demo-") as folder:
@@ -114,6 +116,23 @@ async def demo(
         _print(result, keep)
     if not result.ok:
         raise WorkFailedError("the backends do not agree")
+
+
+def _claim(folder: Path) -> None:
+    """Make a folder the demo's; it may be that of an earlier one, but not somebody's own.
+
+    Raises:
+        ConfigurationError: it is.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / _MARK).exists() and any(folder.iterdir()):
+            raise ConfigurationError(
+                f"{folder}: holds something else than a demo; name a new folder"
+            )
+        (folder / _MARK).write_text("`memory demo` made this folder.\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{folder}: {error.strerror or error}") from error
 
 
 async def _run(folder: Path, registry: PluginRegistry) -> _Demo:

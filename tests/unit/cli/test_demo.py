@@ -54,6 +54,19 @@ def test_what_is_kept_can_be_looked_at(cli, tmp_path):
     assert cli.json("demo", "--keep", folder)["ok"] is True
 
 
+def test_a_folder_of_somebody_else_is_left_alone(cli, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    cli("demo", "--keep", folder)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "memory.db").write_text("precious")
+    assert "holds something else than a demo" in cli("demo", "--keep", other, code=2).stderr
+    assert [path.name for path in other.iterdir()] == ["memory.db"]
+    assert "File exists" in cli("demo", "--keep", other / "memory.db", code=2).stderr
+    assert (other / "memory.db").read_text() == "precious"
+
+
 @pytest.mark.parametrize(
     "option", [("--url", "lmdb:./mine"), ("--namespace", "mine"), ("--config", "mine.toml")]
 )
