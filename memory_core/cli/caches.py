@@ -12,8 +12,9 @@ import typer
 
 from memory_core.cache.monitor import INTERVAL, monitored, request_clear
 from memory_core.cli.commands import command
+from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.session import Session
-from memory_core.errors import StorageUnavailableError
+from memory_core.errors import ConfigurationError, StorageUnavailableError
 
 __all__ = ["add_commands"]
 
@@ -93,6 +94,8 @@ async def clear(
     """Clear the caches of running processes, or a shared tier."""
     if tier is None:
         processes = [item for item in monitored() if pid is None or item["pid"] == pid]
+        if pid is not None and not processes:
+            raise WorkFailedError(f"process {pid} does not share its cache figures")
         for process in processes:
             request_clear(process)
         cleared: dict[str, Any] = {"processes": [process["pid"] for process in processes]}
@@ -110,7 +113,7 @@ async def clear(
         pids = ", ".join(map(str, cleared["processes"]))
         text = f"asked {pids} to clear; done within {INTERVAL:.0f} s"
     else:
-        text = _NONE if pid is None else f"process {pid} does not share its cache figures"
+        text = _NONE
     output.console().print(output.plain(text))
 
 
@@ -119,6 +122,11 @@ async def _clear_tier(session: Session, tier: str) -> None:
 
     cache = create_cache(tier, session.registry, {})
     try:
+        if cache.holds == "objects":
+            raise ConfigurationError(
+                f"--tier {tier}: is within each process and no shared tier, such as lmdb:PATH; "
+                "without --tier the caches of running processes are cleared"
+            )
         await cache.clear()
         counters = cache.stats().counters
     finally:

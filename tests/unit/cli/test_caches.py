@@ -126,7 +126,8 @@ def test_top_keys(cli, agent):
 
 def test_clearing_a_process(cli, agent):
     shown(cli, lambda near: near["entries"] == 3)
-    assert "does not share its cache figures" in cli("cache", "clear", "--pid", "1").stdout
+    refused = cli("cache", "clear", "--pid", "1", code=1)
+    assert refused.stderr == "memory: process 1 does not share its cache figures\n"
     assert cli.json("cache", "clear", "--pid", agent.pid) == {"cleared": {"processes": [agent.pid]}}
     _, near, _ = shown(cli, lambda near: near["entries"] == 0)
     assert near["counters"]["invalidations_cleared"] == 3
@@ -165,6 +166,13 @@ def test_a_tier_that_was_not_cleared_is_an_error(cli, tmp_path):
     (tmp_path / "file").write_text("no folder")
     said = cli("cache", "clear", "--tier", f"lmdb:{tmp_path / 'file'}", code=3)
     assert f"lmdb:{tmp_path / 'file'} was not cleared" in said.stderr
+    assert not said.stdout
+
+
+@pytest.mark.parametrize("tier", ["adaptive", "lru", "ttl"])
+def test_a_tier_within_a_process_cannot_be_cleared_from_without(cli, tier):
+    said = cli("cache", "clear", "--tier", tier, code=2)
+    assert "is within each process and no shared tier" in said.stderr
     assert not said.stdout
 
 
