@@ -59,7 +59,9 @@ def test_standard_output_and_input(filled, other):
     exported = filled("export", "-")
     assert exported.stdout_bytes.splitlines()[0].startswith(b'{"format":"memory-core export"')
     assert "6 records" in exported.stderr
-    assert filled("export", "-", "--json").stderr.startswith("{")
+    with_json = filled("export", "-", "--json")
+    assert json.loads(with_json.stderr)["counts"] == {"episode": 4, "relationship": 2}
+    assert with_json.stdout_bytes.splitlines()[1:-1] == exported.stdout_bytes.splitlines()[1:-1]
     loaded = filled.json("load", "-", "--url", other, input=exported.stdout_bytes)
     assert loaded["counts"]["episode"] == 4
     assert everything(filled, other) == everything(filled)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -265,3 +266,17 @@ def test_a_disk_that_fills_up_is_one_line(environment, tmp_path):
         assert done.returncode == 3, said
         assert said.startswith("memory: ")
         assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("scheme", ["turso+http", "turso+ws"])
+def test_a_server_that_cannot_be_reached_is_one_line(environment, scheme):
+    pytest.importorskip("aiohttp")
+    with socket.socket() as taken:
+        # Bound, and nobody listens.
+        taken.bind(("127.0.0.1", 0))
+        url = f"{scheme}://127.0.0.1:{taken.getsockname()[1]}"
+        done = run("--url", url, "list", environment=environment)
+    said = done.stderr.decode()
+    assert done.returncode == 3, said
+    assert said.startswith("memory: ")
+    assert said.count("\n") == 1
