@@ -12,16 +12,32 @@ from __future__ import annotations
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Generic, TypeVar, overload
 from uuid import UUID
 
 import msgspec
 from attrs import evolve, field, frozen
 
-from memory_core.errors import InvalidValueError, QueryError
-from memory_core.records.base import Index, IndexValue, IndexValues, Record, Scalar
+from memory_core.conditions import (
+    AllOf,
+    AnyOf,
+    Between,
+    Condition,
+    all_of,
+    any_of,
+    at_least,
+    at_most,
+    between,
+    bound,
+    condition_key,
+    greater_than,
+    less_than,
+    sort_key,
+)
+from memory_core.errors import QueryError
+from memory_core.records.base import Index, IndexValues, Record, Scalar
 
 __all__ = [
     "AllOf",
@@ -51,144 +67,6 @@ _SCALAR_TYPES: Mapping[type, type] = {int: int, bool: int, datetime: int, float:
 
 
 @frozen
-class AnyOf:
-    """The index has any of these values; ``None`` among them, of a single-valued index: none."""
-
-    index: str
-    values: tuple[Scalar, ...]
-
-    def matches(self, value: IndexValue) -> bool:
-        """Whether a record with this index value fulfils the condition."""
-        if type(value) is tuple:
-            return any(item in self.values for item in value)
-        return value in self.values
-
-
-@frozen
-class AllOf:
-    """The multi-valued index has all of these values."""
-
-    index: str
-    values: tuple[Scalar, ...]
-
-    def matches(self, value: IndexValue) -> bool:
-        """Whether a record with this index value fulfils the condition."""
-        return type(value) is tuple and all(item in value for item in self.values)
-
-
-@frozen
-class Between:
-    """The single-valued index has a value in a range; a bound of ``None`` is open. A record
-    without a value never matches.
-    """
-
-    index: str
-    lower: Scalar = None
-    upper: Scalar = None
-    include_lower: bool = True
-    include_upper: bool = True
-
-    def matches(self, value: IndexValue) -> bool:
-        """Whether a record with this index value fulfils the condition."""
-        if value is None:
-            return False
-        given = cast("Any", value)
-        if self.lower is not None and not (
-            given > self.lower or (self.include_lower and given == self.lower)
-        ):
-            return False
-        return (
-            self.upper is None or given < self.upper or (self.include_upper and given == self.upper)
-        )
-
-
-Condition: TypeAlias = AnyOf | AllOf | Between
-
-_Unbound: TypeAlias = Callable[[Index], Condition]
-
-
-@frozen
-class _Match:
-    """A condition that waits for the index it is used on."""
-
-    bind: _Unbound
-
-
-def any_of(*values: Any) -> _Match:
-    """At least one of these values; none at all matches nothing."""
-
-    def bind(index: Index) -> Condition:
-        return AnyOf(index.name, _distinct(index, values))
-
-    return _Match(bind)
-
-
-def all_of(*values: Any) -> _Match:
-    """All of these values, on a multi-valued index."""
-
-    def bind(index: Index) -> Condition:
-        if not index.multi:
-            raise QueryError(f"all_of needs a multi-valued index; {index.name!r} has one value")
-        return AllOf(index.name, _distinct(index, values))
-
-    return _Match(bind)
-
-
-def between(lower: Any, upper: Any) -> _Match:
-    """From ``lower`` to ``upper``, both included."""
-    return _range(lower, upper, include_lower=True, include_upper=True)
-
-
-def at_least(value: Any) -> _Match:
-    """This value or a greater one."""
-    return _range(value, None, include_lower=True, include_upper=True)
-
-
-def at_most(value: Any) -> _Match:
-    """This value or a smaller one."""
-    return _range(None, value, include_lower=True, include_upper=True)
-
-
-def greater_than(value: Any) -> _Match:
-    """Greater than this value."""
-    return _range(value, None, include_lower=False, include_upper=True)
-
-
-def less_than(value: Any) -> _Match:
-    """Smaller than this value."""
-    return _range(None, value, include_lower=True, include_upper=False)
-
-
-def _range(lower: Any, upper: Any, *, include_lower: bool, include_upper: bool) -> _Match:
-    def bind(index: Index) -> Condition:
-        if index.multi:
-            raise QueryError(f"a range needs a single-valued index; {index.name!r} has many values")
-        low, high = _coerce(index, lower), _coerce(index, upper)
-        return Between(index.name, low, high, include_lower, include_upper)
-
-    return _Match(bind)
-
-
-def _coerce(index: Index, value: Any) -> Scalar:
-    try:
-        return index.scalar(value)
-    except InvalidValueError as error:
-        raise QueryError(f"condition on {error}") from error
-
-
-def _distinct(index: Index, values: tuple[Any, ...]) -> tuple[Scalar, ...]:
-    scalars = {_coerce(index, value) for value in values}
-    if index.multi and None in scalars:
-        raise QueryError(f"{index.name!r} has many values; None cannot be one of them")
-    return tuple(sorted(scalars, key=sort_key))
-
-
-def sort_key(value: IndexValue) -> tuple[bool, Any]:
-    """A key that orders scalars of one index: ``None`` first, then by value."""
-    return (value is not None, value if value is not None else 0)
-
-
-@frozen
 class Start:
     """Where a page starts: after the record with this order value and id."""
 
@@ -198,7 +76,7 @@ class Start:
 
 @frozen
 class Page(Generic[R_co]):
-    """One page of a query.
+    """One page of a query: its records, in their order, as a sequence, and how to go on.
 
     Attributes:
         records: at most ``limit`` records, in the query's order.
@@ -213,6 +91,13 @@ class Page(Generic[R_co]):
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @overload
+    def __getitem__(self, place: int) -> R_co: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[R_co, ...]: ...
+    def __getitem__(self, place: int | slice) -> R_co | tuple[R_co, ...]:
+        return self.records[place]
 
 
 @frozen(init=False)
@@ -250,8 +135,8 @@ class Query(Generic[R]):
         order = cls.default_order if order is None else order
         self.__attrs_init__(cls, conditions, order, descending, page_size, start)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # made by attrs
         if cls.variant and cls.variant_index and not conditions:
-            bound = self.where(**{cls.variant_index: cls.variant}).conditions
-            object.__setattr__(self, "conditions", bound)
+            conditions = self.where(**{cls.variant_index: cls.variant}).conditions
+            object.__setattr__(self, "conditions", conditions)
 
     @property
     def kind(self) -> str:
@@ -261,23 +146,17 @@ class Query(Generic[R]):
     def where(self, **conditions: Any) -> Query[R]:
         """Add conditions by index name; all of them must hold.
 
-        A plain value means "equal", on a multi-valued index "contains". A mapping is accepted where
-        the index holds ``key=value`` pairs.
+        A plain value means "equal", on a multi-valued index "contains". A mapping of strings to strings
+        is accepted where the index holds ``key=value`` pairs.
 
         Raises:
-            QueryError: for an index that does not exist (the message lists those that do) or a value
-                of the wrong type.
+            QueryError: for an index that does not exist (the message lists those that do), a value of
+                the wrong type, or a range whose lower bound is the greater one.
         """
-        bound = list(self.conditions)
+        wanted = list(self.conditions)
         for name, given in conditions.items():
-            index = self._index(name)
-            value = (
-                all_of(*(f"{k}={v}" for k, v in cast("Mapping[Any, Any]", given).items()))
-                if isinstance(given, Mapping)
-                else given
-            )
-            bound.append((value if isinstance(value, _Match) else any_of(value)).bind(index))
-        ordered = sorted(set(bound), key=_condition_key)
+            wanted.append(bound(self._index(name), given))
+        ordered = sorted(set(wanted), key=condition_key)
         return evolve(self, conditions=tuple(ordered))
 
     def order_by(self, index: str, *, descending: bool = False) -> Query[R]:
@@ -286,6 +165,12 @@ class Query(Generic[R]):
         Raises:
             QueryError: for an index that does not exist or has many values.
         """
+        if index.startswith("-"):
+            name = index.removeprefix("-")
+            raise QueryError(
+                f"{self.kind} has no index {index!r}; for the largest first: "
+                f"order_by({name!r}, descending=True)"
+            )
         if index == "id":
             return evolve(self, order="", descending=descending)
         if self._index(index).multi:
@@ -346,7 +231,7 @@ class Query(Generic[R]):
         return msgspec.msgpack.encode(self._shape()[:3])
 
     def _shape(self) -> tuple[Any, ...]:
-        conditions = [_condition_key(condition) for condition in self.conditions]
+        conditions = [condition_key(condition) for condition in self.conditions]
         return (self.kind, self.cls.variant, conditions, self.order, self.descending)
 
     def _fingerprint(self) -> bytes:
@@ -379,20 +264,3 @@ class Query(Generic[R]):
             known = ", ".join(sorted(item.name for item in self.cls.indexes)) or "none"
             raise QueryError(f"{self.kind} has no index {name!r}; indexed: {known}")
         return index
-
-
-def _condition_key(condition: Condition) -> tuple[Any, ...]:
-    if isinstance(condition, Between):
-        bounds = (
-            condition.lower,
-            condition.upper,
-            condition.include_lower,
-            condition.include_upper,
-        )
-        return (
-            condition.index,
-            "between",
-            tuple((type(item).__name__, repr(item)) for item in bounds),
-        )
-    values = tuple((type(item).__name__, repr(item)) for item in condition.values)
-    return (condition.index, type(condition).__name__, values)

@@ -65,12 +65,14 @@ class Index:
         path: attribute path of the value (``"context.domain"``), or a function of the record.
             Defaults to the name. ``None`` anywhere on the path gives ``None``.
         multi: whether a record has any number of values (tags) instead of one or none.
+        pairs: whether its values are ``key=value`` texts; a condition on anything else is refused.
     """
 
     name: str
     type: type = str
     path: str | Callable[[Any], Any] = field(default="", kw_only=True)
     multi: bool = field(default=False, kw_only=True)
+    pairs: bool = field(default=False, kw_only=True)
     _get: Callable[[Any], Any] = field(init=False, repr=False, eq=False)
     _scalar: ToScalar = field(init=False, repr=False, eq=False)
 

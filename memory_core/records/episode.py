@@ -361,7 +361,7 @@ class Episode(Record):
         Index("reward", float, path="reward.total"),
         Index("tags", path=_tags, multi=True),
         Index("tools", path=lambda episode: [step.tool for step in episode.steps], multi=True),
-        Index("metadata", path=_metadata_pairs, multi=True),
+        Index("metadata", path=_metadata_pairs, multi=True, pairs=True),
         Index("pattern_ids", UUID, multi=True),
         Index("heuristic_ids", UUID, multi=True),
     )

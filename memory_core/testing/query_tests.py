@@ -57,7 +57,7 @@ def _conditions(index: Index) -> list[Any]:
         return [*made, all_of(), all_of(values[0]), all_of(*values[:2]), all_of(*values)]
     known: list[Any] = sorted((value for value in values if value is not None), key=_by(index))
     low, middle, high = known[0], known[len(known) // 2], known[-1]
-    made += [any_of(None, middle), between(low, high), between(high, low), between(middle, middle)]
+    made += [any_of(None, middle), between(low, high), between(middle, middle)]
     made += [between(None, None), between(None, middle), between(middle, None)]
     return made + [bound(value) for value in (low, middle, high) for bound in _BOUNDS]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -143,8 +144,14 @@ _POOLS: dict[type, st.SearchStrategy[Any]] = {
 }
 
 
+def _by(index: Index) -> Callable[[Any], Any]:
+    return index.scalar
+
+
 def _condition(index: Index) -> st.SearchStrategy[Any]:
     values = _POOLS.get(index.type, _TIMES)
+    if index.pairs:
+        values = values.map(lambda text: f"{text}=")
     several = st.lists(values, max_size=3)
     if index.multi:
         return st.one_of(
@@ -155,7 +162,7 @@ def _condition(index: Index) -> st.SearchStrategy[Any]:
         values,
         st.none(),
         st.lists(_maybe(values), max_size=3).map(lambda given: any_of(*given)),
-        pairs.map(lambda pair: between(*pair)),
+        pairs.map(lambda pair: between(*sorted(pair, key=_by(index)))),
         values.map(at_least),
         values.map(less_than),
     )

@@ -11,6 +11,7 @@ from memory_core.query import (
     AllOf,
     AnyOf,
     Between,
+    Page,
     Query,
     all_of,
     any_of,
@@ -93,7 +94,9 @@ def test_microseconds_count():
 def test_an_unknown_index_lists_those_there_are():
     with pytest.raises(QueryError) as caught:
         Query(Step).where(tools="x")
-    assert str(caught.value) == "step has no index 'tools'; indexed: episode_id, number, run_id, tool"
+    assert (
+        str(caught.value) == "step has no index 'tools'; indexed: episode_id, number, run_id, tool"
+    )
     with pytest.raises(QueryError, match="indexed: "):
         Query(Episode).order_by("steps")
 
@@ -126,6 +129,82 @@ def test_an_unknown_index_lists_those_there_are():
 def test_wrong_values_are_refused(given):
     with pytest.raises(QueryError):
         Query(Specimen).where(**given)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"metadata": {"a": 1}}, "condition on metadata: expected a string, got 1"),
+        ({"metadata": {1: "a"}}, "condition on metadata: expected a string, got 1"),
+        (
+            {"metadata": "nokey"},
+            "condition on metadata: expected a pair, 'key=value' or {'key': 'value'}, got 'nokey'",
+        ),
+        (
+            {"metadata": any_of("a=1", "b")},
+            "condition on metadata: expected a pair, 'key=value' or {'key': 'value'}, got 'b'",
+        ),
+        (
+            {"tags": ["a", "b"]},
+            "condition on tags: expected a string, got ['a', 'b']; use any_of or all_of",
+        ),
+        (
+            {"domain": ("a", "b")},
+            "condition on domain: expected a string, got ('a', 'b'); use any_of",
+        ),
+        (
+            {"reward": between(2, 1)},
+            "condition on reward: between(2, 1) holds nothing, its lower bound is the greater one",
+        ),
+    ],
+    ids=repr,
+)
+def test_a_wrong_value_says_how_it_is_written(wanted, said):
+    with pytest.raises(QueryError) as caught:
+        Query(Episode).where(**wanted)
+    assert str(caught.value) == said
+
+
+def test_pairs_are_written_as_text_or_as_a_mapping():
+    written = Query(Episode).where(metadata={"run": "42", "host": "a=b"})
+    assert written == Query(Episode).where(metadata=all_of("run=42", "host=a=b"))
+    assert written != Query(Episode).where(metadata="run=42")
+
+
+def test_another_sign_for_descending_says_the_right_one():
+    with pytest.raises(QueryError) as caught:
+        Query(Episode).order_by("-start_time")
+    assert str(caught.value) == (
+        "episode has no index '-start_time'; for the largest first: "
+        "order_by('start_time', descending=True)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("condition", "written"),
+    [
+        (any_of("a", "b"), "any_of('a', 'b')"),
+        (any_of(), "any_of()"),
+        (all_of("a"), "all_of('a')"),
+        (between(1, None), "between(1, None)"),
+        (at_least(1), "at_least(1)"),
+        (at_most(1), "at_most(1)"),
+        (greater_than(1), "greater_than(1)"),
+        (less_than(0.5), "less_than(0.5)"),
+    ],
+    ids=repr,
+)
+def test_a_condition_is_shown_as_it_is_written(condition, written):
+    assert repr(condition) == written
+
+
+def test_a_page_is_a_sequence_of_its_records():
+    records = tuple(specimens(5))
+    page = Page(records, "cursor")
+    assert (page[0], page[-1], page[1:3]) == (records[0], records[-1], records[1:3])
+    assert (len(page), list(page), records[2] in page) == (5, list(records), True)
+    with pytest.raises(IndexError):
+        page[5]
 
 
 def test_an_enum_says_what_is_valid():

@@ -1,0 +1,234 @@
+"""Conditions on declared indexes: what ``Query.where`` takes, and what becomes of it.
+
+A condition is checked, and its values normalised to scalars, when it meets the index it is used on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, cast
+
+from attrs import field, frozen
+
+from memory_core.errors import InvalidValueError, QueryError
+from memory_core.records.base import Index, IndexValue, Scalar
+from memory_core.records.fields import a_string_map
+
+__all__ = [
+    "AllOf",
+    "AnyOf",
+    "Between",
+    "Condition",
+    "all_of",
+    "any_of",
+    "at_least",
+    "at_most",
+    "between",
+    "bound",
+    "condition_key",
+    "greater_than",
+    "less_than",
+    "sort_key",
+]
+
+
+@frozen
+class AnyOf:
+    """The index has any of these values; ``None`` among them, of a single-valued index: none."""
+
+    index: str
+    values: tuple[Scalar, ...]
+
+    def matches(self, value: IndexValue) -> bool:
+        """Whether a record with this index value fulfils the condition."""
+        if type(value) is tuple:
+            return any(item in self.values for item in value)
+        return value in self.values
+
+
+@frozen
+class AllOf:
+    """The multi-valued index has all of these values."""
+
+    index: str
+    values: tuple[Scalar, ...]
+
+    def matches(self, value: IndexValue) -> bool:
+        """Whether a record with this index value fulfils the condition."""
+        return type(value) is tuple and all(item in value for item in self.values)
+
+
+@frozen
+class Between:
+    """The single-valued index has a value in a range; a bound of ``None`` is open. A record
+    without a value never matches.
+    """
+
+    index: str
+    lower: Scalar = None
+    upper: Scalar = None
+    include_lower: bool = True
+    include_upper: bool = True
+
+    def matches(self, value: IndexValue) -> bool:
+        """Whether a record with this index value fulfils the condition."""
+        if value is None:
+            return False
+        given = cast("Any", value)
+        if self.lower is not None and not (
+            given > self.lower or (self.include_lower and given == self.lower)
+        ):
+            return False
+        return (
+            self.upper is None or given < self.upper or (self.include_upper and given == self.upper)
+        )
+
+
+Condition: TypeAlias = AnyOf | AllOf | Between
+
+_Unbound: TypeAlias = Callable[[Index], Condition]
+
+
+@frozen(repr=False)
+class _Match:
+    """A condition that waits for the index it is used on, and how it was written."""
+
+    bind: _Unbound = field(eq=False)
+    written: str
+
+    def __repr__(self) -> str:
+        return self.written
+
+
+def bound(index: Index, given: Any) -> Condition:
+    """The condition that a value given for an index makes.
+
+    Raises:
+        QueryError: when the index cannot have such a value.
+    """
+    if isinstance(given, Mapping):
+        given = all_of(*_pairs(index, cast("Mapping[Any, Any]", given)))
+    return (given if isinstance(given, _Match) else any_of(given)).bind(index)
+
+
+def any_of(*values: Any) -> _Match:
+    """At least one of these values; none at all matches nothing."""
+
+    def bind(index: Index) -> Condition:
+        return AnyOf(index.name, _distinct(index, values))
+
+    return _Match(bind, _written("any_of", *values))
+
+
+def all_of(*values: Any) -> _Match:
+    """All of these values, on a multi-valued index."""
+
+    def bind(index: Index) -> Condition:
+        if not index.multi:
+            raise QueryError(f"all_of needs a multi-valued index; {index.name!r} has one value")
+        return AllOf(index.name, _distinct(index, values))
+
+    return _Match(bind, _written("all_of", *values))
+
+
+def between(lower: Any, upper: Any) -> _Match:
+    """From ``lower`` to ``upper``, both included; where used, a ``QueryError`` if ``lower`` is greater."""
+    written = _written("between", lower, upper)
+    return _range(written, lower, upper, include_lower=True, include_upper=True)
+
+
+def at_least(value: Any) -> _Match:
+    """This value or a greater one."""
+    return _range(_written("at_least", value), value, None, include_lower=True, include_upper=True)
+
+
+def at_most(value: Any) -> _Match:
+    """This value or a smaller one."""
+    return _range(_written("at_most", value), None, value, include_lower=True, include_upper=True)
+
+
+def greater_than(value: Any) -> _Match:
+    """Greater than this value."""
+    written = _written("greater_than", value)
+    return _range(written, value, None, include_lower=False, include_upper=True)
+
+
+def less_than(value: Any) -> _Match:
+    """Smaller than this value."""
+    return _range(
+        _written("less_than", value), None, value, include_lower=True, include_upper=False
+    )
+
+
+def _written(name: str, *values: Any) -> str:
+    return f"{name}({', '.join(map(repr, values))})"
+
+
+def _range(
+    written: str, lower: Any, upper: Any, *, include_lower: bool, include_upper: bool
+) -> _Match:
+    def bind(index: Index) -> Condition:
+        if index.multi:
+            raise QueryError(f"a range needs a single-valued index; {index.name!r} has many values")
+        low, high = _coerce(index, lower), _coerce(index, upper)
+        # Scalars of one index can be compared.
+        if low is not None and high is not None and cast("Any", low) > high:
+            raise QueryError(
+                f"condition on {index.name}: {written} holds nothing, its lower bound is the greater one"
+            )
+        return Between(index.name, low, high, include_lower, include_upper)
+
+    return _Match(bind, written)
+
+
+def _pairs(index: Index, given: Mapping[Any, Any]) -> list[str]:
+    try:
+        pairs = a_string_map(index.name)(given)
+    except InvalidValueError as error:
+        raise QueryError(f"condition on {error}") from error
+    return [f"{key}={value}" for key, value in pairs.items()]
+
+
+def _coerce(index: Index, value: Any) -> Scalar:
+    try:
+        scalar = index.scalar(value)
+    except InvalidValueError as error:
+        several = isinstance(value, list | tuple | set | frozenset)
+        instead = ("; use any_of or all_of" if index.multi else "; use any_of") if several else ""
+        raise QueryError(f"condition on {error}{instead}") from error
+    if index.pairs and scalar is not None and "=" not in str(scalar):
+        raise QueryError(
+            f"condition on {index.name}: expected a pair, 'key=value' or {{'key': 'value'}}, "
+            f"got {value!r}"
+        )
+    return scalar
+
+
+def _distinct(index: Index, values: tuple[Any, ...]) -> tuple[Scalar, ...]:
+    if index.multi and any(value is None for value in values):
+        raise QueryError(f"{index.name!r} has many values; None cannot be one of them")
+    scalars = {_coerce(index, value) for value in values}
+    return tuple(sorted(scalars, key=sort_key))
+
+
+def sort_key(value: IndexValue) -> tuple[bool, Any]:
+    """A key that orders scalars of one index: ``None`` first, then by value."""
+    return (value is not None, value if value is not None else 0)
+
+
+def condition_key(condition: Condition) -> tuple[Any, ...]:
+    """What is equal for, and only for, equal conditions, and has an order."""
+    if isinstance(condition, Between):
+        bounds = (
+            condition.lower,
+            condition.upper,
+            condition.include_lower,
+            condition.include_upper,
+        )
+        return (
+            condition.index,
+            "between",
+            tuple((type(item).__name__, repr(item)) for item in bounds),
+        )
+    values = tuple((type(item).__name__, repr(item)) for item in condition.values)
+    return (condition.index, type(condition).__name__, values)
