@@ -82,7 +82,11 @@ class StorageURL:
         refuse_secrets(options)
         if not rest.startswith("//"):
             return cls(scheme.lower(), unquote(rest), options)
-        parts = urlsplit(f"{scheme}:{rest}")
+        try:
+            parts = urlsplit(f"{scheme}:{rest}")
+        except ValueError:
+            # What it says may repeat a password.
+            raise ConfigurationError(f"{shown_url(url)!r} has no valid host") from None
         if parts.username is not None or parts.password is not None:
             raise ConfigurationError("a URL must not hold a user or password; use the environment")
         location = unquote(parts.path) if not parts.netloc else f"{scheme.lower()}:{rest}"

@@ -79,12 +79,24 @@ class TestURLs:
         ):
             StorageURL.parse(url)
 
+    def test_a_host_that_is_none_is_refused(self):
+        with pytest.raises(ConfigurationError) as caught:
+            StorageURL.parse("redis://[::1/0")
+        assert str(caught.value) == "'redis://[::1/0' has no valid host"
+
     def test_an_option_given_twice_is_refused(self):
         with pytest.raises(ConfigurationError, match="'map_size' is given twice"):
             StorageURL.parse("lmdb:x?map_size=1&map_size=2")
 
     @pytest.mark.parametrize(
-        "url", ["libsql://user:hunter2@host", "libsql://hunter2@host", "hunter2@x"]
+        "url",
+        [
+            "libsql://user:hunter2@host",
+            "libsql://hunter2@host",
+            "hunter2@x",
+            "libsql://user:hunter2@[::1/0",
+            "libsql://user:hunter2@ho\u2100st",
+        ],
     )
     def test_a_url_with_a_secret_is_refused_without_repeating_it(self, url):
         with pytest.raises(ConfigurationError) as caught:
