@@ -16,6 +16,7 @@ from uuid import UUID
 from attrs import field, frozen
 
 from memory_core.errors import (
+    ConfigurationError,
     InvalidValueError,
     MemoryCoreError,
     StoreNotFoundError,
@@ -42,6 +43,7 @@ __all__ = [
     "SupportsNamespaces",
     "WriteBatch",
     "check_namespace",
+    "local_path",
     "missing_members",
     "require",
 ]
@@ -351,8 +353,20 @@ class StorageContext:
         Raises:
             StoreNotFoundError: it is not.
         """
-        if not self.create and not file.exists():
+        if not self.create and not local_path(file).exists():
             raise StoreNotFoundError(str(file) if location is None else location)
+
+
+def local_path(location: Path | str) -> Path:
+    """The path of an embedded store, ``~`` at its beginning being the home of the user, as in a shell.
+
+    Raises:
+        ConfigurationError: there is no such home.
+    """
+    try:
+        return Path(location).expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(f"{location}: {error}") from error
 
 
 def check_namespace(name: str) -> str:

@@ -27,6 +27,7 @@ from memory_core.storage import (
     StorageStats,
     WriteBatch,
     check_namespace,
+    local_path,
 )
 from memory_storage_lmdb.backup import write_backup
 from memory_storage_lmdb.config import LmdbConfig
@@ -125,6 +126,8 @@ class LmdbStorage:
         config, context = config or LmdbConfig(), context or StorageContext()
         if not location:
             raise ConfigurationError("lmdb: needs a directory, such as lmdb:./memory")
+        if location.startswith("~"):
+            location = str(local_path(location))
         context.check_exists(Path(location) / "data.mdb", location)
         shared = acquire(location, config)
         pool = ThreadPoolExecutor(

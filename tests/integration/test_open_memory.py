@@ -234,6 +234,17 @@ class TestEachDurableBackend:
             assert memory.position() == receipt.position
             assert (await memory.changes(receipt.position)).changes == ()
 
+    async def test_a_tilde_is_the_home_of_the_user(self, scheme, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        monkeypatch.chdir(tmp_path)
+        stored = Episode(task_description="task")
+        async with open_memory(f"{scheme}:~/store") as memory:
+            await memory.store_episode(stored)
+        assert not Path("~").exists()
+        for url in (f"{scheme}:~/store", f"{scheme}:{tmp_path}/home/store"):
+            async with open_memory(url, create=False) as memory:
+                assert await memory.get_episode(stored.id) == stored
+
     async def test_what_another_program_acknowledged_is_there(self, url, tmp_path):
         """A process that ends without closing anything has lost nothing."""
         code = f"""

@@ -32,6 +32,7 @@ from memory_core.storage import (
     Receipt,
     StorageContext,
     WriteBatch,
+    local_path,
 )
 from memory_storage_jsonl.config import JsonlConfig
 from memory_storage_jsonl.entries import (
@@ -86,7 +87,7 @@ class Engine:
 
     def __init__(self, location: str, config: JsonlConfig, context: StorageContext) -> None:
         # One lock for one file, by whichever link it is reached.
-        path = Path(os.path.realpath(Path(location).expanduser()))
+        path = Path(os.path.realpath(local_path(location)))
         self.config = config
         self.model = Model(context.record_types, context.limits)
         self.feed = ChangeFeed(config.change_feed_limit)
