@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from memory_core.errors import InvalidValueError, QueryError
 from memory_core.query import Query
-from memory_core.records import Record
+from memory_core.records import ExecutionStep, Record
 from memory_core.records.fields import a_uuid, an_integer, uuids
 from memory_core.storage import WriteBatch
 
@@ -17,6 +17,7 @@ __all__ = [
     "a_limit",
     "a_position",
     "a_query",
+    "a_step",
     "an_id",
     "ids",
     "query_of",
@@ -62,6 +63,17 @@ def a_query(query: Query[R]) -> Query[R]:
     if not isinstance(query, Query):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
         raise QueryError(f"expected a Query, got {query!r}")
     return query
+
+
+def a_step(step: object) -> ExecutionStep:
+    """The step, if it is one.
+
+    Raises:
+        InvalidValueError: otherwise.
+    """
+    if not isinstance(step, ExecutionStep):
+        raise InvalidValueError("step", "an ExecutionStep", step)
+    return step
 
 
 def records_of(cls: type[R], records: Iterable[Any]) -> tuple[R, ...]:

@@ -12,6 +12,7 @@ from attrs import evolve
 from memory_core import graph
 from memory_core.access import RecordAccess
 from memory_core.arguments import (
+    a_step,
     an_id,
     query_of,
     records_of,
@@ -140,11 +141,12 @@ class Memory(RecordAccess):
         """Append a step to a running episode. Costs the same on step 5 as on step 5,000.
 
         Raises:
+            InvalidValueError: it is no ``ExecutionStep``.
             ReferenceNotFoundError: there is no such episode.
             DuplicateError: it has a step with this number.
             EpisodeCompleteError: it is complete already.
         """
-        return await self._running.log_step(an_id(episode_id), step)
+        return await self._running.log_step(an_id(episode_id), a_step(step))
 
     async def complete_episode(
         self,

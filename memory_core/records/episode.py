@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import UUID
@@ -299,6 +299,11 @@ def _tags(record: Any) -> set[str]:
     return {*record.tags, *record.context.tags}
 
 
+# Known by identity; what is meant depends on the end.
+_LEFT_OUT = datetime.min.replace(tzinfo=UTC)
+_LATEST = datetime.max.replace(tzinfo=UTC)
+
+
 def _metadata_pairs(record: Any) -> list[str]:
     return [f"{key}={value}" for key, value in record.metadata.items()]
 
@@ -317,7 +322,10 @@ def _numbered(value: Any) -> tuple[ExecutionStep, ...]:
 
 @frozen(kw_only=True)
 class Episode(Record):
-    """A task, its steps and its outcome; complete when it has both ``end_time`` and ``outcome``."""
+    """A task, its steps and its outcome; complete when it has both ``end_time`` and ``outcome``.
+
+    Without a ``start_time`` it starts now, or at its ``end_time`` if that is earlier.
+    """
 
     kind: ClassVar[str] = "episode"
     default_order: ClassVar[str] = "start_time"
@@ -325,7 +333,7 @@ class Episode(Record):
     task_description: str = field(converter=a_text("task_description", empty=False))
     task_type: TaskType = field(default=TaskType.OTHER, converter=a_member("task_type", TaskType))
     context: TaskContext = field(factory=TaskContext, converter=an_instance("context", TaskContext))
-    start_time: datetime = field(factory=now, converter=a_time("start_time"))
+    start_time: datetime = field(default=_LEFT_OUT, converter=a_time("start_time"))
     end_time: datetime | None = field(default=None, converter=optional(a_time("end_time")))
     steps: tuple[ExecutionStep, ...] = field(default=(), converter=_numbered)
     outcome: Outcome | None = field(
@@ -369,6 +377,8 @@ class Episode(Record):
     def __attrs_post_init__(self) -> None:
         if type(self.metadata) is not FrozenDict:
             _set(self, "metadata", freeze_mapping(self.metadata))
+        if self.start_time is _LEFT_OUT:
+            _set(self, "start_time", min(now(), self.end_time or _LATEST))
         if self.end_time is not None and self.end_time < self.start_time:
             raise InvalidValueError(
                 "end_time", f"no time before start_time ({self.start_time})", self.end_time

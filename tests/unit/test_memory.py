@@ -306,6 +306,13 @@ class TestRunningEpisodes:
             await memory.log_step(running.id, step(1, tool="other"))
         assert (await memory.get_episode(running.id)).steps == (step(1),)
 
+    @pytest.mark.parametrize("given", [{"number": 1, "tool": "grep"}, "grep", None])
+    async def test_what_is_no_step_is_refused(self, memory, given):
+        running = await memory.start_episode(episode())
+        with pytest.raises(InvalidValueError, match="step: expected an ExecutionStep, got "):
+            await memory.log_step(running.id, given)
+        assert (await memory.get_episode(running.id)).steps == ()
+
     async def test_there_must_be_an_episode(self, memory):
         with pytest.raises(ReferenceNotFoundError):
             await memory.log_step(new_id(), step(1))

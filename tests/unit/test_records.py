@@ -191,6 +191,18 @@ def test_ids_are_ordered_by_their_making():
     assert episode(1, id=str(ONE)).id == ONE
 
 
+def test_an_episode_starts_now_or_at_an_end_that_has_passed():
+    before = datetime.now(UTC)
+    running = Episode(task_description="x")
+    ended = Episode(task_description="x", end_time=datetime.now(UTC))
+    assert before <= running.start_time <= datetime.now(UTC)
+    assert before <= ended.start_time <= ended.end_time
+    assert Episode(task_description="x", end_time=EPOCH).start_time == EPOCH
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    assert Episode(task_description="x", end_time=tomorrow).start_time < tomorrow
+    assert evolve(running, task_description="y").start_time == running.start_time
+
+
 def test_complete_when_it_has_ended_and_its_outcome_is_known():
     assert not episode(1).is_complete
     assert not episode(1, end_time=EPOCH + timedelta(days=1)).is_complete
