@@ -82,7 +82,7 @@ class RecordAccess:
         )
 
     async def delete(self, kind: type[Record], *ids: UUID) -> Receipt:
-        """Delete records and what cascades from them, all or none."""
+        """Delete records and what cascades from them, all or none; those not there are no error."""
         return await self.write(WriteBatch().delete(kind, *as_ids(ids)))
 
     async def query(self, query: Query[R]) -> Page[R]:
@@ -104,13 +104,13 @@ class RecordAccess:
             query = query.after(page.next_cursor)
 
     async def count(self, query: Query[Any]) -> int:
-        """How many records fulfil a query's conditions."""
+        """How many records fulfil a query's conditions, exactly; its limit does not matter."""
         return await self._storage.count(a_query(query))
 
     # The store
 
     async def changes(self, since: Position, limit: int = 1_000) -> ChangePage:
-        """The change feed after a position."""
+        """At most ``limit`` changes after a position, oldest first."""
         return await self._storage.changes(a_position(since), a_limit(limit))
 
     def position(self) -> Position | None:

@@ -63,11 +63,15 @@ class Memory(RecordAccess):
         self._running = RunningEpisodes(storage)
 
     def scoped(self, namespace: str) -> Memory:
-        """The memory of another namespace, on the same connections."""
+        """The memory of another namespace, on the same connections.
+
+        Raises:
+            InvalidValueError: for a name that no namespace may have.
+        """
         return Memory(self._storage.scoped(namespace), registry=self._registry)
 
     def with_cache(self, config: CacheConfig | Sequence[str] | str) -> Memory:
-        """This memory behind caches; closing the one it returns closes both.
+        """The same memory behind caches; closing what is returned closes both.
 
         Raises:
             ConfigurationError: for an unknown cache or option; the message lists those there are.
@@ -78,7 +82,7 @@ class Memory(RecordAccess):
         return Memory(cached(self._storage, settled, registry), registry=registry)
 
     def with_cache_default(self) -> Memory:
-        """This memory behind the adaptive cache with balanced settings."""
+        """The same memory behind the adaptive cache with balanced settings."""
         return self.with_cache(CacheConfig())
 
     # Episodes
@@ -103,7 +107,7 @@ class Memory(RecordAccess):
         return await self.get_many(Episode, ids)
 
     async def delete_episode(self, episode_id: UUID) -> Receipt:
-        """Delete an episode, its steps and its relationships."""
+        """Delete an episode, its steps and its relationships; no error when it is not there."""
         return await self.delete(Episode, episode_id)
 
     async def delete_episodes_batch(self, ids: Iterable[UUID]) -> Receipt:
@@ -131,7 +135,7 @@ class Memory(RecordAccess):
     # Running episodes
 
     async def start_episode(self, episode: Episode | None = None, **fields: Any) -> Episode:
-        """Store an episode that is only beginning: the one given, or one made of ``fields``."""
+        """Store an episode that is only beginning, the one given or one made of ``fields``; return it."""
         started = Episode(**fields) if episode is None else evolve(episode, **fields)
         (episode,) = records_of(Episode, (started,))
         await self._running.start(episode)
@@ -158,7 +162,7 @@ class Memory(RecordAccess):
         reflection: Reflection | None = None,
         salient_features: SalientFeatures | None = None,
     ) -> Episode:
-        """End an episode: its steps are sealed into it, in one atomic batch.
+        """End an episode, its steps sealed into it in one atomic batch; return it as it is stored then.
 
         Raises:
             ReferenceNotFoundError: there is no such episode.
@@ -192,7 +196,7 @@ class Memory(RecordAccess):
         return await self.get_many(Pattern, ids)
 
     async def delete_pattern(self, pattern_id: UUID) -> Receipt:
-        """Delete a pattern."""
+        """Delete a pattern; no error when it is not there."""
         return await self.delete(Pattern, pattern_id)
 
     async def delete_patterns_batch(self, ids: Iterable[UUID]) -> Receipt:
@@ -230,7 +234,7 @@ class Memory(RecordAccess):
         return await self.get_many(Heuristic, ids)
 
     async def delete_heuristic(self, heuristic_id: UUID) -> Receipt:
-        """Delete a heuristic."""
+        """Delete a heuristic; no error when it is not there."""
         return await self.delete(Heuristic, heuristic_id)
 
     async def delete_heuristics_batch(self, ids: Iterable[UUID]) -> Receipt:
@@ -262,7 +266,7 @@ class Memory(RecordAccess):
         return await self.put(*records_of(Relationship, (relationship,)))
 
     async def remove_relationship(self, relationship_id: UUID) -> Receipt:
-        """Delete a relationship."""
+        """Delete a relationship; no error when it is not there."""
         return await self.delete(Relationship, relationship_id)
 
     async def get_relationships(

@@ -1,7 +1,8 @@
 """The tables of the docs that are made from code: ``python -m tests.architecture.doc_tables``.
 
 A table stands between ``<!-- table: WHAT -->`` and ``<!-- end -->``. What it can be: ``options
-package.module:Class`` (a config class), ``names package`` (what it exports), ``indexes``, ``hooks``.
+package.module:Class`` (a config class), ``names package`` (what it exports), ``methods
+package.module:Class``, ``fields package.module:Class …`` (of attrs classes), ``indexes``, ``hooks``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -45,8 +47,7 @@ def rewritten(text: str) -> str:
 def rendered(what: str) -> str:
     """A table."""
     sort, _, argument = what.partition(" ")
-    make = {"options": options, "names": names, "indexes": indexes, "hooks": hooks}[sort]
-    return make(argument)
+    return MAKERS[sort](argument)
 
 
 def options(path: str) -> str:
@@ -93,6 +94,46 @@ def hooks(_: str) -> str:
     return _table(("hook", "returns", "meaning"), rows)
 
 
+def methods(path: str) -> str:
+    """The public methods of a class, its own before those it inherits, and what each returns."""
+    cls = load(path)
+    found: dict[str, Any] = {}
+    for base in cls.__mro__:
+        for name, member in vars(base).items():
+            if inspect.isfunction(member) and not name.startswith("_"):
+                found.setdefault(name, member)
+    rows = [
+        (f"`{_called(name, member)}`", f"`{_returned(member)}`", _summary(member))
+        for name, member in found.items()
+    ]
+    return _table(("method", "returns", "meaning"), rows)
+
+
+def fields(paths: str) -> str:
+    """The fields of attrs classes, with their types and defaults."""
+    rows = [
+        (
+            f"`{cls.__name__}`" if place == 0 else "",
+            f"`{item.name}`",
+            f"`{_escaped(str(item.type))}`",
+            _default_of_field(item),
+        )
+        for cls in map(load, paths.split())
+        for place, item in enumerate(attrs.fields(cls))
+    ]
+    return _table(("class", "field", "type", "default"), rows)
+
+
+MAKERS: Mapping[str, Callable[[str], str]] = {
+    "options": options,
+    "names": names,
+    "indexes": indexes,
+    "hooks": hooks,
+    "methods": methods,
+    "fields": fields,
+}
+
+
 def base_of(cls: type[Record]) -> type[Record]:
     """The class that a variant shares its kind with."""
     bases = [base for base in cls.__mro__ if issubclass(base, Record) and base.kind == cls.kind]
@@ -133,6 +174,53 @@ def _default(item: attrs.Attribute[Any]) -> str:
         unit = next(unit for unit in reversed(UNITS) if value % UNITS[unit] == 0)
         return f"`{value}` ({value // UNITS[unit]} {unit})"
     return f"`{value}`"
+
+
+def _default_of_field(item: attrs.Attribute[Any]) -> str:
+    if item.default is attrs.NOTHING:
+        return "required"
+    if isinstance(item.default, attrs.Factory):
+        # What it makes differs from call to call.
+        return f"`{item.default.factory.__name__}()`"
+    return f"`{item.default!r}`"
+
+
+def _called(name: str, function: Any) -> str:
+    """A call in short: what may be left out is shown with its default."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    bare = [
+        parameter.replace(annotation=inspect.Parameter.empty, default=_Shown.of(parameter.default))
+        for parameter in parameters
+    ]
+    waits = "await " if inspect.iscoroutinefunction(function) else ""
+    return f"{waits}{name}{inspect.Signature(bare)}"
+
+
+@attrs.frozen(repr=False)
+class _Shown:
+    """A default as it is written in code."""
+
+    written: str
+
+    @classmethod
+    def of(cls, default: Any) -> Any:
+        """A member of an enum by its name; anything else as it is."""
+        return (
+            cls(f"{type(default).__name__}.{default.name}")
+            if isinstance(default, Enum)
+            else default
+        )
+
+    def __repr__(self) -> str:
+        return self.written
+
+
+def _returned(function: Any) -> str:
+    return _escaped(str(inspect.signature(function).return_annotation))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _attributes(cls: type) -> dict[str, str]:

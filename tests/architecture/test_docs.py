@@ -52,6 +52,17 @@ def test_every_option_of_every_plugin_of_the_tree_is_documented():
     assert loaded <= documented
 
 
+def test_methods_and_parts_of_records_are_documented():
+    docs = ROOT / "docs"
+    assert "methods memory_core:Memory" in doc_tables.tables(docs / "reference.md")
+    table = doc_tables.methods("memory_core:Memory")
+    assert "| `await get_many(kind, ids)` | `list[R \\| None]` | Records in the order" in table
+    assert "`await get_relationships(episode_id, direction=Direction.BOTH, types=None)`" in table
+    (parts,) = (what for what in doc_tables.tables(docs / "records.md") if "fields" in what)
+    for name in ("Checkpoint", "Effectiveness", "Evidence", "OutcomeStats", "Reflection"):
+        assert f"memory_core:{name}" in parts
+
+
 def test_every_hook_is_documented():
     text = (ROOT / "docs" / "plugins.md").read_text("utf-8")
     hooks = [name for name in vars(HookSpecs) if name.startswith("memory_")]
