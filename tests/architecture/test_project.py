@@ -120,4 +120,4 @@ def test_ci_installs_every_plugin_and_skips_nothing():
     assert "export CI=true" in script
     for checker in ("ruff check .", "ruff format --check .", "pyright", "lint-imports"):
         assert f"\n{checker}\n" in script
-        assert script.index(f"\n{checker}\n") < script.index(" pytest -n logical\n")
+        assert script.index(f"\n{checker}\n") < script.index("\npytest")
