@@ -12,7 +12,9 @@ import pytest
 
 import memory_core
 from memory_core import Episode, PluginRegistry, Settings, load_settings, open_memory
+from memory_core.codec import Codec
 from memory_core.hookspecs import HookSpecs
+from memory_core.records import Limits, RecordTypes
 from tests.architecture import doc_tables
 from tests.architecture.tree import ROOT, source_files, tracked_files
 
@@ -120,6 +122,27 @@ async def test_examples_run(name):
                 await memory.store_episode(known["episode"])
     if "Review" in known:
         assert "review" in PluginRegistry().record_types.extended([known["Review"]])
+
+
+async def test_the_kind_of_the_plugins_guide_cannot_be_changed():
+    known = {}
+    (source,) = (
+        block
+        for block in blocks((ROOT / "docs" / "plugins.md").read_text("utf-8"), "python")
+        if "class Checklist" in block
+    )
+    await run(source, known)
+    cls = known["Checklist"]
+    items, tries = ["a"], {"a": 1}
+    stored = cls(items=items, tries=tries)
+    items.append("b")
+    tries["a"] = 2
+    codec = Codec(RecordTypes([cls]), Limits())
+    for record in (stored, codec.decode("checklist", codec.encode(stored), stored.id)):
+        assert (record.items, record.tries) == (("a",), {"a": 1})
+        assert hash(record) == hash(stored)
+        with pytest.raises(TypeError, match="immutable"):
+            record.tries["a"] = 2
 
 
 async def run(source: str, known: dict) -> None:
