@@ -115,7 +115,8 @@ def fields(paths: str) -> str:
         (
             f"`{cls.__name__}`" if place == 0 else "",
             f"`{item.name}`",
-            f"`{_escaped(str(item.type))}`",
+            # As it is written: attrs forgets that when somebody has the types resolved.
+            f"`{_escaped(inspect.get_annotations(cls)[item.name])}`",
             _default_of_field(item),
         )
         for cls in map(load, paths.split())

@@ -65,6 +65,12 @@ def test_methods_and_parts_of_records_are_documented():
         assert f"memory_core:{name}" in parts
 
 
+def test_a_table_does_not_depend_on_what_ran_before():
+    before = doc_tables.fields("memory_core:Checkpoint")
+    attrs.resolve_types(memory_core.Checkpoint)
+    assert doc_tables.fields("memory_core:Checkpoint") == before
+
+
 def test_every_hook_is_documented():
     text = (ROOT / "docs" / "plugins.md").read_text("utf-8")
     hooks = [name for name in vars(HookSpecs) if name.startswith("memory_")]
