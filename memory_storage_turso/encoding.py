@@ -19,7 +19,7 @@ from typing import TypeAlias, TypeVar
 from attrs import define, frozen
 
 from memory_core.codec import Codec, EncodedPut, Operation
-from memory_core.errors import MemoryCoreError, StorageError
+from memory_core.errors import MemoryCoreError, StorageClosedError, StorageError
 from memory_core.records import Record
 from memory_core.storage import Delete, Put, WriteBatch
 from memory_storage_turso.driver import Statement, StatementError
@@ -106,20 +106,36 @@ class CodecThread:
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="memory-core codec")
+        self._closed = False
 
     def start(self, batches: Sequence[WriteBatch]) -> Stream:
-        """Begin to encode batches, in order."""
+        """Begin to encode batches, in order.
+
+        Raises:
+            StorageClosedError: after ``close``.
+        """
+        self._check()
         stream = Stream(self.codec, batches)
         self._executor.submit(stream.produce)
         return stream
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Do something on the thread."""
+        """Do something on the thread.
+
+        Raises:
+            StorageClosedError: after ``close``; a call that closing broke off may come to it late.
+        """
+        self._check()
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     def close(self) -> None:
         """End the thread."""
+        self._closed = True
         self._executor.shutdown(wait=True)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise StorageClosedError("the storage is closed")
 
 
 class Stream:

@@ -7,16 +7,25 @@ import sys
 
 import pytest
 
+from memory_core.codec import Codec
 from memory_core.compression import CompressionConfig
 from memory_core.config import build_options
-from memory_core.errors import CodecError, ConfigurationError, StorageError, StorageFullError
+from memory_core.errors import (
+    CodecError,
+    ConfigurationError,
+    StorageClosedError,
+    StorageError,
+    StorageFullError,
+)
 from memory_core.plugins import load_class
 from memory_core.query import Query
 from memory_core.records import Episode
 from memory_core.storage import Capability, StorageContext, WriteBatch, require
+from memory_core.testing.kinds import kit_context
 from memory_core.testing.samples import episode, large_episode
 from memory_storage_turso import TursoConfig, TursoStorage
 from memory_storage_turso.connections import ThreadedConnection
+from memory_storage_turso.encoding import CodecThread
 from memory_storage_turso.plugin import memory_storage_factories
 from memory_storage_turso.tenants import ServerStorage
 
@@ -155,3 +164,15 @@ def test_options_of_a_url():
 async def test_capabilities_of_a_file(store):
     for capability in Capability:
         require(store, capability)
+
+
+async def test_a_closed_codec_thread_says_so():
+    """A call that closing breaks off may reach it late."""
+    context = kit_context()
+    thread = CodecThread(Codec(context.record_types, context.limits))
+    assert await thread.run(lambda: 1) == 1
+    thread.close()
+    with pytest.raises(StorageClosedError):
+        await thread.run(lambda: 1)
+    with pytest.raises(StorageClosedError):
+        thread.start([])
