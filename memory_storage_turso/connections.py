@@ -161,9 +161,7 @@ class Session:
         """Insert rows, many with one statement: each costs two crossings of the GIL, which another
         thread may hold just then.
         """
-        several = statement.sql.replace(
-            statement.row, ", ".join([statement.row] * _ROWS_AT_ONCE), 1
-        )
+        several = statement.sql_of(_ROWS_AT_ONCE)
         affected = 0
         rows = iter(run)
         while chunk := list(islice(rows, _ROWS_AT_ONCE)):

@@ -79,10 +79,14 @@ class RowStatement(Statement):
 
     row: str = ""
 
+    def sql_of(self, count: int) -> str:
+        """The SQL that inserts so many rows."""
+        return self.sql.replace(self.row, ", ".join([self.row] * count), 1)
+
     def of_rows(self, rows: Sequence[RowStatement]) -> Statement:
         """This statement for the rows of some like it."""
-        sql = self.sql.replace(self.row, ", ".join([self.row] * len(rows)), 1)
-        return Statement(sql, tuple(chain.from_iterable(row.args for row in rows)))
+        args = tuple(chain.from_iterable(row.args for row in rows))
+        return Statement(self.sql_of(len(rows)), args)
 
 
 @frozen
