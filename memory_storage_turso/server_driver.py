@@ -129,7 +129,6 @@ class ServerDriver:
         figures: dict[str, object] = {
             "pool": attrs.asdict(self._primary.pool.stats()),
             "breaker": attrs.asdict(self._primary.breaker.stats()),
-            "prepared": attrs.asdict(self.prepared_stats()),
             "writes": attrs.asdict(self._writer.figures),
             "write_retries": attrs.asdict(self._writer.retries),
             "read_retries": attrs.asdict(self._read_retries),
