@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
@@ -63,6 +64,9 @@ class Reader:
         self._dictionaries = dictionaries
         self._writer = writer
         self._gets = ReadCoalescer[Record](self._fetch)
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self.queries = self.counts = self.feed_reads = 0
 
     async def get(self, ns: int, kind: str, ids: Sequence[UUID]) -> list[Record | None]:
@@ -137,8 +141,9 @@ class Reader:
         }
 
     async def aclose(self) -> None:
-        """Wait for the fetches under way."""
+        """Wait for the reads under way, also for those whose rows are still to be decoded."""
         await self._gets.aclose()
+        await self._idle.wait()
 
     async def _fetch(
         self, key: tuple[int, str], ids: list[UUID]
@@ -182,12 +187,18 @@ class Reader:
     async def _read(
         self, statements: Sequence[Statement], then: Callable[[list[StatementResult]], T]
     ) -> T:
+        self._under_way += 1
+        self._idle.clear()
         try:
             return await self._read_then(statements, then)
         except DictionaryMissingError:
             # Another process has trained one since; its records came with it.
             await self._dictionaries.load()
             return await self._read_then(statements, then)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
 
     async def _read_then(
         self, statements: Sequence[Statement], then: Callable[[list[StatementResult]], T]

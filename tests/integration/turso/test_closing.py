@@ -133,6 +133,20 @@ async def test_what_can_be_finished_in_time_is(proxy: TcpProxy, transport: str) 
     await closing
 
 
+async def test_a_page_under_way_is_still_decoded(proxy: TcpProxy, transport: str) -> None:
+    store = await TursoStorage.open(f"turso+{transport}://127.0.0.1:{proxy.port}")
+    # So many that nothing is left to be indexed, and a page is not decoded on the event loop.
+    await store.commit([WriteBatch().put(rule(f"{number}")) for number in range(1024)])
+    proxy.stall("up")
+    query = asyncio.create_task(store.query(Query(Heuristic).limit(50)))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(store.aclose())
+    await asyncio.sleep(0.1)
+    proxy.resume()
+    assert len(await query) == 50
+    await closing
+
+
 async def test_idle_streams_of_a_restarted_server_fail_no_call(
     server: Sqld, transport: str, open_driver: OpenDriver
 ) -> None:
