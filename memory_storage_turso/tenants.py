@@ -209,8 +209,11 @@ class _Databases:
         try:
             storage = await self.place.open(namespace)
         except BaseException:
-            # The next one to ask tries again.
-            del self._open[namespace]
+            # The next one to ask tries again, and may have begun to: this one's place was taken meanwhile
+            # if nobody waited for it any longer.
+            database = self._open.get(namespace)
+            if database is not None and database.opening is asyncio.current_task():
+                del self._open[namespace]
             self._given_back.set()
             raise
         self._opened += 1
