@@ -78,7 +78,8 @@ async def test_an_opening_that_fails_late_leaves_the_place_to_who_has_it_now(
     server.asked[1][1].set_exception(StorageUnavailableError("too late"))
     await asyncio.sleep(0.01)
     # It is still there, and opened by no one a second time.
-    assert await ask("one") == 0
+    async with asyncio.timeout(5):
+        assert await ask("one") == 0
     assert [namespace for namespace, _ in server.asked] == ["default", "one", "two", "one"]
     await store.aclose()
     assert all(database.was_closed for database in server.opened)
