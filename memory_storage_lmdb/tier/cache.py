@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from memory_core.cache import CacheEntry, CacheKey, CacheStats
 from memory_core.errors import ConfigurationError
+from memory_core.storage import local_path
 from memory_storage_lmdb.tier.config import LmdbTierConfig
 from memory_storage_lmdb.tier.entries import Entries, entry_key, namespace_prefix
 from memory_storage_lmdb.tier.file import FAILURES, TierFile, acquire, release
@@ -69,11 +70,11 @@ class LmdbTier:
         """Make a tier as the factory of caches does.
 
         Raises:
-            ConfigurationError: there is no path.
+            ConfigurationError: there is no path, or no home for the ``~`` in it.
         """
         if not location:
             raise ConfigurationError("the lmdb cache needs a path, such as lmdb:/var/cache/memory")
-        return cls(location, config)
+        return cls(local_path(location), config)
 
     @property
     def holds(self) -> Literal["bytes"]:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
-from memory_core import CacheEntry, CacheStats, ConfigurationError, PluginRegistry
+from memory_core import (
+    CacheEntry,
+    CacheStats,
+    ConfigurationError,
+    Episode,
+    PluginRegistry,
+    open_memory,
+)
 from memory_core.composing import create_cache
 from memory_storage_lmdb.tier import LmdbTier, LmdbTierConfig, entries
 from tests.unit.lmdb_tier.tiers import entry, file_of, key, opened
@@ -69,6 +77,21 @@ async def test_what_was_kept_is_there_after_a_restart(tmp_path) -> None:
         await tier.set_many([entry(1, b"one")])
     async with opened(tmp_path) as tier:
         assert await tier.get_many([key(1)]) == [b"one"]
+
+
+async def test_a_tilde_is_the_home_of_the_user(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    stored = Episode(task_description="task")
+    async with open_memory("inmemory:", cache=["adaptive", "lmdb:~/tier"]) as memory:
+        await memory.store_episode(stored)
+        await memory.storage.clear_cache()
+        await memory.get_episode(stored.id)
+        assert (await memory.stats()).sections["cache.1.lmdb"]["entries"] == 1
+    assert file_of(tmp_path / "home" / "tier").exists()
+    assert not Path("~").exists()
+    with pytest.raises(ConfigurationError, match="~nobody-of-this-name/tier"):
+        await open_memory("inmemory:", cache=["adaptive", "lmdb:~nobody-of-this-name/tier"])
 
 
 async def test_two_tiers_of_a_process_share_the_file(tmp_path) -> None:
