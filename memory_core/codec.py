@@ -19,8 +19,21 @@ from attrs import frozen
 
 from memory_core.compression import CompressionConfig, Compressor, DictionaryMissingError
 from memory_core.convert import plain_converter
-from memory_core.errors import CodecError, ConfigurationError, MemoryCoreError, SchemaVersionError
-from memory_core.records import Episode, IndexValue, Limits, Record, RecordTypes, Step
+from memory_core.errors import (
+    CodecError,
+    ConfigurationError,
+    MemoryCoreError,
+    SchemaVersionError,
+    StorageError,
+)
+from memory_core.records import (
+    Episode,
+    IndexValue,
+    Limits,
+    Record,
+    RecordTypes,
+    Step,
+)
 from memory_core.storage import Delete, Put, WriteBatch
 
 __all__ = ["Codec", "EncodedPut", "Operation"]
@@ -94,6 +107,7 @@ class Codec:
             RecordTooLargeError: a record exceeds a limit.
             InvalidValueError: a value cannot be indexed.
             ConfigurationError: a kind that this store does not know.
+            StorageError: a record's own code failed.
         """
         self.limits.check_batch(len(batch.operations))
         return list(self.encode_operations(batch.operations))
@@ -110,9 +124,18 @@ class Codec:
     def encode_put(self, record: Record) -> EncodedPut:
         """Check and encode one record. Raises like ``prepare``."""
         body = self.encode(record)
-        values = record.index_values()
+        return EncodedPut(record.kind, record.id, self.index_values(record), body)
+
+    def index_values(self, record: Record) -> dict[str, IndexValue]:
+        """The record's index values, checked. Raises like ``prepare``."""
+        try:
+            values = record.index_values()
+        except MemoryCoreError:
+            raise
+        except Exception as error:
+            raise _own_code_failed(record, error) from error
         self.limits.check_values(record, values)
-        return EncodedPut(record.kind, record.id, values, body)
+        return values
 
     def encode(self, record: Record) -> bytes:
         """The record's envelope. Raises like ``prepare``."""
@@ -131,7 +154,10 @@ class Codec:
             self.limits.check_steps(record, len(record.steps))
         elif isinstance(record, Step):
             self.limits.check_steps(record, record.step.number)
-        body = variant.encode(record)
+        try:
+            body = variant.encode(record)
+        except Exception as error:
+            raise _own_code_failed(record, error) from error
         self.limits.check_bytes(record, len(body))
         return body
 
@@ -215,6 +241,11 @@ class Codec:
 
 
 _ENCODER = msgspec.msgpack.Encoder(uuid_format="bytes")
+
+
+def _own_code_failed(record: Record, error: Exception) -> StorageError:
+    """A plugin's record may raise anything. What refuses it must not take the others along."""
+    return StorageError(f"{record.kind} {record.id} could not be encoded: {error!r}")
 
 
 def _variant_codec(cls: type[Record], name: str) -> _Variant:

@@ -278,8 +278,7 @@ class _Portion:
     def _stage(self, draft: _Draft) -> StagedPut:
         work, stager, record = self._work, self._work.stager, draft.record
         layout = stager.catalog.layouts[record.kind]
-        values = record.index_values()
-        stager.codec.limits.check_values(record, values)
+        values = stager.codec.index_values(record)
         namespace = work.namespace(draft)
         return _put(layout, namespace, record.id.bytes, tuple(values.values()), self)
 

@@ -316,8 +316,7 @@ def _checked(codec: Codec, operation: Delete | PreparationError, index: int) -> 
 def _with_values(codec: Codec, entry: _Sealed, index: int) -> EncodedPut:
     record = entry.record
     try:
-        values = record.index_values()
-        codec.limits.check_values(record, values)
+        values = codec.index_values(record)
     except Exception as error:
         raise _preparation_error(error, index) from error
     return EncodedPut(record.kind, record.id, values, entry.body)
