@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, TypeAlias
 
 import lmdb
 
+from memory_core.disk import NO_ACCESS, NO_SPACE, has_room
 from memory_core.errors import (
     ConfigurationError,
     MemoryCoreError,
@@ -53,8 +52,6 @@ _UNREADABLE = "no LMDB data file, or one of another version"
 _DAMAGED = "the store is damaged"
 _BUG = "lmdb refused an operation"
 
-_ROOM = 2**20
-
 # By name, as older versions of the driver do not have all of them.
 _ERRORS: dict[str, tuple[type[MemoryCoreError], str]] = {
     "BadChecksumError": (StorageError, _DAMAGED),
@@ -90,20 +87,7 @@ _ERRORS: dict[str, tuple[type[MemoryCoreError], str]] = {
 }
 
 # What the operating system says, which lmdb passes on as a bare ``Error`` or an ``OSError``.
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_NO_ACCESS = frozenset(
-    {
-        errno.EACCES,
-        errno.EEXIST,
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.EPERM,
-        errno.EROFS,
-    }
-)
-_CODES = {os.strerror(code): code for code in (*_NO_SPACE, *_NO_ACCESS, errno.EIO)}
+_CODES = {os.strerror(code): code for code in (*NO_SPACE, *NO_ACCESS, errno.EIO)}
 
 
 class DamagedEntryError(Exception):
@@ -124,13 +108,13 @@ def translate(error: Exception, where: str) -> MemoryCoreError:
         where: the store's path.
     """
     code = _code(error)
-    if code in _NO_SPACE:
+    if code in NO_SPACE:
         return StorageFullError(f"{where}: no space is left: {error}")
     if type(error) is lmdb.Error or isinstance(error, OSError):
-        if code in _NO_ACCESS:
+        if code in NO_ACCESS:
             return ConfigurationError(f"{where}: cannot be opened: {error}")
         cut_short = code == errno.EIO or "MDB_SHORT_WRITE" in str(error)
-        if cut_short and not _has_room(where):
+        if cut_short and not has_room(Path(where, "data.mdb")):
             # LMDB 0.9 takes a write that was cut short for an input/output error.
             return StorageFullError(f"{where}: no space is left: {error}")
         return StorageError(f"{where}: {error}")
@@ -144,21 +128,6 @@ def _code(error: Exception) -> int | None:
     code: int | None = getattr(error, "code", None)
     # Older versions of the driver have it in the message only.
     return code or _CODES.get(str(error).rpartition(": ")[2])
-
-
-def _has_room(path: str) -> bool:
-    """Whether files at a path can still grow."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        used = Path(path, "data.mdb").stat().st_size
-        if limit != resource.RLIM_INFINITY and used + _ROOM > limit:
-            return False
-        with TemporaryFile(dir=path) as probe:
-            probe.write(bytes(_ROOM))
-            probe.flush()
-    except OSError as error:
-        return error.errno not in _NO_SPACE
-    return True
 
 
 @contextmanager

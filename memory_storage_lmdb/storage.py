@@ -225,6 +225,7 @@ class LmdbStorage:
 
         Raises:
             ConfigurationError: the target exists, or cannot be written.
+            StorageFullError: there is no room for it.
         """
         store = self._opened()
         loop = asyncio.get_running_loop()

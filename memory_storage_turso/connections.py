@@ -103,7 +103,7 @@ class Session:
 
     def __init__(self, connection: sqlite3.Connection, path: Path, cache: PreparedCache) -> None:
         self.connection = connection
-        self._path = path
+        self.path = path
         self._cache = cache
         self._cursor = connection.cursor()
         self._cursor.row_factory = None
@@ -114,7 +114,7 @@ class Session:
             try:
                 return self._cursor.execute(sql, args).fetchall()
             except (sqlite3.Error, sqlite3.Warning) as error:
-                raise failure_of(error, self._path, index=index) from error
+                raise failure_of(error, self.path, index=index) from error
 
     def read(self, statements: Sequence[Statement]) -> list[StatementResult]:
         """Run reads against one snapshot."""
@@ -191,7 +191,7 @@ class Session:
             try:
                 self._cursor.executemany(sql, counted())
             except (sqlite3.Error, sqlite3.Warning) as error:
-                raise failure_of(error, self._path, index=before + taken - 1) from error
+                raise failure_of(error, self.path, index=before + taken - 1) from error
         return self._cursor.rowcount
 
 

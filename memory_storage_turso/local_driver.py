@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,13 +11,15 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TypeVar
 
+from memory_core.disk import disk_failure
 from memory_core.errors import (
     ConfigurationError,
     MemoryCoreError,
     StorageClosedError,
-    StorageError,
     StorageUnavailableError,
 )
+from memory_core.storage import local_path
+from memory_storage_turso.backup import write_backup
 from memory_storage_turso.checkpoints import Checkpoints
 from memory_storage_turso.config import TursoConfig
 from memory_storage_turso.connections import ConnectionSettings, ThreadedConnection
@@ -62,7 +65,7 @@ class LocalDriver:
         """Open a file, creating it and its folder where they are missing.
 
         Raises:
-            ConfigurationError: no path, or one that cannot be a file.
+            ConfigurationError: no path, or one that cannot be a file or cannot be written.
             StorageError: the file is no database, or is damaged.
             StorageUnavailableError: another process keeps it locked.
         """
@@ -85,10 +88,7 @@ class LocalDriver:
             for connection in opened:
                 await connection.close()
             if isinstance(error, sqlite3.Error):
-                failure = failure_of(error, path)
-                if isinstance(failure, StatementError):
-                    failure = StorageUnavailableError(f"{path}: {failure.message}")
-                raise failure from error
+                raise _not_opened(error, path) from error
             raise
         return cls(settings, opened[0], opened[1:], lookout)
 
@@ -142,22 +142,16 @@ class LocalDriver:
         return self._seen[1]
 
     async def backup(self, target: Path) -> None:
-        """Write a consistent, compacted copy.
-
-        Raises:
-            ConfigurationError: when the target exists.
-        """
+        """Write a consistent, compacted copy; see ``write_backup``."""
         self._check()
-        _check_target(target)
         # On a connection of its own: it takes long, and holds nobody up.
         connection = ThreadedConnection(self._settings, writes=True)
-        await connection
         try:
-            await connection.run(lambda session: session.execute("VACUUM INTO ?", (str(target),)))
-        except (StatementError, MemoryCoreError) as error:
-            # Half a copy is none.
-            target.unlink(missing_ok=True)  # noqa: ASYNC240  # one local file
-            raise StorageError(f"{target}: the backup failed: {error}") from error
+            await connection
+        except sqlite3.Error as error:
+            raise _not_opened(error, self.path) from error
+        try:
+            await connection.run(lambda session: write_backup(session, target))
         finally:
             await connection.close()
 
@@ -206,29 +200,41 @@ def checked_path(location: str) -> Path:
     """The path of a local file, whose folder is made where it is missing.
 
     Raises:
-        ConfigurationError: when it cannot be one.
+        ConfigurationError: when it cannot be one, or cannot be written.
+        StorageFullError: when there is no room for the folder.
     """
     if not location or location.startswith(":"):
         msg = f"turso:{location}: expected the path of a file; for a store in memory use inmemory:"
         raise ConfigurationError(msg)
-    path = Path(location).expanduser()
+    path = local_path(location)
     try:
         if path.is_dir():
             raise ConfigurationError(f"{path} is a directory; expected a file")
         path.parent.mkdir(parents=True, exist_ok=True)
+        _check_writable(path)
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be a file: {error}") from error
+        raise disk_failure(error, path) from error
     return path
 
 
-def _check_target(target: Path) -> None:
-    try:
-        if target.exists():
-            raise ConfigurationError(f"{target} exists; a backup never overwrites")
-        if not target.parent.is_dir():
-            raise ConfigurationError(f"{target.parent} is no folder to write a backup into")
-    except OSError as error:
-        raise ConfigurationError(f"{target} cannot be a file: {error}") from error
+def _check_writable(path: Path) -> None:
+    """SQLite gives no reason where it cannot open a file, and opens one that it may only read."""
+    # Its other files are beside the file itself, not beside a link to it.
+    real = os.path.realpath(path)
+    for file in (Path(real), Path(f"{real}-wal"), Path(f"{real}-shm")):
+        there = file.exists()
+        place, mode = (file, os.R_OK | os.W_OK) if there else (file.parent, os.W_OK | os.X_OK)
+        if not os.access(place, mode, effective_ids=os.access in os.supports_effective_ids):
+            read_only = os.name == "posix" and os.statvfs(place).f_flag & os.ST_RDONLY
+            code = errno.EROFS if read_only else errno.EACCES
+            raise OSError(code, os.strerror(code), str(place))
+
+
+def _not_opened(error: sqlite3.Error, path: Path) -> MemoryCoreError:
+    failure = failure_of(error, path)
+    if isinstance(failure, StatementError):
+        return StorageUnavailableError(f"{path}: {failure.message}")
+    return failure
 
 
 def _unchanged(results: list[StatementResult]) -> list[StatementResult]:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
+from memory_core.disk import has_room
 from memory_core.errors import (
     ConfigurationError,
     MemoryCoreError,
@@ -63,4 +64,7 @@ def failure_of(
     if primary in _REFUSED:
         return StatementError(str(error), code=name, index=index)
     kind, words = _FAILURES.get(primary, (StorageError, "failed"))
+    # What a quota or a limit cut short is an input/output error to SQLite.
+    if primary == "SQLITE_IOERR" and not all(map(has_room, (Path(path), Path(f"{path}-wal")))):
+        kind, words = _FAILURES["SQLITE_FULL"]
     return kind(f"{path} {words}: {error} ({name})")

@@ -112,7 +112,7 @@ class TursoStorage:
             context: namespace, kinds and limits.
 
         Raises:
-            ConfigurationError: the location cannot be a store, or a driver is not installed.
+            ConfigurationError: the location cannot be a store to write, or a driver is missing.
             SchemaVersionError: a newer version wrote it; it was left untouched.
             StorageError: it is no database, or is damaged.
             StorageUnavailableError: it cannot be reached, or stays locked.
@@ -307,7 +307,8 @@ class TursoStorage:
         """Write a consistent copy of the whole store, which opens like the original.
 
         Raises:
-            ConfigurationError: when the target exists.
+            ConfigurationError: when the target exists, or cannot be written.
+            StorageFullError: when there is no room for it.
             UnsupportedCapabilityError: on a server, which has backups of its own.
         """
         local = self._opened().backend.local

@@ -12,7 +12,7 @@ import pytest
 from memory_core.errors import ConfigurationError, StorageFullError
 from memory_core.testing.harness import put, stored
 from memory_core.testing.samples import episode
-from memory_storage_lmdb import backup as backup_module
+from memory_storage_lmdb.environment import Environment
 
 
 def names(folder):
@@ -27,26 +27,31 @@ async def test_a_copy_below_a_file_leaves_nothing(opens, tmp_path):
     assert names(tmp_path) == ["file", "store"]
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [
-        lmdb.DiskError("mdb_env_copy3: No space left on device", errno.ENOSPC),
-        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
-    ],
-    ids=["lmdb", "system"],
-)
-async def test_a_copy_that_cannot_be_synced_leaves_nothing(opens, tmp_path, monkeypatch, failure):
+async def test_a_copy_that_cannot_be_synced_leaves_nothing(opens, tmp_path, monkeypatch):
     store = await opens()
     await put(store, episode(1))
 
-    def fail(path):
-        raise failure
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(backup_module, "_sync", fail)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(StorageFullError, match="copy"):
+            await store.backup(tmp_path / "copy")
+    assert names(tmp_path) == ["store"]
+    assert await stored(store, episode(1))
+
+
+async def test_a_full_disk_as_the_driver_tells_it(opens, tmp_path, monkeypatch):
+    store = await opens()
+
+    def fail(self, target):
+        raise lmdb.DiskError("mdb_env_copy3: No space left on device", errno.ENOSPC)
+
+    monkeypatch.setattr(Environment, "copy", fail)
     with pytest.raises(StorageFullError, match="copy"):
         await store.backup(tmp_path / "copy")
     assert names(tmp_path) == ["store"]
-    assert await stored(store, episode(1))
 
 
 FULL = """

@@ -5,6 +5,7 @@ import os
 import lmdb
 import pytest
 
+from memory_core import disk
 from memory_core.errors import (
     ConfigurationError,
     MemoryCoreError,
@@ -75,7 +76,7 @@ def test_a_write_that_was_cut_short_means_a_full_disk(monkeypatch, tmp_path, old
     def full(**_):
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(binding, "TemporaryFile", full)
+    monkeypatch.setattr(disk, "TemporaryFile", full)
     error = binding.translate(driver_error(errno.EIO, old=old), str(tmp_path))
     assert type(error) is StorageFullError
     assert list(tmp_path.iterdir()) == [tmp_path / "data.mdb"]

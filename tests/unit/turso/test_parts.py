@@ -14,17 +14,14 @@ from memory_core.errors import (
     CodecError,
     ConfigurationError,
     StorageClosedError,
-    StorageError,
-    StorageFullError,
 )
 from memory_core.plugins import load_class
 from memory_core.query import Query
 from memory_core.records import Episode
 from memory_core.storage import Capability, StorageContext, WriteBatch, require
 from memory_core.testing.kinds import kit_context
-from memory_core.testing.samples import episode, large_episode
+from memory_core.testing.samples import large_episode
 from memory_storage_turso import TursoConfig, TursoStorage
-from memory_storage_turso.connections import ThreadedConnection
 from memory_storage_turso.encoding import CodecThread
 from memory_storage_turso.plugin import memory_storage_factories
 from memory_storage_turso.tenants import ServerStorage
@@ -82,42 +79,6 @@ async def test_a_dictionary_that_cannot_be_stored(opener, monkeypatch, caplog):
     stats = await store.stats()
     assert stats.sections["compression"]["with_dictionary"] == 0
     assert await store.count(Query(Episode)) == 80
-
-
-async def test_a_backup_opens_like_the_original(store, tmp_path):
-    await store.commit([WriteBatch().put(*(episode(n, tags=("t",)) for n in range(300)))])
-    await store.scoped("other").commit([WriteBatch().put(episode(1))])
-    target = tmp_path / "copy.db"
-    await store.backup(target)
-    await store.commit([WriteBatch().put(episode(1000))])
-    with pytest.raises(ConfigurationError, match="exists"):
-        await store.backup(target)
-    with pytest.raises(ConfigurationError, match="no folder"):
-        await store.backup(tmp_path / "no" / "folder" / "copy.db")
-    with pytest.raises(ConfigurationError, match="cannot be a file"):
-        await store.backup(tmp_path / ("n" * 300))
-    copy = await TursoStorage.open(str(target))
-    try:
-        assert copy.position() == 301
-        assert await copy.count(Query(Episode).where(tags="t")) == 300
-        assert [info.name for info in await copy.namespaces()] == ["default", "other"]
-        assert (await copy.stats()).store_id == (await store.stats()).store_id
-    finally:
-        await copy.aclose()
-
-
-async def test_a_backup_that_fails_leaves_no_file(store, tmp_path, monkeypatch):
-    target = tmp_path / "copy.db"
-
-    async def fails(self, job):
-        target.write_bytes(b"half")
-        raise StorageFullError("the disk is full")
-
-    monkeypatch.setattr(ThreadedConnection, "run", fails)
-    with pytest.raises(StorageError, match="the disk is full"):
-        await store.backup(target)
-    monkeypatch.undo()
-    assert not target.exists()
 
 
 def test_the_plugin_names_what_there_is():
