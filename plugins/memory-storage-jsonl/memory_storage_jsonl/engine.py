@@ -79,7 +79,8 @@ class Engine:
         context: kinds and limits.
 
     Raises:
-        StorageUnavailableError: the store is open elsewhere, or the file cannot be used.
+        StorageUnavailableError: the store is open elsewhere.
+        OSError: the file cannot be used.
         CodecError: the file is no log, or is damaged.
         ConfigurationError: the path is a directory, or a stored kind is unknown.
         SchemaVersionError: a newer version wrote it.

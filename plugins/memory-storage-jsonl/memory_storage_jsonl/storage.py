@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from memory_core.errors import ConfigurationError, StorageClosedError, StorageUnavailableError
+from memory_core.disk import disk_failure
+from memory_core.errors import ConfigurationError, StorageClosedError
 from memory_core.query import Page, Query
 from memory_core.records import Record
 from memory_core.storage import (
@@ -55,11 +56,12 @@ class JsonlStorage:
         """Open the file at a path, making it where there is none.
 
         Raises:
-            ConfigurationError: the path is empty or a directory, or a stored kind is unknown.
+            ConfigurationError: the path is empty or a directory or cannot be written, or a stored
+                kind is unknown.
             CodecError: the file is no log, or is damaged; names line and offset.
             SchemaVersionError: a newer version wrote it.
-            StorageUnavailableError: another process has it open (the message names it), or the file
-                cannot be used.
+            StorageUnavailableError: another process has it open; the message names it.
+            StorageError: the disk failed.
         """
         if not location:
             raise ConfigurationError(
@@ -77,7 +79,7 @@ class JsonlStorage:
             opening.add_done_callback(_abandon)
             raise
         except OSError as error:
-            raise StorageUnavailableError(f"{location}: {error.strerror or error}") from error
+            raise disk_failure(error, location) from error
         return cls(engine, context.namespace, owner=True)
 
     @property

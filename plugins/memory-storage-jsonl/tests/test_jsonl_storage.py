@@ -240,5 +240,5 @@ async def test_missing_directories_are_made(tmp_path):
 
 async def test_an_unwritable_place_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(StorageUnavailableError, match="file"):
+    with pytest.raises(ConfigurationError, match=r"memory\.jsonl: cannot be opened: .*/file'"):
         await opened(tmp_path / "file" / "memory.jsonl")
