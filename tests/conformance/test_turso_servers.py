@@ -47,6 +47,7 @@ class ServerSuite(StorageSuite):
         finally:
             for server in reversed(servers):
                 asyncio.run(server.kill())
+                server.release()
 
     @classmethod
     def make_servers(cls, folder: Path) -> list[Sqld]:

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tests.servers.install import require_sqld
+from tests.servers.ports import HOST, held_port, number_of
 from tests.servers.tokens import PUBLIC_KEY
-
-HOST = "127.0.0.1"
-
-
-def free_port() -> int:
-    """A loopback port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 class Sqld:
-    """One sqld process and its data folder; the ports stay the same over restarts."""
+    """One sqld process and its data folder; the ports stay the same over restarts, until `release`."""
 
     def __init__(
         self,
@@ -37,9 +29,8 @@ class Sqld:
     ) -> None:
         self.binary = require_sqld()
         self.folder = folder
-        self.port = free_port()
-        self.grpc_port = free_port()
-        self.admin_port = free_port()
+        self._held = [held_port() for _ in range(3)]
+        self.port, self.grpc_port, self.admin_port = map(number_of, self._held)
         self._process: subprocess.Popen[bytes] | None = None
         self._arguments = [
             "--no-welcome",
@@ -128,10 +119,17 @@ class Sqld:
         """Ask it to end; kill it when it takes too long."""
         await self._end(signal.SIGTERM)
 
+    def release(self) -> None:
+        """Let go of the ports; it cannot be started any more."""
+        for holder in self._held:
+            holder.close()
+
     def freeze(self) -> None:
         """Keep the process from running, connections left open."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
+            # Until every thread of it has stopped, it may still answer.
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let a frozen process go on."""
@@ -193,3 +191,4 @@ async def running_sqld(
         yield server
     finally:
         await server.kill()
+        server.release()

@@ -25,6 +25,7 @@ class TcpProxy:
         up: Whether new connections are accepted and passed on.
         stalled: Directions in which bytes are swallowed up and kept until `resume`.
         passed: Pieces passed on so far, in each direction.
+        held: Pieces that are ready to be passed on and wait for `resume`, in each direction.
         accepted: Connections accepted so far, those behind a handshake that failed not counted.
 
     Args:
@@ -40,6 +41,7 @@ class TcpProxy:
         self.up = True
         self.accepted = 0
         self.passed: dict[Direction, int] = {"up": 0, "down": 0}
+        self.held: dict[Direction, int] = {"up": 0, "down": 0}
         self.port = 0
         self._flowing: dict[Direction, asyncio.Event] = {
             "up": asyncio.Event(),
@@ -158,7 +160,11 @@ class TcpProxy:
                 return
             if self.bytes_per_second:
                 await asyncio.sleep(len(chunk) / self.bytes_per_second)
-            await self._flowing[direction].wait()
+            self.held[direction] += 1
+            try:
+                await self._flowing[direction].wait()
+            finally:
+                self.held[direction] -= 1
             sink.write(chunk)
             self.passed[direction] += 1
             await sink.drain()

@@ -21,9 +21,12 @@ class RedisServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        # Bound, and never listening: the system gives the port to nobody else who asks for any, not
+        # even for the near end of a connection, while the server gets it whenever it is started.
+        self._holder = socket.socket()
+        self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._holder.bind(("127.0.0.1", 0))
+        self.port = self._holder.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -34,11 +37,12 @@ class RedisServer:
         self._process = subprocess.Popen(
             [*command, "--dir", str(self._folder)], stdout=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self._process.poll() is None:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
+            time.sleep(0.005)
         pytest.fail("redis-server did not start")
 
     def stop(self) -> None:
@@ -48,6 +52,10 @@ class RedisServer:
             self._process.wait()
             self._process = None
 
+    def release(self) -> None:
+        """Let go of the port; it cannot be started any more."""
+        self._holder.close()
+
     def ask(self, *command: str) -> Any:
         """Send it a command, past every cache."""
         with Redis(port=self.port) as client:
@@ -56,6 +64,8 @@ class RedisServer:
     def freeze(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        # Until every thread of it has stopped, it may still answer.
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         assert self._process is not None
@@ -69,6 +79,9 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
             pytest.fail("redis-server is not installed, and CI must not skip its tests")
         pytest.skip("redis-server is not installed")
     server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.stop()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        server.release()

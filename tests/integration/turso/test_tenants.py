@@ -24,7 +24,8 @@ from memory_storage_turso import TenantStorage, TursoConfig, TursoStorage
 from memory_storage_turso.server_config import PoolConfig, RetryConfig, TenancyConfig
 from memory_storage_turso.tenants import database_name
 from tests.integration.turso.leaks import nothing_left
-from tests.servers.sqld import Sqld, free_port, running_sqld
+from tests.servers.ports import nobody_listening
+from tests.servers.sqld import Sqld, running_sqld
 from tests.servers.tcp_proxy import running_proxy
 from tests.servers.waiting import until
 
@@ -130,8 +131,11 @@ async def test_nothing_is_made_where_nothing_may_be(tenants: Sqld) -> None:
 
 async def test_an_admin_api_that_does_not_answer_is_a_typed_error(tenants: Sqld) -> None:
     async with nothing_left():
-        with pytest.raises(StorageUnavailableError, match="cannot be reached"):
-            await opened(tenants, admin_url=f"http://127.0.0.1:{free_port()}")
+        with (
+            nobody_listening() as port,
+            pytest.raises(StorageUnavailableError, match="cannot be reached"),
+        ):
+            await opened(tenants, admin_url=f"http://127.0.0.1:{port}")
         # The server itself has no such API.
         with pytest.raises(ConfigurationError, match="made no database mem-default"):
             await opened(tenants, admin_url=f"http://127.0.0.1:{tenants.port}")
