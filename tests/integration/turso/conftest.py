@@ -48,6 +48,14 @@ async def names(driver: ServerDriver) -> list[object]:
     return [row[0] for row in result.rows]
 
 
+class BreakerClock:
+    """What the breaker of a driver's primary takes for the time: it passes when told to."""
+
+    def __init__(self, driver: ServerDriver) -> None:
+        self.now = 1000.0
+        driver._primary.breaker._clock = lambda: self.now  # pyright: ignore[reportPrivateUsage] - to let time pass
+
+
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Sqld]:
     """A server of its own."""

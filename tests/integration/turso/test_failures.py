@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import time
-from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
 from memory_core.errors import (
-    ConfigurationError,
     OutcomeUnknownError,
     StorageUnavailableError,
 )
-from memory_storage_turso.driver import Statement, StatementError
+from memory_storage_turso.driver import StatementError
 from memory_storage_turso.hrana.program import GroupProgram
 from memory_storage_turso.resilience import CircuitOpenError
 from memory_storage_turso.server_config import (
@@ -29,10 +25,17 @@ from memory_storage_turso.server_config import (
     ServerLimits,
 )
 from memory_storage_turso.server_driver import ServerDriver, open_server_driver
-from tests.integration.turso.conftest import POSITION, OpenDriver, create_schema, insert, names
+from tests.integration.turso.conftest import (
+    POSITION,
+    BreakerClock,
+    OpenDriver,
+    create_schema,
+    insert,
+    names,
+)
 from tests.integration.turso.leaks import nothing_left
-from tests.servers import tokens
-from tests.servers.sqld import Sqld, free_port, running_sqld
+from tests.servers.ports import nobody_listening
+from tests.servers.sqld import Sqld
 from tests.servers.tcp_proxy import TcpProxy
 from tests.servers.waiting import until
 
@@ -79,7 +82,7 @@ async def test_write_goes_on_after_a_restart(driver: ServerDriver, server: Sqld)
     await driver.write([[insert("before")]])
     await server.kill()
     writing = asyncio.ensure_future(driver.write([[insert("during")]]))
-    await asyncio.sleep(0.05)
+    await until(lambda: figures(driver, "breaker")["failures"] > 0)
     await server.start()
     await writing
     assert await names(driver) == ["before", "during"]
@@ -114,7 +117,7 @@ async def test_write_lost_on_its_way_is_sent_again(
 ) -> None:
     proxy.stall("up")
     writing = asyncio.ensure_future(tried.write([[insert("a")]]))
-    await asyncio.sleep(0.05)
+    await until(lambda: proxy.held["up"] > 0)
     proxy.cut()
     proxy.resume()
     await writing
@@ -125,14 +128,14 @@ async def test_write_that_arrives_late_is_applied_once(
     tried: ServerDriver, proxy: TcpProxy, witness: ServerDriver
 ) -> None:
     for number in range(5):
+        lost = figures(tried, "writes")["answers_lost"]
         proxy.stall("up")
         writing = asyncio.ensure_future(tried.write([[insert(f"{number}")]], [POSITION]))
-        await asyncio.sleep(0.5)
+        await until(lambda lost=lost: figures(tried, "writes")["answers_lost"] > lost)
         proxy.resume()
         outcome = await writing
         assert outcome.closing[0].rows == [(number + 1,)]
     assert await names(witness) == [f"{number}" for number in range(5)]
-    assert figures(tried, "writes")["answers_lost"] > 0
 
 
 async def test_outcome_that_cannot_be_found_out_is_unknown(
@@ -159,7 +162,7 @@ async def test_groups_behind_a_failing_one_were_not_sent(
     proxy: TcpProxy, witness: ServerDriver, open_driver: OpenDriver, survivors: int
 ) -> None:
     config = ServerConfig(
-        limits=ServerLimits(max_group_bytes=1024, request_timeout=0.3, connect_timeout=0.3),
+        limits=ServerLimits(max_group_bytes=1024),
         retry=RetryConfig(attempts=2, initial=0.01, resolve_timeout=0.3),
     )
     driver = open_driver(f"turso+http://127.0.0.1:{proxy.port}", config=config)
@@ -176,7 +179,12 @@ async def test_groups_behind_a_failing_one_were_not_sent(
 
     driver._primary.run = losing  # pyright: ignore[reportAttributeAccessIssue] - spied on
     batches = [[insert(f"{n:02}", body=bytes(600))] for n in range(8)]
-    outcome = await driver.write(batches)
+    writing = asyncio.ensure_future(driver.write(batches))
+    await until(lambda: proxy.held["down"] > 0)
+    # Nor is there an answer to the question what became of it.
+    proxy.up = False
+    proxy.cut()
+    outcome = await writing
     assert all(isinstance(result, list) for result in outcome.results[:survivors])
     assert isinstance(outcome.results[survivors], OutcomeUnknownError)
     behind = outcome.results[survivors + 1 :]
@@ -185,8 +193,7 @@ async def test_groups_behind_a_failing_one_were_not_sent(
         assert isinstance(result, StorageUnavailableError)
         assert "not sent" in str(result)
         assert isinstance(result.__cause__, OutcomeUnknownError)
-    proxy.resume()
-    assert len(await names(witness)) <= survivors + 1
+    assert await names(witness) == [f"{n:02}" for n in range(survivors + 1)]
 
 
 async def test_question_for_a_lost_answer_waits_for_a_connection(
@@ -206,6 +213,8 @@ async def test_question_for_a_lost_answer_waits_for_a_connection(
         while True:
             with contextlib.suppress(StorageUnavailableError):
                 return await pool._permit(None)
+            # Where another one waits already, it is refused without any waiting.
+            await asyncio.sleep(0)
 
     waiting = asyncio.ensure_future(be_quicker())
     await until(lambda: pool.stats().waiting == 1)
@@ -221,11 +230,12 @@ async def test_question_for_a_lost_answer_waits_for_a_connection(
 
 async def test_server_that_is_not_there(open_driver: OpenDriver, transport: str) -> None:
     config = ServerConfig(retry=RetryConfig(attempts=3, initial=0.01))
-    driver = open_driver(f"turso+{transport}://127.0.0.1:{free_port()}", config=config)
-    with pytest.raises(StorageUnavailableError):
-        await driver.write([[insert("a")]])
-    with pytest.raises(StorageUnavailableError):
-        await driver.read([POSITION])
+    with nobody_listening() as port:
+        driver = open_driver(f"turso+{transport}://127.0.0.1:{port}", config=config)
+        with pytest.raises(StorageUnavailableError):
+            await driver.write([[insert("a")]])
+        with pytest.raises(StorageUnavailableError):
+            await driver.read([POSITION])
     assert figures(driver, "write_retries") == {"retries": 2, "exhausted": 1}
 
 
@@ -234,9 +244,10 @@ async def test_breaker_opens_and_lets_a_single_probe_through(
 ) -> None:
     config = ServerConfig(
         retry=RetryConfig(attempts=1),
-        breaker=BreakerConfig(failure_threshold=3, reset_timeout=0.2),
+        breaker=BreakerConfig(failure_threshold=3, reset_timeout=5),
     )
     driver = open_driver(server.http_url, config=config)
+    clock = BreakerClock(driver)
     await create_schema(driver)
     await server.kill()
     for _ in range(3):
@@ -245,7 +256,8 @@ async def test_breaker_opens_and_lets_a_single_probe_through(
     with pytest.raises(CircuitOpenError):
         await driver.read([POSITION])
     await server.start()
-    await until(lambda: figures(driver, "breaker")["state"] == "half_open")
+    clock.now += 5
+    assert figures(driver, "breaker")["state"] == "half_open"
     calls = [asyncio.ensure_future(driver.read([POSITION])) for _ in range(20)]
     answers = await asyncio.gather(*calls, return_exceptions=True)
     assert sum(isinstance(answer, CircuitOpenError) for answer in answers) == 19
@@ -253,27 +265,26 @@ async def test_breaker_opens_and_lets_a_single_probe_through(
     assert figures(driver, "breaker")["state"] == "closed"
 
 
-def hung(config: ServerConfig, **breaker: float) -> ServerConfig:
-    return attrs.evolve(
-        config,
-        limits=ServerLimits(request_timeout=0.3, connect_timeout=0.3),
-        pool=PoolConfig(min_size=1, max_size=1, acquire_timeout=0.05),
-        retry=RetryConfig(attempts=1),
-        breaker=BreakerConfig(**breaker),  # pyright: ignore[reportArgumentType] - numbers all
-    )
+#: One connection, for which nobody waits for long, and a single try.
+NARROW = ServerConfig(
+    pool=PoolConfig(min_size=1, max_size=1, acquire_timeout=0.05), retry=RetryConfig(attempts=1)
+)
 
 
 async def test_waiting_for_a_connection_in_vain_says_nothing_of_the_server(
     proxy: TcpProxy, transport: str, open_driver: OpenDriver, witness: ServerDriver
 ) -> None:
-    config = hung(IMPATIENT, failure_threshold=2, reset_timeout=0.1)
+    config = attrs.evolve(NARROW, breaker=BreakerConfig(failure_threshold=2))
     driver = open_driver(f"turso+{transport}://127.0.0.1:{proxy.port}", config=config)
+    clock = BreakerClock(driver)
     await driver.read([POSITION])
-    proxy.stall("up")
+    proxy.up = False
+    proxy.cut()
     for _ in range(2):
         with pytest.raises(StorageUnavailableError):
             await driver.read([POSITION])
-    await until(lambda: figures(driver, "breaker")["state"] == "half_open")
+    clock.now += config.breaker.reset_timeout
+    assert figures(driver, "breaker")["state"] == "half_open"
     pool = driver._primary.pool
     await pool._permit(None)
     with pytest.raises(StorageUnavailableError, match="within"):
@@ -286,9 +297,20 @@ async def test_waiting_for_a_connection_in_vain_says_nothing_of_the_server(
 async def test_breaker_opens_under_load_at_a_hung_server(
     proxy: TcpProxy, transport: str, open_driver: OpenDriver, witness: ServerDriver
 ) -> None:
-    config = hung(IMPATIENT, failure_threshold=3, reset_timeout=5)
+    limits = ServerLimits(request_timeout=0.3, connect_timeout=0.3)
+    config = attrs.evolve(NARROW, limits=limits, breaker=BreakerConfig(failure_threshold=3))
     driver = open_driver(f"turso+{transport}://127.0.0.1:{proxy.port}", config=config)
-    await driver.read([POSITION])
+    clock = BreakerClock(driver)
+
+    async def answers() -> bool:
+        clock.now += config.breaker.max_reset_timeout
+        with contextlib.suppress(StorageUnavailableError):
+            return bool(await driver.read([POSITION]))
+        return False
+
+    # On a busy machine it may take more than one try.
+    await until(answers)
+    failures = figures(driver, "breaker")["failures"]
     proxy.stall("up")
 
     async def read_on() -> None:
@@ -296,9 +318,9 @@ async def test_breaker_opens_under_load_at_a_hung_server(
             with contextlib.suppress(StorageUnavailableError):
                 await driver.read([POSITION])
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.gather(*(read_on() for _ in range(10)))
-    assert figures(driver, "breaker")["failures"] == 3
+    assert figures(driver, "breaker")["failures"] == failures + 3
     # Those that still wait for a connection are turned away, too.
     with pytest.raises(CircuitOpenError):
         await driver.read([POSITION])
@@ -327,25 +349,10 @@ async def test_frozen_server_is_given_up_and_found_again(
     await driver.write([[insert("a")]])
     server.freeze()
     writing = asyncio.ensure_future(driver.write([[insert("b")]]))
-    await asyncio.sleep(1.0)
+    await until(lambda: figures(driver, "writes")["answers_lost"] > 0)
     server.thaw()
     await writing
     assert await names(witness) == ["a", "b"]
-
-
-async def test_idle_transaction_of_someone_else_does_not_stop_writes(
-    server: Sqld, witness: ServerDriver
-) -> None:
-    transport = witness._primary._connector  # pyright: ignore[reportPrivateUsage] - to hold a lock
-    stream = await transport.connect()
-    from memory_storage_turso.hrana.program import Step
-
-    await stream.run([Step("BEGIN IMMEDIATE")])
-    started = time.monotonic()
-    await witness.write([[insert("a")]])
-    assert time.monotonic() - started < 8
-    await stream.aclose()
-    assert await names(witness) == ["a"]
 
 
 @pytest.mark.parametrize("fault", ["cut", "reset", "killed", "latency", "throttled"])
@@ -381,81 +388,3 @@ async def test_nothing_is_left_after_closing(
         )
     ]
     assert not unexpected
-
-
-class TestAuthentication:
-    """Tokens are asked for, checked, and never shown."""
-
-    @pytest.fixture
-    async def guarded(self, tmp_path: Path) -> Any:
-        async with running_sqld(tmp_path / "guarded", auth=True) as running:
-            yield running
-
-    async def test_token_lets_in(
-        self, guarded: Sqld, transport: str, open_driver: OpenDriver
-    ) -> None:
-        url = guarded.http_url if transport == "http" else guarded.ws_url
-        driver = open_driver(url, token=tokens.READ_WRITE)
-        await create_schema(driver)
-        await driver.write([[insert("a")]])
-        assert await names(driver) == ["a"]
-
-    @pytest.mark.parametrize("token", [None, tokens.EXPIRED, "garbage"])
-    async def test_wrong_token_is_a_configuration_error_that_does_not_show_it(
-        self,
-        guarded: Sqld,
-        transport: str,
-        token: str | None,
-        open_driver: OpenDriver,
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
-        caplog.set_level(logging.DEBUG)
-        url = guarded.http_url if transport == "http" else guarded.ws_url
-        driver = open_driver(url, token=token)
-        with pytest.raises(ConfigurationError) as caught:
-            await driver.read([Statement("SELECT 1")])
-        with pytest.raises(ConfigurationError):
-            await driver.write([[insert("a")]])
-        shown = f"{caught.value!r}{driver!r}{driver.endpoint!r}{driver.stats()}{caplog.text}"
-        assert token is None or token not in shown
-
-    async def test_read_only_token_reads_and_does_not_write(
-        self, guarded: Sqld, open_driver: OpenDriver
-    ) -> None:
-        owner = open_driver(guarded.http_url, token=tokens.READ_WRITE)
-        await create_schema(owner)
-        reader = open_driver(guarded.http_url, token=tokens.READ_ONLY)
-        assert await names(reader) == []
-        with pytest.raises(ConfigurationError):
-            await reader.write([[insert("a")]])
-
-
-@pytest.fixture
-async def tenants(tmp_path: Path) -> Any:
-    async with running_sqld(tmp_path / "tenants", namespaces=True) as running:
-        await running.create_namespace("one")
-        await running.create_namespace("two")
-        yield running
-
-
-async def test_each_tenant_has_a_database_of_its_own(
-    tenants: Sqld, transport: str, open_driver: OpenDriver
-) -> None:
-    url = tenants.http_url if transport == "http" else tenants.ws_url
-    one, two = open_driver(f"{url}?database=one"), open_driver(url, database="two")
-    await create_schema(one)
-    await create_schema(two)
-    await one.write([[insert("a")]])
-    assert await names(one) == ["a"]
-    assert await names(two) == []
-
-
-async def test_database_that_is_not_there_is_a_typed_error(
-    tenants: Sqld, transport: str, open_driver: OpenDriver
-) -> None:
-    url = tenants.http_url if transport == "http" else tenants.ws_url
-    driver = open_driver(url, database="nobody", config=IMPATIENT)
-    # Over WebSocket sqld closes the connection without saying why.
-    expected = ConfigurationError if transport == "http" else StorageUnavailableError
-    with pytest.raises(expected, match="nobody"):
-        await driver.read([Statement("SELECT 1")])

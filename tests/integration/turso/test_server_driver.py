@@ -8,6 +8,7 @@ import pytest
 
 from memory_core.errors import StorageClosedError
 from memory_storage_turso.driver import BatchTooLargeError, Statement, StatementError
+from memory_storage_turso.hrana.program import Step
 from memory_storage_turso.server_config import PoolConfig, ServerConfig, ServerLimits
 from memory_storage_turso.server_driver import ServerDriver
 from tests.integration.turso.conftest import POSITION, OpenDriver, create_schema, insert, names
@@ -178,6 +179,21 @@ async def test_writers_of_two_drivers_take_turns(server: Sqld, open_driver: Open
 
     await asyncio.gather(write(first, "a"), write(second, "b"))
     assert len(await names(first)) == 100
+
+
+async def test_idle_transaction_of_someone_else_does_not_stop_writes(
+    server: Sqld, open_driver: OpenDriver
+) -> None:
+    driver = open_driver(server.http_url)
+    await create_schema(driver)
+    stream = await driver._primary._connector.connect()  # pyright: ignore[reportPrivateUsage] - to hold a lock
+    await stream.run([Step("BEGIN IMMEDIATE")])
+    await driver.write([[insert("a")]])
+    # The server took the lock away, and did not wait until it gives up the whole stream.
+    ended = await stream.run([Step("COMMIT")])
+    assert [error and error.code for error in ended.errors] == ["TRANSACTION_TIMEOUT"]
+    await stream.aclose()
+    assert await names(driver) == ["a"]
 
 
 async def test_cancelled_write_leaves_nothing_locked(server: Sqld, open_driver: OpenDriver) -> None:
