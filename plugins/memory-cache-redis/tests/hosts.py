@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from memory_cache_redis import RedisCache
+from attrs import evolve
+
+from memory_cache_redis import RedisCache, RedisConfig
 from memory_core import CacheConfig, CachedStorage, Limits, Memory, RecordTypes
 from memory_core.cache import SharedTier
 from memory_core.codec import Codec
@@ -17,7 +19,16 @@ from memory_storage_lmdb.adaptive import AdaptiveCache
 TYPES = RecordTypes(CORE_RECORD_TYPES)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+#: For tests in which Redis is well: on a busy machine it may take its time.
+PATIENT = RedisConfig(timeout=30.0)
+
+
+def make_impatient(cache: RedisCache, timeout: float) -> None:
+    """Have a tier that was patient so far give up sooner, now that Redis is not well."""
+    cache._config = evolve(cache._config, timeout=timeout)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)

@@ -8,8 +8,10 @@ import subprocess
 import sys
 
 import pytest
+from attrs import evolve
+from hosts import PATIENT, make_impatient
 
-from memory_cache_redis import RedisCache, RedisConfig
+from memory_cache_redis import RedisCache
 from memory_cache_redis import cache as module
 from memory_core import CacheEntry, new_id
 
@@ -31,7 +33,7 @@ async def clear_by_command(url: str) -> subprocess.CompletedProcess[str]:
 
 
 async def test_the_figures_are_those_of_the_server(redis_server, always_measured) -> None:
-    cache, other = RedisCache(redis_server.url), RedisCache(redis_server.url)
+    cache, other = RedisCache(redis_server.url, PATIENT), RedisCache(redis_server.url, PATIENT)
     await cache.get_many([("ns", "episode", new_id())])
     empty = cache.stats().bytes
     kept = entries(10, 100_000)
@@ -55,16 +57,24 @@ async def test_the_figures_are_those_of_the_server(redis_server, always_measured
     await other.aclose()
 
 
-async def test_the_server_is_not_asked_for_figures_by_every_call(redis_server) -> None:
-    cache = RedisCache(redis_server.url, RedisConfig(timeout=5.0))
+class Clock:
+    """What the tier takes for the time: none passes."""
+
+    def monotonic(self) -> float:
+        return 1_000.0
+
+
+async def test_the_server_is_not_asked_for_figures_by_every_call(redis_server, monkeypatch) -> None:
+    monkeypatch.setattr(module, "time", Clock())
+    cache = RedisCache(redis_server.url, PATIENT)
     for _ in range(50):
         await cache.set_many(entries(1))
-    assert int(redis_server.ask("INFO", "commandstats")["cmdstat_dbsize"]["calls"]) < 25
+    assert int(redis_server.ask("INFO", "commandstats")["cmdstat_dbsize"]["calls"]) == 1
     await cache.aclose()
 
 
 async def test_clearing_goes_in_steps_to_the_end(redis_server) -> None:
-    cache = RedisCache(redis_server.url, RedisConfig(timeout=5.0))
+    cache = RedisCache(redis_server.url, PATIENT)
     await cache.set_many(entries(3_500))
     await cache.clear()
     assert redis_server.ask("DBSIZE") == 0
@@ -76,10 +86,11 @@ async def test_clearing_goes_in_steps_to_the_end(redis_server) -> None:
 
 
 async def test_clearing_a_frozen_redis_ends_and_counts(redis_server) -> None:
-    cache = RedisCache(redis_server.url, RedisConfig(timeout=0.05))
+    cache = RedisCache(redis_server.url, evolve(PATIENT, retry_after=3600.0))
     await cache.set_many(entries(1))
     redis_server.freeze()
-    async with asyncio.timeout(10):
+    make_impatient(cache, 0.05)
+    async with asyncio.timeout(20):
         await cache.clear()
         assert cache.stats().counters["timeouts"] == 1
         assert cache.stats().counters["clears_failed"] == 1
@@ -92,19 +103,22 @@ async def test_clearing_a_frozen_redis_ends_and_counts(redis_server) -> None:
 
 
 async def test_clearing_that_breaks_off_half_way_says_so(redis_server, monkeypatch) -> None:
-    cache = RedisCache(redis_server.url, RedisConfig(timeout=0.25))
+    cache = RedisCache(redis_server.url, PATIENT)
     await cache.set_many(entries(3_500))
     steps: list[int] = []
     clear_some = cache._clear_some
 
     async def freezing(cursor: int, pattern: str) -> tuple[int, int]:
-        if steps:
-            redis_server.freeze()
         steps.append(cursor)
-        return await clear_some(cursor, pattern)
+        step = await clear_some(cursor, pattern)
+        redis_server.freeze()
+        make_impatient(cache, 0.05)
+        return step
 
+    # Nothing else is asked between two steps.
+    monkeypatch.setattr(module, "_MEASURE_AFTER", float("inf"))
     monkeypatch.setattr(cache, "_clear_some", freezing)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         await cache.clear()
     assert len(steps) == 2
     counters = cache.stats().counters
@@ -114,10 +128,11 @@ async def test_clearing_that_breaks_off_half_way_says_so(redis_server, monkeypat
 
 
 async def test_the_command_clears(redis_server) -> None:
-    cache = RedisCache(redis_server.url)
+    cache = RedisCache(redis_server.url, PATIENT)
     await cache.set_many(entries(3))
-    said = await clear_by_command(redis_server.url)
-    assert json.loads(said.stdout) == {"cleared": {"tier": redis_server.url}}
+    patient = f"{redis_server.url}?timeout=30"
+    said = await clear_by_command(patient)
+    assert json.loads(said.stdout) == {"cleared": {"tier": patient}}
     assert redis_server.ask("DBSIZE") == 0
     await cache.aclose()
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from attrs import evolve
-from hosts import NoCache, host, until
+from hosts import PATIENT, NoCache, host, until
 
 from memory_cache_redis import RedisCache, RedisConfig
 from memory_core import Episode, Memory
@@ -65,7 +65,7 @@ async def subscribed(
 ) -> tuple[Memory, RedisCache, InMemoryStorage, Episode]:
     """A host that hears what others write, and an episode that it has cached."""
     store = InMemoryStorage()
-    redis = RedisCache(server.url, RedisConfig(timeout=5.0, retry_after=retry_after))
+    redis = RedisCache(server.url, evolve(PATIENT, retry_after=retry_after))
     memory = host(store, redis, max_staleness=max_staleness)
     stored = Episode(task_description="old")
     await memory.store_episode(stored)
@@ -89,7 +89,7 @@ async def test_what_a_lost_connection_did_not_tell_is_looked_at_when_there_is_an
 
 async def test_without_a_subscription_the_bound_is_max_staleness(redis_server, clock) -> None:
     memory, redis, store, stored = await subscribed(redis_server, 3600.0, 60.0)
-    writer = host(store, RedisCache(redis_server.url))
+    writer = host(store, RedisCache(redis_server.url, PATIENT))
     redis_server.ask("ACL", "SETUSER", "default", "-subscribe")
     redis_server.ask("CLIENT", "KILL", "TYPE", "pubsub")
     await until(lambda: redis.stats().counters.get("reconnects", 0) == 1, SECONDS)
