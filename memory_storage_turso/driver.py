@@ -118,8 +118,9 @@ class WriteOutcome:
             be cut short: then each batch that was not applied has the reason, a `StorageError`.
         closing: One `StatementResult` per closing statement, after the last transaction that stands.
         recovered: The answer was lost and the outcome was found out afterwards. The batches
-            stand, but rows and counts of their statements are gone: results are empty, save
-            those of the position statement, which tell the position after the whole group.
+            stand, but rows and counts of all statements are gone: results are empty, save
+            those of the position statement, which tell the position after the whole group. A
+            batch that was rolled back may have a `StorageUnavailableError` for its reason.
     """
 
     results: list[list[StatementResult] | StatementError | StorageError]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 import attrs
@@ -53,6 +53,8 @@ from memory_storage_turso.server_node import ServerNode
 
 _MOST_ATTEMPTS = 100
 _SQLD_ROW_BYTES = 5_000_000
+_NEVER = "SELECT memory_core_rehearsed()"
+"""There is no such function: a program that ends with it is rolled back."""
 
 BatchResult: TypeAlias = list[StatementResult] | StatementError | StorageError
 
@@ -98,7 +100,6 @@ class GroupWriter:
     Args:
         primary: The server.
         retry: When to try again, and how long to ask for a lost answer.
-        read: Reads after a commit, for what the answer would have said.
         saw: Is told the position after each group.
         sleep: Lets a pause between two tries pass.
     """
@@ -108,7 +109,6 @@ class GroupWriter:
         primary: ServerNode,
         retry: RetryConfig,
         *,
-        read: Callable[[Sequence[Statement]], Awaitable[list[StatementResult]]],
         saw: Callable[[int | None], None],
         sleep: Sleep,
     ) -> None:
@@ -116,7 +116,6 @@ class GroupWriter:
         self.retries = RetryFigures()
         self._primary = primary
         self._retry = retry
-        self._read = read
         self._saw = saw
         self._sleep = sleep
         self._marks = CommitMarks()
@@ -245,14 +244,12 @@ class GroupWriter:
         results: list[BatchResult] = [
             recovered_results(batch.statements, position, verdict) for batch in batches
         ]
+        stood = max((i for i in range(len(batches)) if i not in verdict.failed), default=-1)
         for index in sorted(verdict.failed):
-            results[index] = await self._redo(batches[index])
+            # Applied now, it would bring back what those behind it have replaced or deleted.
+            again = self._redo if index > stood else self._rehearse
+            results[index] = await again(batches[index])
         answered = recovered_results(closing, position, verdict)
-        missing = [i for i, statement in enumerate(closing) if statement != position]
-        if missing:
-            fresh = await self._read([closing[i] for i in missing])
-            for index, result in zip(missing, fresh, strict=True):
-                answered[index] = result
         return WriteOutcome(results, answered, recovered=True)
 
     async def _redo(self, batch: EncodedBatch) -> BatchResult:
@@ -261,7 +258,30 @@ class GroupWriter:
             outcome = await self.write([batch], ())
         except (StorageError, StatementError) as error:
             return error
+        except ConfigurationError as error:
+            return self._reason_lost(error)
         return outcome.results[0]
+
+    async def _rehearse(self, batch: EncodedBatch) -> BatchResult:
+        """Have a batch refused again that was rolled back, without applying it."""
+        steps = [*batch.encoded, encode_statement(Statement(_NEVER))]
+        try:
+            await with_retries(
+                lambda: self._primary.read(steps), self._retry, self.retries, self._sleep
+            )
+        except StatementError as error:
+            known = error.index < len(batch.encoded)
+            return _measured(batch, error) if known else self._reason_lost(error)
+        except (StorageError, ConfigurationError) as error:
+            return self._reason_lost(error)
+        return self._reason_lost(None)
+
+    def _reason_lost(self, because: Exception | None) -> StorageUnavailableError:
+        error = StorageUnavailableError(
+            f"{self._primary.endpoint} refused it, and the answer that said why was lost"
+        )
+        error.__cause__ = because
+        return error
 
 
 def _measured(batch: EncodedBatch, result: BatchResult) -> BatchResult:

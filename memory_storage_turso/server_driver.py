@@ -61,9 +61,7 @@ class ServerDriver:
         self._prepared = prepared
         self._wire = wire
         self._router = ReadRouter(primary, replicas, config.replica)
-        self._writer = GroupWriter(
-            primary, config.retry, read=self._read, saw=self._router.saw, sleep=self._pause
-        )
+        self._writer = GroupWriter(primary, config.retry, saw=self._router.saw, sleep=self._pause)
         self._read_retries = RetryFigures()
         self._encoding: ThreadPoolExecutor | None = None
         self._under_way = 0
