@@ -1,7 +1,5 @@
 """``TursoStorage``: records in a libSQL or SQLite database, a local file or a server's."""
 
-# ruff: noqa: S608  # names come from the kinds' declarations, quoted; values are parameters
-
 from __future__ import annotations
 
 import asyncio
@@ -30,6 +28,7 @@ from memory_core.storage import (
     check_namespace,
 )
 from memory_storage_turso.backends import Backend, borrow_backend, open_backend
+from memory_storage_turso.census import Census
 from memory_storage_turso.config import TursoConfig
 from memory_storage_turso.dictionaries import Dictionaries
 from memory_storage_turso.driver import (
@@ -41,7 +40,7 @@ from memory_storage_turso.driver import (
 from memory_storage_turso.encoding import CodecThread
 from memory_storage_turso.opening import open_kinds, open_system
 from memory_storage_turso.reading import Reader
-from memory_storage_turso.tables import Tables, quoted
+from memory_storage_turso.tables import Tables
 from memory_storage_turso.writing import POSITION, Writer
 
 __all__ = ["TursoStorage"]
@@ -50,9 +49,7 @@ R = TypeVar("R", bound=Record)
 
 _NAME = "INSERT INTO _namespaces (name) VALUES (?) ON CONFLICT (name) DO NOTHING"
 _NUMBER = "SELECT ns FROM _namespaces WHERE name = ?"
-_WIPING = "UPDATE _namespaces SET wiping = ? WHERE ns = ?"
 _STORE_ID = Statement("SELECT value FROM _meta WHERE key = 'store_id'")
-_SIZE = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
 
 
 @define(eq=False)
@@ -62,13 +59,13 @@ class _Store:
     backend: Backend
     config: TursoConfig
     store_id: UUID
-    foreign_kinds: tuple[str, ...]
     tables: Tables
     codec: Codec
     thread: CodecThread
     dictionaries: Dictionaries
     writer: Writer
     reader: Reader
+    census: Census
     numbers: dict[str, int] = field(factory=dict[str, int])
     closing: asyncio.Task[None] | None = None
 
@@ -222,20 +219,15 @@ class TursoStorage:
         """Counters, sizes, and figures of the connections, statements and compression."""
         store = self._opened()
         ns = await self._number()
-        tables = [f"{table.name} INDEXED BY {table.by_id}" for table in store.tables]
-        tables += map(quoted, store.foreign_kinds)
-        counts = [f"SELECT count(*) FROM {table} WHERE ns = {ns or 0}" for table in tables]
-        position, size, *records = await store.reader.counts_of([POSITION.sql, _SIZE, *counts])
-        kinds = (*(table.kind for table in store.tables), *store.foreign_kinds)
-        held = {kind: cast("int", rows[0][0]) for kind, rows in zip(kinds, records, strict=True)}
+        counts = await store.census.counts(ns or 0)
         local = store.backend.local
         return StorageStats(
             backend="turso",
             location=store.backend.where,
             store_id=store.store_id,
-            position=cast("int", position[0][0]),
-            records={kind: n for kind, n in held.items() if n or kind in store.tables},
-            size_bytes=local.size_bytes() if local is not None else cast("int", size[0][0]),
+            position=counts.position,
+            records=counts.records,
+            size_bytes=local.size_bytes() if local is not None else counts.size,
             counters={**store.writer.figures(), **store.reader.figures()},
             sections=self._sections(),
         )
@@ -270,36 +262,16 @@ class TursoStorage:
 
     async def namespaces(self) -> list[NamespaceInfo]:
         """The namespaces that hold records, by name."""
-        store = self._opened()
-        kinds = [*(table.kind for table in store.tables), *store.foreign_kinds]
-        counts = [f"SELECT ns, count(*) FROM {quoted(kind)} GROUP BY ns" for kind in kinds]
-        names, *found = await store.reader.counts_of(["SELECT ns, name FROM _namespaces", *counts])
-        every: dict[object, dict[str, int]] = {ns: {} for ns, _ in names}
-        for kind, rows in zip(kinds, found, strict=True):
-            held = {ns: cast("int", number) for ns, number in rows}
-            for ns, records in every.items():
-                if ns in held or kind in store.tables:
-                    records[kind] = held.get(cast("int", ns), 0)
-        infos = [NamespaceInfo(str(name), every[ns]) for ns, name in names]
-        return sorted(
-            (info for info in infos if any(info.records.values())), key=lambda info: info.name
-        )
+        return await self._opened().census.namespaces()
 
     async def wipe(self) -> Position:
-        """Delete every record of this handle's namespace."""
+        """Delete every record of this handle's namespace, in one commit.
+
+        Records of a kind that another process has added since this one last looked go in a second one.
+        """
         store = self._opened()
         ns = await self._new_number()
-        # What refers goes before what it refers to; the mark lets records go that hold each other.
-        kinds = [*store.foreign_kinds, *reversed(store.tables.types.kinds)]
-        deletes = [Statement(f"DELETE FROM {quoted(kind)} WHERE ns = ?", (ns,)) for kind in kinds]
-        marked = [Statement(_WIPING, (1, ns)), *deletes, Statement(_WIPING, (0, ns)), POSITION]
-        outcome = await store.backend.driver.write([marked])
-        result = outcome.results[0]
-        if isinstance(result, StatementError):
-            raise StorageError(f"{store.backend.where}: {result}") from result
-        if isinstance(result, StorageError):
-            raise result
-        position = cast("int", result[-1].rows[0][0])
+        position = await store.census.wipe(ns)
         store.writer.newest = max(store.writer.newest, position)
         return position
 
@@ -385,15 +357,16 @@ async def _prepared(backend: Backend, config: TursoConfig, context: StorageConte
         backend.ready(POSITION, StoreIdentity(_STORE_ID, store_id.bytes))
     writer = Writer(backend, tables, thread, dictionaries, config.change_feed_limit)
     await writer.upkeep.start()
+    reader = Reader(backend, tables, thread, dictionaries, writer)
     return _Store(
         backend=backend,
         config=config,
         store_id=store_id,
-        foreign_kinds=foreign,
         tables=tables,
         codec=codec,
         thread=thread,
         dictionaries=dictionaries,
         writer=writer,
-        reader=Reader(backend, tables, thread, dictionaries, writer),
+        reader=reader,
+        census=Census(backend, reader, tables, foreign),
     )
