@@ -146,7 +146,7 @@ async def test_nonsense_is_a_typed_error(
 async def test_answer_that_became_nonsense_once_is_found_out(
     gateway: Gateway, open_driver: OpenDriver
 ) -> None:
-    driver = open_driver(url(gateway), config=CONFIG)
+    driver = open_driver(url(gateway))
     await create_schema(driver)
 
     def once(_path: str, _answer: bytes) -> tuple[int, bytes]:

@@ -186,7 +186,8 @@ async def test_closing_at_a_hung_server_is_bounded(tenants: Sqld, transport: str
         await until(lambda: store._databases.figures()["open"] == 2)
         started = time.monotonic()
         await store.aclose()
-        assert time.monotonic() - started < 4
+        # Not as long as a request may take.
+        assert time.monotonic() - started < 12
         found = await asyncio.gather(*writes, return_exceptions=True)
         assert all(
             isinstance(item, StorageClosedError | StorageUnavailableError | OutcomeUnknownError)
