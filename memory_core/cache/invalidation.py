@@ -72,11 +72,13 @@ class Invalidation:
         """Remember what was written, to keep it once the feed shows that nobody changed it since."""
         written = self._coherence.written
         for batch, result in zip(batches, results, strict=True):
-            if not isinstance(result, Receipt) or len(batch) > _LOOKED_AT:
+            if not isinstance(result, Receipt):
                 continue
-            for operation in batch.operations:
+            kept = len(batch) <= _LOOKED_AT
+            # One that is too large to be kept replaces what those before it wrote, all the same.
+            for operation in batch.operations if kept or written else ():
                 key = _key_of(self._coherence.namespace, operation)
-                if isinstance(operation, Put) and not _is_nullable(operation.record):
+                if kept and isinstance(operation, Put) and not _is_nullable(operation.record):
                     written[key] = (operation.record, result.position)
                 else:
                     written.pop(key, None)

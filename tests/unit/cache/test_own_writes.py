@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import evolve
@@ -19,6 +20,7 @@ from memory_core import (
     WriteBatch,
 )
 from memory_core.inmemory import InMemoryStorage
+from memory_core.storage import CommitResult
 from memory_core.testing.kinds import Folder, Specimen, kit_context
 from tests.unit.cache.plain import DictCache, HeldStorage
 
@@ -129,3 +131,28 @@ async def test_of_callers_that_write_one_record_at_a_time_the_last_one_wins() ->
 
     await asyncio.gather(*map(write, texts))
     await setup.fetched(stored)
+
+
+class GroupEnds(InMemoryStorage):
+    """Its receipts tell the position after all batches, as those of a server whose answer was lost."""
+
+    async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
+        results = await super().commit(batches)
+        return [evolve(item, position=self.position()) for item in results]
+
+
+async def test_what_a_large_batch_of_the_same_commit_replaced_is_not_kept() -> None:
+    context = kit_context()
+    setup = Setup()
+    setup.store = GroupEnds(context)
+    setup.held = HeldStorage(setup.store)
+    setup.cached = CachedStorage(setup.held, DictCache(), types=context.record_types)
+    stored = episode("old")
+    await setup.commit(WriteBatch().put(stored))
+    assert await setup.fetched(stored) == 0
+    many = (episode("beside it") for _ in range(100))
+    last = evolve(stored, task_description="last")
+    await setup.commit(
+        WriteBatch().put(evolve(stored, task_description="first")), WriteBatch().put(*many, last)
+    )
+    assert await setup.fetched(stored) == 1
