@@ -13,10 +13,14 @@ from memory_core.errors import (
     CycleError,
     DuplicateError,
     MemoryCoreError,
+    OutcomeUnknownError,
     ReferenceNotFoundError,
     ReferenceRestrictedError,
+    StorageClosedError,
+    StorageFullError,
+    StorageUnavailableError,
 )
-from memory_core.storage import Delete, Put, Storage, WriteBatch
+from memory_core.storage import CommitResult, Delete, Put, Storage, WriteBatch
 
 __all__ = ["Key", "Refusal", "Refusals", "Sink", "key_of"]
 
@@ -30,6 +34,13 @@ _MAY_PASS_LATER = (
     DuplicateError,
     ReferenceNotFoundError,
     ReferenceRestrictedError,
+)
+# What these say is no word on the record: it would be taken another time.
+_STORE_FAILED = (
+    OutcomeUnknownError,
+    StorageClosedError,
+    StorageFullError,
+    StorageUnavailableError,
 )
 _KEPT = 100
 _RETRIED_AT_ONCE = 100
@@ -87,7 +98,11 @@ class Sink(Generic[Token]):
     async def write(
         self, namespace: str, operations: Sequence[Put | Delete], tokens: Sequence[Token]
     ) -> list[Put | Delete]:
-        """Write operations of one namespace; return those that were applied."""
+        """Write operations of one namespace; return those that were applied.
+
+        Raises:
+            StorageError: the store failed, and did not refuse just one of them.
+        """
         errors = await self._commit(namespace, operations)
         applied: list[Put | Delete] = []
         for operation, token, error in zip(operations, tokens, errors, strict=True):
@@ -145,16 +160,29 @@ class Sink(Generic[Token]):
     async def _commit(
         self, namespace: str, operations: Sequence[Put | Delete]
     ) -> list[MemoryCoreError | None]:
-        """Apply operations; an entry each: why it was refused, or ``None``."""
+        """Apply operations; an entry each: why it was refused, or ``None``.
+
+        Raises:
+            StorageError: the store failed; some may have been applied.
+        """
         if not operations:
             return []
         scoped = self.storage.scoped(namespace)
         (result,) = await scoped.commit([WriteBatch(tuple(operations))])
         if not isinstance(result, MemoryCoreError):
             return [None] * len(operations)
-        # One of them spoilt it for all: apart, each gets its own answer.
+        # One of them spoilt it for all: apart, each gets its own answer. Some need less room as well.
+        if not isinstance(result, StorageFullError):
+            _check_well([result])
         results = await scoped.commit([WriteBatch((operation,)) for operation in operations])
+        _check_well(results)
         return [item if isinstance(item, MemoryCoreError) else None for item in results]
+
+
+def _check_well(results: Sequence[CommitResult]) -> None:
+    for result in results:
+        if isinstance(result, _STORE_FAILED):
+            raise result
 
 
 def key_of(namespace: str, operation: Put | Delete) -> Key:

@@ -4,7 +4,15 @@ from uuid import UUID
 
 import pytest
 
-from memory_core import Episode, Relationship, StorageFullError, WriteBatch
+from memory_core import (
+    Episode,
+    OutcomeUnknownError,
+    Relationship,
+    StorageError,
+    StorageFullError,
+    StorageUnavailableError,
+    WriteBatch,
+)
 from memory_core.transfer import (
     DifferenceKind,
     copy_records,
@@ -68,12 +76,31 @@ class Failing:
         return await self._storage.commit(batches)
 
 
+class FailingByBatch(Failing):
+    """Gives its failure as what became of each batch."""
+
+    async def commit(self, batches):
+        try:
+            return await super().commit(batches)
+        except StorageError as error:
+            return [error] * len(batches)
+
+
 @pytest.mark.parametrize("commits", [0, 1, 3, 5, 20])
-@pytest.mark.parametrize("error", [StorageFullError("no room"), asyncio.CancelledError()])
-async def test_a_copy_that_was_stopped_goes_on(commits, error):
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        (Failing, StorageFullError("no room")),
+        (Failing, asyncio.CancelledError()),
+        (FailingByBatch, StorageFullError("no room")),
+        (FailingByBatch, StorageUnavailableError("no server")),
+        (FailingByBatch, OutcomeUnknownError("no answer")),
+    ],
+)
+async def test_a_copy_that_was_stopped_goes_on(commits, kind, error):
     source, target = await filled(memory_store()), memory_store()
     with pytest.raises(type(error)):
-        await copy_records(source, Failing(target, commits, error), TYPES)
+        await copy_records(source, kind(target, commits, error), TYPES)
     there = len(await contents(target))
     report = await copy_records(source, target, TYPES)
     assert await contents(target) == await contents(source)
