@@ -136,6 +136,7 @@ async def crash(
         acknowledged = await asyncio.to_thread(_kill, worker, random, report)
         store = await open_target(spec, location)
         try:
+            await _come_behind(store, run)
             await _check_run(store, run, acknowledged, report)
             if run == kills - 1 or run % _RUNS_KEPT == _RUNS_KEPT - 1:
                 await _check_all(store, report)
@@ -145,6 +146,15 @@ async def crash(
         if progress is not None:
             progress(report)
     return report
+
+
+async def _come_behind(store: Storage, run: int) -> None:
+    """Write something that leaves nothing: where a server applies what was under way when its client
+    was killed, it has done so before it applies this.
+    """
+    passing = _episode(run, _WRITERS, 0, 0)
+    (result,) = await store.commit([WriteBatch().put(passing).delete(Episode, passing.id)])
+    assert isinstance(result, Receipt), result
 
 
 def _kill(worker: Worker, random: Random, report: CrashReport) -> dict[int, int]:

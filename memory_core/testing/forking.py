@@ -17,6 +17,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -97,7 +98,9 @@ class Worker:
     def kill(self) -> None:
         """End it as a power switch would (``kill -9``)."""
         if self.status is None:
-            os.kill(self.pid, signal.SIGKILL)
+            # It may have ended by itself, and the word of it be on its way.
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def told(self, line: str) -> None:
         """Note what it said."""

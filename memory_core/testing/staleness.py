@@ -47,7 +47,8 @@ from memory_core.testing.staleness_worker import StalenessRun, Worker
 
 __all__ = ["StalenessReport", "StalenessRun", "run"]
 
-_PATIENCE = 60.0
+_PATIENCE = 600.0
+_ROUNDS = 4
 
 
 @frozen(kw_only=True)
@@ -155,7 +156,11 @@ async def _process(
     started = time.perf_counter()
     async with Memory(cached(storage, config, registry)) as memory:
         worker = Worker(settings, number, ledger, memory)
-        await worker.work()
+        for _ in range(_ROUNDS):
+            await worker.work(settings.operations // _ROUNDS)
+            # Nor would those that get no turn for a while. So each has cached something that the others
+            # change before it goes on, whoever runs when.
+            await asyncio.to_thread(start.wait, _PATIENCE)
         sections = (await memory.stats()).sections
     near = next(value for name, value in sections.items() if name.startswith("cache.0"))
     found = worker.findings

@@ -102,9 +102,9 @@ class Worker:
         self._lagging = None if bound is None else LaggingLedger(ledger, bound, time.monotonic)
         self.findings = Findings()
 
-    async def work(self) -> None:
-        """Do all of it."""
-        share = self._run.operations // self._run.tasks
+    async def work(self, operations: int) -> None:
+        """Do so many operations."""
+        share = operations // self._run.tasks
         async with asyncio.TaskGroup() as group:
             for task in range(self._run.tasks):
                 group.create_task(self._task(task, share))

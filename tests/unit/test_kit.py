@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from memory_core.storage import Capability, Storage, SupportsBackup, SupportsNamespaces
 from memory_core.testing import CacheSuite, StorageSuite, assert_forwards_everything, only_if
 from memory_core.testing.crash import crash
-from memory_core.testing.forking import ForkServer
+from memory_core.testing.forking import ForkServer, Worker
 from memory_core.testing.stateful import state_machine
 from tests.unit import broken_backends
 from tests.unit.cache.plain import DictCache
@@ -103,6 +103,11 @@ def test_a_child_that_fails_says_so(tmp_path):
         worker = server.start("memory_core.testing.crash:write_until_killed", "", "nonsense:", 1)
         assert list(worker.lines()) == []
         assert worker.status == 1 << 8
+
+
+def test_a_child_that_has_ended_by_itself_may_be_killed():
+    """The word of its end may be on its way still. No process has such a number."""
+    Worker(2**30).kill()
 
 
 def test_what_does_not_apply_is_left_out():
