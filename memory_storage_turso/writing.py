@@ -190,8 +190,10 @@ class Writer:
             for item, statements in zip(submissions, ready, strict=True)
             if isinstance(statements, list)
         ]
-        results = iter(await self._run_together(sound) or await self._run_apart(sound))
         self.refused += len(ready) - len(sound)
+        # What is wrong with a record is also told while the server is down.
+        written = (await self._run_together(sound) or await self._run_apart(sound)) if sound else []
+        results = iter(written)
         return [next(results) if isinstance(item, list) else item for item in ready]
 
     async def _run_together(
@@ -219,8 +221,6 @@ class Writer:
         self, sound: Sequence[tuple[Submission, list[Statement]]]
     ) -> list[CommitResult]:
         """Write batches that are refused one by one."""
-        if not sound:
-            return []
         batches = [[*statements, POSITION] for _, statements in sound]
         return await self._run([item for item, _ in sound], batches)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 
 from memory_core.errors import RecordTooLargeError
-from memory_core.records import Episode, Heuristic
+from memory_core.records import Episode, Heuristic, TaskContext
 from memory_core.storage import Receipt, WriteBatch
-from memory_storage_turso import TursoStorage
+from memory_storage_turso import TursoConfig, TursoStorage
+from memory_storage_turso.server_config import RetryConfig
 from tests.servers.sqld import Sqld
 
 
@@ -35,4 +36,20 @@ async def test_a_record_over_the_servers_limit_is_refused_by_name(
     [receipt] = await store.commit([WriteBatch().put(fits)])
     assert isinstance(receipt, Receipt)
     assert await store.get(Episode, [fits.id, large.id]) == [fits, None]
+    await store.aclose()
+
+
+async def test_a_record_over_a_limit_is_refused_by_name_while_the_server_is_down(
+    server: Sqld,
+) -> None:
+    config = TursoConfig(retry=RetryConfig(attempts=1))
+    store = await TursoStorage.open(server.http_url, config=config)
+    await store.commit([WriteBatch().put(Episode(task_description="a"))])
+    await server.kill()
+    large = Episode(task_description="a", context=TaskContext(domain="x" * 401))
+    # So many are not encoded before they are written.
+    others = [Episode(task_description="b") for _ in range(10)]
+    [refused] = await store.commit([WriteBatch().put(*others, large)])
+    assert isinstance(refused, RecordTooLargeError)
+    assert refused.limit_name == "max_index_bytes"
     await store.aclose()
