@@ -296,7 +296,8 @@ def _settings_file(given: Path | str | None) -> Path | None:
             raise ConfigurationError(f"{path}: no such settings file")
         return path
     candidates = (Path(_FILE), user_config_path("memory-core") / _FILE)
-    return next((path for path in candidates if path.is_file()), None)
+    # `Path.is_file` raises where a folder may not be entered, such as another user's home.
+    return next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113
 
 
 def _read(path: Path) -> dict[str, Any]:

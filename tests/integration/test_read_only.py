@@ -75,7 +75,6 @@ def openings(scheme: str, mode: str, *paths: Path, usable: Path, prefix: tuple[s
         text=True,
         check=False,
         cwd=ROOT,
-        env=os.environ | {"HOME": str(usable), "XDG_CONFIG_HOME": "/nowhere"},
         timeout=60,
     )
     assert done.returncode == 0, done.stderr

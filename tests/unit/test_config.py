@@ -236,6 +236,12 @@ class TestSettings:
             load_settings(environment={})
         assert reason in str(caught.value)
 
+    def test_a_folder_that_cannot_be_looked_into_holds_none(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        # The system refuses to look, whoever asks.
+        monkeypatch.setenv("XDG_CONFIG_HOME", f"/{'n' * 300}")
+        assert load_settings().source is None
+
     def test_a_named_file_must_be_there(self):
         with pytest.raises(ConfigurationError, match=r"missing\.toml: no such settings file"):
             load_settings(config_file="missing.toml", environment={})
