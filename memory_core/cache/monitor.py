@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 INTERVAL = 1.0
 _TOP = 20
+_SUFFIXES = (".part", ".clear", ".json")
+"""Of the files of a process; without the last one, nobody looks for the others."""
 
 
 @runtime_checkable
@@ -94,7 +96,7 @@ class CacheMonitor:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         try:
-            for suffix in (".json", ".part", ".clear"):
+            for suffix in _SUFFIXES:
                 self._file.with_suffix(suffix).unlink(missing_ok=True)
         except OSError as error:
             self._failed(error)
@@ -153,8 +155,8 @@ def monitored() -> list[dict[str, Any]]:
         if alive:
             found.append(figures | {"file": str(path)})
         else:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".clear").unlink(missing_ok=True)
+            for suffix in _SUFFIXES:
+                path.with_suffix(suffix).unlink(missing_ok=True)
     return sorted(found, key=lambda figures: figures["started"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 
@@ -91,6 +92,16 @@ async def test_it_is_tried_again(folder) -> None:
     folder.unlink()
     await until(monitored)
     await setup.cached.aclose()
+    assert monitored() == []
+    assert list(folder.iterdir()) == []
+
+
+async def test_a_process_that_was_killed_while_it_wrote_leaves_nothing(folder) -> None:
+    folder.mkdir()
+    # No process has such a number.
+    (folder / "1-1.json").write_text(json.dumps({"pid": 2**30, "started": 0.0}))
+    (folder / "1-1.part").write_text('{"pid":')
+    (folder / "1-1.clear").touch()
     assert monitored() == []
     assert list(folder.iterdir()) == []
 
