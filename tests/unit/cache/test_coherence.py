@@ -303,7 +303,7 @@ async def test_a_monitored_process_can_be_watched_and_cleared(tmp_path, monkeypa
     await setup.memory.store_episode(episode())
 
     async def figures(wanted: str) -> dict[str, Any]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 for found in monitored():
                     if found["caches"][0]["entries"] == (1 if wanted == "filled" else 0):

@@ -43,7 +43,7 @@ async def test_a_pause_is_used(store, plain, monkeypatch):
 
     monkeypatch.setattr(keeping, "_run", watched)
     position = (await store.commit([WriteBatch().put(episode(1, tags=("t",)))]))[0].position
-    await asyncio.wait_for(done.wait(), 10)
+    await asyncio.wait_for(done.wait(), 60)
     connection = plain()
     assert (waiting(connection), entries(connection)) == (0, 1)
     # It changes no record: the feed and the position know nothing of it.

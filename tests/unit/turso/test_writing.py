@@ -205,11 +205,13 @@ async def test_a_cancelled_read_leaves_nothing_open(store):
         for _ in range(attempt % 6):
             await asyncio.sleep(0)
         task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])
+        # A reader that was quick had answered already; before the first turn none has.
+        assert task.cancelled() or (attempt % 6 and len(task.result()) == 50)
     assert len(await store.query(Query(Episode))) == 50
     for reader in driver_of(store)._readers:
-        assert not reader.in_transaction
+        # Behind what was cancelled and is still under way.
+        assert not await reader.run(lambda session: session.connection.in_transaction)
 
 
 async def test_a_job_that_fails_inside_leaves_nothing_open(store):
