@@ -18,7 +18,7 @@ from memory_core.errors import (
     ReferenceRestrictedError,
     StorageError,
 )
-from memory_core.records import IndexValues, OnDelete
+from memory_core.records import IndexValues, OnDelete, Record
 from memory_core.storage import Delete, Put
 from memory_storage_turso.driver import (
     BatchTooLargeError,
@@ -73,8 +73,9 @@ async def _typed(
     if rule is not None:
         name, kind, first, second = rule.groups()
         if name == "restrict" and isinstance(operation, Delete):
-            held = await _held(submission.ns, operation, tables, (kind, first, second), read)
-            return ReferenceRestrictedError(kind, held, first, second)
+            before = _Before(submission, error.index, tables, read)
+            held = await _held(before, operation, (kind, first, second))
+            return ReferenceRestrictedError(*held, first, second)
         if isinstance(operation, Put) and operation.record.kind == kind:
             values = operation.record.index_values()
             if name == "reference":
@@ -110,24 +111,52 @@ def _duplicate(table: KindTable, columns: str) -> MemoryCoreError:
     return DuplicateError(table.kind, sorted(listed - {"ns"}))
 
 
-async def _held(
-    ns: int, delete: Delete, tables: Tables, rule: tuple[str, str, str], read: Read
-) -> UUID:
-    """Which of the records that a delete would take along is still referred to."""
+class _Before:
+    """What referred to a record when an operation of a batch was refused.
+
+    What the batch itself had written by then was rolled back with it, so the database does not tell.
+    """
+
+    def __init__(self, submission: Submission, index: int, tables: Tables, read: Read) -> None:
+        self.tables = tables
+        self._ns = submission.ns
+        self._read = read
+        self._put: dict[tuple[str, UUID], Record | None] = {}
+        for operation in submission.batch.operations[:index]:
+            if isinstance(operation, Put):
+                self._put[operation.record.kind, operation.record.id] = operation.record
+            else:
+                self._put[operation.kind, operation.id] = None
+
+    async def referring(self, kind: str, field: str, record_id: bytes) -> set[bytes]:
+        """Ids of the records of a kind that refer to a record by a field."""
+        rows = await self._read(_referring(self.tables, kind, field, self._ns, [record_id]))
+        found = {cast("bytes", row[0]) for row in rows}
+        for (put_kind, put_id), record in self._put.items():
+            if put_kind == kind:
+                found.discard(put_id.bytes)
+                if record is not None and getattr(record, field) == UUID(bytes=record_id):
+                    found.add(put_id.bytes)
+        return found
+
+
+async def _held(before: _Before, delete: Delete, rule: tuple[str, str, str]) -> tuple[str, UUID]:
+    """Kind and id of the record that a delete would take along, and that was still referred to; of
+    the one to be deleted itself where later batches have changed that already.
+    """
     kind, referrer, field = rule
     reached: dict[str, set[bytes]] = {delete.kind: {delete.id.bytes}}
     waiting = [(delete.kind, delete.id.bytes)]
     while waiting:
         at, record_id = waiting.pop()
-        if at == kind and await read(_referring(tables, referrer, field, ns, [record_id])):
-            return UUID(bytes=record_id)
-        for cascading, column in _cascades(tables, at):
-            rows = await read(_referring(tables, cascading, column, ns, [record_id]))
+        if at == kind and await before.referring(referrer, field, record_id):
+            return at, UUID(bytes=record_id)
+        for cascading, column in _cascades(before.tables, at):
             known = reached.setdefault(cascading, set())
-            fresh = {cast("bytes", row[0]) for row in rows} - known
+            fresh = await before.referring(cascading, column, record_id) - known
             known |= fresh
             waiting += [(cascading, found) for found in fresh]
-    return delete.id
+    return delete.kind, delete.id
 
 
 def _cascades(tables: Tables, kind: str) -> Iterator[tuple[str, str]]:
