@@ -74,7 +74,11 @@ async def _typed(
         name, kind, first, second = rule.groups()
         if name == "restrict" and isinstance(operation, Delete):
             before = _Before(submission, error.index, tables, read)
-            held = await _held(before, operation, (kind, first, second))
+            try:
+                held = await _held(before, operation, (kind, first, second))
+            except (MemoryCoreError, StatementError):
+                # Without an answer it is said less well, but the batches beside it are applied.
+                held = operation.kind, operation.id
             return ReferenceRestrictedError(*held, first, second)
         if isinstance(operation, Put) and operation.record.kind == kind:
             values = operation.record.index_values()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from attrs import evolve
 
 from memory_core import InMemoryStorage, StorageContext, WriteBatch
-from memory_core.errors import ReferenceRestrictedError
+from memory_core.errors import ReferenceRestrictedError, StorageUnavailableError
 from memory_core.records import Episode, ExecutionStep, Run, Step
 from memory_core.storage import Receipt
 from memory_storage_turso import TursoStorage
@@ -45,4 +47,28 @@ async def test_what_no_longer_holds_it_back_is_given_no_wrong_name(tmp_path: Pat
     assert isinstance(freed, Receipt)
     assert isinstance(error, ReferenceRestrictedError)
     assert (error.kind, error.record_id) in {("episode", gone.id), ("run", run.id)}
+    await store.aclose()
+
+
+async def test_looking_up_a_reason_in_vain_fails_no_other_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, beside = Episode(task_description="gone"), Episode(task_description="beside")
+    run = Run(episode_id=gone.id)
+    held = Step(episode_id=beside.id, step=ExecutionStep(number=1, tool="x"), run_id=run.id)
+    store = await TursoStorage.open(str(tmp_path / "store.db"), context=StorageContext())
+    await store.commit([WriteBatch().put(gone, beside, run, held)])
+
+    async def fail(*_: object, **__: object) -> Any:
+        raise StorageUnavailableError("it has just gone away")
+
+    changed = evolve(beside, task_description="changed")
+    with monkeypatch.context() as patched:
+        patched.setattr(store._store.backend.driver, "read", fail)
+        stood, refused = await store.commit(
+            [WriteBatch().put(changed), WriteBatch().delete(Episode, gone.id)]
+        )
+    assert isinstance(stood, Receipt)
+    assert isinstance(refused, ReferenceRestrictedError)
+    assert await store.get(Episode, [beside.id, gone.id]) == [changed, gone]
     await store.aclose()
