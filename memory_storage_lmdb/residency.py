@@ -33,8 +33,13 @@ def resident_file_bytes() -> int:
 
 def let_go(file: Path) -> None:
     """Drop a mapped file's pages from this process. The caller makes sure that it stays mapped."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    for line in _MAPS.read_text("utf-8", errors="surrogateescape").splitlines():
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        maps = _MAPS.read_text("utf-8", errors="surrogateescape")
+    except OSError:
+        # Whatever was written or read stands: that pages stay resident must not fail it.
+        return
+    for line in maps.splitlines():
         fields = line.split(maxsplit=5)
         if len(fields) == 6 and fields[5] == str(file) and "s" in fields[1]:
             start, end = (int(address, 16) for address in fields[0].split("-"))

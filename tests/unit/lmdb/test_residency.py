@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 
+import attrs
 import pytest
 
-from memory_core import CompressionConfig, Episode, Query, WriteBatch
+from memory_core import CompressionConfig, Episode, Query, Receipt, WriteBatch
+from memory_storage_lmdb import environment, residency
 from memory_storage_lmdb.config import LmdbConfig
 from memory_storage_lmdb.residency import resident_file_bytes
 from memory_storage_lmdb.storage import LmdbStorage
@@ -43,4 +45,16 @@ async def test_pages_that_were_read_are_let_go_of(tmp_path) -> None:
     assert figures["releases"] > 0
     # Three walks over 60 MB: between two looks at most 2,000 records' pages come in.
     assert most < bound + 2_500 * 12_288
+    await store.aclose()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's figures are read from /proc")
+async def test_a_commit_stands_where_the_maps_cannot_be_read(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(residency, "_MAPS", tmp_path / "forbidden")
+    least = attrs.fields(LmdbConfig).resident_size.default
+    monkeypatch.setattr(environment, "resident_file_bytes", lambda: least + 1)
+    store = await LmdbStorage.open(str(tmp_path / "store"), config=LmdbConfig(durability="normal"))
+    batch = WriteBatch().put(*(Episode(task_description="a") for _ in range(2_500)))
+    assert [type(result) for result in await store.commit([batch])] == [Receipt]
+    assert await store.count(Query(Episode)) == 2_500
     await store.aclose()
