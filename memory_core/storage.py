@@ -264,7 +264,8 @@ class Storage(Protocol):
 
     async def changes(self, since: Position, limit: int = 1_000) -> ChangePage:
         """At most ``limit`` changes of this namespace after a position, oldest first. Each record that
-        was put, deleted, cascaded to or set to null appears; a batch's changes may span pages.
+        was put, deleted, cascaded to or set to null appears; a batch's changes may span pages. A limit
+        under 1 is an ``InvalidValueError``.
         """
         ...
 

@@ -19,7 +19,7 @@ from attrs import define, evolve, field
 
 from memory_core.codec import Codec
 from memory_core.compression import DictionaryMissingError
-from memory_core.errors import StorageClosedError, StorageUnavailableError
+from memory_core.errors import InvalidValueError, StorageClosedError, StorageUnavailableError
 from memory_core.query import Page, Query
 from memory_core.records import Record
 from memory_core.storage import Change, ChangeOperation, ChangePage, Position
@@ -184,7 +184,13 @@ class Reader:
         return await self._run(read)
 
     async def changes(self, namespace: str, since: Position, limit: int) -> ChangePage:
-        """A part of the feed; see ``Storage.changes``."""
+        """A part of the feed; see ``Storage.changes``.
+
+        Raises:
+            InvalidValueError: the limit is not positive: what follows would be passed over.
+        """
+        if limit < 1:
+            raise InvalidValueError("limit", "at least 1", limit)
         self.counters["feed_reads"] += 1
 
         def read(txn: Transaction, pending: Pending, meter: Meter) -> ChangePage:

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from memory_core.coalesce import ReadCoalescer
 from memory_core.compression import DictionaryMissingError
-from memory_core.errors import CodecError, StorageError
+from memory_core.errors import CodecError, InvalidValueError, StorageError
 from memory_core.query import Page, Query
 from memory_core.records import Record
 from memory_core.storage import Change, ChangeOperation, ChangePage, Position
@@ -110,7 +110,12 @@ class Reader:
             since: after this position.
             limit: at most so many.
             kept: how many changes of all namespaces are kept.
+
+        Raises:
+            InvalidValueError: the limit is not positive.
         """
+        if limit < 1:
+            raise InvalidValueError("limit", "at least 1", limit)
         self.feed_reads += 1
         statements = [
             Statement(_FEED_BOUNDS),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from attrs import evolve
 
+from memory_core.errors import InvalidValueError
 from memory_core.query import Query
 from memory_core.records import Episode, Relationship
 from memory_core.storage import Capability, ChangeOperation, Storage, SupportsNamespaces, WriteBatch
@@ -63,6 +65,12 @@ class FeedTests(Harness):
         assert [change.id for change in changes] == [sample_id("episode", 3)]
         assert reached == second.position
         assert (await store.changes(second.position)).changes == ()
+
+    async def test_a_limit_that_is_not_positive_passes_nothing_over(self, store: Storage) -> None:
+        await put(store, episode(1))
+        for limit in (0, -1):
+            with pytest.raises(InvalidValueError):
+                await store.changes(0, limit)
 
     async def test_a_change_is_seen_with_its_record(self, store: Storage) -> None:
         position = 0
