@@ -21,11 +21,8 @@ class TestTursoLocal(StorageSuite):
 
     @classmethod
     async def open(cls, location, *, context, change_feed_limit=None):
-        config = (
-            TursoConfig()
-            if change_feed_limit is None
-            else TursoConfig(change_feed_limit=change_feed_limit)
-        )
+        # Patient, as other processes keep the lock for long where the disk is busy.
+        config = TursoConfig(busy_timeout=60, change_feed_limit=change_feed_limit or 100_000)
         return await TursoStorage.open(location, config=config, context=context)
 
     @classmethod

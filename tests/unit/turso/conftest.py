@@ -12,12 +12,18 @@ import pytest_asyncio
 
 from memory_core.storage import StorageContext
 from memory_core.testing import kit_context
-from memory_storage_turso import TursoConfig, TursoStorage
+from memory_storage_turso import TursoConfig, TursoStorage, upkeep
 
 
 @pytest.fixture
 def location(tmp_path: Path) -> str:
     return str(tmp_path / "store.db")
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits to be indexed does so until the test has it otherwise, however slow a commit is."""
+    monkeypatch.setattr(upkeep, "_PAUSE", 1_000.0)
 
 
 @pytest_asyncio.fixture
