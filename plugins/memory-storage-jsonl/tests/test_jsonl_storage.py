@@ -101,7 +101,7 @@ async def test_readers_do_not_see_what_is_not_in_the_log_yet(path, monkeypatch):
 
     def fsync(fd):
         loop.call_soon_threadsafe(syncing.set)
-        goon.wait(10)
+        goon.wait(60)
         sync(fd)
 
     monkeypatch.setattr(os, "fsync", fsync)

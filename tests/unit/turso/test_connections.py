@@ -141,7 +141,7 @@ def test_an_interpreter_exits_without_a_close(location):
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program), location],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == "end\n"
