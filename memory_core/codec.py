@@ -153,7 +153,7 @@ class Codec:
         if isinstance(record, Episode):
             self.limits.check_steps(record, len(record.steps))
         elif isinstance(record, Step):
-            self.limits.check_steps(record, record.step.number)
+            self.limits.check_logged(record, record.step.number)
         try:
             body = variant.encode(record)
         except Exception as error:

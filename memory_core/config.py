@@ -297,7 +297,7 @@ def _settings_file(given: Path | str | None) -> Path | None:
         return path
     candidates = (Path(_FILE), user_config_path("memory-core") / _FILE)
     # `Path.is_file` raises where a folder may not be entered, such as another user's home.
-    return next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113
+    return next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113  # see above
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Limits"]
 
+_COMPLETING = 3
+"""Operations of the batch that completes an episode, besides taking its logged steps away."""
+
 
 @frozen(kw_only=True)
 class Limits:
@@ -24,7 +27,8 @@ class Limits:
         max_index_bytes: UTF-8 size of a single-valued indexed string (``domain``); at most 400, as
             some engines bound their keys. Values of multi-valued indexes may be longer.
         max_index_values: how many values a multi-valued index (tags) may have in one record.
-        max_steps: steps of an episode.
+        max_steps: steps of an episode. Logged one by one, there are at most three fewer than
+            ``max_batch_operations``, as one batch completes the episode.
         max_batch_operations: puts and deletes in one ``WriteBatch``.
     """
 
@@ -49,12 +53,27 @@ class Limits:
                 self._at_most(record, name, len(value), "max_index_values")
 
     def check_steps(self, record: Record, steps: int) -> None:
-        """Check the number of an episode's steps, or the number of a step.
+        """Check the number of an episode's steps.
 
         Raises:
             RecordTooLargeError: when it exceeds ``max_steps``.
         """
         self._at_most(record, "steps", steps, "max_steps")
+
+    def check_logged(self, record: Record, number: int) -> None:
+        """Check the number of a step that is logged.
+
+        An episode is completed in one batch, which takes its logged steps away: there must be no more
+        of them than fit in.
+
+        Raises:
+            RecordTooLargeError: when it exceeds ``max_steps``, or nearly ``max_batch_operations``.
+        """
+        self.check_steps(record, number)
+        room = self.max_batch_operations - _COMPLETING
+        if number > room:
+            what = f"{record.kind} {record.id}: steps to be completed in one batch"
+            raise RecordTooLargeError(what, number, room, "max_batch_operations")
 
     def check_bytes(self, record: Record, size: int) -> None:
         """Check a record's encoded size.

@@ -20,6 +20,7 @@ from memory_core import (
     Episode,
     EpisodeCompleteError,
     ExecutionStep,
+    Limits,
     Memory,
     Outcome,
     Query,
@@ -27,6 +28,8 @@ from memory_core import (
     Step,
     open_memory,
 )
+from memory_core.config import Settings
+from memory_core.errors import RecordTooLargeError
 from memory_core.records import Run
 from memory_core.storage import Storage
 from memory_core.testing.forking import Emit, ForkServer, open_target
@@ -348,6 +351,18 @@ async def test_a_complete_episode_that_is_stored_takes_no_more_steps(memory) -> 
     with pytest.raises(EpisodeCompleteError):
         await logging(memory, running.id)
     assert await memory.get_episode(running.id) == done
+
+
+async def test_no_more_steps_are_logged_than_can_be_put_together(tmp_path) -> None:
+    settings = Settings(url=f"lmdb:{tmp_path / 'store'}", limits=Limits(max_batch_operations=50))
+    async with open_memory(settings=settings) as memory:
+        running = await memory.start_episode(task_description="run")
+        for number in range(1, 48):
+            await memory.log_step(running.id, numbered(number))
+        with pytest.raises(RecordTooLargeError, match="max_batch_operations=47"):
+            await memory.log_step(running.id, numbered(48))
+        assert len((await completing(memory, running.id)).steps) == 47
+        assert await memory.count(Query(Step)) == await memory.count(Query(Run)) == 0
 
 
 # Other processes
