@@ -40,10 +40,14 @@ from memory_core.testing.samples import EPOCH, edge, episode, every_kind, sample
 __all__ = ["QueryTests"]
 
 
+_SPECIMENS = 60
+"""So many hold every value there is, save of the index that is unique."""
+
+
 def _values(index: Index) -> list[Any]:
     """What the specimens hold in an index, each once."""
     found: dict[Any, None] = {}
-    for record in specimens(120):
+    for record in specimens(_SPECIMENS):
         value = getattr(record, index.name)
         found.update(dict.fromkeys(value if index.multi else [value]))
     return list(found)
@@ -99,7 +103,7 @@ class QueryTests(Harness):
     async def test_every_condition_in_every_order(self, store: Storage, index: Index) -> None:
         reference = InMemoryStorage(kit_context())
         for target in (store, reference):
-            await put(target, *specimens(120))
+            await put(target, *specimens(_SPECIMENS))
         for query, orders in _asked(index):
             expected_count = await reference.count(query)
             assert await store.count(query) == expected_count, query

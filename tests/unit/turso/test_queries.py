@@ -88,7 +88,7 @@ class Pair:
 
 
 def _records() -> list[Specimen]:
-    return list(specimens(120))
+    return list(specimens(60))
 
 
 @pytest.fixture(params=["waiting", "indexed", "mixed"])
