@@ -1,7 +1,7 @@
-"""A test that hangs fails, whatever it hangs in.
+"""How tests are run: by how many workers, and for how long at most.
 
-pytest-timeout interrupts a test once. Where the test then hangs in what it has to undo, its process
-ends, with a traceback of every thread.
+A test that hangs fails, whatever it hangs in: pytest-timeout interrupts a test once. Where the test then
+hangs in what it has to undo, its process ends, with a traceback of every thread.
 """
 
 from __future__ import annotations
@@ -15,6 +15,15 @@ import pytest
 
 _STDERR = pytest.StashKey[int]()
 _PATIENCE = 60.0
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """More workers than cores, as tests of servers, processes and clocks wait a good deal."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    cores = os.cpu_count() or 1
+    return cores + (cores + 1) // 2
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -142,3 +142,7 @@ def long(session: nox.Session) -> None:
     """Run the tests that take minutes: kills by the thousand, 200,000 episodes, cached reads."""
     install(session)
     session.run("pytest", "-m", "long", "--timeout", "3600", *session.posargs)
+    searching = {"MEMORY_CORE_KIT_EXAMPLES": "200"}
+    session.run(
+        "pytest", "-k", "behaves_like", "--timeout", "3600", *session.posargs, env=searching
+    )

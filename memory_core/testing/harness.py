@@ -79,6 +79,7 @@ class Harness:
         checks_when_opened: a store is read whole when it is opened, which a damaged record refuses.
         still_counters: counters that ordinary work does not move (retries, growths of a map); the
             backend's own tests move them.
+        examples: how many runs of the state machine.
     """
 
     capabilities: ClassVar[frozenset[Capability]]
@@ -88,6 +89,7 @@ class Harness:
     shares_positions: ClassVar[bool] = True
     checks_when_opened: ClassVar[bool] = False
     still_counters: ClassVar[frozenset[str]] = frozenset()
+    examples: ClassVar[int] = 20
 
     @classmethod
     async def open(

@@ -49,7 +49,7 @@ __all__ = ["EXAMPLES_VARIABLE", "StatefulTests", "state_machine"]
 T = TypeVar("T")
 
 EXAMPLES_VARIABLE = "MEMORY_CORE_KIT_EXAMPLES"
-"""Environment variable: how many runs of the state machine, 20 by default."""
+"""Environment variable: how many runs of the state machine, instead of the suite's ``examples``."""
 
 _NAMESPACES = st.sampled_from(["default", "default", "agent-7", "agent-70"])
 
@@ -58,7 +58,7 @@ class StatefulTests(Harness):
     """The backend against the reference."""
 
     def test_behaves_like_the_reference(self) -> None:
-        examples = int(os.environ.get(EXAMPLES_VARIABLE, "20"))
+        examples = int(os.environ.get(EXAMPLES_VARIABLE, self.examples))
         run_state_machine_as_test(
             state_machine(self),
             settings=settings(

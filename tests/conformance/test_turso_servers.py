@@ -32,6 +32,8 @@ class ServerSuite(StorageSuite):
     coalesces_commits = True
     coalesces_reads = True
     trains_dictionaries = True
+    # A local file runs the same SQL 20 times.
+    examples = 10
     servers: ClassVar[list[Sqld]]
 
     @pytest.fixture(scope="class", autouse=True)
