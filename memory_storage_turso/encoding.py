@@ -242,6 +242,11 @@ def encoded(codec: Codec, batch: WriteBatch) -> list[Operation]:
     Raises:
         PreparationError: one of them cannot be encoded.
     """
+    if len(batch.operations) == 1 and isinstance(put := batch.operations[0], Put):
+        try:
+            return [codec.encode_put(put.record)]
+        except Exception as error:
+            raise _preparation_error(error, 0) from error
     operations: list[Operation] = []
     for _, index, entry in _encoded_chunk(codec, list(_flattened(codec, [batch]))):
         if isinstance(entry, PreparationError):
