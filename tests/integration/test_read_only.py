@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +19,12 @@ from tests.conftest import ROOT
 
 SCHEMES = ["turso", "lmdb", "jsonl"]
 
-# What another user needs is loaded before it becomes that user, who may not read it.
+_PR_CAPBSET_DROP = 24
+_CAP_DAC_OVERRIDE = 1
+_CAP_DAC_READ_SEARCH = 2
+
 OPENING = textwrap.dedent("""
-    import asyncio, os, pwd, sys
+    import asyncio, sys
     from memory_core import Episode, MemoryCoreError, open_memory
 
     async def opened(url):
@@ -32,14 +35,7 @@ OPENING = textwrap.dedent("""
         except MemoryCoreError as error:
             return f"{type(error).__name__}: {error}"
 
-    scheme, usable, mode, *paths = sys.argv[1:]
-    assert asyncio.run(opened(f"{scheme}:{usable}/store")) == "written"
-    asyncio.run(opened(f"{scheme}:{sys.executable}/store"))
-    if mode == "user" and os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        os.setgroups([])
-        os.setgid(nobody.pw_gid)
-        os.setuid(nobody.pw_uid)
+    scheme, *paths = sys.argv[1:]
     for path in paths:
         print(asyncio.run(opened(f"{scheme}:{path}")).replace("\\n", " "))
 """)
@@ -48,14 +44,13 @@ MOUNTED = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that every user can reach, unlike ``tmp_path``."""
-    made = Path(tempfile.mkdtemp())
-    made.chmod(0o755)
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """One that can be taken away afterwards, whatever became of its permissions."""
+    made = tmp_path / "folder"
+    made.mkdir()
     yield made
     for path in (made, *made.rglob("*")):
         path.chmod(0o755)
-    shutil.rmtree(made)
 
 
 async def made(scheme: str, path: Path) -> Path:
@@ -67,15 +62,25 @@ def contents(folder: Path) -> dict[Path, bytes | None]:
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-def openings(scheme: str, mode: str, *paths: Path, usable: Path, prefix: tuple[str, ...] = ()):
+def bound_by_permissions() -> None:
+    """Take from root what lets it read and write any file; runs in the child before its program."""
+    if os.geteuid() == 0:
+        library = ctypes.CDLL(None, use_errno=True)
+        for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
+            if library.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0):
+                raise OSError(ctypes.get_errno(), "root's rights cannot be taken away")
+
+
+def openings(scheme: str, *paths: Path, prefix: tuple[str, ...] = ()) -> list[str]:
     """What opening these paths said, in a process of its own."""
     done = subprocess.run(
-        [*prefix, sys.executable, "-c", OPENING, scheme, str(usable), mode, *map(str, paths)],
+        [*prefix, sys.executable, "-c", OPENING, scheme, *map(str, paths)],
         capture_output=True,
         text=True,
         check=False,
         cwd=ROOT,
         timeout=60,
+        preexec_fn=None if prefix else bound_by_permissions,
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr
@@ -83,8 +88,8 @@ def openings(scheme: str, mode: str, *paths: Path, usable: Path, prefix: tuple[s
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
-async def test_a_folder_that_may_not_be_written(scheme, folder, tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="root's rights are taken away as Linux does")
+async def test_a_folder_that_may_not_be_written(scheme, folder):
     store = await made(scheme, folder / "kept" / "store")
     (folder / "empty").mkdir()
     inside = [path for path in (folder / "kept").rglob("*") if path.is_file()]
@@ -94,7 +99,7 @@ async def test_a_folder_that_may_not_be_written(scheme, folder, tmp_path):
         path.chmod(0o555)
     before = contents(folder)
     fresh, deeper = folder / "empty" / "store", folder / "empty" / "deeper" / "store"
-    said = openings(scheme, "user", store, fresh, deeper, usable=tmp_path)
+    said = openings(scheme, store, fresh, deeper)
     assert contents(folder) == before
     for path, words in zip((store, fresh, deeper), said, strict=True):
         assert words.startswith(f"ConfigurationError: {path}: "), words
@@ -102,25 +107,25 @@ async def test_a_folder_that_may_not_be_written(scheme, folder, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
-async def test_a_file_that_may_not_be_written(scheme, folder, tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="root's rights are taken away as Linux does")
+async def test_a_file_that_may_not_be_written(scheme, folder):
     store = await made(scheme, folder / "store")
     file = store / "data.mdb" if scheme == "lmdb" else store
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o777 if path.is_dir() else 0o666)
     file.chmod(0o444)
     before = contents(folder)
-    [words] = openings(scheme, "user", store, usable=tmp_path)
+    [words] = openings(scheme, store)
     assert words.startswith(f"ConfigurationError: {store}: "), words
     assert "Permission denied" in words
     after = contents(folder)
     assert after[file] == before[file]
     file.chmod(0o666)
-    assert openings(scheme, "user", store, usable=tmp_path) == ["written"]
+    assert openings(scheme, store) == ["written"]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-async def test_a_file_system_that_is_read_only(scheme, folder, tmp_path):
+async def test_a_file_system_that_is_read_only(scheme, folder):
     prefix = ("unshare", "--mount", "sh", "-c", MOUNTED, str(folder))
     if (
         not shutil.which("unshare")
@@ -130,7 +135,7 @@ async def test_a_file_system_that_is_read_only(scheme, folder, tmp_path):
     store = await made(scheme, folder / "store")
     before = contents(folder)
     fresh = folder / "fresh"
-    said = openings(scheme, "mounted", store, fresh, usable=tmp_path, prefix=prefix)
+    said = openings(scheme, store, fresh, prefix=prefix)
     assert contents(folder) == before
     for path, words in zip((store, fresh), said, strict=True):
         assert words.startswith(f"ConfigurationError: {path}: "), words
