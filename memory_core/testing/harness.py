@@ -80,6 +80,7 @@ class Harness:
         still_counters: counters that ordinary work does not move (retries, growths of a map); the
             backend's own tests move them.
         examples: how many runs of the state machine.
+        kills: how many writing processes are killed.
     """
 
     capabilities: ClassVar[frozenset[Capability]]
@@ -90,6 +91,7 @@ class Harness:
     checks_when_opened: ClassVar[bool] = False
     still_counters: ClassVar[frozenset[str]] = frozenset()
     examples: ClassVar[int] = 20
+    kills: ClassVar[int] = 8
 
     @classmethod
     async def open(

@@ -24,7 +24,7 @@ from memory_core.testing.samples import edge, episode, sample_id
 __all__ = ["KILLS_VARIABLE", "ProcessTests"]
 
 KILLS_VARIABLE = "MEMORY_CORE_KIT_KILLS"
-"""Environment variable: how often a writer is killed, 8 by default."""
+"""Environment variable: how often a writer is killed, instead of the suite's ``kills``."""
 
 _MODULE = "memory_core.testing.process_tests"
 _SERVER = pytest.StashKey[ForkServer]()
@@ -51,7 +51,7 @@ class ProcessTests(Harness):
     async def test_a_killed_process_loses_nothing(
         self, fork_server: ForkServer, location: str
     ) -> None:
-        kills = int(os.environ.get(KILLS_VARIABLE, "8"))
+        kills = int(os.environ.get(KILLS_VARIABLE, self.kills))
         report = await crash(fork_server, self._spec(), location, kills)
         assert report.kills == kills
         assert report.acknowledged > 0

@@ -32,8 +32,9 @@ class ServerSuite(StorageSuite):
     coalesces_commits = True
     coalesces_reads = True
     trains_dictionaries = True
-    # A local file runs the same SQL 20 times.
+    # A local file runs the same SQL 20 times, and what is killed here is a client.
     examples = 10
+    kills = 4
     servers: ClassVar[list[Sqld]]
 
     @pytest.fixture(scope="class", autouse=True)

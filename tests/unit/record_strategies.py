@@ -192,7 +192,8 @@ def relationships(draw):
 
 records = st.one_of(
     episodes(),
-    st.builds(Step, id=ids, episode_id=ids, step=steps(st.integers(1, 10**5))),
+    # As many as one batch can put together.
+    st.builds(Step, id=ids, episode_id=ids, step=steps(st.integers(1, 10**5 - 3))),
     patterns,
     heuristics,
     relationships(),

@@ -30,11 +30,9 @@ def small_chunks(request, monkeypatch):
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("indent", [None, 1])
-@pytest.mark.parametrize("ascii_only", [True, False])
-def test_an_array_is_split_into_its_elements_wherever_a_chunk_ends(indent, ascii_only):
-    @given(st.lists(values, max_size=6))
-    def check(elements):
+def test_an_array_is_split_into_its_elements_wherever_a_chunk_ends():
+    @given(st.lists(values, max_size=6), st.sampled_from([None, 1]), st.booleans())
+    def check(elements, indent, ascii_only):
         data = json.dumps(elements, indent=indent, ensure_ascii=ascii_only)
         with TemporaryDirectory() as folder:
             path = write_bytes(Path(folder, "array.json"), data.encode())
