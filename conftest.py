@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import threading
 from collections.abc import Generator
 
@@ -27,8 +28,11 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the way out that output is not captured on."""
+    """Keep the way out that output is not captured on; heed Ctrl-C, and let child processes do so."""
     config.stash[_STDERR] = os.dup(2)
+    # A shell that runs something in the background has it ignore the signal, and all its children.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
