@@ -10,6 +10,7 @@ from memory_core.storage import WriteBatch
 from memory_core.testing.kinds import Specimen
 from memory_core.testing.samples import EPOCH, episode
 from memory_storage_turso import TursoStorage, upkeep
+from tests.servers.waiting import until
 
 
 def waiting(connection) -> int:
@@ -70,15 +71,16 @@ async def test_there_are_never_very_many(store, plain, monkeypatch):
 
 async def test_a_query_that_meets_many_has_them_indexed(store, plain, monkeypatch):
     monkeypatch.setattr(upkeep, "_MANY", 8)
+    # Not because writing pauses.
+    monkeypatch.setattr(upkeep, "_PAUSE", 600)
     for number in range(7):
         await store.commit([WriteBatch().put(episode(number))])
     keeping = store._store.writer.upkeep
     assert len(await store.query(Query(Episode))) == 7
-    assert keeping._task is None
+    assert waiting(plain()) == 7
     await store.commit([WriteBatch().put(episode(7))])
     assert await store.count(Query(Episode).where(tags="t")) == 0
-    assert keeping._task is not None
-    await keeping.run_now()
+    await until(lambda: keeping.runs == 1)
     assert waiting(plain()) == 0
 
 
