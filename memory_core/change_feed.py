@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from uuid import UUID
 
-from memory_core.errors import InvalidValueError
 from memory_core.model import Effect
-from memory_core.storage import Change, ChangeOperation, ChangePage, Position
+from memory_core.storage import Change, ChangeOperation, ChangePage, Position, check_limit
 
 __all__ = ["ChangeFeed"]
 
@@ -59,10 +58,9 @@ class ChangeFeed:
         an older copy) counts as trimmed, too.
 
         Raises:
-            InvalidValueError: when the limit is not positive, as following would never end.
+            InvalidValueError: when the limit is not positive.
         """
-        if limit < 1:
-            raise InvalidValueError("limit", "at least 1", limit)
+        check_limit(limit)
         if not self.trimmed_to <= since <= self.position:
             return ChangePage((), self.position, trimmed=True)
         mine = (change for name, change in self.after(since) if name == namespace)

@@ -26,14 +26,7 @@ from memory_core.errors import (
     SchemaVersionError,
     StorageError,
 )
-from memory_core.records import (
-    Episode,
-    IndexValue,
-    Limits,
-    Record,
-    RecordTypes,
-    Step,
-)
+from memory_core.records import Episode, IndexValue, Limits, Record, RecordTypes, Step
 from memory_core.storage import Delete, Put, WriteBatch
 
 __all__ = ["Codec", "EncodedPut", "Operation"]
@@ -130,11 +123,11 @@ class Codec:
         """The record's index values, checked. Raises like ``prepare``."""
         try:
             values = record.index_values()
+            self.limits.check_values(record, values)
         except MemoryCoreError:
             raise
         except Exception as error:
             raise _own_code_failed(record, error) from error
-        self.limits.check_values(record, values)
         return values
 
     def encode(self, record: Record) -> bytes:

@@ -40,16 +40,19 @@ NO_ACCESS = frozenset(
 _ROOM = 2**20
 
 
-def disk_failure(error: OSError, where: Path | str) -> MemoryCoreError:
+def disk_failure(error: Exception, where: Path | str, code: int | None = None) -> MemoryCoreError:
     """The error of the framework that stands for one of the operating system's.
 
     Args:
         error: what the system said.
         where: the store or the copy that it is about.
+        code: the system's number of it; by default that of an ``OSError``.
     """
-    if error.errno in NO_SPACE:
+    if code is None and isinstance(error, OSError):
+        code = error.errno
+    if code in NO_SPACE:
         return StorageFullError(f"{where}: no space is left: {error}")
-    if error.errno in NO_ACCESS:
+    if code in NO_ACCESS:
         return ConfigurationError(f"{where}: cannot be opened: {error}")
     return StorageError(f"{where}: {error}")
 

@@ -42,6 +42,7 @@ __all__ = [
     "SupportsBackup",
     "SupportsNamespaces",
     "WriteBatch",
+    "check_limit",
     "check_namespace",
     "local_path",
     "missing_members",
@@ -379,6 +380,12 @@ def check_namespace(name: str) -> str:
     if not isinstance(name, str) or not _NAMESPACE.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
         raise InvalidValueError("namespace", "1 to 128 letters, digits or any of _.:@-", name)
     return name
+
+
+def check_limit(limit: int) -> None:
+    """Raise ``InvalidValueError`` where a page of the feed may have no changes: it would pass them over."""
+    if limit < 1:
+        raise InvalidValueError("limit", "at least 1", limit)
 
 
 def require(storage: Storage, capability: Capability) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import lmdb
 
-from memory_core.disk import NO_ACCESS, NO_SPACE, has_room
+from memory_core.disk import NO_ACCESS, NO_SPACE, disk_failure, has_room
 from memory_core.errors import (
     ConfigurationError,
     MemoryCoreError,
@@ -108,16 +108,12 @@ def translate(error: Exception, where: str) -> MemoryCoreError:
         where: the store's path.
     """
     code = _code(error)
-    if code in NO_SPACE:
-        return StorageFullError(f"{where}: no space is left: {error}")
-    if type(error) is lmdb.Error or isinstance(error, OSError):
-        if code in NO_ACCESS:
-            return ConfigurationError(f"{where}: cannot be opened: {error}")
+    if type(error) is lmdb.Error or isinstance(error, OSError) or code in NO_SPACE:
         cut_short = code == errno.EIO or "MDB_SHORT_WRITE" in str(error)
         if cut_short and not has_room(Path(where, "data.mdb")):
             # LMDB 0.9 takes a write that was cut short for an input/output error.
-            return StorageFullError(f"{where}: no space is left: {error}")
-        return StorageError(f"{where}: {error}")
+            code = errno.ENOSPC
+        return disk_failure(error, where, code)
     kind, what = _ERRORS.get(type(error).__name__, _ERRORS["Error"])
     return kind(f"{where}: {what}: {error}")
 

@@ -19,10 +19,10 @@ from attrs import define, evolve, field
 
 from memory_core.codec import Codec
 from memory_core.compression import DictionaryMissingError
-from memory_core.errors import InvalidValueError, StorageClosedError, StorageUnavailableError
+from memory_core.errors import StorageClosedError, StorageUnavailableError
 from memory_core.query import Page, Query
 from memory_core.records import Record
-from memory_core.storage import Change, ChangeOperation, ChangePage, Position
+from memory_core.storage import Change, ChangeOperation, ChangePage, Position, check_limit
 from memory_storage_lmdb.binding import Transaction
 from memory_storage_lmdb.catalog import Catalog, StaleCatalogError
 from memory_storage_lmdb.cursors import Meter, metered
@@ -187,10 +187,9 @@ class Reader:
         """A part of the feed; see ``Storage.changes``.
 
         Raises:
-            InvalidValueError: the limit is not positive: what follows would be passed over.
+            InvalidValueError: the limit is not positive.
         """
-        if limit < 1:
-            raise InvalidValueError("limit", "at least 1", limit)
+        check_limit(limit)
         self.counters["feed_reads"] += 1
 
         def read(txn: Transaction, pending: Pending, meter: Meter) -> ChangePage:

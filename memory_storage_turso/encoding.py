@@ -204,7 +204,9 @@ class Stream:
         try:
             chunk = _encoded_chunk(self._codec, steps)
         except Exception as error:  # noqa: BLE001  # the writer has to know, whatever it is
-            chunk = [(batch, index, _preparation_error(error, index)) for batch, index, _ in steps]
+            reason = StorageError(f"records could not be encoded: {error!r}")
+            reason.__cause__ = error
+            chunk = [(batch, index, PreparationError(reason, index)) for batch, index, _ in steps]
         finally:
             with self._changed:
                 self._ready[number] = chunk
@@ -237,16 +239,11 @@ class Stream:
 
 
 def encoded(codec: Codec, batch: WriteBatch) -> list[Operation]:
-    """The operations of a small batch, encoded here and now.
+    """The operations of a batch, encoded here and now, bodies of a kind compressed together.
 
     Raises:
         PreparationError: one of them cannot be encoded.
     """
-    if len(batch.operations) == 1 and isinstance(put := batch.operations[0], Put):
-        try:
-            return [codec.encode_put(put.record)]
-        except Exception as error:
-            raise _preparation_error(error, 0) from error
     operations: list[Operation] = []
     for _, index, entry in _encoded_chunk(codec, list(_flattened(codec, [batch]))):
         if isinstance(entry, PreparationError):
@@ -277,8 +274,8 @@ def _encoded_chunk(codec: Codec, steps: Sequence[_Step]) -> list[tuple[int, int,
             continue
         try:
             body = codec.serialize(operation.record)
-        except Exception as error:  # noqa: BLE001  # a record's own code may raise anything
-            entries.append(_preparation_error(error, index))
+        except MemoryCoreError as error:
+            entries.append(PreparationError(error, index))
             continue
         entries.append(_Sealed(operation.record, b""))
         bodies[number] = body
@@ -322,18 +319,6 @@ def _with_values(codec: Codec, entry: _Sealed, index: int) -> EncodedPut:
     record = entry.record
     try:
         values = codec.index_values(record)
-    except Exception as error:
-        raise _preparation_error(error, index) from error
+    except MemoryCoreError as error:
+        raise PreparationError(error, index) from error
     return EncodedPut(record.kind, record.id, values, entry.body)
-
-
-def _preparation_error(error: Exception, index: int) -> PreparationError:
-    if isinstance(error, MemoryCoreError):
-        failed = PreparationError(error, index)
-    else:
-        # A record's own code may raise anything.
-        reason = StorageError(f"operation {index} could not be encoded: {error!r}")
-        reason.__cause__ = error
-        failed = PreparationError(reason, index)
-    failed.__cause__ = error
-    return failed

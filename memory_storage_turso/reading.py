@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
@@ -11,16 +10,17 @@ from attrs import evolve
 
 from memory_core.coalesce import ReadCoalescer
 from memory_core.compression import DictionaryMissingError
-from memory_core.errors import CodecError, InvalidValueError, StorageError
+from memory_core.errors import CodecError, StorageError
 from memory_core.query import Page, Query
 from memory_core.records import Record
-from memory_core.storage import Change, ChangeOperation, ChangePage, Position
+from memory_core.storage import Change, ChangeOperation, ChangePage, Position, check_limit
 from memory_storage_turso.backends import Backend
 from memory_storage_turso.dictionaries import Dictionaries
 from memory_storage_turso.driver import Row, SqlValue, Statement, StatementError, StatementResult
 from memory_storage_turso.encoding import CodecThread
 from memory_storage_turso.sql import count_statement, page_statement
 from memory_storage_turso.tables import KindTable, Tables
+from memory_storage_turso.under_way import UnderWay
 from memory_storage_turso.writing import Writer
 
 __all__ = ["Reader"]
@@ -64,9 +64,7 @@ class Reader:
         self._dictionaries = dictionaries
         self._writer = writer
         self._gets = ReadCoalescer[Record](self._fetch)
-        self._under_way = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._under_way = UnderWay()
         self.queries = self.counts = self.feed_reads = 0
 
     async def get(self, ns: int, kind: str, ids: Sequence[UUID]) -> list[Record | None]:
@@ -114,8 +112,7 @@ class Reader:
         Raises:
             InvalidValueError: the limit is not positive.
         """
-        if limit < 1:
-            raise InvalidValueError("limit", "at least 1", limit)
+        check_limit(limit)
         self.feed_reads += 1
         statements = [
             Statement(_FEED_BOUNDS),
@@ -148,7 +145,7 @@ class Reader:
     async def aclose(self) -> None:
         """Wait for the reads under way, also for those whose rows are still to be decoded."""
         await self._gets.aclose()
-        await self._idle.wait()
+        await self._under_way.ended()
 
     async def _fetch(
         self, key: tuple[int, str], ids: list[UUID]
@@ -192,18 +189,13 @@ class Reader:
     async def _read(
         self, statements: Sequence[Statement], then: Callable[[list[StatementResult]], T]
     ) -> T:
-        self._under_way += 1
-        self._idle.clear()
-        try:
-            return await self._read_then(statements, then)
-        except DictionaryMissingError:
-            # Another process has trained one since; its records came with it.
-            await self._dictionaries.load()
-            return await self._read_then(statements, then)
-        finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._idle.set()
+        with self._under_way:
+            try:
+                return await self._read_then(statements, then)
+            except DictionaryMissingError:
+                # Another process has trained one since; its records came with it.
+                await self._dictionaries.load()
+                return await self._read_then(statements, then)
 
     async def _read_then(
         self, statements: Sequence[Statement], then: Callable[[list[StatementResult]], T]

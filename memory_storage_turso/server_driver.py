@@ -40,6 +40,7 @@ from memory_storage_turso.replicas import ReadRouter
 from memory_storage_turso.resilience import RetryFigures, with_retries
 from memory_storage_turso.server_config import ServerConfig
 from memory_storage_turso.server_node import Connector, ServerNode
+from memory_storage_turso.under_way import UnderWay
 
 #: From so many statements on, encoding them would hold up the event loop.
 _MANY = 64
@@ -64,9 +65,7 @@ class ServerDriver:
         self._writer = GroupWriter(primary, config.retry, saw=self._router.saw, sleep=self._pause)
         self._read_retries = RetryFigures()
         self._encoding: ThreadPoolExecutor | None = None
-        self._under_way = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._under_way = UnderWay()
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -101,12 +100,10 @@ class ServerDriver:
         one of them fails, that is the outcome of its batches alone: those before it stand, and
         those behind it are not sent.
         """
-        self._enter()
-        try:
+        self._check_open()
+        with self._under_way:
             prepared = await self._prepare(batches)
             return await self._write_groups(prepared, closing)
-        finally:
-            self._leave()
 
     async def read(
         self,
@@ -116,11 +113,9 @@ class ServerDriver:
         primary: bool = False,
     ) -> list[StatementResult]:
         """Run the statements against one snapshot; see `Driver.read`."""
-        self._enter()
-        try:
+        self._check_open()
+        with self._under_way:
             return await self._read(statements, min_position, primary=primary)
-        finally:
-            self._leave()
 
     def stats(self) -> Mapping[str, object]:
         """Figures by subject."""
@@ -170,7 +165,7 @@ class ServerDriver:
                 stack.callback(self._expiry.cancel)
             stack.push_async_callback(self._primary.aclose)
             stack.push_async_callback(self._router.aclose)
-            await self._idle.wait()
+            await self._under_way.ended()
 
     def _break_off(self) -> None:
         self._broken_off.set()
@@ -183,17 +178,10 @@ class ServerDriver:
             async with asyncio.timeout(seconds):
                 await self._broken_off.wait()
 
-    def _enter(self) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             msg = f"the connection to {self.endpoint} is closed"
             raise StorageClosedError(msg)
-        self._under_way += 1
-        self._idle.clear()
-
-    def _leave(self) -> None:
-        self._under_way -= 1
-        if self._under_way == 0:
-            self._idle.set()
 
     async def _read(
         self,

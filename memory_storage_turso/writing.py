@@ -7,7 +7,7 @@ from itertools import chain, count
 from typing import cast
 
 from memory_core.coalesce import GroupCommit
-from memory_core.codec import EncodedPut, Operation
+from memory_core.codec import Operation
 from memory_core.errors import MemoryCoreError, StorageError
 from memory_core.storage import CommitResult, Receipt, WriteBatch
 from memory_storage_turso.backends import Backend
@@ -24,10 +24,6 @@ __all__ = ["POSITION", "Writer"]
 POSITION = Statement("SELECT coalesce(max(seq), 0) FROM _changes")
 _TRIM = "DELETE FROM _changes WHERE seq <= (SELECT max(seq) FROM _changes) - ?"
 _INLINE = 4
-_SMALL_BYTES = 1024
-"""Records that are stored in less are encoded sooner than they are handed to a thread and back."""
-_LARGE_IN_TURN = 64
-"""After a larger one, so many batches are left to the thread before one is looked at again."""
 _INDEX_AT_ONCE = 128
 _INDEX_AT_ONCE_ON_SERVERS = 1024
 """A server writes each page of a commit twice, to its database and to the log for its replicas."""
@@ -62,7 +58,6 @@ class Writer:
         self._thread = thread
         self._group = GroupCommit[Submission, CommitResult](self._write, weigh=len)
         self._under_way = 0
-        self._left_to_thread = 0
         self._trimmed_at = 0
         self.upkeep = IndexUpkeep(backend.driver, tables)
         self.newest = 0
@@ -94,20 +89,13 @@ class Writer:
 
     def _submission(self, ns: int, batch: WriteBatch) -> Submission | MemoryCoreError:
         submission = Submission(ns, batch)
-        if len(batch) > _INLINE:
-            return submission
-        # While something is being written, encoding large records on a thread beside it costs no time.
-        if self._under_way > 1 and self._left_to_thread:
-            self._left_to_thread -= 1
-            return submission
-        try:
-            submission.encoded = encoded(self._codec, batch)
-        except PreparationError as error:
-            self.refused += 1
-            return error.reason
-        puts = (item for item in submission.encoded if isinstance(item, EncodedPut))
-        small = sum(len(put.body) for put in puts) <= _SMALL_BYTES
-        self._left_to_thread = 0 if small else _LARGE_IN_TURN
+        # While something is being written, encoding on a thread beside it costs no time.
+        if self._under_way == 1 and len(batch) <= _INLINE:
+            try:
+                submission.encoded = self._codec.prepare(batch)
+            except MemoryCoreError as error:
+                self.refused += 1
+                return error
         return submission
 
     async def _write(self, submissions: list[Submission]) -> list[CommitResult]:

@@ -86,8 +86,8 @@ def _orders(query: Query[Specimen]) -> list[Query[Specimen]]:
 
 
 def _asked(index: Index) -> Iterator[tuple[Query[Specimen], list[Query[Specimen]]]]:
-    """Every condition, and the orders it is asked in: every form of condition in every order, and
-    every value in as many as its form has values.
+    """Every condition, and the orders it is asked in: the first of each form in every order; the
+    others, which differ in their values, share all orders among them.
     """
     for form in _conditions(index):
         for number, condition in enumerate(form):

@@ -50,4 +50,5 @@ def test_a_password_in_it_is_refused_and_not_repeated(address) -> None:
 )
 async def test_the_others_are_taken(address) -> None:
     cache = create_cache(address, PluginRegistry(), {})
+    assert isinstance(cache, RedisCache)
     await cache.aclose()

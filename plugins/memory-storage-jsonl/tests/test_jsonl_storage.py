@@ -163,6 +163,7 @@ async def test_a_stale_lock_file_is_no_lock(path):
     path.with_name("memory.jsonl.lock").write_text("999999\n")
     store = await opened(path)
     await put(store, episode(1))
+    assert await stored(store, episode(1))
     await store.aclose()
 
 
@@ -233,9 +234,11 @@ async def test_a_directory_is_refused(tmp_path):
 
 
 async def test_missing_directories_are_made(tmp_path):
-    store = await opened(tmp_path / "a" / "b" / "memory.jsonl")
+    path = tmp_path / "a" / "b" / "memory.jsonl"
+    store = await opened(path)
     await put(store, episode(1))
     await store.aclose()
+    assert path.is_file()
 
 
 async def test_an_unwritable_place_is_named(tmp_path):

@@ -311,6 +311,7 @@ async def test_closing_does_not_wait_for_ever(server: FakeServer) -> None:
     holding = asyncio.ensure_future(hold())
     await until(lambda: pool.stats().in_use == 1)
     await pool.aclose()
+    assert not holding.done()
     leave.set()
     await holding
 
