@@ -33,7 +33,7 @@ BACKENDS = {name: [path] for name, path in CONFORMANCE.items()} | {
 BACKENDS["core"] = ["tests", "--ignore=tests/conformance"]
 MUST_BE_IN_WHEEL = (
     "memory_core/py.typed",
-    "memory_core/testing/suite.py",
+    "memory_core/testing/suite/storage_suite.py",
     "memory_core/samples/__init__.py",
     "memory_storage_lmdb/plugin.py",
     "memory_storage_lmdb/py.typed",

@@ -4,7 +4,8 @@
 
 Imports tau-bench's airline runs (``--data``, ``MEMORY_CORE_DATA``, or the samples that ``memory demo``
 writes) into a local file and works with them: gets, queries by tool, tag, outcome, time and metadata,
-counts, relationships, changes. The hit rate is SQLite's own word (see ``memory_storage_turso.prepared``).
+counts, relationships, changes. The hit rate is SQLite's own word
+(see ``memory_storage_turso.local.prepared``).
 
 Then the very statements the readers ran are run again, by themselves: with ``cached_statements=0``, with
 the cache as the store has it, and grouped by their text, so that all but the first of each find it
@@ -43,7 +44,7 @@ from memory_core import (
 from memory_core.importers import BUILTIN_IMPORTERS, detect
 from memory_core.samples import write_samples
 from memory_storage_turso import TursoConfig, TursoStorage
-from memory_storage_turso.connections import Session
+from memory_storage_turso.local.connections import Session
 from tests.servers.sqld import running_sqld
 
 ROUNDS = 15

@@ -3,6 +3,7 @@
 ``async with open_memory("lmdb:./mem") as memory`` is where to start; ``Memory`` is what it gives.
 """
 
+from memory_core import moved as _moved
 from memory_core.cache import (
     Budget,
     Cache,
@@ -12,7 +13,7 @@ from memory_core.cache import (
     CacheKey,
     CacheStats,
 )
-from memory_core.compression import CompressionConfig
+from memory_core.codec.compression import CompressionConfig
 from memory_core.config import Settings, load_settings
 from memory_core.errors import (
     CodecError,
@@ -42,7 +43,7 @@ from memory_core.graph import Direction, RelatedEpisode, RelationshipGraph
 from memory_core.hookspecs import CacheFactory, StorageFactory, WrapperFactory, hookimpl
 from memory_core.inmemory import InMemoryStorage
 from memory_core.memory import Memory
-from memory_core.opening import open_memory, open_storage
+from memory_core.memory.opening import open_memory, open_storage
 from memory_core.plugins import PluginInfo, PluginRegistry
 from memory_core.query import (
     Page,
@@ -218,3 +219,5 @@ __all__ = [
     "open_memory",
     "open_storage",
 ]
+
+_moved.find_moved(__name__, _moved.PATHS)

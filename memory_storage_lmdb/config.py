@@ -7,7 +7,7 @@ from typing import Literal
 from attrs import field, frozen
 from attrs.validators import ge, in_, le
 
-from memory_core.compression import CompressionConfig
+from memory_core.codec.compression import CompressionConfig
 from memory_core.errors import InvalidValueError
 
 __all__ = ["LmdbConfig"]

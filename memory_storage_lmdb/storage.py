@@ -29,15 +29,15 @@ from memory_core.storage import (
     check_namespace,
     local_path,
 )
-from memory_storage_lmdb.backup import write_backup
 from memory_storage_lmdb.config import LmdbConfig
-from memory_storage_lmdb.filling import declare_kinds
-from memory_storage_lmdb.group import GroupWriter
-from memory_storage_lmdb.keys import ID_BYTES
-from memory_storage_lmdb.reading import Reader
-from memory_storage_lmdb.sharing import Shared, acquire, release
-from memory_storage_lmdb.staging import Stager
-from memory_storage_lmdb.writing import Writer
+from memory_storage_lmdb.engine.backup import write_backup
+from memory_storage_lmdb.read.reading import Reader
+from memory_storage_lmdb.store.keys import ID_BYTES
+from memory_storage_lmdb.store.sharing import Shared, acquire, release
+from memory_storage_lmdb.write.filling import declare_kinds
+from memory_storage_lmdb.write.group import GroupWriter
+from memory_storage_lmdb.write.staging import Stager
+from memory_storage_lmdb.write.writing import Writer
 
 __all__ = ["LmdbStorage"]
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from memory_core.moved import find_moved
+from memory_storage_turso.moved import PATHS as _MOVED
+
 if TYPE_CHECKING:
-    from memory_core.compression import CompressionConfig
+    from memory_core.codec.compression import CompressionConfig
     from memory_storage_turso.config import TursoConfig
-    from memory_storage_turso.driver import PreparedCacheStats
+    from memory_storage_turso.engine.driver import PreparedCacheStats
     from memory_storage_turso.server_config import (
         BreakerConfig,
         KeepAliveConfig,
@@ -42,12 +45,15 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
-    "CompressionConfig": "memory_core.compression",
-    "PreparedCacheStats": "memory_storage_turso.driver",
+    "CompressionConfig": "memory_core.codec.compression",
+    "PreparedCacheStats": "memory_storage_turso.engine.driver",
     "TenantStorage": "memory_storage_turso.tenants",
     "TursoConfig": "memory_storage_turso.config",
     "TursoStorage": "memory_storage_turso.storage",
 }
+
+
+find_moved(__name__, _MOVED)
 
 
 def __getattr__(name: str) -> Any:

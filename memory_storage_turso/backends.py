@@ -2,65 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
 
 import aiosqlite
-from attrs import frozen
 
 from memory_core.errors import ConfigurationError
 from memory_core.storage import Capability
-from memory_storage_turso.borrowed_driver import BorrowedDriver
 from memory_storage_turso.config import TursoConfig
-from memory_storage_turso.driver import (
-    Driver,
-    PreparedCacheStats,
-    Statement,
-    StatementResult,
-    StoreIdentity,
-)
-from memory_storage_turso.hrana.endpoint import is_server_url
-from memory_storage_turso.local_driver import LocalDriver
+from memory_storage_turso.engine.backend import Backend
+from memory_storage_turso.local.borrowed import BorrowedDriver
+from memory_storage_turso.local.driver import LocalDriver
+from memory_storage_turso.server.hrana.endpoint import is_server_url
 
-__all__ = ["Backend", "borrow_backend", "open_backend"]
-
-T = TypeVar("T")
+__all__ = ["borrow_backend", "open_backend"]
 
 _NEEDED = ("aiohttp", "libsql_client", "tenacity")
-
-
-class _LocalCalls(Protocol):
-    """What only a file can do."""
-
-    def position(self) -> int: ...
-    def size_bytes(self) -> int: ...
-    async def backup(self, target: Path) -> None: ...
-    async def read_then(self, statements: Any, then: Callable[[list[StatementResult]], T]) -> T: ...
-
-
-@frozen(kw_only=True)
-class Backend:
-    """A driver and what the storage needs to know about it.
-
-    Attributes:
-        driver: runs statements.
-        where: the location, fit for messages.
-        capabilities: what the storage declares.
-        prepared: figures of the prepared statements; ``None`` where nobody can tell them.
-        local: what only a file can do; ``None`` for a server.
-        ready: to be told how to ask for the position, once the schema is there, and for the store.
-        drain: to be told that closing begins, where what is under way may hang.
-    """
-
-    driver: Driver
-    where: str
-    capabilities: frozenset[Capability]
-    prepared: Callable[[], PreparedCacheStats] | None
-    local: _LocalCalls | None = None
-    ready: Callable[[Statement, StoreIdentity], None] | None = None
-    drain: Callable[[], None] | None = None
 
 
 async def open_backend(location: str, config: TursoConfig) -> Backend:
@@ -116,7 +72,7 @@ def _server(url: str, config: TursoConfig) -> Backend:
         raise ConfigurationError(
             f"a libSQL server needs {', '.join(missing)}: pip install 'memory-core[turso]'"
         )
-    from memory_storage_turso.server_driver import open_server_driver
+    from memory_storage_turso.server.driver import open_server_driver
 
     driver = open_server_driver(
         url,

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 from attrs import evolve, field, frozen
 
-from memory_core.compression import CompressionConfig
+from memory_core.codec.compression import CompressionConfig
 from memory_core.errors import ConfigurationError
 from memory_storage_turso.server_config import (
     BreakerConfig,

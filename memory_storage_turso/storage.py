@@ -27,21 +27,18 @@ from memory_core.storage import (
     WriteBatch,
     check_namespace,
 )
-from memory_storage_turso.backends import Backend, borrow_backend, open_backend
-from memory_storage_turso.census import Census
+from memory_storage_turso.backends import borrow_backend, open_backend
 from memory_storage_turso.config import TursoConfig
-from memory_storage_turso.dictionaries import Dictionaries
-from memory_storage_turso.driver import (
-    PreparedCacheStats,
-    Statement,
-    StatementError,
-    StoreIdentity,
-)
-from memory_storage_turso.encoding import CodecThread
-from memory_storage_turso.opening import open_kinds, open_system
-from memory_storage_turso.reading import Reader
-from memory_storage_turso.tables import Tables
-from memory_storage_turso.writing import POSITION, Writer
+from memory_storage_turso.engine.backend import Backend
+from memory_storage_turso.engine.census import Census
+from memory_storage_turso.engine.dictionaries import Dictionaries
+from memory_storage_turso.engine.driver import PreparedCacheStats, StatementError, StoreIdentity
+from memory_storage_turso.engine.encoding import CodecThread
+from memory_storage_turso.engine.opening import open_kinds, open_system
+from memory_storage_turso.engine.reading import Reader
+from memory_storage_turso.engine.writing import POSITION, Writer
+from memory_storage_turso.sql.statement import Statement
+from memory_storage_turso.sql.tables import Tables
 
 __all__ = ["TursoStorage"]
 

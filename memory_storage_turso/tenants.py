@@ -35,7 +35,7 @@ from memory_core.storage import (
     check_namespace,
 )
 from memory_storage_turso.config import PLACEHOLDER, TursoConfig
-from memory_storage_turso.hrana.endpoint import is_server_url
+from memory_storage_turso.server.hrana.endpoint import is_server_url
 from memory_storage_turso.storage import TursoStorage
 
 __all__ = ["ServerStorage", "TenantStorage", "database_name"]

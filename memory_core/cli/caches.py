@@ -118,7 +118,7 @@ async def clear(
 
 
 async def _clear_tier(session: Session, tier: str) -> None:
-    from memory_core.composing import create_cache
+    from memory_core.memory.composing import create_cache
 
     cache = create_cache(tier, session.registry, {})
     try:

@@ -23,7 +23,7 @@ from memory_core.errors import ConfigurationError
 from memory_core.graph import find_related
 from memory_core.importers import detect
 from memory_core.memory import Memory
-from memory_core.opening import open_storage
+from memory_core.memory.opening import open_storage
 from memory_core.plugins import PluginRegistry
 from memory_core.query import Query, at_least, between
 from memory_core.records import Episode, OutcomeStatus, Relationship

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from attrs import define, evolve, field
 
 from memory_core.config import load_settings
-from memory_core.opening import open_memory
+from memory_core.memory.opening import open_memory
 from memory_core.plugins import PluginRegistry
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memory_core.testing.cache_suite import CacheSuite
-    from memory_core.testing.forwarding import assert_forwards_everything
-    from memory_core.testing.harness import Harness, needs, only_if
-    from memory_core.testing.kinds import KIT_RECORD_TYPES, kit_context
+    from memory_core.testing.data.kinds import KIT_RECORD_TYPES, kit_context
     from memory_core.testing.suite import StorageSuite
+    from memory_core.testing.suite.cache_suite import CacheSuite
+    from memory_core.testing.suite.forwarding import assert_forwards_everything
+    from memory_core.testing.suite.harness import Harness, needs, only_if
 
 __all__ = [
     "KIT_RECORD_TYPES",
@@ -29,26 +29,21 @@ __all__ = [
 ]
 
 _MODULES = {
-    "KIT_RECORD_TYPES": "kinds",
-    "CacheSuite": "cache_suite",
-    "Harness": "harness",
+    "KIT_RECORD_TYPES": "data.kinds",
+    "CacheSuite": "suite.cache_suite",
+    "Harness": "suite.harness",
     "StorageSuite": "suite",
-    "assert_forwards_everything": "forwarding",
-    "kit_context": "kinds",
-    "needs": "harness",
-    "only_if": "harness",
+    "assert_forwards_everything": "suite.forwarding",
+    "kit_context": "data.kinds",
+    "needs": "suite.harness",
+    "only_if": "suite.harness",
 }
-# Those whose assertions pytest should explain.
-_ASSERTING = (
-    "batch_tests", "cache_suite", "concurrency_tests", "crash", "durability_tests", "feed_tests",
-    "forwarding", "handle_tests", "harness", "integrity_tests", "member_tests", "process_tests",
-    "query_tests", "record_tests", "stateful",
-)  # fmt: skip
 
 if "pytest" in sys.modules:
     import pytest
 
-    pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in _ASSERTING))
+    # Their assertions are explained where they fail.
+    pytest.register_assert_rewrite(f"{__name__}.suite", f"{__name__}.checks")
 
 
 def __getattr__(name: str) -> Any:

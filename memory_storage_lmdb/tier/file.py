@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, TypeVar
 import lmdb
 from attrs import define, field, frozen
 
-from memory_storage_lmdb.data_file import check_whole
-from memory_storage_lmdb.thread import JobThread
+from memory_storage_lmdb.engine.data_file import check_whole
+from memory_storage_lmdb.engine.thread import JobThread
 from memory_storage_lmdb.tier.config import LmdbTierConfig
 from memory_storage_lmdb.tier.entries import Entries
 from memory_storage_lmdb.tier.generation import Generations
 
 if TYPE_CHECKING:
-    from memory_storage_lmdb.binding import Database, Transaction
+    from memory_storage_lmdb.engine.binding import Database, Transaction
 
 __all__ = ["FAILURES", "TierFile", "acquire", "release"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from memory_core.testing.crash import crash
-from memory_core.testing.forking import ForkServer
+from memory_core.testing.checks.crash import crash
+from memory_core.testing.checks.forking import ForkServer
 
 KILLS = 1_000
 

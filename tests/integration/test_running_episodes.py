@@ -32,7 +32,7 @@ from memory_core.config import Settings
 from memory_core.errors import RecordTooLargeError
 from memory_core.records import Run
 from memory_core.storage import Storage
-from memory_core.testing.forking import Emit, ForkServer, open_target
+from memory_core.testing.checks.forking import Emit, ForkServer, open_target
 
 STORES = ["inmemory", "lmdb", "turso"]
 # Where the disk is busy, so are those who hold the lock.

@@ -157,7 +157,7 @@ BOUNDED = textwrap.dedent("""
 
     from memory_core import Query, WriteBatch, open_memory
     from memory_core.records import CORE_RECORD_TYPES, RecordTypes
-    from memory_core.testing.samples import EPOCH, large_episode
+    from memory_core.testing.data.samples import EPOCH, large_episode
     from memory_core.transfer import copy_records, export_records, load_records, verify_records
 
     what, folder, source, target, count = sys.argv[1], Path(sys.argv[2]), *sys.argv[3:5], int(sys.argv[5])

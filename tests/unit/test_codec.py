@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memory_core.codec import Codec
-from memory_core.compression import CompressionConfig, DictionaryMissingError
-from memory_core.convert import record_from_json, record_to_json
+from memory_core.codec.compression import CompressionConfig, DictionaryMissingError
+from memory_core.codec.convert import record_from_json, record_to_json
 from memory_core.errors import (
     CodecError,
     ConfigurationError,
@@ -34,8 +34,14 @@ from memory_core.records import (
     new_id,
 )
 from memory_core.storage import WriteBatch
-from memory_core.testing.kinds import KIT_RECORD_TYPES, Specimen
-from memory_core.testing.samples import episode, every_kind, full_episode, large_episode, specimens
+from memory_core.testing.data.kinds import KIT_RECORD_TYPES, Specimen
+from memory_core.testing.data.samples import (
+    episode,
+    every_kind,
+    full_episode,
+    large_episode,
+    specimens,
+)
 from tests.unit.record_strategies import records
 
 TYPES = RecordTypes(KIT_RECORD_TYPES)

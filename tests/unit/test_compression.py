@@ -7,7 +7,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_core.compression import CompressionConfig, Compressor, DictionaryMissingError
+from memory_core.codec.compression import CompressionConfig, Compressor, DictionaryMissingError
 from memory_core.errors import CodecError
 
 LIMIT = 1_000_000

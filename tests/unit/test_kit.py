@@ -10,9 +10,9 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from memory_core.storage import Capability, Storage, SupportsBackup, SupportsNamespaces
 from memory_core.testing import CacheSuite, StorageSuite, assert_forwards_everything, only_if
-from memory_core.testing.crash import crash
-from memory_core.testing.forking import ForkServer, Worker
-from memory_core.testing.stateful import state_machine
+from memory_core.testing.checks.crash import crash
+from memory_core.testing.checks.forking import ForkServer, Worker
+from memory_core.testing.suite.stateful import state_machine
 from tests.unit import broken_backends
 from tests.unit.cache.plain import DictCache
 
@@ -100,7 +100,9 @@ async def test_crashes_find_nothing_in_a_good_backend(tmp_path):
 
 def test_a_child_that_fails_says_so(tmp_path):
     with ForkServer() as server:
-        worker = server.start("memory_core.testing.crash:write_until_killed", "", "nonsense:", 1)
+        worker = server.start(
+            "memory_core.testing.checks.crash:write_until_killed", "", "nonsense:", 1
+        )
         assert list(worker.lines()) == []
         assert worker.status == 1 << 8
 

@@ -2,7 +2,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memory_core.change_feed import ChangeFeed
 from memory_core.errors import (
     ConfigurationError,
     InvalidValueError,
@@ -10,13 +9,14 @@ from memory_core.errors import (
     StorageClosedError,
 )
 from memory_core.inmemory import InMemoryConfig, InMemoryStorage
-from memory_core.model import Model
+from memory_core.inmemory.feed import ChangeFeed
+from memory_core.inmemory.model import Model
 from memory_core.query import Query
 from memory_core.records import Episode, Limits, RecordTypes
 from memory_core.storage import Change, ChangeOperation, WriteBatch
-from memory_core.testing.kinds import KIT_RECORD_TYPES
-from memory_core.testing.samples import episode, every_kind, sample_id
-from memory_core.testing.strategies import batches
+from memory_core.testing.data.kinds import KIT_RECORD_TYPES
+from memory_core.testing.data.samples import episode, every_kind, sample_id
+from memory_core.testing.data.strategies import batches
 
 RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 PUT, DELETE = ChangeOperation.PUT, ChangeOperation.DELETE

@@ -33,9 +33,9 @@ from memory_core.records import (
     TaskType,
     ToolSequence,
 )
-from memory_core.testing.kinds import Color, Specimen
-from memory_core.testing.samples import EPOCH, full_episode, specimens
-from memory_core.testing.strategies import queries
+from memory_core.testing.data.kinds import Color, Specimen
+from memory_core.testing.data.samples import EPOCH, full_episode, specimens
+from memory_core.testing.data.strategies import queries
 
 MICROSECONDS = int(EPOCH.timestamp()) * 10**6 + EPOCH.microsecond
 

@@ -40,8 +40,8 @@ from memory_core.records import (
     Unique,
     new_id,
 )
-from memory_core.testing.kinds import KIT_RECORD_TYPES, Specimen
-from memory_core.testing.samples import EPOCH, edge, episode, full_episode
+from memory_core.testing.data.kinds import KIT_RECORD_TYPES, Specimen
+from memory_core.testing.data.samples import EPOCH, edge, episode, full_episode
 from tests.unit.record_strategies import episodes, json_values, records
 
 NAIVE = datetime(2025, 1, 1)  # noqa: DTZ001  # naive on purpose

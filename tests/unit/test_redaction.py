@@ -6,7 +6,7 @@ import pytest
 
 from memory_core import ConfigurationError, load_settings, open_memory
 from memory_core.config import StorageURL, build_options
-from memory_core.redaction import is_secret
+from memory_core.config.redaction import is_secret
 from memory_storage_turso.config import TursoConfig
 
 SECRET = "s3cr3t"

@@ -6,7 +6,7 @@ import pytest
 
 from memory_cache_redis import RedisCache
 from memory_core import ConfigurationError, PluginRegistry
-from memory_core.composing import create_cache
+from memory_core.memory.composing import create_cache
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hosts import PATIENT, NoCache, host, make_impatient, until
 
 from memory_cache_redis import RedisCache
 from memory_core import CacheEntry, ConfigurationError, Episode, Memory, PluginRegistry, new_id
-from memory_core.composing import create_cache
 from memory_core.inmemory import InMemoryStorage
+from memory_core.memory.composing import create_cache
 
 
 async def test_keeps_bytes_until_they_expire_or_are_deleted(redis_server) -> None:

@@ -13,7 +13,7 @@ from memory_cache_redis import RedisCache, RedisConfig
 from memory_core import Episode, Memory
 from memory_core.cache import coherence
 from memory_core.inmemory import InMemoryStorage
-from memory_core.testing.staleness import StalenessRun, run
+from memory_core.testing.checks.staleness import StalenessRun, run
 
 # As long as it takes: what these tests wait for are events.
 SECONDS = 30.0

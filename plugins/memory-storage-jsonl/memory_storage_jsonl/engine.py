@@ -16,7 +16,6 @@ from typing import TypeAlias
 
 from attrs import evolve, frozen
 
-from memory_core.change_feed import ChangeFeed
 from memory_core.coalesce import GroupCommit
 from memory_core.errors import (
     CodecError,
@@ -25,7 +24,8 @@ from memory_core.errors import (
     MemoryCoreError,
     StorageError,
 )
-from memory_core.model import Effect, Model, Stored
+from memory_core.inmemory.feed import ChangeFeed
+from memory_core.inmemory.model import Effect, Model, Stored
 from memory_core.storage import (
     CommitResult,
     Position,

@@ -21,9 +21,9 @@ from memory_core.errors import (
 from memory_core.query import Query
 from memory_core.records import CORE_RECORD_TYPES, Episode, Limits, Record, RecordTypes, new_id
 from memory_core.storage import StorageContext, WriteBatch
-from memory_core.testing.harness import accepted, drain, follow, put, remove, stored
-from memory_core.testing.kinds import kit_context
-from memory_core.testing.samples import edge, episode, every_kind, sample_id
+from memory_core.testing.data.kinds import kit_context
+from memory_core.testing.data.samples import edge, episode, every_kind, sample_id
+from memory_core.testing.suite.harness import accepted, drain, follow, put, remove, stored
 from memory_storage_jsonl.config import JsonlConfig
 from memory_storage_jsonl.entries import put_line
 from memory_storage_jsonl.storage import JsonlStorage

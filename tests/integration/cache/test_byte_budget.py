@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from memory_core import Budget, CacheConfig, Episode, Memory, Query, at_least, open_memory
-from memory_core.testing.samples import full_episode
+from memory_core.testing.data.samples import full_episode
 from tests.conftest import ROOT
 
 MIB = 2**20

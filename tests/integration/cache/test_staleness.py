@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from memory_core.testing.staleness import StalenessRun, main, run
+from memory_core.testing.checks.staleness import StalenessRun, main, run
 
 STORES = {
     "lmdb": "lmdb:{folder}/store?durability=normal",

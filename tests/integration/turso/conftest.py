@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from memory_storage_turso.driver import Statement
-from memory_storage_turso.server_driver import ServerDriver, open_server_driver
+from memory_storage_turso.server.driver import ServerDriver, open_server_driver
+from memory_storage_turso.sql.statement import Statement
 from tests.servers.sqld import Sqld, running_sqld
 from tests.servers.tcp_proxy import TcpProxy, running_proxy
 

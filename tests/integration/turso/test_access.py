@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from memory_core.errors import ConfigurationError, StorageUnavailableError
-from memory_storage_turso.driver import Statement
 from memory_storage_turso.server_config import RetryConfig, ServerConfig
+from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import OpenDriver, create_schema, insert, names
 from tests.servers import tokens
 from tests.servers.sqld import Sqld, running_sqld

@@ -22,7 +22,6 @@ from memory_core.query import Query
 from memory_core.records import Heuristic
 from memory_core.storage import WriteBatch
 from memory_storage_turso import TursoConfig, TursoStorage
-from memory_storage_turso.driver import Statement
 from memory_storage_turso.server_config import (
     BreakerConfig,
     PoolConfig,
@@ -31,6 +30,7 @@ from memory_storage_turso.server_config import (
     ServerConfig,
     ServerLimits,
 )
+from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import OpenDriver, create_schema, insert, names
 from tests.integration.turso.leaks import nothing_left
 from tests.servers.sqld import Sqld, running_sqld

@@ -13,9 +13,10 @@ from memory_core.errors import (
     OutcomeUnknownError,
     StorageUnavailableError,
 )
-from memory_storage_turso.driver import StatementError
-from memory_storage_turso.hrana.program import GroupProgram
-from memory_storage_turso.resilience import CircuitOpenError
+from memory_storage_turso.engine.driver import StatementError
+from memory_storage_turso.server.driver import ServerDriver, open_server_driver
+from memory_storage_turso.server.hrana.program import GroupProgram
+from memory_storage_turso.server.resilience import CircuitOpenError
 from memory_storage_turso.server_config import (
     BreakerConfig,
     KeepAliveConfig,
@@ -24,7 +25,6 @@ from memory_storage_turso.server_config import (
     ServerConfig,
     ServerLimits,
 )
-from memory_storage_turso.server_driver import ServerDriver, open_server_driver
 from tests.integration.turso.conftest import (
     POSITION,
     BreakerClock,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from memory_core.records import CORE_RECORD_TYPES, RecordTypes
 from memory_core.storage import StorageContext, WriteBatch
 from memory_core.testing import kit_context
-from memory_core.testing.kinds import Folder
-from memory_core.testing.samples import episode
+from memory_core.testing.data.kinds import Folder
+from memory_core.testing.data.samples import episode
 from memory_storage_turso import TursoStorage
 from tests.servers.sqld import Sqld
 

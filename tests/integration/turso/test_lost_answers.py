@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from memory_core.errors import StorageUnavailableError
-from memory_storage_turso.driver import Statement, StatementError
-from memory_storage_turso.hrana.errors import NoAnswerError, RefusedError
-from memory_storage_turso.hrana.program import GroupProgram
-from memory_storage_turso.server_driver import ServerDriver
+from memory_storage_turso.engine.driver import StatementError
+from memory_storage_turso.server.driver import ServerDriver
+from memory_storage_turso.server.hrana.errors import NoAnswerError, RefusedError
+from memory_storage_turso.server.hrana.program import GroupProgram
+from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import POSITION, insert, names
 
 DELETE = Statement("DELETE FROM items WHERE name = 'a'")

@@ -12,14 +12,14 @@ import attrs
 import pytest
 
 from memory_core.errors import StorageUnavailableError
-from memory_storage_turso.driver import Statement
+from memory_storage_turso.server.driver import ServerDriver
 from memory_storage_turso.server_config import (
     BreakerConfig,
     ReplicaConfig,
     RetryConfig,
     ServerConfig,
 )
-from memory_storage_turso.server_driver import ServerDriver
+from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import (
     POSITION,
     OpenDriver,

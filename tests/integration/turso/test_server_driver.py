@@ -7,10 +7,11 @@ import asyncio
 import pytest
 
 from memory_core.errors import StorageClosedError
-from memory_storage_turso.driver import BatchTooLargeError, Statement, StatementError
-from memory_storage_turso.hrana.program import Step
+from memory_storage_turso.engine.driver import BatchTooLargeError, StatementError
+from memory_storage_turso.server.driver import ServerDriver
+from memory_storage_turso.server.hrana.program import Step
 from memory_storage_turso.server_config import PoolConfig, ServerConfig, ServerLimits
-from memory_storage_turso.server_driver import ServerDriver
+from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import POSITION, OpenDriver, create_schema, insert, names
 from tests.servers.sqld import Sqld
 

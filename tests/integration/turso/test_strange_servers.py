@@ -14,13 +14,14 @@ from memory_core.errors import (
     OutcomeUnknownError,
     StorageUnavailableError,
 )
-from memory_storage_turso.driver import Statement, StatementError
+from memory_storage_turso.engine.driver import StatementError
 from memory_storage_turso.server_config import (
     BreakerConfig,
     RetryConfig,
     ServerConfig,
     ServerLimits,
 )
+from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import POSITION, OpenDriver, create_schema, insert, names
 from tests.servers import tokens
 from tests.servers.gateway import Gateway, running_gateway

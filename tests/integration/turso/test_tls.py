@@ -14,8 +14,8 @@ from memory_core.errors import ConfigurationError, StorageUnavailableError
 from memory_core.records import Heuristic
 from memory_core.storage import WriteBatch
 from memory_storage_turso import TursoConfig, TursoStorage
-from memory_storage_turso.driver import Statement
 from memory_storage_turso.server_config import RetryConfig, ServerConfig
+from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import OpenDriver, insert
 from tests.integration.turso.leaks import nothing_left
 from tests.servers.sqld import Sqld

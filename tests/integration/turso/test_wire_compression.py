@@ -11,10 +11,10 @@ from aiohttp import web
 
 from memory_core.errors import StorageUnavailableError
 from memory_storage_turso import TursoConfig, TursoStorage
-from memory_storage_turso.driver import Statement
-from memory_storage_turso.hrana import endpoint
+from memory_storage_turso.server.driver import ServerDriver
+from memory_storage_turso.server.hrana import endpoint
 from memory_storage_turso.server_config import RetryConfig, ServerConfig, ServerLimits
-from memory_storage_turso.server_driver import ServerDriver
+from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import OpenDriver
 from tests.servers.gateway import Gateway, running_gateway
 from tests.servers.sqld import Sqld

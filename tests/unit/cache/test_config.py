@@ -23,8 +23,8 @@ from memory_core import (
     new_id,
 )
 from memory_core.cache.monitor import monitored
-from memory_core.composing import cached
 from memory_core.inmemory import InMemoryStorage
+from memory_core.memory.composing import cached
 from memory_core.records import CORE_RECORD_TYPES
 from memory_storage_lmdb.adaptive import AdaptiveCache, AdaptiveConfig
 from tests.unit.cache.plain import DictCache, HeldStorage

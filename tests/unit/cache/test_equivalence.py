@@ -26,7 +26,7 @@ from memory_core import (
 from memory_core.cache import SharedTier
 from memory_core.codec import Codec
 from memory_core.inmemory import InMemoryConfig, InMemoryStorage
-from memory_core.testing.kinds import Folder, Specimen, kit_context
+from memory_core.testing.data.kinds import Folder, Specimen, kit_context
 from memory_storage_lmdb.adaptive import AdaptiveCache, AdaptiveConfig
 from tests.unit.cache.plain import DictCache
 

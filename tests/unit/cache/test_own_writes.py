@@ -21,7 +21,7 @@ from memory_core import (
 )
 from memory_core.inmemory import InMemoryStorage
 from memory_core.storage import CommitResult
-from memory_core.testing.kinds import Folder, Specimen, kit_context
+from memory_core.testing.data.kinds import Folder, Specimen, kit_context
 from tests.unit.cache.plain import DictCache, HeldStorage
 
 

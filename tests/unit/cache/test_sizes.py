@@ -14,7 +14,7 @@ from memory_core import Episode, Limits, Query, Record, RecordTypes, TaskType
 from memory_core.codec import Codec
 from memory_core.records import CORE_RECORD_TYPES
 from memory_core.records.sizes import size_of
-from memory_core.testing.samples import edge, every_kind, full_episode, large_episode
+from memory_core.testing.data.samples import edge, every_kind, full_episode, large_episode
 
 CODEC = Codec(RecordTypes(CORE_RECORD_TYPES), Limits())
 

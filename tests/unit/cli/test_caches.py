@@ -13,7 +13,7 @@ import pytest
 
 from memory_core import CacheEntry
 from memory_core.cli import caches
-from memory_core.composing import create_cache
+from memory_core.memory.composing import create_cache
 from tests.unit.cli.episodes import episode
 
 # An agent that shares its cache figures: it reads one episode five times and another once.

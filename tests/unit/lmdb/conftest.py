@@ -2,10 +2,10 @@ import pytest
 import pytest_asyncio
 
 from memory_core.storage import StorageContext
-from memory_core.testing.kinds import kit_context
-from memory_storage_lmdb import writing
+from memory_core.testing.data.kinds import kit_context
 from memory_storage_lmdb.config import LmdbConfig
 from memory_storage_lmdb.storage import LmdbStorage
+from memory_storage_lmdb.write import writing
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import lmdb
 import pytest
 
 from memory_core.errors import ConfigurationError, StorageFullError
-from memory_core.testing.harness import put, stored
-from memory_core.testing.samples import episode
-from memory_storage_lmdb.environment import Environment
+from memory_core.testing.data.samples import episode
+from memory_core.testing.suite.harness import put, stored
+from memory_storage_lmdb.engine.environment import Environment
 
 
 def names(folder):
@@ -58,9 +58,9 @@ FULL = """
     import asyncio, resource, sys
     from pathlib import Path
     from memory_core.errors import StorageFullError
-    from memory_core.testing.harness import put, stored
-    from memory_core.testing.kinds import kit_context
-    from memory_core.testing.samples import episode
+    from memory_core.testing.suite.harness import put, stored
+    from memory_core.testing.data.kinds import kit_context
+    from memory_core.testing.data.samples import episode
     from memory_storage_lmdb.storage import LmdbStorage
 
     async def main(location, target):

@@ -13,7 +13,7 @@ from memory_core.errors import (
     StorageFullError,
     StorageUnavailableError,
 )
-from memory_storage_lmdb import binding
+from memory_storage_lmdb.engine import binding
 
 DRIVER_ERRORS = [
     value for _, value in inspect.getmembers(lmdb, inspect.isclass) if issubclass(value, lmdb.Error)

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from memory_core.compression import DictionaryMissingError
+from memory_core.codec.compression import DictionaryMissingError
 from memory_core.errors import (
     ConfigurationError,
     InvalidValueError,
@@ -15,11 +15,11 @@ from memory_core.errors import (
 from memory_core.query import Query, at_least
 from memory_core.records import Episode, new_id
 from memory_core.storage import Receipt, WriteBatch
-from memory_core.testing.harness import accepted, drain, put, stored
-from memory_core.testing.kinds import Specimen
-from memory_core.testing.samples import episode, large_episode, sample_id, specimens
-from memory_storage_lmdb import reading
-from memory_storage_lmdb.thread import JobThread
+from memory_core.testing.data.kinds import Specimen
+from memory_core.testing.data.samples import episode, large_episode, sample_id, specimens
+from memory_core.testing.suite.harness import accepted, drain, put, stored
+from memory_storage_lmdb.engine.thread import JobThread
+from memory_storage_lmdb.read import reading
 
 MIB = 2**20
 PAUSE = threading.Event()

@@ -20,11 +20,11 @@ from memory_core.errors import MemoryCoreError, StorageError
 from memory_core.query import Query
 from memory_core.records import Episode, Relationship
 from memory_core.storage import WriteBatch
-from memory_core.testing.forking import ForkServer
-from memory_core.testing.harness import accepted, drain, put, stored
-from memory_core.testing.kinds import kit_context
-from memory_core.testing.samples import edge, episode, every_kind, specimens
-from memory_storage_lmdb.data_file import is_cut_off
+from memory_core.testing.checks.forking import ForkServer
+from memory_core.testing.data.kinds import kit_context
+from memory_core.testing.data.samples import edge, episode, every_kind, specimens
+from memory_core.testing.suite.harness import accepted, drain, put, stored
+from memory_storage_lmdb.engine.data_file import is_cut_off
 from memory_storage_lmdb.storage import LmdbStorage
 
 PAGE = 4096

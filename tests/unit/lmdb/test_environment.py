@@ -24,11 +24,11 @@ from memory_core.errors import (
 from memory_core.query import Query
 from memory_core.records import Episode
 from memory_core.storage import Receipt, WriteBatch
-from memory_core.testing.harness import accepted, put, stored
-from memory_core.testing.samples import episode, large_episode, sample_id
-from memory_storage_lmdb.catalog import SCHEMA_VERSION
+from memory_core.testing.data.samples import episode, large_episode, sample_id
+from memory_core.testing.suite.harness import accepted, put, stored
 from memory_storage_lmdb.config import LmdbConfig
 from memory_storage_lmdb.storage import LmdbStorage
+from memory_storage_lmdb.store.catalog import SCHEMA_VERSION
 
 MIB = 2**20
 
@@ -124,8 +124,8 @@ CHILD = """
     from memory_storage_lmdb.config import LmdbConfig
     from memory_storage_lmdb.storage import LmdbStorage
     from memory_core.storage import WriteBatch
-    from memory_core.testing.kinds import kit_context
-    from memory_core.testing.samples import episode
+    from memory_core.testing.data.kinds import kit_context
+    from memory_core.testing.data.samples import episode
 
     def note(number, size):
         return episode(number, metadata={"blob": os.urandom(size // 2).hex()})

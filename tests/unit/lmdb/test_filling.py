@@ -26,9 +26,9 @@ from memory_core.records import (
     new_id,
 )
 from memory_core.storage import WriteBatch
-from memory_core.testing.harness import accepted, drain, put, refused, remove, stored
-from memory_core.testing.samples import episode, sample_id
-from memory_storage_lmdb import filling
+from memory_core.testing.data.samples import episode, sample_id
+from memory_core.testing.suite.harness import accepted, drain, put, refused, remove, stored
+from memory_storage_lmdb.write import filling
 
 
 def note_class(order, declared, rules=()):

@@ -9,11 +9,12 @@ from memory_core.errors import CodecError, DuplicateError, StorageFullError
 from memory_core.query import Query
 from memory_core.records import Episode, Relationship
 from memory_core.storage import Receipt, WriteBatch
-from memory_core.testing.harness import accepted, drain, follow, put, refused, remove, stored
-from memory_core.testing.kinds import Specimen
-from memory_core.testing.samples import edge, episode, sample_id, specimens
-from memory_storage_lmdb import group, reading, writing
-from memory_storage_lmdb.journal import read_changes
+from memory_core.testing.data.kinds import Specimen
+from memory_core.testing.data.samples import edge, episode, sample_id, specimens
+from memory_core.testing.suite.harness import accepted, drain, follow, put, refused, remove, stored
+from memory_storage_lmdb.read import reading
+from memory_storage_lmdb.store.journal import read_changes
+from memory_storage_lmdb.write import group, writing
 
 
 async def upkeep(store):

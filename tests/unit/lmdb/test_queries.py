@@ -21,15 +21,15 @@ from memory_core.query import (
 )
 from memory_core.records import Episode, Record, Relationship
 from memory_core.storage import WriteBatch
-from memory_core.testing.harness import accepted, drain, put
-from memory_core.testing.kinds import Color, Folder, Specimen, kit_context
-from memory_core.testing.samples import EPOCH, edge, episode, sample_id, specimens
-from memory_storage_lmdb import group
-from memory_storage_lmdb.cursors import EVERYTHING, Span, duplicates, ids, in_order
-from memory_storage_lmdb.declaration import Declaration
-from memory_storage_lmdb.keys import encoder
-from memory_storage_lmdb.layout import KindLayout
-from memory_storage_lmdb.planning import Range, Term, make_plan, parts_of
+from memory_core.testing.data.kinds import Color, Folder, Specimen, kit_context
+from memory_core.testing.data.samples import EPOCH, edge, episode, sample_id, specimens
+from memory_core.testing.suite.harness import accepted, drain, put
+from memory_storage_lmdb.read.planning import Range, Term, make_plan, parts_of
+from memory_storage_lmdb.store.cursors import EVERYTHING, Span, duplicates, ids, in_order
+from memory_storage_lmdb.store.declaration import Declaration
+from memory_storage_lmdb.store.keys import encoder
+from memory_storage_lmdb.store.layout import KindLayout
+from memory_storage_lmdb.write import group
 
 LONG = "long=" + "x" * 5_000
 

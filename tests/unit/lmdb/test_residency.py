@@ -8,9 +8,9 @@ import attrs
 import pytest
 
 from memory_core import CompressionConfig, Episode, Query, Receipt, WriteBatch
-from memory_storage_lmdb import environment, residency
 from memory_storage_lmdb.config import LmdbConfig
-from memory_storage_lmdb.residency import resident_file_bytes
+from memory_storage_lmdb.engine import environment, residency
+from memory_storage_lmdb.engine.residency import resident_file_bytes
 from memory_storage_lmdb.storage import LmdbStorage
 
 MIB = 2**20

@@ -15,7 +15,7 @@ from memory_core import (
     PluginRegistry,
     open_memory,
 )
-from memory_core.composing import create_cache
+from memory_core.memory.composing import create_cache
 from memory_storage_lmdb.tier import LmdbTier, LmdbTierConfig, entries
 from tests.unit.lmdb_tier.tiers import entry, file_of, key, opened
 

@@ -14,9 +14,9 @@ from memory_core.errors import ConfigurationError, StorageError
 from memory_core.query import Query
 from memory_core.records import Episode
 from memory_core.storage import WriteBatch
-from memory_core.testing.samples import episode
+from memory_core.testing.data.samples import episode
 from memory_storage_turso import TursoStorage
-from memory_storage_turso.connections import ConnectionSettings
+from memory_storage_turso.local.connections import ConnectionSettings
 from tests.conftest import ROOT
 
 PRELUDE = """
@@ -26,10 +26,10 @@ PRELUDE = """
     from memory_core.query import Query
     from memory_core.records import Episode
     from memory_core.storage import WriteBatch
-    from memory_core.testing.samples import large_episode
+    from memory_core.testing.data.samples import large_episode
     from memory_storage_turso import TursoStorage
-    from memory_storage_turso.connections import ConnectionSettings
-    from memory_storage_turso.local_driver import LocalDriver
+    from memory_storage_turso.local.connections import ConnectionSettings
+    from memory_storage_turso.local.driver import LocalDriver
 
     async def filled(location):
         store = await TursoStorage.open(location)

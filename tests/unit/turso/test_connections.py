@@ -17,7 +17,7 @@ from memory_core.errors import ConfigurationError, StorageClosedError
 from memory_core.query import Query
 from memory_core.records import Episode
 from memory_core.storage import WriteBatch
-from memory_core.testing.samples import episode
+from memory_core.testing.data.samples import episode
 from memory_storage_turso import PoolConfig, TursoConfig, TursoStorage
 from tests.servers.waiting import until
 

@@ -25,10 +25,10 @@ from memory_core.errors import (
 from memory_core.query import Query
 from memory_core.records import Episode
 from memory_core.storage import Receipt, WriteBatch
-from memory_core.testing.samples import episode, large_episode
+from memory_core.testing.data.samples import episode, large_episode
 from memory_storage_turso import TursoConfig, TursoStorage
-from memory_storage_turso.driver import StatementError
-from memory_storage_turso.sqlite_errors import failure_of
+from memory_storage_turso.engine.driver import StatementError
+from memory_storage_turso.local.errors import failure_of
 
 CODES = sorted(
     name
@@ -208,7 +208,7 @@ def test_a_file_system_that_takes_no_more(location):
         import asyncio, resource, signal, sys
         from memory_core.errors import StorageError
         from memory_core.storage import WriteBatch
-        from memory_core.testing.samples import episode, large_episode
+        from memory_core.testing.data.samples import episode, large_episode
         from memory_storage_turso import TursoStorage
         from memory_core.query import Query
         from memory_core.records import Episode

@@ -8,9 +8,9 @@ import textwrap
 
 from memory_core.records import CORE_RECORD_TYPES, RecordTypes
 from memory_core.storage import StorageContext, WriteBatch
-from memory_core.testing.kinds import Folder, Leaf, Specimen
-from memory_core.testing.samples import episode
-from memory_storage_turso.driver import StatementResult, WriteOutcome
+from memory_core.testing.data.kinds import Folder, Leaf, Specimen
+from memory_core.testing.data.samples import episode
+from memory_storage_turso.engine.driver import StatementResult, WriteOutcome
 from tests.conftest import ROOT
 
 CORE = StorageContext(record_types=RecordTypes(CORE_RECORD_TYPES))
@@ -19,7 +19,7 @@ OTHER_PROCESS = textwrap.dedent("""
     import asyncio, sys
     from memory_core.storage import WriteBatch
     from memory_core.testing import kit_context
-    from memory_core.testing.kinds import Folder
+    from memory_core.testing.data.kinds import Folder
     from memory_storage_turso import TursoStorage
 
     async def main():

@@ -6,9 +6,8 @@ import sqlite3
 
 import pytest
 
-from memory_storage_turso.driver import Statement
-from memory_storage_turso.merging import merged
-from memory_storage_turso.tables import RowStatement
+from memory_storage_turso.engine.merging import merged
+from memory_storage_turso.sql.statement import RowStatement, Statement
 
 OTHER = Statement("DELETE FROM t WHERE a = ?", (3,))
 

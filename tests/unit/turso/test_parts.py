@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from memory_core.codec import Codec
-from memory_core.compression import CompressionConfig
+from memory_core.codec.compression import CompressionConfig
 from memory_core.config import build_options
 from memory_core.errors import (
     CodecError,
@@ -19,10 +19,10 @@ from memory_core.plugins import load_class
 from memory_core.query import Query
 from memory_core.records import Episode
 from memory_core.storage import Capability, StorageContext, WriteBatch, require
-from memory_core.testing.kinds import kit_context
-from memory_core.testing.samples import large_episode
+from memory_core.testing.data.kinds import kit_context
+from memory_core.testing.data.samples import large_episode
 from memory_storage_turso import TursoConfig, TursoStorage
-from memory_storage_turso.encoding import CodecThread
+from memory_storage_turso.engine.encoding import CodecThread
 from memory_storage_turso.plugin import memory_storage_factories
 from memory_storage_turso.tenants import ServerStorage
 
@@ -71,7 +71,7 @@ async def test_a_dictionary_that_is_lost_is_named(opener, plain):
 
 async def test_a_dictionary_that_cannot_be_stored(opener, monkeypatch, caplog):
     store = await opener(compression=SMALL)
-    from memory_storage_turso import dictionaries
+    from memory_storage_turso.engine import dictionaries
 
     monkeypatch.setattr(dictionaries, "_INSERT", "INSERT INTO nowhere VALUES (?, ?, ?, ?)")
     for batch in batches(4):

@@ -7,7 +7,7 @@ from datetime import timedelta
 from memory_core.query import Query, all_of, any_of, at_least, between
 from memory_core.records import Episode, Outcome, RewardScore, TaskContext
 from memory_core.storage import WriteBatch
-from memory_core.testing.samples import EPOCH, episode
+from memory_core.testing.data.samples import EPOCH, episode
 from memory_storage_turso.sql import count_statement, page_statement
 
 IN_ORDER = {

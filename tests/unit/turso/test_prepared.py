@@ -5,8 +5,8 @@ from __future__ import annotations
 from memory_core.query import Query, any_of, between
 from memory_core.records import Episode
 from memory_core.storage import WriteBatch
-from memory_core.testing.samples import EPOCH, episode
-from memory_storage_turso.driver import Statement
+from memory_core.testing.data.samples import EPOCH, episode
+from memory_storage_turso.sql.statement import Statement
 
 
 def connections_of(store):

@@ -24,13 +24,13 @@ from memory_core.query import (
 from memory_core.records import Record
 from memory_core.storage import WriteBatch
 from memory_core.testing import kit_context
-from memory_core.testing.harness import drain
-from memory_core.testing.kinds import Color, Folder, Specimen
-from memory_core.testing.samples import specimens
+from memory_core.testing.data.kinds import Color, Folder, Specimen
+from memory_core.testing.data.samples import specimens
+from memory_core.testing.suite.harness import drain
 from memory_storage_turso import TursoStorage
-from memory_storage_turso.conditions import possible
 from memory_storage_turso.sql import count_statement, page_statement
-from memory_storage_turso.tables import KindTable
+from memory_storage_turso.sql.conditions import possible
+from memory_storage_turso.sql.tables import KindTable
 
 ORDERS = ["id", "name", "code", "amount", "ratio", "flag", "seen_at", "owner", "color"]
 

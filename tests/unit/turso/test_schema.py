@@ -24,10 +24,10 @@ from memory_core.records import (
 )
 from memory_core.storage import Receipt, StorageContext, WriteBatch
 from memory_core.testing import kit_context
-from memory_core.testing.kinds import Folder, Leaf, Specimen
-from memory_core.testing.samples import EPOCH, edge, episode
-from memory_storage_turso.schema import declaration
-from memory_storage_turso.tables import Tables
+from memory_core.testing.data.kinds import Folder, Leaf, Specimen
+from memory_core.testing.data.samples import EPOCH, edge, episode
+from memory_storage_turso.sql.schema import declaration
+from memory_storage_turso.sql.tables import Tables
 
 
 def context(*classes: type[Record]) -> StorageContext:
@@ -103,7 +103,7 @@ async def test_indexes_are_added_and_filled_from_the_bodies(opener, plain):
 
 
 async def test_an_interrupted_migration_goes_on(opener, monkeypatch):
-    from memory_storage_turso import opening
+    from memory_storage_turso.engine import opening
 
     first = note(indexes=())
     store = await opener(context(first))

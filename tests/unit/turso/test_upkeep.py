@@ -7,8 +7,8 @@ import asyncio
 from memory_core.query import Query
 from memory_core.records import Episode
 from memory_core.storage import WriteBatch
-from memory_core.testing.kinds import Specimen
-from memory_core.testing.samples import EPOCH, episode
+from memory_core.testing.data.kinds import Specimen
+from memory_core.testing.data.samples import EPOCH, episode
 from memory_storage_turso import TursoStorage, upkeep
 from tests.servers.waiting import until
 

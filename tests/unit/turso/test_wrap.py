@@ -15,7 +15,7 @@ from memory_core.errors import (
 from memory_core.query import Query
 from memory_core.records import Episode, Relationship
 from memory_core.storage import Capability, Receipt, WriteBatch
-from memory_core.testing.samples import edge, episode
+from memory_core.testing.data.samples import edge, episode
 from memory_storage_turso import TursoStorage
 
 

@@ -20,10 +20,11 @@ from memory_core.query import Query
 from memory_core.records import Episode, Limits, Relationship, Step
 from memory_core.storage import Receipt, WriteBatch
 from memory_core.testing import kit_context
-from memory_core.testing.kinds import Folder, Leaf, Specimen
-from memory_core.testing.samples import edge, episode, large_episode
+from memory_core.testing.data.kinds import Folder, Leaf, Specimen
+from memory_core.testing.data.samples import edge, episode, large_episode
 from memory_storage_turso import TursoStorage
-from memory_storage_turso.driver import Statement, StatementError
+from memory_storage_turso.engine.driver import StatementError
+from memory_storage_turso.sql.statement import Statement
 
 
 def driver_of(store: TursoStorage):

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from memory_core.errors import StorageClosedError
-from memory_storage_turso.driver import Statement
-from memory_storage_turso.hrana.endpoint import parse_endpoint
-from memory_storage_turso.hrana.errors import NoAnswerError, NotReachedError
-from memory_storage_turso.hrana.program import ReadProgram, Step, encode_statement
+from memory_storage_turso.server.hrana.endpoint import parse_endpoint
+from memory_storage_turso.server.hrana.errors import NoAnswerError, NotReachedError
+from memory_storage_turso.server.hrana.program import ReadProgram, Step, encode_statement
+from memory_storage_turso.server.node import ServerNode
 from memory_storage_turso.server_config import ServerConfig
-from memory_storage_turso.server_node import ServerNode
+from memory_storage_turso.sql.statement import Statement
 from tests.servers.waiting import until
 
 

@@ -7,9 +7,9 @@ import pickle
 import pytest
 
 from memory_core.errors import ConfigurationError
-from memory_storage_turso.hrana.body import WireFigures
-from memory_storage_turso.hrana.endpoint import Token, is_server_url, parse_endpoint
-from memory_storage_turso.hrana.http import HttpTransport
+from memory_storage_turso.server.hrana.body import WireFigures
+from memory_storage_turso.server.hrana.endpoint import Token, is_server_url, parse_endpoint
+from memory_storage_turso.server.hrana.http import HttpTransport
 from memory_storage_turso.server_config import ServerLimits
 
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from memory_core.errors import StorageClosedError, StorageUnavailableError
-from memory_storage_turso.pool import Pool
+from memory_storage_turso.server.pool import Pool
 from memory_storage_turso.server_config import KeepAliveConfig, PoolConfig
 from tests.servers.waiting import until
 

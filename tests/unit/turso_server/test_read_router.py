@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from memory_storage_turso.driver import Statement
-from memory_storage_turso.hrana.program import Snapshot, encode_statement
-from memory_storage_turso.replicas import ReadRouter
-from memory_storage_turso.resilience import CircuitBreaker
+from memory_storage_turso.server.hrana.program import Snapshot, encode_statement
+from memory_storage_turso.server.replicas import ReadRouter
+from memory_storage_turso.server.resilience import CircuitBreaker
 from memory_storage_turso.server_config import BreakerConfig, ReplicaConfig
+from memory_storage_turso.sql.statement import Statement
 from tests.servers.waiting import until
 
 MARK = encode_statement(Statement("SELECT 1"))

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from memory_core.errors import StorageUnavailableError
-from memory_storage_turso.resilience import (
+from memory_storage_turso.server.resilience import (
     BreakerState,
     CircuitBreaker,
     CircuitOpenError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from memory_storage_turso.pool.sizing import DemandForecast, PoolSizer
+from memory_storage_turso.server.pool.sizing import DemandForecast, PoolSizer
 from memory_storage_turso.server_config import PoolConfig
 
 CONFIG = PoolConfig(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memory_storage_turso.hrana.stored_sql import (
+from memory_storage_turso.server.hrana.stored_sql import (
     HTTP_CAPACITY,
     PreparedFigures,
     StoredSql,

@@ -1,0 +1,263 @@
+"""Records to bytes and back: a versioned, checksummed envelope around a msgpack body.
+
+The envelope is ``format (u8) | flags (u8) | schema version (u16) | crc32 (u32) | [variant] | body``,
+big-endian; the checksum covers all but itself, the variant is one length byte and its name. The
+body is msgpack by msgspec, which encodes attrs classes natively. Bytes are never trusted: what does
+not check out raises ``CodecError`` naming the record, and decompression is bounded.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+from uuid import UUID
+from zlib import crc32
+
+import msgspec
+from attrs import frozen
+
+from memory_core.codec.compression import CompressionConfig, Compressor, DictionaryMissingError
+from memory_core.codec.convert import plain_converter
+from memory_core.errors import (
+    CodecError,
+    ConfigurationError,
+    MemoryCoreError,
+    SchemaVersionError,
+    StorageError,
+)
+from memory_core.records import Episode, IndexValue, Limits, Record, RecordTypes, Step
+from memory_core.storage import Delete, Put, WriteBatch
+
+__all__ = ["Codec", "EncodedPut", "Operation"]
+
+_FORMAT = 1
+_COMPRESSED = 1
+_VARIANT = 2
+_HEAD = struct.Struct(">BBH")
+_CHECKSUM = struct.Struct(">I")
+_PAYLOAD = _HEAD.size + _CHECKSUM.size
+
+
+@frozen
+class EncodedPut:
+    """A record ready to be written.
+
+    Attributes:
+        kind: its kind.
+        id: its id.
+        values: its index values by name, in the order of the class's declarations.
+        body: the envelope.
+    """
+
+    kind: str
+    id: UUID
+    values: dict[str, IndexValue]
+    body: bytes
+
+
+Operation: TypeAlias = EncodedPut | Delete
+
+
+@frozen
+class _Variant:
+    """How one class is encoded and decoded."""
+
+    cls: type[Record]
+    encode: Callable[[Record], bytes]
+    decode: Callable[[bytes], Any]
+    prefix: bytes
+
+
+class Codec:
+    """Encodes and decodes the records of one store; safe to use from several threads.
+
+    Args:
+        types: the kinds the store knows.
+        limits: what is refused.
+        compression: how bodies are compressed.
+    """
+
+    def __init__(
+        self, types: RecordTypes, limits: Limits, compression: CompressionConfig | None = None
+    ) -> None:
+        self.types = types
+        self.limits = limits
+        # A decompressed body may be as large as a record, never larger.
+        self.compressor = Compressor(compression or CompressionConfig(), limits.max_record_bytes)
+        self._by_class: dict[type[Record], _Variant] = {}
+        self._by_name: dict[tuple[str, str], _Variant] = {}
+        for kind in types.kinds:
+            for name, cls in types.variants(kind).items():
+                variant = _variant_codec(cls, name)
+                self._by_class[cls] = variant
+                self._by_name[kind, name] = variant
+
+    def prepare(self, batch: WriteBatch) -> list[Operation]:
+        """Check and encode a batch.
+
+        Raises:
+            RecordTooLargeError: a record exceeds a limit.
+            InvalidValueError: a value cannot be indexed.
+            ConfigurationError: a kind that this store does not know.
+            StorageError: a record's own code failed.
+        """
+        self.limits.check_batch(len(batch.operations))
+        return list(self.encode_operations(batch.operations))
+
+    def encode_operations(self, operations: Iterable[Put | Delete]) -> Iterable[Operation]:
+        """Encode operations one after the other, as they are asked for. Raises like ``prepare``."""
+        for operation in operations:
+            if isinstance(operation, Put):
+                yield self.encode_put(operation.record)
+            else:
+                self.types.cls(operation.kind)
+                yield operation
+
+    def encode_put(self, record: Record) -> EncodedPut:
+        """Check and encode one record. Raises like ``prepare``."""
+        body = self.encode(record)
+        return EncodedPut(record.kind, record.id, self.index_values(record), body)
+
+    def index_values(self, record: Record) -> dict[str, IndexValue]:
+        """The record's index values, checked. Raises like ``prepare``."""
+        try:
+            values = record.index_values()
+            self.limits.check_values(record, values)
+        except MemoryCoreError:
+            raise
+        except Exception as error:
+            raise _own_code_failed(record, error) from error
+        return values
+
+    def encode(self, record: Record) -> bytes:
+        """The record's envelope. Raises like ``prepare``."""
+        body = self.serialize(record)
+        return self.seal(record, body, self.compressor.compress(record.kind, body))
+
+    def serialize(self, record: Record) -> bytes:
+        """The record's body before compression. Raises like ``prepare``."""
+        variant = self._by_class.get(type(record))
+        if variant is None:
+            raise ConfigurationError(
+                f"{type(record).__name__} is no record type of this store; "
+                f"known kinds: {', '.join(self.types.kinds)}"
+            )
+        if isinstance(record, Episode):
+            self.limits.check_steps(record, len(record.steps))
+        elif isinstance(record, Step):
+            self.limits.check_logged(record, record.step.number)
+        try:
+            body = variant.encode(record)
+        except Exception as error:
+            raise _own_code_failed(record, error) from error
+        self.limits.check_bytes(record, len(body))
+        return body
+
+    def seal(self, record: Record, body: bytes, frame: bytes | None) -> bytes:
+        """The envelope of a serialized record.
+
+        Args:
+            record: the record.
+            body: what ``serialize`` made of it.
+            frame: what the compressor made of that.
+        """
+        prefix = self._by_class[type(record)].prefix
+        flags = _VARIANT if prefix else 0
+        if frame is not None:
+            flags |= _COMPRESSED
+            body = frame
+        payload = prefix + body if prefix else body
+        head = _HEAD.pack(_FORMAT, flags, record.schema_version)
+        return head + _CHECKSUM.pack(crc32(payload, crc32(head))) + payload
+
+    def decode(self, kind: str, data: bytes, record_id: UUID) -> Any:
+        """The record.
+
+        Raises:
+            CodecError: when the bytes are corrupt, or are another record's.
+            DictionaryMissingError: a ``CodecError`` after which the caller may add the dictionary to
+                ``compressor`` and try again.
+            SchemaVersionError: when a newer version wrote it.
+        """
+        try:
+            record = self._decode(kind, data)
+        except DictionaryMissingError:
+            raise
+        except SchemaVersionError:
+            raise
+        except (
+            CodecError,
+            msgspec.MsgspecError,
+            struct.error,
+            ValueError,
+            IndexError,
+            RecursionError,
+        ) as error:
+            reason = error.reason if isinstance(error, CodecError) else str(error)
+            raise CodecError(reason, kind=kind, record_id=record_id) from error
+        if record.id != record_id:
+            raise CodecError(f"holds record {record.id}", kind=kind, record_id=record_id)
+        return record
+
+    def _decode(self, kind: str, data: bytes) -> Any:
+        form, flags, version = _HEAD.unpack_from(data)
+        (checksum,) = _CHECKSUM.unpack_from(data, _HEAD.size)
+        if form != _FORMAT:
+            raise CodecError(f"envelope format {form}, this version reads {_FORMAT}")
+        payload = data[_PAYLOAD:]
+        if crc32(payload, crc32(data[: _HEAD.size])) != checksum:
+            raise CodecError("checksum does not match: the bytes are corrupt")
+        name = ""
+        if flags & _VARIANT:
+            end = payload[0] + 1
+            name, payload = bytes(payload[1:end]).decode("ascii"), payload[end:]
+        variant = self._by_name.get((kind, name))
+        if variant is None:
+            raise CodecError(f"unknown variant {name!r} of kind {kind!r}")
+        body = self.compressor.decompress(payload) if flags & _COMPRESSED else payload
+        if version != variant.cls.schema_version:
+            body = self._upcast(variant.cls, body, version)
+        return variant.decode(body)
+
+    @staticmethod
+    def _upcast(kind: type[Record], body: bytes, version: int) -> bytes:
+        if version > kind.schema_version:
+            raise SchemaVersionError(f"a {kind.kind} record", version, kind.schema_version)
+        try:
+            return _ENCODER.encode(kind.upcast(msgspec.msgpack.decode(body), version))
+        except MemoryCoreError:
+            raise
+        except Exception as error:
+            # upcast is a plugin's code: whatever it raises must name the record.
+            raise CodecError(f"upcast from version {version} failed: {error!r}") from error
+
+
+_ENCODER = msgspec.msgpack.Encoder(uuid_format="bytes")
+
+
+def _own_code_failed(record: Record, error: Exception) -> StorageError:
+    """A plugin's record may raise anything. What refuses it must not take the others along."""
+    return StorageError(f"{record.kind} {record.id} could not be encoded: {error!r}")
+
+
+def _variant_codec(cls: type[Record], name: str) -> _Variant:
+    prefix = bytes([len(name)]) + name.encode("ascii") if name else b""
+    try:
+        decoder = msgspec.msgpack.Decoder(cls)
+    except TypeError:
+        # A plugin's field types that msgspec cannot tell apart (a union of classes): cattrs can.
+        plain = plain_converter()
+
+        def encode(record: Record) -> bytes:
+            return _ENCODER.encode(plain.unstructure(record, cls))
+
+        def decode(body: bytes) -> Any:
+            try:
+                return plain.structure(msgspec.msgpack.decode(body), cls)
+            except Exception as error:
+                # cattrs raises exception groups of any type.
+                raise CodecError(f"does not fit {cls.__name__}: {error!r}") from error
+
+        return _Variant(cls, encode, decode, prefix)
+    return _Variant(cls, _ENCODER.encode, decoder.decode, prefix)

@@ -1,0 +1,154 @@
+"""Options as users write them, in URLs, settings files and arguments, made into config classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+
+import attrs
+from cattrs import ClassValidationError, Converter
+from cattrs.gen import make_dict_structure_fn
+
+from memory_core.codec.convert import explain
+from memory_core.config.redaction import is_secret
+from memory_core.errors import ConfigurationError
+
+__all__ = ["build_options", "converter", "names_of", "option_names"]
+
+T = TypeVar("T")
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+def option_names(config: type) -> list[str]:
+    """The dotted names of a config class's options."""
+    names: list[str] = []
+    hints = get_type_hints(config)
+    for item in attrs.fields(config):
+        nested = hints.get(item.name)
+        if isinstance(nested, type) and attrs.has(nested):
+            names += [f"{item.name}.{name}" for name in option_names(nested)]
+        else:
+            names.append(item.name)
+    return names
+
+
+def build_options(config: type[T], options: Mapping[str, Any], *, where: str) -> T:
+    """Make a config object of options by dotted name; texts are converted to the fields' types.
+
+    Raises:
+        ConfigurationError: for an unknown option (the message lists the valid ones) or a wrong value.
+    """
+    flat = _flattened(options)
+    valid = option_names(config)
+    unknown = sorted(set(flat) - set(valid))
+    if unknown:
+        raise ConfigurationError(
+            f"{where}: unknown option {', '.join(map(repr, unknown))}; valid: {', '.join(sorted(valid))}"
+        )
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        if is_secret(name) and not isinstance(value, str | None):
+            raise ConfigurationError(f"{where}: {name}: expected text")
+        *parents, last = name.split(".")
+        inner = nested
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = value
+    try:
+        return converter().structure(nested, config)
+    except ClassValidationError as error:
+        raise ConfigurationError(f"{where}: {explain(error)}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{where}: {error}") from error
+
+
+def _flattened(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            flat |= _flattened(cast("Mapping[str, Any]", value), f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+@lru_cache(maxsize=1)
+def converter() -> Converter:
+    """The converter of options: text becomes what a field takes, and unknown keys are refused."""
+    converter = Converter(detailed_validation=True, forbid_extra_keys=True)
+    converter.register_structure_hook(bool, _to_bool)
+    converter.register_structure_hook(int, _to_int)
+    converter.register_structure_hook(str, _to_text)
+    converter.register_structure_hook(float, _to_float)
+    converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _to_choice)
+    converter.register_structure_hook_func(
+        lambda kind: kind == tuple[str, ...], lambda value, _: names_of(value)
+    )
+    converter.register_structure_hook_func(
+        lambda kind: kind == Mapping[str, Any], lambda value, _: _table(value)
+    )
+
+    def table_of(cls: type[Any]) -> Any:
+        fields = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
+        return lambda value, kind: fields(_table(value), kind)  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType]  # a hook's arguments
+
+    converter.register_structure_hook_factory(attrs.has, table_of)
+    return converter
+
+
+def _to_bool(value: Any, _: type) -> bool:
+    text = str(value).strip().lower()
+    if text in _TRUE | _FALSE:
+        return text in _TRUE
+    raise ValueError(f"expected true or false, got {value!r}")
+
+
+def _to_int(value: Any, _: type) -> int:
+    try:
+        if isinstance(value, int | str) and not isinstance(value, bool):
+            return int(value)
+    except ValueError:
+        pass
+    raise ValueError(f"expected a whole number, got {value!r}")
+
+
+def _to_float(value: Any, _: type) -> float:
+    try:
+        if not isinstance(value, bool):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"expected a number, got {value!r}")
+
+
+def _to_choice(value: Any, kind: Any) -> Any:
+    choices = get_args(kind)
+    if value not in choices:
+        raise ValueError(f"expected one of {', '.join(map(str, choices))}, got {value!r}")
+    return value
+
+
+def _to_text(value: Any, _: type) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {value!r}")
+    return value
+
+
+def names_of(value: Any) -> tuple[str, ...]:
+    """Names from a list, or from text that separates them by commas.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    given: list[Any] = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, Sequence) or not all(isinstance(item, str) for item in given):  # pyright: ignore[reportUnnecessaryIsInstance]  # a file may hold anything
+        raise TypeError(f"expected names, got {value!r}")
+    return tuple(name.strip() for name in given if name.strip())
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"expected a table, got {value!r}")
+    return dict(cast("Mapping[str, Any]", value))

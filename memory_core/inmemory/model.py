@@ -1,0 +1,387 @@
+"""What a store means, without a way to keep it: the state that a sequence of batches leads to.
+
+``Model`` holds the records of all namespaces and applies batches with every rule of the SPI:
+references, cascades, unique values, acyclic groups, all or nothing. Together with ``ChangeFeed``, which
+numbers what happened, it is nearly all of ``InMemoryStorage``, the reference of the conformance kit; a
+backend that keeps a log can replay it into the two. Both are synchronous and never wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias, TypeVar, cast
+from uuid import UUID
+
+from attrs import evolve, field, frozen
+
+from memory_core.codec import Codec
+from memory_core.codec.compression import CompressionConfig
+from memory_core.errors import (
+    CycleError,
+    DuplicateError,
+    ReferenceNotFoundError,
+    ReferenceRestrictedError,
+)
+from memory_core.query import AnyOf, Page, Query
+from memory_core.records import (
+    Acyclic,
+    IndexValues,
+    Limits,
+    OnDelete,
+    Record,
+    RecordTypes,
+    Scalar,
+    Unique,
+)
+from memory_core.storage import (
+    ChangeOperation,
+    Delete,
+    NamespaceInfo,
+    Put,
+    WriteBatch,
+)
+
+__all__ = ["Effect", "Model", "Prepared", "Stored"]
+
+R = TypeVar("R", bound=Record)
+
+
+@frozen
+class Stored:
+    """A record that has passed the codec's checks.
+
+    Attributes:
+        record: the record.
+        values: its index values.
+        size: bytes of its encoding.
+    """
+
+    record: Record
+    values: IndexValues
+    size: int
+
+
+Prepared: TypeAlias = Stored | Delete
+
+
+@frozen
+class Effect:
+    """What one step of a batch did to one record: enough to undo it, and to do it again."""
+
+    namespace: str
+    kind: str
+    id: UUID
+    before: Stored | None
+    after: Stored | None
+
+    @property
+    def operation(self) -> ChangeOperation:
+        """The change that it is."""
+        return ChangeOperation.DELETE if self.after is None else ChangeOperation.PUT
+
+
+@frozen
+class _Referrer:
+    kind: str
+    field: str
+    on_delete: OnDelete
+
+
+_Ids: TypeAlias = dict[Scalar, dict[UUID, None]]
+"""Ids by an index value; an ordered set each."""
+
+
+@frozen
+class _Space:
+    """The records of one namespace, and the ids by the index values that references need."""
+
+    records: dict[str, dict[UUID, Stored]] = field(factory=dict[str, dict[UUID, Stored]])
+    holders: dict[tuple[str, str], _Ids] = field(factory=dict[tuple[str, str], _Ids])
+    taken: dict[tuple[str, tuple[str, ...]], dict[tuple[Any, ...], UUID]] = field(
+        factory=dict[tuple[str, tuple[str, ...]], dict[tuple[Any, ...], UUID]]
+    )
+
+
+class Model:
+    """The records of a store.
+
+    Args:
+        types: the kinds it knows.
+        limits: what it refuses.
+    """
+
+    def __init__(self, types: RecordTypes, limits: Limits) -> None:
+        self.types = types
+        self.size_bytes = 0
+        self._codec = Codec(types, limits, CompressionConfig(enabled=False))
+        self._spaces: dict[str, _Space] = {}
+        self._nothing = _Space()
+        classes = {kind: types.cls(kind) for kind in types.kinds}
+        self._referrers = {
+            kind: [
+                _Referrer(cls.kind, reference.field, reference.on_delete)
+                for cls, reference in types.referrers(kind)
+            ]
+            for kind in classes
+        }
+        self._unique = {
+            kind: [rule.fields for rule in cls.constraints if isinstance(rule, Unique)]
+            for kind, cls in classes.items()
+        }
+        self._acyclic = {
+            kind: [rule for rule in cls.constraints if isinstance(rule, Acyclic)]
+            for kind, cls in classes.items()
+        }
+        # Found by value: what points at a record, and the edges that leave a node.
+        self._held = {
+            kind: {ref.field for ref in cls.references}
+            | {rule.source for rule in self._acyclic[kind]}
+            for kind, cls in classes.items()
+        }
+
+    def prepare(self, batch: WriteBatch) -> list[Prepared]:
+        """Check what can be checked without looking at the records. Raises like ``Codec.prepare``."""
+        operations = self._codec.prepare(batch)
+        return [
+            Stored(given.record, encoded.values, len(encoded.body))
+            if isinstance(given, Put) and not isinstance(encoded, Delete)
+            else cast("Delete", given)
+            for given, encoded in zip(batch.operations, operations, strict=True)
+        ]
+
+    def store(self, record: Record) -> Stored:
+        """Check one record. Raises like ``Codec.prepare``."""
+        encoded = self._codec.encode_put(record)
+        return Stored(record, encoded.values, len(encoded.body))
+
+    def apply(self, namespace: str, operations: Iterable[Prepared]) -> list[Effect]:
+        """Apply a batch, in order, all or nothing.
+
+        Raises:
+            StorageError: what refused it; nothing has changed then.
+        """
+        effects: list[Effect] = []
+        try:
+            for operation in operations:
+                if isinstance(operation, Stored):
+                    self._put(namespace, operation, effects)
+                else:
+                    self._delete(namespace, operation, effects)
+        except BaseException:
+            self.revert(effects)
+            raise
+        return effects
+
+    def wipe(self, namespace: str) -> list[Effect]:
+        """Delete every record of a namespace, referring ones first."""
+        effects: list[Effect] = []
+        space = self._space(namespace)
+        for kind in reversed(self.types.kinds):
+            doomed = reversed(list(space.records.get(kind, ())))
+            effects += [self._set(namespace, kind, record_id, None) for record_id in doomed]
+        return effects
+
+    def revert(self, effects: Sequence[Effect]) -> None:
+        """Undo what ``apply`` or ``wipe`` just did."""
+        for effect in reversed(effects):
+            self._set(effect.namespace, effect.kind, effect.id, effect.before)
+
+    def replay(self, effects: Iterable[Effect]) -> None:
+        """Do again what was checked before: the inverse of ``revert``."""
+        for effect in effects:
+            self._set(effect.namespace, effect.kind, effect.id, effect.after)
+
+    def get(self, namespace: str, kind: str, record_id: UUID) -> Stored | None:
+        """The record."""
+        return self._space(namespace).records.get(kind, {}).get(record_id)
+
+    def page(self, namespace: str, query: Query[R]) -> Page[R]:
+        """Answer a query."""
+        found = [
+            (query.page_key(stored.values, stored.record.id), stored)
+            for stored in self._matching(namespace, query)
+            if query.is_past_start(stored.values, stored.record.id)
+        ]
+        found.sort(key=lambda item: item[0], reverse=query.descending)
+        kept = [stored for _, stored in found[: query.page_size]]
+        cursor = None
+        if len(found) > len(kept):
+            last = kept[-1]
+            value = cast("Scalar", last.values[query.order]) if query.order else None
+            cursor = query.cursor(value, last.record.id)
+        return Page(tuple(cast("R", stored.record) for stored in kept), cursor)
+
+    def count(self, namespace: str, query: Query[Any]) -> int:
+        """How many records fulfil the query's conditions."""
+        return sum(1 for _ in self._matching(namespace, query))
+
+    def counts(self, namespace: str) -> dict[str, int]:
+        """How many records of each kind a namespace has."""
+        records = self._space(namespace).records
+        return {kind: len(records.get(kind, ())) for kind in self.types.kinds}
+
+    def namespaces(self) -> list[NamespaceInfo]:
+        """The namespaces that hold records, by name."""
+        found = ((name, self.counts(name)) for name in sorted(self._spaces))
+        return [NamespaceInfo(name, counts) for name, counts in found if any(counts.values())]
+
+    def entries(self) -> Iterator[tuple[str, Stored]]:
+        """Every record with its namespace, referred-to kinds first within each namespace."""
+        for name, space in self._spaces.items():
+            for kind in self.types.kinds:
+                for stored in space.records.get(kind, {}).values():
+                    yield name, stored
+
+    def _put(self, namespace: str, stored: Stored, effects: list[Effect]) -> None:
+        record = stored.record
+        self._check_references(namespace, stored)
+        self._check_unique(namespace, stored)
+        for rule in self._acyclic[record.kind]:
+            self._check_acyclic(namespace, stored, rule)
+        effects.append(self._set(namespace, record.kind, record.id, stored))
+
+    def _check_references(self, namespace: str, stored: Stored) -> None:
+        kind, record_id = stored.record.kind, stored.record.id
+        for reference in self.types.cls(kind).references:
+            value = stored.values[reference.field]
+            if value is None:
+                continue
+            target = UUID(bytes=cast("bytes", value))
+            to_itself = (reference.kind, target) == (kind, record_id)
+            if not to_itself and self.get(namespace, reference.kind, target) is None:
+                raise ReferenceNotFoundError(kind, reference.field, reference.kind, target)
+
+    def _check_unique(self, namespace: str, stored: Stored) -> None:
+        kind, space = stored.record.kind, self._space(namespace)
+        for fields in self._unique[kind]:
+            key = tuple(stored.values[name] for name in fields)
+            holder = space.taken.get((kind, fields), {}).get(key, stored.record.id)
+            if holder != stored.record.id:
+                raise DuplicateError(kind, fields)
+
+    def _check_acyclic(self, namespace: str, stored: Stored, rule: Acyclic) -> None:
+        """Refuse an edge from whose target its source can be reached (depth-first search)."""
+        source, target, group = (
+            stored.values[name] for name in (rule.source, rule.target, rule.group)
+        )
+        if group not in rule.groups or source is None or target is None:
+            return
+        space, kind = self._space(namespace), stored.record.kind
+        leaving = space.holders.get((kind, rule.source), {})
+        edges = space.records.get(kind, {})
+        seen: set[Any] = set()
+        waiting: list[Any] = [target]
+        while waiting:
+            node = waiting.pop()
+            if node == source:
+                ends = (UUID(bytes=cast("bytes", end)) for end in (source, target))
+                raise CycleError(kind, *ends, group=str(group))
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            for edge_id in leaving.get(node, ()):
+                values = edges[edge_id].values
+                # The edge that is being replaced no longer counts.
+                if edge_id != stored.record.id and values[rule.group] == group:
+                    waiting.append(values[rule.target])
+
+    def _delete(self, namespace: str, delete: Delete, effects: list[Effect]) -> None:
+        if self.get(namespace, delete.kind, delete.id) is None:
+            return
+        doomed = self._doomed(namespace, delete)
+        for kind, record_id in doomed:
+            for referrer, holder in self._referring(namespace, kind, record_id):
+                if (referrer.kind, holder) in doomed or referrer.on_delete is OnDelete.CASCADE:
+                    continue
+                if referrer.on_delete is OnDelete.RESTRICT:
+                    raise ReferenceRestrictedError(kind, record_id, referrer.kind, referrer.field)
+                current = cast("Stored", self.get(namespace, referrer.kind, holder)).record
+                freed = self.store(evolve(current, **{referrer.field: None}))
+                effects.append(self._set(namespace, referrer.kind, holder, freed))
+        for kind, record_id in reversed(doomed):
+            effects.append(self._set(namespace, kind, record_id, None))
+
+    def _doomed(self, namespace: str, delete: Delete) -> dict[tuple[str, UUID], None]:
+        """A record and all that cascades from it."""
+        doomed: dict[tuple[str, UUID], None] = {}
+        waiting = [(delete.kind, delete.id)]
+        while waiting:
+            key = waiting.pop()
+            if key in doomed:
+                continue
+            doomed[key] = None
+            waiting += [
+                (referrer.kind, holder)
+                for referrer, holder in self._referring(namespace, *key)
+                if referrer.on_delete is OnDelete.CASCADE
+            ]
+        return doomed
+
+    def _referring(
+        self, namespace: str, kind: str, record_id: UUID
+    ) -> Iterator[tuple[_Referrer, UUID]]:
+        space = self._space(namespace)
+        for referrer in self._referrers[kind]:
+            holders = space.holders.get((referrer.kind, referrer.field), {})
+            for holder in list(holders.get(record_id.bytes, ())):
+                yield referrer, holder
+
+    def _matching(self, namespace: str, query: Query[Any]) -> Iterator[Stored]:
+        self.types.cls(query.kind)
+        space = self._space(namespace)
+        records = space.records.get(query.kind, {})
+        candidates: Iterable[UUID] = records
+        for condition in query.conditions:
+            values = condition.values if isinstance(condition, AnyOf) else (None,)
+            if condition.index in self._held[query.kind] and None not in values:
+                held = space.holders.get((query.kind, condition.index), {})
+                candidates = [record_id for value in values for record_id in held.get(value, ())]
+                break
+        for record_id in candidates:
+            stored = records[record_id]
+            if query.matches(stored.values):
+                yield stored
+
+    def _space(self, namespace: str) -> _Space:
+        # Looking at a namespace does not make it: reads change nothing, so another thread may iterate.
+        return self._spaces.get(namespace, self._nothing)
+
+    def _set(self, namespace: str, kind: str, record_id: UUID, after: Stored | None) -> Effect:
+        """The only place where anything changes, so that undoing is setting what was before."""
+        space = self._spaces.setdefault(namespace, _Space())
+        records = space.records.setdefault(kind, {})
+        before = records.get(record_id)
+        if before is not None:
+            self._unlist(space, kind, record_id, before)
+        if after is None:
+            records.pop(record_id, None)
+        else:
+            records[record_id] = after
+            self._list(space, kind, record_id, after)
+        return Effect(namespace, kind, record_id, before, after)
+
+    def _list(self, space: _Space, kind: str, record_id: UUID, stored: Stored) -> None:
+        self.size_bytes += stored.size
+        for name in self._held[kind]:
+            value = cast("Scalar", stored.values[name])
+            if value is not None:
+                held = space.holders.setdefault((kind, name), {})
+                held.setdefault(value, {})[record_id] = None
+        for fields in self._unique[kind]:
+            key = tuple(stored.values[name] for name in fields)
+            if None not in key:
+                space.taken.setdefault((kind, fields), {})[key] = record_id
+
+    def _unlist(self, space: _Space, kind: str, record_id: UUID, stored: Stored) -> None:
+        self.size_bytes -= stored.size
+        for name in self._held[kind]:
+            value = cast("Scalar", stored.values[name])
+            if value is not None:
+                held = space.holders[kind, name]
+                del held[value][record_id]
+                if not held[value]:
+                    del held[value]
+        for fields in self._unique[kind]:
+            key = tuple(stored.values[name] for name in fields)
+            if None not in key:
+                del space.taken[kind, fields][key]

@@ -1,0 +1,207 @@
+"""The reference backend: everything in this process's memory, gone with it.
+
+What it answers is by definition right: the conformance kit compares every other backend with it.
+Nothing in it waits, so nothing can come between the steps of an operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+from uuid import UUID, uuid4
+
+from attrs import define, field, frozen
+from attrs.validators import ge
+
+from memory_core.errors import ConfigurationError, MemoryCoreError, StorageClosedError
+from memory_core.inmemory.feed import ChangeFeed
+from memory_core.inmemory.model import Effect, Model
+from memory_core.query import Page, Query
+from memory_core.records import Record
+from memory_core.storage import (
+    Capability,
+    ChangePage,
+    CommitResult,
+    NamespaceInfo,
+    Position,
+    Receipt,
+    StorageContext,
+    StorageStats,
+    WriteBatch,
+    check_namespace,
+)
+
+__all__ = ["InMemoryConfig", "InMemoryStorage"]
+
+R = TypeVar("R", bound=Record)
+
+_CAPABILITIES = frozenset({Capability.CHEAP_POSITION, Capability.NAMESPACES})
+
+
+@frozen(kw_only=True)
+class InMemoryConfig:
+    """Options of ``inmemory:``.
+
+    Attributes:
+        change_feed_limit: how many changes the change feed keeps.
+    """
+
+    change_feed_limit: int = field(default=100_000, validator=ge(1))
+
+
+@define(eq=False)
+class _Shared:
+    """What all handles on one store share."""
+
+    context: StorageContext
+    model: Model
+    feed: ChangeFeed
+    store_id: UUID = field(factory=uuid4)
+    closed: bool = False
+    counters: dict[str, int] = field(factory=lambda: dict.fromkeys(_COUNTERS, 0))
+
+
+_COUNTERS = (
+    "commits", "batches", "batches_refused", "changes",
+    "gets", "ids_asked", "queries", "counts", "feed_reads",
+)  # fmt: skip
+
+
+class InMemoryStorage:
+    """A store in memory; all of ``Storage``, and ``SupportsNamespaces``.
+
+    Args:
+        context: namespace, kinds and limits.
+        config: options.
+    """
+
+    def __init__(
+        self, context: StorageContext | None = None, config: InMemoryConfig | None = None
+    ) -> None:
+        context = context or StorageContext()
+        feed = ChangeFeed((config or InMemoryConfig()).change_feed_limit)
+        model = Model(context.record_types, context.limits)
+        self._shared = _Shared(context, model, feed)
+        self._namespace = context.namespace
+        self._owner = True
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls,
+        location: str = "",
+        *,
+        config: InMemoryConfig | None = None,
+        context: StorageContext | None = None,
+    ) -> InMemoryStorage:
+        """A new, empty store.
+
+        Raises:
+            ConfigurationError: when a location is given: two stores of one name would not be one store.
+        """
+        if location:
+            raise ConfigurationError(f"inmemory: takes no location, got {location!r}")
+        return cls(context, config)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """``CHEAP_POSITION`` and ``NAMESPACES``."""
+        return _CAPABILITIES
+
+    @property
+    def namespace(self) -> str:
+        """The namespace this handle is bound to."""
+        return self._namespace
+
+    async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
+        """Apply batches, in order."""
+        shared = self._opened()
+        shared.counters["commits"] += 1
+        return [self._commit(batch) for batch in batches]
+
+    async def get(self, kind: type[R], ids: Sequence[UUID]) -> list[R | None]:
+        """Fetch records by id."""
+        shared = self._opened()
+        shared.model.types.cls(kind.kind)
+        shared.counters["gets"] += 1
+        shared.counters["ids_asked"] += len(ids)
+        found = (shared.model.get(self._namespace, kind.kind, record_id) for record_id in ids)
+        return [None if stored is None else cast("R", stored.record) for stored in found]
+
+    async def query(self, query: Query[R]) -> Page[R]:
+        """Fetch one page."""
+        shared = self._opened()
+        shared.counters["queries"] += 1
+        return shared.model.page(self._namespace, query)
+
+    async def count(self, query: Query[Any]) -> int:
+        """How many records fulfil the query's conditions."""
+        shared = self._opened()
+        shared.counters["counts"] += 1
+        return shared.model.count(self._namespace, query)
+
+    def position(self) -> Position:
+        """The newest position."""
+        return self._opened().feed.position
+
+    async def changes(self, since: Position, limit: int = 1_000) -> ChangePage:
+        """Changes of this namespace after a position."""
+        shared = self._opened()
+        shared.counters["feed_reads"] += 1
+        return shared.feed.page(self._namespace, since, limit)
+
+    def scoped(self, namespace: str) -> InMemoryStorage:
+        """A handle on the same store, bound to another namespace."""
+        self._opened()
+        handle = object.__new__(type(self))
+        handle._shared = self._shared
+        handle._namespace = check_namespace(namespace)
+        handle._owner = handle._closed = False
+        return handle
+
+    async def stats(self) -> StorageStats:
+        """Counters and sizes."""
+        shared = self._opened()
+        return StorageStats(
+            backend="inmemory",
+            location="inmemory:",
+            store_id=shared.store_id,
+            position=shared.feed.position,
+            records=shared.model.counts(self._namespace),
+            size_bytes=shared.model.size_bytes,
+            counters=dict(shared.counters),
+        )
+
+    async def aclose(self) -> None:
+        """Close this handle; the one that was opened closes the store."""
+        self._closed = True
+        if self._owner:
+            self._shared.closed = True
+
+    async def namespaces(self) -> list[NamespaceInfo]:
+        """The namespaces that hold records, by name."""
+        return self._opened().model.namespaces()
+
+    async def wipe(self) -> Position:
+        """Delete every record of this handle's namespace."""
+        shared = self._opened()
+        return self._record(shared.model.wipe(self._namespace))
+
+    def _opened(self) -> _Shared:
+        if self._closed or self._shared.closed:
+            raise StorageClosedError("the storage is closed")
+        return self._shared
+
+    def _commit(self, batch: WriteBatch) -> CommitResult:
+        shared = self._shared
+        shared.counters["batches"] += 1
+        try:
+            effects = shared.model.apply(self._namespace, shared.model.prepare(batch))
+        except MemoryCoreError as error:
+            shared.counters["batches_refused"] += 1
+            return error
+        return Receipt(self._record(effects), batch.ids)
+
+    def _record(self, effects: Sequence[Effect]) -> Position:
+        self._shared.counters["changes"] += len(effects)
+        return self._shared.feed.extend(effects)

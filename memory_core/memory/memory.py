@@ -1,0 +1,323 @@
+"""``Memory``: the façade that agent developers meet, in the domain's words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from attrs import evolve
+
+from memory_core import graph
+from memory_core.cache import CacheConfig
+from memory_core.config import cache_config
+from memory_core.graph import Direction, RelatedEpisode, RelationshipGraph
+from memory_core.memory.access import RecordAccess
+from memory_core.memory.arguments import (
+    a_step,
+    an_id,
+    query_of,
+    records_of,
+)
+from memory_core.memory.arguments import ids as as_ids
+from memory_core.memory.composing import cached
+from memory_core.memory.running import RunningEpisodes, is_sealed, with_logged_steps
+from memory_core.plugins import PluginRegistry
+from memory_core.query import Page, Query
+from memory_core.records import (
+    Episode,
+    ExecutionStep,
+    Heuristic,
+    Outcome,
+    Pattern,
+    Record,
+    Reflection,
+    Relationship,
+    RelationshipType,
+    RewardScore,
+    SalientFeatures,
+)
+from memory_core.records.fields import now
+from memory_core.storage import Receipt, Storage, WriteBatch
+
+__all__ = ["Memory"]
+
+R = TypeVar("R", bound=Record)
+
+
+class Memory(RecordAccess):
+    """An agent's memory in one namespace of a store.
+
+    Every write returns a ``Receipt`` once it is durable, or raises; see ``Storage.commit`` for the
+    errors. Reading a running episode includes the steps logged so far.
+
+    Args:
+        storage: where to keep it; closed with the memory.
+        registry: where ``with_cache`` finds caches; by default all installed plugins.
+    """
+
+    def __init__(self, storage: Storage, *, registry: PluginRegistry | None = None) -> None:
+        super().__init__(storage)
+        self._registry = registry
+        self._running = RunningEpisodes(storage)
+
+    def scoped(self, namespace: str) -> Memory:
+        """The memory of another namespace, on the same connections.
+
+        Raises:
+            InvalidValueError: for a name that no namespace may have.
+        """
+        return Memory(self._storage.scoped(namespace), registry=self._registry)
+
+    def with_cache(self, config: CacheConfig | Sequence[str] | str) -> Memory:
+        """The same memory behind caches; closing what is returned closes both.
+
+        Raises:
+            ConfigurationError: for an unknown cache or option; the message lists those there are.
+        """
+        if (settled := cache_config(config)) is None:
+            return self
+        registry = self._registry or PluginRegistry()
+        return Memory(cached(self._storage, settled, registry), registry=registry)
+
+    def with_cache_default(self) -> Memory:
+        """The same memory behind the adaptive cache with balanced settings."""
+        return self.with_cache(CacheConfig())
+
+    # Episodes
+
+    async def store_episode(self, episode: Episode) -> Receipt:
+        """Store an episode, or replace the one with its id; relationships stay."""
+        return await self.write(WriteBatch().put(*records_of(Episode, (episode,))))
+
+    async def store_episodes_batch(self, episodes: Iterable[Episode]) -> Receipt:
+        """Store episodes, all or none."""
+        return await self.write(WriteBatch().put(*records_of(Episode, episodes)))
+
+    async def get_episode(self, episode_id: UUID) -> Episode | None:
+        """An episode, or ``None``."""
+        episode = (await self._storage.get(Episode, (an_id(episode_id),)))[0]
+        if is_sealed(episode):
+            return episode
+        return (await with_logged_steps(self._storage, (episode,)))[0]
+
+    async def get_episodes_batch(self, ids: Sequence[UUID]) -> list[Episode | None]:
+        """Episodes in the order asked, ``None`` where there is none."""
+        return await self.get_many(Episode, ids)
+
+    async def delete_episode(self, episode_id: UUID) -> Receipt:
+        """Delete an episode, its steps and its relationships; no error when it is not there."""
+        return await self.delete(Episode, episode_id)
+
+    async def delete_episodes_batch(self, ids: Iterable[UUID]) -> Receipt:
+        """Delete episodes, all or none."""
+        return await self.delete(Episode, *ids)
+
+    async def query_episodes(self, query: Query[Episode] | None = None) -> Page[Episode]:
+        """One page of episodes; without a query, the newest."""
+        return await self.query(query_of(Episode, query))
+
+    def iter_episodes(self, query: Query[Episode] | None = None) -> AsyncIterator[Episode]:
+        """Every episode a query finds."""
+        return self.iterate(query_of(Episode, query))
+
+    async def count_episodes(self, query: Query[Episode] | None = None) -> int:
+        """How many episodes fulfil the conditions."""
+        return await self.count(query_of(Episode, query))
+
+    async def store_episodes_with_patterns_batch(
+        self, episodes: Iterable[Episode], patterns: Iterable[Pattern]
+    ) -> Receipt:
+        """Store episodes and the patterns found in them, all or none."""
+        return await self.write(WriteBatch().put(*records_of(Pattern, patterns)).put(*episodes))
+
+    # Running episodes
+
+    async def start_episode(self, episode: Episode | None = None, **fields: Any) -> Episode:
+        """Store an episode that is only beginning, the one given or one made of ``fields``; return it."""
+        started = Episode(**fields) if episode is None else evolve(episode, **fields)
+        (episode,) = records_of(Episode, (started,))
+        await self._running.start(episode)
+        return started
+
+    async def log_step(self, episode_id: UUID, step: ExecutionStep) -> Receipt:
+        """Append a step to a running episode. Costs the same on step 5 as on step 5,000.
+
+        Raises:
+            InvalidValueError: it is no ``ExecutionStep``.
+            ReferenceNotFoundError: there is no such episode.
+            DuplicateError: it has a step with this number.
+            EpisodeCompleteError: it is complete already.
+        """
+        return await self._running.log_step(an_id(episode_id), a_step(step))
+
+    async def complete_episode(
+        self,
+        episode_id: UUID,
+        outcome: Outcome,
+        *,
+        end_time: datetime | None = None,
+        reward: RewardScore | None = None,
+        reflection: Reflection | None = None,
+        salient_features: SalientFeatures | None = None,
+    ) -> Episode:
+        """End an episode, its steps sealed into it in one atomic batch; return it as it is stored then.
+
+        Raises:
+            ReferenceNotFoundError: there is no such episode.
+            EpisodeCompleteError: it is complete already; its outcome stays.
+        """
+        return await self._running.complete(
+            an_id(episode_id),
+            outcome=outcome,
+            end_time=end_time or now(),
+            reward=reward,
+            reflection=reflection,
+            salient_features=salient_features,
+        )
+
+    # Patterns
+
+    async def store_pattern(self, pattern: Pattern) -> Receipt:
+        """Store a pattern, or replace the one with its id."""
+        return await self.put(*records_of(Pattern, (pattern,)))
+
+    async def store_patterns_batch(self, patterns: Iterable[Pattern]) -> Receipt:
+        """Store patterns, all or none."""
+        return await self.put(*records_of(Pattern, patterns))
+
+    async def get_pattern(self, pattern_id: UUID) -> Pattern | None:
+        """A pattern, or ``None``."""
+        return await self.get(Pattern, pattern_id)
+
+    async def get_patterns_batch(self, ids: Sequence[UUID]) -> list[Pattern | None]:
+        """Patterns in the order asked, ``None`` where there is none."""
+        return await self.get_many(Pattern, ids)
+
+    async def delete_pattern(self, pattern_id: UUID) -> Receipt:
+        """Delete a pattern; no error when it is not there."""
+        return await self.delete(Pattern, pattern_id)
+
+    async def delete_patterns_batch(self, ids: Iterable[UUID]) -> Receipt:
+        """Delete patterns, all or none."""
+        return await self.delete(Pattern, *ids)
+
+    async def query_patterns(self, query: Query[Pattern] | None = None) -> Page[Pattern]:
+        """One page of patterns; without a query, the newest."""
+        return await self.query(query_of(Pattern, query))
+
+    def iter_patterns(self, query: Query[Pattern] | None = None) -> AsyncIterator[Pattern]:
+        """Every pattern a query finds."""
+        return self.iterate(query_of(Pattern, query))
+
+    async def count_patterns(self, query: Query[Pattern] | None = None) -> int:
+        """How many patterns fulfil the conditions."""
+        return await self.count(query_of(Pattern, query))
+
+    # Heuristics
+
+    async def store_heuristic(self, heuristic: Heuristic) -> Receipt:
+        """Store a heuristic, or replace the one with its id."""
+        return await self.put(*records_of(Heuristic, (heuristic,)))
+
+    async def store_heuristics_batch(self, heuristics: Iterable[Heuristic]) -> Receipt:
+        """Store heuristics, all or none."""
+        return await self.put(*records_of(Heuristic, heuristics))
+
+    async def get_heuristic(self, heuristic_id: UUID) -> Heuristic | None:
+        """A heuristic, or ``None``."""
+        return await self.get(Heuristic, heuristic_id)
+
+    async def get_heuristics_batch(self, ids: Sequence[UUID]) -> list[Heuristic | None]:
+        """Heuristics in the order asked, ``None`` where there is none."""
+        return await self.get_many(Heuristic, ids)
+
+    async def delete_heuristic(self, heuristic_id: UUID) -> Receipt:
+        """Delete a heuristic; no error when it is not there."""
+        return await self.delete(Heuristic, heuristic_id)
+
+    async def delete_heuristics_batch(self, ids: Iterable[UUID]) -> Receipt:
+        """Delete heuristics, all or none."""
+        return await self.delete(Heuristic, *ids)
+
+    async def query_heuristics(self, query: Query[Heuristic] | None = None) -> Page[Heuristic]:
+        """One page of heuristics; without a query, the newest."""
+        return await self.query(query_of(Heuristic, query))
+
+    def iter_heuristics(self, query: Query[Heuristic] | None = None) -> AsyncIterator[Heuristic]:
+        """Every heuristic a query finds."""
+        return self.iterate(query_of(Heuristic, query))
+
+    async def count_heuristics(self, query: Query[Heuristic] | None = None) -> int:
+        """How many heuristics fulfil the conditions."""
+        return await self.count(query_of(Heuristic, query))
+
+    # Relationships
+
+    async def add_relationship(self, relationship: Relationship) -> Receipt:
+        """Relate two episodes.
+
+        Raises:
+            ReferenceNotFoundError: one of them is not there.
+            DuplicateError: they are related by this type already.
+            CycleError: the type must stay acyclic.
+        """
+        return await self.put(*records_of(Relationship, (relationship,)))
+
+    async def remove_relationship(self, relationship_id: UUID) -> Receipt:
+        """Delete a relationship; no error when it is not there."""
+        return await self.delete(Relationship, relationship_id)
+
+    async def get_relationships(
+        self,
+        episode_id: UUID,
+        direction: Direction = Direction.BOTH,
+        types: Iterable[RelationshipType | str] | None = None,
+    ) -> list[Relationship]:
+        """The relationships of an episode, newest first."""
+        return await graph.relationships_of(
+            self._storage, an_id(episode_id), direction=direction, types=types
+        )
+
+    async def find_related_episodes(
+        self,
+        episode_id: UUID,
+        direction: Direction = Direction.BOTH,
+        types: Iterable[RelationshipType | str] | None = None,
+        max_depth: int = 1,
+        limit: int = 100,
+    ) -> list[RelatedEpisode]:
+        """Episodes within ``max_depth`` relationships, nearest first, each once with its path."""
+        found = await graph.find_related(
+            self._storage,
+            an_id(episode_id),
+            direction=direction,
+            types=types,
+            max_depth=max_depth,
+            limit=limit,
+        )
+        whole = await with_logged_steps(self._storage, [item.episode for item in found])
+        return [evolve(item, episode=one) for item, one in zip(found, whole, strict=True)]
+
+    async def relationship_graph(
+        self,
+        roots: Iterable[UUID] | None = None,
+        direction: Direction = Direction.BOTH,
+        types: Iterable[RelationshipType | str] | None = None,
+        max_depth: int = 3,
+    ) -> RelationshipGraph:
+        """The graph around some episodes, or of all; draws itself as Mermaid, DOT or JSON."""
+        roots = None if roots is None else as_ids(roots)
+        return await graph.relationship_graph(
+            self._storage, roots, direction=direction, types=types, max_depth=max_depth
+        )
+
+    async def topological_order(
+        self,
+        relationship_type: RelationshipType | str = RelationshipType.DEPENDS_ON,
+        ids: Iterable[UUID] | None = None,
+    ) -> list[UUID]:
+        """Ids of related episodes, each after those it points at by an acyclic type."""
+        ids = None if ids is None else as_ids(ids)
+        return await graph.topological_order(self._storage, relationship_type, ids)

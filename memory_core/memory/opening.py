@@ -1,0 +1,180 @@
+"""From a URL to an open store: registry, settings, wrappers and caches put together once."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from operator import attrgetter
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlencode
+
+from attrs import evolve
+
+from memory_core.cache import CacheConfig
+from memory_core.config import (
+    Settings,
+    StorageURL,
+    Unset,
+    build_options,
+    cache_config,
+    load_settings,
+)
+from memory_core.errors import PluginError
+from memory_core.memory import Memory
+from memory_core.memory.composing import cached
+from memory_core.plugins import PluginRegistry, load_class
+from memory_core.records import Limits
+from memory_core.storage import Storage, StorageContext, missing_members
+
+__all__ = ["open_memory", "open_storage"]
+
+
+async def open_storage(
+    url: str,
+    *,
+    namespace: str = "default",
+    registry: PluginRegistry | None = None,
+    options: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
+    create: bool = True,
+) -> Storage:
+    """Open a backend by URL, without caches or wrappers.
+
+    Args:
+        url: ``scheme:location?option=value``.
+        namespace: the namespace of the handle.
+        registry: the plugins; by default all installed ones.
+        options: further options of the backend by dotted name; those in the URL win.
+        limits: size limits.
+        create: whether to make an embedded store where there is none.
+
+    Raises:
+        ConfigurationError: unknown scheme or option, the message lists the valid ones; or a server's
+            URL without a host.
+        PluginError: the backend's package cannot be loaded, or its class is no storage.
+        StorageError: the store cannot be opened.
+    """
+    registry = registry or PluginRegistry()
+    parsed = StorageURL.parse(url)
+    factory = registry.storage(parsed.scheme)
+    if not factory.embedded:
+        parsed.check_host()
+    backend = load_class(factory.target, extra=factory.extra)
+    config = build_options(
+        load_class(factory.config, extra=factory.extra),
+        {**(options or {}), **parsed.options},
+        where=str(parsed),
+    )
+    context = StorageContext(
+        namespace=namespace,
+        record_types=registry.record_types,
+        limits=limits or Limits(),
+        create=create,
+    )
+    if not hasattr(backend, "open"):
+        raise PluginError(f"{factory.target} has no classmethod open, which makes a Storage")
+    storage = await backend.open(parsed.location, config=config, context=context)
+    if missing := missing_members(storage):
+        raise PluginError(f"{factory.target} opened no Storage: it lacks {', '.join(missing)}")
+    return storage
+
+
+class open_memory:  # noqa: N801  # used like a function: `async with open_memory(...)`, `await open_memory(...)`
+    """Open a memory: ``async with open_memory("lmdb:./mem") as memory`` or ``await open_memory(...)``.
+
+    What is not given comes from the environment, ``memory.toml`` and the defaults; see
+    ``load_settings``. A cache that is given comes before ``?cache=`` in the URL, and that before them.
+
+    Args:
+        url: the store's URL; by default a local Turso file in the user's data directory.
+        namespace: the namespace.
+        cache: name or URL of a cache tier, or several, nearest first; a preset's name, alone or
+            before further tiers; a ``CacheConfig``; ``None`` or ``"none"`` for no cache, whatever the
+            URL and the settings say. Left out, they decide.
+        options: options of the backend by dotted name; those in the URL win.
+        registry: the plugins; by default all installed ones but the blocked.
+        create: whether to make an embedded store where there is none.
+        settings: settle for these instead; ``url``, ``namespace`` and ``cache`` still win.
+
+    Raises:
+        ConfigurationError, PluginError, StorageError: on entering, as ``open_storage``.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        cache: CacheConfig | Sequence[str] | str | Unset | None = Unset.UNSET,
+        options: Mapping[str, Any] | None = None,
+        registry: PluginRegistry | None = None,
+        settings: Settings | None = None,
+        create: bool = True,
+    ) -> None:
+        self._given: dict[str, Any] = {"url": url, "namespace": namespace}
+        self._cache = cache
+        self._options = options
+        self._registry = registry
+        self._settings = settings
+        self._create = create
+        self._memory: Memory | None = None
+
+    def __await__(self) -> Generator[Any, None, Memory]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Memory:
+        self._memory = await self._open()
+        return self._memory
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._memory is not None:
+            await self._memory.aclose()
+
+    async def _open(self) -> Memory:
+        settings = self._settle()
+        registry = self._registry or PluginRegistry(blocked=settings.block_plugins)
+        wrappers = sorted(map(registry.wrapper, settings.wrappers), key=attrgetter("order"))
+        storage = await open_storage(
+            settings.url,
+            namespace=settings.namespace,
+            registry=registry,
+            options={**settings.options, **(self._options or {})},
+            limits=settings.limits,
+            create=self._create,
+        )
+        try:
+            if settings.cache is not None:
+                storage = cached(storage, settings.cache, registry)
+            # Around the caches, so that a wrapper sees every read.
+            for factory in reversed(wrappers):
+                storage = factory.wrap(storage)
+        except BaseException:
+            await storage.aclose()
+            raise
+        return Memory(storage, registry=registry)
+
+    def _settle(self) -> Settings:
+        if self._settings is None:
+            settings = load_settings(**self._given, cache=self._cache)
+        else:
+            given = {name: value for name, value in self._given.items() if value is not None}
+            settings = evolve(self._settings, **given)
+        # ``?cache=`` is an option of the memory, not of its backend.
+        url, of_url = _without_cache(settings.url)
+        if self._cache is not Unset.UNSET:
+            return evolve(settings, url=url, cache=cache_config(self._cache))
+        if of_url is not None:
+            return evolve(settings, url=url, cache=cache_config(of_url))
+        return settings
+
+
+def _without_cache(url: str) -> tuple[str, str | None]:
+    """A URL without the option ``cache``, and that."""
+    options = dict(StorageURL.parse(url).options)
+    cache = options.pop("cache", None)
+    return (url if cache is None else f"{url.partition('?')[0]}?{urlencode(options)}"), cache

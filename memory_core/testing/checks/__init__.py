@@ -1,0 +1,1 @@
+"""Checks that run for minutes, also as commands: kills during commits, and stale reads."""

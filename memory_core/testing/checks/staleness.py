@@ -1,0 +1,276 @@
+"""Does a cached read ever return older data than a commit that was acknowledged before it began?
+
+Several processes read and query the same records of one store through caches, and write and delete them
+in batches, which cascade. A ledger in shared memory holds, per record, the newest version whose write was
+begun and the newest one that was acknowledged. Each record has one writer, so its versions are ordered; a
+read is right if what it returns lies between what had been acknowledged when it began and what had been
+begun when it ended. The same goes for pages: for what is in them, what is left out of them, and whether
+there is a next one.
+
+With ``--max-staleness`` the store's position is hidden, as on a server: own writes must be seen as before,
+those of other processes when they are older than that.
+
+Run it by hand::
+
+    python -m memory_core.testing.staleness lmdb:./staleness --processes 4 --operations 100000
+
+``--incoherent`` switches the coherence off, and must find violations: so the checker is known to see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import sys
+import time
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from multiprocessing.shared_memory import SharedMemory
+from multiprocessing.synchronize import Barrier
+from typing import Any, cast
+
+from attrs import asdict, field, frozen
+
+from memory_core.cache import CacheConfig
+from memory_core.memory import Memory
+from memory_core.memory.composing import cached
+from memory_core.memory.opening import open_storage
+from memory_core.plugins import PluginRegistry
+from memory_core.query import Query
+from memory_core.records import Step
+from memory_core.storage import Position, Storage
+from memory_core.testing.checks.ledger import WORD, Ledger, words_of
+from memory_core.testing.checks.staleness_worker import StalenessRun, Worker
+
+__all__ = ["StalenessReport", "StalenessRun", "main", "run"]
+
+_PATIENCE = 600.0
+_ROUNDS = 4
+
+
+@frozen(kw_only=True)
+class StalenessReport:
+    """What was seen.
+
+    Attributes:
+        operations: how many of each sort.
+        violations: descriptions of reads that returned too old (or impossible) data; the first few.
+        violation_count: how many there were.
+        cascades: how many edges were deleted by a cascade.
+        hit_rate: of the nearest caches, 0 to 1.
+        query_hits: how many queries, pages and counts the store was not asked for.
+        seconds: how long the slowest process took.
+    """
+
+    operations: dict[str, int]
+    violations: list[str] = field(factory=list[str])
+    violation_count: int = 0
+    cascades: int = 0
+    hit_rate: float = 0.0
+    query_hits: int = 0
+    seconds: float = 0.0
+
+
+class WatchedStorage:
+    """A storage that counts the questions it is asked about episodes and edges; the memory asks for the
+    steps of episodes by itself.
+
+    Args:
+        storage: the storage.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.asked = 0
+
+    async def query(self, query: Query[Any]) -> Any:
+        """Fetch one page."""
+        self.asked += query.kind != Step.kind
+        return await self._storage.query(query)
+
+    async def count(self, query: Query[Any]) -> int:
+        """How many records fulfil the query's conditions."""
+        self.asked += query.kind != Step.kind
+        return await self._storage.count(query)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+
+class FrozenPosition:
+    """A storage whose position never moves: what a cache without coherence sees.
+
+    Args:
+        storage: the storage.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._frozen = storage.position() or 0
+
+    def position(self) -> Position:
+        """The position when it was made."""
+        return self._frozen
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+
+class HiddenPosition:
+    """A storage that cannot tell its position, as on a server.
+
+    Args:
+        storage: the storage.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def position(self) -> None:
+        """It cannot tell."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+
+async def _process(
+    settings: StalenessRun, number: int, ledger: Ledger, start: Barrier
+) -> dict[str, Any]:
+    registry = PluginRegistry()
+    watched = WatchedStorage(await open_storage(settings.url, registry=registry))
+    storage = cast("Storage", watched)
+    if not settings.coherent:
+        storage = cast("Storage", FrozenPosition(storage))
+    elif settings.max_staleness is not None:
+        storage = cast("Storage", HiddenPosition(storage))
+    config = CacheConfig(
+        tiers=settings.tiers,
+        max_entries=settings.capacity,
+        max_staleness=settings.max_staleness or 0.0,
+    )
+    # Those that start late would meet nobody.
+    start.wait(_PATIENCE)
+    started = time.perf_counter()
+    async with Memory(cached(storage, config, registry)) as memory:
+        worker = Worker(settings, number, ledger, memory)
+        for _ in range(_ROUNDS):
+            await worker.work(settings.operations // _ROUNDS)
+            # Nor would those that get no turn for a while. So each has cached something that the others
+            # change before it goes on, whoever runs when.
+            await asyncio.to_thread(start.wait, _PATIENCE)
+        sections = (await memory.stats()).sections
+    near = next(value for name, value in sections.items() if name.startswith("cache.0"))
+    found = worker.findings
+    return {
+        "operations": dict(found.operations),
+        "violations": found.violations,
+        "violation_count": found.counts["violations"],
+        "cascades": found.counts["cascades"],
+        "query_hits": found.counts["asked"] - watched.asked,
+        "hits": near["hits"],
+        "misses": near["misses"],
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _child(settings: StalenessRun, number: int, name: str, results: Any, start: Barrier) -> None:
+    memory = SharedMemory(name)
+    ledger = Ledger(memory, 2 * settings.keys)
+    try:
+        results.put(asyncio.run(_process(settings, number, ledger, start)))
+    except BaseException as error:
+        start.abort()
+        results.put({"error": f"{type(error).__name__}: {error}"})
+        raise
+    finally:
+        ledger.close()
+        memory.close()
+
+
+@contextmanager
+def _shared(words: int) -> Generator[SharedMemory]:
+    memory = SharedMemory(create=True, size=words * WORD)
+    try:
+        words_of(memory)[:] = bytes(memory.size)
+        yield memory
+    finally:
+        memory.close()
+        memory.unlink()
+
+
+def run(settings: StalenessRun) -> StalenessReport:
+    """Run the check; the store must be empty.
+
+    Raises:
+        RuntimeError: when a process failed.
+    """
+    context = multiprocessing.get_context("spawn")
+    results: Any = context.Queue()
+    start = context.Barrier(settings.processes)
+    with _shared(4 * settings.keys) as memory:
+        children = [
+            context.Process(target=_child, args=(settings, number, memory.name, results, start))
+            for number in range(settings.processes)
+        ]
+        for child in children:
+            child.start()
+        found = [results.get() for _ in children]
+        for child in children:
+            child.join()
+    return _report(found)
+
+
+def _report(found: Sequence[dict[str, Any]]) -> StalenessReport:
+    errors = [item["error"] for item in found if "error" in item]
+    if errors:
+        raise RuntimeError(f"a process failed: {'; '.join(errors)}")
+    operations: Counter[str] = Counter()
+    for item in found:
+        operations.update(item["operations"])
+    hits, misses = (sum(item[name] for item in found) for name in ("hits", "misses"))
+    return StalenessReport(
+        operations=dict(operations),
+        violations=_first(item["violations"] for item in found),
+        violation_count=sum(item["violation_count"] for item in found),
+        cascades=sum(item["cascades"] for item in found),
+        hit_rate=hits / (hits + misses) if hits else 0.0,
+        query_hits=sum(item["query_hits"] for item in found),
+        seconds=max(item["seconds"] for item in found),
+    )
+
+
+def _first(lists: Iterable[list[str]]) -> list[str]:
+    return [text for texts in lists for text in texts][:10]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 1 when the result is not what it must be."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, prog="python -m memory_core.testing.staleness"
+    )
+    parser.add_argument("url", help="an empty store that several processes may open")
+    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--operations", type=int, default=100_000, help="of each process")
+    parser.add_argument("--cache", default="adaptive", help="tiers, separated by commas")
+    parser.add_argument("--incoherent", action="store_true", help="switch the coherence off")
+    parser.add_argument("--max-staleness", type=float, help="hide the position; seconds allowed")
+    given = parser.parse_args(arguments)
+    report = run(
+        StalenessRun(
+            url=given.url,
+            processes=given.processes,
+            operations=given.operations,
+            coherent=not given.incoherent,
+            max_staleness=given.max_staleness,
+            tiers=tuple(given.cache.split(",")),
+        )
+    )
+    print(json.dumps(asdict(report), indent=2))  # noqa: T201  # a command's output
+    return int((report.violation_count > 0) != given.incoherent)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""What outlives the handle: reopening, and bytes that have changed behind the store's back."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from memory_core.errors import CodecError, CycleError, DuplicateError
+from memory_core.query import Query
+from memory_core.records import Episode, Relationship, Step
+from memory_core.storage import Capability, WriteBatch
+from memory_core.testing.data.kinds import Folder, Specimen
+from memory_core.testing.data.samples import (
+    edge,
+    episode,
+    every_kind,
+    full_episode,
+    sample_id,
+    specimens,
+)
+from memory_core.testing.suite.harness import (
+    Harness,
+    Opener,
+    accepted,
+    drain,
+    follow,
+    needs,
+    only_if,
+    put,
+    refused,
+    remove,
+    stored,
+)
+
+__all__ = ["DurabilityTests"]
+
+
+class DurabilityTests(Harness):
+    """Stores that are opened again."""
+
+    @needs(Capability.DURABLE)
+    async def test_everything_is_there_again(self, opener: Opener) -> None:
+        first = await opener()
+        await put(first, *every_kind(), *specimens(150, 100))
+        await put(first.scoped("other"), episode(1))
+        await put(first, episode(50), episode(51), edge(50, 50, 51))
+        await remove(first, Episode, sample_id("episode", 51))
+        changes, _ = await follow(first, 0)
+        stats = await first.stats()
+        await first.aclose()
+        again = await opener()
+        assert await stored(again, *every_kind(), *specimens(150, 100))
+        assert await stored(again.scoped("other"), episode(1))
+        assert await again.get(Relationship, [edge(50, 50, 51).id]) == [None]
+        assert (await follow(again, 0))[0] == changes
+        after = await again.stats()
+        assert (after.store_id, after.position) == (stats.store_id, stats.position)
+        assert dict(after.records) == dict(stats.records)
+
+    @needs(Capability.DURABLE)
+    async def test_positions_go_on(self, opener: Opener) -> None:
+        seen = 0
+        for number in range(4):
+            store = await opener()
+            receipt = await put(store, episode(number))
+            assert receipt.position > seen
+            changes, _ = await follow(store, seen)
+            assert [change.id for change in changes] == [sample_id("episode", number)]
+            seen = receipt.position
+            await store.aclose()
+
+    @needs(Capability.DURABLE)
+    async def test_constraints_hold_after_reopening(self, opener: Opener) -> None:
+        store = await opener()
+        await put(store, *map(episode, range(3)), edge(1, 0, 1), edge(2, 1, 2), Specimen(code="x"))
+        keeper = Specimen(id=sample_id("specimen", 1))
+        await put(store, keeper, Folder(id=sample_id("folder", 1), emblem_id=keeper.id))
+        await store.aclose()
+        store = await opener()
+        await refused(store, WriteBatch().put(edge(3, 2, 0)), CycleError)
+        await refused(store, WriteBatch().put(Specimen(code="x")), DuplicateError)
+        await remove(store, Specimen, keeper.id)
+        (folder,) = await drain(store, Query(Folder))
+        assert folder.emblem_id is None
+        await remove(store, Episode, sample_id("episode", 1))
+        assert await store.count(Query(Relationship)) == 0
+        await store.aclose()
+        store = await opener()
+        assert await drain(store, Query(Folder)) == [folder]
+
+    @needs(Capability.DURABLE)
+    async def test_cursors_outlive_the_handle(self, opener: Opener) -> None:
+        store = await opener()
+        await put(store, *map(episode, range(10)))
+        query = Query(Episode).order_by("start_time").limit(4)
+        cursor = (await store.query(query)).next_cursor
+        await store.aclose()
+        again = await opener()
+        assert await drain(again, query.after(cursor)) == [
+            episode(number) for number in range(4, 10)
+        ]
+
+    @needs(Capability.DURABLE)
+    async def test_the_feed_stays_trimmed(self, opener: Opener) -> None:
+        store = await opener(change_feed_limit=20)
+        for number in range(0, 200, 4):
+            await put(store, *specimens(4, number))
+        receipt = await put(store, episode(1))
+        await store.aclose()
+        again = await opener(change_feed_limit=20)
+        page = await again.changes(0)
+        assert page.trimmed
+        assert page.position == receipt.position
+        recent, _ = await follow(again, receipt.position - 5)
+        assert len(recent) == 5
+
+    @only_if(lambda suite: _corrupts(suite) and not suite.checks_when_opened)
+    async def test_a_corrupt_record_is_named(self, opener: Opener, location: str) -> None:
+        damaged, intact = full_episode(1), full_episode(2)
+        store = await opener()
+        await put(store, damaged, intact, edge(1, 1, 2))
+        await store.aclose()
+        self.corrupt(location, "episode", damaged.id)
+        store = await opener()
+        with pytest.raises(CodecError) as caught:
+            await store.get(Episode, [damaged.id])
+        assert (caught.value.kind, caught.value.record_id) == ("episode", damaged.id)
+        with pytest.raises(CodecError) as caught:
+            await drain(store, Query(Episode))
+        assert caught.value.record_id == damaged.id
+        # One bad record takes nothing else with it.
+        assert await stored(store, intact, edge(1, 1, 2))
+        await accepted(store, WriteBatch().put(full_episode(3)))
+        assert await store.count(Query(Step)) == 0
+
+    @only_if(lambda suite: _corrupts(suite) and suite.checks_when_opened)
+    async def test_a_corrupt_record_refuses_the_opening(
+        self, opener: Opener, location: str
+    ) -> None:
+        damaged = full_episode(1)
+        store = await opener()
+        await put(store, damaged, full_episode(2), edge(1, 1, 2))
+        await put(store, full_episode(3))
+        await store.aclose()
+        self.corrupt(location, "episode", damaged.id)
+        # And again: the first one has changed nothing.
+        for _ in range(2):
+            with pytest.raises(CodecError, match=re.escape(location)):
+                await opener()
+
+
+def _corrupts(suite: Any) -> bool:
+    return suite.corrupt.__func__ is not Harness.corrupt.__func__

@@ -1,0 +1,273 @@
+"""What the suites share: how a backend tells the kit to open it, and how tests talk to a store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+
+from memory_core.errors import MemoryCoreError
+from memory_core.query import Query
+from memory_core.records import Limits, Record
+from memory_core.storage import (
+    Capability,
+    Change,
+    Position,
+    Receipt,
+    Storage,
+    StorageContext,
+    StorageStats,
+    WriteBatch,
+    missing_members,
+)
+from memory_core.testing.data.kinds import kit_context
+
+__all__ = [
+    "Harness",
+    "Opener",
+    "accepted",
+    "drain",
+    "figure",
+    "follow",
+    "leave_out",
+    "needs",
+    "only_if",
+    "put",
+    "refused",
+    "remove",
+    "stored",
+    "whole",
+]
+
+R = TypeVar("R", bound=Record)
+E = TypeVar("E", bound=MemoryCoreError)
+Test = TypeVar("Test", bound=Callable[..., Any])
+_CONDITION = "_memory_core_only_if"
+
+
+class Opener(Protocol):
+    """Opens the store under test once more; what it opened is closed when the test ends."""
+
+    def __call__(
+        self,
+        *,
+        namespace: str = "default",
+        limits: Limits | None = None,
+        change_feed_limit: int | None = None,
+    ) -> Awaitable[Storage]:
+        """A handle."""
+        ...
+
+
+class Harness:
+    """What a backend's test class states.
+
+    Attributes:
+        capabilities: what the backend declares; tests of others are left out.
+        coalesces_commits: concurrent ``commit`` calls share a durable commit, which the figures
+            ``groups`` and ``batches`` show.
+        coalesces_reads: concurrent ``get`` calls share a fetch, which the figures ``get_calls`` and
+            ``get_fetches`` show.
+        trains_dictionaries: bodies are compressed with trained dictionaries, which the figures
+            ``with_dictionary`` and ``dictionaries`` show.
+        shares_positions: all namespaces are one store, with one identity, one count of positions and
+            one change feed that is trimmed for all.
+        checks_when_opened: a store is read whole when it is opened, which a damaged record refuses.
+        still_counters: counters that ordinary work does not move (retries, growths of a map); the
+            backend's own tests move them.
+        examples: how many runs of the state machine.
+        kills: how many writing processes are killed.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]]
+    coalesces_commits: ClassVar[bool] = False
+    coalesces_reads: ClassVar[bool] = False
+    trains_dictionaries: ClassVar[bool] = False
+    shares_positions: ClassVar[bool] = True
+    checks_when_opened: ClassVar[bool] = False
+    still_counters: ClassVar[frozenset[str]] = frozenset()
+    examples: ClassVar[int] = 20
+    kills: ClassVar[int] = 8
+
+    @classmethod
+    async def open(
+        cls, location: str, *, context: StorageContext, change_feed_limit: int | None = None
+    ) -> Storage:
+        """Open the store at a location, creating it where there is none.
+
+        Args:
+            location: what ``make_location`` returned.
+            context: to be given to the backend.
+            change_feed_limit: how many changes to keep in the feed; ``None`` leaves the default.
+        """
+        raise NotImplementedError
+
+    def make_location(self, directory: Path) -> str:
+        """Where a new store can be; by default a path in an empty directory."""
+        return str(directory / "store")
+
+    @classmethod
+    def corrupt(cls, location: str, kind: str, record_id: UUID) -> None:
+        """Damage the stored bytes of one record of the ``default`` namespace, behind the closed
+        store's back. Without an implementation the tests of corrupt records are left out.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def declares(cls, *capabilities: Capability) -> bool:
+        """Whether the backend declares all of these."""
+        return cls.capabilities.issuperset(capabilities)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if hasattr(cls, "capabilities"):
+            leave_out(cls)
+
+    @pytest.fixture
+    def location(self, tmp_path: Path) -> str:
+        """Where the store of this test is."""
+        return self.make_location(tmp_path)
+
+    @pytest_asyncio.fixture
+    async def opener(self, location: str) -> AsyncIterator[Opener]:
+        """Opens handles on the store of this test."""
+        opened: list[Storage] = []
+
+        async def opens(
+            *,
+            namespace: str = "default",
+            limits: Limits | None = None,
+            change_feed_limit: int | None = None,
+        ) -> Storage:
+            context = kit_context(namespace, limits)
+            storage = await self.open(
+                location, context=context, change_feed_limit=change_feed_limit
+            )
+            opened.append(whole(storage))
+            return storage
+
+        yield opens
+        for storage in reversed(opened):
+            await storage.aclose()
+
+    @pytest_asyncio.fixture
+    async def store(self, opener: Opener) -> Storage:
+        """An empty store."""
+        return await opener()
+
+
+def leave_out(suite: type) -> None:
+    """Take the tests whose conditions a suite does not fulfil out of it.
+
+    A suite derived from another one may fulfil conditions that its base does not.
+    """
+    for name in dir(suite):
+        if name in vars(suite):
+            defined = vars(suite)[name]
+        else:
+            found = (vars(base).get(name) for base in suite.__mro__)
+            defined = next((test for test in found if test is not None), None)
+        condition = getattr(defined, _CONDITION, None)
+        if condition is not None:
+            # What is not callable is not collected: nothing is skipped, it does not apply.
+            setattr(suite, name, defined if condition(suite) else None)
+
+
+def only_if(condition: Callable[[Any], bool]) -> Callable[[Test], Test]:
+    """A test that applies only to suites (classes) which fulfil a condition."""
+
+    def mark(test: Test) -> Test:
+        setattr(test, _CONDITION, condition)
+        return test
+
+    return mark
+
+
+def needs(*capabilities: Capability) -> Callable[[Test], Test]:
+    """A test that applies only to backends with these capabilities."""
+    return only_if(lambda suite: suite.declares(*capabilities))
+
+
+def whole(storage: Storage) -> Storage:
+    """The storage, which must have every member. Tests of one that has not would fail one by one,
+    and leave tasks behind whose errors nobody has seen.
+    """
+    if missing := missing_members(storage):
+        pytest.fail(f"{type(storage).__name__} lacks {', '.join(missing)}", pytrace=False)
+    return storage
+
+
+async def put(store: Storage, *records: Record) -> Receipt:
+    """Put records in one batch, which must be accepted."""
+    return await accepted(store, WriteBatch().put(*records))
+
+
+async def remove(store: Storage, kind: type[Record], *ids: UUID) -> Receipt:
+    """Delete records in one batch, which must be accepted."""
+    return await accepted(store, WriteBatch().delete(kind, *ids))
+
+
+async def accepted(store: Storage, batch: WriteBatch) -> Receipt:
+    """Commit a batch, which must be accepted."""
+    results = await store.commit([batch])
+    assert len(results) == 1
+    assert isinstance(results[0], Receipt), f"refused: {results[0]!r}"
+    return results[0]
+
+
+async def refused(store: Storage, batch: WriteBatch, error: type[E]) -> E:
+    """Commit a batch, which must be refused with this error."""
+    results = await store.commit([batch])
+    assert len(results) == 1
+    assert isinstance(results[0], error), f"expected {error.__name__}, got {results[0]!r}"
+    return results[0]
+
+
+async def stored(store: Storage, *records: Record) -> bool:
+    """Whether all of these records are stored, as they are."""
+    return all([await store.get(type(record), [record.id]) == [record] for record in records])
+
+
+async def drain(store: Storage, query: Query[R]) -> list[R]:
+    """Every record of a query, page by page."""
+    found: list[R] = []
+    page = await store.query(query)
+    found += page.records
+    while page.next_cursor is not None:
+        assert len(page) == query.page_size, "only the last page may be short"
+        page = await store.query(query.after(page.next_cursor))
+        assert page.records, "a cursor led to an empty page"
+        found += page.records
+    return found
+
+
+async def follow(
+    store: Storage, since: Position, limit: int = 1_000
+) -> tuple[list[Change], Position]:
+    """Every change after a position, and the position they reach."""
+    found: list[Change] = []
+    while True:
+        page = await store.changes(since, limit)
+        assert not page.trimmed, "the feed was trimmed"
+        assert len(page.changes) <= limit
+        found += page.changes
+        if page.position == since:
+            return found, since
+        assert page.position > since
+        since = page.position
+
+
+def figure(stats: StorageStats, name: str) -> int | float:
+    """A figure by name, of the counters or of any section."""
+    for figures in (stats.counters, *stats.sections.values()):
+        if name in figures:
+            return figures[name]
+    known: Sequence[str] = [
+        *stats.counters,
+        *(key for part in stats.sections.values() for key in part),
+    ]
+    raise AssertionError(f"no figure {name!r}; there are {', '.join(known)}")

@@ -1,0 +1,179 @@
+"""Processes: killed during commits, and several of them on one store."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from random import Random
+from typing import Any
+
+import pytest
+
+from memory_core.errors import CycleError, DuplicateError, MemoryCoreError
+from memory_core.query import Query
+from memory_core.records import Episode, Record, Relationship
+from memory_core.storage import Capability, Receipt, Storage, WriteBatch
+from memory_core.testing.checks.crash import crash
+from memory_core.testing.checks.forking import Emit, ForkServer, Worker, open_target
+from memory_core.testing.data.kinds import Specimen
+from memory_core.testing.data.samples import edge, episode, sample_id
+from memory_core.testing.suite.concurrency_tests import has_cycle
+from memory_core.testing.suite.harness import Harness, drain, follow, needs, put, stored
+
+__all__ = ["KILLS_VARIABLE", "ProcessTests"]
+
+KILLS_VARIABLE = "MEMORY_CORE_KIT_KILLS"
+"""Environment variable: how often a writer is killed, instead of the suite's ``kills``."""
+
+_MODULE = "memory_core.testing.suite.process_tests"
+_SERVER = pytest.StashKey[ForkServer]()
+_PROCESSES = 3
+_BATCHES = 40
+_NODES = 10
+
+
+class ProcessTests(Harness):
+    """Crashes, and stores that several processes have open."""
+
+    @pytest.fixture
+    def fork_server(self, request: pytest.FixtureRequest) -> ForkServer:
+        """Starts processes that can open this backend's stores; one for the whole class."""
+        node: Any = request.node
+        suite = node.getparent(pytest.Class)
+        server = suite.stash.get(_SERVER, None)
+        if server is None:
+            suite.stash[_SERVER] = server = ForkServer(self._spec())
+            suite.addfinalizer(server.close)
+        return server
+
+    @needs(Capability.DURABLE)
+    async def test_a_killed_process_loses_nothing(
+        self, fork_server: ForkServer, location: str
+    ) -> None:
+        kills = int(os.environ.get(KILLS_VARIABLE, self.kills))
+        report = await crash(fork_server, self._spec(), location, kills)
+        assert report.kills == kills
+        assert report.acknowledged > 0
+
+    @needs(Capability.MULTI_PROCESS)
+    async def test_processes_lose_nothing(
+        self, fork_server: ForkServer, store: Storage, location: str
+    ) -> None:
+        await put(store, *map(episode, range(_NODES)))
+        start = (await follow(store, 0))[1]
+        workers = [
+            fork_server.start(f"{_MODULE}:contend", self._spec(), location, number)
+            for number in range(_PROCESSES)
+        ]
+        said = await asyncio.gather(*(asyncio.to_thread(_finish, worker) for worker in workers))
+        won = [int(line.removeprefix("won ")) for line in itertools.chain(*said) if "won" in line]
+        assert sorted(won) == list(range(_BATCHES)), "a unique value was accepted twice, or never"
+        mine = [record for number in range(_PROCESSES) for record in _own(number)]
+        assert await stored(store, *mine)
+        assert await store.count(Query(Specimen)) == _BATCHES
+        edges = await drain(store, Query(Relationship).limit(1_000))
+        assert not has_cycle(edges)
+        # The feed has everything once, in one order.
+        changes, _ = await follow(store, start)
+        positions = [change.position for change in changes]
+        assert positions == sorted(set(positions))
+        told = {change.id for change in changes}
+        assert told == {record.id for record in [*mine, *edges]} | {
+            record.id for record in await drain(store, Query(Specimen))
+        }
+
+    @needs(Capability.MULTI_PROCESS, Capability.CHEAP_POSITION)
+    async def test_what_another_process_committed_is_seen(
+        self, fork_server: ForkServer, store: Storage, location: str
+    ) -> None:
+        await put(store, episode(0))
+        seen = store.position()
+        assert seen is not None
+        worker = fork_server.start(f"{_MODULE}:announce", self._spec(), location)
+        lines = worker.lines()
+        while (line := await asyncio.to_thread(next, lines, None)) is not None:
+            number, committed = map(int, line.split())
+            position = store.position()
+            assert position is not None
+            assert position >= committed > seen
+            record = episode(number, tags=(f"v{number}",))
+            assert await stored(store, record), "a commit of another process is not seen"
+            assert record in await drain(store, Query(Episode).where(tags=f"v{number}"))
+            changes, _ = await follow(store, seen)
+            assert record.id in {change.id for change in changes}
+            seen = committed
+        assert worker.status == 0
+        assert await store.count(Query(Episode)) == 21
+
+    @needs(Capability.MULTI_PROCESS)
+    async def test_the_death_of_another_process_is_survived(
+        self, fork_server: ForkServer, store: Storage, location: str
+    ) -> None:
+        for death in range(3):
+            worker = fork_server.start(
+                "memory_core.testing.checks.crash:write_until_killed", self._spec(), location, death
+            )
+            lines = worker.lines()
+            for number in range(15):
+                await asyncio.to_thread(next, lines)
+                await put(store, Specimen(id=sample_id("specimen", number), amount=death))
+            worker.kill()
+            await asyncio.to_thread(list, lines)
+            await put(store, Specimen(id=sample_id("specimen", 99), amount=death))
+            specimens = await drain(store, Query(Specimen).where(amount=death))
+            assert len(specimens) == 16
+
+    @classmethod
+    def _spec(cls) -> str:
+        return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def contend(emit: Emit, spec: str, location: str, process: int) -> None:
+    """A process that writes records of its own, and others that every process wants to write."""
+    asyncio.run(_contend(emit, spec, location, process))
+
+
+async def _contend(emit: Emit, spec: str, location: str, process: int) -> None:
+    store = await open_target(spec, location)
+    random = Random(process)
+    own = _own(process)
+    for number in range(_BATCHES):
+        await put(store, *own[2 * number : 2 * number + 2])
+        specimen = Specimen(id=sample_id("specimen", 100 * process + number), code=f"code {number}")
+        if await _accepted(store, specimen):
+            emit(f"won {number}")
+        source, target = random.sample(range(_NODES), 2)
+        await _accepted(store, edge(1_000 * (process + 1) + number, source, target))
+    await store.aclose()
+
+
+async def _accepted(store: Storage, record: Record) -> bool:
+    """Whether a record that others may forestall was accepted."""
+    (result,) = await store.commit([WriteBatch().put(record)])
+    if isinstance(result, MemoryCoreError) and not isinstance(result, DuplicateError | CycleError):
+        raise result
+    return isinstance(result, Receipt)
+
+
+def _own(process: int) -> list[Episode]:
+    return [episode(1_000 * (process + 1) + number) for number in range(2 * _BATCHES)]
+
+
+def announce(emit: Emit, spec: str, location: str) -> None:
+    """A process that tells of every commit."""
+    asyncio.run(_announce(emit, spec, location))
+
+
+async def _announce(emit: Emit, spec: str, location: str) -> None:
+    store = await open_target(spec, location)
+    for number in range(1, 21):
+        receipt = await put(store, episode(number, tags=(f"v{number}",)))
+        emit(f"{number} {receipt.position}")
+    await store.aclose()
+
+
+def _finish(worker: Worker) -> list[Any]:
+    said = list(worker.lines())
+    assert worker.status == 0, f"a process ended with status {worker.status}"
+    return said

@@ -1,0 +1,283 @@
+"""Queries: every condition, every order, pages and cursors, compared with the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from attrs import evolve
+
+from memory_core.errors import QueryError
+from memory_core.inmemory import InMemoryStorage
+from memory_core.query import (
+    Query,
+    all_of,
+    any_of,
+    at_least,
+    at_most,
+    between,
+    greater_than,
+    less_than,
+)
+from memory_core.records import (
+    DecisionPoint,
+    Episode,
+    Index,
+    Outcome,
+    Pattern,
+    Relationship,
+    RelationshipType,
+    ToolSequence,
+)
+from memory_core.storage import Storage
+from memory_core.testing.data.kinds import Color, Specimen, kit_context
+from memory_core.testing.data.samples import EPOCH, edge, episode, every_kind, sample_id, specimens
+from memory_core.testing.suite.harness import Harness, drain, put, remove
+
+__all__ = ["QueryTests"]
+
+
+_SPECIMENS = 60
+"""So many hold every value there is, save of the index that is unique."""
+
+
+def _values(index: Index) -> list[Any]:
+    """What the specimens hold in an index, each once."""
+    found: dict[Any, None] = {}
+    for record in specimens(_SPECIMENS):
+        value = getattr(record, index.name)
+        found.update(dict.fromkeys(value if index.multi else [value]))
+    return list(found)
+
+
+def _conditions(index: Index) -> list[list[Any]]:
+    """Every form of condition on an index, each over values it holds and values it does not."""
+    values = _values(index)
+    made: list[list[Any]] = [
+        values[:12],
+        [any_of(*values[:3]), any_of(*values), any_of()],
+    ]
+    if index.multi:
+        return [*made, [all_of(*values[:2]), all_of(values[0]), all_of(*values), all_of()]]
+    known: list[Any] = sorted((value for value in values if value is not None), key=_by(index))
+    low, middle, high = known[0], known[len(known) // 2], known[-1]
+    made += [[None], [any_of(None, middle)], [between(low, high), between(middle, middle)]]
+    made += [[between(None, None)], [between(None, middle)], [between(middle, None)]]
+    return made + [[bound(value) for value in (middle, low, high)] for bound in _BOUNDS]
+
+
+_BOUNDS = (at_least, at_most, greater_than, less_than)
+
+
+def _by(index: Index) -> Callable[[Any], Any]:
+    return index.scalar
+
+
+def _orders(query: Query[Specimen]) -> list[Query[Specimen]]:
+    names = ["id", *(index.name for index in Specimen.indexes if not index.multi)]
+    return [query] + [
+        query.order_by(name, descending=descending)
+        for name in names
+        for descending in (False, True)
+    ]
+
+
+def _asked(index: Index) -> Iterator[tuple[Query[Specimen], list[Query[Specimen]]]]:
+    """Every condition, and the orders it is asked in: the first of each form in every order; the
+    others, which differ in their values, share all orders among them.
+    """
+    for form in _conditions(index):
+        for number, condition in enumerate(form):
+            query = Query(Specimen).where(**{index.name: condition}).limit(1_000)
+            orders = _orders(query)
+            yield query, orders if number == 0 else [orders[0], *orders[number :: len(form)]]
+
+
+class QueryTests(Harness):
+    """``query`` and ``count``."""
+
+    @pytest.mark.parametrize("index", Specimen.indexes, ids=lambda index: index.name)
+    async def test_every_condition_in_every_order(self, store: Storage, index: Index) -> None:
+        reference = InMemoryStorage(kit_context())
+        for target in (store, reference):
+            await put(target, *specimens(_SPECIMENS))
+        for query, orders in _asked(index):
+            expected_count = await reference.count(query)
+            assert await store.count(query) == expected_count, query
+            for ordered in orders:
+                expected = (await reference.query(ordered)).records
+                found = await store.query(ordered)
+                assert [record.id for record in found] == [record.id for record in expected], (
+                    ordered
+                )
+                assert found.records == expected
+                assert found.next_cursor is None
+
+    @pytest.mark.parametrize("page_size", [1, 7, 119, 120])
+    async def test_pages_in_every_order(self, store: Storage, page_size: int) -> None:
+        made = specimens(120 if page_size > 1 else 12)
+        reference = InMemoryStorage(kit_context())
+        for target in (store, reference):
+            await put(target, *made)
+        for query in _orders(Query(Specimen)):
+            expected = (await reference.query(query.limit(1_000))).records
+            assert tuple(await drain(store, query.limit(page_size))) == expected, query
+
+    async def test_conditions_together(self, store: Storage) -> None:
+        reference = InMemoryStorage(kit_context())
+        for target in (store, reference):
+            await put(target, *specimens(120))
+        base = Query(Specimen)
+        queries = [
+            base.where(flag=True, color=Color.RED),
+            base.where(labels="a", numbers=any_of(-1, 7)),
+            base.where(labels=all_of("a", "b"), amount=less_than(0)),
+            base.where(labels="a").where(labels="b"),
+            base.where(color=any_of("red", "blue"), ratio=between(-2.5, 1.5), flag=False),
+            base.where(name=None, labels="b"),
+            base.where(seen_at=between(EPOCH, EPOCH + timedelta(days=1)), scores=0.5),
+            base.where(peers=sample_id("specimen", 0), owner=any_of(None, UUID(int=1))),
+            base.where(amount=at_least(0)).where(amount=less_than(256)),
+            base.where(code="code 7", flag=any_of(*(True, False, None))),
+        ]
+        for query in queries:
+            expected_count = await reference.count(query)
+            assert expected_count > 0
+            assert await store.count(query) == expected_count, query
+            for ordered in _orders(query):
+                expected = (await reference.query(ordered.limit(1_000))).records
+                assert tuple(await drain(store, ordered.limit(4))) == expected, ordered
+
+    async def test_default_order_is_newest_first(self, store: Storage) -> None:
+        made = [episode(number) for number in (3, 1, 4, 0, 2)]
+        await put(store, *made)
+        found = await drain(store, Query(Episode))
+        assert [record.task_description for record in found] == [
+            f"task {n}" for n in (4, 3, 2, 1, 0)
+        ]
+        same_time = [episode(number, start_time=EPOCH) for number in range(10, 15)]
+        await put(store, *same_time)
+        at_once = await drain(store, Query(Episode).where(start_time=EPOCH).limit(2))
+        assert [record.id for record in at_once][:-1] == [record.id for record in same_time[::-1]]
+
+    async def test_microseconds_count(self, store: Storage) -> None:
+        tick = timedelta(microseconds=1)
+        made = [episode(number, start_time=EPOCH + number * tick) for number in range(5)]
+        await put(store, *made)
+        window = between(EPOCH + tick, EPOCH + 3 * tick)
+        found = await drain(store, Query(Episode).where(start_time=window).order_by("start_time"))
+        assert found == made[1:4]
+
+    async def test_episodes_by_derived_values(self, store: Storage) -> None:
+        full, *_ = [record for record in every_kind(1) if isinstance(record, Episode)]
+        await put(store, full, episode(99, outcome=Outcome.failure("no")))
+        for condition in (
+            {"domain": "web"},
+            {"complexity": "complex", "task_type": "debugging"},
+            {"outcome": "abstained"},
+            {"reward": at_least(0.3)},
+            {"tags": all_of("http", "tag", "ταγ")},
+            {"tools": "shell"},
+            {"tools": any_of("wait", "unknown")},
+            {"metadata": {"run": "42", "a=b": "c=d"}},
+            {"pattern_ids": full.pattern_ids[0]},
+            {"end_time": greater_than(EPOCH)},
+        ):
+            assert await drain(store, Query(Episode).where(**condition)) == [full], condition
+        assert await drain(store, Query(Episode).where(tools="Shell")) == []
+        assert await drain(store, Query(Episode).where(tags="ta")) == []
+
+    async def test_variants(self, store: Storage) -> None:
+        patterns = [record for record in every_kind() if isinstance(record, Pattern)]
+        await put(store, *patterns)
+        assert await store.count(Query(Pattern)) == len(patterns)
+        assert await store.count(Query(ToolSequence)) == 1
+        (decision,) = await drain(store, Query(Pattern).where(pattern_type="decision_point"))
+        assert isinstance(decision, DecisionPoint)
+
+    async def test_edges_of_an_episode(self, store: Storage) -> None:
+        await put(
+            store, *map(episode, range(4)), edge(1, 0, 1), edge(2, 0, 2, "follows"), edge(3, 3, 0)
+        )
+        outgoing = Query(Relationship).where(from_episode_id=sample_id("episode", 0))
+        assert await drain(store, outgoing) == [edge(2, 0, 2, "follows"), edge(1, 0, 1)]
+        typed = outgoing.where(relationship_type=RelationshipType.FOLLOWS)
+        assert await drain(store, typed) == [edge(2, 0, 2, "follows")]
+        several = [sample_id("episode", number) for number in range(4)]
+        assert await store.count(Query(Relationship).where(to_episode_id=any_of(*several))) == 3
+
+    async def test_many_values_in_one_condition(self, store: Storage) -> None:
+        made = [Specimen(id=sample_id("specimen", n), amount=n, numbers=(n,)) for n in range(500)]
+        await put(store, *made)
+        wanted = any_of(*range(0, 5_000, 7))
+        for name in ("amount", "numbers"):
+            query = Query(Specimen).where(**{name: wanted}).order_by("amount")
+            assert await drain(store, query) == made[::7]
+            assert await store.count(query) == len(made[::7])
+
+    async def test_count_ignores_limit_and_cursor(self, store: Storage) -> None:
+        await put(store, *map(episode, range(10)))
+        query = Query(Episode).limit(3)
+        page = await store.query(query)
+        assert await store.count(query.after(page.next_cursor)) == 10
+
+    async def test_a_last_full_page_has_no_cursor(self, store: Storage) -> None:
+        await put(store, *map(episode, range(6)))
+        page = await store.query(Query(Episode).limit(3))
+        page = await store.query(Query(Episode).limit(3).after(page.next_cursor))
+        assert len(page) == 3
+        assert page.next_cursor is None
+        assert (await store.query(Query(Specimen))).next_cursor is None
+
+    async def test_cursors_are_stable_while_others_write(self, store: Storage) -> None:
+        made = [episode(number) for number in range(0, 40, 2)]
+        await put(store, *made)
+        query = Query(Episode).order_by("start_time").limit(5)
+        page = await store.query(query)
+        seen = list(page.records)
+        round_ = 0
+        while page.next_cursor is not None:
+            # Before, between and after; and the record the cursor stands on goes away.
+            new = [episode(number) for number in (1_000 + round_, 2 * round_ + 1)]
+            await put(store, episode(500 + round_, start_time=EPOCH - timedelta(days=1)), *new)
+            await remove(store, Episode, page.records[-1].id)
+            page = await store.query(query.after(page.next_cursor))
+            seen += page.records
+            round_ += 1
+        numbers = [record.id for record in seen]
+        assert len(numbers) == len(set(numbers))
+        assert {record.id for record in made} <= set(numbers)
+        times = [record.start_time for record in seen]
+        assert times == sorted(times)
+
+    async def test_a_cursor_survives_a_changed_order_value(self, store: Storage) -> None:
+        made = [Specimen(id=sample_id("specimen", n), amount=n) for n in range(6)]
+        await put(store, *made)
+        query = Query(Specimen).order_by("amount").limit(2)
+        page = await store.query(query)
+        await put(store, evolve(page.records[-1], amount=100))
+        rest = await drain(store, query.after(page.next_cursor))
+        assert [record.amount for record in rest] == [2, 3, 4, 5, 100]
+
+    async def test_foreign_and_damaged_cursors_are_refused(self, store: Storage) -> None:
+        await put(store, *map(episode, range(4)))
+        query = Query(Episode).where(task_type="other").limit(2)
+        cursor = (await store.query(query)).next_cursor
+        assert cursor is not None
+        others = (
+            Query(Episode).limit(2),
+            query.where(domain=""),
+            query.order_by("end_time"),
+            query.order_by("start_time"),
+            Query(Specimen).limit(2),
+        )
+        for other in others:
+            with pytest.raises(QueryError):
+                other.after(cursor)
+        for damaged in ("", "x", cursor[:-4], cursor[4:], "é", "=" * 8):
+            with pytest.raises(QueryError):
+                query.after(damaged)
+        assert len(await store.query(query.limit(1).after(cursor))) == 1

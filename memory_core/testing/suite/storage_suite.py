@@ -1,0 +1,46 @@
+"""``StorageSuite``: the executable specification of a backend."""
+
+from __future__ import annotations
+
+from memory_core.testing.suite.batch_tests import BatchTests
+from memory_core.testing.suite.concurrency_tests import CancellationTests, ConcurrencyTests
+from memory_core.testing.suite.durability_tests import DurabilityTests
+from memory_core.testing.suite.feed_tests import FeedTests
+from memory_core.testing.suite.handle_tests import HandleTests
+from memory_core.testing.suite.integrity_tests import IntegrityTests
+from memory_core.testing.suite.member_tests import MemberTests
+from memory_core.testing.suite.process_tests import ProcessTests
+from memory_core.testing.suite.query_tests import QueryTests
+from memory_core.testing.suite.record_tests import RecordTests
+from memory_core.testing.suite.stateful import StatefulTests
+
+__all__ = ["StorageSuite"]
+
+
+class StorageSuite(
+    RecordTests,
+    BatchTests,
+    IntegrityTests,
+    QueryTests,
+    FeedTests,
+    HandleTests,
+    DurabilityTests,
+    ConcurrencyTests,
+    CancellationTests,
+    ProcessTests,
+    StatefulTests,
+    # What pytest starts with comes last.
+    MemberTests,
+):
+    """Everything a backend must do.
+
+    A backend's test file is a subclass that says how to open it::
+
+        class TestMyStorage(StorageSuite):
+            capabilities = frozenset({Capability.DURABLE, Capability.CHEAP_POSITION})
+
+            @classmethod
+            async def open(cls, location, *, context, change_feed_limit=None):
+                config = MyConfig(change_feed_limit=change_feed_limit or 100_000)
+                return await MyStorage.open(location, config=config, context=context)
+    """

@@ -1,0 +1,358 @@
+"""Reads: inline on the event loop while they are short, on a thread when they are not.
+
+A read transaction takes about a microsecond, crossing to a thread and back a hundred. So every read
+begins on the loop; one that has not ended within a few milliseconds is given up and done again on a
+thread, in a transaction of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from time import perf_counter
+from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
+
+from attrs import define, evolve, field
+
+from memory_core.codec import Codec
+from memory_core.codec.compression import DictionaryMissingError
+from memory_core.errors import StorageClosedError, StorageUnavailableError
+from memory_core.query import Page, Query
+from memory_core.records import Record
+from memory_core.storage import Change, ChangeOperation, ChangePage, Position, check_limit
+from memory_storage_lmdb.engine.binding import Transaction
+from memory_storage_lmdb.engine.environment import Environment, Gate
+from memory_storage_lmdb.engine.thread import JobThread
+from memory_storage_lmdb.read.pending import Pending
+from memory_storage_lmdb.read.scan import RawPage, Scan
+from memory_storage_lmdb.store.catalog import Catalog, StaleCatalogError
+from memory_storage_lmdb.store.cursors import Meter, metered
+from memory_storage_lmdb.store.dictionaries import load_dictionaries, read_dictionaries
+from memory_storage_lmdb.store.journal import PUT, counts_of, read_changes
+from memory_storage_lmdb.store.layout import KindLayout
+
+__all__ = ["Reader"]
+
+R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+
+_INLINE_SECONDS = 0.002
+_DECODE_SECONDS = 0.004
+_INTERRUPTIONS = 20
+# A query that has to look at more waiting records has them entered into the indexes.
+_PATIENCE = 256
+_OPERATIONS = {PUT: ChangeOperation.PUT}
+
+Job: TypeAlias = Callable[[Transaction, Pending, Meter], T]
+
+
+class _TooLongError(Exception):
+    """A read has had its time on the event loop. It never leaves this module."""
+
+
+class _InterruptedError(Exception):
+    """A read on a thread has to let go of its transaction. It never leaves this module."""
+
+
+class _InlineMeter:
+    """Allows a read so much time."""
+
+    def __init__(self) -> None:
+        self._until = perf_counter() + _INLINE_SECONDS
+
+    def check(self) -> None:
+        if perf_counter() > self._until:
+            raise _TooLongError
+
+
+@define(eq=False)
+class _ThreadMeter:
+    """Stops a read when its transaction is in the way, or nobody waits for it any more."""
+
+    environment: Environment
+    stopped: bool = False
+
+    def check(self) -> None:
+        if self.stopped or self.environment.resizing:
+            raise _InterruptedError
+
+
+def _nothing() -> None:
+    return None
+
+
+@define(eq=False)
+class Reader:
+    """Reads a store for one event loop.
+
+    Attributes:
+        feed_limit: how many changes ``changes`` goes back.
+        pool: threads for long reads.
+        crowded: called, on any thread, when too many records wait for the indexes.
+    """
+
+    environment: Environment
+    catalog: Catalog
+    codec: Codec
+    writer: JobThread
+    pool: ThreadPoolExecutor
+    feed_limit: int
+    crowded: Callable[[], None] = _nothing
+    counters: dict[str, int] = field(
+        factory=lambda: dict.fromkeys(
+            ("gets", "ids_asked", "queries", "counts", "feed_reads", "reads_on_threads"), 0
+        )
+    )
+    _gate: Gate = field(init=False)
+    _pending: Pending = field(init=False)
+    _working: dict[asyncio.Future[Any], _ThreadMeter] = field(
+        init=False, factory=dict[asyncio.Future[Any], _ThreadMeter]
+    )
+    _numbers: dict[str, bytes] = field(init=False, factory=dict[str, bytes])
+
+    def __attrs_post_init__(self) -> None:
+        self._gate = self.environment.gate()
+        self._pending = Pending(self.catalog)
+
+    def position(self) -> Position:
+        """The newest position that any process has written."""
+        return self.environment.read(self._gate, self._pending.head).sequence
+
+    async def get(self, namespace: str, kind: type[R], ids: Sequence[UUID]) -> list[R | None]:
+        """Records by id; see ``Storage.get``."""
+        self.codec.types.cls(kind.kind)
+        layout = self.catalog.layouts[kind.kind]
+        counters = self.counters
+        counters["gets"] += 1
+        counters["ids_asked"] += len(ids)
+        records = self.catalog.handles[layout.database]
+
+        def read(txn: Transaction, _: Pending, meter: Meter) -> list[bytes | None]:
+            number = self._number(txn, namespace)
+            if number is None:
+                return [None] * len(ids)
+            if len(ids) == 1:
+                return [txn.get(number + ids[0].bytes, db=records)]
+            keys = metered((number + record_id.bytes for record_id in ids), meter)
+            return [txn.get(key, db=records) for key in keys]
+
+        found = await self._run(read)
+        self._used(len(ids))
+        if len(ids) == 1:
+            data = found[0]
+            return [None if data is None else self.decode(layout, ids[0], data)]
+        distinct = {
+            record_id: data for record_id, data in zip(ids, found, strict=True) if data is not None
+        }
+        records_by_id = dict(
+            zip(distinct, await self._decode_all(layout, distinct.items()), strict=True)
+        )
+        return [records_by_id.get(record_id) for record_id in ids]
+
+    async def query(self, namespace: str, query: Query[R]) -> Page[R]:
+        """One page; see ``Storage.query``."""
+        self.counters["queries"] += 1
+        layout = self._layout(query)
+
+        def read(txn: Transaction, pending: Pending, meter: Meter) -> RawPage:
+            scan = self._scan(txn, pending, meter, namespace, query)
+            return RawPage() if scan is None else scan.page()
+
+        raw = await self._run(read)
+        self._used(len(raw.records))
+        given = [(UUID(bytes=record_id), data) for record_id, data in raw.records]
+        records: list[Any] = await self._decode_all(layout, given)
+        cursor = None if raw.next is None else query.cursor(*raw.next)
+        return Page(tuple(records), cursor)
+
+    def _used(self, records: int) -> None:
+        if self.environment.used(records):
+            self.writer.post(self.environment.limit_residency)
+
+    async def count(self, namespace: str, query: Query[Any]) -> int:
+        """An exact count; see ``Storage.count``."""
+        self.counters["counts"] += 1
+        self._layout(query)
+
+        def read(txn: Transaction, pending: Pending, meter: Meter) -> int:
+            scan = self._scan(txn, pending, meter, namespace, query)
+            return 0 if scan is None else scan.count()
+
+        return await self._run(read)
+
+    async def changes(self, namespace: str, since: Position, limit: int) -> ChangePage:
+        """A part of the feed; see ``Storage.changes``.
+
+        Raises:
+            InvalidValueError: the limit is not positive.
+        """
+        check_limit(limit)
+        self.counters["feed_reads"] += 1
+
+        def read(txn: Transaction, pending: Pending, meter: Meter) -> ChangePage:
+            head = pending.head(txn)
+            self.catalog.check(head)
+            # A position from the future is one of a store that was since replaced by an older copy.
+            if not max(head.trimmed, head.sequence - self.feed_limit) <= since <= head.sequence:
+                return ChangePage((), head.sequence, trimmed=True)
+            number = self._number(txn, namespace)
+            all_changes = metered(read_changes(txn, self.catalog.journal, since), meter)
+            mine = (change for change in all_changes if change[1] == number)
+            changes = tuple(
+                Change(
+                    position,
+                    self.catalog.by_number[kind].kind,
+                    UUID(bytes=record_id),
+                    _OPERATIONS.get(operation, ChangeOperation.DELETE),
+                )
+                for position, _, kind, operation, record_id in islice(mine, limit)
+            )
+            # A full page ends at its last change; a shorter one has seen everything.
+            full = changes and len(changes) == limit
+            return ChangePage(changes, changes[-1].position if full else head.sequence)
+
+        return await self._run(read)
+
+    async def record_counts(self) -> tuple[dict[str, dict[str, int]], Position]:
+        """The number of records by namespace and kind, and the position at which there were so many."""
+
+        def read(
+            txn: Transaction, pending: Pending, _: Meter
+        ) -> tuple[dict[str, dict[str, int]], int]:
+            head = pending.head(txn)
+            self.catalog.check(head)
+            names = self.catalog.namespaces(txn)
+            found: dict[str, dict[str, int]] = {}
+            for number, kind, count in counts_of(txn, self.catalog.journal):
+                counts = found.setdefault(names[number], dict.fromkeys(self.codec.types.kinds, 0))
+                counts[self.catalog.by_number[kind].kind] = count
+            return found, head.sequence
+
+        return await self._run(read)
+
+    async def waiting(self) -> int:
+        """How many changes are not in the indexes yet."""
+
+        def read(txn: Transaction, pending: Pending, _: Meter) -> int:
+            head = pending.head(txn)
+            return head.sequence - head.indexed
+
+        return await self._run(read)
+
+    def decode(self, layout: KindLayout, record_id: UUID, data: bytes) -> Any:
+        """The record of a stored value.
+
+        Raises:
+            CodecError: it is damaged.
+        """
+        body, nulled = layout.body(record_id.bytes, data)
+        try:
+            record = self.codec.decode(layout.kind, body, record_id)
+        except DictionaryMissingError:
+            self.load_dictionaries()
+            record = self.codec.decode(layout.kind, body, record_id)
+        return evolve(record, **dict.fromkeys(nulled)) if nulled else record
+
+    def load_dictionaries(self) -> None:
+        """Make known what dictionaries the store has."""
+        found = self.environment.read(self._gate, lambda txn: read_dictionaries(txn, self.catalog))
+        load_dictionaries(self.codec, found)
+
+    async def aclose(self) -> None:
+        """Stop the reads under way."""
+        for meter in self._working.values():
+            meter.stopped = True
+        if self._working:
+            await asyncio.wait(self._working)
+        self.environment.drop_gate(self._gate)
+
+    async def _decode_all(
+        self, layout: KindLayout, found: Iterable[tuple[UUID, bytes]]
+    ) -> list[Any]:
+        until = perf_counter() + _DECODE_SECONDS
+        records: list[Any] = []
+        for record_id, data in found:
+            records.append(self.decode(layout, record_id, data))
+            if perf_counter() > until:
+                # Others want to run, too.
+                await asyncio.sleep(0)
+                until = perf_counter() + _DECODE_SECONDS
+        return records
+
+    def _layout(self, query: Query[Any]) -> KindLayout:
+        self.codec.types.cls(query.kind)
+        return self.catalog.layouts[query.kind]
+
+    def _scan(
+        self, txn: Transaction, pending: Pending, meter: Meter, namespace: str, query: Query[Any]
+    ) -> Scan | None:
+        """A scan, unless nothing was ever written to the namespace."""
+        head = pending.follow(txn)
+        self.catalog.check(head)
+        if head.sequence - head.indexed > _PATIENCE:
+            self.crowded()
+        number = self._number(txn, namespace)
+        if number is None:
+            return None
+        layout = self.catalog.layouts[query.kind]
+        waiting = pending.records(txn, layout, number)
+        return Scan(txn, self.catalog, layout, number, query, waiting, meter)
+
+    def _number(self, txn: Transaction, namespace: str) -> bytes | None:
+        number = self._numbers.get(namespace)
+        if number is None:
+            number = self.catalog.namespace(txn, namespace)
+            if number is not None:
+                self._numbers[namespace] = number
+        return number
+
+    async def _run(self, job: Job[T]) -> T:
+        """Run a job on the loop, or if it takes too long on a thread."""
+        inline = True
+        while True:
+            try:
+                if not inline:
+                    return await self._run_on_thread(job)
+                return self.environment.read(
+                    self._gate, lambda txn: job(txn, self._pending, _InlineMeter())
+                )
+            except _TooLongError:
+                inline = False
+            except StaleCatalogError:
+                await self.writer.run(self.catalog.reload)
+
+    async def _run_on_thread(self, job: Job[T]) -> T:
+        self.counters["reads_on_threads"] += 1
+        meter = _ThreadMeter(self.environment)
+        working = asyncio.get_running_loop().run_in_executor(self.pool, self._work, job, meter)
+        self._working[working] = meter
+        working.add_done_callback(self._ended)
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            meter.stopped = True
+            raise
+
+    def _ended(self, working: asyncio.Future[Any]) -> None:
+        del self._working[working]
+        # Whoever was cancelled does not fetch what became of it.
+        if not working.cancelled():
+            working.exception()
+
+    def _work(self, job: Job[T], meter: _ThreadMeter) -> T:
+        gate = self.environment.gate()
+        try:
+            for _ in range(_INTERRUPTIONS):
+                try:
+                    return self.environment.read(
+                        gate, lambda txn: job(txn, Pending(self.catalog), meter)
+                    )
+                except _InterruptedError:
+                    if meter.stopped:
+                        raise StorageClosedError("the storage is closed") from None
+            raise StorageUnavailableError(f"{self.environment.path}: interrupted too often")
+        finally:
+            self.environment.drop_gate(gate)

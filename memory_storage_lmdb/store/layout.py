@@ -1,0 +1,328 @@
+"""How records of a kind are laid out in LMDB, from nothing but the kind's declaration.
+
+The declaration is kept in the store, so that kinds whose plugin is not loaded are still indexed,
+cascaded to and wiped. For each kind there are
+
+- a record database: ``namespace, id -> value``;
+- for each index a database of duplicates: ``namespace, value -> order, id``, where *order* is the
+  value of the kind's default order. Equality with the default order and a limit is so one range scan,
+  and every index has the same second half for the same record;
+- for each unique constraint a database: ``namespace, values -> id``.
+
+A stored value begins with the record's index values, so that an update finds the entries to remove,
+and a filter what to compare, without decoding the body.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+from uuid import UUID
+from zlib import crc32
+
+import msgspec
+from attrs import define, field, frozen
+
+from memory_core.errors import CodecError
+from memory_storage_lmdb.store.declaration import Declaration
+from memory_storage_lmdb.store.keys import (
+    ID_BYTES,
+    ScalarType,
+    encoded_width,
+    encoder,
+    unique_key,
+)
+
+__all__ = [
+    "ENTERED",
+    "NAMESPACE_BYTES",
+    "NULLED",
+    "Entry",
+    "Header",
+    "IndexLayout",
+    "KindLayout",
+    "UniqueLayout",
+    "Values",
+    "pack_header",
+    "pack_nulled_header",
+    "pack_values",
+]
+
+Values: TypeAlias = tuple[Any, ...]
+"""A record's index values, in the order of their declaration."""
+
+Entry: TypeAlias = tuple[int, bytes, bytes]
+"""An index entry: which index of the kind, key and duplicate."""
+
+NAMESPACE_BYTES = 4
+
+_FORMAT = 1
+_HEAD = struct.Struct(">BBHQI")
+_CHECKSUM = struct.Struct(">I")
+_NAMES = struct.Struct(">H")
+_VALUES_AT = _HEAD.size + _CHECKSUM.size
+
+NULLED = 1
+"""Flag: a reference was set to null after the body was written."""
+ENTERED = 2
+"""Flag: an earlier version of the record was in the indexes, and what it shares with this one still is."""
+
+_PYTHON_TYPES: dict[ScalarType, Any] = {
+    "int": int | None,
+    "float": float | None,
+    "bytes": bytes | None,
+    "text": str | None,
+}
+
+
+@frozen
+class IndexLayout:
+    """An index of a kind.
+
+    Attributes:
+        number: its place among the kind's indexes, and in the values of a record.
+        database: name of its LMDB database.
+        is_order: whether it is the default order itself, so that its duplicates are bare ids.
+        eager: whether writes need it, so that it is always up to date (references, edges).
+    """
+
+    number: int
+    name: str
+    scalar: ScalarType
+    multi: bool
+    database: bytes
+    is_order: bool
+    eager: bool
+    encode: Callable[[Any], bytes]
+
+
+@frozen
+class UniqueLayout:
+    """A unique constraint."""
+
+    fields: tuple[str, ...]
+    positions: tuple[int, ...]
+    encoders: tuple[Callable[[Any], bytes], ...]
+    database: bytes
+
+    def key(self, namespace: bytes, values: Values) -> bytes | None:
+        """The key of these values; ``None`` where one of them is, as that never collides."""
+        given = [values[position] for position in self.positions]
+        if None in given:
+            return None
+        parts = [encode(value) for encode, value in zip(self.encoders, given, strict=True)]
+        return namespace + unique_key(parts)
+
+
+@define(eq=False)
+class KindLayout:
+    """Where records of a kind are, and how their values and entries are written.
+
+    Attributes:
+        number: the kind's number in this store.
+        revision: counts the declarations that the kind has had in this store.
+        filling: whether its indexes are being filled, so that it cannot be used yet.
+    """
+
+    declaration: Declaration
+    number: int
+    revision: int
+    filling: bool = False
+    kind: str = field(init=False)
+    database: bytes = field(init=False)
+    indexes: tuple[IndexLayout, ...] = field(init=False)
+    deferred: tuple[IndexLayout, ...] = field(init=False)
+    eager: tuple[IndexLayout, ...] = field(init=False)
+    uniques: tuple[UniqueLayout, ...] = field(init=False)
+    positions: dict[str, int] = field(init=False)
+    order: IndexLayout | None = field(init=False)
+    has_rules: bool = field(init=False)
+    _decode: Callable[[bytes], Values] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        made = self.declaration
+        self.kind = made.kind
+        self.database = f"{made.kind}/records".encode()
+        needed = {ref.field for ref in made.references} | {rule.source for rule in made.acyclic}
+        self.indexes = tuple(
+            IndexLayout(
+                number,
+                index.name,
+                index.scalar,
+                index.multi,
+                f"{made.kind}/{self.revision}/by/{index.name}".encode(),
+                index.name == made.default_order,
+                index.name in needed,
+                encoder(index.scalar),
+            )
+            for number, index in enumerate(made.indexes)
+        )
+        self.positions = {index.name: index.number for index in self.indexes}
+        self.deferred = tuple(index for index in self.indexes if not index.eager)
+        self.eager = tuple(index for index in self.indexes if index.eager)
+        self.uniques = tuple(self._unique(fields) for fields in made.uniques)
+        self.order = next((index for index in self.indexes if index.is_order), None)
+        self.has_rules = bool(made.references or made.uniques or made.acyclic)
+        types = [
+            tuple[_PYTHON_TYPES[index.scalar], ...] if index.multi else _PYTHON_TYPES[index.scalar]
+            for index in made.indexes
+        ]
+        self._decode = msgspec.msgpack.Decoder(tuple[tuple(types)]).decode  # type: ignore[misc]  # a type made at run time
+
+    @property
+    def fixed_duplicates(self) -> bool:
+        """Whether all duplicates of an index have one size, which LMDB packs more tightly."""
+        return self.order is None or encoded_width(self.order.scalar) is not None
+
+    def databases(self) -> Iterable[tuple[bytes, bool, bool]]:
+        """Every database of the kind: name, whether it has duplicates, whether of one size."""
+        yield self.database, False, False
+        for index in self.indexes:
+            yield index.database, True, index.is_order or self.fixed_duplicates
+        for unique in self.uniques:
+            yield unique.database, False, False
+
+    def index(self, name: str) -> IndexLayout:
+        """The index of that name."""
+        return self.indexes[self.positions[name]]
+
+    def tail(self, values: Values, record_id: bytes) -> bytes:
+        """What a record's index entries end with: its place in the default order, and its id."""
+        if self.order is None:
+            return record_id
+        return self.order.encode(values[self.order.number]) + record_id
+
+    def entries(
+        self, indexes: Iterable[IndexLayout], namespace: bytes, values: Values, record_id: bytes
+    ) -> list[Entry]:
+        """The entries of a record in some of the kind's indexes."""
+        tail = self.tail(values, record_id)
+        found: list[Entry] = []
+        for index in indexes:
+            value, number, encode = values[index.number], index.number, index.encode
+            if index.multi:
+                found += [(number, namespace + encode(item), tail) for item in value]
+            elif index.is_order:
+                found.append((number, namespace + encode(value), record_id))
+            else:
+                found.append((number, namespace + encode(value), tail))
+        return found
+
+    def read(self, key: bytes, data: bytes) -> Header:
+        """The header of a stored value.
+
+        Raises:
+            CodecError: when it is damaged.
+        """
+        flags, revision, written, end, start = self._checked(key, data)
+        try:
+            # Of another declaration: such a record is in no index, and its values are not known.
+            known = revision == self.revision
+            values = self._decode(data[_VALUES_AT:end]) if known else None
+        except msgspec.MsgspecError as error:
+            raise CodecError(str(error), kind=self.kind, record_id=_id(key)) from error
+        return Header(flags, written, values, _names(data[end:start]), start)
+
+    def body(self, key: bytes, data: bytes) -> tuple[bytes, tuple[str, ...]]:
+        """The body of a stored value, and which references were set to null after it was written.
+        Raises like ``read``.
+        """
+        _, _, _, end, start = self._checked(key, data)
+        return data[start:], _names(data[end:start]) if start > end else ()
+
+    def values(self, key: bytes, data: bytes) -> Values:
+        """The index values of a stored value. Raises like ``read``."""
+        values = self.read(key, data).values
+        if values is None:
+            raise CodecError(
+                "could not be re-indexed when its kind changed", kind=self.kind, record_id=_id(key)
+            )
+        return values
+
+    def _checked(self, key: bytes, data: bytes) -> tuple[int, int, int, int, int]:
+        """Flags, revision, position, where the values end and where the body begins."""
+        try:
+            form, flags, revision, written, size = _HEAD.unpack_from(data)
+            start = end = _VALUES_AT + size
+            if flags & NULLED:
+                start += _NAMES.size + _NAMES.unpack_from(data, end)[0]
+            (checksum,) = _CHECKSUM.unpack_from(data, _HEAD.size)
+        except struct.error as error:
+            raise CodecError(str(error), kind=self.kind, record_id=_id(key)) from error
+        covered = crc32(data[: _HEAD.size], crc32(data[_VALUES_AT:start]))
+        if form != _FORMAT or covered != checksum:
+            raise CodecError("its header is damaged", kind=self.kind, record_id=_id(key))
+        return flags, revision, written, end, start
+
+    def _unique(self, fields: Sequence[str]) -> UniqueLayout:
+        positions = tuple(self.positions[name] for name in fields)
+        return UniqueLayout(
+            tuple(fields),
+            positions,
+            tuple(self.indexes[position].encode for position in positions),
+            f"{self.kind}/{self.revision}/unique/{'+'.join(fields)}".encode(),
+        )
+
+
+@frozen
+class Header:
+    """What precedes a stored body.
+
+    Attributes:
+        flags: ``NULLED`` and ``ENTERED``.
+        written: the position at which the record was put.
+        values: its index values; ``None`` where they belong to an outdated declaration.
+        nulled: references that were set to null after the body was written.
+        size: where the body begins.
+    """
+
+    flags: int
+    written: int
+    values: Values | None
+    nulled: tuple[str, ...]
+    size: int
+
+
+_PACKER = msgspec.msgpack.Encoder()
+
+
+def pack_values(values: Sequence[Any]) -> bytes:
+    """A record's index values as they are stored."""
+    return _PACKER.encode(values)
+
+
+def pack_header(
+    flags: int, revision: int, written: int, packed: bytes, checksum: int | None = None
+) -> bytes:
+    """The header of a stored value.
+
+    Args:
+        flags: ``ENTERED``.
+        revision: of the kind's layout.
+        written: the position of the put.
+        packed: the packed values.
+        checksum: their CRC-32, where it is known already.
+    """
+    head = _HEAD.pack(_FORMAT, flags, revision, written, len(packed))
+    if checksum is None:
+        checksum = crc32(packed)
+    return head + _CHECKSUM.pack(crc32(head, checksum)) + packed
+
+
+def pack_nulled_header(
+    flags: int, revision: int, written: int, packed: bytes, nulled: Iterable[str]
+) -> bytes:
+    """The same for a record some of whose references were set to null."""
+    names = ",".join(nulled).encode()
+    head = _HEAD.pack(_FORMAT, flags | NULLED, revision, written, len(packed))
+    follows = packed + _NAMES.pack(len(names)) + names
+    return head + _CHECKSUM.pack(crc32(head, crc32(follows))) + follows
+
+
+def _names(packed: bytes) -> tuple[str, ...]:
+    return tuple(packed[_NAMES.size :].decode().split(",")) if packed else ()
+
+
+def _id(key: bytes) -> UUID:
+    return UUID(bytes=key[-ID_BYTES:])

@@ -1,0 +1,147 @@
+"""Entering changes into the indexes, many at a time.
+
+A commit of a few records writes these and the journal, some ten pages. Their index entries would
+dirty another page each, which at least doubles the time that the disk takes for it. So they wait in
+the journal until they come with a large batch, until writing pauses, until queries are in need of it,
+or until there are too many: a log-structured merge (O'Neil et al. 1996) in its simplest form. Queries
+look at what waits one by one (``pending.py``).
+
+What holds for every index but the eager ones, with *waiting* for what is put after ``Head.indexed``:
+
+- a record that is not waiting has all its entries;
+- a waiting record has none, or some of those of its newest values, never others; and it has some only
+  if it is flagged ``ENTERED``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from operator import itemgetter
+from typing import Any, TypeAlias
+
+from attrs import evolve
+
+from memory_core.errors import CodecError
+from memory_storage_lmdb.engine.binding import Transaction
+from memory_storage_lmdb.store.catalog import Catalog
+from memory_storage_lmdb.store.journal import PUT, Head, RawChange, read_changes
+from memory_storage_lmdb.store.layout import NAMESPACE_BYTES, IndexLayout, KindLayout, Values
+from memory_storage_lmdb.write.staging import StagedPut
+
+__all__ = ["Place", "enter_pending"]
+
+# So many records are entered together; the entries of more would take too much memory.
+_PORTION = 2_000
+
+Place: TypeAlias = tuple[int, bytes]
+"""A record: the number of its kind, and its key."""
+_Column: TypeAlias = dict[Any, bytes | list[bytes]]
+"""New entries of an index: what they end with, by value."""
+
+
+def enter_pending(
+    txn: Transaction,
+    catalog: Catalog,
+    head: Head,
+    fresh: Mapping[Place, StagedPut],
+    limit: int | None = None,
+) -> Head:
+    """Enter what waits into the indexes, or the oldest ``limit`` changes of it, given the records put
+    in this very transaction.
+
+    Returns:
+        The head, which is to be stored.
+    """
+    changes = islice(read_changes(txn, catalog.journal, head.indexed), limit)
+    places, bound = _places(changes, head.indexed)
+    waiting = iter(places)
+    while portion := list(islice(waiting, _PORTION)):
+        _enter(txn, catalog, portion, fresh, bound)
+    return evolve(head, indexed=bound)
+
+
+def _places(changes: Iterable[RawChange], start: int) -> tuple[Iterable[Place], int]:
+    """The records that were put last, and the position of the newest change."""
+    places: dict[Place, None] = {}
+    position = start
+    for position, namespace, kind, operation, record_id in changes:  # noqa: B007  # the last one counts
+        place = kind, namespace + record_id
+        if operation == PUT:
+            places[place] = None
+        else:
+            places.pop(place, None)
+    return places, position
+
+
+def _enter(
+    txn: Transaction,
+    catalog: Catalog,
+    places: Iterable[Place],
+    fresh: Mapping[Place, StagedPut],
+    bound: int,
+) -> None:
+    # By kind and namespace: what the entries of each value of each index end with.
+    tables: dict[tuple[int, bytes], list[_Column]] = {}
+    for kind, key in places:
+        layout = catalog.by_number[kind]
+        staged = fresh.get((kind, key))
+        values = _values(txn, catalog, layout, key, bound) if staged is None else staged.values
+        if values is None:
+            continue
+        namespace, record_id = key[:NAMESPACE_BYTES], key[NAMESPACE_BYTES:]
+        columns = tables.get((kind, namespace))
+        if columns is None:
+            columns = tables[kind, namespace] = [{} for _ in layout.indexes]
+        tail = layout.tail(values, record_id)
+        for index in layout.deferred:
+            column, value = columns[index.number], values[index.number]
+            if index.multi:
+                for item in value:
+                    _add(column, item, tail)
+            else:
+                _add(column, value, record_id if index.is_order else tail)
+    for (kind, namespace), columns in tables.items():
+        for index, column in zip(catalog.by_number[kind].indexes, columns, strict=True):
+            if column:
+                cursor = txn.cursor(db=catalog.handles[index.database])
+                cursor.putmulti(_pairs(index, namespace, column))
+
+
+def _add(column: _Column, value: Any, tail: bytes) -> None:
+    known = column.get(value)
+    if known is None:
+        column[value] = tail
+    elif isinstance(known, bytes):
+        # A list only where it takes one: most values of some indexes belong to one record.
+        column[value] = [known, tail]
+    else:
+        known.append(tail)
+
+
+def _pairs(index: IndexLayout, namespace: bytes, column: _Column) -> Iterator[tuple[bytes, bytes]]:
+    """The entries of an index in order, so that neighbours meet on the page that the cursor is on."""
+    entries = ((namespace + index.encode(value), tails) for value, tails in column.items())
+    for key, tails in sorted(entries, key=itemgetter(0)):
+        if isinstance(tails, bytes):
+            yield key, tails
+        else:
+            tails.sort()
+            for tail in tails:
+                yield key, tail
+
+
+def _values(
+    txn: Transaction, catalog: Catalog, layout: KindLayout, key: bytes, bound: int
+) -> Values | None:
+    """The values of a waiting record that is not fresh; ``None`` where it is not to be entered."""
+    if not layout.deferred:
+        return None
+    data = txn.get(key, db=catalog.handles[layout.database])
+    try:
+        header = None if data is None else layout.read(key, data)
+    except CodecError:
+        # Whoever gets the record hears of it; the others must not wait for that.
+        return None
+    # One that was put again since goes on waiting.
+    return header.values if header is not None and header.written <= bound else None

@@ -1,0 +1,93 @@
+"""Compression dictionaries: trained on the store's records, kept in it, shared by its processes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import cast
+
+from memory_core.codec.compression import Compressor
+from memory_core.errors import MemoryCoreError
+from memory_storage_turso.engine.driver import Driver, StatementError
+from memory_storage_turso.engine.encoding import CodecThread
+from memory_storage_turso.sql.statement import Statement
+
+__all__ = ["Dictionaries"]
+
+_LOG = logging.getLogger("memory_storage_turso")
+_SELECT = "SELECT id, kind, dictionary FROM _dictionaries ORDER BY made, id"
+_INSERT = (
+    "INSERT INTO _dictionaries (id, kind, made, dictionary) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (id) DO NOTHING"
+)
+
+
+class Dictionaries:
+    """Loads and trains the dictionaries of a store.
+
+    Args:
+        driver: the database.
+        compressor: what uses them.
+        thread: to train on.
+    """
+
+    def __init__(self, driver: Driver, compressor: Compressor, thread: CodecThread) -> None:
+        self._driver = driver
+        self._thread = thread
+        self._compressor = compressor
+        self._known: set[int] = set()
+        self._training: dict[str, asyncio.Task[None]] = {}
+        self._closed = False
+
+    async def load(self) -> set[str]:
+        """Make those known that the store has and this process has not.
+
+        Returns:
+            The kinds that got one.
+        """
+        [result] = await self._driver.read([Statement(_SELECT)], primary=True)
+        fresh: set[str] = set()
+        for record_id, kind, dictionary in result.rows:
+            if record_id not in self._known:
+                self._known.add(cast("int", record_id))
+                self._compressor.add(str(kind), cast("bytes", dictionary))
+                fresh.add(str(kind))
+        return fresh
+
+    def consider(self) -> None:
+        """Begin to train where enough records were seen."""
+        if self._closed:
+            return
+        for kind in self._compressor.trainable():
+            if kind not in self._training:
+                task = asyncio.create_task(self._train(kind), name="memory-core dictionary")
+                self._training[kind] = task
+
+    async def settled(self) -> None:
+        """Wait for what is being trained, so that what is written next profits from it."""
+        under_way = [task for task in self._training.values() if not task.done()]
+        if under_way:
+            await asyncio.wait(under_way)
+
+    async def aclose(self) -> None:
+        """Wait for what is being trained, and train no more."""
+        self._closed = True
+        await self.settled()
+
+    async def _train(self, kind: str) -> None:
+        try:
+            if kind in await self.load():
+                return
+            dictionary = await self._thread.run(lambda: self._compressor.train(kind))
+            if dictionary is None:
+                return
+            # Durable first: what is compressed with it must be readable whatever happens next.
+            number = int.from_bytes(dictionary[4:8], "little")
+            args = (number, kind, time.time_ns() // 1_000_000, dictionary)
+            outcome = await self._driver.write([[Statement(_INSERT, args)]])
+            if isinstance(outcome.results[0], list):
+                self._known.add(self._compressor.add(kind, dictionary))
+        except (MemoryCoreError, StatementError) as error:
+            # Records are stored without one as well; the next to open the store tries again.
+            _LOG.warning("no compression dictionary for %s: %s", kind, error)

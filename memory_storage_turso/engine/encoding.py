@@ -1,0 +1,325 @@
+"""Batches on their way to the writer: encoded at once, or by a thread beside the writer's.
+
+Encoding a record of real size takes longer than inserting it. So while the writer inserts some
+records, a second thread prepares the next ones (msgspec, then zstd, which releases the GIL); and where
+the writer would have to wait, it takes a part of them itself. A batch becomes a lazy iterable of
+operations; what cannot be encoded comes out of it as a ``PreparationError``, which to a driver is
+like a statement that was refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from threading import Condition
+from typing import TypeAlias, TypeVar
+
+from attrs import define, frozen
+
+from memory_core.codec import Codec, EncodedPut, Operation
+from memory_core.errors import MemoryCoreError, StorageClosedError, StorageError
+from memory_core.records import Record
+from memory_core.storage import Delete, Put, WriteBatch
+from memory_storage_turso.engine.driver import StatementError
+from memory_storage_turso.sql.statement import Statement
+from memory_storage_turso.sql.tables import Tables
+
+__all__ = ["CodecThread", "PreparationError", "Stream", "Submission", "encoded"]
+
+T = TypeVar("T")
+
+_CHUNK = 32
+_SMALL_CHUNK = 16
+_FEW = 128
+_CHUNKS_AHEAD = 8
+_TOGETHER_BYTES = 2**20
+
+
+class PreparationError(StatementError):
+    """A record that cannot be encoded.
+
+    Attributes:
+        reason: why.
+    """
+
+    def __init__(self, reason: MemoryCoreError, index: int) -> None:
+        super().__init__(str(reason), index=index)
+        self.reason = reason
+
+
+@define(eq=False)
+class Submission:
+    """A batch that waits to be written.
+
+    Attributes:
+        ns: number of its namespace.
+        batch: what to write.
+        encoded: its operations, where they have been encoded already.
+    """
+
+    ns: int
+    batch: WriteBatch
+    encoded: Sequence[Operation] | None = None
+
+    def __len__(self) -> int:
+        return len(self.batch.operations)
+
+    @property
+    def only_puts(self) -> bool:
+        """Whether nothing is deleted."""
+        return all(isinstance(operation, Put) for operation in self.batch.operations)
+
+    def statements(
+        self, operations: Iterable[Operation], tables: Tables, *, indexed: bool
+    ) -> Iterator[Statement]:
+        """The statements of its operations."""
+        for operation in operations:
+            table = tables[operation.kind]
+            if isinstance(operation, EncodedPut):
+                yield table.put(self.ns, operation, indexed=indexed)
+            else:
+                yield table.delete(self.ns, operation.id)
+
+
+@frozen
+class _Sealed:
+    """A record and its envelope."""
+
+    record: Record
+    body: bytes
+
+
+_Entry: TypeAlias = _Sealed | Delete | PreparationError
+_Step: TypeAlias = tuple[int, int, Put | Delete | PreparationError]
+"""A batch's number, an operation's index, and the operation."""
+
+
+class CodecThread:
+    """A thread for what takes the processor: encoding ahead of the writer, and whatever would keep
+    the event loop from its other work. It is started when it is first needed.
+
+    Args:
+        codec: how records are encoded.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="memory-core codec")
+        self._closed = False
+
+    def start(self, batches: Sequence[WriteBatch]) -> Stream:
+        """Begin to encode batches, in order.
+
+        Raises:
+            StorageClosedError: after ``close``.
+        """
+        self._check()
+        stream = Stream(self.codec, batches)
+        self._executor.submit(stream.produce)
+        return stream
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do something on the thread.
+
+        Raises:
+            StorageClosedError: after ``close``; a call that closing broke off may come to it late.
+        """
+        self._check()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        self._executor.shutdown(wait=True)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise StorageClosedError("the storage is closed")
+
+
+class Stream:
+    """Records under way from the encoding thread to the writer's, batch after batch.
+
+    Bodies are made by either; index values are taken on the writer's thread, which has time to spare.
+
+    Args:
+        codec: how they are encoded.
+        batches: what to encode.
+    """
+
+    def __init__(self, codec: Codec, batches: Sequence[WriteBatch]) -> None:
+        self._codec = codec
+        self._steps = _flattened(codec, batches)
+        few = sum(len(batch.operations) for batch in batches) <= _FEW
+        self._chunk = _SMALL_CHUNK if few else _CHUNK
+        self._changed = Condition()
+        self._claimed = self._consumed = 0
+        self._ready: dict[int, list[tuple[int, int, _Entry]]] = {}
+        self._taken: Iterator[tuple[int, int, _Entry]] = iter(())
+        self._next: tuple[int, int, _Entry] | None = None
+        self._ended = False
+
+    def produce(self) -> None:
+        """Encode ahead of the writer until nothing is left; runs on the encoding thread."""
+        while self._wait_for_room() and self._encode_some():
+            pass
+
+    def operations(self, number: int) -> Iterator[Operation]:
+        """The operations of a batch; batches must be asked for in order, but may be left early.
+
+        Raises:
+            PreparationError: one of them cannot be encoded.
+        """
+        while (step := self._peek()) is not None and step[0] <= number:
+            self._next = None
+            owner, index, entry = step
+            if owner < number:
+                continue
+            if isinstance(entry, PreparationError):
+                raise entry
+            yield entry if isinstance(entry, Delete) else _with_values(self._codec, entry, index)
+
+    def stop(self) -> None:
+        """Nothing more is wanted."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _wait_for_room(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._ended or self._claimed < self._consumed + _CHUNKS_AHEAD
+            )
+            return not self._ended
+
+    def _encode_some(self) -> bool:
+        """Claim the next chunk and encode it; whether there was one."""
+        with self._changed:
+            steps = list(islice(self._steps, self._chunk))
+            number = self._claimed
+            self._claimed += 1
+        # Whatever happens, nobody waits for it for ever.
+        chunk: list[tuple[int, int, _Entry]] = []
+        try:
+            chunk = _encoded_chunk(self._codec, steps)
+        except Exception as error:  # noqa: BLE001  # the writer has to know, whatever it is
+            reason = StorageError(f"records could not be encoded: {error!r}")
+            reason.__cause__ = error
+            chunk = [(batch, index, PreparationError(reason, index)) for batch, index, _ in steps]
+        finally:
+            with self._changed:
+                self._ready[number] = chunk
+                self._changed.notify_all()
+        return bool(steps)
+
+    def _peek(self) -> tuple[int, int, _Entry] | None:
+        """The next operation; ``None`` behind the last."""
+        while self._next is None:
+            self._next = next(self._taken, None)
+            if self._next is None:
+                chunk = self._take_chunk()
+                if not chunk:
+                    return None
+                self._taken = iter(chunk)
+        return self._next
+
+    def _take_chunk(self) -> list[tuple[int, int, _Entry]]:
+        number = self._consumed
+        while number not in self._ready:
+            # The other thread is still at it: rather than wait, take the chunk behind.
+            if self._claimed < number + _CHUNKS_AHEAD and self._encode_some():
+                continue
+            with self._changed:
+                self._changed.wait_for(lambda: number in self._ready)
+        with self._changed:
+            self._consumed += 1
+            self._changed.notify_all()
+            return self._ready.pop(number)
+
+
+def encoded(codec: Codec, batch: WriteBatch) -> list[Operation]:
+    """The operations of a batch, encoded here and now, bodies of a kind compressed together.
+
+    Raises:
+        PreparationError: one of them cannot be encoded.
+    """
+    operations: list[Operation] = []
+    for _, index, entry in _encoded_chunk(codec, list(_flattened(codec, [batch]))):
+        if isinstance(entry, PreparationError):
+            raise entry
+        operations.append(entry if isinstance(entry, Delete) else _with_values(codec, entry, index))
+    return operations
+
+
+def _flattened(codec: Codec, batches: Sequence[WriteBatch]) -> Iterator[_Step]:
+    for number, batch in enumerate(batches):
+        try:
+            codec.limits.check_batch(len(batch.operations))
+        except MemoryCoreError as error:
+            yield number, 0, PreparationError(error, 0)
+            continue
+        for index, operation in enumerate(batch.operations):
+            yield number, index, operation
+
+
+def _encoded_chunk(codec: Codec, steps: Sequence[_Step]) -> list[tuple[int, int, _Entry]]:
+    """The same operations, with the bodies of a kind compressed together."""
+    entries: list[_Entry] = []
+    bodies: dict[int, bytes] = {}
+    size = 0
+    for number, (_, index, operation) in enumerate(steps):
+        if not isinstance(operation, Put):
+            entries.append(_checked(codec, operation, index))
+            continue
+        try:
+            body = codec.serialize(operation.record)
+        except MemoryCoreError as error:
+            entries.append(PreparationError(error, index))
+            continue
+        entries.append(_Sealed(operation.record, b""))
+        bodies[number] = body
+        size += len(body)
+        if size > _TOGETHER_BYTES:
+            _seal(codec, entries, bodies)
+            size = 0
+    _seal(codec, entries, bodies)
+    return [
+        (number, index, entry) for (number, index, _), entry in zip(steps, entries, strict=True)
+    ]
+
+
+def _seal(codec: Codec, entries: list[_Entry], bodies: dict[int, bytes]) -> None:
+    """Put the compressed bodies in their places."""
+    kinds: dict[str, list[int]] = {}
+    for place in bodies:
+        entry = entries[place]
+        if isinstance(entry, _Sealed):
+            kinds.setdefault(entry.record.kind, []).append(place)
+    for kind, places in kinds.items():
+        frames = codec.compressor.compress_all(kind, [bodies[place] for place in places])
+        for place, frame in zip(places, frames, strict=True):
+            entry = entries[place]
+            if isinstance(entry, _Sealed):
+                body = codec.seal(entry.record, bodies[place], frame)
+                entries[place] = _Sealed(entry.record, body)
+    bodies.clear()
+
+
+def _checked(codec: Codec, operation: Delete | PreparationError, index: int) -> _Entry:
+    if isinstance(operation, Delete):
+        try:
+            codec.types.cls(operation.kind)
+        except MemoryCoreError as error:
+            return PreparationError(error, index)
+    return operation
+
+
+def _with_values(codec: Codec, entry: _Sealed, index: int) -> EncodedPut:
+    record = entry.record
+    try:
+        values = codec.index_values(record)
+    except MemoryCoreError as error:
+        raise PreparationError(error, index) from error
+    return EncodedPut(record.kind, record.id, values, entry.body)

@@ -1,0 +1,241 @@
+"""The driver of local files: one connection that writes, a few that read, one that looks."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TypeVar
+
+from memory_core.disk import disk_failure
+from memory_core.errors import (
+    ConfigurationError,
+    MemoryCoreError,
+    StorageClosedError,
+    StorageUnavailableError,
+)
+from memory_core.storage import local_path
+from memory_storage_turso.config import TursoConfig
+from memory_storage_turso.engine.driver import (
+    PreparedCacheStats,
+    StatementError,
+    StatementResult,
+    WriteOutcome,
+)
+from memory_storage_turso.local.backup import write_backup
+from memory_storage_turso.local.checkpoints import Checkpoints
+from memory_storage_turso.local.connections import ConnectionSettings, ThreadedConnection
+from memory_storage_turso.local.errors import failure_of
+from memory_storage_turso.local.prepared import joined
+from memory_storage_turso.local.transactions import write_group
+from memory_storage_turso.sql.statement import Statement
+
+__all__ = ["LocalDriver"]
+
+T = TypeVar("T")
+
+
+class LocalDriver:
+    """A local file. Make it with ``open``."""
+
+    def __init__(
+        self,
+        settings: ConnectionSettings,
+        writer: ThreadedConnection,
+        readers: Sequence[ThreadedConnection],
+        lookout: sqlite3.Connection,
+    ) -> None:
+        self.path = settings.path
+        self._settings = settings
+        self._writer = writer
+        self._readers = readers
+        self._lookout = lookout
+        self._seen: tuple[int, int] = (-1, 0)
+        self._process = os.getpid()
+        self._closing: asyncio.Task[None] | None = None
+        self._checkpoints = Checkpoints(readers)
+        self._counters = dict.fromkeys(("writes", "rewrites", "reads", "position_reads"), 0)
+
+    @classmethod
+    async def open(cls, location: str, config: TursoConfig) -> LocalDriver:
+        """Open a file, creating it and its folder where they are missing.
+
+        Raises:
+            ConfigurationError: no path, or one that cannot be a file or cannot be written.
+            StorageError: the file is no database, or is damaged.
+            StorageUnavailableError: another process keeps it locked.
+        """
+        path = checked_path(location)
+        settings = ConnectionSettings(
+            path=path,
+            synchronous=config.durability.upper(),
+            busy_timeout=config.busy_timeout,
+            cached_statements=config.prepared.max_size,
+        )
+        opened: list[ThreadedConnection] = []
+        try:
+            # The first connection makes the file and sets its journal mode, the others find it so.
+            for number in range(config.readers + 1):
+                connection = ThreadedConnection(settings, writes=number == 0)
+                await connection
+                opened.append(connection)
+            lookout = await opened[0].run(lambda _: settings.connect(writes=False, shared=True))
+        except BaseException as error:
+            for connection in opened:
+                await connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise _not_opened(error, path) from error
+            raise
+        return cls(settings, opened[0], opened[1:], lookout)
+
+    async def write(
+        self, batches: Sequence[Iterable[Statement]], closing: Sequence[Statement] = ()
+    ) -> WriteOutcome:
+        """Run every batch in one transaction; see ``Driver.write``. A batch may be lazy, and may
+        raise ``StatementError`` itself where it cannot go on.
+        """
+        self._check()
+        self._counters["writes"] += 1
+        outcome, again = await self._writer.run(
+            lambda session: write_group(session, batches, closing, self._checkpoints.before_commit)
+        )
+        self._counters["rewrites"] += again
+        self._checkpoints.committed()
+        return outcome
+
+    async def read(
+        self,
+        statements: Sequence[Statement],
+        *,
+        min_position: int | None = None,
+        primary: bool = False,
+    ) -> list[StatementResult]:
+        """Run reads against one snapshot; see ``Driver.read``."""
+        del min_position, primary  # every read sees the newest commit
+        return await self.read_then(statements, _unchanged)
+
+    async def read_then(
+        self, statements: Sequence[Statement], then: Callable[[list[StatementResult]], T]
+    ) -> T:
+        """Read, and make something of the results on the same thread."""
+        self._check()
+        self._counters["reads"] += 1
+        reader = min(self._readers, key=lambda connection: connection.waiting)
+        return await reader.run(lambda session: then(session.read(statements)))
+
+    def position(self) -> int:
+        """The newest position that any process has committed."""
+        self._check()
+        try:
+            # The version moves with every commit of another connection; this one makes none.
+            [(version,)] = self._lookout.execute("PRAGMA data_version").fetchall()
+            if version != self._seen[0]:
+                self._counters["position_reads"] += 1
+                [(newest,)] = self._lookout.execute("SELECT max(seq) FROM _changes").fetchall()
+                self._seen = (version, newest or 0)
+        except sqlite3.Error as error:
+            raise failure_of(error, self.path) from error
+        return self._seen[1]
+
+    async def backup(self, target: Path) -> None:
+        """Write a consistent, compacted copy; see ``write_backup``."""
+        self._check()
+        # On a connection of its own: it takes long, and holds nobody up.
+        connection = ThreadedConnection(self._settings, writes=True)
+        try:
+            await connection
+        except sqlite3.Error as error:
+            raise _not_opened(error, self.path) from error
+        try:
+            await connection.run(lambda session: write_backup(session, target))
+        finally:
+            await connection.close()
+
+    def size_bytes(self) -> int:
+        """Bytes on disk."""
+        files = (self.path, Path(f"{self.path}-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def prepared_stats(self) -> PreparedCacheStats:
+        """Figures of the prepared statements of all connections."""
+        return joined(connection.prepared for connection in (self._writer, *self._readers))
+
+    def stats(self) -> Mapping[str, object]:
+        """Counters, and how many jobs wait."""
+        return {
+            "readers": len(self._readers),
+            "waiting_reads": sum(reader.waiting for reader in self._readers),
+            "waiting_writes": self._writer.waiting,
+            "checkpoints": self._checkpoints.done,
+            **self._counters,
+        }
+
+    async def aclose(self) -> None:
+        """Finish what was accepted, then end threads and close files. Idempotent."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="memory-core close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        # Whatever goes wrong in one part, the others are let go of: the writer last.
+        async with AsyncExitStack() as stack:
+            for connection in (self._writer, *self._readers):
+                stack.push_async_callback(connection.close)
+            stack.push_async_callback(self._checkpoints.aclose)
+            self._lookout.close()
+
+    def _check(self) -> None:
+        if self._closing is not None:
+            raise StorageClosedError(f"{self.path} is closed")
+        if os.getpid() != self._process:
+            msg = f"{self.path} was opened before a fork; open it again in the child"
+            raise StorageClosedError(msg)
+
+
+def checked_path(location: str) -> Path:
+    """The path of a local file, whose folder is made where it is missing.
+
+    Raises:
+        ConfigurationError: when it cannot be one, or cannot be written.
+        StorageFullError: when there is no room for the folder.
+    """
+    if not location or location.startswith(":"):
+        msg = f"turso:{location}: expected the path of a file; for a store in memory use inmemory:"
+        raise ConfigurationError(msg)
+    path = local_path(location)
+    try:
+        if path.is_dir():
+            raise ConfigurationError(f"{path} is a directory; expected a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_writable(path)
+    except OSError as error:
+        raise disk_failure(error, path) from error
+    return path
+
+
+def _check_writable(path: Path) -> None:
+    """SQLite gives no reason where it cannot open a file, and opens one that it may only read."""
+    # Its other files are beside the file itself, not beside a link to it.
+    real = os.path.realpath(path)
+    for file in (Path(real), Path(f"{real}-wal"), Path(f"{real}-shm")):
+        there = file.exists()
+        place, mode = (file, os.R_OK | os.W_OK) if there else (file.parent, os.W_OK | os.X_OK)
+        if not os.access(place, mode, effective_ids=os.access in os.supports_effective_ids):
+            read_only = os.name == "posix" and os.statvfs(place).f_flag & os.ST_RDONLY
+            code = errno.EROFS if read_only else errno.EACCES
+            raise OSError(code, os.strerror(code), str(place))
+
+
+def _not_opened(error: sqlite3.Error, path: Path) -> MemoryCoreError:
+    failure = failure_of(error, path)
+    if isinstance(failure, StatementError):
+        return StorageUnavailableError(f"{path}: {failure.message}")
+    return failure
+
+
+def _unchanged(results: list[StatementResult]) -> list[StatementResult]:
+    return results

@@ -1,0 +1,70 @@
+"""What sqlite3 raises, as what the framework raises."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+
+from memory_core.disk import has_room
+from memory_core.errors import (
+    ConfigurationError,
+    MemoryCoreError,
+    StorageClosedError,
+    StorageError,
+    StorageFullError,
+    StorageUnavailableError,
+)
+from memory_storage_turso.engine.driver import StatementError
+
+__all__ = ["failure_of"]
+
+_REFUSED = frozenset({"SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_TOOBIG", "SQLITE_MISMATCH"})
+"""The statement's own fault: the transaction goes on without it."""
+
+_FAILURES: Mapping[str, tuple[type[MemoryCoreError], str]] = {
+    "SQLITE_BUSY": (StorageUnavailableError, "is locked by another process"),
+    "SQLITE_LOCKED": (StorageUnavailableError, "is locked"),
+    "SQLITE_INTERRUPT": (StorageUnavailableError, "was interrupted"),
+    "SQLITE_PROTOCOL": (StorageUnavailableError, "is locked by another process"),
+    "SQLITE_FULL": (StorageFullError, "has no room left"),
+    "SQLITE_NOTADB": (StorageError, "is not a database"),
+    "SQLITE_CORRUPT": (StorageError, "is corrupt"),
+    "SQLITE_IOERR": (StorageError, "cannot be read or written"),
+    "SQLITE_READONLY": (StorageError, "cannot be written"),
+    "SQLITE_PERM": (ConfigurationError, "may not be opened"),
+    "SQLITE_AUTH": (ConfigurationError, "may not be opened"),
+    "SQLITE_CANTOPEN": (ConfigurationError, "cannot be opened"),
+    "SQLITE_NOMEM": (StorageError, "needs more memory than there is"),
+    "SQLITE_NOLFS": (StorageError, "is larger than the file system can hold"),
+}
+
+
+def failure_of(
+    error: sqlite3.Error | sqlite3.Warning, path: Path | str, *, index: int = 0
+) -> MemoryCoreError | StatementError:
+    """What an exception of sqlite3 means.
+
+    Args:
+        error: what was raised.
+        path: the database.
+        index: position of the statement.
+
+    Returns:
+        A ``StatementError`` where the statement is to blame; otherwise an error that concerns the
+        whole database, in which nothing of the transaction was applied.
+    """
+    name: str | None = getattr(error, "sqlite_errorname", None)
+    if name is None:
+        # Raised by the module itself: misuse of a connection, or a value it cannot pass on.
+        if "closed" in str(error).lower():
+            return StorageClosedError(f"{path} is closed")
+        return StatementError(str(error), code="SQLITE_MISUSE", index=index)
+    primary = "_".join(name.split("_")[:2])
+    if primary in _REFUSED:
+        return StatementError(str(error), code=name, index=index)
+    kind, words = _FAILURES.get(primary, (StorageError, "failed"))
+    # What a quota or a limit cut short is an input/output error to SQLite.
+    if primary == "SQLITE_IOERR" and not all(map(has_room, (Path(path), Path(f"{path}-wal")))):
+        kind, words = _FAILURES["SQLITE_FULL"]
+    return kind(f"{path} {words}: {error} ({name})")

@@ -1,0 +1,1 @@
+"""The drivers of libSQL servers: pools, replicas, tenants and the protocol Hrana."""

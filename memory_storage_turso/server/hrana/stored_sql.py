@@ -1,0 +1,211 @@
+"""SQL texts stored on the server, per stream: the prepared statements of Hrana.
+
+A stored text is sent once and then named by a number. The server keeps a bounded count per stream
+and refuses texts over 5 kB, so what does not fit is simply sent as text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+import attrs
+import msgspec
+
+from memory_storage_turso.engine.driver import PreparedCacheStats
+from memory_storage_turso.server_config import PreparedConfig
+
+#: sqld stores so many texts per stream over HTTP, and per connection over WebSocket.
+HTTP_CAPACITY = 50
+WEBSOCKET_CAPACITY = 150
+MAX_STORED_BYTES = 5000
+#: Naming a shorter text by a number saves nothing.
+MIN_STORED_BYTES = 32
+_SCHEMA_WORDS = ("CREATE ", "ALTER ", "DROP ")
+
+_encoder = msgspec.json.Encoder()
+
+
+class PreparedFigures:
+    """Counters shared by the caches of all connections of a driver."""
+
+    def __init__(self) -> None:
+        self.hits = 0
+        self.misses = 0
+        self.evictions = 0
+        self.current_size = 0
+        self.refreshes = 0
+        self.bytes_saved = 0
+        self.schema_version = 0
+        #: Lowered when a server turns out to store fewer texts than sqld does.
+        self.server_capacity = WEBSOCKET_CAPACITY
+
+    def saw_schema_change(self) -> None:
+        """Have every connection store its texts anew."""
+        self.schema_version += 1
+
+    def snapshot(self) -> PreparedCacheStats:
+        """The figures as they are now."""
+        return PreparedCacheStats(
+            hits=self.hits,
+            misses=self.misses,
+            evictions=self.evictions,
+            current_size=self.current_size,
+            refreshes=self.refreshes,
+            bytes_saved=self.bytes_saved,
+        )
+
+
+@attrs.define(slots=True)
+class _Entry:
+    sql_id: int
+    stored_at: float
+    used_at: float
+    size: int
+
+
+@attrs.frozen(slots=True)
+class StorePlan:
+    """How the texts of one request travel.
+
+    Attributes:
+        close: Numbers to free first.
+        store: Texts to store then, by number.
+        ids: The number of each text that has one; the others are sent as text.
+    """
+
+    close: list[int]
+    store: dict[int, str]
+    ids: dict[str, int]
+
+
+class StoredSql:
+    """The texts stored on one stream, least recently used first."""
+
+    def __init__(
+        self,
+        config: PreparedConfig,
+        figures: PreparedFigures,
+        capacity: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most = min(config.max_size, capacity)
+        self._max_age = config.max_age
+        self._figures = figures
+        self._clock = clock
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._next_id = 1
+        self._schema_version = figures.schema_version
+
+    @property
+    def _capacity(self) -> int:
+        return min(self._most, self._figures.server_capacity)
+
+    def plan(self, texts: Iterable[str]) -> StorePlan:
+        """Decide which texts of a request are named by number; counts hits and misses."""
+        plan = StorePlan(close=[], store={}, ids={})
+        if self._capacity == 0:
+            return plan
+        now = self._clock()
+        used = list(texts)
+        needed = set(used)
+        self._drop_aged(plan, needed, now)
+        for sql in used:
+            if sql in plan.ids:
+                self._hit(self._entries[sql])
+            elif _can_be_stored(sql):
+                self._use(plan, sql, needed, now)
+            elif len(sql) >= MIN_STORED_BYTES:
+                self._figures.misses += 1
+        return plan
+
+    def server_holds_less(self) -> None:
+        """Keep to a smaller bound than was thought, on every connection."""
+        held = len(self._entries) or self._figures.server_capacity
+        self._figures.server_capacity = min(self._figures.server_capacity, held) // 2
+
+    def clear(self) -> None:
+        """Forget everything: the stream is gone, and what it stored with it."""
+        self._figures.current_size -= len(self._entries)
+        self._entries.clear()
+
+    def _drop_aged(self, plan: StorePlan, needed: set[str], now: float) -> None:
+        refresh_all = self._schema_version != self._figures.schema_version
+        self._schema_version = self._figures.schema_version
+        for sql in [
+            sql
+            for sql, entry in self._entries.items()
+            if refresh_all or now - entry.stored_at > self._max_age
+        ]:
+            if sql in needed or now - self._entries[sql].used_at <= self._max_age:
+                self._figures.refreshes += 1
+                self._renew(plan, sql, now)
+            else:
+                self._figures.evictions += 1
+                self._close(plan, sql)
+
+    def _renew(self, plan: StorePlan, sql: str, now: float) -> None:
+        entry = self._entries[sql]
+        plan.close.append(entry.sql_id)
+        entry.sql_id = self._new_id()
+        entry.stored_at = now
+        plan.store[entry.sql_id] = sql
+
+    def _use(self, plan: StorePlan, sql: str, needed: set[str], now: float) -> None:
+        entry = self._entries.get(sql)
+        if entry is not None:
+            self._entries.move_to_end(sql)
+            entry.used_at = now
+            plan.ids[sql] = entry.sql_id
+            self._hit(entry)
+            return
+        self._figures.misses += 1
+        if not self._make_room(plan, needed):
+            return
+        entry = self._store(plan, sql, now)
+        plan.ids[sql] = entry.sql_id
+
+    def _make_room(self, plan: StorePlan, needed: set[str]) -> bool:
+        if len(self._entries) < self._capacity:
+            return True
+        oldest = next((sql for sql in self._entries if sql not in needed), None)
+        if oldest is None:
+            return False
+        self._figures.evictions += 1
+        self._close(plan, oldest)
+        return True
+
+    def _store(self, plan: StorePlan, sql: str, now: float) -> _Entry:
+        size = len(_encoder.encode(sql))
+        entry = _Entry(self._new_id(), stored_at=now, used_at=now, size=size)
+        self._entries[sql] = entry
+        self._figures.current_size += 1
+        plan.store[entry.sql_id] = sql
+        return entry
+
+    def _hit(self, entry: _Entry) -> None:
+        self._figures.hits += 1
+        self._figures.bytes_saved += entry.size
+
+    def _close(self, plan: StorePlan, sql: str) -> None:
+        entry = self._entries.pop(sql)
+        self._figures.current_size -= 1
+        plan.store.pop(entry.sql_id, None)
+        plan.close.append(entry.sql_id)
+
+    def _new_id(self) -> int:
+        self._next_id += 1
+        return self._next_id
+
+
+def _can_be_stored(sql: str) -> bool:
+    sizes = len(sql) >= MIN_STORED_BYTES and len(sql.encode()) <= MAX_STORED_BYTES
+    # A schema is made once: its texts would only push out those that come again.
+    return sizes and not changes_schema(sql)
+
+
+def changes_schema(sql: str) -> bool:
+    """Whether a statement changes the schema."""
+    return sql.lstrip()[:8].upper().startswith(_SCHEMA_WORDS)

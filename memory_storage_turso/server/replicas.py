@@ -1,0 +1,285 @@
+"""Reads spread over replicas without going back in time.
+
+Every read asks for the position of its snapshot along with its rows. The router remembers the
+newest position any read or write of this driver has shown, and takes no answer that is older. Positions
+of another store say nothing here, so every read asks which store it is of, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+
+from memory_core.errors import ConfigurationError, StorageError, StorageUnavailableError
+from memory_storage_turso.engine.driver import StatementError, StatementResult
+from memory_storage_turso.server.freshness import NewestPosition
+from memory_storage_turso.server.hrana.program import EncodedStatement, Snapshot
+from memory_storage_turso.server.node import ServerNode
+from memory_storage_turso.server.resilience import BreakerState
+from memory_storage_turso.server_config import ReplicaConfig
+from memory_storage_turso.sql.statement import SqlValue
+
+_log = logging.getLogger(__name__)
+
+
+@attrs.define(slots=True, eq=False)
+class Replica:
+    """A replica and what is known of it.
+
+    Attributes:
+        node: The server.
+        position: The newest position it has shown.
+        caught_up_at: When it was last seen to have everything this driver had seen.
+        not_before: It is passed over until then, because it was behind.
+        reads: Reads it answered.
+        passed_over: Reads it was not asked for, or whose answer was too old.
+        failures: Reads it failed to answer.
+        refused: Whether it lets this client not in; a check finds out when it does.
+        foreign: Whether it turned out to hold another store. Then it is asked nothing more.
+    """
+
+    node: ServerNode
+    position: int = 0
+    caught_up_at: float = 0.0
+    not_before: float = 0.0
+    reads: int = 0
+    passed_over: int = 0
+    failures: int = 0
+    refused: bool = False
+    foreign: bool = False
+
+    @property
+    def state(self) -> str:
+        """Whether it is asked, and if not, why."""
+        if self.foreign:
+            return "another store"
+        return "refused" if self.refused else self.node.breaker.state.value
+
+
+class ReadRouter:
+    """Sends each read to a replica that has seen enough, or to the primary."""
+
+    def __init__(
+        self,
+        primary: ServerNode,
+        replicas: Sequence[ServerNode],
+        config: ReplicaConfig,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.replicas = [Replica(node, caught_up_at=clock()) for node in replicas]
+        self._primary = primary
+        self._config = config
+        self._clock = clock
+        self._seen = 0
+        self._turn = 0
+        self._primary_reads = 0
+        self._waits = 0
+        self._mark: EncodedStatement | None = None
+        self._store: SqlValue = None
+        self._checks: asyncio.Task[None] | None = None
+        self._checked = 0
+        self._newest = NewestPosition(self._ask_primary)
+        self._introduced = False
+
+    def use_mark(self, statement: EncodedStatement, store: SqlValue) -> None:
+        """Tell how to ask which snapshot a read shows; until then the primary answers.
+
+        Args:
+            statement: Gives the position and, behind it, which store it is of.
+            store: The store that is right; None: any.
+        """
+        self._mark = statement
+        self._store = store
+
+    def saw(self, position: int | None) -> None:
+        """Nothing older than this may be read any more."""
+        self._seen = max(self._seen, position or 0)
+
+    async def read(
+        self,
+        statements: Sequence[EncodedStatement],
+        min_position: int | None,
+        *,
+        primary: bool = False,
+    ) -> list[StatementResult]:
+        """Read from whichever server has seen enough, or from the primary in any case.
+
+        Raises:
+            StatementError: A statement was refused.
+            StorageUnavailableError: No server has an answer.
+        """
+        floor = max(self._seen, min_position or 0)
+        if self.replicas and self._mark is not None and not primary:
+            self._start_checks()
+            found = await self._read_replicas(statements, floor)
+            if found is not None:
+                return found
+        return await self._read_primary(statements)
+
+    def stats(self) -> Mapping[str, object]:
+        """Reads per server, and how far behind each replica is."""
+        now = self._clock()
+        return {
+            "primary_reads": self._primary_reads,
+            "position_inquiries": self._newest.inquiries,
+            "waits": self._waits,
+            "checks": self._checked,
+            "seen_position": self._seen,
+            "replicas": [self._replica_stats(replica, now) for replica in self.replicas],
+        }
+
+    async def aclose(self) -> None:
+        """End the checks and close the replicas."""
+        if self._checks is not None:
+            self._checks.cancel()
+            await asyncio.wait([self._checks])
+        await self._newest.aclose()
+        await asyncio.gather(*(replica.node.aclose() for replica in self.replicas))
+
+    async def _read_replicas(
+        self, statements: Sequence[EncodedStatement], floor: int
+    ) -> list[StatementResult] | None:
+        newest = self._newest.ask() if self._must_ask() else None
+        deadline = self._clock() + self._config.max_wait
+        while True:
+            for replica in self._candidates():
+                found = await self._try_replica(replica, statements, floor, newest)
+                if found is not None:
+                    return found
+            if self._clock() + self._config.poll_interval > deadline or not self._healthy():
+                return None
+            self._waits += 1
+            await asyncio.sleep(self._config.poll_interval)
+
+    def _must_ask(self) -> bool:
+        # Whoever has just opened the store has seen nothing yet, and expects what was there.
+        return self._config.freshness == "all" or not self._introduced
+
+    async def _ask_primary(self) -> int:
+        position = (await self._primary.read([], self._mark)).position
+        self._introduced = True
+        self.saw(position)
+        return position or 0
+
+    async def _try_replica(
+        self,
+        replica: Replica,
+        statements: Sequence[EncodedStatement],
+        floor: int,
+        newest: asyncio.Task[int] | None,
+    ) -> list[StatementResult] | None:
+        snapshot = await self._ask(replica, statements)
+        if snapshot is None:
+            replica.failures += 1
+            return None
+        if newest is not None:
+            try:
+                # The primary was asked beside the replica, so this takes no longer.
+                floor = max(floor, await asyncio.shield(newest))
+            except StorageUnavailableError:
+                if self._config.freshness == "all":
+                    return None
+        # The position of this very snapshot counts: answers may overtake each other.
+        if (snapshot.position or 0) < floor:
+            replica.passed_over += 1
+            replica.not_before = self._clock() + self._config.poll_interval
+            return None
+        replica.reads += 1
+        self.saw(snapshot.position)
+        return snapshot.results
+
+    async def _ask(
+        self, replica: Replica, statements: Sequence[EncodedStatement]
+    ) -> Snapshot | None:
+        """What a replica answers, if it is one of this store."""
+        try:
+            snapshot = await replica.node.read(statements, self._mark, within=self._config.timeout)
+        except ConfigurationError as error:
+            if not replica.refused:
+                replica.refused = True
+                _log.error("reads go elsewhere until this is put right: %s", error)
+            return None
+        except (StorageUnavailableError, StatementError):
+            # Its schema may be behind: the primary's word counts.
+            replica.not_before = self._clock() + self._config.poll_interval
+            return None
+        if self._store is not None and snapshot.store != self._store:
+            self._exclude(replica)
+            return None
+        if replica.refused:
+            replica.refused = False
+            _log.info("%s answers again", replica.node.endpoint)
+        self._note(replica, snapshot.position or 0)
+        return snapshot
+
+    @staticmethod
+    def _exclude(replica: Replica) -> None:
+        if not replica.foreign:
+            replica.foreign = True
+            _log.error(
+                "%s holds another store, so it is no replica of this one; it is not asked any more",
+                replica.node.endpoint,
+            )
+
+    async def _read_primary(self, statements: Sequence[EncodedStatement]) -> list[StatementResult]:
+        self._primary_reads += 1
+        snapshot = await self._primary.read(statements, self._mark if self.replicas else None)
+        self.saw(snapshot.position)
+        return snapshot.results
+
+    def _candidates(self) -> list[Replica]:
+        now = self._clock()
+        healthy = self._healthy()
+        ready = [replica for replica in healthy if now >= replica.not_before]
+        for replica in healthy:
+            replica.passed_over += now < replica.not_before
+        self._turn += 1
+        offset = self._turn % len(ready) if ready else 0
+        return [*ready[offset:], *ready[:offset]]
+
+    def _healthy(self) -> list[Replica]:
+        # Only a check probes a replica that failed; no user's read waits for one that is down.
+        return [r for r in self.replicas if r.state == BreakerState.CLOSED]
+
+    def _note(self, replica: Replica, position: int) -> None:
+        replica.position = max(replica.position, position)
+        if replica.position >= self._seen:
+            replica.caught_up_at = self._clock()
+
+    def _start_checks(self) -> None:
+        if self._checks is None:
+            self._checks = asyncio.get_running_loop().create_task(self._check_forever())
+
+    async def _check_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.check_interval)
+            await asyncio.gather(*(self._check(replica) for replica in self.replicas))
+            self._checked += 1
+
+    async def _check(self, replica: Replica) -> None:
+        if replica.foreign or not replica.node.breaker.allows():
+            return
+        try:
+            await self._ask(replica, [])
+        except Exception as error:  # noqa: BLE001 - without checks a replica that failed stays unused
+            if not isinstance(error, StorageError):
+                _log.exception("looking at %s failed", replica.node.endpoint)
+
+    def _replica_stats(self, replica: Replica, now: float) -> Mapping[str, object]:
+        behind = max(self._seen - replica.position, 0)
+        return {
+            "server": str(replica.node.endpoint),
+            "state": replica.state,
+            "position": replica.position,
+            "lag": behind,
+            "lag_seconds": now - replica.caught_up_at if behind else 0.0,
+            "reads": replica.reads,
+            "passed_over": replica.passed_over,
+            "failures": replica.failures,
+            "pool": attrs.asdict(replica.node.pool.stats()),
+        }

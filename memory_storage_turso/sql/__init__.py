@@ -1,0 +1,5 @@
+"""The text of SQL statements: schema, tables, conditions and queries. Nothing here awaits."""
+
+from memory_storage_turso.sql.queries import count_statement, page_statement
+
+__all__ = ["count_statement", "page_statement"]

@@ -1,0 +1,314 @@
+"""Queries as SQL: one statement a page, in a bounded number of shapes, every value a parameter.
+
+A page is found in two steps. Inner *arms* give the keys (order value, id) of at most one page each:
+every arm runs along one B-tree in the page's order and stops at its limit, so that its cost follows
+the page and not the store. There is an arm for each value of the condition that leads, one for the
+records that have not been indexed yet, and one for those without an order value where the cursor
+has not reached them. The outer statement merges the arms and fetches the bodies.
+
+A statement names the index that it runs along (``INDEXED BY``): the plan then depends on no
+statistics, and stays the same on every version of SQLite.
+"""
+
+# ruff: noqa: S608  # names come from the kinds' declarations, quoted; values are parameters
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from attrs import evolve
+
+from memory_core.query import AllOf, Between, Condition, Query
+from memory_core.records import Scalar
+from memory_storage_turso.sql.conditions import (
+    Lead,
+    Sql,
+    joined,
+    leads,
+    one_of,
+    one_of_many,
+    possible,
+    remaining,
+    started,
+    started_entries,
+)
+from memory_storage_turso.sql.statement import Statement
+from memory_storage_turso.sql.tables import (
+    Column,
+    KindTable,
+    MultiTable,
+)
+
+__all__ = ["count_statement", "page_statement"]
+
+_MOST_ARMS = 8
+_SELECTIVE = 2
+
+
+def page_statement(table: KindTable, ns: int, query: Query[Any]) -> Statement | None:
+    """The statement of a page: rows of order value, id, body and the overriding columns.
+
+    One row more than the page has tells that there is a next one. ``None``: nothing can match.
+
+    Raises:
+        QueryError: a condition has more values than a statement can carry.
+    """
+    conditions = possible(query.conditions)
+    if conditions is None:
+        return None
+    plan = _Page(table, ns, query, conditions)
+    arms = list(plan.arms())
+    keys = _merged(arms, plan.ordering("o", "id"), query.page_size + 1, distinct=plan.overlapping)
+    extra = "".join(f", e.{column.name}" for column in table.freed.values())
+    sql = (
+        f"SELECT p.o, e.id, e.body{extra} FROM ({keys.text}) p "
+        f"CROSS JOIN {table.name} e ON e.rid = p.rid ORDER BY {plan.ordering('p.o', 'p.id')}"
+    )
+    return Statement(sql, keys.args)
+
+
+def count_statement(table: KindTable, ns: int, query: Query[Any]) -> Statement | None:
+    """The statement that counts: one row with one number. ``None``: nothing can match."""
+    conditions = possible(query.conditions)
+    if conditions is None:
+        return None
+    if not conditions:
+        return Statement(
+            f"SELECT count(*) FROM {table.name} INDEXED BY {table.by_id} WHERE ns = ?", (ns,)
+        )
+    lead = min(leads(table, conditions), key=lambda item: item.rank, default=None)
+    parts = list(_counts(table, ns, conditions, lead))
+    sql = " + ".join(f"({part.text})" for part in parts)
+    return Statement(f"SELECT {sql}", tuple(arg for part in parts for arg in part.args))
+
+
+class _Page:
+    """What goes into one page's statement."""
+
+    def __init__(
+        self, table: KindTable, ns: int, query: Query[Any], conditions: Sequence[Condition]
+    ) -> None:
+        self._table = table
+        self._ns = ns
+        self._query = query
+        self._conditions = _after_start(query, conditions)
+        self._order = table.singles[query.order] if query.order else None
+        self._ranged = any(
+            isinstance(item, Between) and item.index == query.order for item in conditions
+        )
+        self._limit = query.page_size + 1
+        self._natural = self._order is table.order
+        self._lead = self._choose()
+        self.overlapping = (
+            self._lead is not None
+            and isinstance(self._lead.at, MultiTable)
+            and len(self._lead.condition.values) > 1
+        )
+
+    def ordering(self, value: str, record_id: str) -> str:
+        """The page's order, of these columns."""
+        direction = "DESC" if self._query.descending else "ASC"
+        terms = [f"{value} {direction}"] if self._order is not None else []
+        return ", ".join([*terms, f"{record_id} {direction}"])
+
+    def arms(self) -> Iterator[Sql]:
+        """The statements whose results together hold the page."""
+        lead = self._lead
+        if lead is None:
+            yield from self._scan()
+            if self._order is not None and not self._order.complete:
+                yield from self._unindexed()
+            return
+        if isinstance(lead.at, MultiTable):
+            yield from self._by_values(lead, lead.at)
+            yield from self._unindexed()
+            return
+        yield from self._by_column(lead, lead.at)
+        if not lead.at.complete:
+            yield from self._unindexed()
+
+    def _choose(self) -> Lead | None:
+        lead = min(leads(self._table, self._conditions), key=lambda item: item.rank, default=None)
+        if lead is None:
+            return None
+        if lead.rank <= _SELECTIVE:
+            return lead
+        # Many records have such a value: it leads only where its B-tree has the page's order.
+        fits = self._natural and len(lead.condition.values) <= _MOST_ARMS
+        return lead if fits else None
+
+    def _scan(self) -> Iterator[Sql]:
+        """Along the order itself; the conditions are looked at row by row."""
+        order = self._order
+        by, whole = (self._table.by_id, True) if order is None else (order.by, order.complete)
+        source = Sql(
+            f"FROM {self._table.name} e INDEXED BY {by} WHERE e.ns = ?"
+            + ("" if whole else " AND e.indexed = 1"),
+            (self._ns,),
+        )
+        yield from self._from_start(source + self._rest(None))
+
+    def _by_column(self, lead: Lead, column: Column) -> Iterator[Sql]:
+        which = "" if column.complete else " AND e.indexed = 1"
+        source = Sql(
+            f"FROM {self._table.name} e INDEXED BY {column.by} WHERE e.ns = ?{which} AND ",
+            (self._ns,),
+        )
+        rest = self._rest(lead)
+        for value in self._groups(lead):
+            yield from self._from_start(source + one_of(f"e.{column.name}", value) + rest)
+
+    def _by_values(self, lead: Lead, multi: MultiTable) -> Iterator[Sql]:
+        condition = lead.condition
+        source = Sql(
+            f"FROM {multi.table} m CROSS JOIN {self._table.name} e INDEXED BY {self._table.by_id} "
+            f"ON e.ns = m.ns AND e.id = m.id WHERE m.ns = ? AND ",
+            (self._ns,),
+        )
+        if isinstance(condition, AllOf):
+            groups: list[tuple[Scalar, ...]] = [condition.values[:1]]
+            rest = self._rest(lead if len(condition.values) == 1 else None)
+        else:
+            groups = self._groups(lead)
+            rest = self._rest(lead)
+        for values in groups:
+            several = len(values) > 1
+            found = source + one_of_many("m.value", values) + rest
+            yield from self._from_start(found, entries=True, distinct=several)
+
+    def _groups(self, lead: Lead) -> list[tuple[Scalar, ...]]:
+        """The values that share an arm: each has its own where that keeps the order."""
+        values = lead.condition.values
+        if self._natural and len(values) <= _MOST_ARMS:
+            return [(value,) for value in values]
+        some = tuple(value for value in values if value is not None)
+        return [group for group in (some, (None,) if None in values else ()) if group]
+
+    def _unindexed(self) -> Iterator[Sql]:
+        source = Sql(
+            f"FROM {self._table.name} e INDEXED BY {self._table.waiting} "
+            f"WHERE e.ns = ? AND e.indexed = 0",
+            (self._ns,),
+        )
+        start = started("e", self._order, self._query)
+        whole = Sql("") if not start else Sql(" AND (") + joined(start, " OR ") + Sql(")")
+        yield self._arm(source + self._rest(None) + whole)
+
+    def _from_start(
+        self, source: Sql, *, entries: bool = False, distinct: bool = False
+    ) -> Iterator[Sql]:
+        """An arm, or two where the records without an order value come as a range of their own."""
+        if entries and self._natural:
+            starts = started_entries(self._order is not None, self._query)
+        else:
+            starts = started("e", self._order, self._query)
+            if self._ranged:
+                # What has no order value is in no range of them.
+                starts = starts[:1]
+        if not starts:
+            yield self._arm(source, entries=entries, distinct=distinct)
+        for start in starts:
+            yield self._arm(source + Sql(" AND ") + start, entries=entries, distinct=distinct)
+
+    def _arm(self, source: Sql, *, entries: bool = False, distinct: bool = False) -> Sql:
+        value = "NULL" if self._order is None else f"e.{self._order.name}"
+        if distinct:
+            # A record that has several of the values comes up several times.
+            ordering = self.ordering("o", "id")
+        elif entries and self._natural:
+            ordering = self.ordering("m.ord", "m.id")
+        else:
+            ordering = self.ordering(value, "e.id")
+        return (
+            Sql(f"SELECT {'DISTINCT ' if distinct else ''}{value} AS o, e.id AS id, e.rid AS rid ")
+            + source
+            + Sql(f" ORDER BY {ordering} LIMIT ?", (self._limit,))
+        )
+
+    def _rest(self, lead: Lead | None) -> Sql:
+        return remaining(self._table, self._conditions, lead)
+
+
+def _after_start(query: Query[Any], conditions: Sequence[Condition]) -> list[Condition]:
+    """The conditions without the bound that the cursor is past: left in, SQLite might start there."""
+    if query.start is None or query.start.value is None or not query.order:
+        return list(conditions)
+    reached = {"upper": None} if query.descending else {"lower": None}
+    return [
+        evolve(condition, **reached)
+        if isinstance(condition, Between) and condition.index == query.order
+        else condition
+        for condition in conditions
+    ]
+
+
+def _merged(arms: Sequence[Sql], ordering: str, limit: int, *, distinct: bool) -> Sql:
+    if len(arms) == 1:
+        return arms[0]
+    union = " UNION " if distinct else " UNION ALL "
+    text = union.join(f"SELECT o, id, rid FROM ({arm.text})" for arm in arms)
+    args = tuple(arg for arm in arms for arg in arm.args)
+    return Sql(f"{text} ORDER BY {ordering} LIMIT ?", (*args, limit))
+
+
+def _counts(
+    table: KindTable, ns: int, conditions: Sequence[Condition], lead: Lead | None
+) -> Iterator[Sql]:
+    rest = remaining(table, conditions, lead)
+    if lead is not None and isinstance(lead.at, MultiTable):
+        yield _count_entries(table, ns, lead, lead.at, conditions)
+        whole = False
+    elif lead is not None and isinstance(lead.at, Column):
+        whole = lead.at.complete
+        yield (
+            Sql(
+                f"SELECT count(*) FROM {table.name} e INDEXED BY {lead.at.by} WHERE e.ns = ? "
+                f"AND {'' if whole else 'e.indexed = 1 AND '}",
+                (ns,),
+            )
+            + one_of(f"e.{lead.at.name}", lead.condition.values)
+            + rest
+        )
+    else:
+        ranged = next((item for item in conditions if isinstance(item, Between)), None)
+        column = table.singles[ranged.index] if ranged is not None else None
+        whole = column is None or column.complete
+        by = table.by_id if column is None else column.by
+        yield (
+            Sql(
+                f"SELECT count(*) FROM {table.name} e INDEXED BY {by} WHERE e.ns = ?"
+                + ("" if whole else " AND e.indexed = 1"),
+                (ns,),
+            )
+            + rest
+        )
+    if not whole:
+        yield (
+            Sql(
+                f"SELECT count(*) FROM {table.name} e INDEXED BY {table.waiting} "
+                "WHERE e.ns = ? AND e.indexed = 0",
+                (ns,),
+            )
+            + remaining(table, conditions, None)
+        )
+
+
+def _count_entries(
+    table: KindTable, ns: int, lead: Lead, multi: MultiTable, conditions: Sequence[Condition]
+) -> Sql:
+    condition = lead.condition
+    values = condition.values[:1] if isinstance(condition, AllOf) else condition.values
+    complete = len(values) == len(condition.values)
+    rest = remaining(table, conditions, lead if complete else None)
+    counted = "*" if len(values) == 1 else "DISTINCT m.id"
+    join = (
+        f" CROSS JOIN {table.name} e INDEXED BY {table.by_id} ON e.ns = m.ns AND e.id = m.id"
+        if rest.text
+        else ""
+    )
+    return (
+        Sql(f"SELECT count({counted}) FROM {multi.table} m{join} WHERE m.ns = ? AND ", (ns,))
+        + one_of_many("m.value", values)
+        + rest
+    )

@@ -1,0 +1,343 @@
+"""The schema: every table, index and trigger, as SQL that creates what is not there yet.
+
+Triggers keep what no writer should have to think of: the change feed, the tables of multi-valued
+indexes, references and what follows from deleting their targets, and acyclicity. So one statement
+puts a record whole, and any other program that writes the tables keeps the store consistent. What a
+trigger refuses it names: ``memory_core:rule:kind:…``.
+
+A reference's triggers belong to the kind that refers, also those on the table of its target: a
+process that does not know a plugin's kind leaves them alone.
+"""
+
+# ruff: noqa: S608  # names come from the kinds' declarations, quoted; values are parameters
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from memory_core.records import Acyclic, OnDelete, Reference
+from memory_storage_turso.sql.tables import NO_VALUE, KindTable, MultiTable, Tables, quoted
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "SYSTEM_TABLES",
+    "declaration",
+    "kind_objects",
+    "kind_table",
+    "multi_fill",
+]
+
+SCHEMA_VERSION = 1
+"""Of the system tables; raised by a change that older code cannot live with."""
+
+SYSTEM_TABLES = (
+    "CREATE TABLE IF NOT EXISTS _meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    """CREATE TABLE IF NOT EXISTS _kinds (
+        kind TEXT PRIMARY KEY, declaration TEXT NOT NULL
+    ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS _namespaces (
+        ns INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, wiping INTEGER NOT NULL DEFAULT 0
+    )""",
+    # The newest row is never deleted, so numbers only grow.
+    """CREATE TABLE IF NOT EXISTS _changes (
+        seq INTEGER PRIMARY KEY, ns INTEGER NOT NULL, kind TEXT NOT NULL, id BLOB NOT NULL,
+        operation TEXT NOT NULL
+    )""",
+    """CREATE TABLE IF NOT EXISTS _dictionaries (
+        id INTEGER PRIMARY KEY, kind TEXT NOT NULL, made INTEGER NOT NULL,
+        dictionary BLOB NOT NULL
+    )""",
+)
+
+
+def declaration(table: KindTable, tables: Tables) -> str:
+    """What a kind declares, as text: where two differ, the schema has to be brought up to date.
+
+    It ends with a digest of the generated SQL, so that a change of this module counts, too.
+    """
+    objects = "\n".join(kind_objects(table, tables))
+    return msgspec.json.encode(
+        {
+            "indexes": {
+                index.name: [_storage_class(index.type), index.multi] for index in table.cls.indexes
+            },
+            "own_keys": _own_keys(table),
+            "objects": hashlib.blake2b(objects.encode(), digest_size=8).hexdigest(),
+        },
+        order="sorted",
+    ).decode()
+
+
+def _own_keys(table: KindTable) -> list[str]:
+    """References to the kind itself that cascade."""
+    return [
+        reference.field
+        for reference in table.references
+        if reference.kind == table.kind and reference.on_delete is OnDelete.CASCADE
+    ]
+
+
+def _storage_class(kind: type) -> str:
+    return {"datetime": "int", "bool": "int", "int": "int", "float": "float", "UUID": "bytes"}.get(
+        kind.__name__, "str"
+    )
+
+
+def kind_table(table: KindTable) -> Iterator[str]:
+    """The table of a kind, and its key; columns have no type, as values have theirs."""
+    columns = [
+        column.name
+        for column in (
+            table.singles.get(index.name) or table.multis[index.name] for index in table.cls.indexes
+        )
+    ]
+    # SQLite runs a trigger's cascade into its own table once only; a foreign key's it runs on.
+    keys = [
+        f"FOREIGN KEY (ns, {table.singles[field].name}) "
+        f"REFERENCES {table.name} (ns, id) ON DELETE CASCADE"
+        for field in _own_keys(table)
+    ]
+    parts = [
+        "rid INTEGER PRIMARY KEY",
+        "ns INTEGER NOT NULL",
+        "id BLOB NOT NULL",
+        "indexed INTEGER NOT NULL DEFAULT 1",
+        *columns,
+        "body BLOB NOT NULL",
+        *keys,
+    ]
+    yield f"CREATE TABLE IF NOT EXISTS {table.name} ({', '.join(parts)})"
+    yield f"CREATE UNIQUE INDEX IF NOT EXISTS {table.by_id} ON {table.name} (ns, id)"
+
+
+def kind_objects(table: KindTable, tables: Tables) -> Iterator[str]:
+    """The indexes, multi-valued index tables and triggers of a kind whose table is there."""
+    yield from _indexes(table)
+    yield from _multi_tables(table)
+    yield from _own_triggers(table)
+    for multi in table.multis.values():
+        yield from _multi_triggers(table, multi)
+    for reference in table.references:
+        yield from _reference_triggers(table, reference, tables)
+    for number, rule in enumerate(table.acyclics):
+        yield from _acyclic_triggers(table, rule, number)
+
+
+def _indexes(table: KindTable) -> Iterator[str]:
+    name = table.name
+    yield (f"CREATE INDEX IF NOT EXISTS {table.waiting} ON {name} (ns) WHERE indexed = 0")
+    for column in table.singles.values():
+        keys = ["ns", column.name]
+        if table.order is not None and table.order is not column:
+            keys.append(table.order.name)
+        which = "" if column.complete else " WHERE indexed = 1"
+        yield (f"CREATE INDEX IF NOT EXISTS {column.by} ON {name} ({', '.join(keys)}, id){which}")
+    for number, rule in enumerate(table.uniques):
+        unique = quoted(f"{table.kind}$$unique${number}")
+        columns = ", ".join(table.singles[field].name for field in _best_order(table, rule.fields))
+        yield f"CREATE UNIQUE INDEX IF NOT EXISTS {unique} ON {name} (ns, {columns})"
+
+
+def _best_order(table: KindTable, fields: tuple[str, ...]) -> list[str]:
+    """Unique columns in the order in which looking for cycles can use them."""
+    first: list[str] = []
+    for rule in table.acyclics:
+        first += [name for name in (rule.source, rule.group, rule.target) if name in fields]
+    return list(dict.fromkeys([*first, *fields]))
+
+
+def _multi_tables(table: KindTable) -> Iterator[str]:
+    order = "ord NOT NULL, " if table.order else ""
+    keys = "ns, value, ord, id" if table.order else "ns, value, id"
+    for multi in table.multis.values():
+        yield (
+            f"CREATE TABLE IF NOT EXISTS {multi.table} (ns INTEGER NOT NULL, value NOT NULL, "
+            f"{order}id BLOB NOT NULL, PRIMARY KEY ({keys})) WITHOUT ROWID"
+        )
+
+
+def _order_of(table: KindTable, row: str) -> str:
+    """The default-order value of a row, as the last part of a key."""
+    return f"coalesce({row}.{table.order.name}, {NO_VALUE}), " if table.order else ""
+
+
+def _entries(table: KindTable, multi: MultiTable, row: str) -> str:
+    return (
+        f"INSERT INTO {multi.table} SELECT {row}.ns, value, {_order_of(table, row)}{row}.id "
+        f"FROM json_each({row}.{multi.name})"
+    )
+
+
+def multi_fill(table: KindTable, multi: MultiTable) -> str:
+    """Makes the rows of a multi-valued index's table from its column, for all indexed records."""
+    order = f"coalesce(e.{table.order.name}, {NO_VALUE}), " if table.order else ""
+    return (
+        f"INSERT INTO {multi.table} SELECT e.ns, j.value, {order}e.id "
+        f"FROM {table.name} e, json_each(e.{multi.name}) j WHERE e.indexed = 1"
+    )
+
+
+def _own_triggers(table: KindTable) -> Iterator[str]:
+    kind, name = table.kind, table.name
+    columns = [column.name for column in table.singles.values()]
+    columns += [multi.name for multi in table.multis.values()]
+    kept = [*columns, "body"]
+    settings = ", ".join(f"{column} = NEW.{column}" for column in kept)
+    # A put of a record that is there: its row stays, and with it what refers to it. An upsert would
+    # do the same, but SQLite keeps a journal for each that has triggers.
+    yield _trigger(
+        f"{kind}$replaced",
+        f"BEFORE INSERT ON {name} "
+        f"WHEN EXISTS (SELECT 1 FROM {name} WHERE ns = NEW.ns AND id = NEW.id)",
+        [f"UPDATE {name} SET {settings} WHERE ns = NEW.ns AND id = NEW.id"],
+    )
+    feed = "INSERT INTO _changes (ns, kind, id, operation) VALUES ({0}.ns, {1}, {0}.id, '{2}')"
+    yield _trigger(
+        f"{kind}$inserted", f"AFTER INSERT ON {name}", [feed.format("NEW", _text(kind), "put")]
+    )
+    yield _trigger(
+        f"{kind}$updated",
+        f"AFTER UPDATE OF {', '.join(kept)} ON {name}",
+        [feed.format("NEW", _text(kind), "put")],
+    )
+    yield _trigger(
+        f"{kind}$deleted", f"AFTER DELETE ON {name}", [feed.format("OLD", _text(kind), "delete")]
+    )
+    yield _trigger(
+        f"{kind}$moved",
+        f"BEFORE UPDATE OF ns, id ON {name} WHEN NEW.ns IS NOT OLD.ns OR NEW.id IS NOT OLD.id",
+        [f"SELECT RAISE(ABORT, {_text(f'memory_core:moved:{kind}')})"],
+    )
+
+
+def _multi_triggers(table: KindTable, multi: MultiTable) -> Iterator[str]:
+    stem, name, column = f"{table.kind}${multi.index.name}", table.name, multi.name
+    order = table.order.name if table.order else ""
+    remove = (
+        f"DELETE FROM {multi.table} WHERE ns = OLD.ns "
+        f"AND value IN (SELECT value FROM json_each(OLD.{column})) "
+        + (f"AND ord = coalesce(OLD.{order}, {NO_VALUE}) " if order else "")
+        + "AND id = OLD.id"
+    )
+    yield _trigger(
+        f"{stem}$inserted",
+        f"AFTER INSERT ON {name} WHEN NEW.indexed = 1 AND NEW.{column} IS NOT NULL",
+        [_entries(table, multi, "NEW")],
+    )
+    watched = [column, "indexed", *([order] if order else [])]
+    changed = " OR ".join(f"NEW.{item} IS NOT OLD.{item}" for item in watched)
+    yield _trigger(
+        f"{stem}$updated",
+        f"AFTER UPDATE OF {', '.join(watched)} ON {name} WHEN {changed}",
+        [
+            f"{remove} AND OLD.indexed = 1",
+            f"{_entries(table, multi, 'NEW')} WHERE NEW.indexed = 1",
+        ],
+    )
+    yield _trigger(
+        f"{stem}$deleted",
+        f"AFTER DELETE ON {name} WHEN OLD.indexed = 1 AND OLD.{column} IS NOT NULL",
+        [remove],
+    )
+
+
+def _reference_triggers(table: KindTable, reference: Reference, tables: Tables) -> Iterator[str]:
+    stem = f"{table.kind}${reference.field}"
+    column = table.singles[reference.field].name
+    target = tables[reference.kind].name
+    itself = " AND NEW.id IS NOT NEW." + column if reference.kind == table.kind else ""
+    missing = (
+        f"SELECT RAISE(ABORT, {_text(f'memory_core:reference:{table.kind}:{reference.field}')}) "
+        f"WHERE NOT EXISTS (SELECT 1 FROM {target} WHERE ns = NEW.ns AND id = NEW.{column})"
+    )
+    yield _trigger(
+        f"{stem}$inserting",
+        f"BEFORE INSERT ON {table.name} WHEN NEW.{column} IS NOT NULL{itself}",
+        [missing],
+    )
+    yield _trigger(
+        f"{stem}$updating",
+        f"BEFORE UPDATE OF {column} ON {table.name} "
+        f"WHEN NEW.{column} IS NOT NULL AND NEW.{column} IS NOT OLD.{column}{itself}",
+        [missing],
+    )
+    yield _trigger(
+        f"{stem}$target_deleted",
+        f"AFTER DELETE ON {target}",
+        [_on_delete(table, reference, tables)],
+    )
+
+
+def _on_delete(table: KindTable, reference: Reference, tables: Tables) -> str:
+    column = table.singles[reference.field].name
+    referring = f"c.ns = OLD.ns AND c.{column} = OLD.id"
+    plain = f"ns = OLD.ns AND {column} = OLD.id"
+    if reference.on_delete is OnDelete.CASCADE:
+        return f"DELETE FROM {table.name} WHERE {plain}"
+    # A record that goes with this delete, over whichever way, neither forbids it nor is freed.
+    staying = _staying(table, "c", tables)
+    wiping = "NOT EXISTS (SELECT 1 FROM _namespaces WHERE ns = OLD.ns AND wiping = 1)"
+    if reference.on_delete is OnDelete.SET_NULL:
+        return (
+            f"UPDATE {table.name} SET {column} = NULL WHERE rid IN "
+            f"(SELECT c.rid FROM {table.name} c WHERE {referring}{staying}) AND {wiping}"
+        )
+    message = f"memory_core:restrict:{reference.kind}:{table.kind}:{reference.field}"
+    return (
+        f"SELECT RAISE(ABORT, {_text(message)}) WHERE EXISTS "
+        f"(SELECT 1 FROM {table.name} c WHERE {referring}{staying}) AND {wiping}"
+    )
+
+
+def _staying(table: KindTable, row: str, tables: Tables) -> str:
+    """Conditions under which no cascade that is under way will reach a row.
+
+    A deleted row is gone before its triggers run: what cascades from it has lost its target.
+    """
+    conditions = ""
+    for number, reference in enumerate(table.references):
+        if reference.on_delete is not OnDelete.CASCADE:
+            continue
+        column, above = f"{row}.{table.singles[reference.field].name}", f"{row}{number}"
+        target = tables[reference.kind]
+        deeper = "" if target is table else _staying(target, above, tables)
+        conditions += (
+            f" AND ({column} IS NULL OR EXISTS (SELECT 1 FROM {target.name} {above} "
+            f"WHERE {above}.ns = {row}.ns AND {above}.id = {column}{deeper}))"
+        )
+    return conditions
+
+
+def _acyclic_triggers(table: KindTable, rule: Acyclic, number: int) -> Iterator[str]:
+    source, target, group = (
+        table.singles[name].name for name in (rule.source, rule.target, rule.group)
+    )
+    groups = ", ".join(_text(value) for value in sorted(rule.groups))
+    # From the edge's target, along the edges of its type: can its source be reached?
+    search = (
+        f"SELECT RAISE(ABORT, {_text(f'memory_core:cycle:{table.kind}:{number}')}) WHERE EXISTS ("
+        f"WITH RECURSIVE reached (node) AS (SELECT NEW.{target} UNION "
+        f"SELECT e.{target} FROM reached JOIN {table.name} e "
+        f"ON e.ns = NEW.ns AND e.{source} = reached.node AND e.{group} = NEW.{group}) "
+        f"SELECT 1 FROM reached WHERE node = NEW.{source})"
+    )
+    when = f"WHEN NEW.{group} IN ({groups})"
+    stem = f"{table.kind}$acyclic${number}"
+    yield _trigger(f"{stem}$inserted", f"AFTER INSERT ON {table.name} {when}", [search])
+    yield _trigger(
+        f"{stem}$updated",
+        f"AFTER UPDATE OF {source}, {target}, {group} ON {table.name} {when}",
+        [search],
+    )
+
+
+def _trigger(name: str, event: str, steps: Iterable[str]) -> str:
+    body = " ".join(f"{step};" for step in steps)
+    return f"CREATE TRIGGER IF NOT EXISTS {quoted(name)} {event} BEGIN {body} END"
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

@@ -1,0 +1,290 @@
+"""How a kind of record becomes a table: its columns, and the statements that write it.
+
+One table a kind, with a column per index and the body last. A multi-valued index is a JSON array in
+its column, and one row per value in a table of its own, which triggers keep. Names that an index
+or a kind could never have (with a ``$``, or a leading underscore) are this package's own.
+"""
+
+# ruff: noqa: S608  # names come from the kinds' declarations, quoted; values are parameters
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import msgspec
+from attrs import field, frozen
+
+from memory_core.codec import EncodedPut
+from memory_core.errors import ConfigurationError
+from memory_core.records import (
+    Acyclic,
+    Index,
+    IndexValue,
+    OnDelete,
+    Record,
+    RecordTypes,
+    Reference,
+    Scalar,
+    Unique,
+)
+from memory_storage_turso.sql.statement import RowStatement, SqlValue, Statement
+
+__all__ = [
+    "NO_VALUE",
+    "Column",
+    "KindTable",
+    "MultiTable",
+    "Tables",
+    "multi_value",
+    "padded",
+    "quoted",
+]
+
+_OWN_COLUMNS = frozenset({"rid", "ns", "id", "indexed", "body"})
+_json = msgspec.json.Encoder().encode
+_MOST_IDS = 1024
+
+NO_VALUE = "-9e999"
+"""What stands for ``None`` where a primary key must not be NULL: minus infinity, before all else."""
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def multi_value(value: Scalar) -> str | int:
+    """A value of a multi-valued index as JSON can hold it exactly; only equality matters there."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, float):
+        return struct.pack(">d", value).hex()
+    if value is None:
+        raise ConfigurationError("a multi-valued index holds no None")
+    return value
+
+
+@frozen
+class Column:
+    """A single-valued index.
+
+    Attributes:
+        index: its declaration.
+        name: the column, quoted.
+        by: the B-tree that orders by it, quoted.
+        complete: whether that B-tree has every row, and not only those that have been indexed yet.
+    """
+
+    index: Index
+    name: str
+    by: str
+    complete: bool
+
+
+@frozen
+class MultiTable:
+    """A multi-valued index.
+
+    Attributes:
+        index: its declaration.
+        name: the column with the JSON array, quoted.
+        table: the table with one row per value, quoted.
+    """
+
+    index: Index
+    name: str
+    table: str
+
+
+_Accessor: TypeAlias = tuple[str, bool]
+
+
+@frozen(eq=False)
+class KindTable:
+    """The table of a kind.
+
+    Attributes:
+        cls: the record class.
+        singles: its single-valued indexes by name.
+        multis: its multi-valued indexes by name.
+        order: the column of the default order.
+        freed: columns that override the body when they are NULL (``set_null`` references), by field.
+    """
+
+    cls: type[Record]
+    singles: Mapping[str, Column]
+    multis: Mapping[str, MultiTable]
+    order: Column | None
+    freed: Mapping[str, Column]
+    _accessors: tuple[_Accessor, ...] = field(repr=False)
+    _put_sql: Mapping[bool, str] = field(repr=False)
+    _rows: Mapping[bool, str] = field(repr=False)
+    _delete_sql: str = field(repr=False)
+
+    @classmethod
+    def of(cls, record: type[Record]) -> KindTable:
+        """The table of a record class."""
+        kind = record.kind
+        if kind.startswith("sqlite_"):
+            raise ConfigurationError(f"kind {kind!r}: SQLite keeps names with sqlite_ to itself")
+        names = _column_names(record.indexes)
+        referring = {reference.field for reference in record.references}
+        singles = {
+            index.name: Column(
+                index,
+                quoted(names[index.name]),
+                quoted(f"{kind}$$by${index.name}"),
+                index.name in referring,
+            )
+            for index in record.indexes
+            if not index.multi
+        }
+        multis = {
+            index.name: MultiTable(index, quoted(names[index.name]), quoted(f"{kind}${index.name}"))
+            for index in record.indexes
+            if index.multi
+        }
+        columns = [quoted(names[index.name]) for index in record.indexes]
+        marks = ", ".join("?" * (len(columns) + 3))
+        rows = {flag: f"({marks}, {int(flag)})" for flag in (False, True)}
+        return cls(
+            record,
+            singles,
+            multis,
+            singles[record.default_order] if record.default_order else None,
+            {
+                reference.field: singles[reference.field]
+                for reference in record.references
+                if reference.on_delete is OnDelete.SET_NULL
+            },
+            tuple((index.name, index.multi) for index in record.indexes),
+            {flag: _put_sql(quoted(kind), columns, row) for flag, row in rows.items()},
+            rows,
+            f"DELETE FROM {quoted(kind)} WHERE ns = ? AND id = ?",
+        )
+
+    @property
+    def kind(self) -> str:
+        """The kind."""
+        return self.cls.kind
+
+    @property
+    def name(self) -> str:
+        """The table, quoted."""
+        return quoted(self.kind)
+
+    @property
+    def by_id(self) -> str:
+        """The unique B-tree over namespace and id, quoted."""
+        return quoted(f"{self.kind}$$id")
+
+    @property
+    def waiting(self) -> str:
+        """The B-tree of the rows that have not been indexed yet, quoted."""
+        return quoted(f"{self.kind}$$waiting")
+
+    @property
+    def references(self) -> Sequence[Reference]:
+        """What it points at."""
+        return self.cls.references
+
+    @property
+    def uniques(self) -> list[Unique]:
+        """What must be unique."""
+        return [rule for rule in self.cls.constraints if isinstance(rule, Unique)]
+
+    @property
+    def acyclics(self) -> list[Acyclic]:
+        """What must form no cycle."""
+        return [rule for rule in self.cls.constraints if isinstance(rule, Acyclic)]
+
+    def put(self, ns: int, record: EncodedPut, *, indexed: bool) -> Statement:
+        """The statement that puts a record.
+
+        Args:
+            ns: number of the namespace.
+            record: the record.
+            indexed: whether its index entries are made with it, or later with those of others.
+        """
+        values = record.values
+        args: list[SqlValue] = [ns, record.id.bytes]
+        for name, multi in self._accessors:
+            value = values[name]
+            args.append(_array(value) if multi else value)  # pyright: ignore[reportArgumentType]  # one scalar, as the index is single-valued
+        args.append(record.body)
+        return RowStatement(self._put_sql[indexed], tuple(args), self._rows[indexed])
+
+    def delete(self, ns: int, record_id: UUID) -> Statement:
+        """The statement that deletes a record."""
+        return Statement(self._delete_sql, (ns, record_id.bytes))
+
+    def fetch(self, ns: int, ids: Sequence[UUID]) -> Iterator[Statement]:
+        """Statements that give id, body and the overriding columns of some records.
+
+        The number of ids is padded to a power of two, so that there are few different statements.
+        """
+        overrides = "".join(f", {column.name}" for column in self.freed.values())
+        for start in range(0, len(ids), _MOST_IDS):
+            chunk = [record_id.bytes for record_id in ids[start : start + _MOST_IDS]]
+            marks = padded(chunk)
+            sql = (
+                f"SELECT id, body{overrides} FROM {self.name} "
+                f"WHERE ns = ? AND id IN ({', '.join('?' * len(marks))})"
+            )
+            yield Statement(sql, (ns, *marks))
+
+
+class Tables:
+    """The tables of all kinds a store knows."""
+
+    def __init__(self, types: RecordTypes) -> None:
+        self.types = types
+        self._tables = {kind: KindTable.of(types.cls(kind)) for kind in types.kinds}
+
+    def __getitem__(self, kind: str) -> KindTable:
+        return self._tables[kind]
+
+    def __iter__(self) -> Iterator[KindTable]:
+        return iter(self._tables.values())
+
+    def __contains__(self, kind: object) -> bool:
+        return kind in self._tables
+
+
+def padded(values: Sequence[Any]) -> list[Any]:
+    """The values, the last repeated until their number is a power of two."""
+    size = 1 << (len(values) - 1).bit_length()
+    return [*values, *([values[-1]] * (size - len(values)))]
+
+
+def _array(value: IndexValue) -> str | None:
+    if not value or not isinstance(value, tuple):
+        return None
+    if type(value[0]) is not str:
+        return _json([multi_value(item) for item in value]).decode()
+    return _json(value).decode()
+
+
+def _column_names(indexes: Sequence[Index]) -> dict[str, str]:
+    """Column names by index name; SQLite's ignore the case of ASCII letters."""
+    taken = set(_OWN_COLUMNS)
+    names: dict[str, str] = {}
+    for index in indexes:
+        name = index.name
+        while name.lower() in taken:
+            name += "$"
+        taken.add(name.lower())
+        names[index.name] = name
+    return names
+
+
+def _put_sql(table: str, columns: Sequence[str], row: str) -> str:
+    """The statement that puts. Where the id is there already, a trigger has updated the row before
+    (see ``schema``). ``OR FAIL`` spares SQLite a journal of the statement, which it would need to undo
+    a part of it: there is none that could fail after the row was written, but triggers that abort.
+    """
+    listed = ", ".join(["ns", "id", *columns, "body", "indexed"])
+    return f"INSERT OR FAIL INTO {table} ({listed}) VALUES {row} ON CONFLICT (ns, id) DO NOTHING"

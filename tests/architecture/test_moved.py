@@ -1,0 +1,40 @@
+"""Modules that moved are still found where they were, and everything they offered with them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.tree import ROOT
+
+# Every module of the first landed version, and its public names.
+EARLIER = json.loads((Path(__file__).parent / "import_paths.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("module", EARLIER)
+def test_an_earlier_import_path_still_works(module):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        loaded = importlib.import_module(module)
+    missing = [name for name in EARLIER[module] if not hasattr(loaded, name)]
+    assert missing == []
+
+
+def test_an_earlier_path_warns_with_the_line_that_uses_it(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import memory_core\nfrom memory_core.running import RunningEpisodes\n")
+    done = subprocess.run(
+        [sys.executable, "-W", "default", str(script)],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (
+        "script.py:2: DeprecationWarning: memory_core.running is memory_core.memory.running now"
+        in (done.stderr)
+    )
