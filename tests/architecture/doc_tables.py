@@ -248,6 +248,8 @@ def _aliases(module: Any) -> dict[str, str]:
         for alias in node.names
     }
     for name, home in homes.items():
+        if name.startswith("_"):
+            continue
         value = vars(module).get(name)
         made_here = str(getattr(value, "__module__", "")).startswith("memory_")
         if home is None or (made_here and callable(value)):
