@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from memory_core import Episode, ExecutionStep, Memory, Outcome, Query, running
+from memory_core import Episode, ExecutionStep, Memory, Outcome, Query
 from memory_core.inmemory import InMemoryStorage
+from memory_core.memory import running
 
 STEPS = tuple(ExecutionStep(number=number, tool="tool") for number in (1, 2, 3))
 

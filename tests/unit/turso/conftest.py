@@ -12,7 +12,8 @@ import pytest_asyncio
 
 from memory_core.storage import StorageContext
 from memory_core.testing import kit_context
-from memory_storage_turso import TursoConfig, TursoStorage, upkeep
+from memory_storage_turso import TursoConfig, TursoStorage
+from memory_storage_turso.engine import upkeep
 
 
 @pytest.fixture
