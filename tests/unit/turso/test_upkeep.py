@@ -9,7 +9,8 @@ from memory_core.records import Episode
 from memory_core.storage import WriteBatch
 from memory_core.testing.data.kinds import Specimen
 from memory_core.testing.data.samples import EPOCH, episode
-from memory_storage_turso import TursoStorage, upkeep
+from memory_storage_turso import TursoStorage
+from memory_storage_turso.engine import upkeep
 from tests.servers.waiting import until
 
 
