@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from datetime import UTC, datetime
 
@@ -108,7 +110,9 @@ def test_the_settings_file_uses_every_setting(tmp_path):
     assert settings.limits.max_steps == 10_000
 
 
-@pytest.mark.parametrize("name", ["records.md", "queries.md", "plugins.md"])
+@pytest.mark.parametrize(
+    "name", ["records.md", "queries.md", "plugins.md", "verbs.md", "errors.md", "testing_agents.md"]
+)
 async def test_examples_run(name):
     async with open_memory("inmemory:") as memory:
         earlier = Episode(task_description="earlier")
@@ -128,6 +132,17 @@ async def test_examples_run(name):
                 await memory.store_episode(known["episode"])
     if "Review" in known:
         assert "review" in PluginRegistry().record_types.extended([known["Review"]])
+
+
+def test_the_test_of_the_testing_guide_passes(tmp_path):
+    source = blocks((ROOT / "docs" / "testing_agents.md").read_text("utf-8"), "python")[0]
+    (tmp_path / "test_agent.py").write_text(source)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 async def test_the_kind_of_the_plugins_guide_cannot_be_changed():
