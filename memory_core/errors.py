@@ -5,6 +5,7 @@
     MemoryCoreError
     ├── InvalidValueError (ValueError)      a value refused when an object is made
     ├── ConfigurationError                  settings, URLs, options
+    │   ├── InvalidOptionError              the value of an option; an InvalidValueError too
     │   ├── StoreNotFoundError              none there, and none is to be made
     │   └── UnknownKindError                records whose plugin is not installed
     ├── PluginError                         discovery, loading, name clashes
@@ -44,6 +45,7 @@ __all__ = [
     "DuplicateError",
     "EpisodeCompleteError",
     "ImportFormatError",
+    "InvalidOptionError",
     "InvalidValueError",
     "MemoryCoreError",
     "OutcomeUnknownError",
@@ -88,6 +90,10 @@ class InvalidValueError(MemoryCoreError, ValueError):
 
 class ConfigurationError(MemoryCoreError):
     """Settings, a URL or an option are wrong; the message lists what is valid."""
+
+
+class InvalidOptionError(ConfigurationError, InvalidValueError):
+    """The value of an option is wrong. Its attributes are those of ``InvalidValueError``."""
 
 
 class StoreNotFoundError(ConfigurationError):

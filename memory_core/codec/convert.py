@@ -9,10 +9,10 @@ from typing import Any, cast, get_args, get_origin
 from uuid import UUID
 
 import attrs
-from cattrs import ClassValidationError, Converter, transform_error
+from cattrs import ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn
-from cattrs.v import format_exception
 
+from memory_core.config.options import explain
 from memory_core.errors import CodecError, InvalidValueError, MemoryCoreError, SchemaVersionError
 from memory_core.records import FrozenDict, FrozenList, Record, RecordTypes
 
@@ -103,24 +103,6 @@ def _upcast(kind: type[Record], body: dict[str, Any], version: Any) -> dict[str,
     except Exception as error:
         # upcast is a plugin's code: it may raise anything.
         raise CodecError(f"{kind.kind}: upcast from version {version} failed: {error!r}") from error
-
-
-def explain(error: ClassValidationError) -> str:
-    """Every problem that cattrs found, each with its place."""
-
-    def describe(problem: BaseException, kind: type | None) -> str:
-        if isinstance(problem, MemoryCoreError | ValueError | TypeError) and str(problem):
-            return str(problem)
-        return format_exception(problem, kind)
-
-    return "; ".join(map(_placed, transform_error(error, format_exception=describe)))
-
-
-def _placed(problem: str) -> str:
-    """``place: problem`` of cattrs' ``problem @ $.place``."""
-    said, _, place = problem.rpartition(" @ $")
-    place = place.removeprefix(".")
-    return f"{place}: {said}" if place else said
 
 
 def _plain(value: Any) -> Any:

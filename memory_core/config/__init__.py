@@ -1,4 +1,4 @@
-"""Settings, storage URLs and options."""
+"""Settings, storage URLs, options and the checks of their values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ELSEWHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    # On demand: settings know the caches, whose own configuration is checked by this package.
+    # On demand: settings know the caches, and the configuration of caches is checked by `validators`.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'settings')}"), name)

@@ -1,20 +1,34 @@
-"""Options as users write them, in URLs, settings files and arguments, made into config classes."""
+"""Options as users write them, in URLs, settings files and arguments, made into config classes.
+
+A config class that once had further options names them in ``dropped_options: ClassVar[Mapping[str, str]]``,
+each with the reason or with what to use instead. They are still accepted, have no effect, and cause a
+``DeprecationWarning``.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import attrs
-from cattrs import ClassValidationError, Converter
+from cattrs import ClassValidationError, Converter, transform_error
 from cattrs.gen import make_dict_structure_fn
+from cattrs.v import format_exception
 
-from memory_core.codec.convert import explain
 from memory_core.config.redaction import is_secret
-from memory_core.errors import ConfigurationError
+from memory_core.errors import ConfigurationError, MemoryCoreError
 
-__all__ = ["build_options", "converter", "names_of", "option_names"]
+__all__ = [
+    "accepts_dropped",
+    "build_options",
+    "converter",
+    "explain",
+    "names_of",
+    "option_names",
+    "without_dropped",
+]
 
 T = TypeVar("T")
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -34,13 +48,72 @@ def option_names(config: type) -> list[str]:
     return names
 
 
+def accepts_dropped(config: type[T]) -> type[T]:
+    """A class decorator: the constructor still takes the ``dropped_options`` as keywords.
+
+    Each one that is given causes a ``DeprecationWarning``. The decorator stands above ``@frozen``.
+    """
+    init: Any = config.__init__
+    reasons: Mapping[str, str] = vars(config)["dropped_options"]
+
+    @wraps(init)
+    def accepting(self: T, *args: Any, **options: Any) -> None:
+        for name in reasons.keys() & options.keys():
+            del options[name]
+            _warn(config.__name__, name, reasons[name], stacklevel=3)
+        init(self, *args, **options)
+
+    config.__init__ = accepting
+    return config
+
+
+def without_dropped(
+    config: type, options: Mapping[str, Any], *, where: str, stacklevel: int = 2
+) -> dict[str, Any]:
+    """Options by dotted name without those that the config class dropped; warns of each of these.
+
+    Where a nested class was dropped, so were all of its options.
+    """
+    reasons = _dropped(config)
+    kept: dict[str, Any] = {}
+    for name, value in options.items():
+        parts = name.split(".")
+        heads = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+        dropped = next((head for head in heads if head in reasons), None)
+        if dropped is None:
+            kept[name] = value
+        else:
+            _warn(where, name, reasons[dropped], stacklevel=stacklevel + 1)
+    return kept
+
+
+def _warn(where: str, name: str, reason: str, *, stacklevel: int) -> None:
+    warnings.warn(
+        f"{where}: option {name!r} has no effect any more: {reason}",
+        DeprecationWarning,
+        stacklevel=stacklevel,
+    )
+
+
+def _dropped(config: type) -> dict[str, str]:
+    """The reasons of a config class and those nested in it, by dotted name."""
+    reasons = dict[str, str](getattr(config, "dropped_options", {}))
+    for name, nested in get_type_hints(config).items():
+        if isinstance(nested, type) and attrs.has(nested):
+            reasons |= {f"{name}.{inner}": reason for inner, reason in _dropped(nested).items()}
+    return reasons
+
+
 def build_options(config: type[T], options: Mapping[str, Any], *, where: str) -> T:
     """Make a config object of options by dotted name; texts are converted to the fields' types.
 
     Raises:
         ConfigurationError: for an unknown option (the message lists the valid ones) or a wrong value.
+
+    Warns:
+        DeprecationWarning: an option was dropped.
     """
-    flat = _flattened(options)
+    flat = without_dropped(config, _flattened(options), where=where, stacklevel=3)
     valid = option_names(config)
     unknown = sorted(set(flat) - set(valid))
     if unknown:
@@ -62,6 +135,24 @@ def build_options(config: type[T], options: Mapping[str, Any], *, where: str) ->
         raise ConfigurationError(f"{where}: {explain(error)}") from error
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{where}: {error}") from error
+
+
+def explain(error: ClassValidationError) -> str:
+    """Every problem that cattrs found, each with its place."""
+
+    def describe(problem: BaseException, kind: type | None) -> str:
+        if isinstance(problem, MemoryCoreError | ValueError | TypeError) and str(problem):
+            return str(problem)
+        return format_exception(problem, kind)
+
+    return "; ".join(map(_placed, transform_error(error, format_exception=describe)))
+
+
+def _placed(problem: str) -> str:
+    """``place: problem`` of cattrs' ``problem @ $.place``."""
+    said, _, place = problem.rpartition(" @ $")
+    place = place.removeprefix(".")
+    return f"{place}: {said}" if place else said
 
 
 def _flattened(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

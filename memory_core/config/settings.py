@@ -15,8 +15,7 @@ from cattrs import ClassValidationError
 from platformdirs import user_config_path, user_data_path
 
 from memory_core.cache import CACHE_PRESETS, CacheConfig
-from memory_core.codec.convert import explain
-from memory_core.config.options import converter, names_of
+from memory_core.config.options import converter, explain, names_of, without_dropped
 from memory_core.config.redaction import shown, shown_url
 from memory_core.errors import ConfigurationError
 from memory_core.records import Limits
@@ -141,6 +140,7 @@ def cache_config(given: Any) -> CacheConfig | None:
 
 def _cache_table(table: dict[str, Any]) -> CacheConfig:
     base = CacheConfig.preset(table.pop("preset", "balanced"))
+    table = without_dropped(CacheConfig, table, where="cache", stacklevel=4)
     valid = [item.name for item in attrs.fields(CacheConfig)]
     unknown = sorted(set(table) - set(valid))
     if unknown:

@@ -252,7 +252,7 @@ def _aliases(module: Any) -> dict[str, str]:
             continue
         value = vars(module).get(name)
         made_here = str(getattr(value, "__module__", "")).startswith("memory_")
-        if home is None or (made_here and callable(value)):
+        if home is None or name.startswith("_") or (made_here and callable(value)):
             continue
         found[name] = _text_below(name, importlib.import_module(home))
     return found

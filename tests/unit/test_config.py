@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import quote
 
 import pytest
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import ge
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from memory_core import CacheConfig, ConfigurationError, Limits, load_settings
 from memory_core.cache import CACHE_PRESETS
 from memory_core.config import StorageURL, build_options, cache_config, default_url, option_names
+from memory_core.config.options import accepts_dropped
 
 
 @frozen(kw_only=True)
@@ -151,6 +152,67 @@ class TestOptions:
         with pytest.raises(ConfigurationError) as caught:
             build_options(Options, {name: value}, where="turso:x")
         assert str(caught.value) == f"turso:x: {expected}"
+
+
+@accepts_dropped
+@frozen(kw_only=True)
+class ShrunkCache:
+    dropped_options: ClassVar = {"policy": "it adapts"}
+
+    entries: int = 2
+
+
+@accepts_dropped
+@frozen(kw_only=True)
+class Shrunk:
+    """A config class that has lost options, and one of the classes nested in it."""
+
+    dropped_options: ClassVar = {"threads": "one is enough", "keepalive": "idle ones are closed"}
+
+    size: int = 1
+    cache: ShrunkCache = field(factory=ShrunkCache)
+
+
+class TestDroppedOptions:
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [
+            ("threads", "one is enough"),
+            ("keepalive.interval", "idle ones are closed"),
+            ("cache.policy", "it adapts"),
+        ],
+    )
+    def test_one_is_accepted_with_a_warning_that_names_it_and_has_no_effect(self, name, reason):
+        with pytest.warns(DeprecationWarning, match="no effect") as caught:
+            made = build_options(Shrunk, {name: "x", "size": "3"}, where="turso:x")
+        assert made == Shrunk(size=3)
+        (warning,) = caught
+        assert str(warning.message) == (
+            f"turso:x: option '{name}' has no effect any more: {reason}"
+        )
+        assert warning.filename == __file__
+
+    def test_the_constructor_accepts_one_as_well(self):
+        with pytest.warns(DeprecationWarning, match="no effect") as caught:
+            made = Shrunk(size=3, threads=8)
+        assert made == Shrunk(size=3)
+        (warning,) = caught
+        assert (
+            str(warning.message) == "Shrunk: option 'threads' has no effect any more: one is enough"
+        )
+        assert warning.filename == __file__
+
+    def test_none_is_among_the_valid_ones(self):
+        assert option_names(Shrunk) == ["size", "cache.entries"]
+        with pytest.raises(
+            ConfigurationError, match=r"unknown option 'thread'; valid: cache\.entries, size$"
+        ):
+            build_options(Shrunk, {"thread": "x"}, where="x")
+        with pytest.raises(TypeError, match="thread"):
+            Shrunk(thread=1)
+
+    def test_a_copy_causes_no_warning(self):
+        assert evolve(Shrunk(size=3), size=4) == Shrunk(size=4)
 
 
 class TestSettings:
