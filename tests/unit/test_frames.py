@@ -1,0 +1,42 @@
+"""How many functions the paths of a record pass: a bound of the design, counted by the benchmark."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PATHS = {
+    "turso": {"put": 23, "get": 20},
+    "lmdb": {"put": 23, "get": 10},
+    "jsonl": {"put": 11, "get": 6},
+    "inmemory": {"put": 9, "get": 6},
+}
+"""The most functions a path may pass."""
+
+
+@pytest.fixture(scope="module")
+def measured():
+    command = [sys.executable, "-m", "benchmarks.frames", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("call", ["put", "get"])
+@pytest.mark.parametrize("scheme", PATHS)
+def test_a_path_passes_no_more_functions_than_designed(measured, scheme, call):
+    found = measured[scheme][call]
+    assert found["path"] <= PATHS[scheme][call], found["functions"]
+
+
+@pytest.mark.parametrize("scheme", PATHS)
+def test_a_path_leads_from_the_memory_to_the_engine(measured, scheme):
+    put, get = (measured[scheme][call] for call in ("put", "get"))
+    assert put["functions"][0].endswith("Memory.store_episode")
+    assert get["functions"][0].endswith("Memory.get_episode")
+    for found in put, get:
+        assert found["path"] == len(found["functions"]) < found["calls"]
+    if scheme in ("turso", "lmdb"):
+        assert get["functions"][-1].endswith("Codec.decode")
