@@ -34,7 +34,10 @@ BACKENDS["core"] = ["tests", "--ignore=tests/conformance"]
 MUST_BE_IN_WHEEL = (
     "memory_core/py.typed",
     "memory_core/testing/suite/storage_suite.py",
-    "memory_core/samples/__init__.py",
+    "memory_core/samples/coding_sessions/agent-a01a38311.jsonl",
+    "memory_core/samples/incidents/operations-chats.jsonl",
+    "memory_core/samples/repairs/tidewatch-27.traj",
+    "memory_core/samples/support_desk/support-desk.json",
     "memory_storage_lmdb/plugin.py",
     "memory_storage_lmdb/py.typed",
     "memory_storage_turso/plugin.py",

@@ -1,13 +1,12 @@
-"""Sample episodes of our own making, for demonstrations and tests.
+"""Sample transcripts for demonstrations and tests, in every format that can be imported.
 
-They are written as transcripts in every format that can be imported; what they tell (a hosting
-company's support desk, bugs in made-up projects, incidents, coding sessions) is invented. The same
-seed gives the same bytes.
+They are data files, as the programs that keep such transcripts write them. What they tell (a hosting
+company's support desk, bugs in made-up projects, incidents, coding sessions) is invented.
 """
 
 from __future__ import annotations
 
-from random import Random
+import warnings
 from typing import TYPE_CHECKING
 
 from memory_core.samples import coding_sessions, incidents, repairs, support_desk
@@ -27,16 +26,16 @@ def write_samples(folder: Path, *, seed: int = 1) -> list[Path]:
 
     Args:
         folder: where to; files of the same names are replaced.
-        seed: varies who asks, how it goes and how it ends.
+        seed: has no effect any more; another one than the default issues a DeprecationWarning.
 
     Returns:
         The files, in the order in which they are best imported.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    random = Random(seed)
-    return [
-        *support_desk.write(folder, random),
-        *repairs.write(folder, random),
-        *incidents.write(folder, random),
-        *coding_sessions.write(folder, random),
-    ]
+    if seed != 1:
+        warnings.warn(
+            "write_samples: 'seed' has no effect any more: the samples are data files",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+    parts = (support_desk, repairs, incidents, coding_sessions)
+    return [path for part in parts for path in part.write(folder)]

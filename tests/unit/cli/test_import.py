@@ -1,4 +1,3 @@
-import gzip
 import json
 
 import pytest
@@ -34,7 +33,7 @@ def test_import_and_import_again(cli, samples):
 def broken(samples, tmp_path):
     """A file whose second entry is malformed; and how many it has."""
     source = next(path for path in samples if path.name.startswith("support-desk"))
-    entries = json.loads(gzip.decompress(source.read_bytes()))
+    entries = json.loads(source.read_bytes())
     entries[1]["traj"] = 7
     file = tmp_path / "broken.json"
     file.write_text(json.dumps(entries))

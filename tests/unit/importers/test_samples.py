@@ -1,12 +1,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import pytest
 
 from memory_core.importers import BUILTIN_IMPORTERS, detect
 from memory_core.records import ACYCLIC_TYPES, OutcomeStatus, ResultStatus
-from memory_core.samples import EPISODES, related, write_samples
+from memory_core.samples import (
+    EPISODES,
+    coding_sessions,
+    incidents,
+    related,
+    repairs,
+    support_desk,
+    write_samples,
+)
+from memory_core.samples.bugs import BUGS
 
 
 def imported(paths):
@@ -18,13 +28,38 @@ def episodes(tmp_path_factory):
     return imported(write_samples(tmp_path_factory.mktemp("samples")))
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_one_others(tmp_path):
-    one, two, other = tmp_path / "deep" / "one", tmp_path / "two", tmp_path / "other"
-    paths = [write_samples(one), write_samples(two), write_samples(other, seed=2)]
-    content = [{path.name: path.read_bytes() for path in written} for written in paths]
+def test_the_files_are_the_same_every_time_and_replace_earlier_ones(tmp_path):
+    one, two = tmp_path / "deep" / "one", tmp_path / "two"
+    content = [{path.name: path.read_bytes() for path in write_samples(to)} for to in (one, two)]
     assert content[0] == content[1]
-    assert content[0] != content[2]
     assert {path.name for path in one.iterdir()} == set(content[0])
+    next(one.iterdir()).write_text("changed")
+    assert {path.name: path.read_bytes() for path in write_samples(one)} == content[0]
+
+
+def test_a_seed_is_accepted_with_a_warning(tmp_path):
+    with pytest.warns(DeprecationWarning, match="'seed' has no effect"):
+        paths = write_samples(tmp_path, seed=2)
+    assert len(imported(paths)) == EPISODES
+
+
+def test_the_parts_and_the_bugs_are_found_where_they_were(tmp_path):
+    written = [
+        path
+        for part in (support_desk, repairs, incidents, coding_sessions)
+        for path in part.write(tmp_path, Random(1))
+    ]
+    assert written == write_samples(tmp_path)
+    assert {f"{bug.repo}-{bug.issue}.traj" for bug in BUGS} == {
+        path.name for path in repairs.write(tmp_path)
+    }
+    (bug,) = (bug for bug in BUGS if bug.repo == "kiosk-web")
+    assert (bug.issue, bug.search, bug.path, bug.line) == (58, "reduce", "src/cart/total.ts", 9)
+    assert bug.report.startswith("Total shows 30.299999999999997\n\nThree items")
+    assert bug.before == "  return items.reduce((sum, item) => sum + item.price, 0);"
+    assert bug.after.endswith("Math.round(item.price * 100), 0) / 100;")
+    assert bug.test == "npx vitest run src/cart"
+    assert bug.failure == "AssertionError: expected 30.299999999999997 to be 30.3"
 
 
 def test_every_format_is_there_and_every_file_is_detected(tmp_path):
@@ -33,9 +68,7 @@ def test_every_format_is_there_and_every_file_is_detected(tmp_path):
     assert found == {"tau-bench": 1, "swe-agent": 10, "openai-chat": 1, "claude-code": 9}
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_number_of_episodes_is_that_promised(tmp_path, seed):
-    episodes = imported(write_samples(tmp_path, seed=seed))
+def test_the_number_of_episodes_is_that_promised(episodes):
     assert len(episodes) == len({episode.id for episode in episodes}) == EPISODES
 
 

@@ -1,0 +1,18 @@
+"""Repairs of the sample bugs, as trajectories of SWE-agent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memory_core.samples.files import copy_transcripts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["write"]
+
+
+def write(folder: Path, random: object = None) -> list[Path]:
+    """Write one file for each bug; ``random`` has no effect any more."""
+    del random
+    return copy_transcripts(__name__, folder)
