@@ -1,7 +1,7 @@
-"""How tests are run: by how many workers, and for how long at most.
+"""How tests are run: by how many workers, for how long at most, and what is said of skipped ones.
 
-A test that hangs fails, whatever it hangs in: pytest-timeout interrupts a test once. Where the test then
-hangs in what it has to undo, its process ends, with a traceback of every thread.
+A test that hangs fails, wherever it hangs: pytest-timeout interrupts a test once. Where the
+test then hangs while it cleans up, its process ends, with a traceback of every thread.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import faulthandler
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Generator
 
 import pytest
 
 _STDERR = pytest.StashKey[int]()
-_PATIENCE = 60.0
+_GRACE_SECONDS = 60.0
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -28,26 +29,42 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the way out that output is not captured on; heed Ctrl-C, and let child processes do so."""
+    """Keep a standard error that is not captured; let Ctrl-C end the tests and their child processes."""
     config.stash[_STDERR] = os.dup(2)
-    # A shell that runs something in the background has it ignore the signal, and all its children.
+    # A shell makes what it runs in the background ignore the signal, and children inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Let go of it."""
+    """Close it."""
     os.close(config.stash[_STDERR])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Write one line for each reason of skipping, and how many tests it concerns."""
+    reasons = Counter(_reason(report) for report in terminalreporter.getreports("skipped"))
+    if not reasons:
+        return
+    terminalreporter.section("skipped tests")
+    for reason, count in reasons.most_common():
+        terminalreporter.line(f"{count:5} {reason}")
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Why a test, or a module as it was collected, was skipped."""
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason.removeprefix("Skipped: ")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Bound a test with all that is set up and torn down for it."""
+    """Bound a test together with its set-up and tear-down."""
     marker = item.get_closest_marker("timeout")
     given = item.config.getoption("timeout", None) or item.config.getini("timeout")
     bound = float(marker.args[0] if marker and marker.args else given)
     # Not faulthandler's own timer: pytest cancels that when a test fails.
-    watch = threading.Timer(bound + _PATIENCE, _end, (item,))
+    watch = threading.Timer(bound + _GRACE_SECONDS, _end, (item,))
     watch.daemon = True
     watch.start()
     try:

