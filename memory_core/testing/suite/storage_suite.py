@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from memory_core.storage import missing_members
+from memory_core.testing.data.kinds import kit_context
 from memory_core.testing.suite.batch_tests import BatchTests
 from memory_core.testing.suite.concurrency_tests import CancellationTests, ConcurrencyTests
 from memory_core.testing.suite.durability_tests import DurabilityTests
 from memory_core.testing.suite.feed_tests import FeedTests
 from memory_core.testing.suite.handle_tests import HandleTests
+from memory_core.testing.suite.harness import Harness
 from memory_core.testing.suite.integrity_tests import IntegrityTests
-from memory_core.testing.suite.member_tests import MemberTests
 from memory_core.testing.suite.process_tests import ProcessTests
 from memory_core.testing.suite.query_tests import QueryTests
 from memory_core.testing.suite.record_tests import RecordTests
 from memory_core.testing.suite.stateful import StatefulTests
 
-__all__ = ["StorageSuite"]
+__all__ = ["MemberTests", "StorageSuite"]
+
+
+class MemberTests(Harness):
+    """A backend has the members of ``Storage``; without them no other test says anything."""
+
+    async def test_every_member_is_there(self, location: str) -> None:
+        store = await self.open(location, context=kit_context())
+        missing = missing_members(store)
+        if "aclose" not in missing:
+            await store.aclose()
+        assert not missing, f"{type(store).__name__} lacks {', '.join(missing)}"
 
 
 class StorageSuite(
@@ -29,8 +42,7 @@ class StorageSuite(
     CancellationTests,
     ProcessTests,
     StatefulTests,
-    # What pytest starts with comes last.
-    MemberTests,
+    MemberTests,  # the last base class: pytest runs its test first
 ):
     """Everything a backend must do.
 
