@@ -93,7 +93,7 @@ def min_deps(session: nox.Session) -> None:
     # Direct dependencies of the project and its plugins at their lower bounds, all others newest.
     sources, lowest = scratch / "sources.in", scratch / "lowest.txt"
     sources.write_text(
-        f"-e {ROOT}[testing,turso]\n" + "".join(f"-e {ROOT / plugin}\n" for plugin in PLUGINS)
+        f"-e {ROOT}[testing,turso-ws]\n" + "".join(f"-e {ROOT / plugin}\n" for plugin in PLUGINS)
     )
     resolve = ["uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", "--no-annotate"]
     session.run(*resolve, str(sources), "--output-file", str(lowest), external=True)

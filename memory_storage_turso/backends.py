@@ -16,8 +16,6 @@ from memory_storage_turso.server.hrana.endpoint import is_server_url
 
 __all__ = ["borrow_backend", "open_backend"]
 
-_NEEDED = ("aiohttp", "libsql_client", "tenacity")
-
 
 async def open_backend(location: str, config: TursoConfig) -> Backend:
     """Open a file, or prepare for a server.
@@ -67,11 +65,8 @@ async def borrow_backend(connection: aiosqlite.Connection) -> Backend:
 def _server(url: str, config: TursoConfig) -> Backend:
     if config.names_tenants(url):
         raise ConfigurationError(f"{url}: `TenantStorage` opens a database for each namespace")
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise ConfigurationError(
-            f"a libSQL server needs {', '.join(missing)}: pip install 'memory-core[turso]'"
-        )
+    if find_spec("aiohttp") is None:
+        raise ConfigurationError("a libSQL server needs aiohttp: pip install 'memory-core[turso]'")
     from memory_storage_turso.server.driver import open_server_driver
 
     driver = open_server_driver(

@@ -10,12 +10,13 @@ _TARGET = "memory_storage_turso.storage:TursoStorage"
 _SERVER_TARGET = "memory_storage_turso.tenants:ServerStorage"
 _CONFIG = "memory_storage_turso.config:TursoConfig"
 _SERVERS = {
-    "turso+http": "a libSQL server over HTTP",
-    "turso+https": "a libSQL server over HTTPS",
-    "turso+ws": "a libSQL server over WebSocket",
-    "turso+wss": "a libSQL server over WebSocket with TLS",
-    "libsql": "Turso Cloud, or any libSQL server over HTTPS",
+    "turso+http": ("a libSQL server over HTTP", "turso"),
+    "turso+https": ("a libSQL server over HTTPS", "turso"),
+    "turso+ws": ("a libSQL server over WebSocket", "turso-ws"),
+    "turso+wss": ("a libSQL server over WebSocket with TLS", "turso-ws"),
+    "libsql": ("Turso Cloud, or any libSQL server over HTTPS", "turso"),
 }
+"""Scheme -> summary, and the extra that installs the driver."""
 
 
 @hookimpl
@@ -26,8 +27,8 @@ def memory_storage_factories() -> Mapping[str, StorageFactory]:
     )
     servers = {
         scheme: StorageFactory(
-            target=_SERVER_TARGET, config=_CONFIG, summary=summary, embedded=False, extra="turso"
+            target=_SERVER_TARGET, config=_CONFIG, summary=summary, embedded=False, extra=extra
         )
-        for scheme, summary in _SERVERS.items()
+        for scheme, (summary, extra) in _SERVERS.items()
     }
     return {"turso": local, **servers}

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from importlib.util import find_spec
 
 import attrs
 
@@ -38,7 +39,7 @@ from memory_storage_turso.server.hrana.program import encode_statement
 from memory_storage_turso.server.hrana.stored_sql import PreparedFigures, changes_schema
 from memory_storage_turso.server.node import Connector, ServerNode
 from memory_storage_turso.server.replicas import ReadRouter
-from memory_storage_turso.server.resilience import RetryFigures, with_retries
+from memory_storage_turso.server.resilience import RetryStats, with_retries
 from memory_storage_turso.server_config import ServerConfig
 from memory_storage_turso.sql.statement import Statement
 
@@ -63,7 +64,7 @@ class ServerDriver:
         self._wire = wire
         self._router = ReadRouter(primary, replicas, config.replica)
         self._writer = GroupWriter(primary, config.retry, saw=self._router.saw, sleep=self._pause)
-        self._read_retries = RetryFigures()
+        self._read_retries = RetryStats()
         self._encoding: ThreadPoolExecutor | None = None
         self._under_way = UnderWay()
         self._closed = False
@@ -307,7 +308,9 @@ def _connector(
 ) -> Connector:
     if endpoint.transport == "http":
         return HttpConnector(endpoint, config, figures, wire)
-    # libsql-client is loaded by whoever uses it only.
+    if find_spec("libsql_client") is None:
+        msg = f"{endpoint} needs libsql-client: pip install 'memory-core[turso-ws]'"
+        raise ConfigurationError(msg)
     from memory_storage_turso.server.websocket import WebSocketConnector
 
     return WebSocketConnector(endpoint, config, figures)

@@ -44,7 +44,7 @@ from memory_storage_turso.server.node import ServerNode
 from memory_storage_turso.server.resilience import (
     CircuitOpenError,
     RetryableError,
-    RetryFigures,
+    RetryStats,
     Sleep,
     with_retries,
 )
@@ -113,7 +113,7 @@ class GroupWriter:
         sleep: Sleep,
     ) -> None:
         self.figures = WriteFigures()
-        self.retries = RetryFigures()
+        self.retries = RetryStats()
         self._primary = primary
         self._retry = retry
         self._saw = saw

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Generator
 from enum import Enum, StrEnum, auto
 from typing import TypeAlias, TypeVar
 
 import attrs
-import tenacity
 
 from memory_core.errors import StorageUnavailableError
 from memory_storage_turso.server_config import BreakerConfig, RetryConfig
@@ -175,12 +175,12 @@ class RetryableError(StorageUnavailableError):
 
 
 @attrs.define(slots=True)
-class RetryFigures:
-    """How often something was tried again.
+class RetryStats:
+    """How often calls were retried.
 
     Attributes:
-        retries: Tries beyond the first.
-        exhausted: Calls that failed although they were tried again.
+        retries: Attempts beyond the first.
+        exhausted: Calls whose last attempt failed as well.
     """
 
     retries: int = 0
@@ -190,66 +190,37 @@ class RetryFigures:
 async def with_retries(
     call: Callable[[], Awaitable[T]],
     config: RetryConfig,
-    figures: RetryFigures,
+    stats: RetryStats,
     sleep: Sleep = asyncio.sleep,
 ) -> T:
     """Call until it succeeds, fails in a way that must not be repeated, or time is up.
 
-    Between two tries passes a pause that grows and is jittered; while a breaker is open, at least
-    until its next probe.
+    The pause between two attempts doubles and has random jitter; while a breaker is open it lasts at
+    least until the breaker's next probe.
 
     Args:
         call: What to call.
         config: How often, and with which pauses.
-        figures: To be counted in.
+        stats: Counts the retries.
         sleep: Lets a pause pass; it may end early.
 
     Raises:
-        StorageUnavailableError: Every try failed; nothing was applied.
+        StorageUnavailableError: Every attempt failed; nothing was applied.
     """
-    # A call that succeeds at once has nothing to do with the machinery of retrying.
-    try:
-        return await call()
-    except (RetryableError, CircuitOpenError) as error:
-        failed: list[Exception] = [error]
-
-    async def one_try() -> T:
-        if failed:
-            raise failed.pop()
-        return await call()
-
-    retrying = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception_type((RetryableError, CircuitOpenError)),
-        stop=tenacity.stop_after_attempt(config.attempts)
-        | tenacity.stop_before_delay(config.timeout),
-        wait=_Backoff(config),
-        before_sleep=_log_retry,
-        sleep=sleep,
-        reraise=True,
-    )
-    try:
-        return await retrying(one_try)
-    except (RetryableError, CircuitOpenError):
-        figures.exhausted += 1
-        raise
-    finally:
-        figures.retries += max(int(retrying.statistics.get("attempt_number", 1)) - 1, 0)
-
-
-class _Backoff(tenacity.wait.wait_base):
-    """Exponential with jitter, and never shorter than an open breaker's pause."""
-
-    def __init__(self, config: RetryConfig) -> None:
-        self._exponential = tenacity.wait_exponential(
-            multiplier=config.initial, max=config.maximum
-        ) + tenacity.wait_random(0, config.jitter)
-
-    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
-        pause = self._exponential(retry_state)
-        error = retry_state.outcome.exception() if retry_state.outcome is not None else None
-        return max(pause, error.retry_after) if isinstance(error, CircuitOpenError) else pause
-
-
-def _log_retry(retry_state: tenacity.RetryCallState) -> None:
-    error = retry_state.outcome.exception() if retry_state.outcome is not None else None
-    _log.warning("try %d failed, trying again: %s", retry_state.attempt_number, error)
+    started = time.monotonic()
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return await call()
+        except (RetryableError, CircuitOpenError) as error:
+            pause = min(config.initial * 2.0 ** (attempt - 1), config.maximum)
+            pause += random.uniform(0, config.jitter)  # noqa: S311 - spreads load, guards nothing
+            if isinstance(error, CircuitOpenError):
+                pause = max(pause, error.retry_after)
+            if attempt >= config.attempts or time.monotonic() - started + pause >= config.timeout:
+                stats.exhausted += 1
+                raise
+            _log.warning("attempt %d failed, retrying: %s", attempt, error)
+            stats.retries += 1
+        await sleep(pause)

@@ -6,7 +6,7 @@ import ast
 import re
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from tests.architecture.tree import PACKAGES, ROOT
 
 PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
 DISTRIBUTIONS = [ROOT, *PLUGINS]
-EXTRAS = ("turso", "testing")
+EXTRAS = ("turso", "turso-ws", "testing")
 
 each = pytest.mark.parametrize("folder", DISTRIBUTIONS, ids=lambda folder: folder.name)
 
@@ -31,7 +31,8 @@ def requirements(folder: Path) -> list[Requirement]:
     declared = project(folder)
     extras = declared.get("optional-dependencies", {})
     texts = [*declared["dependencies"], *(t for name in EXTRAS for t in extras.get(name, ()))]
-    return [Requirement(text) for text in texts]
+    found = [Requirement(text) for text in texts]
+    return [item for item in found if normal(item.name) != normal(declared["name"])]
 
 
 def lowest(requirement: Requirement) -> Version:
@@ -86,6 +87,28 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported(folder):
     declared = {normal(item.name) for item in requirements(folder)}
     assert used - declared == set()
     assert declared - used - {"pytest-asyncio"} == set()
+
+
+def installed_by(text: str) -> set[str]:
+    """Names of all distributions that a requirement brings."""
+    found, left = set(), [Requirement(text)]
+    while left:
+        requirement = left.pop()
+        extras = requirement.extras or {""}
+        if (key := (normal(requirement.name), *sorted(extras))) in found:
+            continue
+        found.add(key)
+        for line in requires(requirement.name) or ():
+            needed = Requirement(line)
+            if needed.marker is None or any(needed.marker.evaluate({"extra": e}) for e in extras):
+                left.append(needed)
+    return {name for name, *_ in found}
+
+
+def test_only_the_extra_of_websockets_brings_sphinx():
+    assert {"aiohttp"} <= installed_by("memory-core[turso]")
+    assert not {"sphinx", "libsql-client"} & installed_by("memory-core[turso]")
+    assert {"sphinx", "libsql-client", "aiohttp"} <= installed_by("memory-core[turso-ws]")
 
 
 @each

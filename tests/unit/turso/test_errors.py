@@ -252,11 +252,18 @@ async def test_a_file_that_may_not_be_written(opener, location, monkeypatch):
 
 
 async def test_a_missing_extra_is_named(monkeypatch):
-    from memory_storage_turso import backends
-
-    monkeypatch.setattr(backends, "find_spec", lambda name: None)
-    with pytest.raises(ConfigurationError, match=r"memory-core\[turso\]"):
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    with pytest.raises(ConfigurationError, match=r"aiohttp: pip install 'memory-core\[turso\]'"):
         await TursoStorage.open("turso+http://localhost:1")
+
+
+@pytest.mark.parametrize("replicas", [(), ("turso+ws://localhost:2",)])
+async def test_the_extra_of_websockets_is_named(monkeypatch, replicas):
+    monkeypatch.setitem(sys.modules, "libsql_client", None)
+    scheme = "turso+http" if replicas else "turso+ws"
+    needed = r"libsql-client: pip install 'memory-core\[turso-ws\]'"
+    with pytest.raises(ConfigurationError, match=needed):
+        await TursoStorage.open(f"{scheme}://localhost:1", config=TursoConfig(replicas=replicas))
 
 
 async def test_tables_of_another_program(opener, plain):

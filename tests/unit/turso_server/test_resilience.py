@@ -15,7 +15,7 @@ from memory_storage_turso.server.resilience import (
     CircuitOpenError,
     Outcome,
     RetryableError,
-    RetryFigures,
+    RetryStats,
     with_retries,
 )
 from memory_storage_turso.server_config import BreakerConfig, RetryConfig
@@ -212,20 +212,20 @@ RETRY = RetryConfig(attempts=4, initial=0.001, maximum=0.002, jitter=0.001)
 
 
 async def test_tries_again_what_was_not_applied() -> None:
-    flaky, figures = Flaky(RetryableError("a"), RetryableError("b")), RetryFigures()
+    flaky, figures = Flaky(RetryableError("a"), RetryableError("b")), RetryStats()
     assert await with_retries(flaky, RETRY, figures) == "done"
     assert (flaky.calls, figures.retries, figures.exhausted) == (3, 2, 0)
 
 
 async def test_gives_up_after_its_attempts() -> None:
-    flaky, figures = Flaky(*[RetryableError("a")] * 9), RetryFigures()
+    flaky, figures = Flaky(*[RetryableError("a")] * 9), RetryStats()
     with pytest.raises(StorageUnavailableError):
         await with_retries(flaky, RETRY, figures)
     assert (flaky.calls, figures.retries, figures.exhausted) == (4, 3, 1)
 
 
 async def test_anything_else_is_not_tried_again() -> None:
-    flaky, figures = Flaky(ValueError("no")), RetryFigures()
+    flaky, figures = Flaky(ValueError("no")), RetryStats()
     with pytest.raises(ValueError, match="no"):
         await with_retries(flaky, RETRY, figures)
     assert (flaky.calls, figures.retries) == (1, 0)
@@ -235,12 +235,12 @@ async def test_waits_for_an_open_breaker() -> None:
     loop = asyncio.get_running_loop()
     flaky = Flaky(CircuitOpenError("server", 0.1))
     started = loop.time()
-    await with_retries(flaky, RETRY, RetryFigures())
+    await with_retries(flaky, RETRY, RetryStats())
     assert loop.time() - started >= 0.1
 
 
 async def test_one_attempt_means_no_retry() -> None:
     flaky = Flaky(RetryableError("a"))
     with pytest.raises(RetryableError):
-        await with_retries(flaky, RetryConfig(attempts=1), RetryFigures())
+        await with_retries(flaky, RetryConfig(attempts=1), RetryStats())
     assert flaky.calls == 1
