@@ -17,7 +17,7 @@ from attrs import field, frozen
 from uuid_utils.compat import uuid7
 
 from memory_core.errors import ConfigurationError
-from memory_core.records.fields import a_uuid
+from memory_core.records.declare import checked, to_uuid
 from memory_core.records.scalars import (
     IndexValue,
     IndexValues,
@@ -108,6 +108,15 @@ class Index:
         return distinct(self.name, self._scalar, value)
 
 
+# Functions, as type checkers read what a field takes from them: see ``declare``.
+def _on_delete(value: OnDelete | str) -> OnDelete:
+    return OnDelete(value)
+
+
+def _texts(values: Iterable[str]) -> frozenset[str]:
+    return frozenset(str(value) for value in values)
+
+
 @frozen
 class Reference:
     """A field that holds the id of another record, and what deleting that one does.
@@ -117,7 +126,7 @@ class Reference:
 
     field: str
     kind: str
-    on_delete: OnDelete = attrs.field(default=OnDelete.CASCADE, converter=OnDelete)
+    on_delete: OnDelete = attrs.field(default=OnDelete.CASCADE, converter=_on_delete)
 
 
 @frozen(init=False)
@@ -144,10 +153,10 @@ class Acyclic:
     source: str
     target: str
     group: str
-    groups: frozenset[str] = field(converter=lambda values: frozenset(str(v) for v in values))  # pyright: ignore[reportUnknownVariableType, reportUnknownLambdaType, reportUnknownArgumentType]  # a converter's argument
+    groups: frozenset[str] = field(converter=_texts)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked())
 class Record:
     """Base of every kind. Subclass with ``attrs.frozen(kw_only=True)`` and declare the class variables.
 
@@ -171,7 +180,7 @@ class Record:
     constraints: ClassVar[tuple[Unique | Acyclic, ...]] = ()
     default_order: ClassVar[str] = ""
 
-    id: UUID = field(factory=new_id, converter=a_uuid("id"))
+    id: UUID = field(factory=new_id, converter=to_uuid)
 
     @classmethod
     def upcast(cls, body: dict[str, Any], version: int) -> dict[str, Any]:  # noqa: ARG003  # for subclasses

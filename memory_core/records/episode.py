@@ -12,23 +12,26 @@ from attrs import evolve, field, frozen
 
 from memory_core.errors import InvalidValueError
 from memory_core.records.base import Index, Record, new_id
-from memory_core.records.fields import (
-    a_json_object,
-    a_json_value,
-    a_member,
-    a_number,
-    a_string_map,
-    a_text,
-    a_time,
-    a_uuid,
-    an_instance,
-    an_integer,
-    instances,
-    now,
-    optional,
-    texts,
-    uuids,
+from memory_core.records.declare import (
+    NOT_EMPTY,
+    checked,
+    instance,
+    to_integer,
+    to_json_object,
+    to_json_value,
+    to_number,
+    to_optional_integer,
+    to_optional_text,
+    to_optional_time,
+    to_string_map,
+    to_text,
+    to_texts,
+    to_time,
+    to_uuid,
+    to_uuids,
+    within,
 )
+from memory_core.records.fields import a_member, instances, now
 from memory_core.records.frozen import EMPTY, FrozenDict, freeze, freeze_mapping
 
 __all__ = [
@@ -85,20 +88,41 @@ class ResultStatus(StrEnum):
     TIMEOUT = "timeout"
 
 
-@frozen(kw_only=True)
+_a_task_type = a_member("task_type", TaskType)
+_a_complexity = a_member("context.complexity", Complexity)
+_an_outcome_status = a_member("outcome.status", OutcomeStatus)
+_a_result_status = a_member("result.status", ResultStatus)
+
+
+# Functions, as type checkers read what a field takes from them: see ``declare``.
+def _task_type(value: TaskType | str) -> TaskType:
+    return _a_task_type(value)
+
+
+def _complexity(value: Complexity | str) -> Complexity:
+    return _a_complexity(value)
+
+
+def _outcome_status(value: OutcomeStatus | str) -> OutcomeStatus:
+    return _an_outcome_status(value)
+
+
+def _result_status(value: ResultStatus | str) -> ResultStatus:
+    return _a_result_status(value)
+
+
+@frozen(kw_only=True, field_transformer=checked("context."))
 class TaskContext:
     """Where a task took place."""
 
-    domain: str = field(default="", converter=a_text("context.domain"))
-    language: str | None = field(default=None, converter=optional(a_text("context.language")))
-    framework: str | None = field(default=None, converter=optional(a_text("context.framework")))
-    complexity: Complexity = field(
-        default=Complexity.MODERATE, converter=a_member("context.complexity", Complexity)
-    )
-    tags: tuple[str, ...] = field(default=(), converter=texts("context.tags"))
+    domain: str = field(default="", converter=to_text)
+    language: str | None = field(default=None, converter=to_optional_text)
+    framework: str | None = field(default=None, converter=to_optional_text)
+    complexity: Complexity = field(default=Complexity.MODERATE, converter=_complexity)
+    tags: tuple[str, ...] = field(default=(), converter=to_texts)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked("result."))
 class StepResult:
     """How a step ended: made by ``success(output)``, ``error(message)`` or ``timeout()``.
 
@@ -108,9 +132,9 @@ class StepResult:
         message: only of an error.
     """
 
-    status: ResultStatus = field(converter=a_member("result.status", ResultStatus))
-    output: Any = field(default=None, converter=a_json_value("result.output"))  # pyright: ignore[reportUnknownVariableType]  # any JSON value
-    message: str | None = field(default=None, converter=optional(a_text("result.message")))
+    status: ResultStatus = field(converter=_result_status)
+    output: Any = field(default=None, converter=to_json_value)  # pyright: ignore[reportUnknownVariableType]  # any JSON value
+    message: str | None = field(default=None, converter=to_optional_text)
 
     def __attrs_post_init__(self) -> None:
         if self.output is not None:
@@ -140,7 +164,7 @@ class StepResult:
         return cls(status=ResultStatus.TIMEOUT)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked("step."))
 class ExecutionStep:
     """One tool call or observation.
 
@@ -149,19 +173,15 @@ class ExecutionStep:
         latency_ms: how long it took, in milliseconds.
     """
 
-    number: int = field(converter=an_integer("step.number", 1))
-    timestamp: datetime = field(factory=now, converter=a_time("step.timestamp"))
-    tool: str = field(converter=a_text("step.tool", empty=False))
-    action: str = field(default="", converter=a_text("step.action"))
-    parameters: dict[str, Any] = field(default=EMPTY, converter=a_json_object("step.parameters"))
-    result: StepResult | None = field(
-        default=None, converter=optional(an_instance("step.result", StepResult))
-    )
-    latency_ms: float = field(default=0.0, converter=a_number("step.latency_ms", 0))
-    tokens_used: int | None = field(
-        default=None, converter=optional(an_integer("step.tokens_used", 0))
-    )
-    metadata: dict[str, str] = field(default=EMPTY, converter=a_string_map("step.metadata"))
+    number: int = field(converter=to_integer, metadata=within(1))
+    timestamp: datetime = field(factory=now, converter=to_time)
+    tool: str = field(converter=to_text, metadata=NOT_EMPTY)
+    action: str = field(default="", converter=to_text)
+    parameters: dict[str, Any] = field(default=EMPTY, converter=to_json_object)
+    result: StepResult | None = field(default=None, metadata=instance(StepResult, optional=True))
+    latency_ms: float = field(default=0.0, converter=to_number, metadata=within(0))
+    tokens_used: int | None = field(default=None, converter=to_optional_integer, metadata=within(0))
+    metadata: dict[str, str] = field(default=EMPTY, converter=to_string_map)
 
     def __attrs_post_init__(self) -> None:
         # Decoding bypasses the converters; a cached record must be frozen all the same.
@@ -171,26 +191,24 @@ class ExecutionStep:
             _set(self, "metadata", freeze_mapping(self.metadata))
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked("outcome."))
 class Outcome:
     """How an episode ended: made by ``success``, ``partial_success``, ``failure`` or ``abstained``.
 
     A field that does not belong to the status keeps its default.
     """
 
-    status: OutcomeStatus = field(converter=a_member("outcome.status", OutcomeStatus))
-    verdict: str | None = field(default=None, converter=optional(a_text("outcome.verdict")))
-    artifacts: tuple[str, ...] = field(default=(), converter=texts("outcome.artifacts"))
-    completed: tuple[str, ...] = field(default=(), converter=texts("outcome.completed"))
-    failed: tuple[str, ...] = field(default=(), converter=texts("outcome.failed"))
-    reason: str | None = field(default=None, converter=optional(a_text("outcome.reason")))
-    error_details: str | None = field(
-        default=None, converter=optional(a_text("outcome.error_details"))
-    )
+    status: OutcomeStatus = field(converter=_outcome_status)
+    verdict: str | None = field(default=None, converter=to_optional_text)
+    artifacts: tuple[str, ...] = field(default=(), converter=to_texts)
+    completed: tuple[str, ...] = field(default=(), converter=to_texts)
+    failed: tuple[str, ...] = field(default=(), converter=to_texts)
+    reason: str | None = field(default=None, converter=to_optional_text)
+    error_details: str | None = field(default=None, converter=to_optional_text)
     stopped_at_step: int | None = field(
-        default=None, converter=optional(an_integer("outcome.stopped_at_step", 0))
+        default=None, converter=to_optional_integer, metadata=within(0)
     )
-    signals: tuple[str, ...] = field(default=(), converter=texts("outcome.signals"))
+    signals: tuple[str, ...] = field(default=(), converter=to_texts)
 
     def __attrs_post_init__(self) -> None:
         required, allowed = _OUTCOME_FIELDS[self.status]
@@ -250,49 +268,47 @@ _OUTCOME_FIELDS: dict[OutcomeStatus, tuple[str, frozenset[str]]] = {
 }
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked("reward."))
 class RewardScore:
     """How good the outcome was, and what made it so."""
 
-    total: float = field(converter=a_number("reward.total"))
-    base: float = field(default=0.0, converter=a_number("reward.base"))
-    efficiency: float = field(default=1.0, converter=a_number("reward.efficiency"))
-    complexity_bonus: float = field(default=1.0, converter=a_number("reward.complexity_bonus"))
-    quality_multiplier: float = field(default=1.0, converter=a_number("reward.quality_multiplier"))
-    learning_bonus: float = field(default=0.0, converter=a_number("reward.learning_bonus"))
+    total: float = field(converter=to_number)
+    base: float = field(default=0.0, converter=to_number)
+    efficiency: float = field(default=1.0, converter=to_number)
+    complexity_bonus: float = field(default=1.0, converter=to_number)
+    quality_multiplier: float = field(default=1.0, converter=to_number)
+    learning_bonus: float = field(default=0.0, converter=to_number)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked("reflection."))
 class Reflection:
     """What the agent made of the episode afterwards."""
 
-    successes: tuple[str, ...] = field(default=(), converter=texts("reflection.successes"))
-    improvements: tuple[str, ...] = field(default=(), converter=texts("reflection.improvements"))
-    insights: tuple[str, ...] = field(default=(), converter=texts("reflection.insights"))
-    generated_at: datetime = field(factory=now, converter=a_time("reflection.generated_at"))
+    successes: tuple[str, ...] = field(default=(), converter=to_texts)
+    improvements: tuple[str, ...] = field(default=(), converter=to_texts)
+    insights: tuple[str, ...] = field(default=(), converter=to_texts)
+    generated_at: datetime = field(factory=now, converter=to_time)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked())
 class SalientFeatures:
     """What is worth remembering of the episode."""
 
-    critical_decisions: tuple[str, ...] = field(default=(), converter=texts("critical_decisions"))
-    tool_combinations: tuple[str, ...] = field(default=(), converter=texts("tool_combinations"))
-    error_recovery_patterns: tuple[str, ...] = field(
-        default=(), converter=texts("error_recovery_patterns")
-    )
-    key_insights: tuple[str, ...] = field(default=(), converter=texts("key_insights"))
+    critical_decisions: tuple[str, ...] = field(default=(), converter=to_texts)
+    tool_combinations: tuple[str, ...] = field(default=(), converter=to_texts)
+    error_recovery_patterns: tuple[str, ...] = field(default=(), converter=to_texts)
+    key_insights: tuple[str, ...] = field(default=(), converter=to_texts)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked("checkpoint."))
 class Checkpoint:
     """A point of a running episode that the agent can return to."""
 
-    id: UUID = field(factory=new_id, converter=a_uuid("checkpoint.id"))
-    created_at: datetime = field(factory=now, converter=a_time("checkpoint.created_at"))
-    step_number: int = field(converter=an_integer("checkpoint.step_number", 0))
-    reason: str = field(default="", converter=a_text("checkpoint.reason"))
-    note: str | None = field(default=None, converter=optional(a_text("checkpoint.note")))
+    id: UUID = field(factory=new_id, converter=to_uuid)
+    created_at: datetime = field(factory=now, converter=to_time)
+    step_number: int = field(converter=to_integer, metadata=within(0))
+    reason: str = field(default="", converter=to_text)
+    note: str | None = field(default=None, converter=to_optional_text)
 
 
 def _tags(record: Any) -> set[str]:
@@ -308,8 +324,16 @@ def _metadata_pairs(record: Any) -> list[str]:
     return [f"{key}={value}" for key, value in record.metadata.items()]
 
 
-def _numbered(value: Any) -> tuple[ExecutionStep, ...]:
-    steps = instances("steps", ExecutionStep)(value)
+_some_steps = instances("steps", ExecutionStep)
+_some_checkpoints = instances("checkpoints", Checkpoint)
+
+
+def _checkpoints(value: Iterable[Checkpoint]) -> tuple[Checkpoint, ...]:
+    return _some_checkpoints(value)
+
+
+def _numbered(value: Iterable[ExecutionStep]) -> tuple[ExecutionStep, ...]:
+    steps = _some_steps(value)
     last = 0
     for step in steps:
         if step.number <= last:
@@ -320,7 +344,7 @@ def _numbered(value: Any) -> tuple[ExecutionStep, ...]:
     return steps
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked())
 class Episode(Record):
     """A task, its steps and its outcome; complete when it has both ``end_time`` and ``outcome``.
 
@@ -330,32 +354,26 @@ class Episode(Record):
     kind: ClassVar[str] = "episode"
     default_order: ClassVar[str] = "start_time"
 
-    task_description: str = field(converter=a_text("task_description", empty=False))
-    task_type: TaskType = field(default=TaskType.OTHER, converter=a_member("task_type", TaskType))
-    context: TaskContext = field(factory=TaskContext, converter=an_instance("context", TaskContext))
-    start_time: datetime = field(default=_LEFT_OUT, converter=a_time("start_time"))
-    end_time: datetime | None = field(default=None, converter=optional(a_time("end_time")))
+    task_description: str = field(converter=to_text, metadata=NOT_EMPTY)
+    task_type: TaskType = field(default=TaskType.OTHER, converter=_task_type)
+    context: TaskContext = field(factory=TaskContext, metadata=instance(TaskContext))
+    start_time: datetime = field(default=_LEFT_OUT, converter=to_time)
+    end_time: datetime | None = field(default=None, converter=to_optional_time)
     steps: tuple[ExecutionStep, ...] = field(default=(), converter=_numbered)
-    outcome: Outcome | None = field(
-        default=None, converter=optional(an_instance("outcome", Outcome))
-    )
-    reward: RewardScore | None = field(
-        default=None, converter=optional(an_instance("reward", RewardScore))
-    )
+    outcome: Outcome | None = field(default=None, metadata=instance(Outcome, optional=True))
+    reward: RewardScore | None = field(default=None, metadata=instance(RewardScore, optional=True))
     reflection: Reflection | None = field(
-        default=None, converter=optional(an_instance("reflection", Reflection))
+        default=None, metadata=instance(Reflection, optional=True)
     )
-    pattern_ids: tuple[UUID, ...] = field(default=(), converter=uuids("pattern_ids"))
-    heuristic_ids: tuple[UUID, ...] = field(default=(), converter=uuids("heuristic_ids"))
-    applied_patterns: tuple[UUID, ...] = field(default=(), converter=uuids("applied_patterns"))
+    pattern_ids: tuple[UUID, ...] = field(default=(), converter=to_uuids)
+    heuristic_ids: tuple[UUID, ...] = field(default=(), converter=to_uuids)
+    applied_patterns: tuple[UUID, ...] = field(default=(), converter=to_uuids)
     salient_features: SalientFeatures | None = field(
-        default=None, converter=optional(an_instance("salient_features", SalientFeatures))
+        default=None, metadata=instance(SalientFeatures, optional=True)
     )
-    tags: tuple[str, ...] = field(default=(), converter=texts("tags"))
-    metadata: dict[str, str] = field(default=EMPTY, converter=a_string_map("metadata"))
-    checkpoints: tuple[Checkpoint, ...] = field(
-        default=(), converter=instances("checkpoints", Checkpoint)
-    )
+    tags: tuple[str, ...] = field(default=(), converter=to_texts)
+    metadata: dict[str, str] = field(default=EMPTY, converter=to_string_map)
+    checkpoints: tuple[Checkpoint, ...] = field(default=(), converter=_checkpoints)
 
     indexes: ClassVar[tuple[Index, ...]] = (
         Index("start_time", datetime),

@@ -9,33 +9,44 @@ from uuid import UUID
 from attrs import field, frozen
 
 from memory_core.records.base import Index, Record
-from memory_core.records.fields import a_number, a_text, a_time, an_instance, an_integer, now, uuids
+from memory_core.records.declare import (
+    NOT_EMPTY,
+    checked,
+    instance,
+    to_integer,
+    to_number,
+    to_text,
+    to_time,
+    to_uuids,
+    within,
+)
+from memory_core.records.fields import now
 
 __all__ = ["Evidence", "Heuristic"]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked("evidence."))
 class Evidence:
     """What a heuristic rests on."""
 
-    episode_ids: tuple[UUID, ...] = field(default=(), converter=uuids("evidence.episode_ids"))
-    success_rate: float = field(default=0.0, converter=a_number("evidence.success_rate", 0, 1))
-    sample_size: int = field(default=0, converter=an_integer("evidence.sample_size", 0))
+    episode_ids: tuple[UUID, ...] = field(default=(), converter=to_uuids)
+    success_rate: float = field(default=0.0, converter=to_number, metadata=within(0, 1))
+    sample_size: int = field(default=0, converter=to_integer, metadata=within(0))
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked())
 class Heuristic(Record):
     """When the condition holds, do the action; ``confidence`` is from 0 to 1."""
 
     kind: ClassVar[str] = "heuristic"
     default_order: ClassVar[str] = "created_at"
 
-    condition: str = field(converter=a_text("condition", empty=False))
-    action: str = field(converter=a_text("action", empty=False))
-    confidence: float = field(converter=a_number("confidence", 0, 1))
-    evidence: Evidence = field(factory=Evidence, converter=an_instance("evidence", Evidence))
-    created_at: datetime = field(factory=now, converter=a_time("created_at"))
-    updated_at: datetime = field(factory=now, converter=a_time("updated_at"))
+    condition: str = field(converter=to_text, metadata=NOT_EMPTY)
+    action: str = field(converter=to_text, metadata=NOT_EMPTY)
+    confidence: float = field(converter=to_number, metadata=within(0, 1))
+    evidence: Evidence = field(factory=Evidence, metadata=instance(Evidence))
+    created_at: datetime = field(factory=now, converter=to_time)
+    updated_at: datetime = field(factory=now, converter=to_time)
 
     indexes: ClassVar[tuple[Index, ...]] = (
         Index("created_at", datetime),

@@ -11,18 +11,21 @@ from attrs import field, frozen
 
 from memory_core.errors import InvalidValueError
 from memory_core.records.base import Index, Record
-from memory_core.records.episode import Complexity, TaskContext
-from memory_core.records.fields import (
-    a_number,
-    a_text,
-    a_time,
-    an_instance,
-    an_integer,
-    now,
-    optional,
-    texts,
-    uuids,
+from memory_core.records.declare import (
+    NOT_EMPTY,
+    checked,
+    instance,
+    to_integer,
+    to_number,
+    to_optional_time,
+    to_text,
+    to_texts,
+    to_time,
+    to_uuids,
+    within,
 )
+from memory_core.records.episode import Complexity, TaskContext
+from memory_core.records.fields import now
 
 __all__ = [
     "ContextPattern",
@@ -45,7 +48,7 @@ class PatternType(StrEnum):
     CONTEXT_PATTERN = "context_pattern"
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked("effectiveness."))
 class Effectiveness:
     """How a pattern has done since it was found.
 
@@ -53,39 +56,33 @@ class Effectiveness:
         avg_reward_delta: mean change of the reward in episodes that applied it.
     """
 
-    times_retrieved: int = field(
-        default=0, converter=an_integer("effectiveness.times_retrieved", 0)
-    )
-    times_applied: int = field(default=0, converter=an_integer("effectiveness.times_applied", 0))
-    successes: int = field(default=0, converter=an_integer("effectiveness.successes", 0))
-    failures: int = field(default=0, converter=an_integer("effectiveness.failures", 0))
-    avg_reward_delta: float = field(
-        default=0.0, converter=a_number("effectiveness.avg_reward_delta")
-    )
-    last_used: datetime | None = field(
-        default=None, converter=optional(a_time("effectiveness.last_used"))
-    )
+    times_retrieved: int = field(default=0, converter=to_integer, metadata=within(0))
+    times_applied: int = field(default=0, converter=to_integer, metadata=within(0))
+    successes: int = field(default=0, converter=to_integer, metadata=within(0))
+    failures: int = field(default=0, converter=to_integer, metadata=within(0))
+    avg_reward_delta: float = field(default=0.0, converter=to_number)
+    last_used: datetime | None = field(default=None, converter=to_optional_time)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked("outcome_stats."))
 class OutcomeStats:
     """How often a decision ended well."""
 
-    successes: int = field(default=0, converter=an_integer("outcome_stats.successes", 0))
-    failures: int = field(default=0, converter=an_integer("outcome_stats.failures", 0))
+    successes: int = field(default=0, converter=to_integer, metadata=within(0))
+    failures: int = field(default=0, converter=to_integer, metadata=within(0))
 
 
 def _variant(pattern: Any) -> str:
     return pattern.variant
 
 
-def _latency(value: Any) -> timedelta:
-    if isinstance(value, timedelta) and value >= timedelta(0):
+def _latency(value: timedelta) -> timedelta:
+    if isinstance(value, timedelta) and value >= timedelta(0):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
         return value
     raise InvalidValueError("avg_latency", "a timedelta that is not negative", value)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked())
 class Pattern(Record):
     """Base of the four variants; ``Query(Pattern)`` finds them all."""
 
@@ -93,12 +90,10 @@ class Pattern(Record):
     variant_index: ClassVar[str] = "pattern_type"
     default_order: ClassVar[str] = "created_at"
 
-    context: TaskContext = field(factory=TaskContext, converter=an_instance("context", TaskContext))
-    success_rate: float = field(default=0.0, converter=a_number("success_rate", 0, 1))
-    effectiveness: Effectiveness = field(
-        factory=Effectiveness, converter=an_instance("effectiveness", Effectiveness)
-    )
-    created_at: datetime = field(factory=now, converter=a_time("created_at"))
+    context: TaskContext = field(factory=TaskContext, metadata=instance(TaskContext))
+    success_rate: float = field(default=0.0, converter=to_number, metadata=within(0, 1))
+    effectiveness: Effectiveness = field(factory=Effectiveness, metadata=instance(Effectiveness))
+    created_at: datetime = field(factory=now, converter=to_time)
 
     indexes: ClassVar[tuple[Index, ...]] = (
         Index("created_at", datetime),
@@ -116,46 +111,44 @@ class Pattern(Record):
             raise InvalidValueError("pattern", f"one of its variants: {valid}", type(self).__name__)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked())
 class ToolSequence(Pattern):
     """Tools that work well one after the other."""
 
     variant: ClassVar[str] = PatternType.TOOL_SEQUENCE.value
 
-    tools: tuple[str, ...] = field(converter=texts("tools"))
+    tools: tuple[str, ...] = field(converter=to_texts)
     avg_latency: timedelta = field(default=timedelta(0), converter=_latency)
-    occurrence_count: int = field(default=1, converter=an_integer("occurrence_count", 0))
+    occurrence_count: int = field(default=1, converter=to_integer, metadata=within(0))
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked())
 class DecisionPoint(Pattern):
     """What to do when a condition holds."""
 
     variant: ClassVar[str] = PatternType.DECISION_POINT.value
 
-    condition: str = field(converter=a_text("condition", empty=False))
-    action: str = field(converter=a_text("action", empty=False))
-    outcome_stats: OutcomeStats = field(
-        factory=OutcomeStats, converter=an_instance("outcome_stats", OutcomeStats)
-    )
+    condition: str = field(converter=to_text, metadata=NOT_EMPTY)
+    action: str = field(converter=to_text, metadata=NOT_EMPTY)
+    outcome_stats: OutcomeStats = field(factory=OutcomeStats, metadata=instance(OutcomeStats))
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked())
 class ErrorRecovery(Pattern):
     """How to get over an error."""
 
     variant: ClassVar[str] = PatternType.ERROR_RECOVERY.value
 
-    error_type: str = field(converter=a_text("error_type", empty=False))
-    recovery_steps: tuple[str, ...] = field(converter=texts("recovery_steps"))
+    error_type: str = field(converter=to_text, metadata=NOT_EMPTY)
+    recovery_steps: tuple[str, ...] = field(converter=to_texts)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked())
 class ContextPattern(Pattern):
     """An approach that suits a context; ``evidence`` are ids of the episodes that show it."""
 
     variant: ClassVar[str] = PatternType.CONTEXT_PATTERN.value
 
-    context_features: tuple[str, ...] = field(converter=texts("context_features"))
-    recommended_approach: str = field(converter=a_text("recommended_approach", empty=False))
-    evidence: tuple[UUID, ...] = field(default=(), converter=uuids("evidence"))
+    context_features: tuple[str, ...] = field(converter=to_texts)
+    recommended_approach: str = field(converter=to_text, metadata=NOT_EMPTY)
+    evidence: tuple[UUID, ...] = field(default=(), converter=to_uuids)

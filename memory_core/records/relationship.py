@@ -11,17 +11,17 @@ from attrs import field, frozen
 
 from memory_core.errors import InvalidValueError
 from memory_core.records.base import Acyclic, Index, OnDelete, Record, Reference, Unique
-from memory_core.records.fields import (
-    a_json_object,
-    a_member,
-    a_number,
-    a_text,
-    a_time,
-    a_uuid,
-    an_integer,
-    now,
-    optional,
+from memory_core.records.declare import (
+    checked,
+    to_json_object,
+    to_optional_integer,
+    to_optional_number,
+    to_optional_text,
+    to_time,
+    to_uuid,
+    within,
 )
+from memory_core.records.fields import a_member, now
 from memory_core.records.frozen import EMPTY, FrozenDict, freeze_mapping
 
 __all__ = ["ACYCLIC_TYPES", "Relationship", "RelationshipType"]
@@ -39,12 +39,20 @@ class RelationshipType(StrEnum):
     REFERENCES = "references"
 
 
+_a_relationship_type = a_member("relationship_type", RelationshipType)
+
+
+# A function, as type checkers read what a field takes from it: see ``declare``.
+def _relationship_type(value: RelationshipType | str) -> RelationshipType:
+    return _a_relationship_type(value)
+
+
 ACYCLIC_TYPES = frozenset(
     {RelationshipType.PARENT_CHILD, RelationshipType.DEPENDS_ON, RelationshipType.BLOCKS}
 )
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked())
 class Relationship(Record):
     """An edge; unique on both ends and the type, and gone with either end.
 
@@ -57,17 +65,17 @@ class Relationship(Record):
     kind: ClassVar[str] = "relationship"
     default_order: ClassVar[str] = "created_at"
 
-    from_episode_id: UUID = field(converter=a_uuid("from_episode_id"))
-    to_episode_id: UUID = field(converter=a_uuid("to_episode_id"))
-    relationship_type: RelationshipType = field(
-        converter=a_member("relationship_type", RelationshipType)
+    from_episode_id: UUID = field(converter=to_uuid)
+    to_episode_id: UUID = field(converter=to_uuid)
+    relationship_type: RelationshipType = field(converter=_relationship_type)
+    reason: str | None = field(default=None, converter=to_optional_text)
+    created_by: str | None = field(default=None, converter=to_optional_text)
+    priority: int | None = field(
+        default=None, converter=to_optional_integer, metadata=within(1, 10)
     )
-    reason: str | None = field(default=None, converter=optional(a_text("reason")))
-    created_by: str | None = field(default=None, converter=optional(a_text("created_by")))
-    priority: int | None = field(default=None, converter=optional(an_integer("priority", 1, 10)))
-    weight: float | None = field(default=None, converter=optional(a_number("weight", 0, 1)))
-    custom_fields: dict[str, Any] = field(default=EMPTY, converter=a_json_object("custom_fields"))
-    created_at: datetime = field(factory=now, converter=a_time("created_at"))
+    weight: float | None = field(default=None, converter=to_optional_number, metadata=within(0, 1))
+    custom_fields: dict[str, Any] = field(default=EMPTY, converter=to_json_object)
+    created_at: datetime = field(factory=now, converter=to_time)
 
     indexes: ClassVar[tuple[Index, ...]] = (
         Index("created_at", datetime),

@@ -13,13 +13,13 @@ from uuid import UUID
 from attrs import field, frozen
 
 from memory_core.records.base import Index, OnDelete, Record, Reference, Unique
+from memory_core.records.declare import checked, instance, to_optional_uuid, to_uuid
 from memory_core.records.episode import ExecutionStep
-from memory_core.records.fields import a_uuid, an_instance, optional
 
 __all__ = ["Run", "Step"]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked())
 class Run(Record):
     """Stands for the fact that steps of an episode are logged; gone once it is completed.
 
@@ -29,7 +29,7 @@ class Run(Record):
 
     kind: ClassVar[str] = "run"
 
-    episode_id: UUID = field(converter=a_uuid("episode_id"))
+    episode_id: UUID = field(converter=to_uuid)
 
     indexes: ClassVar[tuple[Index, ...]] = (Index("episode_id", UUID),)
     references: ClassVar[tuple[Reference, ...]] = (
@@ -38,16 +38,16 @@ class Run(Record):
     constraints: ClassVar[tuple[Unique, ...]] = (Unique("episode_id"),)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=checked())
 class Step(Record):
     """A step of a running episode, kept as a record of its own until the episode is completed."""
 
     kind: ClassVar[str] = "step"
     default_order: ClassVar[str] = "number"
 
-    episode_id: UUID = field(converter=a_uuid("episode_id"))
-    step: ExecutionStep = field(converter=an_instance("step", ExecutionStep))
-    run_id: UUID | None = field(default=None, converter=optional(a_uuid("run_id")))
+    episode_id: UUID = field(converter=to_uuid)
+    step: ExecutionStep = field(metadata=instance(ExecutionStep))
+    run_id: UUID | None = field(default=None, converter=to_optional_uuid)
 
     indexes: ClassVar[tuple[Index, ...]] = (
         Index("episode_id", UUID),
