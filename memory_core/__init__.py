@@ -222,4 +222,4 @@ __all__ = [
     "open_storage",
 ]
 
-_moved.find_moved(__name__, _moved.PATHS)
+_moved.find_moved(__name__, _moved.PATHS, _moved.NAMES)

@@ -1,7 +1,7 @@
-"""Modules that were elsewhere in earlier versions are still found there, with a DeprecationWarning.
+"""Modules of earlier versions are still found at their old paths, with a DeprecationWarning.
 
-A package registers its table of moved modules with `find_moved`. Nothing is imported before somebody asks
-for an old path, and an import that finds its module never comes here.
+A package registers its table of moved modules with `find_moved`. Nothing is imported before an old path is
+asked for, and an import that finds its module never comes here.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-__all__ = ["PATHS", "find_moved"]
+__all__ = ["NAMES", "PATHS", "find_moved"]
 
 PATHS = {
-    "access": "memory.access",
+    "access": "memory.memory",
     "arguments": "memory.arguments",
     "change_feed": "inmemory.feed",
     "composing": "memory.composing",
@@ -51,24 +51,37 @@ PATHS = {
     "testing.stateful": "testing.suite.stateful",
     "testing.strategies": "testing.data.strategies",
 }
-"""Of the core."""
+"""The moved modules of the core."""
+
+NAMES = {
+    "access.RecordAccess": "memory.memory.Memory",
+}
+"""What moved modules of the core contain under another name now, or in another module."""
 
 
-def find_moved(package: str, paths: Mapping[str, str]) -> None:
-    """Let the modules of a package be found at their earlier paths.
+def find_moved(
+    package: str, paths: Mapping[str, str], names: Mapping[str, str] | None = None
+) -> None:
+    """Let the modules of a package be found at their old paths. All paths are relative to the package.
 
     Args:
         package: the package.
-        paths: where each module was, and where it is now, both relative to the package.
+        paths: the new path of each module by its old path.
+        names: where names of these modules are that their new module does not have:
+            ``new.module.name`` by ``old.module.name``.
     """
     sys.meta_path.append(
-        _Moved({f"{package}.{old}": f"{package}.{new}" for old, new in paths.items()})
+        _Moved(
+            {f"{package}.{old}": f"{package}.{new}" for old, new in paths.items()},
+            {f"{package}.{old}": f"{package}.{new}" for old, new in (names or {}).items()},
+        )
     )
 
 
 class _Moved(MetaPathFinder, Loader):
-    def __init__(self, paths: Mapping[str, str]) -> None:
+    def __init__(self, paths: Mapping[str, str], names: Mapping[str, str]) -> None:
         self._paths = paths
+        self._names = names
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
@@ -85,7 +98,8 @@ class _Moved(MetaPathFinder, Loader):
         found = import_module(new)
 
         def get(name: str) -> Any:
-            return getattr(found, name)
+            home, _, renamed = self._names.get(f"{old}.{name}", f"{new}.{name}").rpartition(".")
+            return getattr(import_module(home), renamed)
 
         module.__dict__.update(
             {"__doc__": found.__doc__, "__all__": found.__all__, "__getattr__": get}

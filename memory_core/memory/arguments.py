@@ -1,15 +1,15 @@
-"""What users pass to the façade, checked where it comes in: ids may be text, kinds must be right."""
+"""Checks of what users pass to ``Memory``, which makes them once: an id may be text, a kind must match."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from memory_core.errors import InvalidValueError, QueryError
 from memory_core.query import Query
 from memory_core.records import ExecutionStep, Record
 from memory_core.records.fields import a_uuid, an_integer, uuids
-from memory_core.storage import WriteBatch
+from memory_core.storage import Put, WriteBatch
 
 __all__ = [
     "a_batch",
@@ -20,6 +20,7 @@ __all__ = [
     "a_step",
     "an_id",
     "ids",
+    "puts_of",
     "query_of",
     "records_of",
 ]
@@ -76,19 +77,24 @@ def a_step(step: object) -> ExecutionStep:
     return step
 
 
-def records_of(cls: type[R], records: Iterable[Any]) -> tuple[R, ...]:
-    """The records, all of a class.
+def records_of(cls: type[R], records: Iterable[R]) -> tuple[R, ...]:
+    """The records, if all are of a class.
 
     Raises:
-        InvalidValueError: when one is not.
+        InvalidValueError: otherwise.
     """
     if isinstance(records, Record):
         raise InvalidValueError(f"{cls.kind}s", f"several records of kind {cls.kind}", records)
     checked = tuple(records)
     for record in checked:
-        if not isinstance(record, cls):
+        if not isinstance(record, cls):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
             raise InvalidValueError(cls.kind, f"a record of kind {cls.kind}", record)
     return checked
+
+
+def puts_of(cls: type[R], records: Iterable[R]) -> WriteBatch:
+    """A batch that puts records, all of a class. Raises like ``records_of``."""
+    return WriteBatch(tuple(map(Put, records_of(cls, records))))
 
 
 def query_of(cls: type[R], query: Query[R] | None) -> Query[R]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from attrs import evolve
@@ -13,10 +14,15 @@ from memory_core import graph
 from memory_core.cache import CacheConfig
 from memory_core.config import cache_config
 from memory_core.graph import Direction, RelatedEpisode, RelationshipGraph
-from memory_core.memory.access import RecordAccess
 from memory_core.memory.arguments import (
+    a_batch,
+    a_kind,
+    a_limit,
+    a_position,
+    a_query,
     a_step,
     an_id,
+    puts_of,
     query_of,
     records_of,
 )
@@ -39,14 +45,22 @@ from memory_core.records import (
     SalientFeatures,
 )
 from memory_core.records.fields import now
-from memory_core.storage import Receipt, Storage, WriteBatch
+from memory_core.storage import (
+    ChangePage,
+    CommitResult,
+    Position,
+    Receipt,
+    Storage,
+    StorageStats,
+    WriteBatch,
+)
 
 __all__ = ["Memory"]
 
 R = TypeVar("R", bound=Record)
 
 
-class Memory(RecordAccess):
+class Memory:
     """An agent's memory in one namespace of a store.
 
     Every write returns a ``Receipt`` once it is durable, or raises; see ``Storage.commit`` for the
@@ -58,9 +72,34 @@ class Memory(RecordAccess):
     """
 
     def __init__(self, storage: Storage, *, registry: PluginRegistry | None = None) -> None:
-        super().__init__(storage)
+        self._storage = storage
         self._registry = registry
         self._running = RunningEpisodes(storage)
+
+    @property
+    def storage(self) -> Storage:
+        """The storage below, caches included."""
+        return self._storage
+
+    @property
+    def namespace(self) -> str:
+        """The namespace this memory is bound to."""
+        return self._storage.namespace
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Finish what was accepted, then close. Idempotent."""
+        await self._storage.aclose()
 
     def scoped(self, namespace: str) -> Memory:
         """The memory of another namespace, on the same connections.
@@ -85,15 +124,80 @@ class Memory(RecordAccess):
         """The same memory behind the adaptive cache with balanced settings."""
         return self.with_cache(CacheConfig())
 
+    # Any kind
+
+    async def write(self, batch: WriteBatch) -> Receipt:
+        """Apply a batch: all of it or nothing.
+
+        Raises:
+            StorageError: the batch was rejected.
+        """
+        return _receipt(await self._storage.commit((a_batch(batch),)))
+
+    async def put(self, *records: Record) -> Receipt:
+        """Store records of any kinds, in order, all or none."""
+        return _receipt(await self._storage.commit((WriteBatch().put(*records),)))
+
+    async def get(self, kind: type[R], record_id: UUID) -> R | None:
+        """A record; ``None`` when it is missing."""
+        found = await self._storage.get(a_kind(kind), (an_id(record_id),))
+        return (await with_logged_steps(self._storage, found))[0]
+
+    async def get_many(self, kind: type[R], ids: Sequence[UUID]) -> list[R | None]:
+        """Records in the order of the ids, ``None`` for each that is missing."""
+        return await with_logged_steps(
+            self._storage, await self._storage.get(a_kind(kind), as_ids(ids))
+        )
+
+    async def delete(self, kind: type[Record], *ids: UUID) -> Receipt:
+        """Delete records and what cascades from them, all or none. A missing record is not an error."""
+        return _receipt(await self._storage.commit((WriteBatch().delete(kind, *as_ids(ids)),)))
+
+    async def query(self, query: Query[R]) -> Page[R]:
+        """One page of a query."""
+        page = await self._storage.query(a_query(query))
+        if query.cls is Episode and not all(map(is_sealed, page.records)):
+            records = await with_logged_steps(self._storage, page.records)
+            return Page(tuple(records), page.next_cursor)
+        return page
+
+    async def iterate(self, query: Query[R]) -> AsyncIterator[R]:
+        """Every record that a query finds, page by page; the query's limit is the size of a page."""
+        while True:
+            page = await self.query(query)
+            for record in page.records:
+                yield record
+            if page.next_cursor is None:
+                return
+            query = query.after(page.next_cursor)
+
+    async def count(self, query: Query[Any]) -> int:
+        """The exact number of records that fulfil a query's conditions; its limit does not matter."""
+        return await self._storage.count(a_query(query))
+
+    # The store
+
+    async def changes(self, since: Position, limit: int = 1_000) -> ChangePage:
+        """At most ``limit`` changes after a position, oldest first."""
+        return await self._storage.changes(a_position(since), a_limit(limit))
+
+    def position(self) -> Position | None:
+        """The store's newest position; ``None`` where the backend cannot tell it cheaply."""
+        return self._storage.position()
+
+    async def stats(self) -> StorageStats:
+        """Statistics of the store and its caches."""
+        return await self._storage.stats()
+
     # Episodes
 
     async def store_episode(self, episode: Episode) -> Receipt:
         """Store an episode, or replace the one with its id; relationships stay."""
-        return await self.write(WriteBatch().put(*records_of(Episode, (episode,))))
+        return _receipt(await self._storage.commit((puts_of(Episode, (episode,)),)))
 
     async def store_episodes_batch(self, episodes: Iterable[Episode]) -> Receipt:
         """Store episodes, all or none."""
-        return await self.write(WriteBatch().put(*records_of(Episode, episodes)))
+        return _receipt(await self._storage.commit((puts_of(Episode, episodes),)))
 
     async def get_episode(self, episode_id: UUID) -> Episode | None:
         """An episode, or ``None``."""
@@ -130,15 +234,16 @@ class Memory(RecordAccess):
         self, episodes: Iterable[Episode], patterns: Iterable[Pattern]
     ) -> Receipt:
         """Store episodes and the patterns found in them, all or none."""
-        return await self.write(WriteBatch().put(*records_of(Pattern, patterns)).put(*episodes))
+        puts = puts_of(Pattern, patterns).operations + puts_of(Episode, episodes).operations
+        return _receipt(await self._storage.commit((WriteBatch(puts),)))
 
     # Running episodes
 
     async def start_episode(self, episode: Episode | None = None, **fields: Any) -> Episode:
-        """Store an episode that is only beginning, the one given or one made of ``fields``; return it."""
-        started = Episode(**fields) if episode is None else evolve(episode, **fields)
-        (episode,) = records_of(Episode, (started,))
-        await self._running.start(episode)
+        """Store an episode that begins: the given one, or a new one with these fields; return it."""
+        made = Episode(**fields) if episode is None else evolve(episode, **fields)
+        (started,) = records_of(Episode, (made,))
+        await self._running.start(started)
         return started
 
     async def log_step(self, episode_id: UUID, step: ExecutionStep) -> Receipt:
@@ -181,11 +286,11 @@ class Memory(RecordAccess):
 
     async def store_pattern(self, pattern: Pattern) -> Receipt:
         """Store a pattern, or replace the one with its id."""
-        return await self.put(*records_of(Pattern, (pattern,)))
+        return _receipt(await self._storage.commit((puts_of(Pattern, (pattern,)),)))
 
     async def store_patterns_batch(self, patterns: Iterable[Pattern]) -> Receipt:
         """Store patterns, all or none."""
-        return await self.put(*records_of(Pattern, patterns))
+        return _receipt(await self._storage.commit((puts_of(Pattern, patterns),)))
 
     async def get_pattern(self, pattern_id: UUID) -> Pattern | None:
         """A pattern, or ``None``."""
@@ -219,11 +324,11 @@ class Memory(RecordAccess):
 
     async def store_heuristic(self, heuristic: Heuristic) -> Receipt:
         """Store a heuristic, or replace the one with its id."""
-        return await self.put(*records_of(Heuristic, (heuristic,)))
+        return _receipt(await self._storage.commit((puts_of(Heuristic, (heuristic,)),)))
 
     async def store_heuristics_batch(self, heuristics: Iterable[Heuristic]) -> Receipt:
         """Store heuristics, all or none."""
-        return await self.put(*records_of(Heuristic, heuristics))
+        return _receipt(await self._storage.commit((puts_of(Heuristic, heuristics),)))
 
     async def get_heuristic(self, heuristic_id: UUID) -> Heuristic | None:
         """A heuristic, or ``None``."""
@@ -263,7 +368,7 @@ class Memory(RecordAccess):
             DuplicateError: they are related by this type already.
             CycleError: the type must stay acyclic.
         """
-        return await self.put(*records_of(Relationship, (relationship,)))
+        return _receipt(await self._storage.commit((puts_of(Relationship, (relationship,)),)))
 
     async def remove_relationship(self, relationship_id: UUID) -> Receipt:
         """Delete a relationship; no error when it is not there."""
@@ -321,3 +426,11 @@ class Memory(RecordAccess):
         """Ids of related episodes, each after those it points at by an acyclic type."""
         ids = None if ids is None else as_ids(ids)
         return await graph.topological_order(self._storage, relationship_type, ids)
+
+
+def _receipt(results: Sequence[CommitResult]) -> Receipt:
+    """The receipt of the only batch of a commit; raises what rejected it."""
+    (result,) = results
+    if isinstance(result, Receipt):
+        return result
+    raise result

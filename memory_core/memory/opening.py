@@ -1,4 +1,4 @@
-"""From a URL to an open store: registry, settings, wrappers and caches put together once."""
+"""Opening a memory: its settings, plugins, backend, caches and wrappers are put together here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Generator, Mapping, Sequence
 from operator import attrgetter
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlencode
 
 from attrs import evolve
 
@@ -55,25 +54,27 @@ async def open_storage(
         StorageError: the store cannot be opened.
     """
     registry = registry or PluginRegistry()
-    parsed = StorageURL.parse(url)
-    factory = registry.storage(parsed.scheme)
-    if not factory.embedded:
-        parsed.check_host()
-    backend = load_class(factory.target, extra=factory.extra)
-    config = build_options(
-        load_class(factory.config, extra=factory.extra),
-        {**(options or {}), **parsed.options},
-        where=str(parsed),
-    )
     context = StorageContext(
         namespace=namespace,
         record_types=registry.record_types,
         limits=limits or Limits(),
         create=create,
     )
+    return await _open_backend(StorageURL.parse(url), options or {}, registry, context)
+
+
+async def _open_backend(
+    url: StorageURL, options: Mapping[str, Any], registry: PluginRegistry, context: StorageContext
+) -> Storage:
+    factory = registry.storage(url.scheme)
+    if not factory.embedded:
+        url.check_host()
+    backend = load_class(factory.target, extra=factory.extra)
+    config_class = load_class(factory.config, extra=factory.extra)
+    config = build_options(config_class, {**options, **url.options}, where=str(url))
     if not hasattr(backend, "open"):
         raise PluginError(f"{factory.target} has no classmethod open, which makes a Storage")
-    storage = await backend.open(parsed.location, config=config, context=context)
+    storage = await backend.open(url.location, config=config, context=context)
     if missing := missing_members(storage):
         raise PluginError(f"{factory.target} opened no Storage: it lacks {', '.join(missing)}")
     return storage
@@ -136,17 +137,17 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
             await self._memory.aclose()
 
     async def _open(self) -> Memory:
-        settings = self._settle()
+        settings, url = self._settle()
         registry = self._registry or PluginRegistry(blocked=settings.block_plugins)
         wrappers = sorted(map(registry.wrapper, settings.wrappers), key=attrgetter("order"))
-        storage = await open_storage(
-            settings.url,
+        context = StorageContext(
             namespace=settings.namespace,
-            registry=registry,
-            options={**settings.options, **(self._options or {})},
+            record_types=registry.record_types,
             limits=settings.limits,
             create=self._create,
         )
+        options = {**settings.options, **(self._options or {})}
+        storage = await _open_backend(url, options, registry, context)
         try:
             if settings.cache is not None:
                 storage = cached(storage, settings.cache, registry)
@@ -158,23 +159,20 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
             raise
         return Memory(storage, registry=registry)
 
-    def _settle(self) -> Settings:
+    def _settle(self) -> tuple[Settings, StorageURL]:
+        """The settings, and their URL without ``?cache=``: that is an option of the memory."""
         if self._settings is None:
             settings = load_settings(**self._given, cache=self._cache)
         else:
             given = {name: value for name, value in self._given.items() if value is not None}
+            if self._cache is not Unset.UNSET:
+                given["cache"] = cache_config(self._cache)
             settings = evolve(self._settings, **given)
-        # ``?cache=`` is an option of the memory, not of its backend.
-        url, of_url = _without_cache(settings.url)
-        if self._cache is not Unset.UNSET:
-            return evolve(settings, url=url, cache=cache_config(self._cache))
-        if of_url is not None:
-            return evolve(settings, url=url, cache=cache_config(of_url))
-        return settings
-
-
-def _without_cache(url: str) -> tuple[str, str | None]:
-    """A URL without the option ``cache``, and that."""
-    options = dict(StorageURL.parse(url).options)
-    cache = options.pop("cache", None)
-    return (url if cache is None else f"{url.partition('?')[0]}?{urlencode(options)}"), cache
+        url = StorageURL.parse(settings.url)
+        options = dict(url.options)
+        cache = options.pop("cache", None)
+        if cache is None:
+            return settings, url
+        if self._cache is Unset.UNSET:
+            settings = evolve(settings, cache=cache_config(cache))
+        return settings, evolve(url, options=options)
