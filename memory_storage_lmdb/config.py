@@ -1,16 +1,16 @@
-"""Options of ``lmdb:PATH``."""
+"""Options of ``lmdb:PATH``, as a store and as a cache tier."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from attrs import field, frozen
-from attrs.validators import ge, in_, le
+from attrs.validators import ge, gt, in_, le
 
 from memory_core.codec.compression import CompressionConfig
 from memory_core.errors import InvalidValueError
 
-__all__ = ["LmdbConfig"]
+__all__ = ["LmdbConfig", "LmdbTierConfig"]
 
 _MIB = 2**20
 
@@ -51,3 +51,22 @@ class LmdbConfig:
             raise InvalidValueError(
                 "map_size", f"at most max_map_size ({self.max_map_size})", self.map_size
             )
+
+
+_MIB = 2**20
+
+
+@frozen(kw_only=True)
+class LmdbTierConfig:
+    """Options, as in ``lmdb:/var/cache/memory?max_bytes=268435456``. All processes that share a tier
+    should give the same.
+
+    Attributes:
+        max_bytes: size of its file at most; a quarter of it is left for LMDB to work in.
+        max_entries: entries at most.
+        ttl: seconds an entry is kept at most.
+    """
+
+    max_bytes: int = field(default=1024 * _MIB, validator=[ge(_MIB), le(2**46)])
+    max_entries: int = field(default=1_000_000, validator=ge(1))
+    ttl: float = field(default=7 * 86_400.0, validator=gt(0))

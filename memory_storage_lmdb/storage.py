@@ -30,14 +30,13 @@ from memory_core.storage import (
     local_path,
 )
 from memory_storage_lmdb.config import LmdbConfig
-from memory_storage_lmdb.engine.backup import write_backup
+from memory_storage_lmdb.engine.environment import write_backup
 from memory_storage_lmdb.read.reading import Reader
-from memory_storage_lmdb.store.keys import ID_BYTES
-from memory_storage_lmdb.store.sharing import Shared, acquire, release
+from memory_storage_lmdb.shared_state import Shared, acquire, release
+from memory_storage_lmdb.store.encoding import ID_BYTES
+from memory_storage_lmdb.write.encoding import Stager
 from memory_storage_lmdb.write.filling import declare_kinds
-from memory_storage_lmdb.write.group import GroupWriter
-from memory_storage_lmdb.write.staging import Stager
-from memory_storage_lmdb.write.writing import Writer
+from memory_storage_lmdb.write.writing import GroupWriter, Writer
 
 __all__ = ["LmdbStorage"]
 

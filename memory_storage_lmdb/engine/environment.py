@@ -1,11 +1,13 @@
 """LMDB environments: one for each path and process, grown when full, never used across a fork.
 
-Reads run on any thread, each bracketed by a ``Gate``; writes on the one writer thread. The map may be
-moved only while no transaction of this process uses it, so whoever grows it closes the gates first.
+Reads run on any thread, each bracketed by a ``Gate``; writes run on the one writer thread. The map may be
+moved only while no transaction of this process uses it, so the thread that grows it closes the gates first.
 """
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -16,6 +18,7 @@ from typing import TypeVar
 import lmdb
 from attrs import define, field
 
+from memory_core.disk import new_backup
 from memory_core.errors import (
     ConfigurationError,
     StorageClosedError,
@@ -35,9 +38,40 @@ from memory_storage_lmdb.engine.binding import (
     translated,
 )
 from memory_storage_lmdb.engine.data_file import check_whole
-from memory_storage_lmdb.engine.residency import let_go, resident_file_bytes
 
-__all__ = ["Environment", "Gate"]
+__all__ = ["Environment", "Gate", "let_go", "resident_file_bytes", "write_backup"]
+
+_DONT_NEED = 4  # MADV_DONTNEED
+_STATM = Path("/proc/self/statm")
+_MAPS = Path("/proc/self/maps")
+
+
+def resident_file_bytes() -> int:
+    """Bytes of mapped files that are resident in this process; 0 where the system does not tell."""
+    if sys.platform != "linux":
+        return 0
+    import mmap
+
+    try:
+        return int(_STATM.read_text("ascii").split()[2]) * mmap.PAGESIZE
+    except OSError:
+        return 0
+
+
+def let_go(file: Path) -> None:
+    """Drop a mapped file's pages from this process. The caller makes sure that it stays mapped."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        maps = _MAPS.read_text("utf-8", errors="surrogateescape")
+    except OSError:
+        # Whatever was written or read stands: that pages stay resident must not fail it.
+        return
+    for line in maps.splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5] == str(file) and "s" in fields[1]:
+            start, end = (int(address, 16) for address in fields[0].split("-"))
+            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _DONT_NEED)
+
 
 T = TypeVar("T")
 
@@ -367,3 +401,17 @@ def _opened(path: str, config: LmdbConfig) -> lmdb.Environment:
         env.close()
         raise
     return env
+
+
+def write_backup(environment: Environment, target: Path) -> None:
+    """Copy the store into a new directory, which appears when it is complete.
+
+    Raises:
+        ConfigurationError: the target exists, or cannot be written.
+        StorageFullError: there is no room for it.
+    """
+    with translated(str(target)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with new_backup(target) as growing:
+            growing.mkdir()
+            environment.copy(str(growing))

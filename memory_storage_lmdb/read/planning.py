@@ -16,8 +16,8 @@ from attrs import frozen
 
 from memory_core.query import AllOf, AnyOf, Between, Condition, Query
 from memory_storage_lmdb.engine.binding import Cursor
-from memory_storage_lmdb.store.cursors import EVERYTHING, Span, sizes
-from memory_storage_lmdb.store.keys import AFTER_ID, is_digest
+from memory_storage_lmdb.read.cursors import EVERYTHING, Span, sizes
+from memory_storage_lmdb.store.encoding import AFTER_ID, is_digest
 from memory_storage_lmdb.store.layout import IndexLayout, KindLayout
 
 __all__ = [

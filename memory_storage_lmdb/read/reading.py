@@ -1,14 +1,14 @@
 """Reads: inline on the event loop while they are short, on a thread when they are not.
 
-A read transaction takes about a microsecond, crossing to a thread and back a hundred. So every read
-begins on the loop; one that has not ended within a few milliseconds is given up and done again on a
-thread, in a transaction of its own.
+A read transaction takes about a microsecond; crossing to a thread and back takes a hundred. So every read
+begins on the loop. One that does not end within a few milliseconds is stopped, and repeated on a thread in
+a transaction of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from time import perf_counter
@@ -26,15 +26,96 @@ from memory_core.storage import Change, ChangeOperation, ChangePage, Position, c
 from memory_storage_lmdb.engine.binding import Transaction
 from memory_storage_lmdb.engine.environment import Environment, Gate
 from memory_storage_lmdb.engine.thread import JobThread
-from memory_storage_lmdb.read.pending import Pending
+from memory_storage_lmdb.read.cursors import Meter, metered
 from memory_storage_lmdb.read.scan import RawPage, Scan
-from memory_storage_lmdb.store.catalog import Catalog, StaleCatalogError
-from memory_storage_lmdb.store.cursors import Meter, metered
-from memory_storage_lmdb.store.dictionaries import load_dictionaries, read_dictionaries
-from memory_storage_lmdb.store.journal import PUT, counts_of, read_changes
-from memory_storage_lmdb.store.layout import KindLayout
+from memory_storage_lmdb.store.catalog import (
+    Catalog,
+    StaleCatalogError,
+    load_dictionaries,
+    read_dictionaries,
+)
+from memory_storage_lmdb.store.journal import (
+    EMPTY_HEAD,
+    PUT,
+    Head,
+    counts_of,
+    read_changes,
+    read_head,
+)
+from memory_storage_lmdb.store.layout import KindLayout, Values
 
-__all__ = ["Reader"]
+__all__ = ["Pending", "Reader"]
+
+_Place: TypeAlias = tuple[bytes, int]
+"""Namespace and number of a kind."""
+
+
+@define(eq=False)
+class Pending:
+    """Follows the journal from ``Head.indexed`` on; for one thread at a time."""
+
+    catalog: Catalog
+    _head: Head = EMPTY_HEAD
+    _seen: int = -1
+    _since: int = -1
+    _until: int = -1
+    _known: dict[_Place, dict[bytes, Values]] = field(factory=dict[_Place, dict[bytes, Values]])
+    _unread: dict[_Place, set[bytes]] = field(factory=dict[_Place, set[bytes]])
+
+    def head(self, txn: Transaction) -> Head:
+        """The journal's head in a transaction."""
+        seen = txn.id()
+        if seen != self._seen:
+            self._head, self._seen = read_head(txn, self.catalog.journal), seen
+        return self._head
+
+    def follow(self, txn: Transaction) -> Head:
+        """Catch up with a transaction.
+
+        Returns:
+            The journal's head in it.
+        """
+        head = self.head(txn)
+        if head.indexed != self._since:
+            self._known.clear()
+            self._unread.clear()
+            self._since = self._until = head.indexed
+        if self._until < head.sequence:
+            self._collect(txn, self._until)
+            self._until = head.sequence
+        return head
+
+    def records(
+        self, txn: Transaction, layout: KindLayout, namespace: bytes
+    ) -> Mapping[bytes, Values]:
+        """The values of the waiting records of a kind by id, until ``follow`` is called again.
+
+        Raises:
+            CodecError: one of them is damaged.
+        """
+        place = namespace, layout.number
+        known = self._known.setdefault(place, {})
+        unread = self._unread.get(place)
+        if unread:
+            records = self.catalog.handles[layout.database]
+            for record_id in tuple(unread):
+                key = namespace + record_id
+                known[record_id] = layout.values(key, txn.get(key, b"", db=records))
+                unread.discard(record_id)
+        return known
+
+    def _collect(self, txn: Transaction, since: int) -> None:
+        for _, namespace, kind, operation, record_id in read_changes(
+            txn, self.catalog.journal, since
+        ):
+            place = namespace, kind
+            unread = self._unread.setdefault(place, set())
+            if operation == PUT:
+                unread.add(record_id)
+            else:
+                unread.discard(record_id)
+                self._known.get(place, {}).pop(record_id, None)
+
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")

@@ -15,18 +15,7 @@ from memory_core.errors import CodecError, QueryError
 from memory_core.query import Condition, Query
 from memory_core.records import Scalar
 from memory_storage_lmdb.engine.binding import Cursor, Transaction
-from memory_storage_lmdb.read.planning import (
-    Plan,
-    Range,
-    Term,
-    is_impossible,
-    make_plan,
-    parts_of,
-    plan_count,
-    size_of,
-)
-from memory_storage_lmdb.store.catalog import Catalog
-from memory_storage_lmdb.store.cursors import (
+from memory_storage_lmdb.read.cursors import (
     EVERYTHING,
     Meter,
     Span,
@@ -38,8 +27,19 @@ from memory_storage_lmdb.store.cursors import (
     metered,
     sizes,
 )
+from memory_storage_lmdb.read.planning import (
+    Plan,
+    Range,
+    Term,
+    is_impossible,
+    make_plan,
+    parts_of,
+    plan_count,
+    size_of,
+)
+from memory_storage_lmdb.store.catalog import Catalog
+from memory_storage_lmdb.store.encoding import AFTER_ID, ID_BYTES
 from memory_storage_lmdb.store.journal import read_count
-from memory_storage_lmdb.store.keys import AFTER_ID, ID_BYTES
 from memory_storage_lmdb.store.layout import IndexLayout, KindLayout, Values
 
 __all__ = ["RawPage", "Scan"]

@@ -1,9 +1,9 @@
-"""What a store says about itself: its schema version and identity, its namespaces and its kinds.
+"""What a store says about itself: its schema version, identity, namespaces, kinds and dictionaries.
 
-A kind is remembered with its declaration. When a newer version of a plugin declares it differently,
-its indexes are emptied and filled anew, in steps that any process can take up after a crash; the
-records themselves stay where they are. Whoever has the store open with the old declaration notices
-by the journal's generation, which grows with every change of a kind.
+A kind is stored with its declaration. When a newer version of a plugin declares it differently, its
+indexes are emptied and filled again, in steps that any process can continue after a crash; the records
+themselves stay where they are. A process that has the store open with the old declaration notices by the
+journal's generation, which grows with every change of a kind.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 import msgspec
 from attrs import define, evolve, field, frozen
 
+from memory_core.codec import Codec
 from memory_core.errors import (
     ConfigurationError,
     SchemaVersionError,
@@ -23,10 +24,9 @@ from memory_core.errors import (
 )
 from memory_storage_lmdb.engine.binding import DamagedEntryError, Database, Transaction
 from memory_storage_lmdb.engine.environment import Environment
-from memory_storage_lmdb.store.checksums import checked, with_checksum
-from memory_storage_lmdb.store.declaration import Declaration, ReferenceRule
+from memory_storage_lmdb.store.encoding import checked, with_checksum
 from memory_storage_lmdb.store.journal import EMPTY_HEAD, Head, counts_of, read_head, write_head
-from memory_storage_lmdb.store.layout import KindLayout
+from memory_storage_lmdb.store.layout import Declaration, KindLayout, ReferenceRule
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -34,6 +34,9 @@ __all__ = [
     "KindRow",
     "StaleCatalogError",
     "announce",
+    "keep_dictionary",
+    "load_dictionaries",
+    "read_dictionaries",
     "read_row",
     "write_row",
 ]
@@ -307,3 +310,37 @@ def _add_checksums(txn: Transaction, databases: Iterable[Database]) -> None:
         for key, data in list(txn.cursor(db=database)):
             if key != _SCHEMA:
                 txn.put(key, with_checksum(key, data), db=database)
+
+
+_NUMBER_BYTES = 4
+
+
+def read_dictionaries(txn: Transaction, catalog: Catalog) -> list[tuple[str, bytes]]:
+    """Every dictionary and its kind, oldest first.
+
+    Raises:
+        DamagedEntryError: one is not what was stored.
+    """
+    found: list[tuple[str, bytes]] = []
+    for key, stored in txn.cursor(db=catalog.dictionaries).iternext():
+        dictionary = checked("dictionary", key, stored)
+        found.append((key[_NUMBER_BYTES:].decode(), dictionary))
+    return found
+
+
+def load_dictionaries(codec: Codec, found: list[tuple[str, bytes]]) -> None:
+    """Make dictionaries known to a codec."""
+    for kind, dictionary in found:
+        if kind in codec.types:
+            codec.compressor.add(kind, dictionary)
+
+
+def keep_dictionary(txn: Transaction, catalog: Catalog, kind: str, trained: bytes) -> bytes:
+    """Store a dictionary, unless another process was faster; the one to use."""
+    for known, dictionary in read_dictionaries(txn, catalog):
+        if known == kind:
+            return dictionary
+    number = catalog.next_number(txn, b"dictionary")
+    key = number.to_bytes(_NUMBER_BYTES, "big") + kind.encode()
+    txn.put(key, with_checksum(key, trained), db=catalog.dictionaries)
+    return trained

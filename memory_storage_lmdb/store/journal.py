@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from attrs import evolve, frozen
 
 from memory_storage_lmdb.engine.binding import DamagedEntryError, Database, Transaction
-from memory_storage_lmdb.store.checksums import checked, with_checksum
+from memory_storage_lmdb.store.encoding import checked, with_checksum
 
 __all__ = [
     "DELETE",

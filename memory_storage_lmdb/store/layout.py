@@ -1,7 +1,7 @@
 """How records of a kind are laid out in LMDB, from nothing but the kind's declaration.
 
-The declaration is kept in the store, so that kinds whose plugin is not loaded are still indexed,
-cascaded to and wiped. For each kind there are
+The declaration is kept in the store, so that kinds whose plugin is not loaded are still indexed, cascaded
+to and wiped. For each kind there are
 
 - a record database: ``namespace, id -> value``;
 - for each index a database of duplicates: ``namespace, value -> order, id``, where *order* is the
@@ -9,8 +9,8 @@ cascaded to and wiped. For each kind there are
   and every index has the same second half for the same record;
 - for each unique constraint a database: ``namespace, values -> id``.
 
-A stored value begins with the record's index values, so that an update finds the entries to remove,
-and a filter what to compare, without decoding the body.
+A stored value begins with the record's index values, so that an update finds the entries to remove, and a
+filter what to compare, without decoding the body.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ import msgspec
 from attrs import define, field, frozen
 
 from memory_core.errors import CodecError
-from memory_storage_lmdb.store.declaration import Declaration
-from memory_storage_lmdb.store.keys import (
+from memory_core.records import Acyclic, OnDelete, Record, Unique
+from memory_storage_lmdb.store.encoding import (
     ID_BYTES,
     ScalarType,
     encoded_width,
     encoder,
+    scalar_type,
     unique_key,
 )
 
@@ -38,16 +39,98 @@ __all__ = [
     "ENTERED",
     "NAMESPACE_BYTES",
     "NULLED",
+    "AcyclicRule",
+    "Declaration",
     "Entry",
     "Header",
+    "IndexDeclaration",
     "IndexLayout",
     "KindLayout",
+    "ReferenceRule",
     "UniqueLayout",
     "Values",
     "pack_header",
     "pack_nulled_header",
     "pack_values",
 ]
+
+
+@frozen
+class IndexDeclaration:
+    """An index as it is remembered: another ``type`` or ``path`` may mean other values."""
+
+    name: str
+    type: str
+    scalar: ScalarType
+    path: str
+    multi: bool
+
+
+@frozen
+class ReferenceRule:
+    """A reference: which index holds the id of a record of which kind."""
+
+    field: str
+    kind: str
+    on_delete: OnDelete
+
+
+@frozen
+class AcyclicRule:
+    """Edges that must form no cycle."""
+
+    source: str
+    target: str
+    group: str
+    groups: tuple[str, ...]
+
+
+@frozen
+class Declaration:
+    """What a kind declares, as far as its layout depends on it."""
+
+    kind: str
+    schema_version: int
+    default_order: str
+    indexes: tuple[IndexDeclaration, ...]
+    references: tuple[ReferenceRule, ...]
+    uniques: tuple[tuple[str, ...], ...]
+    acyclic: tuple[AcyclicRule, ...]
+
+    @classmethod
+    def of(cls, record: type[Record]) -> Declaration:
+        """The declaration of a record class."""
+        return cls(
+            kind=record.kind,
+            schema_version=record.schema_version,
+            default_order=record.default_order,
+            indexes=tuple(
+                IndexDeclaration(
+                    index.name,
+                    index.type.__name__,
+                    scalar_type(index.type),
+                    _path_name(index.path),
+                    index.multi,
+                )
+                for index in record.indexes
+            ),
+            references=tuple(
+                ReferenceRule(ref.field, ref.kind, ref.on_delete) for ref in record.references
+            ),
+            uniques=tuple(rule.fields for rule in record.constraints if isinstance(rule, Unique)),
+            acyclic=tuple(
+                AcyclicRule(rule.source, rule.target, rule.group, tuple(sorted(rule.groups)))
+                for rule in record.constraints
+                if isinstance(rule, Acyclic)
+            ),
+        )
+
+
+def _path_name(path: str | Callable[[Any], Any]) -> str:
+    if isinstance(path, str):
+        return path
+    return f"{path.__module__}:{path.__qualname__}"
+
 
 Values: TypeAlias = tuple[Any, ...]
 """A record's index values, in the order of their declaration."""

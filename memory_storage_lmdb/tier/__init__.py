@@ -1,6 +1,6 @@
 """A cache tier of bytes that the processes of a host share, in an LMDB environment of its own."""
 
+from memory_storage_lmdb.config import LmdbTierConfig
 from memory_storage_lmdb.tier.cache import LmdbTier
-from memory_storage_lmdb.tier.config import LmdbTierConfig
 
 __all__ = ["LmdbTier", "LmdbTierConfig"]

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 from memory_core.cache import CacheEntry, CacheKey, CacheStats
 from memory_core.errors import ConfigurationError
 from memory_core.storage import local_path
-from memory_storage_lmdb.tier.config import LmdbTierConfig
+from memory_storage_lmdb.config import LmdbTierConfig
 from memory_storage_lmdb.tier.entries import Entries, entry_key, namespace_prefix
 from memory_storage_lmdb.tier.file import FAILURES, TierFile, acquire, release
 

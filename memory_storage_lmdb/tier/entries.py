@@ -23,8 +23,8 @@ from attrs import define
 from memory_core.cache import CacheEntry, CacheKey
 
 if TYPE_CHECKING:
+    from memory_storage_lmdb.config import LmdbTierConfig
     from memory_storage_lmdb.engine.binding import Database, Transaction
-    from memory_storage_lmdb.tier.config import LmdbTierConfig
 
 __all__ = ["Entries", "entry_key", "namespace_prefix"]
 

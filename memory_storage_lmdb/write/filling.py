@@ -20,10 +20,10 @@ from memory_storage_lmdb.store.catalog import (
     read_row,
     write_row,
 )
-from memory_storage_lmdb.store.declaration import Declaration
 from memory_storage_lmdb.store.journal import read_head, write_head
 from memory_storage_lmdb.store.layout import (
     NAMESPACE_BYTES,
+    Declaration,
     KindLayout,
     Values,
     pack_header,

@@ -27,7 +27,7 @@ from memory_storage_lmdb.engine.binding import Transaction
 from memory_storage_lmdb.store.catalog import Catalog
 from memory_storage_lmdb.store.journal import PUT, Head, RawChange, read_changes
 from memory_storage_lmdb.store.layout import NAMESPACE_BYTES, IndexLayout, KindLayout, Values
-from memory_storage_lmdb.write.staging import StagedPut
+from memory_storage_lmdb.write.encoding import StagedPut
 
 __all__ = ["Place", "enter_pending"]
 

@@ -1,28 +1,46 @@
-"""The primitive changes to a store: a record written, replaced or removed with all that belongs to it."""
+"""What one write transaction changes: records put, deleted and wiped, with all that belongs to them.
+
+``WriteTransaction`` has the primitive changes. ``check_put`` holds what must be true before a record may be
+put; ``delete`` what cascades from a record, what forbids its deletion and what is set to null.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+from uuid import UUID
+
 from attrs import define, field
 
-from memory_core.errors import CodecError
+from memory_core.errors import (
+    CodecError,
+    CycleError,
+    DuplicateError,
+    ReferenceNotFoundError,
+    ReferenceRestrictedError,
+    StorageUnavailableError,
+)
+from memory_core.records import OnDelete
 from memory_storage_lmdb.engine.binding import Database, Transaction
 from memory_storage_lmdb.store.catalog import Catalog
+from memory_storage_lmdb.store.encoding import ID_BYTES
 from memory_storage_lmdb.store.journal import DELETE, PUT, Head, pack_change, read_count
-from memory_storage_lmdb.store.keys import ID_BYTES
 from memory_storage_lmdb.store.layout import (
     ENTERED,
     NAMESPACE_BYTES,
+    AcyclicRule,
     KindLayout,
+    ReferenceRule,
     UniqueLayout,
     Values,
     pack_header,
     pack_nulled_header,
     pack_values,
 )
+from memory_storage_lmdb.write.encoding import StagedPut
 from memory_storage_lmdb.write.indexing import Place
-from memory_storage_lmdb.write.staging import StagedPut
 
-__all__ = ["WriteTransaction"]
+__all__ = ["WriteTransaction", "check_put", "check_ready", "delete", "wipe"]
 
 
 @define(eq=False)
@@ -194,3 +212,158 @@ class WriteTransaction:
                         found.append((entry, tail))
             for entry, tail in found:
                 self.txn.delete(entry, tail, db=database)
+
+
+def check_put(write: WriteTransaction, staged: StagedPut) -> None:
+    """Check a record against the store.
+
+    Raises:
+        ReferenceNotFoundError, DuplicateError, CycleError: it may not be put.
+    """
+    declaration = staged.layout.declaration
+    _check_references(write, staged)
+    _check_uniques(write, staged)
+    for rule in declaration.acyclic:
+        _check_acyclic(write, staged, rule)
+
+
+def _check_references(write: WriteTransaction, staged: StagedPut) -> None:
+    layout = staged.layout
+    for rule in layout.declaration.references:
+        target = staged.values[layout.positions[rule.field]]
+        if target is None or (rule.kind == layout.kind and target == staged.id):
+            continue
+        if not write.exists(write.catalog.layouts[rule.kind], staged.namespace + target):
+            raise ReferenceNotFoundError(layout.kind, rule.field, rule.kind, UUID(bytes=target))
+
+
+def _check_uniques(write: WriteTransaction, staged: StagedPut) -> None:
+    for unique in staged.layout.uniques:
+        key = unique.key(staged.namespace, staged.values)
+        if key is None:
+            continue
+        holder = write.holder(unique, key)
+        if holder is not None and holder != staged.id:
+            raise DuplicateError(staged.layout.kind, unique.fields)
+
+
+def _check_acyclic(write: WriteTransaction, staged: StagedPut, rule: AcyclicRule) -> None:
+    """Refuse an edge from whose target its source can be reached over edges of the same group
+    (depth-first search).
+    """
+    layout, namespace = staged.layout, staged.namespace
+    at = layout.positions
+    source, target, group = (
+        staged.values[at[name]] for name in (rule.source, rule.target, rule.group)
+    )
+    if group not in rule.groups or source is None or target is None:
+        return
+    seen: set[bytes] = set()
+    waiting = [target]
+    while waiting:
+        node = waiting.pop()
+        if node == source:
+            ends = UUID(bytes=source), UUID(bytes=target)
+            raise CycleError(layout.kind, *ends, group=str(group))
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for edge_id in write.holders(layout, rule.source, namespace, node):
+            # The edge that is being replaced no longer counts.
+            if edge_id == staged.id:
+                continue
+            values = write.values(layout, namespace + edge_id)
+            if values[at[rule.group]] == group:
+                waiting.append(values[at[rule.target]])
+
+
+_Doomed: TypeAlias = dict[tuple[KindLayout, bytes], None]
+
+
+def delete(write: WriteTransaction, layout: KindLayout, key: bytes) -> None:
+    """Delete a record and what cascades from it; nothing happens when it is not there.
+
+    Raises:
+        ReferenceRestrictedError: something still refers to it.
+    """
+    if not write.exists(layout, key):
+        return
+    if layout.kind not in write.catalog.referrers:
+        write.remove(layout, key)
+        return
+    doomed = _doomed(write, layout, key)
+    for target, target_key in doomed:
+        for referrer, rule, holder in _referring(write, target, target_key):
+            if (referrer, holder) in doomed or rule.on_delete is OnDelete.CASCADE:
+                continue
+            if rule.on_delete is OnDelete.RESTRICT:
+                record_id = UUID(bytes=target_key[NAMESPACE_BYTES:])
+                raise ReferenceRestrictedError(target.kind, record_id, referrer.kind, rule.field)
+            write.set_null(referrer, holder, rule.field)
+    for target, target_key in reversed(doomed):
+        write.remove(target, target_key)
+
+
+def wipe(write: WriteTransaction, namespace: bytes, kinds: Sequence[str]) -> None:
+    """Delete every record of a namespace, given the kinds this process knows, referred-to ones first."""
+    layouts = write.catalog.layouts
+    strangers = [kind for kind in layouts if kind not in kinds]
+    for kind in (*strangers, *reversed(kinds)):
+        layout = layouts[kind]
+        check_ready(layout)
+        for record_id in _emptied(write, write.records(layout), namespace):
+            write.count(namespace, layout, -1)
+            write.note(namespace, layout, DELETE, record_id)
+        for name, _, _ in layout.databases():
+            for _ in _emptied(write, write.catalog.handles[name], namespace):
+                pass
+    for place in [place for place in write.fresh if place[1].startswith(namespace)]:
+        del write.fresh[place]
+
+
+def check_ready(layout: KindLayout) -> None:
+    """Check that a kind can be written.
+
+    Raises:
+        StorageUnavailableError: its indexes are being filled.
+    """
+    if layout.filling:
+        raise StorageUnavailableError(f"the indexes of {layout.kind!r} are being filled; try again")
+
+
+def _doomed(write: WriteTransaction, layout: KindLayout, key: bytes) -> _Doomed:
+    """A record and all that cascades from it."""
+    doomed: _Doomed = {}
+    waiting = [(layout, key)]
+    while waiting:
+        place = waiting.pop()
+        if place in doomed:
+            continue
+        check_ready(place[0])
+        doomed[place] = None
+        waiting += [
+            (referrer, holder)
+            for referrer, rule, holder in _referring(write, *place)
+            if rule.on_delete is OnDelete.CASCADE
+        ]
+    return doomed
+
+
+def _referring(
+    write: WriteTransaction, layout: KindLayout, key: bytes
+) -> Iterator[tuple[KindLayout, ReferenceRule, bytes]]:
+    namespace, record_id = key[:NAMESPACE_BYTES], key[NAMESPACE_BYTES:]
+    for referrer, rule in write.catalog.referrers.get(layout.kind, ()):
+        for holder in write.holders(referrer, rule.field, namespace, record_id):
+            yield referrer, rule, namespace + holder
+
+
+def _emptied(write: WriteTransaction, database: Database, namespace: bytes) -> Iterator[bytes]:
+    """Delete all keys of a namespace; gives the last bytes of each."""
+    cursor = write.txn.cursor(db=database)
+    found = cursor.set_range(namespace)
+    while found and cursor.key().startswith(namespace):
+        yield cursor.key()[-ID_BYTES:]
+        # Moves on to the next key; gone are all duplicates of this one.
+        cursor.delete(dupdata=True)
+        found = bool(cursor.key())

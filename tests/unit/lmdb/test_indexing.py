@@ -14,7 +14,7 @@ from memory_core.testing.data.samples import edge, episode, sample_id, specimens
 from memory_core.testing.suite.harness import accepted, drain, follow, put, refused, remove, stored
 from memory_storage_lmdb.read import reading
 from memory_storage_lmdb.store.journal import read_changes
-from memory_storage_lmdb.write import group, writing
+from memory_storage_lmdb.write import writing
 
 
 async def upkeep(store):
@@ -61,7 +61,7 @@ async def test_what_waits_is_entered_when_writing_pauses(opens, monkeypatch):
 
 async def test_what_waits_is_entered_when_a_query_meets_too_much_of_it(opens, monkeypatch):
     monkeypatch.setattr(reading, "_PATIENCE", 20)
-    monkeypatch.setattr(group, "_PASS", 8)
+    monkeypatch.setattr(writing, "_PASS", 8)
     store = await opens()
     await put(store, *map(episode, range(15)))
     assert await store.count(Query(Episode).where(complexity="moderate")) == 15
@@ -75,7 +75,7 @@ async def test_what_waits_is_entered_when_a_query_meets_too_much_of_it(opens, mo
 
 
 async def test_a_record_put_again_during_passes_leaves_no_old_entries(opens, monkeypatch):
-    monkeypatch.setattr(group, "_PASS", 3)
+    monkeypatch.setattr(writing, "_PASS", 3)
     store = await opens()
     groups = store._store.writer.groups
     one = Specimen(id=sample_id("specimen", 1), name="first")

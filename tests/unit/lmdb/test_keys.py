@@ -3,7 +3,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_storage_lmdb.store.keys import (
+from memory_storage_lmdb.store.encoding import (
     AFTER_ID,
     encoded_width,
     encoder,

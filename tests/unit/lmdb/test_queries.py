@@ -24,12 +24,11 @@ from memory_core.storage import WriteBatch
 from memory_core.testing.data.kinds import Color, Folder, Specimen, kit_context
 from memory_core.testing.data.samples import EPOCH, edge, episode, sample_id, specimens
 from memory_core.testing.suite.harness import accepted, drain, put
+from memory_storage_lmdb.read.cursors import EVERYTHING, Span, duplicates, ids, in_order
 from memory_storage_lmdb.read.planning import Range, Term, make_plan, parts_of
-from memory_storage_lmdb.store.cursors import EVERYTHING, Span, duplicates, ids, in_order
-from memory_storage_lmdb.store.declaration import Declaration
-from memory_storage_lmdb.store.keys import encoder
-from memory_storage_lmdb.store.layout import KindLayout
-from memory_storage_lmdb.write import group
+from memory_storage_lmdb.store.encoding import encoder
+from memory_storage_lmdb.store.layout import Declaration, KindLayout
+from memory_storage_lmdb.write import writing
 
 LONG = "long=" + "x" * 5_000
 
@@ -99,7 +98,7 @@ async def enter_some(rng, store):
 @pytest.mark.parametrize("lag", [0, 7, 10_000])
 @pytest.mark.parametrize("seed", range(2))
 async def test_answers_are_those_of_the_reference(opens, monkeypatch, lag, seed):
-    monkeypatch.setattr(group, "_PASS", 7)
+    monkeypatch.setattr(writing, "_PASS", 7)
     rng = random.Random(seed)
     store = await opens(index_lag=lag)
     reference = await InMemoryStorage.open(context=kit_context())

@@ -9,8 +9,8 @@ import pytest
 
 from memory_core import CompressionConfig, Episode, Query, Receipt, WriteBatch
 from memory_storage_lmdb.config import LmdbConfig
-from memory_storage_lmdb.engine import environment, residency
-from memory_storage_lmdb.engine.residency import resident_file_bytes
+from memory_storage_lmdb.engine import environment
+from memory_storage_lmdb.engine.environment import resident_file_bytes
 from memory_storage_lmdb.storage import LmdbStorage
 
 MIB = 2**20
@@ -50,7 +50,7 @@ async def test_pages_that_were_read_are_let_go_of(tmp_path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's figures are read from /proc")
 async def test_a_commit_stands_where_the_maps_cannot_be_read(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(residency, "_MAPS", tmp_path / "forbidden")
+    monkeypatch.setattr(environment, "_MAPS", tmp_path / "forbidden")
     least = attrs.fields(LmdbConfig).resident_size.default
     monkeypatch.setattr(environment, "resident_file_bytes", lambda: least + 1)
     store = await LmdbStorage.open(str(tmp_path / "store"), config=LmdbConfig(durability="normal"))

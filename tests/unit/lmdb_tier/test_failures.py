@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from memory_storage_lmdb.tier import generation
-from memory_storage_lmdb.tier.generation import Generations
+from memory_storage_lmdb.tier import file as tier_file
+from memory_storage_lmdb.tier.file import Generations
 from tests.unit.lmdb_tier.tiers import ended, entry, file_of, key, opened, other_process
 
 MANY = range(200)
@@ -96,7 +96,7 @@ async def test_what_is_not_on_the_disk_is_not_trusted_after_the_machine_restarts
     async with opened(tmp_path) as tier:
         await tier.set_many([entry(1)])
     # Closed, so all of it is on the disk.
-    monkeypatch.setattr(generation, "_boot_of_machine", lambda: "second")
+    monkeypatch.setattr(tier_file, "_boot_of_machine", lambda: "second")
     async with opened(tmp_path) as tier:
         assert await tier.get_many([key(1)]) == [b"value"]
     # Killed: a process that wrote and never came to the end.
@@ -106,16 +106,20 @@ async def main():
         await tier.set_many([entry(2)])
         import os
         os._exit(0)
-generation._boot_of_machine = lambda: "second"
+tier_file._boot_of_machine = lambda: "second"
 asyncio.run(main())
 """
-    child = other_process("from memory_storage_lmdb.tier import generation\n" + program, tmp_path)
+    child = other_process(
+        "from memory_storage_lmdb.tier import file as tier_file\n" + program, tmp_path
+    )
     ended(child)
     async with opened(tmp_path) as tier:
         assert await tier.get_many([key(1), key(2)]) == [b"value", b"value"]
-    child = other_process("from memory_storage_lmdb.tier import generation\n" + program, tmp_path)
+    child = other_process(
+        "from memory_storage_lmdb.tier import file as tier_file\n" + program, tmp_path
+    )
     ended(child)
-    monkeypatch.setattr(generation, "_boot_of_machine", lambda: "third")
+    monkeypatch.setattr(tier_file, "_boot_of_machine", lambda: "third")
     async with opened(tmp_path) as tier:
         assert await tier.get_many([key(1), key(2)]) == [None, None]
         await tier.set_many([entry(1)])

@@ -1,9 +1,5 @@
-"""Keys whose byte order is the order of what they hold.
-
-A scalar becomes a tag (``None`` sorts before everything) and bytes that compare like it. No encoding
-is a prefix of another one's, so anything may follow it. Text and bytes longer than a key may be are
-replaced by a digest, which is still good for equality; only values of multi-valued indexes can be
-that long, and these are never ordered by.
+"""How the store's keys and entries are written: keys whose byte order is the order of what they hold,
+and entries that end with a checksum.
 """
 
 from __future__ import annotations
@@ -15,17 +11,22 @@ from enum import Enum
 from hashlib import blake2b
 from typing import Any, Literal, TypeAlias, cast
 from uuid import UUID
+from zlib import crc32
+
+from memory_storage_lmdb.engine.binding import DamagedEntryError
 
 __all__ = [
     "AFTER_ID",
     "ID_BYTES",
     "ScalarType",
+    "checked",
     "encoded_width",
     "encoder",
     "is_digest",
     "scalar_length",
     "scalar_type",
     "unique_key",
+    "with_checksum",
 ]
 
 ScalarType: TypeAlias = Literal["int", "float", "bytes", "text"]
@@ -125,3 +126,23 @@ def scalar_length(kind: ScalarType, key: bytes) -> int:
         return min(width, len(key))
     end = key.find(b"\0")
     return len(key) if end < 0 else end + 1
+
+
+_CHECKSUM = struct.Struct(">I")
+
+
+def with_checksum(key: bytes, data: bytes) -> bytes:
+    """What is stored under a key."""
+    return data + _CHECKSUM.pack(crc32(data, crc32(key)))
+
+
+def checked(what: str, key: bytes, stored: bytes) -> bytes:
+    """What was to be stored under a key.
+
+    Raises:
+        DamagedEntryError: the key or the data have changed since.
+    """
+    data = stored[: -_CHECKSUM.size]
+    if with_checksum(key, data) != stored:
+        raise DamagedEntryError(what, key, "its checksum does not match")
+    return data

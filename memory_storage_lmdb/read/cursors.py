@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from attrs import frozen
 
 from memory_storage_lmdb.engine.binding import Cursor
-from memory_storage_lmdb.store.keys import AFTER_ID, ID_BYTES, ScalarType, scalar_length
+from memory_storage_lmdb.store.encoding import AFTER_ID, ID_BYTES, ScalarType, scalar_length
 from memory_storage_lmdb.store.layout import NAMESPACE_BYTES
 
 __all__ = [
