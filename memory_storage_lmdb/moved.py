@@ -1,8 +1,13 @@
 """Where modules were in version 0.1, and where they are now."""
 
-__all__ = ["PATHS"]
+__all__ = ["NAMES", "PATHS"]
 
 PATHS = {
+    "adaptive.bounds": "adaptive.config",
+    "adaptive.cgroup": "adaptive.memory_source",
+    "adaptive.lifetime": "adaptive.expiry",
+    "adaptive.sweeper": "adaptive.expiry",
+    "adaptive.wheel": "adaptive.expiry",
     "backup": "engine.environment",
     "binding": "engine.binding",
     "catalog": "store.catalog",
@@ -33,3 +38,9 @@ PATHS = {
     "transaction": "write.transaction",
     "writing": "write.writing",
 }
+
+NAMES = {
+    "adaptive.bounds.between": "adaptive.config.at_least",
+    "adaptive.sweeper.Sweepable": "adaptive.cache.AdaptiveCache",
+}
+"""What moved modules contain under another name now."""

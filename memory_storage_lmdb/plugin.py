@@ -28,12 +28,12 @@ def memory_cache_factories() -> Mapping[str, CacheFactory]:
         "adaptive": CacheFactory(
             target="memory_storage_lmdb.adaptive:AdaptiveCache",
             config="memory_storage_lmdb.adaptive:AdaptiveConfig",
-            summary="of this process: scan-resistant, adaptive lifetimes, heeds memory pressure",
+            summary="of this process: scan-resistant, adaptive lifetimes, gives memory back under pressure",
         ),
         "lfu": CacheFactory(
             target="memory_storage_lmdb.adaptive.plain:LFU",
             config="memory_storage_lmdb.adaptive.plain:PlainConfig",
-            summary="of this process: the least often used leaves",
+            summary="of this process: evicts the least often used",
         ),
         "lmdb": CacheFactory(
             target="memory_storage_lmdb.tier:LmdbTier",
@@ -43,11 +43,11 @@ def memory_cache_factories() -> Mapping[str, CacheFactory]:
         "lru": CacheFactory(
             target="memory_storage_lmdb.adaptive.plain:LRU",
             config="memory_storage_lmdb.adaptive.plain:PlainConfig",
-            summary="of this process: the least recently used leaves",
+            summary="of this process: evicts the least recently used",
         ),
         "ttl": CacheFactory(
             target="memory_storage_lmdb.adaptive.plain:TTL",
             config="memory_storage_lmdb.adaptive.plain:TTLConfig",
-            summary="of this process: every entry leaves after a time",
+            summary="of this process: every entry expires after a time",
         ),
     }

@@ -86,12 +86,10 @@ class Conditions:
         )
         for name, values in anything:
             if values:
-                condition: Any = any_of(*values)
-                query = query.where(**{name: condition})
+                query = query.where(**{name: any_of(*values)})
         for name, values in (("tags", self.tags), ("tools", self.tools)):
             if values:
-                condition = all_of(*values)
-                query = query.where(**{name: condition})
+                query = query.where(**{name: all_of(*values)})
         if self.metadata:
             pairs(self.metadata, "--metadata")
             query = query.where(metadata=all_of(*self.metadata))
@@ -180,16 +178,13 @@ def _within(
 ) -> Query[Episode]:
     """Add the conditions of two options, each of which may be ``None``."""
     (low, least), (high, most) = lower, upper
-    condition: Any = None
     if low is not None and high is not None:
         if low > high:
             raise typer.BadParameter(
                 f"{low} is more than {high}: nothing is in between",
                 param_hint=f"{least} and {most}",
             )
-        condition = between(low, high)
-    elif low is not None:
-        condition = at_least(low)
-    elif high is not None:
-        condition = at_most(high)
-    return query if condition is None else query.where(**{index: condition})
+        return query.where(**{index: between(low, high)})
+    if low is not None:
+        return query.where(**{index: at_least(low)})
+    return query if high is None else query.where(**{index: at_most(high)})

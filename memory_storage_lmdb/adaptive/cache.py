@@ -1,8 +1,8 @@
 """The adaptive cache: an in-process cache of objects.
 
-A hit is one dict lookup, one comparison of times and one increment; nothing moves. What the rest is
-made of is in the sibling modules: ``eviction`` decides who leaves, ``lifetime`` how long an entry
-lives, ``wheel`` finds those whose time is over, ``pressure`` how much of the budget may be used.
+A hit is one dict lookup, one comparison of times and one increment; nothing moves. The sibling modules do
+the rest: ``compartment`` says when an entry has to be evicted, ``eviction`` which one, ``expiry`` how long
+each lives and which have expired, ``pressure`` how much of the budget may be used.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from memory_core.cache import CacheEntry, CacheKey, CacheStats
 from memory_storage_lmdb.adaptive.compartment import ByteBudget, Compartment
 from memory_storage_lmdb.adaptive.config import AdaptiveConfig
 from memory_storage_lmdb.adaptive.entry import Entry, overhead
-from memory_storage_lmdb.adaptive.lifetime import AdaptiveLifetime
+from memory_storage_lmdb.adaptive.expiry import AdaptiveLifetime, ExpiryWheel, Sweeper
 from memory_storage_lmdb.adaptive.memory_source import MemorySource, SystemMemory
 from memory_storage_lmdb.adaptive.pressure import PressureGauge
 from memory_storage_lmdb.adaptive.statistics import Counters, EvictionCause
-from memory_storage_lmdb.adaptive.sweeper import Sweeper
-from memory_storage_lmdb.adaptive.wheel import ExpiryWheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +28,9 @@ __all__ = ["AdaptiveCache"]
 
 _SPARSE = 400  # bytes of the dict per entry; 30 to 120 are usual
 _SMALL = 1024  # entries up to which the bookkeeping is measured at each insertion
-_INLINE = 64  # entries removed at most as part of a write; the rest is left to the sweeper
+_INLINE = 64  # entries removed at most as part of a write; the sweeper removes the rest
+_LARGEST = 4  # an entry over this part of the budget is declined
+_INTERVAL = 1.0
 
 
 class AdaptiveCache:
@@ -43,6 +43,7 @@ class AdaptiveCache:
         name: its name in the statistics.
         clock: monotonic seconds.
         memory: where memory pressure is read.
+        interval: seconds between two sweeps, which remove expired entries and look at the memory.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class AdaptiveCache:
         name: str = "adaptive",
         clock: Callable[[], float] = time.monotonic,
         memory: MemorySource | None = None,
+        interval: float = _INTERVAL,
     ) -> None:
-        self._config = config = config or AdaptiveConfig()
+        config = config or AdaptiveConfig()
         self._name = name
         self._clock = clock
+        self._interval = interval
         self._table: dict[CacheKey, Entry] = {}
         self._common = common = ByteBudget(config.max_bytes)
         self._shared = Compartment(config.max_entries, common)
@@ -69,23 +72,24 @@ class AdaptiveCache:
         self._parts = (self._shared, *self._kinds.values())
         self._max_entries = sum(part.max_entries for part in self._parts)
         self._max_bytes = sum({part.budget: part.budget.limit for part in self._parts}.values())
-        self._entry_limit = config.entry_limit
+        self._entry_limit = max(1, config.max_bytes // _LARGEST)
         self._counters = Counters()
         self._lifetime = AdaptiveLifetime(config, self._counters)
-        self._wheel = ExpiryWheel(config.cleanup_interval, clock())
-        self._pressure = PressureGauge(config, memory or SystemMemory(config.memory_limit))
-        self._sweeper = Sweeper(self, config.cleanup_interval)
+        self._wheel = ExpiryWheel(interval, clock())
+        source = memory or SystemMemory(config.memory_limit)
+        self._pressure = PressureGauge(source, config.max_bytes, interval)
+        self._sweeper = Sweeper(self, interval)
         self._sweep_at = float("-inf")
         self._closed = False
 
     @classmethod
     def create(cls, location: str, *, config: AdaptiveConfig) -> AdaptiveCache:
-        """Make a cache as the factory of caches does; ``location`` is its name, if it has one."""
+        """Make a cache as ``CacheFactory`` says; ``location`` is its name, if it has one."""
         return cls(config, name=location or "adaptive")
 
     @property
     def holds(self) -> Literal["objects"]:
-        """It keeps the objects it is given."""
+        """It keeps the objects it is new."""
         return "objects"
 
     async def get_many(self, keys: Sequence[CacheKey]) -> list[Any | None]:
@@ -105,8 +109,8 @@ class AdaptiveCache:
         return values
 
     async def set_many(self, entries: Sequence[CacheEntry]) -> None:
-        """Keep entries. One that is too large, or has no time to live, is declined; what was kept
-        under its key before is forgotten all the same.
+        """Keep entries. One that is too large, or has no time to live, is declined; the earlier value of
+        its key is forgotten all the same.
         """
         if self._closed:
             return
@@ -118,7 +122,7 @@ class AdaptiveCache:
         self._sweeper.ensure()
 
     async def delete_many(self, keys: Sequence[CacheKey], cause: str = "invalidated") -> None:
-        """Forget keys; those that were there are counted under ``cause``."""
+        """Forget keys, and count under ``cause`` how many were there."""
         for key in keys:
             entry = self._table.get(key)
             if entry is not None:
@@ -144,7 +148,7 @@ class AdaptiveCache:
         return nlargest(limit, counts, key=lambda pair: pair[1])
 
     def stats(self) -> CacheStats:
-        """Figures since the cache was made; ``evictions_*`` and ``invalidations_*`` by cause."""
+        """Statistics since the cache was made; ``evictions_*`` and ``invalidations_*`` by cause."""
         counters = self._counters
         self._measure()
         return CacheStats(
@@ -185,30 +189,30 @@ class AdaptiveCache:
         """
         return self._maintain(self._clock(), limit)
 
-    def _put(self, given: CacheEntry, now: float) -> None:
-        key = given.key
+    def _put(self, new: CacheEntry, now: float) -> None:
+        key = new.key
         part = self._kinds.get(key[1], self._shared)
-        charge = given.size + overhead(key)
+        charge = new.size + overhead(key)
         entry = self._table.get(key)
-        expired = given.ttl is not None and not given.ttl > 0
+        expired = new.ttl is not None and not new.ttl > 0
         if expired or charge > self._entry_limit or charge > part.room(self._pressure.share):
             self._counters.admissions_refused += 1
             if entry is not None:
                 self._remove(entry)
         elif entry is not None:
-            self._replace(entry, given, charge, part, now)
+            self._replace(entry, new, charge, part, now)
         else:
-            self._insert(given, charge, part, now)
+            self._insert(new, charge, part, now)
 
-    def _insert(self, given: CacheEntry, charge: int, part: Compartment, now: float) -> None:
+    def _insert(self, new: CacheEntry, charge: int, part: Compartment, now: float) -> None:
         self._make_room(part, 1, charge)
         table = self._table
-        table[given.key] = entry = Entry(given.key, given.value, charge)
+        table[new.key] = entry = Entry(new.key, new.value, charge)
         part.add(1, charge)
         counters = self._counters
         counters.insertions += 1
         part.policy.admit(entry, counters.lookups)
-        self._lifetime.start(entry, now, given.ttl)
+        self._lifetime.start(entry, now, new.ttl)
         self._wheel.schedule(entry)
         if len(table) < _SMALL or not counters.insertions % _INLINE:
             self._measure()
@@ -216,14 +220,14 @@ class AdaptiveCache:
             self._look(now)
 
     def _replace(
-        self, entry: Entry, given: CacheEntry, charge: int, part: Compartment, now: float
+        self, entry: Entry, new: CacheEntry, charge: int, part: Compartment, now: float
     ) -> None:
         grown = charge - entry.charge
         part.add(0, grown)
-        entry.value = given.value
+        entry.value = new.value
         entry.charge = charge
         self._wheel.cancel(entry)
-        self._lifetime.start(entry, now, given.ttl)
+        self._lifetime.start(entry, now, new.ttl)
         self._wheel.schedule(entry)
         self._counters.replacements += 1
         if grown > 0:
@@ -242,7 +246,7 @@ class AdaptiveCache:
                 if not bound:
                     return
                 bound -= 1
-            self._drop(donor.policy.evict(self._counters.lookups), donor)
+            self._forget(donor.policy.evict(self._counters.lookups), donor)
             self._counters.evictions[cause] += 1
 
     def _still_alive(self, entry: Entry, now: float) -> bool:
@@ -258,10 +262,10 @@ class AdaptiveCache:
     def _remove(self, entry: Entry) -> None:
         part = self._kinds.get(entry.key[1], self._shared)
         part.policy.remove(entry, self._counters.lookups)
-        self._drop(entry, part)
+        self._forget(entry, part)
 
-    def _drop(self, entry: Entry, part: Compartment) -> None:
-        """Forget an entry that the policy has let go of."""
+    def _forget(self, entry: Entry, part: Compartment) -> None:
+        """Forget an entry that the policy has removed."""
         del self._table[entry.key]
         part.add(-1, -entry.charge)
         self._wheel.cancel(entry)
@@ -276,20 +280,20 @@ class AdaptiveCache:
                 for _ in range(max(1, limit // _INLINE)):
                     self._make_room(part, 0, 0)
             self._compact()
-            self._measure()  # what left has left ghosts
+            self._measure()  # evicted entries have left ghosts
             for part in self._parts:
                 more = more or bool(part.exceeded(0, 0, share) and part.donor(0, share).entries)
-        self._sweep_at = now if more else now + self._config.cleanup_interval
+        self._sweep_at = now if more else now + self._interval
         return more
 
     def _look(self, now: float) -> None:
-        """Look at the memory, with how much of the budget is in use, of entries or of bytes."""
+        """Look at the memory if it is time to."""
         taken = sum(part.bytes for part in self._parts) + self._common.reserved
         occupied = max(len(self._table) / self._max_entries, taken / self._max_bytes)
         self._pressure.look(now, occupied)
 
     def _measure(self) -> None:
-        """Take what the dict, the ghosts and the wheel take out of the shared budget."""
+        """Reserve what the dict, the ghosts and the wheel take of the shared budget."""
         self._common.reserved = (
             sys.getsizeof(self._table)
             + self._wheel.footprint()
@@ -298,7 +302,7 @@ class AdaptiveCache:
         self._make_room(self._shared, 0, 0)
 
     def _compact(self) -> None:
-        """Give back the room of a dict that has become sparse."""
+        """Release the memory of a dict that has become sparse."""
         if sys.getsizeof(self._table) > _SPARSE * (len(self._table) + _INLINE):
             self._table = dict(self._table)
             for part in self._parts:

@@ -1,4 +1,4 @@
-"""Parts of the cache with a budget of their own."""
+"""The parts of the cache that have a budget of their own: how much each holds, and when it has to evict."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class ByteBudget:
     """Bytes that one compartment, or several together, may take.
 
     Attributes:
-        limit: how many.
-        taken: how many are taken by entries.
-        reserved: how many are taken by the cache's bookkeeping.
-        members: the compartments that share it.
+        limit: the most they may take.
+        taken: what entries take.
+        reserved: what the cache's bookkeeping takes.
+        members: the compartments that share the budget.
     """
 
     limit: int
@@ -33,10 +33,10 @@ class Compartment:
 
     Attributes:
         max_entries: entries it may hold.
-        budget: bytes it may take, maybe together with others.
+        budget: bytes it may take, perhaps together with others.
         entries: entries it holds.
         bytes: bytes they take.
-        policy: decides which of them leaves.
+        policy: decides which of them is evicted.
     """
 
     max_entries: int
@@ -46,11 +46,11 @@ class Compartment:
     policy: EvictionPolicy = field(factory=EvictionPolicy)
 
     def __attrs_post_init__(self) -> None:
-        """Join those who share the budget."""
+        """Join the compartments that share the budget."""
         self.budget.members.append(self)
 
     def add(self, entries: int, size: int) -> None:
-        """Count entries that came, or left if negative, and their bytes."""
+        """Count entries that were added, or removed if negative, and their bytes."""
         self.entries += entries
         self.bytes += size
         self.budget.taken += size
@@ -61,7 +61,7 @@ class Compartment:
         self.add(-self.entries, -self.bytes)
 
     def room(self, share: float) -> float:
-        """Bytes there would be for a new entry if all others left.
+        """Bytes there would be for a new entry without any other.
 
         Args:
             share: the share of the budget that memory pressure leaves.
@@ -69,7 +69,7 @@ class Compartment:
         return self.budget.limit * share - self.budget.reserved if self.max_entries else 0
 
     def exceeded(self, more: int, size: int, share: float) -> EvictionCause | None:
-        """Why there is no room for ``more`` entries of ``size`` bytes; ``None`` if there is."""
+        """Why ``more`` entries of ``size`` bytes do not fit; ``None`` if they do."""
         entries = self.entries + more
         budget = self.budget
         taken = budget.taken + budget.reserved + size
@@ -82,8 +82,8 @@ class Compartment:
         return None
 
     def donor(self, more: int, share: float) -> Compartment:
-        """Which compartment has to give: itself if it lacks places, else the largest of those that
-        share the bytes it lacks.
+        """Which compartment has to evict: this one if it lacks places, else the largest of those that share
+        the bytes it lacks.
         """
         members = self.budget.members
         if len(members) == 1 or self.entries + more > self._places(share):

@@ -16,7 +16,7 @@ __all__ = ["Entry", "Heat", "key_size", "overhead"]
 
 
 class Heat(IntEnum):
-    """How an entry was used in the last access window."""
+    """How often an entry was read in the last window."""
 
     PINNED = 0
     """Its time to live was given, so it is not judged."""
@@ -27,26 +27,26 @@ class Heat(IntEnum):
 
 @define(eq=False, weakref_slot=False)
 class Entry:
-    """A resident entry. A hit touches ``hits`` and reads ``due``; all else happens off that path.
+    """A resident entry. A hit increments ``hits`` and reads ``due``; all else happens off that path.
 
     Attributes:
         key: its key.
         value: what is kept.
-        charge: bytes it is accounted for, its own overhead included.
+        charge: bytes it counts for, its own overhead included.
         hits: how often it was read since it came in.
         due: when it has to be looked at next, on the cache's clock: its expiry or a review.
-        spent: hits that have already bought it a further stay.
-        stamp: how many lookups the cache had answered when it took its place in its queue.
+        spent: for the eviction policy: hits that it has been credited for already.
+        stamp: how many lookups the cache had answered when the entry took its place in its queue.
         in_main: whether it is in the main queue rather than the small one.
-        on_trial: whether it was let into the main queue to see if it is read there.
+        on_trial: whether it is in the main queue on trial.
         older: its neighbour towards eviction.
         newer: its neighbour away from eviction.
-        stored: when its value came in.
+        stored: for its lifetime: when its value came in.
         ttl: seconds from then until it expires.
         mark: ``hits`` at the last review.
         previous: hits between the two last reviews; ``-1`` before the first.
-        heat: how it was judged at the last review.
-        earlier: its neighbour in the bucket of the expiry wheel that it waits in, if it waits.
+        heat: the outcome of the last review.
+        earlier: its neighbour in its bucket of the expiry wheel; ``None`` when it is not scheduled.
         later: the other one.
     """
 

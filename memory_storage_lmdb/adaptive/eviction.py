@@ -1,13 +1,15 @@
-"""Which entry leaves: S3-FIFO with queues that learn their sizes and a test for returning keys.
+"""Which entry is evicted: S3-FIFO with queues that learn their sizes and a test for returning keys.
 
 Sources: S3-FIFO, Yang et al., "FIFO queues are all you need for cache eviction" (SOSP 2023), for
 the three queues; LIRS, Jiang and Zhang (SIGMETRICS 2002), for comparing a returning key's reuse
 distance with the idle time of the oldest main entry; ARC, Megiddo and Modha (FAST 2003), for
 learning the queues' sizes from ghosts. ``docs/adr/`` has the measurements behind the choice.
 
-A hit touches no queue. The owner increments ``Entry.hits`` and the policy reads it when it looks
-for a victim: an entry's *credit* is its hits not yet spent, at most ``_MAX_CREDIT``. Every operation
-is O(1): a search for a victim examines at most ``_MAX_EXAMINED`` entries.
+A hit touches no queue. The cache increments ``Entry.hits`` and the policy reads it when it looks for a
+victim: an entry's *credit* is its hits not yet spent, at most ``_MAX_CREDIT``. Every operation is O(1): a
+search for a victim examines at most ``_MAX_EXAMINED`` entries.
+
+The cache knows only the public methods of ``EvictionPolicy``, so another policy can take its place.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ __all__ = ["EvictionPolicy", "Ghosts", "Queue"]
 _MAX_CREDIT = 15
 _PROMOTION = 2  # credit that moves an entry from the small queue to the main one
 _MAX_EXAMINED = 64
-_INITIAL_SHARE = 0.05  # of the small queue; it is learnt from there
+_INITIAL_SHARE = 0.05  # of the small queue, from which it is learnt
 _MIN_SHARE = 0.005
 _MAX_SHARE = 0.9
 _SMALL_GHOSTS = 1.0  # ghosts of the small and the main queue, as shares of the residents
@@ -30,16 +32,16 @@ _MAIN_GHOSTS = 0.5
 _NEAR = 0.03  # a ghost this young, as a share of the residents, would have hit in a larger queue
 _STEP = 2  # entries by which the small queue then grows or shrinks
 _ROOM = 0.9  # a main queue below this share of its size takes in every returning key
-_PROBE = 16  # one in so many keys that fail the test is let in, to see what becomes of it
+_PROBE = 16  # one in so many keys that fail the test is admitted on trial
 _WEIGHT = 0.05  # of the newest outcome in the success rates
 _TRIAL_START = 0.3
-_TRIAL_WORTH = 0.33  # success rate of entries on trial from which all that fail the test get one
+_TRIAL_WORTH = 0.33  # success rate of entries on trial from which every key that fails gets one
 _TRIAL_SHARE = 0.5  # and as a share of the success rate of the others
 _STAMP_BITS = 48
 
 
 class Queue:
-    """A FIFO queue linked through its entries, so that any of them leaves in O(1)."""
+    """A FIFO queue linked through its entries, so that any of them is removed in O(1)."""
 
     __slots__ = ("_end", "size")
 
@@ -63,7 +65,7 @@ class Queue:
         self.size += 1
 
     def remove(self, entry: Entry) -> None:
-        """Take out an entry that is in the queue."""
+        """Remove an entry that is in the queue."""
         older = entry.older
         newer = entry.newer
         older.newer = newer
@@ -71,7 +73,7 @@ class Queue:
         self.size -= 1
 
     def clear(self) -> None:
-        """Take out all, undoing their links so that no reference cycle keeps them."""
+        """Remove all entries and undo their links, so that no reference cycle keeps them."""
         end = self._end
         entry = end.newer
         while entry is not end:
@@ -83,11 +85,11 @@ class Queue:
 
 
 class Ghosts:
-    """Hashes of keys that left, oldest first, each with the stamp it left with.
+    """Hashes of keys that were evicted, oldest first, each with the stamp of its entry.
 
-    An age counts the keys that left later. A key that comes back is taken out of ``_left`` only; its
-    place in ``_order`` is recognised as void by its sequence number, so that it can never drop a
-    later ghost of the same key.
+    An age counts the keys that were evicted later. A key that comes back is removed from ``_left`` only; its
+    place in ``_order`` is recognised as void by its sequence number, so that it can never remove a later
+    ghost of the same key.
     """
 
     __slots__ = ("_left", "_order", "_sequence")
@@ -101,13 +103,13 @@ class Ghosts:
         return len(self._left)
 
     def add(self, fingerprint: int, stamp: int) -> None:
-        """Remember the hash of a key that leaves now."""
+        """Remember the hash of a key that is evicted now."""
         self._left[fingerprint] = self._sequence << _STAMP_BITS | stamp
         self._order.append(fingerprint)
         self._sequence += 1
 
     def trim(self, limit: float) -> None:
-        """Forget the oldest, so that none is left that is older than ``limit``."""
+        """Forget every ghost whose age is ``limit`` or more."""
         order = self._order
         left = self._left
         while len(order) > limit:
@@ -117,7 +119,7 @@ class Ghosts:
                 del left[fingerprint]
 
     def take(self, fingerprint: int) -> tuple[int, int] | None:
-        """Age and stamp of a ghost, which is forgotten; ``None`` if there is none."""
+        """Remove a ghost and return its age and stamp; ``None`` if the key is not remembered."""
         packed = self._left.pop(fingerprint, None)
         if packed is None:
             return None
@@ -130,19 +132,19 @@ class Ghosts:
         return sys.getsizeof(self._left) + sys.getsizeof(self._order) + numbers
 
     def compact(self) -> None:
-        """Give back the room of what was forgotten: a dict does not shrink by itself."""
+        """Release the memory of what was forgotten: a dict does not shrink by itself."""
         self._left = dict(self._left)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all ghosts."""
         self._left = {}
         self._order.clear()
 
 
 class EvictionPolicy:
-    """Orders entries for eviction. It does not own them: the cache tells it who came and went.
+    """Orders entries for eviction. It does not own them: the cache tells it what was added and removed.
 
-    ``clock`` is everywhere the number of lookups the cache has answered.
+    ``clock`` is the number of lookups that the cache has answered, in every method.
     """
 
     __slots__ = (
@@ -176,19 +178,15 @@ class EvictionPolicy:
 
     @property
     def ghosts(self) -> int:
-        """How many keys that left are remembered."""
-        return len(self._small_ghosts) + len(self._main_ghosts) + len(self._returning)
+        """How many keys of removed entries are remembered."""
+        return sum(map(len, self._remembered()))
 
     def footprint(self) -> int:
-        """Bytes taken by what is remembered of keys that left."""
-        return (
-            self._small_ghosts.footprint()
-            + self._main_ghosts.footprint()
-            + self._returning.footprint()
-        )
+        """Bytes that the remembered keys take."""
+        return sum(ghosts.footprint() for ghosts in self._remembered())
 
     def admit(self, entry: Entry, clock: int) -> None:
-        """Take in a new entry: into the main queue if its key is known to be worth it."""
+        """Add a new entry: to the main queue if its key is known to be worth it."""
         entry.spent = entry.hits
         entry.stamp = clock
         entry.in_main = self._returned(entry, hash(entry.key))
@@ -196,9 +194,9 @@ class EvictionPolicy:
         self._most = max(self._most, len(self))
 
     def evict(self, clock: int) -> Entry:
-        """Choose a victim, let it go and remember its key. There must be an entry.
+        """Choose a victim, remove it and remember its key. There must be an entry.
 
-        If every examined entry has earned a further stay, the oldest of the small queue goes.
+        If every examined entry has credit, the victim is the oldest of the small queue.
         """
         small = self._small
         main = self._main
@@ -225,13 +223,13 @@ class EvictionPolicy:
             main.push(entry)
         else:
             entry = small.oldest if small.size else main.oldest
-        self._leave(entry, resident)
+        self._evict(entry, resident)
         return entry
 
     def remove(self, entry: Entry, clock: int) -> None:
-        """Let go of an entry that was invalidated or expired.
+        """Remove an entry that was invalidated or expired.
 
-        If it had proven itself, its key comes back into the main queue.
+        If it was in the main queue, or had earned a place there, its key returns to the main queue.
         """
         if entry.in_main:
             self._main.remove(entry)
@@ -243,22 +241,25 @@ class EvictionPolicy:
         self._returning.trim(self._most)
 
     def compact(self) -> None:
-        """Give back the room of what was forgotten."""
+        """Release the memory of what was forgotten."""
         self._most = len(self)
-        for ghosts in (self._small_ghosts, self._main_ghosts, self._returning):
+        for ghosts in self._remembered():
             ghosts.trim(self._most)
             ghosts.compact()
 
     def clear(self) -> None:
-        """Let go of all and forget who left."""
+        """Remove all entries and forget all keys."""
         for queue in (self._small, self._main):
             queue.clear()
-        for ghosts in (self._small_ghosts, self._main_ghosts, self._returning):
+        for ghosts in self._remembered():
             ghosts.clear()
         self._start_learning()
 
+    def _remembered(self) -> tuple[Ghosts, Ghosts, Ghosts]:
+        return self._small_ghosts, self._main_ghosts, self._returning
+
     def _start_learning(self) -> None:
-        self._most = 0  # entries there were at once
+        self._most = 0  # the most entries there have been at once
         self._share = _INITIAL_SHARE
         self._success = 1.0
         self._trial_success = _TRIAL_START
@@ -273,7 +274,7 @@ class EvictionPolicy:
         else:
             self._success += _WEIGHT * (outcome - self._success)
 
-    def _leave(self, entry: Entry, resident: int) -> None:
+    def _evict(self, entry: Entry, resident: int) -> None:
         if entry.in_main:
             self._main.remove(entry)
             self._main_ghosts.add(hash(entry.key), entry.stamp)
@@ -284,10 +285,10 @@ class EvictionPolicy:
         self._small_ghosts.trim(_SMALL_GHOSTS * resident)
 
     def _returned(self, entry: Entry, fingerprint: int) -> bool:
-        """Whether a key that comes in is remembered, and worth a place in the main queue.
+        """Whether the key of a new entry is remembered, and worth a place in the main queue.
 
-        A key that left one queue and is back soon would have been hit, had that queue been a little
-        larger: such returns are the marginal gain of each queue, and the boundary follows them.
+        A key that was evicted from a queue and is back soon would have been hit, had that queue been a
+        little larger: such returns are the marginal gain of each queue, and the boundary follows them.
         """
         if self._returning.take(fingerprint) is not None:
             return True
@@ -310,10 +311,10 @@ class EvictionPolicy:
         return entry.on_trial
 
     def _trial(self) -> bool:
-        """Whether a key that was away for longer than the oldest main entry has been idle gets in.
+        """Whether a key that was away for longer than the oldest main entry has been idle is admitted.
 
-        In a loop over more keys than fit, every key fails the test, and none that was let in would be
-        read before it leaves. On most other loads many are: how many is learnt.
+        In a loop over more keys than fit, every key fails the test, and no admitted one would be read
+        before it is evicted. On most other loads many are: how many is learnt.
         """
         if self._trial_success >= max(_TRIAL_WORTH, _TRIAL_SHARE * self._success):
             return True

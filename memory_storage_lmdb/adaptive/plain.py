@@ -8,17 +8,18 @@ others come in), and memory pressure is not looked at.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import attrs
 from cachetools import Cache as Store
 from cachetools import LFUCache, LRUCache, TLRUCache
 
 from memory_core.cache import CacheEntry, CacheKey, CacheStats
-from memory_storage_lmdb.adaptive.bounds import between
+from memory_core.config.validators import above, at_least
 from memory_storage_lmdb.adaptive.entry import key_size
 
 __all__ = ["LFU", "LRU", "TTL", "PlainConfig", "TTLConfig"]
@@ -35,8 +36,8 @@ class PlainConfig:
         max_bytes: bytes they take at most.
     """
 
-    max_entries: int = attrs.field(default=10_000, validator=between(1, whole=True))
-    max_bytes: int = attrs.field(default=64 * 2**20, validator=between(1, whole=True))
+    max_entries: int = attrs.field(default=10_000, validator=at_least(1, whole=True))
+    max_bytes: int = attrs.field(default=64 * 2**20, validator=at_least(1, whole=True))
 
 
 @attrs.frozen(kw_only=True)
@@ -44,10 +45,10 @@ class TTLConfig(PlainConfig):
     """Options of the ``ttl`` cache.
 
     Attributes:
-        ttl: seconds an entry lives that was given no time of its own.
+        ttl: seconds an entry lives that has no time to live of its own.
     """
 
-    ttl: float = attrs.field(default=600.0, validator=between(0, above=True))
+    ttl: float = attrs.field(default=600.0, validator=above(0, inf))
 
 
 class _Item(NamedTuple):
@@ -56,35 +57,45 @@ class _Item(NamedTuple):
     deadline: float
 
 
-class _Plain:
+def _size(item: _Item) -> int:
+    return item.size
+
+
+class _Plain(ABC):
     """What the plain caches share. Its coroutines never suspend.
 
     Args:
-        name: its name in the statistics.
         config: its options.
-        store: what holds the items; its size is counted in bytes.
         clock: monotonic seconds.
-        ttl: seconds an entry lives that was given no time of its own.
+
+    Attributes:
+        name: its name in the statistics.
     """
 
+    name: ClassVar[str]
+
     def __init__(
-        self,
-        name: str,
-        config: PlainConfig,
-        store: Store[CacheKey, _Item],
-        clock: Callable[[], float],
-        ttl: float = inf,
+        self, config: PlainConfig | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._name = name
-        self._config = config
-        self._store = store
+        self._config = config = config or PlainConfig()
         self._clock = clock
-        self._ttl = ttl
+        self._ttl = config.ttl if isinstance(config, TTLConfig) else inf
         self._lookups = 0
         self._misses = 0
         self._counters: Counter[str] = Counter(
             dict.fromkeys(("insertions", "evictions", "expirations", "admissions_refused"), 0)
         )
+        self._store = self._make_store(config.max_bytes)
+
+    @classmethod
+    def create(cls, location: str, *, config: PlainConfig) -> Self:
+        """Make a cache as ``CacheFactory`` says; ``location`` has no meaning."""
+        del location
+        return cls(config)
+
+    @abstractmethod
+    def _make_store(self, max_bytes: int) -> Store[CacheKey, _Item]:
+        """What holds the items, at most so many bytes of them."""
 
     @property
     def holds(self) -> Literal["objects"]:
@@ -108,8 +119,8 @@ class _Plain:
         return None
 
     async def set_many(self, entries: Sequence[CacheEntry]) -> None:
-        """Keep entries. One that is too large, or has no time to live, is declined; what was kept
-        under its key before is forgotten all the same.
+        """Keep entries. One that is too large, or has no time to live, is declined; the earlier value of
+        its key is forgotten all the same.
         """
         now = self._clock()
         for entry in entries:
@@ -127,7 +138,7 @@ class _Plain:
             self._counters["insertions"] += 1
 
     async def delete_many(self, keys: Sequence[CacheKey], cause: str = "invalidated") -> None:
-        """Forget keys; those that were there are counted under ``cause``."""
+        """Forget keys, and count under ``cause`` how many were there."""
         for key in keys:
             if self._store.pop(key, None) is not None:
                 self._counters[f"invalidations_{cause}"] += 1
@@ -138,9 +149,9 @@ class _Plain:
         await self.delete_many(keys, "cleared")
 
     def stats(self) -> CacheStats:
-        """Figures since the cache was made."""
+        """Statistics since the cache was made."""
         return CacheStats(
-            name=self._name,
+            name=self.name,
             entries=len(self._store),
             bytes=int(self._store.currsize),
             hits=self._lookups - self._misses,
@@ -153,79 +164,52 @@ class _Plain:
         self._store.clear()
 
 
-def _size(item: _Item) -> int:
-    return item.size
+class LRU(_Plain):
+    """Evicts the entry that was not used for the longest time."""
+
+    name = "lru"
+
+    def _make_store(self, max_bytes: int) -> Store[CacheKey, _Item]:
+        return LRUCache(max_bytes, getsizeof=_size)
+
+
+class LFU(_Plain):
+    """Evicts the entry that was used least often."""
+
+    name = "lfu"
+
+    def _make_store(self, max_bytes: int) -> Store[CacheKey, _Item]:
+        return LFUCache(max_bytes, getsizeof=_size)
+
+
+class TTL(_Plain):
+    """Gives every entry a time to live; evicts the least recently used when full."""
+
+    name = "ttl"
+
+    def __init__(
+        self, config: PlainConfig | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(config or TTLConfig(), clock=clock)
+
+    def _make_store(self, max_bytes: int) -> Store[CacheKey, _Item]:
+        return _Expiring(max_bytes, self._clock, self._counters)
 
 
 class _Expiring(TLRUCache[CacheKey, _Item]):
-    """Counts what it removed because its time was over."""
+    """Counts the expired items that it removes."""
 
-    def __init__(self, max_bytes: int, clock: Callable[[], float]) -> None:
-        self.expirations = 0
+    def __init__(self, max_bytes: int, clock: Callable[[], float], counters: Counter[str]) -> None:
+        self._counters = counters
         super().__init__(max_bytes, _deadline, timer=clock, getsizeof=_size)
 
     def expire(self, time: float | None = None) -> list[tuple[CacheKey, _Item]]:
         """Remove what has expired."""
         expired = list(super().expire(time))
-        self.expirations += len(expired)
+        self._counters["expirations"] += len(expired)
         return expired
 
 
 def _deadline(key: CacheKey, item: _Item, now: float) -> float:
     del key, now
     return item.deadline
-
-
-class LRU(_Plain):
-    """Evicts the entry that was not used for the longest time."""
-
-    def __init__(
-        self, config: PlainConfig | None = None, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        config = config or PlainConfig()
-        super().__init__("lru", config, LRUCache(config.max_bytes, getsizeof=_size), clock)
-
-    @classmethod
-    def create(cls, location: str, *, config: PlainConfig) -> LRU:
-        """Make a cache as the factory of caches does; ``location`` has no meaning."""
-        del location
-        return cls(config)
-
-
-class LFU(_Plain):
-    """Evicts the entry that was used least often."""
-
-    def __init__(
-        self, config: PlainConfig | None = None, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        config = config or PlainConfig()
-        super().__init__("lfu", config, LFUCache(config.max_bytes, getsizeof=_size), clock)
-
-    @classmethod
-    def create(cls, location: str, *, config: PlainConfig) -> LFU:
-        """Make a cache as the factory of caches does; ``location`` has no meaning."""
-        del location
-        return cls(config)
-
-
-class TTL(_Plain):
-    """Gives every entry a time to live; evicts the least recently used when full."""
-
-    def __init__(
-        self, config: TTLConfig | None = None, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        config = config or TTLConfig()
-        self._expiring = _Expiring(config.max_bytes, clock)
-        super().__init__("ttl", config, self._expiring, clock, config.ttl)
-
-    @classmethod
-    def create(cls, location: str, *, config: TTLConfig) -> TTL:
-        """Make a cache as the factory of caches does; ``location`` has no meaning."""
-        del location
-        return cls(config)
-
-    def stats(self) -> CacheStats:
-        """Figures since the cache was made."""
-        stats = super().stats()
-        expirations = {"expirations": self._expiring.expirations}
-        return attrs.evolve(stats, counters={**stats.counters, **expirations})

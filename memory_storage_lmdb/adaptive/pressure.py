@@ -1,4 +1,4 @@
-"""Reaction to memory pressure: how much of its budget the cache may use now.
+"""Memory pressure: how much of its budget the cache may use now.
 
 The cache gives memory back while the process is near a limit, and takes it again slowly once it has
 been well below for a while: the gap between the two thresholds keeps it from swinging.
@@ -10,12 +10,15 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from memory_storage_lmdb.adaptive.config import AdaptiveConfig
     from memory_storage_lmdb.adaptive.memory_source import MemorySource
 
 __all__ = ["PressureGauge", "PressureLevel"]
 
-_GROWTH = 1.25  # of the share, at each look while the pressure is off
+_ELEVATED = 0.80  # share of a limit from which the cache gives memory back
+_CRITICAL = 0.92  # and from which it does so quickly
+_RELAXED = 0.70  # share below which it may grow again
+_FLOOR = 2**20  # bytes it keeps whatever the pressure, and entries in proportion
+_GROWTH = 1.25  # of the share, at each look while there is no pressure
 _LEAST = 0.01  # where it starts to grow from
 _CALM = 3  # looks below the relaxed threshold before it grows
 _CREDIT = 0.01  # bytes that may come in between two looks, as a share of the limit, when it is near
@@ -33,11 +36,12 @@ _SHRINK = {PressureLevel.ELEVATED: 0.8, PressureLevel.CRITICAL: 0.5}
 
 
 class PressureGauge:
-    """Looks at the memory from time to time and settles the share of the budget that may be used.
+    """Looks at the memory from time to time and sets the share of the budget that may be used.
 
     Args:
-        config: thresholds, the floor and how often to look.
         source: what is looked at.
+        max_bytes: the budget.
+        interval: seconds between two looks.
 
     Attributes:
         share: the share of the budget that may be used, from the floor to 1.
@@ -49,9 +53,9 @@ class PressureGauge:
 
     __slots__ = (
         "_calm",
-        "_config",
         "_credit",
         "_floor",
+        "_interval",
         "_next",
         "_source",
         "_used",
@@ -62,10 +66,10 @@ class PressureGauge:
         "share",
     )
 
-    def __init__(self, config: AdaptiveConfig, source: MemorySource) -> None:
-        self._config = config
+    def __init__(self, source: MemorySource, max_bytes: int, interval: float) -> None:
         self._source = source
-        self._floor = min(1.0, config.pressure_floor / config.max_bytes)
+        self._interval = interval
+        self._floor = min(1.0, _FLOOR / max_bytes)
         self._next = float("-inf")
         self._credit = 0.0
         self._calm = 0
@@ -82,26 +86,26 @@ class PressureGauge:
         return self._credit <= 0
 
     def look(self, now: float, occupied: float) -> None:
-        """Look at the memory if it is time to, and settle the share of the budget.
+        """Look at the memory if it is time to, and set the share of the budget.
 
         Args:
             now: the time.
-            occupied: the share of the budget that is in use: what is not used cannot be given back.
+            occupied: the share of the budget that is in use: only that can be given back.
         """
         on_time = now >= self._next
         if not on_time and self._credit > 0:
             return
         if on_time:
-            self._next = now + self._config.cleanup_interval
+            self._next = now + self._interval
         reading = self._source.read()
         if reading is None:
             self._credit = float("inf")
             return
-        headroom = self._config.pressure_elevated * reading.limit - reading.used
+        headroom = _ELEVATED * reading.limit - reading.used
         self._credit = max(headroom / 4, _CREDIT * reading.limit)
         self.ratio = reading.ratio
         self._note(self._level_of(reading.ratio), on_time)
-        if self.ratio >= self._config.pressure_elevated:
+        if self.ratio >= _ELEVATED:
             # Memory that was freed may stay with the process and be used again: between two looks
             # on time only growth means that more has to be given back.
             if on_time or reading.used > self._used:
@@ -112,12 +116,9 @@ class PressureGauge:
             self.share = min(1.0, max(self.share, _LEAST) * _GROWTH)
 
     def _level_of(self, ratio: float) -> PressureLevel:
-        config = self._config
-        if ratio >= config.pressure_critical:
+        if ratio >= _CRITICAL:
             return PressureLevel.CRITICAL
-        if ratio >= config.pressure_elevated:
-            return PressureLevel.ELEVATED
-        if ratio >= config.pressure_relaxed and self.level:
+        if ratio >= _ELEVATED or (ratio >= _RELAXED and self.level):
             return PressureLevel.ELEVATED
         return PressureLevel.NORMAL
 

@@ -11,7 +11,7 @@ __all__ = ["Counters", "EvictionCause"]
 
 
 class EvictionCause(StrEnum):
-    """Why an entry had to leave before its time."""
+    """Why an entry was evicted."""
 
     CAPACITY = "capacity"
     BYTES = "bytes"
@@ -20,7 +20,7 @@ class EvictionCause(StrEnum):
 
 @define
 class Counters:
-    """Running figures. All but ``hot`` and ``cold`` only grow.
+    """Running statistics. All but ``hot`` and ``cold`` only grow.
 
     Attributes:
         lookups: keys asked for.
@@ -28,12 +28,12 @@ class Counters:
         expirations: entries that reached the end of their time to live.
         insertions: entries that came in.
         replacements: values replaced by a newer one.
-        admissions_refused: entries too large to be admitted, or with no time to live.
-        evictions: entries that had to leave, by cause.
-        invalidations: entries deleted, by the cause given.
+        admissions_refused: entries too large to be kept, or without a time to live.
+        evictions: entries evicted, by cause.
+        invalidations: entries invalidated, by the cause the caller named.
         ttl_raises: times a time to live grew.
         ttl_cuts: times one shrank.
-        ttl_bound_hits: times one met ``min_ttl`` or ``max_ttl``.
+        ttl_bound_hits: times one reached ``min_ttl`` or ``max_ttl``.
         hot: entries that are hot now.
         cold: entries that are cold now.
     """
@@ -53,7 +53,7 @@ class Counters:
     cold: int = 0
 
     def as_mapping(self) -> dict[str, int | float]:
-        """Flat figures by name; those by cause as ``evictions_bytes``, ``invalidations_write``."""
+        """All by name; those by cause as ``evictions_bytes``, ``invalidations_write``."""
         flat: dict[str, int | float] = {
             "expirations": self.expirations,
             "insertions": self.insertions,

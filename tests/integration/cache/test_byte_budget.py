@@ -150,7 +150,7 @@ LIMITED = textwrap.dedent("""
             await memory.get_episode(ids[0])
         before = process.memory_info()
         own = before.rss - before.shared
-        options = {"cleanup_interval": 0.05}
+        options = {}
         if limit == "address space":
             # What goes beyond this, the system refuses.
             address_space = before.vms + 64 * 2**20 + room

@@ -161,7 +161,7 @@ async def test_as_a_table_of_the_settings_file(settings, monkeypatch) -> None:
         [cache.budgets."query:episode"]
         max_entries = 1
         [cache.options]
-        hot_hits = 9
+        ttl = 900.0
     """)
     async with open_memory() as memory:
         assert tiers(memory) == ["adaptive", "lmdb"]

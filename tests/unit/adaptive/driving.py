@@ -68,10 +68,14 @@ def entry(
 class Driven:
     """An adaptive cache on a fake clock, driven without an event loop."""
 
-    def __init__(self, memory: FakeMemory | None = None, **options: Any) -> None:
+    def __init__(
+        self, memory: FakeMemory | None = None, *, interval: float = 1.0, **options: Any
+    ) -> None:
         self.clock = FakeClock()
         self.memory = memory or FakeMemory(None)
-        self.cache = AdaptiveCache(AdaptiveConfig(**options), clock=self.clock, memory=self.memory)
+        self.cache = AdaptiveCache(
+            AdaptiveConfig(**options), clock=self.clock, memory=self.memory, interval=interval
+        )
 
     def put(self, *entries: CacheEntry) -> None:
         run(self.cache.set_many(entries))
@@ -97,6 +101,6 @@ class Driven:
         """Which of these are there; asking changes nothing that a policy looks at."""
         return [number for number in numbers if key(number) in self.cache._table]
 
-    def figure(self, name: str) -> int | float:
+    def statistic(self, name: str) -> int | float:
         stats = self.cache.stats()
         return getattr(stats, name) if hasattr(stats, name) else stats.counters[name]

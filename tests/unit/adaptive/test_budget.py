@@ -39,10 +39,10 @@ def test_it_holds_within_ten_percent(size: int, count: int, read_share: float) -
         measured = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert driven.figure("evictions_bytes") > 0
+    assert driven.statistic("evictions_bytes") > 0
     assert measured <= budget * 1.1
     assert measured >= budget * 0.8, "and it is used"
-    assert abs(driven.figure("bytes") - measured) <= 0.1 * measured
+    assert abs(driven.statistic("bytes") - measured) <= 0.1 * measured
 
 
 def test_what_pressure_leaves_holds_too() -> None:
@@ -63,7 +63,7 @@ def test_what_pressure_leaves_holds_too() -> None:
         measured = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    share = driven.figure("budget_share")
+    share = driven.statistic("budget_share")
     assert 0.2 < share < 0.4
     assert measured <= share * budget * 1.1
     assert measured >= share * budget * 0.8
@@ -71,7 +71,7 @@ def test_what_pressure_leaves_holds_too() -> None:
 
 def test_it_holds_under_writes_deletes_and_expiry() -> None:
     rng = random.Random(5)
-    driven = Driven(max_bytes=300_000, cleanup_interval=0.5)
+    driven = Driven(max_bytes=300_000, interval=0.5)
     for _ in range(20_000):
         number = rng.randrange(400)
         match rng.randrange(6):
@@ -93,8 +93,8 @@ def test_a_value_that_grows_makes_others_leave() -> None:
     driven = Driven(max_bytes=100_000)
     driven.put(*[entry(number, size=5_000) for number in range(15)])
     driven.put(entry(14, size=24_000))
-    assert driven.figure("bytes") <= 100_000
-    assert driven.figure("evictions_bytes") > 0
+    assert driven.statistic("bytes") <= 100_000
+    assert driven.statistic("evictions_bytes") > 0
     assert driven.get(14) is not None
 
 
@@ -104,8 +104,8 @@ def test_an_entry_over_its_limit_is_refused_and_pushes_nothing_out() -> None:
     driven.put(entry(99, size=30_000))  # over a quarter of the budget
     assert driven.get(99) is None
     assert driven.held(range(10)) == list(range(10))
-    assert driven.figure("admissions_refused") == 1
-    larger = Driven(max_bytes=100_000, max_entry_bytes=40_000)
+    assert driven.statistic("admissions_refused") == 1
+    larger = Driven(max_bytes=200_000)
     larger.put(entry(99, size=30_000))
     assert larger.get(99) is not None
 
@@ -114,4 +114,4 @@ def test_a_budget_for_nothing_refuses_all() -> None:
     driven = Driven(max_bytes=100)
     driven.put(entry(1, size=1))
     assert driven.get(1) is None
-    assert driven.figure("entries") == 0
+    assert driven.statistic("entries") == 0

@@ -49,20 +49,20 @@ def test_a_replaced_value_is_never_seen_again() -> None:
     driven = Driven()
     driven.put(entry(1, "old"), entry(1, "new"))
     assert driven.get(1) == "new"
-    assert driven.figure("entries") == 1
+    assert driven.statistic("entries") == 1
     driven.delete(1)
     assert driven.get(1) is None
 
 
 def test_a_declined_value_still_replaces_the_old_one() -> None:
-    driven = Driven(max_bytes=100_000, max_entry_bytes=10_000)
+    driven = Driven(max_bytes=60_000)
     driven.put(entry(1, "old"))
     driven.put(entry(1, "too large", size=20_000))
     assert driven.get(1) is None
     driven.put(entry(1, "old"))
     driven.put(entry(1, "no time to live", ttl=0.0))
     assert driven.get(1) is None
-    assert driven.figure("admissions_refused") == 2
+    assert driven.statistic("admissions_refused") == 2
 
 
 def test_clear_forgets_all_or_one_namespace() -> None:
@@ -71,10 +71,10 @@ def test_clear_forgets_all_or_one_namespace() -> None:
     run(driven.cache.clear("other"))
     assert driven.get(1) is not None
     assert driven.get(2, namespace="other") is None
-    assert driven.figure("invalidations_cleared") == 2
+    assert driven.statistic("invalidations_cleared") == 2
     run(driven.cache.clear())
     assert driven.get(1) is None
-    assert driven.figure("entries") == 0
+    assert driven.statistic("entries") == 0
     driven.put(entry(1, "again"))
     assert driven.get(1) == "again"
 
@@ -127,13 +127,13 @@ def test_a_budget_by_kind_is_kept_apart() -> None:
     budgets = {"pattern": Budget(max_entries=3), "heuristic": Budget(max_entries=0)}
     driven = Driven(max_entries=10, kind_budgets=budgets)
     driven.put(*[entry(number, kind="pattern") for number in range(30)])
-    assert driven.figure("entries") == 3
+    assert driven.statistic("entries") == 3
     driven.put(*[entry(number) for number in range(30)])
-    assert driven.figure("entries") == 13
+    assert driven.statistic("entries") == 13
     assert sum(driven.get(number, kind="pattern") is not None for number in range(30)) == 3
     driven.put(entry(1, kind="heuristic"))
     assert driven.get(1, kind="heuristic") is None
-    assert driven.figure("admissions_refused") == 1
+    assert driven.statistic("admissions_refused") == 1
 
 
 def test_kinds_without_bytes_of_their_own_share_those_of_the_whole() -> None:
@@ -141,7 +141,7 @@ def test_kinds_without_bytes_of_their_own_share_those_of_the_whole() -> None:
     driven = Driven(max_bytes=100_000, kind_budgets=budgets)
     driven.put(*[entry(number, size=5_000) for number in range(50)])
     driven.put(*[entry(number, size=5_000, kind="pattern") for number in range(50)])
-    assert driven.figure("bytes") <= 100_000
+    assert driven.statistic("bytes") <= 100_000
     held = [
         sum(driven.get(n, kind=kind) is not None for n in range(50))
         for kind in ("episode", "pattern")
@@ -156,7 +156,7 @@ def test_kinds_with_bytes_of_their_own_keep_to_them() -> None:
     driven.put(*[entry(number, size=5_000, kind="pattern") for number in range(50)])
     assert sum(driven.get(number, kind="pattern") is not None for number in range(50)) == 3
     assert sum(driven.get(number) is not None for number in range(50)) >= 15
-    assert driven.figure("bytes") <= 120_000
+    assert driven.statistic("bytes") <= 120_000
 
 
 @pytest.mark.parametrize("memory", [FakeMemory(None), FakeMemory(10, 1000)])

@@ -26,8 +26,8 @@ def test_the_capacity_is_never_exceeded() -> None:
     driven = Driven(max_entries=10)
     for number in range(1000):
         driven.put(entry(number))
-        assert driven.figure("entries") <= 10
-    assert driven.figure("evictions_capacity") == 990
+        assert driven.statistic("entries") <= 10
+    assert driven.statistic("evictions_capacity") == 990
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 3, 7])
@@ -36,7 +36,7 @@ def test_tiny_caches_work(capacity: int) -> None:
     for number in [0, 1, 0, 2, 0, 3, 0, 4] * 20:
         driven.fetch(number)
         assert driven.get(number) == f"value of {number}"
-        assert driven.figure("entries") <= capacity
+        assert driven.statistic("entries") <= capacity
 
 
 def test_a_read_protects() -> None:
@@ -127,7 +127,7 @@ def test_ghosts_hold_no_value_and_are_bounded() -> None:
     driven = Driven(max_entries=CAPACITY)
     for number in range(50 * CAPACITY):
         driven.fetch(number)
-    assert 0 < driven.figure("ghosts") <= 2 * CAPACITY
+    assert 0 < driven.statistic("ghosts") <= 2 * CAPACITY
 
 
 def test_an_invalidated_entry_that_was_read_returns_to_its_place() -> None:
@@ -184,5 +184,5 @@ def test_the_small_queue_learns_its_size() -> None:
     late = Driven(max_entries=CAPACITY)
     for _ in range(20_000):
         late.fetch(rng.randrange(80) if rng.random() < 0.8 else rng.randrange(80, 1000))
-    assert soon.figure("small_share") > 0.1
-    assert late.figure("small_share") < 0.05
+    assert soon.statistic("small_share") > 0.1
+    assert late.statistic("small_share") < 0.05

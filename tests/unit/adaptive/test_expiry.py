@@ -9,9 +9,9 @@ import weakref
 
 import pytest
 
-from memory_storage_lmdb.adaptive import AdaptiveCache, AdaptiveConfig
+from memory_storage_lmdb.adaptive import AdaptiveCache
 from memory_storage_lmdb.adaptive.entry import Entry
-from memory_storage_lmdb.adaptive.wheel import ExpiryWheel
+from memory_storage_lmdb.adaptive.expiry import ExpiryWheel
 from tests.unit.adaptive.driving import Driven, FakeClock, FakeMemory, entry, key
 
 
@@ -76,19 +76,18 @@ def test_a_bucket_that_is_over_is_not_used_again() -> None:
 
 
 def test_without_a_loop_expired_entries_leave_as_others_come() -> None:
-    driven = Driven(cleanup_interval=1.0)
+    driven = Driven(interval=1.0)
     driven.put(*[entry(number, ttl=5.0) for number in range(200)])
     driven.clock.advance(10)
     for number in range(1000, 1010):
         driven.put(entry(number))
-    assert driven.figure("entries") == 10
-    assert driven.figure("expirations") == 200
+    assert driven.statistic("entries") == 10
+    assert driven.statistic("expirations") == 200
 
 
 async def test_a_task_removes_them_without_any_call() -> None:
     clock = FakeClock()
-    config = AdaptiveConfig(cleanup_interval=0.001)
-    cache = AdaptiveCache(config, clock=clock, memory=FakeMemory(None))
+    cache = AdaptiveCache(clock=clock, memory=FakeMemory(None), interval=0.001)
     before = asyncio.all_tasks()
     await cache.set_many([entry(number, ttl=5.0) for number in range(2000)])
     (task,) = asyncio.all_tasks() - before
@@ -116,7 +115,7 @@ async def test_the_task_ends_with_the_cache() -> None:
 
 async def test_the_task_ends_when_nothing_is_left_and_starts_again() -> None:
     before = asyncio.all_tasks()
-    cache = AdaptiveCache(AdaptiveConfig(cleanup_interval=0.001), memory=FakeMemory(None))
+    cache = AdaptiveCache(memory=FakeMemory(None), interval=0.001)
     for _ in range(2):
         await cache.set_many([entry(1)])
         (task,) = asyncio.all_tasks() - before
@@ -127,7 +126,7 @@ async def test_the_task_ends_when_nothing_is_left_and_starts_again() -> None:
 
 
 async def test_the_task_does_not_keep_a_dropped_cache() -> None:
-    cache = AdaptiveCache(AdaptiveConfig(cleanup_interval=0.001), memory=FakeMemory(None))
+    cache = AdaptiveCache(memory=FakeMemory(None), interval=0.001)
     before = asyncio.all_tasks()
     await cache.set_many([entry(1)])
     (task,) = asyncio.all_tasks() - before
@@ -140,7 +139,7 @@ async def test_the_task_does_not_keep_a_dropped_cache() -> None:
 
 
 def test_it_may_be_used_in_one_loop_after_another() -> None:
-    cache = AdaptiveCache(AdaptiveConfig(cleanup_interval=0.001), memory=FakeMemory(None))
+    cache = AdaptiveCache(memory=FakeMemory(None), interval=0.001)
     seen = []
 
     async def use() -> None:

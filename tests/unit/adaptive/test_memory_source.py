@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from memory_storage_lmdb.adaptive import MemoryReading, SystemMemory
-from memory_storage_lmdb.adaptive.cgroup import control_groups
+from memory_storage_lmdb.adaptive.memory_source import control_groups
 
 UNLIMITED_V1 = "9223372036854771712\n"
 

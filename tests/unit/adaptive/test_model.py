@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from memory_core.cache import Budget
+from memory_storage_lmdb.adaptive import pressure
 from memory_storage_lmdb.adaptive.compartment import Compartment
 from memory_storage_lmdb.adaptive.entry import Entry
 from memory_storage_lmdb.adaptive.eviction import Queue
@@ -18,6 +21,14 @@ NUMBERS = st.integers(0, 25)
 KINDS = st.sampled_from(["episode", "pattern"])
 TTLS = st.none() | st.sampled_from([0.0, 0.5, 1.0, 7.5, 40.0])
 SIZES = st.integers(0, 12_000)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_floor() -> Iterator[None]:
+    """Memory pressure may take everything, however small the cache."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pressure, "_FLOOR", 0)
+        yield
 
 
 def members(queue: Queue) -> list[Entry]:
@@ -45,13 +56,10 @@ class AgainstModel(RuleBasedStateMachine):
             self.memory,
             max_entries=max_entries,
             max_bytes=max_bytes,
-            max_entry_bytes=max_bytes,
             kind_budgets=self.budgets,
-            pressure_floor=0,
             ttl=20.0,
             min_ttl=2.0,
             max_ttl=60.0,
-            ttl_window=4.0,
         )
         self.model: dict[Any, tuple[object, float]] = {}
         self.asked = 0
@@ -181,5 +189,5 @@ def test_with_room_enough_it_is_a_dict(operations: list[tuple[str, int]]) -> Non
                     run(driven.cache.clear())
                     model.clear()
     assert {number: driven.get(number) for number in model} == model
-    assert driven.figure("entries") == len(model)
-    assert driven.figure("evictions_capacity") == 0
+    assert driven.statistic("entries") == len(model)
+    assert driven.statistic("evictions_capacity") == 0

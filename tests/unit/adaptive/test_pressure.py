@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from memory_storage_lmdb.adaptive import AdaptiveCache, MemoryReading, PressureLevel
-from memory_storage_lmdb.adaptive.cgroup import control_groups
+from memory_storage_lmdb.adaptive.memory_source import control_groups
 from tests.unit.adaptive.driving import Driven, FakeMemory, entry, run
 
 MIB = 2**20
@@ -57,10 +57,10 @@ def test_it_shrinks_before_the_limit_however_large_its_budget() -> None:
         driven.put(entry(number, size=64 * 1024))
         machine.read()
     assert machine.highest < 0.95
-    assert driven.figure("evictions_pressure") > 2000
-    assert driven.figure("pressure_events") >= 1
-    assert driven.figure("budget_share") < 0.1
-    assert driven.figure("bytes") > 10 * MIB, "and no more than it has to"
+    assert driven.statistic("evictions_pressure") > 2000
+    assert driven.statistic("pressure_events") >= 1
+    assert driven.statistic("budget_share") < 0.1
+    assert driven.statistic("bytes") > 10 * MIB, "and no more than it has to"
 
 
 def test_one_large_batch_does_not_outrun_it() -> None:
@@ -74,22 +74,22 @@ def test_others_need_memory_and_give_it_back() -> None:
     driven, machine = on_machine(100 * MIB, max_bytes=50 * MIB)
     for number in range(2000):
         driven.put(entry(number, size=64 * 1024))
-    full = driven.figure("bytes")
+    full = driven.statistic("bytes")
     assert full > 45 * MIB
     machine.others = 60 * MIB
     for _ in range(20):
         second(driven)
-    squeezed = driven.figure("bytes")
+    squeezed = driven.statistic("bytes")
     assert squeezed + machine.others < 80 * MIB
-    assert driven.figure("pressure_level") == PressureLevel.ELEVATED
+    assert driven.statistic("pressure_level") == PressureLevel.ELEVATED
     machine.others = 10 * MIB
     for _ in range(30):
         second(driven)
-    assert driven.figure("budget_share") == 1.0
-    assert driven.figure("pressure_reliefs") == 1
+    assert driven.statistic("budget_share") == 1.0
+    assert driven.statistic("pressure_reliefs") == 1
     for number in range(2000, 4000):
         driven.put(entry(number, size=64 * 1024))
-    assert driven.figure("bytes") >= full * 0.95
+    assert driven.statistic("bytes") >= full * 0.95
 
 
 def test_between_the_thresholds_nothing_changes() -> None:
@@ -101,17 +101,17 @@ def test_between_the_thresholds_nothing_changes() -> None:
     for used in (790, 805, 790, 710, 790, 710):
         memory.used = used
         second(driven)
-        shares.append(driven.figure("budget_share"))
+        shares.append(driven.statistic("budget_share"))
     assert shares[0] == 1.0
     assert shares[1] < 1.0
     assert len(set(shares[1:])) == 1, "neither further down nor up again"
-    assert driven.figure("pressure_events") == 1
+    assert driven.statistic("pressure_events") == 1
     memory.used = 690
     for _ in range(3):
         second(driven)
-        assert driven.figure("budget_share") == shares[1], "calm has to last"
+        assert driven.statistic("budget_share") == shares[1], "calm has to last"
     second(driven)
-    assert driven.figure("budget_share") > shares[1]
+    assert driven.statistic("budget_share") > shares[1]
 
 
 def test_critical_pressure_takes_more() -> None:
@@ -123,30 +123,35 @@ def test_critical_pressure_takes_more() -> None:
             driven.fetch(number)
         memory.used = used
         second(driven)
-        shares[used] = driven.figure("budget_share")
+        shares[used] = driven.statistic("budget_share")
     assert shares[950] < shares[850] < 1.0
 
 
 def test_the_floor_is_kept() -> None:
     memory = FakeMemory(0, 1000)
-    driven = Driven(memory, max_entries=100, max_bytes=10 * MIB, pressure_floor=2 * MIB)
+    driven = Driven(memory, max_entries=100, max_bytes=5 * MIB)
     for number in range(100):
         driven.fetch(number)
     memory.used = 999
     for _ in range(30):
         second(driven)
-    assert driven.figure("budget_share") == 0.2
-    assert driven.figure("entries") == 20
+    assert driven.statistic("budget_share") == 0.2
+    assert driven.statistic("entries") == 20
 
 
-def test_the_thresholds_are_read() -> None:
-    for name, value in (("pressure_elevated", 0.5), ("pressure_critical", 0.5)):
-        memory = FakeMemory(600, 1000)
-        options = {"pressure_relaxed": 0.4, "pressure_elevated": 0.5, name: value}
-        driven = Driven(memory, max_entries=100, **options)
-        driven.put(entry(1))
-        expected = PressureLevel.CRITICAL if name.endswith("critical") else PressureLevel.ELEVATED
-        assert driven.figure("pressure_level") == expected
+@pytest.mark.parametrize(
+    ("used", "level"),
+    [
+        (799, PressureLevel.NORMAL),
+        (800, PressureLevel.ELEVATED),
+        (919, PressureLevel.ELEVATED),
+        (920, PressureLevel.CRITICAL),
+    ],
+)
+def test_the_level_rises_at_its_threshold(used: int, level: PressureLevel) -> None:
+    driven = Driven(FakeMemory(used, 1000), max_entries=100)
+    driven.put(entry(1))
+    assert driven.statistic("pressure_level") == level
 
 
 def test_what_survives_is_what_was_read() -> None:
@@ -159,7 +164,7 @@ def test_what_survives_is_what_was_read() -> None:
     memory.used = 850
     for _ in range(4):
         second(driven)
-    assert 60 < driven.figure("entries") < 100
+    assert 60 < driven.statistic("entries") < 100
     assert len(driven.held(range(0, 200, 4))) == 50
 
 
@@ -172,14 +177,14 @@ def test_the_room_of_what_left_is_given_back_too() -> None:
     memory.used = 950
     for _ in range(8):
         second(driven)
-    assert driven.figure("entries") < 500
+    assert driven.statistic("entries") < 500
     assert driven.cache._common.reserved < before / 10
     assert all(driven.fetch(number) for number in driven.held(range(40_000)))
 
 
 def test_it_is_looked_at_once_a_second_and_not_more() -> None:
     memory = FakeMemory(0, 10**12)
-    driven = Driven(memory, cleanup_interval=1.0)
+    driven = Driven(memory)
     for number in range(1000):
         driven.fetch(number)
     assert memory.reads == 1
@@ -192,8 +197,8 @@ def test_where_nothing_can_be_read_nothing_happens() -> None:
     for number in range(100):
         driven.fetch(number)
     second(driven)
-    assert driven.figure("budget_share") == 1.0
-    assert driven.figure("pressure_events") == 0
+    assert driven.statistic("budget_share") == 1.0
+    assert driven.statistic("pressure_events") == 0
 
 
 def test_closing_under_pressure() -> None:
@@ -201,7 +206,7 @@ def test_closing_under_pressure() -> None:
     driven = Driven(memory)
     driven.fetch(1)
     run(driven.cache.aclose())
-    assert driven.figure("entries") == 0
+    assert driven.statistic("entries") == 0
 
 
 _CHILD = """

@@ -1,7 +1,10 @@
-"""PITFALL: statistics fields that nothing ever increments. Here every one of them moves."""
+"""PITFALL: statistics that nothing ever increments. Here every one of them moves."""
 
 from __future__ import annotations
 
+import pytest
+
+from memory_storage_lmdb.adaptive import expiry, pressure
 from tests.unit.adaptive.driving import Driven, FakeMemory, entry, run
 
 EXPECTED = {
@@ -27,16 +30,23 @@ EXPECTED = {
 }
 
 
+@pytest.fixture(autouse=True)
+def quick_and_without_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries are reviewed each 5 s, and memory pressure may take a small cache too."""
+    monkeypatch.setattr(expiry, "_WINDOW", 10.0)
+    monkeypatch.setattr(pressure, "_FLOOR", 0)
+
+
 def snapshot(driven: Driven) -> dict[str, float]:
     stats = driven.cache.stats()
-    figures = {name: getattr(stats, name) for name in ("entries", "bytes", "hits", "misses")}
-    return {**figures, "hit_rate": stats.hit_rate, **stats.counters}
+    general = {name: getattr(stats, name) for name in ("entries", "bytes", "hits", "misses")}
+    return {**general, "hit_rate": stats.hit_rate, **stats.counters}
 
 
-def test_every_figure_is_named_and_moves() -> None:
+def test_every_statistic_is_named_and_moves() -> None:
     memory = FakeMemory(0, 1000)
-    options = {"ttl": 40.0, "min_ttl": 8.0, "max_ttl": 100.0, "ttl_window": 10.0}
-    driven = Driven(memory, max_entries=50, max_bytes=200_000, pressure_floor=0, **options)
+    options = {"ttl": 40.0, "min_ttl": 8.0, "max_ttl": 100.0}
+    driven = Driven(memory, max_entries=50, max_bytes=200_000, **options)
     first = snapshot(driven)
     assert set(first) >= EXPECTED
     moved: set[str] = set()
@@ -89,10 +99,10 @@ def test_hits_and_misses() -> None:
 def test_evictions_by_cause() -> None:
     capacity = Driven(max_entries=2)
     capacity.put(*[entry(number) for number in range(5)])
-    assert capacity.figure("evictions_capacity") == 3
+    assert capacity.statistic("evictions_capacity") == 3
     size = Driven(max_bytes=50_000)
     size.put(*[entry(number, size=10_000) for number in range(6)])
-    assert size.figure("evictions_bytes") == 2
+    assert size.statistic("evictions_bytes") == 2
     memory = FakeMemory(0, 1000)
     pressure = Driven(memory, max_entries=100)
     pressure.put(*[entry(number) for number in range(100)])
@@ -100,10 +110,10 @@ def test_evictions_by_cause() -> None:
     pressure.clock.advance(1)
     while pressure.cache.sweep(1000):
         pass
-    assert pressure.figure("evictions_pressure") == 50
+    assert pressure.statistic("evictions_pressure") == 50
     for driven, cause in ((capacity, "capacity"), (size, "bytes"), (pressure, "pressure")):
         others = {"capacity", "bytes", "pressure"} - {cause}
-        assert all(driven.figure(f"evictions_{other}") == 0 for other in others)
+        assert all(driven.statistic(f"evictions_{other}") == 0 for other in others)
 
 
 def test_invalidations_by_cause_count_what_was_there() -> None:
@@ -111,28 +121,28 @@ def test_invalidations_by_cause_count_what_was_there() -> None:
     driven.put(*[entry(number) for number in range(4)])
     driven.delete(0, 1, 77, cause="own_write")
     driven.delete(2, 2, cause="feed")
-    assert driven.figure("invalidations_own_write") == 2
-    assert driven.figure("invalidations_feed") == 1
+    assert driven.statistic("invalidations_own_write") == 2
+    assert driven.statistic("invalidations_feed") == 1
 
 
 def test_insertions_and_replacements() -> None:
     driven = Driven()
     driven.put(entry(1), entry(1), entry(2))
-    assert driven.figure("insertions") == 2
-    assert driven.figure("replacements") == 1
+    assert driven.statistic("insertions") == 2
+    assert driven.statistic("replacements") == 1
 
 
 def test_hot_and_cold_count_entries() -> None:
-    driven = Driven(ttl=100.0, min_ttl=50.0, max_ttl=100.0, ttl_window=10.0)
+    driven = Driven(ttl=100.0, min_ttl=50.0, max_ttl=100.0)
     driven.put(*[entry(number) for number in range(6)])
     for _ in range(12):
         driven.read(0)
         driven.read(1)
         driven.clock.advance(1)
     driven.cache.sweep(1000)
-    assert (driven.figure("hot"), driven.figure("cold")) == (2, 4)
+    assert (driven.statistic("hot"), driven.statistic("cold")) == (2, 4)
     driven.put(entry(0, "new"))
     driven.delete(5)
-    assert (driven.figure("hot"), driven.figure("cold")) == (1, 3)
+    assert (driven.statistic("hot"), driven.statistic("cold")) == (1, 3)
     run(driven.cache.clear())
-    assert (driven.figure("hot"), driven.figure("cold")) == (0, 0)
+    assert (driven.statistic("hot"), driven.statistic("cold")) == (0, 0)

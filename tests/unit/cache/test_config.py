@@ -257,10 +257,10 @@ async def test_monitor(monitor, tmp_path, monkeypatch) -> None:
 
 async def test_options() -> None:
     setup = Setup(options={"ttl": 7.0, "min_ttl": 1.0})
-    assert setup.storage.caches()[0]._config.ttl == 7.0
+    assert setup.storage.caches()[0]._lifetime._config.ttl == 7.0
     await setup.storage.aclose()
-    setup = Setup(tiers=("adaptive?hot_hits=9",))
-    assert setup.storage.caches()[0]._config.hot_hits == 9
+    setup = Setup(tiers=("adaptive?max_ttl=7200",))
+    assert setup.storage.caches()[0]._lifetime._config.max_ttl == 7200.0
     await setup.storage.aclose()
 
 
@@ -314,7 +314,7 @@ def test_what_is_no_number_or_has_no_bound_is_accepted_where_it_means_something(
         (CacheConfig(tiers=("adaptive", "lru")), "'lru' holds objects: only the nearest tier may"),
         (CacheConfig(tiers="lmdb:/tmp/x"), "holds bytes: the nearest tier must be one of this"),
         (CacheConfig(tiers=("adaptive", "lmdb")), "needs a path"),
-        (CacheConfig(tiers="adaptive?speed=9"), "unknown option 'speed'; valid: cleanup_interval"),
+        (CacheConfig(tiers="adaptive?speed=9"), "unknown option 'speed'; valid: kind_budgets"),
         (CacheConfig(options={"speed": 9}), "unknown option 'speed'"),
         (CacheConfig(tiers="lru", budgets={"episode": Budget()}), "'lru' has one budget for all"),
         (
