@@ -86,10 +86,12 @@ class Conditions:
         )
         for name, values in anything:
             if values:
-                query = query.where(**{name: any_of(*values)})
+                condition: Any = any_of(*values)
+                query = query.where(**{name: condition})
         for name, values in (("tags", self.tags), ("tools", self.tools)):
             if values:
-                query = query.where(**{name: all_of(*values)})
+                condition = all_of(*values)
+                query = query.where(**{name: condition})
         if self.metadata:
             pairs(self.metadata, "--metadata")
             query = query.where(metadata=all_of(*self.metadata))
@@ -178,13 +180,16 @@ def _within(
 ) -> Query[Episode]:
     """Add the conditions of two options, each of which may be ``None``."""
     (low, least), (high, most) = lower, upper
+    condition: Any = None
     if low is not None and high is not None:
         if low > high:
             raise typer.BadParameter(
                 f"{low} is more than {high}: nothing is in between",
                 param_hint=f"{least} and {most}",
             )
-        return query.where(**{index: between(low, high)})
-    if low is not None:
-        return query.where(**{index: at_least(low)})
-    return query if high is None else query.where(**{index: at_most(high)})
+        condition = between(low, high)
+    elif low is not None:
+        condition = at_least(low)
+    elif high is not None:
+        condition = at_most(high)
+    return query if condition is None else query.where(**{index: condition})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from memory_core.errors import QueryError
@@ -66,7 +66,8 @@ async def edges_of(
     wanted = list(ids)
     for end in _ends(direction):
         for chunk in _chunks(wanted, _IDS_IN_QUERY):
-            async for edge in _pages(storage, query.where(**{_ENDS[end]: any_of(*chunk)})):
+            one_end: dict[str, Any] = {_ENDS[end]: any_of(*chunk)}
+            async for edge in _pages(storage, query.where(**one_end)):
                 source, target = edge.from_episode_id, edge.to_episode_id
                 near, far = (source, target) if end is Direction.OUTGOING else (target, source)
                 found.append(Edge(near, far, edge))

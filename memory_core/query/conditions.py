@@ -6,7 +6,7 @@ A condition is checked, and its values normalised to scalars, when it meets the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from attrs import field, frozen
 
@@ -19,6 +19,9 @@ __all__ = [
     "AnyOf",
     "Between",
     "Condition",
+    "UnboundAllOf",
+    "UnboundAnyOf",
+    "UnboundRange",
     "all_of",
     "any_of",
     "at_least",
@@ -86,18 +89,38 @@ class Between:
 
 Condition: TypeAlias = AnyOf | AllOf | Between
 
-_Unbound: TypeAlias = Callable[[Index], Condition]
+_Bind: TypeAlias = Callable[[Index], Condition]
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @frozen(repr=False)
-class _Match:
-    """A condition that waits for the index it is used on, and how it was written."""
+class _Unbound(Generic[T_co]):
+    """A condition before it meets the index it is used on, and how it was written.
 
-    bind: _Unbound = field(eq=False)
+    Subclasses say for type checkers which indexes it suits.
+    """
+
+    bind: _Bind = field(eq=False)
     written: str
 
     def __repr__(self) -> str:
         return self.written
+
+
+@frozen(repr=False)
+class UnboundAnyOf(_Unbound[T_co]):
+    """What ``any_of`` returns: for every index."""
+
+
+@frozen(repr=False)
+class UnboundAllOf(_Unbound[T_co]):
+    """What ``all_of`` returns: for indexes with many values."""
+
+
+@frozen(repr=False)
+class UnboundRange(_Unbound[T_co]):
+    """What ``between`` and its like return: for indexes with one value."""
 
 
 def bound(index: Index, given: Any) -> Condition:
@@ -108,19 +131,20 @@ def bound(index: Index, given: Any) -> Condition:
     """
     if isinstance(given, Mapping):
         given = all_of(*_pairs(index, cast("Mapping[Any, Any]", given)))
-    return (given if isinstance(given, _Match) else any_of(given)).bind(index)
+    unbound = cast("_Unbound[Any]", given) if isinstance(given, _Unbound) else any_of(given)
+    return unbound.bind(index)
 
 
-def any_of(*values: Any) -> _Match:
+def any_of(*values: T) -> UnboundAnyOf[T]:
     """At least one of these values; none at all matches nothing."""
 
     def bind(index: Index) -> Condition:
         return AnyOf(index.name, _distinct(index, values))
 
-    return _Match(bind, _written("any_of", *values))
+    return UnboundAnyOf(bind, _written("any_of", *values))
 
 
-def all_of(*values: Any) -> _Match:
+def all_of(*values: T) -> UnboundAllOf[T]:
     """All of these values, on a multi-valued index."""
 
     def bind(index: Index) -> Condition:
@@ -128,32 +152,32 @@ def all_of(*values: Any) -> _Match:
             raise QueryError(f"all_of needs a multi-valued index; {index.name!r} has one value")
         return AllOf(index.name, _distinct(index, values))
 
-    return _Match(bind, _written("all_of", *values))
+    return UnboundAllOf(bind, _written("all_of", *values))
 
 
-def between(lower: Any, upper: Any) -> _Match:
+def between(lower: T | None, upper: T | None) -> UnboundRange[T]:
     """From ``lower`` to ``upper``, both included; where used, a ``QueryError`` if ``lower`` is greater."""
     written = _written("between", lower, upper)
     return _range(written, lower, upper, include_lower=True, include_upper=True)
 
 
-def at_least(value: Any) -> _Match:
+def at_least(value: T) -> UnboundRange[T]:
     """This value or a greater one."""
     return _range(_written("at_least", value), value, None, include_lower=True, include_upper=True)
 
 
-def at_most(value: Any) -> _Match:
+def at_most(value: T) -> UnboundRange[T]:
     """This value or a smaller one."""
     return _range(_written("at_most", value), None, value, include_lower=True, include_upper=True)
 
 
-def greater_than(value: Any) -> _Match:
+def greater_than(value: T) -> UnboundRange[T]:
     """Greater than this value."""
     written = _written("greater_than", value)
     return _range(written, value, None, include_lower=False, include_upper=True)
 
 
-def less_than(value: Any) -> _Match:
+def less_than(value: T) -> UnboundRange[T]:
     """Smaller than this value."""
     return _range(
         _written("less_than", value), None, value, include_lower=True, include_upper=False
@@ -166,7 +190,7 @@ def _written(name: str, *values: Any) -> str:
 
 def _range(
     written: str, lower: Any, upper: Any, *, include_lower: bool, include_upper: bool
-) -> _Match:
+) -> UnboundRange[Any]:
     def bind(index: Index) -> Condition:
         if index.multi:
             raise QueryError(f"a range needs a single-valued index; {index.name!r} has many values")
@@ -178,7 +202,7 @@ def _range(
             )
         return Between(index.name, low, high, include_lower, include_upper)
 
-    return _Match(bind, written)
+    return UnboundRange(bind, written)
 
 
 def _pairs(index: Index, given: Mapping[Any, Any]) -> list[str]:

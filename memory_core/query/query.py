@@ -12,9 +12,9 @@ from __future__ import annotations
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 from uuid import UUID
 
 import msgspec
@@ -38,6 +38,9 @@ from memory_core.query.conditions import (
     sort_key,
 )
 from memory_core.records.base import Index, IndexValues, Record, Scalar
+
+if TYPE_CHECKING:
+    from memory_core.query.keywords import Where
 
 __all__ = [
     "AllOf",
@@ -100,6 +103,11 @@ class Page(Generic[R_co]):
         return self.records[place]
 
 
+def _by_kind(method: Callable[..., Any]) -> Where:
+    """The method, which type checkers see with the keywords of the query's kind."""
+    return cast("Where", method)
+
+
 @frozen(init=False)
 class Query(Generic[R]):
     """What to find: conditions that must all hold, an order, a limit, and where to go on.
@@ -143,6 +151,7 @@ class Query(Generic[R]):
         """The kind of record it finds."""
         return self.cls.kind
 
+    @_by_kind
     def where(self, **conditions: Any) -> Query[R]:
         """Add conditions by index name; all of them must hold.
 

@@ -174,7 +174,7 @@ class QueryTests(Harness):
     async def test_episodes_by_derived_values(self, store: Storage) -> None:
         full, *_ = [record for record in every_kind(1) if isinstance(record, Episode)]
         await put(store, full, episode(99, outcome=Outcome.failure("no")))
-        for condition in (
+        conditions: tuple[dict[str, Any], ...] = (
             {"domain": "web"},
             {"complexity": "complex", "task_type": "debugging"},
             {"outcome": "abstained"},
@@ -185,7 +185,8 @@ class QueryTests(Harness):
             {"metadata": {"run": "42", "a=b": "c=d"}},
             {"pattern_ids": full.pattern_ids[0]},
             {"end_time": greater_than(EPOCH)},
-        ):
+        )
+        for condition in conditions:
             assert await drain(store, Query(Episode).where(**condition)) == [full], condition
         assert await drain(store, Query(Episode).where(tools="Shell")) == []
         assert await drain(store, Query(Episode).where(tags="ta")) == []
