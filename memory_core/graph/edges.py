@@ -55,7 +55,7 @@ def edges_query(types: Iterable[RelationshipType | str] | None) -> Query[Relatio
 
 
 async def edges_of(
-    storage: Storage, ids: Iterable[UUID], direction: Direction, query: Query[Relationship]
+    storage: Storage, ids: Iterable[UUID], direction: Direction | str, query: Query[Relationship]
 ) -> list[Edge]:
     """The edges at some episodes in a direction: outgoing before incoming, oldest first.
 

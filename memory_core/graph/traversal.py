@@ -47,7 +47,7 @@ async def relationships_of(
     storage: Storage,
     episode_id: UUID,
     *,
-    direction: Direction = Direction.BOTH,
+    direction: Direction | str = Direction.BOTH,
     types: Iterable[RelationshipType | str] | None = None,
 ) -> list[Relationship]:
     """The relationships of one episode, newest first.
@@ -64,7 +64,7 @@ async def find_related(
     storage: Storage,
     episode_id: UUID,
     *,
-    direction: Direction = Direction.BOTH,
+    direction: Direction | str = Direction.BOTH,
     types: Iterable[RelationshipType | str] | None = None,
     max_depth: int = 1,
     limit: int | None = None,
@@ -112,7 +112,7 @@ async def relationship_graph(
     storage: Storage,
     roots: Iterable[UUID] | None = None,
     *,
-    direction: Direction = Direction.BOTH,
+    direction: Direction | str = Direction.BOTH,
     types: Iterable[RelationshipType | str] | None = None,
     max_depth: int = 3,
 ) -> RelationshipGraph:
@@ -154,7 +154,7 @@ async def relationship_graph(
 async def _edges_around(
     storage: Storage,
     distances: dict[UUID, int],
-    direction: Direction,
+    direction: Direction | str,
     max_depth: int,
     query: Query[Relationship],
 ) -> list[Edge]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, TypeVar, cast
+
+import attrs
 
 from memory_core.errors import InvalidValueError, QueryError
 from memory_core.query import Query
-from memory_core.records import ExecutionStep, Record
-from memory_core.records.fields import a_uuid, an_integer, uuids
+from memory_core.records import ExecutionStep, Outcome, Record
+from memory_core.records.fields import a_uuid, an_instance, an_integer, uuids
 from memory_core.storage import Put, WriteBatch
 
 __all__ = [
+    "COMPLETION",
     "a_batch",
     "a_kind",
     "a_limit",
@@ -19,6 +22,8 @@ __all__ = [
     "a_query",
     "a_step",
     "an_id",
+    "an_outcome",
+    "changes_of",
     "ids",
     "puts_of",
     "query_of",
@@ -27,8 +32,17 @@ __all__ = [
 
 R = TypeVar("R", bound=Record)
 
+COMPLETION = frozenset(
+    {
+        "end_time", "reward", "reflection", "salient_features", "tags", "metadata",
+        "pattern_ids", "heuristic_ids", "applied_patterns", "applied_heuristics",
+    }
+)  # fmt: skip
+"""The fields of an episode that may change when it is completed."""
+
 an_id = a_uuid("id")
 ids = uuids("ids")
+an_outcome = an_instance("outcome", Outcome)
 a_position = an_integer("since", 0)
 a_limit = an_integer("limit", 1, 1_000_000)
 
@@ -90,6 +104,30 @@ def records_of(cls: type[R], records: Iterable[R]) -> tuple[R, ...]:
         if not isinstance(record, cls):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
             raise InvalidValueError(cls.kind, f"a record of kind {cls.kind}", record)
     return checked
+
+
+def changes_of(
+    cls: type[Record], names: Container[str], changes: Mapping[str, object]
+) -> dict[str, Any]:
+    """The changes that are not ``None``, as the fields of a class take them.
+
+    They are converted once, as an iterator among them could not be read again.
+
+    Args:
+        cls: the class.
+        names: the fields that may change.
+        changes: new values by field.
+
+    Raises:
+        InvalidValueError: when a value does not fit its field.
+        TypeError: when another field is named.
+    """
+    fields = cast("Mapping[str, Any]", attrs.fields_dict(cls))
+    if unknown := [name for name in changes if name not in names]:
+        raise TypeError(f"unexpected keyword argument {unknown[0]!r}")
+    return {
+        name: fields[name].converter(value) for name, value in changes.items() if value is not None
+    }
 
 
 def puts_of(cls: type[R], records: Iterable[R]) -> WriteBatch:

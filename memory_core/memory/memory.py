@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from uuid import UUID
 
 from attrs import evolve
@@ -15,6 +14,7 @@ from memory_core.cache import CacheConfig
 from memory_core.config import cache_config
 from memory_core.graph import Direction, RelatedEpisode, RelationshipGraph
 from memory_core.memory.arguments import (
+    COMPLETION,
     a_batch,
     a_kind,
     a_limit,
@@ -22,6 +22,8 @@ from memory_core.memory.arguments import (
     a_query,
     a_step,
     an_id,
+    an_outcome,
+    changes_of,
     puts_of,
     query_of,
     records_of,
@@ -38,11 +40,8 @@ from memory_core.records import (
     Outcome,
     Pattern,
     Record,
-    Reflection,
     Relationship,
     RelationshipType,
-    RewardScore,
-    SalientFeatures,
 )
 from memory_core.records.fields import now
 from memory_core.storage import (
@@ -55,9 +54,13 @@ from memory_core.storage import (
     WriteBatch,
 )
 
+if TYPE_CHECKING:
+    from memory_core.records.changes import EpisodeChanges, EpisodeCompletion, EpisodeOptions
+
 __all__ = ["Memory"]
 
 R = TypeVar("R", bound=Record)
+E = TypeVar("E", bound=Episode)
 
 
 class Memory:
@@ -138,18 +141,18 @@ class Memory:
         """Store records of any kinds, in order, all or none."""
         return _receipt(await self._storage.commit((WriteBatch().put(*records),)))
 
-    async def get(self, kind: type[R], record_id: UUID) -> R | None:
+    async def get(self, kind: type[R], record_id: UUID | str) -> R | None:
         """A record; ``None`` when it is missing."""
         found = await self._storage.get(a_kind(kind), (an_id(record_id),))
         return (await with_logged_steps(self._storage, found))[0]
 
-    async def get_many(self, kind: type[R], ids: Sequence[UUID]) -> list[R | None]:
+    async def get_many(self, kind: type[R], ids: Iterable[UUID | str]) -> list[R | None]:
         """Records in the order of the ids, ``None`` for each that is missing."""
         return await with_logged_steps(
             self._storage, await self._storage.get(a_kind(kind), as_ids(ids))
         )
 
-    async def delete(self, kind: type[Record], *ids: UUID) -> Receipt:
+    async def delete(self, kind: type[Record], *ids: UUID | str) -> Receipt:
         """Delete records and what cascades from them, all or none. A missing record is not an error."""
         return _receipt(await self._storage.commit((WriteBatch().delete(kind, *as_ids(ids)),)))
 
@@ -199,22 +202,22 @@ class Memory:
         """Store episodes, all or none."""
         return _receipt(await self._storage.commit((puts_of(Episode, episodes),)))
 
-    async def get_episode(self, episode_id: UUID) -> Episode | None:
+    async def get_episode(self, episode_id: UUID | str) -> Episode | None:
         """An episode, or ``None``."""
         episode = (await self._storage.get(Episode, (an_id(episode_id),)))[0]
         if is_sealed(episode):
             return episode
         return (await with_logged_steps(self._storage, (episode,)))[0]
 
-    async def get_episodes_batch(self, ids: Sequence[UUID]) -> list[Episode | None]:
+    async def get_episodes_batch(self, ids: Iterable[UUID | str]) -> list[Episode | None]:
         """Episodes in the order asked, ``None`` where there is none."""
         return await self.get_many(Episode, ids)
 
-    async def delete_episode(self, episode_id: UUID) -> Receipt:
+    async def delete_episode(self, episode_id: UUID | str) -> Receipt:
         """Delete an episode, its steps and its relationships; no error when it is not there."""
         return await self.delete(Episode, episode_id)
 
-    async def delete_episodes_batch(self, ids: Iterable[UUID]) -> Receipt:
+    async def delete_episodes_batch(self, ids: Iterable[UUID | str]) -> Receipt:
         """Delete episodes, all or none."""
         return await self.delete(Episode, *ids)
 
@@ -239,6 +242,12 @@ class Memory:
 
     # Running episodes
 
+    @overload
+    async def start_episode(self, episode: E, **fields: Unpack[EpisodeChanges]) -> E: ...
+    @overload
+    async def start_episode(
+        self, episode: None = None, *, task_description: str, **fields: Unpack[EpisodeOptions]
+    ) -> Episode: ...
     async def start_episode(self, episode: Episode | None = None, **fields: Any) -> Episode:
         """Store an episode that begins: the given one, or a new one with these fields; return it."""
         made = Episode(**fields) if episode is None else evolve(episode, **fields)
@@ -246,7 +255,7 @@ class Memory:
         await self._running.start(started)
         return started
 
-    async def log_step(self, episode_id: UUID, step: ExecutionStep) -> Receipt:
+    async def log_step(self, episode_id: UUID | str, step: ExecutionStep) -> Receipt:
         """Append a step to a running episode. Costs the same on step 5 as on step 5,000.
 
         Raises:
@@ -258,29 +267,27 @@ class Memory:
         return await self._running.log_step(an_id(episode_id), a_step(step))
 
     async def complete_episode(
-        self,
-        episode_id: UUID,
-        outcome: Outcome,
-        *,
-        end_time: datetime | None = None,
-        reward: RewardScore | None = None,
-        reflection: Reflection | None = None,
-        salient_features: SalientFeatures | None = None,
+        self, episode_id: UUID | str, outcome: Outcome, **fields: Unpack[EpisodeCompletion]
     ) -> Episode:
         """End an episode, its steps sealed into it in one atomic batch; return it as it is stored then.
 
+        Args:
+            episode_id: the episode.
+            outcome: how it ended.
+            **fields: further fields of the episode: ``end_time`` (now, if left out), ``reward``,
+                ``reflection``, ``salient_features``, ``tags``, ``metadata``, ``pattern_ids``,
+                ``heuristic_ids``, ``applied_patterns``, ``applied_heuristics``. Each replaces the
+                episode's own; what is left out or ``None`` stays as it is.
+
         Raises:
+            InvalidValueError: a value does not fit its field.
             ReferenceNotFoundError: there is no such episode.
             EpisodeCompleteError: it is complete already; its outcome stays.
         """
-        return await self._running.complete(
-            an_id(episode_id),
-            outcome=outcome,
-            end_time=end_time or now(),
-            reward=reward,
-            reflection=reflection,
-            salient_features=salient_features,
-        )
+        changes = changes_of(Episode, COMPLETION, fields)
+        changes["outcome"] = an_outcome(outcome)
+        changes.setdefault("end_time", now())
+        return await self._running.complete(an_id(episode_id), changes)
 
     # Patterns
 
@@ -292,19 +299,19 @@ class Memory:
         """Store patterns, all or none."""
         return _receipt(await self._storage.commit((puts_of(Pattern, patterns),)))
 
-    async def get_pattern(self, pattern_id: UUID) -> Pattern | None:
+    async def get_pattern(self, pattern_id: UUID | str) -> Pattern | None:
         """A pattern, or ``None``."""
         return await self.get(Pattern, pattern_id)
 
-    async def get_patterns_batch(self, ids: Sequence[UUID]) -> list[Pattern | None]:
+    async def get_patterns_batch(self, ids: Iterable[UUID | str]) -> list[Pattern | None]:
         """Patterns in the order asked, ``None`` where there is none."""
         return await self.get_many(Pattern, ids)
 
-    async def delete_pattern(self, pattern_id: UUID) -> Receipt:
+    async def delete_pattern(self, pattern_id: UUID | str) -> Receipt:
         """Delete a pattern; no error when it is not there."""
         return await self.delete(Pattern, pattern_id)
 
-    async def delete_patterns_batch(self, ids: Iterable[UUID]) -> Receipt:
+    async def delete_patterns_batch(self, ids: Iterable[UUID | str]) -> Receipt:
         """Delete patterns, all or none."""
         return await self.delete(Pattern, *ids)
 
@@ -330,19 +337,19 @@ class Memory:
         """Store heuristics, all or none."""
         return _receipt(await self._storage.commit((puts_of(Heuristic, heuristics),)))
 
-    async def get_heuristic(self, heuristic_id: UUID) -> Heuristic | None:
+    async def get_heuristic(self, heuristic_id: UUID | str) -> Heuristic | None:
         """A heuristic, or ``None``."""
         return await self.get(Heuristic, heuristic_id)
 
-    async def get_heuristics_batch(self, ids: Sequence[UUID]) -> list[Heuristic | None]:
+    async def get_heuristics_batch(self, ids: Iterable[UUID | str]) -> list[Heuristic | None]:
         """Heuristics in the order asked, ``None`` where there is none."""
         return await self.get_many(Heuristic, ids)
 
-    async def delete_heuristic(self, heuristic_id: UUID) -> Receipt:
+    async def delete_heuristic(self, heuristic_id: UUID | str) -> Receipt:
         """Delete a heuristic; no error when it is not there."""
         return await self.delete(Heuristic, heuristic_id)
 
-    async def delete_heuristics_batch(self, ids: Iterable[UUID]) -> Receipt:
+    async def delete_heuristics_batch(self, ids: Iterable[UUID | str]) -> Receipt:
         """Delete heuristics, all or none."""
         return await self.delete(Heuristic, *ids)
 
@@ -370,14 +377,14 @@ class Memory:
         """
         return _receipt(await self._storage.commit((puts_of(Relationship, (relationship,)),)))
 
-    async def remove_relationship(self, relationship_id: UUID) -> Receipt:
+    async def remove_relationship(self, relationship_id: UUID | str) -> Receipt:
         """Delete a relationship; no error when it is not there."""
         return await self.delete(Relationship, relationship_id)
 
     async def get_relationships(
         self,
-        episode_id: UUID,
-        direction: Direction = Direction.BOTH,
+        episode_id: UUID | str,
+        direction: Direction | str = Direction.BOTH,
         types: Iterable[RelationshipType | str] | None = None,
     ) -> list[Relationship]:
         """The relationships of an episode, newest first."""
@@ -387,8 +394,8 @@ class Memory:
 
     async def find_related_episodes(
         self,
-        episode_id: UUID,
-        direction: Direction = Direction.BOTH,
+        episode_id: UUID | str,
+        direction: Direction | str = Direction.BOTH,
         types: Iterable[RelationshipType | str] | None = None,
         max_depth: int = 1,
         limit: int = 100,
@@ -407,8 +414,8 @@ class Memory:
 
     async def relationship_graph(
         self,
-        roots: Iterable[UUID] | None = None,
-        direction: Direction = Direction.BOTH,
+        roots: Iterable[UUID | str] | None = None,
+        direction: Direction | str = Direction.BOTH,
         types: Iterable[RelationshipType | str] | None = None,
         max_depth: int = 3,
     ) -> RelationshipGraph:
@@ -421,7 +428,7 @@ class Memory:
     async def topological_order(
         self,
         relationship_type: RelationshipType | str = RelationshipType.DEPENDS_ON,
-        ids: Iterable[UUID] | None = None,
+        ids: Iterable[UUID | str] | None = None,
     ) -> list[UUID]:
         """Ids of related episodes, each after those it points at by an acyclic type."""
         ids = None if ids is None else as_ids(ids)

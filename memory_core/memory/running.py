@@ -14,7 +14,7 @@ completed once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -115,15 +115,14 @@ class RunningEpisodes:
             return receipt
         raise EpisodeCompleteError(episode_id, refused)
 
-    async def complete(self, episode_id: UUID, **changes: Any) -> Episode:
-        """End an episode and seal its steps; fields given as ``None`` stay as they are."""
-        given = {name: value for name, value in changes.items() if value is not None}
+    async def complete(self, episode_id: UUID, changes: Mapping[str, Any]) -> Episode:
+        """End an episode with changes of its fields, its steps sealed into it."""
         attempt = 0
         while True:
             run_id = await self._run(episode_id, "another outcome", attempt)
             # Read while the run was there already: where it is still there when the episode is sealed,
             # nobody has completed it since.
-            episode = evolve(await self._incomplete(episode_id, "another outcome"), **given)
+            episode = evolve(await self._incomplete(episode_id, "another outcome"), **changes)
             steps, _ = await _steps(self._storage, [episode_id])
             sealed = episode.with_steps(record.step for record in steps)
             result = await self._commit(_sealing(sealed, steps, run_id))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from operator import attrgetter
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 from uuid import UUID
 
 import attrs
@@ -26,6 +26,9 @@ from memory_core.records.scalars import (
     distinct,
     to_scalar,
 )
+
+if TYPE_CHECKING:
+    from memory_core.records.changes import Replace
 
 __all__ = [
     "Acyclic",
@@ -156,6 +159,11 @@ class Acyclic:
     groups: frozenset[str] = field(converter=_texts)
 
 
+def _by_kind(method: Callable[..., Any]) -> Replace:
+    """The method, which type checkers see with the keywords of the record's class."""
+    return cast("Replace", method)
+
+
 @frozen(kw_only=True, field_transformer=checked())
 class Record:
     """Base of every kind. Subclass with ``attrs.frozen(kw_only=True)`` and declare the class variables.
@@ -181,6 +189,18 @@ class Record:
     default_order: ClassVar[str] = ""
 
     id: UUID = field(factory=new_id, converter=to_uuid)
+
+    @_by_kind
+    def replace(self, **changes: Any) -> Self:
+        """This record with other values in some fields, which are checked as in a new one.
+
+        Raises:
+            InvalidValueError: when a value does not fit its field.
+        """
+        return attrs.evolve(self, **changes)
+
+    # For ``copy.replace`` of Python 3.13.
+    __replace__ = replace
 
     @classmethod
     def upcast(cls, body: dict[str, Any], version: int) -> dict[str, Any]:  # noqa: ARG003  # for subclasses

@@ -1,4 +1,4 @@
-"""What ``replace`` and ``start_episode`` take for the core's kinds, for type checkers only.
+"""What ``replace``, ``start_episode`` and ``complete_episode`` take, for type checkers only.
 
 A ``TypedDict`` each, so that editors complete the keywords (PEP 692). A test holds them equal to the
 fields of the records. ``…Options`` lacks what a constructor requires.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypedDict
+from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack, overload
 from uuid import UUID
 
+from memory_core.records.base import Record
 from memory_core.records.episode import (
     Checkpoint,
+    Episode,
     ExecutionStep,
     Outcome,
     Reflection,
@@ -21,20 +23,31 @@ from memory_core.records.episode import (
     TaskContext,
     TaskType,
 )
-from memory_core.records.heuristic import Evidence
-from memory_core.records.pattern import Effectiveness, OutcomeStats
-from memory_core.records.relationship import RelationshipType
+from memory_core.records.heuristic import Evidence, Heuristic
+from memory_core.records.pattern import (
+    ContextPattern,
+    DecisionPoint,
+    Effectiveness,
+    ErrorRecovery,
+    OutcomeStats,
+    Pattern,
+    ToolSequence,
+)
+from memory_core.records.relationship import Relationship, RelationshipType
+from memory_core.records.step import Run, Step
 
 __all__ = [
     "ContextPatternChanges",
     "DecisionPointChanges",
     "EpisodeChanges",
+    "EpisodeCompletion",
     "EpisodeOptions",
     "ErrorRecoveryChanges",
     "HeuristicChanges",
     "PatternChanges",
     "RecordChanges",
     "RelationshipChanges",
+    "Replace",
     "RunChanges",
     "StepChanges",
     "ToolSequenceChanges",
@@ -61,6 +74,7 @@ class EpisodeOptions(RecordChanges, total=False):
     pattern_ids: Iterable[UUID | str]
     heuristic_ids: Iterable[UUID | str]
     applied_patterns: Iterable[UUID | str]
+    applied_heuristics: Iterable[UUID | str]
     salient_features: SalientFeatures | None
     tags: Iterable[str]
     metadata: Mapping[str, str]
@@ -71,6 +85,21 @@ class EpisodeChanges(EpisodeOptions, total=False):
     """The fields of an ``Episode``."""
 
     task_description: str
+
+
+class EpisodeCompletion(TypedDict, total=False):
+    """What ``complete_episode`` takes beside the outcome; ``None`` leaves a field as it is."""
+
+    end_time: datetime | None
+    reward: RewardScore | None
+    reflection: Reflection | None
+    salient_features: SalientFeatures | None
+    tags: Iterable[str] | None
+    metadata: Mapping[str, str] | None
+    pattern_ids: Iterable[UUID | str] | None
+    heuristic_ids: Iterable[UUID | str] | None
+    applied_patterns: Iterable[UUID | str] | None
+    applied_heuristics: Iterable[UUID | str] | None
 
 
 class PatternChanges(RecordChanges, total=False):
@@ -119,6 +148,9 @@ class HeuristicChanges(RecordChanges, total=False):
     condition: str
     action: str
     confidence: float
+    domain: str
+    language: str | None
+    tags: Iterable[str]
     evidence: Evidence
     created_at: datetime
     updated_at: datetime
@@ -150,3 +182,122 @@ class StepChanges(RecordChanges, total=False):
     episode_id: UUID | str
     step: ExecutionStep
     run_id: UUID | str | None
+
+
+R = TypeVar("R", bound=Record)
+R_co = TypeVar("R_co", covariant=True)
+ToolSequenceT = TypeVar("ToolSequenceT", bound=ToolSequence)
+DecisionPointT = TypeVar("DecisionPointT", bound=DecisionPoint)
+ErrorRecoveryT = TypeVar("ErrorRecoveryT", bound=ErrorRecovery)
+ContextPatternT = TypeVar("ContextPatternT", bound=ContextPattern)
+PatternT = TypeVar("PatternT", bound=Pattern)
+EpisodeT = TypeVar("EpisodeT", bound=Episode)
+HeuristicT = TypeVar("HeuristicT", bound=Heuristic)
+RelationshipT = TypeVar("RelationshipT", bound=Relationship)
+RunT = TypeVar("RunT", bound=Run)
+StepT = TypeVar("StepT", bound=Step)
+
+
+class _ReplaceToolSequence(Protocol[R_co]):
+    def __call__(self, **changes: Unpack[ToolSequenceChanges]) -> R_co:
+        """This record with other values in some fields."""
+        ...
+
+
+class _ReplaceDecisionPoint(Protocol[R_co]):
+    def __call__(self, **changes: Unpack[DecisionPointChanges]) -> R_co:
+        """This record with other values in some fields."""
+        ...
+
+
+class _ReplaceErrorRecovery(Protocol[R_co]):
+    def __call__(self, **changes: Unpack[ErrorRecoveryChanges]) -> R_co:
+        """This record with other values in some fields."""
+        ...
+
+
+class _ReplaceContextPattern(Protocol[R_co]):
+    def __call__(self, **changes: Unpack[ContextPatternChanges]) -> R_co:
+        """This record with other values in some fields."""
+        ...
+
+
+class _ReplacePattern(Protocol[R_co]):
+    def __call__(self, **changes: Unpack[PatternChanges]) -> R_co:
+        """This record with other values in some fields."""
+        ...
+
+
+class _ReplaceEpisode(Protocol[R_co]):
+    def __call__(self, **changes: Unpack[EpisodeChanges]) -> R_co:
+        """This record with other values in some fields."""
+        ...
+
+
+class _ReplaceHeuristic(Protocol[R_co]):
+    def __call__(self, **changes: Unpack[HeuristicChanges]) -> R_co:
+        """This record with other values in some fields."""
+        ...
+
+
+class _ReplaceRelationship(Protocol[R_co]):
+    def __call__(self, **changes: Unpack[RelationshipChanges]) -> R_co:
+        """This record with other values in some fields."""
+        ...
+
+
+class _ReplaceRun(Protocol[R_co]):
+    def __call__(self, **changes: Unpack[RunChanges]) -> R_co:
+        """This record with other values in some fields."""
+        ...
+
+
+class _ReplaceStep(Protocol[R_co]):
+    def __call__(self, **changes: Unpack[StepChanges]) -> R_co:
+        """This record with other values in some fields."""
+        ...
+
+
+class _ReplaceAny(Protocol[R_co]):
+    def __call__(self, **changes: Any) -> R_co:
+        """This record with other values in some fields."""
+        ...
+
+
+class Replace(Protocol):
+    """``Record.replace`` as type checkers see it: its keywords depend on the class of the record."""
+
+    @overload
+    def __get__(self, record: None, owner: type) -> Self: ...
+    @overload
+    def __get__(
+        self, record: ToolSequenceT, owner: type
+    ) -> _ReplaceToolSequence[ToolSequenceT]: ...
+    @overload
+    def __get__(
+        self, record: DecisionPointT, owner: type
+    ) -> _ReplaceDecisionPoint[DecisionPointT]: ...
+    @overload
+    def __get__(
+        self, record: ErrorRecoveryT, owner: type
+    ) -> _ReplaceErrorRecovery[ErrorRecoveryT]: ...
+    @overload
+    def __get__(
+        self, record: ContextPatternT, owner: type
+    ) -> _ReplaceContextPattern[ContextPatternT]: ...
+    @overload
+    def __get__(self, record: PatternT, owner: type) -> _ReplacePattern[PatternT]: ...
+    @overload
+    def __get__(self, record: EpisodeT, owner: type) -> _ReplaceEpisode[EpisodeT]: ...
+    @overload
+    def __get__(self, record: HeuristicT, owner: type) -> _ReplaceHeuristic[HeuristicT]: ...
+    @overload
+    def __get__(
+        self, record: RelationshipT, owner: type
+    ) -> _ReplaceRelationship[RelationshipT]: ...
+    @overload
+    def __get__(self, record: RunT, owner: type) -> _ReplaceRun[RunT]: ...
+    @overload
+    def __get__(self, record: StepT, owner: type) -> _ReplaceStep[StepT]: ...
+    @overload
+    def __get__(self, record: R, owner: type) -> _ReplaceAny[R]: ...

@@ -368,6 +368,7 @@ class Episode(Record):
     pattern_ids: tuple[UUID, ...] = field(default=(), converter=to_uuids)
     heuristic_ids: tuple[UUID, ...] = field(default=(), converter=to_uuids)
     applied_patterns: tuple[UUID, ...] = field(default=(), converter=to_uuids)
+    applied_heuristics: tuple[UUID, ...] = field(default=(), converter=to_uuids)
     salient_features: SalientFeatures | None = field(
         default=None, metadata=instance(SalientFeatures, optional=True)
     )

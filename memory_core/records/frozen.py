@@ -18,7 +18,7 @@ V = TypeVar("V")
 
 
 def _refuse(self: object, *_: object, **__: object) -> NoReturn:
-    message = f"{type(self).__name__} is immutable: records are values, use attrs.evolve"
+    message = f"{type(self).__name__} is immutable: records are values, use their replace()"
     raise TypeError(message)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
 from attrs import field, frozen
@@ -15,7 +15,9 @@ from memory_core.records.declare import (
     instance,
     to_integer,
     to_number,
+    to_optional_text,
     to_text,
+    to_texts,
     to_time,
     to_uuids,
     within,
@@ -39,14 +41,23 @@ class Heuristic(Record):
     """When the condition holds, do the action; ``confidence`` is from 0 to 1."""
 
     kind: ClassVar[str] = "heuristic"
+    schema_version: ClassVar[int] = 2
     default_order: ClassVar[str] = "created_at"
 
     condition: str = field(converter=to_text, metadata=NOT_EMPTY)
     action: str = field(converter=to_text, metadata=NOT_EMPTY)
     confidence: float = field(converter=to_number, metadata=within(0, 1))
+    domain: str = field(default="", converter=to_text)
+    language: str | None = field(default=None, converter=to_optional_text)
+    tags: tuple[str, ...] = field(default=(), converter=to_texts)
     evidence: Evidence = field(factory=Evidence, metadata=instance(Evidence))
     created_at: datetime = field(factory=now, converter=to_time)
     updated_at: datetime = field(factory=now, converter=to_time)
+
+    @classmethod
+    def upcast(cls, body: dict[str, Any], version: int) -> dict[str, Any]:
+        """Version 1 had no ``domain``, ``language`` and ``tags``: they have their defaults."""
+        return body if version == 1 else super().upcast(body, version)
 
     indexes: ClassVar[tuple[Index, ...]] = (
         Index("created_at", datetime),

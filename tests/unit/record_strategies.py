@@ -121,6 +121,7 @@ def episodes(draw):
         pattern_ids=draw(several(ids)),
         heuristic_ids=draw(several(ids)),
         applied_patterns=draw(several(ids)),
+        applied_heuristics=draw(several(ids)),
         salient_features=draw(maybe(features)),
         tags=draw(several(indexed)),
         metadata=draw(string_maps),
@@ -163,6 +164,9 @@ patterns = st.one_of(
 )
 heuristics = st.builds(
     Heuristic,
+    domain=indexed,
+    language=st.none() | indexed,
+    tags=several(indexed),
     id=ids,
     condition=filled,
     action=filled,

@@ -240,6 +240,44 @@ class TestRunningEpisodes:
         assert list(await memory.query_episodes()) == [whole]
         assert [found async for found in memory.iter_episodes()] == [whole]
 
+    async def test_completing_sets_tags_metadata_and_ids(self, memory):
+        running = await memory.start_episode(
+            task_description="fix it", tags=["began"], metadata={"run": "1"}
+        )
+        found, rule = new_id(), new_id()
+        done = await memory.complete_episode(
+            running.id,
+            Outcome.success("fixed"),
+            # An iterator is read once, however often the batch is tried.
+            tags=iter(["ended"]),
+            metadata={"run": "2"},
+            pattern_ids=[str(found)],
+            heuristic_ids=(rule,),
+            applied_patterns=[found],
+            applied_heuristics=[str(rule)],
+        )
+        assert done == await memory.get_episode(running.id)
+        assert (done.tags, done.metadata) == (("ended",), {"run": "2"})
+        assert (done.pattern_ids, done.heuristic_ids) == ((found,), (rule,))
+        assert (done.applied_patterns, done.applied_heuristics) == ((found,), (rule,))
+        assert list(await memory.query_episodes(Query(Episode).where(pattern_ids=found))) == [done]
+
+    async def test_what_is_left_out_when_completing_stays(self, memory):
+        running = await memory.start_episode(task_description="fix it", tags=["began"])
+        done = await memory.complete_episode(running.id, Outcome.success("fixed"), tags=None)
+        assert done.tags == ("began",)
+
+    async def test_completing_checks_its_arguments_first(self, memory):
+        running = await memory.start_episode(task_description="fix it")
+        with pytest.raises(InvalidValueError, match="tags"):
+            await memory.complete_episode(running.id, Outcome.success("x"), tags="began")
+        with pytest.raises(InvalidValueError, match="outcome"):
+            await memory.complete_episode(running.id, None)
+        for name in ("id", "steps", "task_description", "tgas"):
+            with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+                await memory.complete_episode(running.id, Outcome.success("x"), **{name: ()})
+        assert not (await memory.get_episode(running.id)).is_complete
+
     async def test_completing_seals_the_steps_and_reads_the_same(self, memory):
         running = await memory.start_episode(episode("fix it"))
         for number in (2, 1, 5):

@@ -1,15 +1,20 @@
 import copy
 import pickle
+import struct
 from datetime import UTC, datetime, timedelta, timezone
 from typing import ClassVar
 from uuid import UUID
+from zlib import crc32
 
 import attrs
+import msgspec
 import pytest
 from attrs import evolve, frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from memory_core.codec import Codec
+from memory_core.codec.compression import CompressionConfig
 from memory_core.errors import ConfigurationError, InvalidValueError, RecordTooLargeError
 from memory_core.records import (
     CORE_RECORD_TYPES,
@@ -41,7 +46,7 @@ from memory_core.records import (
     new_id,
 )
 from memory_core.testing.data.kinds import KIT_RECORD_TYPES, Specimen
-from memory_core.testing.data.samples import EPOCH, edge, episode, full_episode
+from memory_core.testing.data.samples import EPOCH, edge, episode, every_kind, full_episode
 from tests.unit.record_strategies import episodes, json_values, records
 
 NAIVE = datetime(2025, 1, 1)  # noqa: DTZ001  # naive on purpose
@@ -493,3 +498,50 @@ def test_no_way_from_an_older_version_is_said():
 
     with pytest.raises(ConfigurationError, match="from schema version 1 to 3"):
         Newer.upcast({}, 1)
+
+
+# Replacing
+
+
+@pytest.mark.parametrize("record", every_kind(1), ids=lambda record: type(record).__name__)
+def test_replace_gives_another_record_with_other_values(record):
+    changed = record.replace(id=str(ONE))
+    assert changed == evolve(record, id=ONE)
+    assert record.id != ONE
+    assert record.__replace__(id=ONE) == changed
+    assert record.replace() == record
+
+
+def test_replaced_values_are_checked():
+    before = episode(1)
+    with pytest.raises(InvalidValueError, match="task_type"):
+        before.replace(task_type="cooking")
+    with pytest.raises(TypeError, match="tsk"):
+        before.replace(tsk="x")
+    assert before.replace(tags=["a"], task_type="testing").tags == ("a",)
+
+
+@pytest.mark.skipif(not hasattr(copy, "replace"), reason="copy.replace came with Python 3.13")
+def test_copy_replace():
+    assert copy.replace(episode(1), tags=("a",)).tags == ("a",)
+
+
+# Heuristics
+
+
+def test_heuristics_of_the_first_schema_version_are_read_with_defaults():
+    rule = Heuristic(condition="a", action="b", confidence=0.5)
+    codec = Codec(RecordTypes([Heuristic]), Limits(), CompressionConfig(dictionary=False))
+    body = msgspec.msgpack.decode(codec.serialize(rule))
+    for name in ("domain", "language", "tags"):
+        del body[name]
+    first = msgspec.msgpack.encode(body)
+    head = struct.pack(">BBH", 1, 0, 1)
+    stored = head + struct.pack(">I", crc32(first, crc32(head))) + first
+    assert codec.decode("heuristic", stored, rule.id) == rule
+    assert (rule.domain, rule.language, rule.tags) == ("", None, ())
+
+
+def test_heuristics_of_an_unknown_schema_version_are_refused():
+    with pytest.raises(ConfigurationError, match="from schema version 0 to 2"):
+        Heuristic.upcast({}, 0)
