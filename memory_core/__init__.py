@@ -1,117 +1,162 @@
 """Plugin-based storage for the episodic memory of AI agents.
 
 ``async with open_memory("lmdb:./mem") as memory`` is where to start; ``Memory`` is what it gives.
+A name is imported when it is first used, so that a program loads what it needs.
 """
 
-from memory_core import moved as _moved
-from memory_core.cache import (
-    Budget,
-    Cache,
-    CacheConfig,
-    CachedStorage,
-    CacheEntry,
-    CacheKey,
-    CacheStats,
-)
-from memory_core.codec.compression import CompressionConfig
-from memory_core.config import Settings, load_settings
-from memory_core.errors import (
-    CodecError,
-    ConfigurationError,
-    CycleError,
-    DuplicateError,
-    EpisodeCompleteError,
-    ImportFormatError,
-    InvalidOptionError,
-    InvalidValueError,
-    MemoryCoreError,
-    OutcomeUnknownError,
-    PluginError,
-    QueryError,
-    RecordTooLargeError,
-    ReferenceNotFoundError,
-    ReferenceRestrictedError,
-    SchemaVersionError,
-    StorageClosedError,
-    StorageError,
-    StorageFullError,
-    StorageUnavailableError,
-    StoreNotFoundError,
-    UnknownKindError,
-    UnsupportedCapabilityError,
-)
-from memory_core.graph import Direction, RelatedEpisode, RelationshipGraph
-from memory_core.hookspecs import CacheFactory, StorageFactory, WrapperFactory, hookimpl
-from memory_core.inmemory import InMemoryStorage
-from memory_core.memory import Memory
-from memory_core.memory.opening import open_memory, open_storage
-from memory_core.plugins import PluginInfo, PluginRegistry
-from memory_core.query import (
-    Page,
-    Query,
-    all_of,
-    any_of,
-    at_least,
-    at_most,
-    between,
-    greater_than,
-    less_than,
-)
-from memory_core.records import (
-    Acyclic,
-    Checkpoint,
-    Complexity,
-    ContextPattern,
-    DecisionPoint,
-    Effectiveness,
-    Episode,
-    ErrorRecovery,
-    Evidence,
-    ExecutionStep,
-    Heuristic,
-    Index,
-    Limits,
-    OnDelete,
-    Outcome,
-    OutcomeStats,
-    OutcomeStatus,
-    Pattern,
-    PatternType,
-    Record,
-    RecordTypes,
-    Reference,
-    Reflection,
-    Relationship,
-    RelationshipType,
-    ResultStatus,
-    RewardScore,
-    SalientFeatures,
-    Step,
-    StepResult,
-    TaskContext,
-    TaskType,
-    ToolSequence,
-    Unique,
-    new_id,
-)
-from memory_core.storage import (
-    Capability,
-    Change,
-    ChangeOperation,
-    ChangePage,
-    CommitResult,
-    Delete,
-    NamespaceInfo,
-    Position,
-    Put,
-    Receipt,
-    Storage,
-    StorageContext,
-    StorageStats,
-    SupportsBackup,
-    SupportsNamespaces,
-    WriteBatch,
-)
+from typing import TYPE_CHECKING
+
+from memory_core.lazy import lazily as _lazily
+from memory_core.moved import NAMES as _NAMES
+from memory_core.moved import PATHS as _PATHS
+from memory_core.moved import find_moved as _find_moved
+
+if TYPE_CHECKING:
+    from memory_core.cache import (
+        Budget,
+        Cache,
+        CacheConfig,
+        CachedStorage,
+        CacheEntry,
+        CacheKey,
+        CacheStats,
+    )
+    from memory_core.codec.compression import CompressionConfig
+    from memory_core.config import Settings, load_settings
+    from memory_core.errors import (
+        CodecError,
+        ConfigurationError,
+        CycleError,
+        DuplicateError,
+        EpisodeCompleteError,
+        ImportFormatError,
+        InvalidOptionError,
+        InvalidValueError,
+        MemoryCoreError,
+        OutcomeUnknownError,
+        PluginError,
+        QueryError,
+        RecordTooLargeError,
+        ReferenceNotFoundError,
+        ReferenceRestrictedError,
+        SchemaVersionError,
+        StorageClosedError,
+        StorageError,
+        StorageFullError,
+        StorageUnavailableError,
+        StoreNotFoundError,
+        UnknownKindError,
+        UnsupportedCapabilityError,
+    )
+    from memory_core.graph import Direction, RelatedEpisode, RelationshipGraph
+    from memory_core.hookspecs import CacheFactory, StorageFactory, WrapperFactory, hookimpl
+    from memory_core.inmemory import InMemoryStorage
+    from memory_core.memory import Memory
+    from memory_core.memory.opening import open_memory, open_storage
+    from memory_core.plugins import PluginInfo, PluginRegistry
+    from memory_core.query import (
+        Page,
+        Query,
+        all_of,
+        any_of,
+        at_least,
+        at_most,
+        between,
+        greater_than,
+        less_than,
+    )
+    from memory_core.records import (
+        Acyclic,
+        Checkpoint,
+        Complexity,
+        ContextPattern,
+        DecisionPoint,
+        Effectiveness,
+        Episode,
+        ErrorRecovery,
+        Evidence,
+        ExecutionStep,
+        Heuristic,
+        Index,
+        Limits,
+        OnDelete,
+        Outcome,
+        OutcomeStats,
+        OutcomeStatus,
+        Pattern,
+        PatternType,
+        Record,
+        RecordTypes,
+        Reference,
+        Reflection,
+        Relationship,
+        RelationshipType,
+        ResultStatus,
+        RewardScore,
+        SalientFeatures,
+        Step,
+        StepResult,
+        TaskContext,
+        TaskType,
+        ToolSequence,
+        Unique,
+        new_id,
+    )
+    from memory_core.storage import (
+        Capability,
+        Change,
+        ChangeOperation,
+        ChangePage,
+        CommitResult,
+        Delete,
+        NamespaceInfo,
+        Position,
+        Put,
+        Receipt,
+        Storage,
+        StorageContext,
+        StorageStats,
+        SupportsBackup,
+        SupportsNamespaces,
+        WriteBatch,
+    )
+else:
+    __getattr__, __dir__ = _lazily(
+        __name__,
+        {
+            "cache": ("Budget Cache CacheConfig CachedStorage CacheEntry CacheKey CacheStats"),
+            "codec.compression": "CompressionConfig",
+            "config": "Settings load_settings",
+            "errors": (
+                "CodecError ConfigurationError CycleError DuplicateError EpisodeCompleteError "
+                "ImportFormatError InvalidOptionError InvalidValueError MemoryCoreError "
+                "OutcomeUnknownError PluginError QueryError RecordTooLargeError "
+                "ReferenceNotFoundError ReferenceRestrictedError SchemaVersionError "
+                "StorageClosedError StorageError StorageFullError StorageUnavailableError "
+                "StoreNotFoundError UnknownKindError UnsupportedCapabilityError"
+            ),
+            "graph": "Direction RelatedEpisode RelationshipGraph",
+            "hookspecs": "CacheFactory StorageFactory WrapperFactory hookimpl",
+            "inmemory": "InMemoryStorage",
+            "memory": "Memory",
+            "memory.opening": "open_memory open_storage",
+            "plugins": "PluginInfo PluginRegistry",
+            "query": ("Page Query all_of any_of at_least at_most between greater_than less_than"),
+            "records": (
+                "Acyclic Checkpoint Complexity ContextPattern DecisionPoint Effectiveness "
+                "Episode ErrorRecovery Evidence ExecutionStep Heuristic Index Limits OnDelete "
+                "Outcome OutcomeStats OutcomeStatus Pattern PatternType Record RecordTypes "
+                "Reference Reflection Relationship RelationshipType ResultStatus RewardScore "
+                "SalientFeatures Step StepResult TaskContext TaskType ToolSequence Unique "
+                "new_id"
+            ),
+            "storage": (
+                "Capability Change ChangeOperation ChangePage CommitResult Delete "
+                "NamespaceInfo Position Put Receipt Storage StorageContext StorageStats "
+                "SupportsBackup SupportsNamespaces WriteBatch"
+            ),
+        },
+    )
 
 __all__ = [
     "Acyclic",
@@ -222,4 +267,4 @@ __all__ = [
     "open_storage",
 ]
 
-_moved.find_moved(__name__, _moved.PATHS, _moved.NAMES)
+_find_moved(__name__, _PATHS, _NAMES)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 from attrs import field, frozen
 
-from memory_core.records import Record
-from memory_core.storage import Storage
-
 if TYPE_CHECKING:
     import typer
+
+    from memory_core.records import Record
+    from memory_core.storage import Storage
 
 __all__ = [
     "PROJECT",

@@ -10,10 +10,9 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 __all__ = ["NAMES", "PATHS", "find_moved"]
 
@@ -78,7 +77,11 @@ def find_moved(
     )
 
 
-class _Moved(MetaPathFinder, Loader):
+class _Moved:
+    """A finder and loader. Its base classes are left out: importing ``importlib.abc`` takes as long as all
+    of ``memory_core`` may.
+    """
+
     def __init__(self, paths: Mapping[str, str], names: Mapping[str, str]) -> None:
         self._paths = paths
         self._names = names
@@ -90,7 +93,10 @@ class _Moved(MetaPathFinder, Loader):
         if fullname not in self._paths:
             return None
         is_package = any(old.startswith(f"{fullname}.") for old in self._paths)
-        return ModuleSpec(fullname, self, is_package=is_package)
+        return ModuleSpec(fullname, cast("Any", self), is_package=is_package)
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave it to Python to make the module."""
 
     def exec_module(self, module: ModuleType) -> None:
         old, new = module.__name__, self._paths[module.__name__]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from importlib.metadata import Distribution, EntryPoint, distributions, version
+from importlib.metadata import EntryPoint, distributions, version
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 from attrs import evolve, frozen
@@ -25,12 +25,15 @@ from memory_core.hookspecs import (
     WrapperFactory,
     hookimpl,
 )
-from memory_core.importers import BUILTIN_IMPORTERS, Importer
-from memory_core.records import CORE_RECORD_TYPES, Record, RecordTypes
+
+if TYPE_CHECKING:
+    from memory_core.importers import Importer
+    from memory_core.records import Record, RecordTypes
 
 __all__ = ["PluginInfo", "PluginRegistry", "load_class"]
 
 ENTRY_POINT_GROUP = "memory_core"
+_CORE = "memory-core"
 # What this project has in distributions of their own.
 _DISTRIBUTIONS = {"jsonl": "memory-storage-jsonl", "redis": "memory-cache-redis"}
 T = TypeVar("T")
@@ -72,10 +75,14 @@ class _Core:
 
     @hookimpl
     def memory_record_types(self) -> Sequence[type[Record]]:
+        from memory_core.records import CORE_RECORD_TYPES
+
         return CORE_RECORD_TYPES
 
     @hookimpl
     def memory_importers(self) -> Sequence[Importer]:
+        from memory_core.importers import BUILTIN_IMPORTERS
+
         return BUILTIN_IMPORTERS
 
 
@@ -94,10 +101,15 @@ class PluginRegistry:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(HookSpecs)
         self._infos: dict[str, PluginInfo] = {}
-        self.register(_Core(), name="core")
-        if discover:
-            for distribution, entry in _entry_points():
-                self._load(distribution, entry, frozenset(blocked))
+        found = _entry_points() if discover else []
+        # What was read of the metadata already is not read again.
+        known = (info.version for info, _ in found if info.distribution == _CORE)
+        core = PluginInfo(
+            name="core", distribution=_CORE, version=next(known, None) or version(_CORE)
+        )
+        self._register(_Core(), core)
+        for info, entry in found:
+            self._load(info, entry, frozenset(blocked))
 
     def register(self, plugin: object, *, name: str) -> None:
         """Use a plugin that is not installed as an entry point.
@@ -107,13 +119,7 @@ class PluginRegistry:
         """
         if name in self._infos:
             raise PluginError(f"a plugin named {name!r} is registered already")
-        core = name == "core"
-        info = PluginInfo(
-            name=name,
-            distribution="memory-core" if core else "(registered)",
-            version=version("memory-core") if core else "",
-        )
-        self._register(plugin, info)
+        self._register(plugin, PluginInfo(name=name, distribution="(registered)", version=""))
 
     def plugins(self) -> list[PluginInfo]:
         """Everything that was found, by name."""
@@ -147,6 +153,8 @@ class PluginRegistry:
     @cached_property
     def record_types(self) -> RecordTypes:
         """Every kind that the core and the plugins declare."""
+        from memory_core.records import RecordTypes
+
         found = self._results("memory_record_types", _record_classes)
         try:
             return RecordTypes([cls for _, classes in found for cls in classes])
@@ -171,10 +179,7 @@ class PluginRegistry:
         """The wrapper of a name. Raises like ``storage``."""
         return self._lookup(self.wrappers, name, "wrapper")
 
-    def _load(self, distribution: Distribution, entry: EntryPoint, blocked: frozenset[str]) -> None:
-        info = PluginInfo(
-            name=entry.name, distribution=distribution.name, version=distribution.version
-        )
+    def _load(self, info: PluginInfo, entry: EntryPoint, blocked: frozenset[str]) -> None:
         if entry.name in blocked:
             self._infos[entry.name] = evolve(info, blocked=True)
             return
@@ -293,6 +298,8 @@ def _importers(returned: Any) -> Mapping[str, Importer]:
 
 
 def _record_classes(returned: Any) -> Sequence[type[Record]]:
+    from memory_core.records import Record
+
     classes = list(returned)
     for cls in classes:
         if not (isinstance(cls, type) and issubclass(cls, Record)):
@@ -300,11 +307,16 @@ def _record_classes(returned: Any) -> Sequence[type[Record]]:
     return classes
 
 
-def _entry_points() -> list[tuple[Distribution, EntryPoint]]:
+def _entry_points() -> list[tuple[PluginInfo, EntryPoint]]:
     """Entry points of the group, by name. A distribution found twice on the path counts once."""
-    found: dict[tuple[str, str], tuple[Distribution, EntryPoint]] = {}
+    found: dict[tuple[str, str], tuple[PluginInfo, EntryPoint]] = {}
     for distribution in distributions():
-        for entry in distribution.entry_points:
-            if entry.group == ENTRY_POINT_GROUP:
-                found.setdefault((distribution.name, entry.name), (distribution, entry))
+        entries = [e for e in distribution.entry_points if e.group == ENTRY_POINT_GROUP]
+        if not entries:
+            continue
+        # Each of these properties reads and parses the metadata.
+        name, version = distribution.name, distribution.version
+        for entry in entries:
+            info = PluginInfo(name=entry.name, distribution=name, version=version)
+            found.setdefault((name, entry.name), (info, entry))
     return [found[key] for key in sorted(found, key=lambda key: (key[1], key[0]))]

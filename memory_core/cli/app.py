@@ -10,7 +10,7 @@ import typer
 from memory_core.cli.commands import Shared
 from memory_core.cli.failures import exit_code_of, report
 from memory_core.cli.session import Session
-from memory_core.config import load_settings
+from memory_core.config.settings import blocked_plugins
 from memory_core.errors import MemoryCoreError
 from memory_core.plugins import PluginRegistry
 
@@ -90,7 +90,7 @@ def run() -> None:
 def _blocked() -> tuple[str, ...]:
     """What the environment and the settings file in its usual places block."""
     try:
-        return load_settings(cache="none").block_plugins
+        return blocked_plugins()
     except MemoryCoreError:
         # Whatever is wrong, the command that needs the settings says so; some need none.
         return ()

@@ -18,7 +18,6 @@ import msgspec
 from attrs import frozen
 
 from memory_core.codec.compression import CompressionConfig, Compressor, DictionaryMissingError
-from memory_core.codec.convert import plain_converter
 from memory_core.errors import (
     CodecError,
     ConfigurationError,
@@ -247,6 +246,8 @@ def _variant_codec(cls: type[Record], name: str) -> _Variant:
         decoder = msgspec.msgpack.Decoder(cls)
     except TypeError:
         # A plugin's field types that msgspec cannot tell apart (a union of classes): cattrs can.
+        from memory_core.codec.convert import plain_converter
+
         plain = plain_converter()
 
         def encode(record: Record) -> bytes:

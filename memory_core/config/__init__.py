@@ -1,9 +1,12 @@
-"""Settings, storage URLs, options and the checks of their values."""
+"""Settings, storage URLs, options and the checks of their values.
 
-from __future__ import annotations
+Names are imported when they are first used: settings know the caches, and caches check their own
+configuration by the validators here.
+"""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from memory_core.lazy import lazily as _lazily
 
 if TYPE_CHECKING:
     from memory_core.config.options import build_options, option_names
@@ -15,6 +18,15 @@ if TYPE_CHECKING:
         load_settings,
     )
     from memory_core.config.urls import StorageURL
+else:
+    __getattr__, __dir__ = _lazily(
+        __name__,
+        {
+            "options": "build_options option_names",
+            "settings": "Settings Unset cache_config default_url load_settings",
+            "urls": "StorageURL",
+        },
+    )
 
 __all__ = [
     "Settings",
@@ -26,16 +38,3 @@ __all__ = [
     "load_settings",
     "option_names",
 ]
-
-_ELSEWHERE = {
-    "StorageURL": "urls",
-    "build_options": "options",
-    "option_names": "options",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # On demand: settings know the caches, and the configuration of caches is checked by `validators`.
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'settings')}"), name)

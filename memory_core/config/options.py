@@ -10,15 +10,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, wraps
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import attrs
-from cattrs import ClassValidationError, Converter, transform_error
-from cattrs.gen import make_dict_structure_fn
-from cattrs.v import format_exception
 
 from memory_core.config.redaction import is_secret
 from memory_core.errors import ConfigurationError, MemoryCoreError
+
+if TYPE_CHECKING:
+    from cattrs import ClassValidationError, Converter
 
 __all__ = [
     "accepts_dropped",
@@ -27,6 +27,9 @@ __all__ = [
     "explain",
     "names_of",
     "option_names",
+    "structured",
+    "table_of",
+    "text_of",
     "without_dropped",
 ]
 
@@ -113,6 +116,9 @@ def build_options(config: type[T], options: Mapping[str, Any], *, where: str) ->
     Warns:
         DeprecationWarning: an option was dropped.
     """
+    if not options:
+        # Most stores are opened without: cattrs, and what it compiles for each class, is not loaded then.
+        return config()
     flat = without_dropped(config, _flattened(options), where=where, stacklevel=3)
     valid = option_names(config)
     unknown = sorted(set(flat) - set(valid))
@@ -129,8 +135,19 @@ def build_options(config: type[T], options: Mapping[str, Any], *, where: str) ->
         for parent in parents:
             inner = inner.setdefault(parent, {})
         inner[last] = value
+    return structured(nested, config, where=where)
+
+
+def structured(value: Any, config: type[T], *, where: str) -> T:
+    """Convert a table to a config class.
+
+    Raises:
+        ConfigurationError: for an unknown key or a wrong value.
+    """
+    from cattrs import ClassValidationError
+
     try:
-        return converter().structure(nested, config)
+        return converter().structure(value, config)
     except ClassValidationError as error:
         raise ConfigurationError(f"{where}: {explain(error)}") from error
     except (TypeError, ValueError) as error:
@@ -139,6 +156,8 @@ def build_options(config: type[T], options: Mapping[str, Any], *, where: str) ->
 
 def explain(error: ClassValidationError) -> str:
     """Every problem that cattrs found, each with its place."""
+    from cattrs import transform_error
+    from cattrs.v import format_exception
 
     def describe(problem: BaseException, kind: type | None) -> str:
         if isinstance(problem, MemoryCoreError | ValueError | TypeError) and str(problem):
@@ -167,7 +186,10 @@ def _flattened(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def converter() -> Converter:
-    """The converter of options: text becomes what a field takes, and unknown keys are refused."""
+    """The converter of options: it makes of a text what a field takes, and rejects unknown keys."""
+    from cattrs import Converter
+    from cattrs.gen import make_dict_structure_fn
+
     converter = Converter(detailed_validation=True, forbid_extra_keys=True)
     converter.register_structure_hook(bool, _to_bool)
     converter.register_structure_hook(int, _to_int)
@@ -178,14 +200,14 @@ def converter() -> Converter:
         lambda kind: kind == tuple[str, ...], lambda value, _: names_of(value)
     )
     converter.register_structure_hook_func(
-        lambda kind: kind == Mapping[str, Any], lambda value, _: _table(value)
+        lambda kind: kind == Mapping[str, Any], lambda value, _: table_of(value)
     )
 
-    def table_of(cls: type[Any]) -> Any:
+    def structure_fields(cls: type[Any]) -> Any:
         fields = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
-        return lambda value, kind: fields(_table(value), kind)  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType]  # a hook's arguments
+        return lambda value, kind: fields(table_of(value), kind)  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType]  # a hook's arguments
 
-    converter.register_structure_hook_factory(attrs.has, table_of)
+    converter.register_structure_hook_factory(attrs.has, structure_fields)
     return converter
 
 
@@ -222,16 +244,25 @@ def _to_choice(value: Any, kind: Any) -> Any:
 
 
 def _to_text(value: Any, _: type) -> str:
+    return text_of(value)
+
+
+def text_of(value: Any) -> str:
+    """The text.
+
+    Raises:
+        TypeError: the value is not one.
+    """
     if not isinstance(value, str):
         raise TypeError(f"expected text, got {value!r}")
     return value
 
 
 def names_of(value: Any) -> tuple[str, ...]:
-    """Names from a list, or from text that separates them by commas.
+    """Names from a list, or from a text that separates them by commas.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: the value is neither.
     """
     given: list[Any] = value.split(",") if isinstance(value, str) else value
     if not isinstance(given, Sequence) or not all(isinstance(item, str) for item in given):  # pyright: ignore[reportUnnecessaryIsInstance]  # a file may hold anything
@@ -239,7 +270,12 @@ def names_of(value: Any) -> tuple[str, ...]:
     return tuple(name.strip() for name in given if name.strip())
 
 
-def _table(value: Any) -> dict[str, Any]:
+def table_of(value: Any) -> dict[str, Any]:
+    """The table, as a ``dict``.
+
+    Raises:
+        TypeError: the value is not one.
+    """
     if not isinstance(value, Mapping):
         raise TypeError(f"expected a table, got {value!r}")
     return dict(cast("Mapping[str, Any]", value))

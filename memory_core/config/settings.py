@@ -3,37 +3,55 @@
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import attrs
 from attrs import field, frozen
-from cattrs import ClassValidationError
-from platformdirs import user_config_path, user_data_path
 
-from memory_core.cache import CACHE_PRESETS, CacheConfig
-from memory_core.config.options import converter, explain, names_of, without_dropped
+from memory_core.config.options import (
+    names_of,
+    structured,
+    table_of,
+    text_of,
+    without_dropped,
+)
 from memory_core.config.redaction import shown, shown_url
 from memory_core.errors import ConfigurationError
-from memory_core.records import Limits
 
-__all__ = ["Settings", "Unset", "cache_config", "default_url", "load_settings"]
+if TYPE_CHECKING:
+    from memory_core.cache import CacheConfig
+    from memory_core.records import Limits
 
+__all__ = ["Settings", "Unset", "blocked_plugins", "cache_config", "default_url", "load_settings"]
+
+T = TypeVar("T")
 _FILE = "memory.toml"
+_VARIABLES = {
+    "url": "MEMORY_URL",
+    "namespace": "MEMORY_NAMESPACE",
+    "cache": "MEMORY_CACHE",
+    "block_plugins": "MEMORY_BLOCK_PLUGINS",
+}
 
 
 class Unset(Enum):
-    """An argument that was left out, where ``None`` says something."""
+    """An argument that was left out, where ``None`` has a meaning."""
 
     UNSET = "unset"
 
 
+def _default_limits() -> Limits:
+    from memory_core.records import Limits
+
+    return Limits()
+
+
 @frozen(kw_only=True)
 class Settings:
-    """What the user set.
+    """What a memory is opened with.
 
     Attributes:
         url: where the store is.
@@ -53,12 +71,14 @@ class Settings:
     wrappers: tuple[str, ...] = ()
     block_plugins: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(factory=dict[str, Any], repr=shown)
-    limits: Limits = field(factory=Limits)
+    limits: Limits = field(factory=_default_limits)
     source: Path | None = None
 
 
 def default_url() -> str:
     """A local Turso file in the user's data directory."""
+    from platformdirs import user_data_path
+
     return f"turso:{user_data_path('memory-core') / 'memory.db'}"
 
 
@@ -70,43 +90,71 @@ def load_settings(
     config_file: Path | str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Settle what to use: arguments, then ``MEMORY_URL``, ``MEMORY_NAMESPACE``, ``MEMORY_CACHE`` and
-    ``MEMORY_BLOCK_PLUGINS`` (comma-separated), then ``memory.toml`` (``MEMORY_CONFIG``, else here, else
-    in the user's configuration directory), then the defaults. A ``cache`` of ``None`` is given, and means
-    none. The file's ``options`` are for the backend that it names: with a URL of another scheme they do
-    not count.
+    """Load the settings: from the arguments, then ``MEMORY_URL``, ``MEMORY_NAMESPACE``, ``MEMORY_CACHE`` and
+    ``MEMORY_BLOCK_PLUGINS`` (comma-separated), then ``memory.toml`` (``MEMORY_CONFIG``, else the one in the
+    current folder, else in the user's configuration directory), then the defaults.
+
+    A ``cache`` of ``None`` means no cache. The file's ``options`` are for the backend of its ``url``: with a
+    URL of another scheme they are ignored.
 
     Raises:
         ConfigurationError: when the file cannot be read, or has an unknown or wrong setting.
     """
     environ = os.environ if environment is None else environment
-    path = _settings_file(config_file or environ.get("MEMORY_CONFIG"))
-    values: dict[str, Any] = _read(path) if path else {}
-    meant_for = values.get("url", default_url())
-    for name, variable in (("url", "MEMORY_URL"), ("namespace", "MEMORY_NAMESPACE")):
-        if environ.get(variable):
-            values[name] = environ[variable]
-    for name, variable in (("cache", "MEMORY_CACHE"), ("block_plugins", "MEMORY_BLOCK_PLUGINS")):
-        if environ.get(variable) is not None:
-            values[name] = environ[variable]
+    path, values = _from_file(config_file, environ)
+    url_of_file = values.get("url")
+    values |= _from_environment(environ)
     given: dict[str, Any] = {"url": url, "namespace": namespace}
     values |= {name: value for name, value in given.items() if value is not None}
     if cache is not Unset.UNSET:
         values["cache"] = cache
-    for name in ("wrappers", "block_plugins"):
-        if isinstance(values.get(name), str):
-            values[name] = [part.strip() for part in values[name].split(",") if part.strip()]
-    values["cache"] = cache_config(values.get("cache"))
-    values.setdefault("url", default_url())
-    if _scheme(values["url"]) != _scheme(meant_for):
-        values.pop("options", None)
-    where = str(path) if path else "settings"
+    if "url" not in values:
+        values["url"] = default_url()
+    if "options" in values and _scheme(values["url"]) != _scheme(url_of_file or default_url()):
+        del values["options"]
+    return Settings(source=path, **_checked(values, str(path) if path else "settings"))
+
+
+def blocked_plugins() -> tuple[str, ...]:
+    """What ``load_settings`` says of ``block_plugins``, without a look at the other settings.
+
+    Raises:
+        ConfigurationError: when the file cannot be read, or has an unknown setting.
+    """
+    path, values = _from_file(None, os.environ)
+    given = (values | _from_environment(os.environ)).get("block_plugins", ())
+    return _read_as(names_of, given, f"{path}: block_plugins")
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "url": text_of,
+    "namespace": text_of,
+    "wrappers": names_of,
+    "block_plugins": names_of,
+    "options": table_of,
+    "limits": table_of,
+}
+
+
+def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    checked = {
+        name: _read_as(read, values[name], f"{where}: {name}")
+        for name, read in _READERS.items()
+        if name in values
+    }
+    if "limits" in checked:
+        from memory_core.records import Limits
+
+        checked["limits"] = structured(checked["limits"], Limits, where=f"{where}: limits")
+    checked["cache"] = cache_config(values.get("cache"))
+    return checked
+
+
+def _read_as(read: Callable[[Any], T], value: Any, where: str) -> T:
     try:
-        cached = values.pop("cache")
-        settings = converter().structure(values, Settings)
-        return attrs.evolve(settings, cache=cached, source=path)
-    except ClassValidationError as error:
-        raise ConfigurationError(f"{where}: {explain(error)}") from error
+        return read(value)
+    except TypeError as error:
+        raise ConfigurationError(f"{where}: {error}") from error
 
 
 def _scheme(url: object) -> str:
@@ -121,7 +169,11 @@ def cache_config(given: Any) -> CacheConfig | None:
     Raises:
         ConfigurationError: for an unknown field or a wrong value.
     """
-    if given is None or isinstance(given, CacheConfig):
+    if given is None or given in ("", "none"):
+        return None
+    from memory_core.cache import CACHE_PRESETS, CacheConfig
+
+    if isinstance(given, CacheConfig):
         return given
     if isinstance(given, Mapping):
         return _cache_table(dict(cast("Mapping[str, Any]", given)))
@@ -139,6 +191,8 @@ def cache_config(given: Any) -> CacheConfig | None:
 
 
 def _cache_table(table: dict[str, Any]) -> CacheConfig:
+    from memory_core.cache import CacheConfig
+
     base = CacheConfig.preset(table.pop("preset", "balanced"))
     table = without_dropped(CacheConfig, table, where="cache", stacklevel=4)
     valid = [item.name for item in attrs.fields(CacheConfig)]
@@ -147,11 +201,25 @@ def _cache_table(table: dict[str, Any]) -> CacheConfig:
         raise ConfigurationError(
             f"cache: unknown setting {', '.join(map(repr, unknown))}; valid: preset, {', '.join(valid)}"
         )
-    try:
-        changed = converter().structure(table, CacheConfig)
-    except ClassValidationError as error:
-        raise ConfigurationError(f"cache: {explain(error)}") from error
+    changed = structured(table, CacheConfig, where="cache")
     return attrs.evolve(base, **{name: getattr(changed, name) for name in table})
+
+
+def _from_file(
+    given: Path | str | None, environ: Mapping[str, str]
+) -> tuple[Path | None, dict[str, Any]]:
+    path = _settings_file(given or environ.get("MEMORY_CONFIG"))
+    return path, _read(path) if path else {}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    given = {name: environ.get(variable) for name, variable in _VARIABLES.items()}
+    # An empty list is given, an empty text is not.
+    return {
+        name: text
+        for name, text in given.items()
+        if text or (text is not None and name in ("cache", "block_plugins"))
+    }
 
 
 def _settings_file(given: Path | str | None) -> Path | None:
@@ -160,12 +228,19 @@ def _settings_file(given: Path | str | None) -> Path | None:
         if not path.is_file():
             raise ConfigurationError(f"{path}: no such settings file")
         return path
-    candidates = (Path(_FILE), user_config_path("memory-core") / _FILE)
+    here = Path(_FILE)
+    if here.is_file():
+        return here
+    from platformdirs import user_config_path
+
+    of_user = user_config_path("memory-core") / _FILE
     # `Path.is_file` raises where a folder may not be entered, such as another user's home.
-    return next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113  # see above
+    return of_user if os.path.isfile(of_user) else None  # noqa: PTH113  # see above
 
 
 def _read(path: Path) -> dict[str, Any]:
+    import tomllib
+
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -10,9 +10,8 @@ from uuid import UUID
 from attrs import evolve
 
 from memory_core import graph
-from memory_core.cache import CacheConfig
 from memory_core.config import cache_config
-from memory_core.graph import Direction, RelatedEpisode, RelationshipGraph
+from memory_core.graph.edges import Direction
 from memory_core.memory.arguments import (
     COMPLETION,
     a_batch,
@@ -29,7 +28,6 @@ from memory_core.memory.arguments import (
     records_of,
 )
 from memory_core.memory.arguments import ids as as_ids
-from memory_core.memory.composing import cached
 from memory_core.memory.running import RunningEpisodes, is_sealed, with_logged_steps
 from memory_core.plugins import PluginRegistry
 from memory_core.query import Page, Query
@@ -55,6 +53,8 @@ from memory_core.storage import (
 )
 
 if TYPE_CHECKING:
+    from memory_core.cache import CacheConfig
+    from memory_core.graph import RelatedEpisode, RelationshipGraph
     from memory_core.records.changes import EpisodeChanges, EpisodeCompletion, EpisodeOptions
 
 __all__ = ["Memory"]
@@ -120,12 +120,14 @@ class Memory:
         """
         if (settled := cache_config(config)) is None:
             return self
+        from memory_core.memory.composing import cached
+
         registry = self._registry or PluginRegistry()
         return Memory(cached(self._storage, settled, registry), registry=registry)
 
     def with_cache_default(self) -> Memory:
         """The same memory behind the adaptive cache with balanced settings."""
-        return self.with_cache(CacheConfig())
+        return self.with_cache("balanced")
 
     # Any kind
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from operator import attrgetter
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from memory_core.cache import CacheConfig
 from memory_core.config import (
     Settings,
     StorageURL,
@@ -20,10 +19,12 @@ from memory_core.config import (
 )
 from memory_core.errors import PluginError
 from memory_core.memory import Memory
-from memory_core.memory.composing import cached
 from memory_core.plugins import PluginRegistry, load_class
 from memory_core.records import Limits
 from memory_core.storage import Storage, StorageContext, missing_members
+
+if TYPE_CHECKING:
+    from memory_core.cache import CacheConfig
 
 __all__ = ["open_memory", "open_storage"]
 
@@ -150,6 +151,8 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
         storage = await _open_backend(url, options, registry, context)
         try:
             if settings.cache is not None:
+                from memory_core.memory.composing import cached
+
                 storage = cached(storage, settings.cache, registry)
             # Around the caches, so that a wrapper sees every read.
             for factory in reversed(wrappers):

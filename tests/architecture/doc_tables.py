@@ -251,6 +251,8 @@ def _aliases(module: Any) -> dict[str, str]:
         if name.startswith("_"):
             continue
         value = vars(module).get(name)
+        if home == "typing":
+            continue
         made_here = str(getattr(value, "__module__", "")).startswith("memory_")
         if home is None or name.startswith("_") or (made_here and callable(value)):
             continue
@@ -260,7 +262,11 @@ def _aliases(module: Any) -> dict[str, str]:
 
 def _text_below(name: str, module: Any) -> str:
     """The string below an assignment, here or where the module has the name from."""
-    body = ast.parse(inspect.getsource(module)).body
+    tree = ast.parse(inspect.getsource(module))
+    body = [
+        *tree.body,
+        *(inner for node in tree.body if isinstance(node, ast.If) for inner in node.body),
+    ]
     for node, following in zip(body, [*body[1:], None], strict=True):
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pkgutil
 import re
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import memory_core
 from memory_core import MemoryCoreError, errors
-from tests.architecture.tree import ROOT
+from tests.architecture.tree import ROOT, source_files
 
 # Plain aliases of types: what they mean is written in the reference.
 ALIASES = {"CacheKey", "CommitResult", "Position"}
@@ -27,10 +29,48 @@ def test_the_list_is_sorted_and_has_no_name_twice():
 def test_nothing_else_is_public():
     public = {
         name
-        for name, value in vars(memory_core).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        for name in dir(memory_core)
+        if not name.startswith("_") and not isinstance(getattr(memory_core, name), ModuleType)
     }
-    assert public == set(memory_core.__all__)
+    assert public - {"TYPE_CHECKING"} == set(memory_core.__all__)
+
+
+def test_all_names_can_be_imported_at_once():
+    namespace: dict = {}
+    exec("from memory_core import *", namespace)  # that is the point
+    assert set(memory_core.__all__) <= set(namespace)
+
+
+def test_a_name_that_is_not_there_is_an_error_that_names_the_package():
+    with pytest.raises(AttributeError, match="module 'memory_core' has no attribute 'nothing'"):
+        _ = memory_core.nothing
+
+
+def lazy_packages() -> list[Path]:
+    return [path for path in source_files() if "= _lazily(" in path.read_text("utf-8")]
+
+
+@pytest.mark.parametrize(
+    "path", lazy_packages(), ids=lambda path: str(path.relative_to(ROOT).parent)
+)
+def test_type_checkers_see_the_names_that_are_imported_on_demand(path):
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    (block,) = [
+        node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.If)
+    ]
+    seen = {
+        (f"{node.module}", alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    (assignment,) = block.orelse
+    assert isinstance(assignment, ast.Assign)
+    assert isinstance(assignment.value, ast.Call)
+    table = ast.literal_eval(assignment.value.args[1])
+    found = {(f"{package}.{home}", name) for home, names in table.items() for name in names.split()}
+    assert found == seen
+    assert {name for _, name in found} == set(importlib.import_module(package).__all__)
 
 
 @pytest.mark.parametrize("name", sorted(memory_core.__all__))

@@ -37,9 +37,7 @@ class Options:
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "memory_core.config.settings.user_config_path", lambda _: tmp_path / "config"
-    )
+    monkeypatch.setattr("platformdirs.user_config_path", lambda _: tmp_path / "config")
     for name in ("URL", "NAMESPACE", "CACHE", "BLOCK_PLUGINS", "CONFIG"):
         monkeypatch.delenv(f"MEMORY_{name}", raising=False)
 
