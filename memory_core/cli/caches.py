@@ -14,13 +14,14 @@ from memory_core.cache.monitor import INTERVAL, monitored, request_clear
 from memory_core.cli.commands import command
 from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.session import Session
+from memory_core.cli.streams import say
 from memory_core.errors import ConfigurationError, StorageUnavailableError
 
 __all__ = ["add_commands"]
 
-# How tiers count that they did not get through: they never raise.
+# Tiers count failed calls under these names instead of raising.
 _FAILURES = ("errors", "timeouts", "skipped")
-_NONE = "no process shares its cache figures: set monitor = true in [cache] of its memory.toml"
+_NONE = "no process shares its cache statistics: set monitor = true in [cache] of its memory.toml"
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -35,14 +36,16 @@ def add_commands(app: typer.Typer) -> None:
 async def stats(
     session: Session,
     *,
-    watch: Annotated[bool, typer.Option("--watch", help="Until Ctrl-C, every second.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show them every second until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Show live statistics of the caches of every process that shares them."""
     if session.as_json and not watch:
         session.write_json(monitored())
         return
     while session.as_json:
-        # Each on a line, at once: whoever reads them reads lines.
+        # One document a line, flushed at once, for a program that reads lines.
         sys.stdout.write(f"{json.dumps(monitored())}\n")
         sys.stdout.flush()
         await asyncio.sleep(INTERVAL)
@@ -62,7 +65,9 @@ async def stats(
 def top(
     session: Session,
     *,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many of each process.")] = 10,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="How many keys of each process.")
+    ] = 10,
 ) -> None:
     """Show the keys that are read most."""
     rows = [
@@ -75,11 +80,12 @@ def top(
         return
     from memory_core.cli import output
 
-    table = output.table("Top keys", ["process", "namespace", "kind", "key", ("reads", _RIGHT)])
-    for row in rows:
-        shown = [output.plain(row[name]) for name in ("pid", "namespace", "kind", "key")]
-        table.add_row(*shown, output.number(row["hits"]))
-    output.console().print(table if rows else output.plain(_NONE))
+    names = ("pid", "namespace", "kind", "key")
+    shown = [[*(str(row[name]) for name in names), row["hits"]] for row in rows]
+    columns = ["process", "namespace", "kind", "key", ("reads", output.RIGHT)]
+    output.console().print(
+        output.table("Top keys", columns, shown) if rows else output.plain(_NONE)
+    )
 
 
 async def clear(
@@ -89,13 +95,15 @@ async def clear(
         str | None,
         typer.Option("--tier", help="Clear this shared tier instead, such as lmdb:PATH."),
     ] = None,
-    pid: Annotated[int | None, typer.Option("--pid", help="Only this process's caches.")] = None,
+    pid: Annotated[
+        int | None, typer.Option("--pid", help="Clear only the caches of this process.")
+    ] = None,
 ) -> None:
     """Clear the caches of running processes, or a shared tier."""
     if tier is None:
         processes = [item for item in monitored() if pid is None or item["pid"] == pid]
         if pid is not None and not processes:
-            raise WorkFailedError(f"process {pid} does not share its cache figures")
+            raise WorkFailedError(f"process {pid} does not share its cache statistics")
         for process in processes:
             request_clear(process)
         cleared: dict[str, Any] = {"processes": [process["pid"] for process in processes]}
@@ -105,8 +113,6 @@ async def clear(
     if session.as_json:
         session.write_json({"cleared": cleared})
         return
-    from memory_core.cli import output
-
     if tier is not None:
         text = f"cleared {tier}"
     elif cleared["processes"]:
@@ -114,7 +120,7 @@ async def clear(
         text = f"asked {pids} to clear; done within {INTERVAL:.0f} s"
     else:
         text = _NONE
-    output.console().print(output.plain(text))
+    say(text)
 
 
 async def _clear_tier(session: Session, tier: str) -> None:
@@ -124,8 +130,8 @@ async def _clear_tier(session: Session, tier: str) -> None:
     try:
         if cache.holds == "objects":
             raise ConfigurationError(
-                f"--tier {tier}: is within each process and no shared tier, such as lmdb:PATH; "
-                "without --tier the caches of running processes are cleared"
+                f"--tier {tier}: each process has its own; name a shared tier, such as lmdb:PATH, or "
+                "leave --tier out to clear the caches of running processes"
             )
         await cache.clear()
         counters = cache.stats().counters
@@ -134,12 +140,9 @@ async def _clear_tier(session: Session, tier: str) -> None:
     failures = [f"{name}: {counters[name]}" for name in _FAILURES if counters.get(name)]
     if failures:
         raise StorageUnavailableError(
-            f"{tier} was not cleared, or not wholly: it cannot be reached or does not answer "
+            f"{tier} was not cleared, or not completely: it cannot be reached or does not answer "
             f"({', '.join(failures)})"
         )
-
-
-_RIGHT: dict[str, Any] = {"justify": "right"}
 
 
 def _statistics(processes: list[dict[str, Any]]) -> Any:
@@ -148,28 +151,30 @@ def _statistics(processes: list[dict[str, Any]]) -> Any:
     if not processes:
         return output.plain(_NONE)
     numbers = ("entries", "size", "hits", "misses", "hit rate", "evictions", "dropped")
-    table = output.table(
-        "Caches", ["process", "store", "cache", *((name, _RIGHT) for name in numbers), "seen"]
+    columns = ["process", "store", "cache", *((name, output.RIGHT) for name in numbers), "seen"]
+    return output.table("Caches", columns, [row for item in processes for row in _rows(item)])
+
+
+def _rows(process: dict[str, Any]) -> list[list[Any]]:
+    """A row of the table for each cache of a process."""
+    from memory_core.cli import output
+
+    dropped = sum(
+        count for name, count in process["coherence"].items() if name.startswith("invalidated_")
     )
-    for process in processes:
-        dropped = sum(
-            count for name, count in process["coherence"].items() if name.startswith("invalidated_")
-        )
-        for cache in process["caches"]:
-            evictions = sum(
-                count for name, count in cache["counters"].items() if name.startswith("evictions")
-            )
-            table.add_row(
-                str(process["pid"]),
-                output.plain(process["location"]),
-                cache["name"],
-                output.number(cache["entries"]),
-                output.size(cache["bytes"]),
-                output.number(cache["hits"]),
-                output.number(cache["misses"]),
-                f"{cache['hit_rate']:.1%}",
-                output.number(int(evictions)),
-                output.number(dropped),
-                f"{max(0.0, time.time() - process['updated']):.0f} s ago",
-            )
-    return table
+    return [
+        [
+            str(process["pid"]),
+            process["location"],
+            cache["name"],
+            cache["entries"],
+            output.size(cache["bytes"]),
+            cache["hits"],
+            cache["misses"],
+            f"{cache['hit_rate']:.1%}",
+            int(sum(n for name, n in cache["counters"].items() if name.startswith("evictions"))),
+            dropped,
+            f"{max(0.0, time.time() - process['updated']):.0f} s ago",
+        ]
+        for cache in process["caches"]
+    ]

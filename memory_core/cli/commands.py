@@ -7,7 +7,6 @@ import inspect
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -15,8 +14,9 @@ from typing import Annotated, Any, get_type_hints
 import attrs
 import typer
 
-from memory_core.cli.failures import ExitCode, exit_code_of, mute_stdout, report, show_log
+from memory_core.cli.failures import ExitCode, exit_code_of, report
 from memory_core.cli.session import Session
+from memory_core.cli.streams import mute_stdout, show_log, show_traceback
 
 __all__ = ["Shared", "command", "run_async", "shared_parameters"]
 
@@ -150,7 +150,7 @@ def _guarded(function: Callable[..., Any], session: Session, values: dict[str, A
 
 def _fail(error: BaseException, code: ExitCode, *, debug: bool) -> None:
     if debug:
-        traceback.print_exception(error)
+        show_traceback(error)
     if code is ExitCode.PIPE_CLOSED:
         mute_stdout()
     else:

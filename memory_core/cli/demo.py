@@ -1,4 +1,4 @@
-"""``memory demo``: the main job in one command, on a fresh machine."""
+"""``memory demo``: import, relate, copy, verify and query sample transcripts in one command."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.files import copy_json, verify_json
 from memory_core.cli.imports import FileReport, import_file
 from memory_core.cli.session import Session
+from memory_core.cli.streams import say
 from memory_core.errors import ConfigurationError
 from memory_core.graph import find_related
 from memory_core.importers import detect
@@ -43,15 +44,15 @@ Question: TypeAlias = Callable[[Storage], Awaitable[list[Any]]]
 
 @define
 class _Demo:
-    """What the demo did, and how long each part took.
+    """What the demo did, and how long it took.
 
     Attributes:
-        seconds: by part.
-        files: what was imported.
+        seconds: how long each part took.
+        files: the imported files.
         relationships: how many were stored.
-        outcomes: episodes by how they ended.
-        questions: what was asked, how much was found, the seconds by backend, and whether all
-            backends found the same.
+        outcomes: episodes by outcome.
+        questions: of each query its description, how many records it found, the seconds by backend, and
+            whether all backends found the same.
     """
 
     seconds: dict[str, float] = field(factory=dict[str, float])
@@ -66,14 +67,14 @@ class _Demo:
 
     @contextmanager
     def timed(self, part: str) -> Generator[None]:
-        """Measure a part."""
+        """Measure how long a part takes."""
         start = perf_counter()
         yield
         self.seconds[part] = perf_counter() - start
 
     @property
     def ok(self) -> bool:
-        """Whether all went as it should."""
+        """Whether both stores hold and answer the same."""
         same = all(agreed for *_, agreed in self.questions)
         return same and self.verified is not None and self.verified.ok
 
@@ -90,19 +91,18 @@ async def demo(
         Path | None, typer.Option(help="Keep the transcripts and stores in this folder.")
     ] = None,
 ) -> None:
-    """See what it does, with bundled samples.
+    """Show what memory-core does, with sample transcripts.
 
-    Imports sample transcripts, relates them, copies them from one embedded backend to the other,
-    verifies the copy, and asks both the same questions. Needs no configuration and leaves nothing
-    behind.
+    Imports sample transcripts, relates them, copies them from one embedded backend to the other, verifies
+    the copy, and runs the same queries on both. Needs no configuration and leaves no files.
     """
     given = {"--url": session.url, "--namespace": session.namespace, "--config": session.config}
     for option, value in given.items():
         if value is not None:
             raise ConfigurationError(
-                f"the demo uses stores of its own and takes no {option}; --keep DIR keeps them"
+                f"the demo uses its own stores and takes no {option}; --keep DIR keeps them"
             )
-    # The settings may say anything all the same.
+    # Not `session.registry`, which reads the settings.
     registry = session.loaded or PluginRegistry()
     if keep is not None:
         _claim(keep)
@@ -119,16 +119,16 @@ async def demo(
 
 
 def _claim(folder: Path) -> None:
-    """Make a folder the demo's; it may be that of an earlier one, but not somebody's own.
+    """Mark a folder as the demo's.
 
     Raises:
-        ConfigurationError: it is.
+        ConfigurationError: the folder cannot be written, or holds files that no earlier demo wrote.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / _MARK).exists() and any(folder.iterdir()):
             raise ConfigurationError(
-                f"{folder}: holds something else than a demo; name a new folder"
+                f"{folder}: holds files that are not a demo's; name a new folder"
             )
         (folder / _MARK).write_text("`memory demo` made this folder.\n", encoding="utf-8")
     except OSError as error:
@@ -185,7 +185,7 @@ async def _fill(
 
 
 async def _ask(stores: dict[str, Storage], result: _Demo) -> None:
-    """Ask every store the same, and compare what they say."""
+    """Run the same queries on every store, and compare the answers."""
     for text, question in await _questions(stores["turso"]):
         seconds: dict[str, float] = {}
         answers: list[list[Any]] = []
@@ -198,7 +198,7 @@ async def _ask(stores: dict[str, Storage], result: _Demo) -> None:
 
 
 async def _questions(storage: Storage) -> list[tuple[str, Question]]:
-    """Questions about what the samples hold."""
+    """Queries about the sample episodes, each with its description."""
     episodes = (await storage.query(Query(Episode).limit(_MANY))).records
     edges = (await storage.query(Query(Relationship).limit(_MANY))).records
     tools = Counter(tool for episode in episodes for tool in {step.tool for step in episode.steps})
@@ -265,17 +265,15 @@ def _print(result: _Demo, keep: Path | None) -> None:
     from memory_core.cli import output
 
     console = output.console()
-    right: dict[str, Any] = {"justify": "right"}
-    files = output.table("1  Sample transcripts imported", ["file", "format", ("episodes", right)])
-    for report in result.files:
-        count = report.stored + report.unchanged
-        files.add_row(Path(report.file).name, report.format, output.number(count))
-    total = sum(report.stored + report.unchanged for report in result.files)
+    reports = [(item, item.stored + item.unchanged) for item in result.files]
+    rows = [(Path(item.file).name, item.format, episodes) for item, episodes in reports]
+    columns = ["file", "format", ("episodes", output.RIGHT)]
+    console.print(output.table("1  Sample transcripts imported", columns, rows))
     outcomes = ", ".join(
         f"{count} {'no outcome' if name == 'none' else name}"
         for name, count in result.outcomes.most_common()
     )
-    console.print(files)
+    total = sum(episodes for _, episodes in reports)
     console.print(
         f"{total} episodes ({outcomes}), {result.relationships} relationships between them\n"
     )
@@ -285,17 +283,28 @@ def _print(result: _Demo, keep: Path | None) -> None:
         differ = sum(result.verified.counts.values())
         console.print("[bold]2  Copied from turso to lmdb and compared[/bold]")
         console.print(f"{copied} records copied; {equal} equal in both, {differ} different\n")
-    columns = ["question", ("found", right), *((f"{name} ms", right) for name in _STORES), "same"]
-    asked = output.table("3  Queries on both embedded backends", columns)
-    for text, count, seconds, same in result.questions:
-        times = (output.number(seconds[name] * 1000) for name in _STORES)
-        asked.add_row(text, output.number(count), *times, "yes" if same else "[red]NO[/red]")
-    console.print(asked)
+    console.print(_questions_table(result))
     console.print()
-    times_table = output.table("4  How long it took", ["part", ("ms", right)])
-    for part, seconds in result.seconds.items():
-        times_table.add_row(part, output.number(seconds * 1000, 1))
-    console.print(times_table)
+    parts = [(part, output.number(seconds * 1000, 1)) for part, seconds in result.seconds.items()]
+    console.print(output.table("4  How long it took", ["part", ("ms", output.RIGHT)], parts))
     if keep is not None:
         url = f"turso:{quote(str(keep / _STORES['turso']))}"
-        console.print(f"\nkept in {keep}; look at it with: memory list --url {url}", soft_wrap=True)
+        console.print()
+        say(f"kept in {keep}; look at it with: memory list --url {url}")
+
+
+def _questions_table(result: _Demo) -> Any:
+    from memory_core.cli import output
+
+    names = ("found", *(f"{name} ms" for name in _STORES))
+    columns = ["question", *((name, output.RIGHT) for name in names), "same"]
+    rows = [
+        (
+            text,
+            count,
+            *(seconds[name] * 1000 for name in _STORES),
+            "yes" if same else output.plain("NO", "red"),
+        )
+        for text, count, seconds, same in result.questions
+    ]
+    return output.table("3  Queries on both embedded backends", columns, rows)

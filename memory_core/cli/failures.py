@@ -1,12 +1,10 @@
-"""What a failure is to the shell: an exit code and one line on standard error."""
+"""How a command fails: its exit code, and one line on standard error."""
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 from enum import IntEnum
 
+from memory_core.cli.streams import mute_stdout, show_log, warn
 from memory_core.errors import (
     CodecError,
     ConfigurationError,
@@ -36,7 +34,7 @@ __all__ = [
 
 
 class ExitCode(IntEnum):
-    """The exit codes, as documented."""
+    """The exit codes of `memory`; docs/cli.md describes them."""
 
     OK = 0
     WORK_FAILED = 1
@@ -49,12 +47,10 @@ class ExitCode(IntEnum):
 
 
 class WorkFailedError(MemoryCoreError):
-    """The command did what it could, and that was not all: nothing found, differences, skipped
-    entries.
-    """
+    """A command did not do all of it: nothing was found, records differ, entries were skipped."""
 
 
-# The first that fits counts.
+# The first match counts.
 _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (KeyboardInterrupt, ExitCode.INTERRUPTED),
     (BrokenPipeError, ExitCode.PIPE_CLOSED),
@@ -63,7 +59,7 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (PluginError, ExitCode.USAGE),
     (QueryError, ExitCode.USAGE),
     (UnsupportedCapabilityError, ExitCode.USAGE),
-    # What was asked for was refused; the storage is well.
+    # The store rejected a record; the store itself works.
     (CycleError, ExitCode.WORK_FAILED),
     (DuplicateError, ExitCode.WORK_FAILED),
     (RecordTooLargeError, ExitCode.WORK_FAILED),
@@ -83,7 +79,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
 
 
 def report(error: BaseException, code: ExitCode) -> None:
-    """Say on one line of standard error what went wrong, if there is anything to say."""
+    """Write one line to standard error that says what went wrong; nothing where a pipe was closed."""
     match code:
         case ExitCode.INTERRUPTED:
             line = "interrupted"
@@ -94,22 +90,7 @@ def report(error: BaseException, code: ExitCode) -> None:
         case ExitCode.BUG:
             line = f"unexpected {type(error).__name__}: {error} (--debug shows where)"
         case _ if isinstance(error, StoreNotFoundError):
-            line = f"{error}; `memory import` makes one"
+            line = f"{error}; `memory import` creates one"
         case _:
             line = str(error)
-    sys.stderr.write(f"memory: {' '.join(line.split())}\n")
-
-
-def show_log(*, debug: bool) -> None:
-    """Show what is logged: errors, and with ``debug`` warnings. These are of what a backend tries again
-    later, and would stand around the one line that says why a command failed.
-    """
-    # Does nothing where somebody else has seen to it.
-    logging.basicConfig(format="%(message)s", level=logging.WARNING if debug else logging.ERROR)
-
-
-def mute_stdout() -> None:
-    """Give what is still buffered for a closed pipe somewhere to go, so that exiting is quiet."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    os.close(devnull)
+    warn(f"memory: {line}")

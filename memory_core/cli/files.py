@@ -14,7 +14,9 @@ import typer
 
 from memory_core.cli.commands import command, run_async
 from memory_core.cli.failures import WorkFailedError
+from memory_core.cli.hints import hint_at_namespace
 from memory_core.cli.session import Session
+from memory_core.cli.streams import say, warn
 from memory_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ _STDIO = "-"
 _LISTED = 20
 
 AllNamespaces = Annotated[
-    bool, typer.Option("--all-namespaces", help="Not only this one, but all.")
+    bool, typer.Option("--all-namespaces", help="Take all namespaces instead of one.")
 ]
 
 
@@ -41,14 +43,21 @@ def add_commands(app: typer.Typer) -> None:
 async def export(
     session: Session,
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="JSON lines; '-' for standard output.")
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="JSON lines, compressed if it ends in .gz; '-' for standard output.",
+        ),
     ],
     *,
     all_namespaces: AllNamespaces = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file if it exists.")
+    ] = False,
 ) -> None:
     """Write every record to a file.
 
-    All kinds, relationships included. The file takes its name only when it is whole.
+    Writes all kinds, relationships included. The file appears under its name only when it is complete.
     """
     from memory_core.cli import output
     from memory_core.transfer import export_records, list_namespaces
@@ -58,8 +67,15 @@ async def export(
         names = await list_namespaces(memory.storage) if all_namespaces else None
         with output.progress_bar("exporting") as on_progress:
             report = await export_records(
-                memory.storage, session.types, target, namespaces=names, on_progress=on_progress
+                memory.storage,
+                session.types,
+                target,
+                namespaces=names,
+                on_progress=on_progress,
+                overwrite=overwrite,
             )
+        if not sum(report.counts.values()):
+            await hint_at_namespace(memory)
     messages = sys.stderr if file == _STDIO else sys.stdout
     if session.as_json:
         shown = {
@@ -74,29 +90,32 @@ async def export(
         }
         session.write_json(shown, messages)
     else:
-        messages.write(f"{file}: {_counted(report.counts)} exported\n")
+        say(f"{file}: {_counted(report.counts)} exported", messages)
     if not report.settled:
         raise WorkFailedError(
-            "others wrote without pause: the newest changes may not be in the export"
+            "other processes wrote all the time: the newest changes may be missing from the export"
         )
 
 
 def load(
     session: Session,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="An export; '-' for standard input.")],
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="An export, also compressed; '-' for standard input."),
+    ],
     *,
     into: Annotated[
-        str | None, typer.Option(help="Namespace to load into, instead of each record's own.")
+        str | None, typer.Option(help="Load into this namespace instead of each record's own.")
     ] = None,
 ) -> None:
     """Put the records of an export into the store.
 
-    The file is checked whole before anything is written. Records with the same ids are replaced.
+    Checks the whole file before it writes anything. Replaces records with the same ids.
     """
     if file != _STDIO:
         report = run_async(_load(session, Path(file), into))
     else:
-        # Before the event loop runs, so that Ctrl-C ends the waiting for input.
+        # Before the event loop runs, so that Ctrl-C interrupts the reading.
         with tempfile.TemporaryFile() as spooled:
             shutil.copyfileobj(sys.stdin.buffer, spooled)
             report = run_async(_load(session, spooled, into))
@@ -111,15 +130,15 @@ def load(
             }
         )
     else:
-        typer.echo(f"{file}: {_counted(report.counts)} loaded into {', '.join(report.namespaces)}")
-    _complain(report.refused, report.refused_count)
+        say(f"{file}: {_counted(report.counts)} loaded into {', '.join(report.namespaces)}")
+    _report_rejected(report.refused, report.refused_count)
 
 
 async def _load(session: Session, source: Path | BinaryIO, into: str | None) -> LoadReport:
     from memory_core.cli import output
     from memory_core.transfer import load_export, open_export
 
-    # What is no whole export leaves no new store behind.
+    # An export that is damaged creates no store.
     with open_export(session.types, source, into=into) as found:
         async with session.open(create=True) as memory:
             with output.progress_bar("loading") as on_progress:
@@ -132,14 +151,14 @@ async def copy(
     target: Annotated[str, typer.Argument(metavar="TO_URL", help="The store to copy to.")],
     *,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Then compare record for record, both ways.")
+        bool, typer.Option("--verify", help="Compare both stores record by record afterwards.")
     ] = False,
     all_namespaces: AllNamespaces = False,
 ) -> None:
-    """Copy every record from one store to another, of any backends.
+    """Copy every record from one store to another, whatever their backends.
 
-    Run it again after an interruption: what is there already is not written again. What the target
-    has besides stays.
+    Run it again after an interruption: records that are equal in both are not written again. Other records
+    of the target stay.
     """
     from memory_core.cli import output
     from memory_core.transfer import copy_records, count_records, list_namespaces, verify_records
@@ -147,7 +166,7 @@ async def copy(
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(session.open(source))
         names = await list_namespaces(one.storage) if all_namespaces else [one.namespace]
-        # What cannot be copied whole leaves no new store behind.
+        # A source that cannot be copied completely creates no target.
         await count_records(one.storage, session.types, names)
         other = await stack.enter_async_context(session.open(target, create=True))
         await _check_different(one, other)
@@ -167,6 +186,8 @@ async def copy(
                     namespaces=names,
                     on_progress=on_progress,
                 )
+        if not sum(report.copied.values()) + sum(report.unchanged.values()):
+            await hint_at_namespace(one)
     _report_copy(session, source, target, report, verified)
 
 
@@ -182,11 +203,11 @@ def _report_copy(
         session.write_json({"from": source, "to": target, **shown})
     else:
         _print_copy(report, verified)
-    _complain(report.refused, report.refused_count)
+    _report_rejected(report.refused, report.refused_count)
     if verified is not None and not verified.ok:
         raise WorkFailedError(f"{sum(verified.counts.values())} records differ")
     if not report.settled:
-        raise WorkFailedError("others wrote without pause: run the copy again")
+        raise WorkFailedError("other processes wrote all the time: run the copy again")
 
 
 async def _check_different(one: Memory, other: Memory) -> None:
@@ -230,25 +251,20 @@ def verify_json(report: VerifyReport) -> dict[str, Any]:
 def _print_copy(report: CopyReport, verified: VerifyReport | None) -> None:
     from memory_core.cli import output
 
-    right: dict[str, Any] = {"justify": "right"}
-    columns = ["kind", ("copied", right), ("unchanged", right)]
+    counts = {"copied": report.copied, "unchanged": report.unchanged}
     if verified is not None:
-        columns.append(("equal", right))
-    table = output.table("", columns)
-    for kind in dict.fromkeys((*report.unchanged, *report.copied)):
-        row = [report.copied.get(kind, 0), report.unchanged.get(kind, 0)]
-        if verified is not None:
-            row.append(verified.equal.get(kind, 0))
-        table.add_row(kind, *map(output.number, row))
-    console = output.console()
-    console.print(table)
+        counts["equal"] = verified.equal
+    kinds = dict.fromkeys((*report.unchanged, *report.copied))
+    rows = [[kind, *(count.get(kind, 0) for count in counts.values())] for kind in kinds]
+    columns = ["kind", *((name, output.RIGHT) for name in counts)]
+    output.console().print(output.table("", columns, rows))
     if verified is None:
         return
     for item in verified.differences[:_LISTED]:
         fields = f" ({', '.join(item.fields)})" if item.fields else ""
-        console.print(f"{item.what.value}: {item.kind} {item.id} in {item.namespace}{fields}")
+        say(f"{item.what.value}: {item.kind} {item.id} in {item.namespace}{fields}")
     if verified.ok:
-        console.print(f"verified: {_counted(verified.equal)} are equal in both")
+        say(f"verified: {_counted(verified.equal)} are equal in both")
 
 
 def _refused_json(refused: Sequence[Refusal], count: int) -> dict[str, Any]:
@@ -259,11 +275,13 @@ def _refused_json(refused: Sequence[Refusal], count: int) -> dict[str, Any]:
     return {"refused": listed, "refused_count": count}
 
 
-def _complain(refused: Sequence[Refusal], count: int) -> None:
+def _report_rejected(refused: Sequence[Refusal], count: int) -> None:
     for item in refused[:_LISTED]:
-        sys.stderr.write(f"refused: {item.kind} {item.id} in {item.namespace}: {item.error}\n")
+        # Most errors begin with the record as well.
+        reason = str(item.error).removeprefix(f"{item.kind} {item.id}").lstrip(": ")
+        warn(f"rejected: {item.kind} {item.id} in {item.namespace}: {reason}")
     if count:
-        raise WorkFailedError(f"{count} records were refused")
+        raise WorkFailedError(f"the store rejected {count} records")
 
 
 def _counted(counts: Mapping[str, int]) -> str:

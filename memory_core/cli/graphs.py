@@ -11,6 +11,7 @@ from attrs import frozen
 
 from memory_core.cli.commands import command
 from memory_core.cli.conditions import pairs
+from memory_core.cli.hints import hint_at_namespace
 from memory_core.cli.lookup import find_episode
 from memory_core.cli.session import Session
 from memory_core.graph import Direction
@@ -35,10 +36,10 @@ def add_commands(app: typer.Typer) -> None:
 
 @frozen(kw_only=True)
 class Details:
-    """What may be said of a relationship."""
+    """Optional fields of a relationship."""
 
-    reason: Annotated[str | None, typer.Option(help="Why.")] = None
-    created_by: Annotated[str | None, typer.Option(help="Who says so.")] = None
+    reason: Annotated[str | None, typer.Option(help="Why they are related.")] = None
+    created_by: Annotated[str | None, typer.Option(help="Who relates them.")] = None
     priority: Annotated[int | None, typer.Option(min=1, max=10, help="How much it matters.")] = None
     weight: Annotated[float | None, typer.Option(min=0, max=1, help="How strong it is.")] = None
     custom: Annotated[
@@ -58,10 +59,10 @@ class Details:
 
 async def relate(
     session: Session,
-    source: Annotated[str, typer.Argument(metavar="FROM", help="Id of an episode.")],
-    target: Annotated[str, typer.Argument(metavar="TO", help="Id of another one.")],
+    source: Annotated[str, typer.Argument(metavar="FROM", help="An episode's id.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="Another episode's id.")],
     relationship_type: Annotated[
-        RelationshipType, typer.Option("--type", help="What it is to it.")
+        RelationshipType, typer.Option("--type", help="How FROM relates to TO.")
     ],
     details: Details,
 ) -> None:
@@ -92,7 +93,9 @@ async def graph(
     session: Session,
     roots: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Where to begin; without one, everything related."),
+        typer.Argument(
+            metavar="[ID]...", help="Where to begin; without ids, all related episodes."
+        ),
     ] = None,
     *,
     form: Annotated[GraphFormat, typer.Option("--format", help="How to print it.")] = (
@@ -113,6 +116,8 @@ async def graph(
         found = await memory.relationship_graph(
             ids or None, direction=direction, types=relationship_type or None, max_depth=depth
         )
+        if not found.nodes:
+            await hint_at_namespace(memory)
     if session.as_json or form is GraphFormat.JSON:
         import msgspec
 

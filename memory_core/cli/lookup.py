@@ -1,4 +1,4 @@
-"""Finding records by what people type: whole ids and unique prefixes of them."""
+"""Find records by an id, or by the beginning of one where it is unique."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from memory_core.cli.failures import WorkFailedError
+from memory_core.cli.hints import hint_at_namespace
 from memory_core.memory import Memory
 from memory_core.query import Query
 from memory_core.records import Episode, Record, RecordTypes
@@ -17,24 +18,24 @@ _SHOWN = 5
 
 
 async def find_record(memory: Memory, types: RecordTypes, text: str) -> Record:
-    """The one record, of any kind, whose id begins so.
+    """The only record, of any kind, whose id begins with a text.
 
     Raises:
-        WorkFailedError: when there is none or more than one; the message lists some.
+        WorkFailedError: there is none, or more than one; the message lists some.
     """
     kinds = sorted(types.kinds, key=lambda kind: kind != Episode.kind)
     return await _only(memory, [types.cls(kind) for kind in kinds], text, "record")
 
 
 async def find_episode(memory: Memory, text: str) -> Episode:
-    """The one episode whose id begins so. Raises like ``find_record``."""
+    """The only episode whose id begins with a text. Raises like ``find_record``."""
     found = await _only(memory, [Episode], text, "episode")
-    assert isinstance(found, Episode)  # noqa: S101  # of the only kind asked for
+    assert isinstance(found, Episode)  # noqa: S101  # the query asks for no other kind
     return found
 
 
 def prefix_range(text: str) -> tuple[UUID, UUID] | None:
-    """The smallest and largest id that begin so; ``None`` where no id can."""
+    """The smallest and the largest id that begin with a text; ``None`` where no id can begin so."""
     digits = text.strip().lower().replace("-", "")
     if not digits or len(digits) > _DIGITS or set(digits) - set("0123456789abcdef"):
         return None
@@ -51,6 +52,7 @@ async def _only(memory: Memory, classes: Iterable[type[Record]], text: str, what
         if found and bounds[0] == bounds[1]:
             break
     if not found:
+        await hint_at_namespace(memory)
         raise WorkFailedError(f"no {what} {text} in namespace {memory.namespace!r}")
     if len(found) > 1:
         shown = ", ".join(f"{record.kind} {record.id}" for record in found[:_SHOWN])
@@ -61,7 +63,7 @@ async def _only(memory: Memory, classes: Iterable[type[Record]], text: str, what
 
 
 async def _between(memory: Memory, cls: type[Record], low: UUID, high: UUID) -> list[Record]:
-    """A few records of a kind with ids in a range: a page of the order by id that starts there."""
+    """A few records of a kind with ids in a range, from a page in the order of ids."""
     if low == high:
         return [record for record in [await memory.get(cls, low)] if record is not None]
     query = Query(cls).order_by("id").limit(_SHOWN + 1)

@@ -1,4 +1,7 @@
-"""Tables, trees, times and progress for people; JSON is for programs."""
+"""Tables, times and progress for people; programs read the JSON that `streams` writes.
+
+Every cell that is a string is shown as safe text. A cell that is styled is a ``Text`` made by `plain`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from rich.console import Console
@@ -15,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from memory_core.cli.streams import safe
 from memory_core.importers.draft import EPOCH
 from memory_core.records import (
     ContextPattern,
@@ -32,12 +36,18 @@ from memory_core.records import (
 from memory_core.transfer import OnProgress, Progress
 
 __all__ = [
+    "RIGHT",
+    "WHOLE",
+    "Cell",
+    "Column",
     "console",
+    "facts",
     "filled_table",
     "has_times",
     "number",
     "outcome_text",
     "plain",
+    "plain_lines",
     "progress_bar",
     "short_ids",
     "size",
@@ -45,6 +55,17 @@ __all__ = [
     "summary",
     "table",
 ]
+
+Column: TypeAlias = tuple[str, dict[str, Any]]
+"""A name, and options of rich's ``add_column``."""
+
+Cell: TypeAlias = Text | str | int | float | None
+
+RIGHT: dict[str, Any] = {"justify": "right"}
+"""Options of a column of numbers."""
+
+WHOLE: dict[str, Any] = {"no_wrap": True}
+"""Options of a column that is never broken into lines."""
 
 _WIDTH_OF_PIPES = 160
 _SHORTEST_ID = 8
@@ -57,49 +78,74 @@ _OUTCOME_STYLES = {
 
 
 class _Console(Console):
-    """A console that leaves a closed pipe to the one place that handles it."""
+    """A console that lets the error of a closed pipe through to `commands`, which handles it."""
 
     def on_broken_pipe(self) -> None:
-        raise  # noqa: PLE0704  # rich calls this while it handles the error
+        raise  # noqa: PLE0704  # rich calls this in its handler of the error
 
 
 def console() -> Console:
-    """The console on standard output; a pipe gets wide lines, as nothing wraps them for a person."""
+    """The console on standard output; lines to a pipe are wide, as no person reads them there."""
     unknown = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     width = _WIDTH_OF_PIPES if unknown else None
     return _Console(file=sys.stdout, width=width, highlight=False)
 
 
-def table(title: str, columns: Sequence[str | tuple[str, dict[str, Any]]]) -> Table:
-    """An empty table; a column may come with options. With a ``ratio`` it takes what is left."""
-    made = Table(title=escape(title) or None, title_justify="left", title_style="bold", box=None)
+def table(
+    title: str, columns: Sequence[str | Column], rows: Iterable[Sequence[Cell]] = ()
+) -> Table:
+    """A table.
+
+    Args:
+        title: the line above it; "" for none.
+        columns: names, which may come with options of rich's ``add_column``. A column with a ``ratio``
+            takes the width that is left.
+        rows: a cell for each column.
+    """
+    made = Table(
+        title=escape(safe(title)) or None, title_justify="left", title_style="bold", box=None
+    )
     made.pad_edge = False
-    # Else a title would be broken into what is as wide as the columns.
+    # Rich would break a title that is wider than the columns.
     made.min_width = len(title) or None
     made.expand = any(isinstance(column, tuple) and "ratio" in column[1] for column in columns)
     for column in columns:
         name, options = column if isinstance(column, tuple) else (column, {})
-        made.add_column(name, header_style="dim", **options)
-    return made
-
-
-def filled_table(
-    title: str,
-    columns: Sequence[tuple[str, dict[str, Any]]],
-    rows: Sequence[Sequence[str | Text]],
-) -> Table:
-    """A table of rows, without the columns that are empty in all of them."""
-    kept = [place for place in range(len(columns)) if any(str(row[place]) for row in rows)]
-    made = table(title, [columns[place] for place in kept])
+        made.add_column(escape(safe(name)), header_style="dim", **options)
     for row in rows:
-        made.add_row(*(row[place] for place in kept))
+        made.add_row(*map(_text, row))
     return made
 
 
-def plain(text: object) -> Text:
-    """Text from a record: markup and control characters in it mean nothing."""
-    shown = " ".join(str(text).split())
-    return Text("".join(char if char.isprintable() else "�" for char in shown))
+def filled_table(title: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Table:
+    """A table without the columns that are empty in every row."""
+    kept = [place for place in range(len(columns)) if any(str(_text(row[place])) for row in rows)]
+    return table(
+        title, [columns[place] for place in kept], [[row[place] for place in kept] for row in rows]
+    )
+
+
+def facts(title: str, items: Iterable[tuple[str, Cell]]) -> Table:
+    """A table of names and values, without a header."""
+    made = table(title, [("", {"style": "dim", "no_wrap": True}), ""], items)
+    made.show_header = False
+    return made
+
+
+def plain(text: object, style: str = "") -> Text:
+    """Safe text in which markup has no meaning."""
+    return Text(safe(text), style=style)
+
+
+def plain_lines(text: str, style: str = "") -> Text:
+    """Safe text that keeps its line breaks."""
+    return Text("\n".join(map(safe, text.splitlines())), style=style)
+
+
+def _text(cell: Cell) -> Text:
+    if isinstance(cell, Text):
+        return cell
+    return plain(cell if isinstance(cell, str) else number(cell))
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -120,19 +166,19 @@ def size(count: int) -> str:
 
 
 def start_text(episode: Episode, form: str = "%Y-%m-%d %H:%M:%S") -> str:
-    """When an episode began, in UTC; a dash for one whose transcript did not tell."""
-    # What importers do without a time; an agent of 1970 has no such metadata.
+    """When an episode began, in UTC; a dash where its transcript does not say."""
+    # Importers store these two where a transcript has no times.
     unknown = episode.start_time == EPOCH and "timing" in episode.metadata
     return "—" if unknown else f"{episode.start_time:{form}}"
 
 
 def has_times(episode: Episode) -> bool:
-    """Whether the times within an episode are real: some transcripts have none."""
+    """Whether the times of an episode's steps are real: some transcripts have none."""
     return episode.metadata.get("timing") not in {"none", "start"}
 
 
 def outcome_text(episode: Episode) -> Text:
-    """How an episode ended."""
+    """How an episode ended, in the colour of its outcome."""
     if episode.outcome is None:
         return Text("running" if episode.end_time is None else "—", style="cyan")
     status = episode.outcome.status
@@ -155,7 +201,7 @@ _ABOUT: dict[type[Record], Callable[[Any], str]] = {
 
 
 def summary(record: Record) -> str:
-    """What a record is about, on one line; of a plugin's kind, the fields that are set."""
+    """What a record is about, on one line; for a kind of a plugin, the fields that are set."""
     about = _ABOUT.get(type(record))
     if about is not None:
         return about(record)
@@ -192,7 +238,7 @@ def progress_bar(what: str) -> Generator[OnProgress]:
         task = bar.add_task(what, total=None)
 
         def show(progress: Progress) -> None:
-            # 0 is a total that nobody knows beforehand.
+            # A total of 0 means that it is not known.
             total = max(progress.total, progress.done) if progress.total else None
             bar.update(task, completed=progress.done, total=total)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from memory_core.cli.commands import command
 from memory_core.cli.conditions import Conditions, Paging
+from memory_core.cli.hints import hint_at_conditions, hint_at_namespace
 from memory_core.cli.session import Session
 from memory_core.query import Page, Query
 from memory_core.records import Episode, Record
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["add_commands"]
 
 _SCANNED_AT_ONCE = 200
-# Terminals with fewer columns get fewer of a table's, so that the description keeps most of the width.
+# Below these widths of a terminal a table has fewer columns, so that the description can be read.
 _NARROW, _NARROWEST = 110, 70
+# A column that takes the width that is left.
+_REST: dict[str, Any] = {"overflow": "ellipsis", "no_wrap": True, "ratio": 1}
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -41,7 +45,10 @@ async def list_records(
     """List records, newest first."""
     query = paging.of(Query(session.types.cls(kind)))
     async with session.open() as memory:
-        _print(session, kind, await memory.query(query))
+        page = await memory.query(query)
+        _print(session, kind, page)
+        if not page.records:
+            await hint_at_namespace(memory)
 
 
 async def search(
@@ -54,23 +61,26 @@ async def search(
 ) -> None:
     """Find episodes by text and conditions.
 
-    All conditions must hold; of several values of one option any, of --tag, --tool and --metadata all.
+    An episode must fulfil all conditions. Of several values of one option it needs one; of --tag, --tool
+    and --metadata it needs all.
     """
     query = paging.of(conditions.query())
     async with session.open() as memory:
         page = await memory.query(query) if text is None else await _containing(memory, query, text)
         _print(session, Episode.kind, page)
+        if not page.records and not await hint_at_namespace(memory):
+            await hint_at_conditions(memory, conditions)
 
 
 async def _containing(memory: Memory, query: Query[Episode], text: str) -> Page[Episode]:
-    """The first of what a query finds whose description contains a text."""
-    wanted, needle = query.page_size, text.casefold()
+    """The first episodes of a query whose description contains a text."""
+    wanted, needle = query.page_size, _folded(text)
     found: list[Episode] = []
     query = query.limit(_SCANNED_AT_ONCE)
     while True:
         page = await memory.query(query)
         for place, episode in enumerate(page.records, 1):
-            if needle not in episode.task_description.casefold():
+            if needle not in _folded(episode.task_description):
                 continue
             found.append(episode)
             if len(found) == wanted:
@@ -79,6 +89,11 @@ async def _containing(memory: Memory, query: Query[Episode], text: str) -> Page[
         if page.next_cursor is None:
             return Page(tuple(found))
         query = query.after(page.next_cursor)
+
+
+def _folded(text: str) -> str:
+    """Text without differences of case, and of composed and decomposed characters (Unicode 3.13, D145)."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
 
 
 def _after(query: Query[Episode], episode: Episode) -> str:
@@ -100,10 +115,8 @@ def _print(session: Session, kind: str, page: Page[Any]) -> None:
     if not page.records:
         console.print(f"no {kind} found")
         return
-    if kind == Episode.kind:
-        console.print(_episodes(page.records, console.width))
-    else:
-        console.print(_records(page.records))
+    episodes = kind == Episode.kind
+    console.print(_episodes(page.records, console.width) if episodes else _records(page.records))
     if page.next_cursor is not None:
         console.print(f"[dim]more: --cursor {page.next_cursor}[/dim]", soft_wrap=True)
 
@@ -111,43 +124,35 @@ def _print(session: Session, kind: str, page: Page[Any]) -> None:
 def _episodes(records: tuple[Episode, ...], width: int) -> Any:
     from memory_core.cli import output
 
-    right, whole = {"justify": "right", "no_wrap": True}, {"no_wrap": True}
     form = "%Y-%m-%d %H:%M:%S"
     if width < _NARROW:
         form = "%Y-%m-%d" if width < _NARROWEST else "%Y-%m-%d %H:%M"
     names = output.short_ids(record.id for record in records)
-    columns: dict[str, tuple[dict[str, Any], Callable[[Episode], Any]]] = {
-        "id": (whole, lambda episode: names[episode.id]),
-        "began (UTC)": (whole, lambda episode: output.start_text(episode, form)),
-        "type": (whole, lambda episode: episode.task_type.value),
-        "outcome": (whole, output.outcome_text),
+    columns: dict[str, tuple[dict[str, Any], Callable[[Episode], output.Cell]]] = {
+        "id": (output.WHOLE, lambda episode: names[episode.id]),
+        "began (UTC)": (output.WHOLE, lambda episode: output.start_text(episode, form)),
+        "type": (output.WHOLE, lambda episode: episode.task_type.value),
+        "outcome": (output.WHOLE, output.outcome_text),
         "reward": (
-            right,
-            lambda episode: output.number(episode.reward.total if episode.reward else None),
+            output.RIGHT | output.WHOLE,
+            lambda episode: episode.reward.total if episode.reward else None,
         ),
-        "steps": (right, lambda episode: str(len(episode.steps))),
-        "description": (
-            {"overflow": "ellipsis", "no_wrap": True, "ratio": 1},
-            lambda episode: output.plain(episode.task_description),
-        ),
+        "steps": (output.RIGHT | output.WHOLE, lambda episode: str(len(episode.steps))),
+        "description": (_REST, lambda episode: episode.task_description),
     }
     if width < _NARROW:
         for name in ("type", "reward", "steps"):
             del columns[name]
-    table = output.table("", [(name, options) for name, (options, _) in columns.items()])
-    for episode in records:
-        table.add_row(*(value(episode) for _, value in columns.values()))
-    return table
+    rows = [[value(episode) for _, value in columns.values()] for episode in records]
+    return output.table("", [(name, options) for name, (options, _) in columns.items()], rows)
 
 
 def _records(records: tuple[Record, ...]) -> Any:
     from memory_core.cli import output
 
-    whole = {"overflow": "ellipsis", "no_wrap": True, "ratio": 1}
-    table = output.table("", [("id", {"no_wrap": True}), "kind", ("about", whole)])
     names = output.short_ids(record.id for record in records)
-    for record in records:
-        table.add_row(
-            names[record.id], record.variant or record.kind, output.plain(output.summary(record))
-        )
-    return table
+    rows = [
+        (names[record.id], record.variant or record.kind, output.summary(record))
+        for record in records
+    ]
+    return output.table("", [("id", output.WHOLE), "kind", ("about", _REST)], rows)

@@ -1,15 +1,18 @@
-"""What every command needs: the shared options, the settings, the registry, an open store."""
+"""What every command needs: the shared options, the settings, the plugins, an open store."""
 
 from __future__ import annotations
 
-import sys
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from attrs import define, evolve, field
 
+from memory_core.cli.hints import misspelt_variables, similar
+from memory_core.cli.streams import warn, write_json
 from memory_core.config import load_settings
+from memory_core.errors import ConfigurationError
 from memory_core.memory.opening import open_memory
 from memory_core.plugins import PluginRegistry
 
@@ -22,7 +25,7 @@ __all__ = ["Session"]
 
 @define(slots=False)
 class Session:
-    """One run of the command line; plugin commands find it as ``typer.Context.obj``.
+    """One run of the command line; commands of plugins find it as ``typer.Context.obj``.
 
     Attributes:
         url: ``--url``.
@@ -30,7 +33,7 @@ class Session:
         config: ``--config``.
         as_json: whether to print JSON instead of tables.
         debug: whether to show tracebacks.
-        loaded: the registry that was made to find plugin commands.
+        loaded: the registry that was created to find the commands of plugins.
     """
 
     url: str | None = None
@@ -42,7 +45,9 @@ class Session:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings; one-shot commands need no cache."""
+        """The settings, without their cache: a command reads too little for one."""
+        for line in misspelt_variables(os.environ):
+            warn(f"hint: {line}")
         return load_settings(
             url=self.url, namespace=self.namespace, config_file=self.config, cache="none"
         )
@@ -64,29 +69,48 @@ class Session:
         return self.registry.record_types
 
     def open(self, url: str | None = None, *, create: bool = False) -> open_memory:
-        """The store of the settings, or that of another URL with the same settings. The options are
-        those of one backend: another one's URL brings its own.
+        """Open the store of the settings, or the store of another URL with the same settings.
+
+        The settings' options are for one backend; they do not count for a URL of another backend.
 
         Args:
             url: the other URL.
-            create: whether to make a store where there is none: only commands that write do.
+            create: whether to create a missing store; only commands that write do.
         """
         settings = self.settings
+        _ = self._cache_is_known
         if url is not None and _scheme(url) != _scheme(settings.url):
             settings = evolve(settings, options={})
         return open_memory(url, settings=settings, registry=self.registry, create=create)
 
+    @cached_property
+    def _cache_is_known(self) -> bool:
+        """Whether the plugins provide the caches of the settings; otherwise says so. Commands use none, so
+        nobody else would notice.
+        """
+        try:
+            cache = load_settings(config_file=self.config).cache
+        except ConfigurationError as error:
+            warn(f"hint: {error}")
+            return False
+        known = self.registry.caches
+        names = [_scheme(tier).partition("?")[0] for tier in (cache.tiers if cache else ())]
+        unknown = [name for name in names if name not in known]
+        for name in unknown:
+            warn(
+                f"hint: the settings name an unknown cache {name!r}; known: {', '.join(known)}"
+                f"{similar(name, known)}"
+            )
+        return not unknown
+
     def with_options(self, **given: Any) -> Session:
-        """This session, with what was given after the command's name winning."""
+        """A session in which the options after the command's name override those before it."""
         changes = {name: value for name, value in given.items() if value not in {None, False}}
         return evolve(self, **changes)
 
     def write_json(self, value: object, stream: TextIO | None = None) -> None:
         """Print a value as one JSON document."""
-        import msgspec
-
-        text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-        (stream or sys.stdout).write(f"{text}\n")
+        write_json(value, stream)
 
 
 def _scheme(url: str) -> str:

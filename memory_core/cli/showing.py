@@ -1,4 +1,4 @@
-"""``memory show``: a record; an episode with its steps as a timeline and its relationships as a tree."""
+"""``memory show``: one record; of an episode also a timeline of its steps and a tree of relationships."""
 
 from __future__ import annotations
 
@@ -31,10 +31,13 @@ async def show(
     record: Annotated[str, typer.Argument(metavar="ID", help="An id, or the beginning of one.")],
     *,
     depth: Annotated[int, typer.Option(min=1, help="How far to follow relationships.")] = 2,
+    full: Annotated[
+        bool, typer.Option("--full", help="Show long texts of steps whole, with their line breaks.")
+    ] = False,
 ) -> None:
     """Show one record.
 
-    Of an episode also its steps as a timeline and its relationships as a tree.
+    An episode comes with a timeline of its steps and a tree of its relationships.
     """
     async with session.open() as memory:
         found = await find_record(memory, session.types, record)
@@ -53,7 +56,7 @@ async def show(
 
     console = output.console()
     if isinstance(found, Episode):
-        _show_episode(console, found)
+        _show_episode(console, found, full=full)
         if related:
             console.print(_tree(found, related))
     else:
@@ -69,19 +72,17 @@ def _related_json(item: RelatedEpisode) -> dict[str, Any]:
     }
 
 
-def _show_episode(console: Console, episode: Episode) -> None:
-    from rich.text import Text
-
+def _show_episode(console: Console, episode: Episode, *, full: bool) -> None:
     from memory_core.cli import output
 
-    console.print(Text(episode.task_description, style="bold"))
-    head = output.table("", [("", {"style": "dim", "no_wrap": True}), ""])
-    head.show_header = False
-    for name, value in _facts(episode):
-        head.add_row(name, value if isinstance(value, Text) else output.plain(value))
-    console.print(head)
-    if episode.steps:
-        console.print()
+    console.print(output.plain_lines(episode.task_description, "bold"))
+    console.print(output.facts("", _facts(episode)))
+    if not episode.steps:
+        return
+    console.print()
+    if full:
+        _print_steps(console, episode)
+    else:
         console.print(_timeline(episode))
 
 
@@ -90,7 +91,7 @@ def _facts(episode: Episode) -> list[tuple[str, Any]]:
 
     context = episode.context
     facts: list[tuple[str, Any]] = [
-        ("id", episode.id),
+        ("id", str(episode.id)),
         ("type", f"{episode.task_type.value}, {context.complexity.value}"),
         ("domain", ", ".join(filter(None, (context.domain, context.language, context.framework)))),
         ("began", _began(episode)),
@@ -117,16 +118,16 @@ def _began(episode: Episode) -> str:
     return f"{began} (the transcript has no times)" if began == "—" else began
 
 
-def _took(episode: Episode) -> Any:
+def _took(episode: Episode) -> str:
     from memory_core.cli import output
 
     if episode.end_time is None or not output.has_times(episode):
         return ""
-    return episode.end_time - episode.start_time
+    return str(episode.end_time - episode.start_time)
 
 
 def _rounded(text: str) -> str:
-    """A number that was computed in binary, without the digits that come of it."""
+    """A number without the digits that come from computing in binary: 0.1 instead of 0.100000000000000006."""
     try:
         number = float(text)
     except ValueError:
@@ -134,22 +135,47 @@ def _rounded(text: str) -> str:
     return f"{number:.12g}" if repr(number) == text and len(text) > _LONGEST_NUMBER else text
 
 
+def _after(episode: Episode, step: ExecutionStep) -> str:
+    """How long after the episode began a step was; "" where its transcript does not say."""
+    from memory_core.cli import output
+
+    if not output.has_times(episode):
+        return ""
+    seconds = round((step.timestamp - episode.start_time).total_seconds(), 1)
+    return f"{seconds + 0.0:+.1f} s"  # adding 0.0 makes 0.0 of -0.0
+
+
+def _print_steps(console: Console, episode: Episode) -> None:
+    """Print the steps below each other, with all of their texts."""
+    from rich.padding import Padding
+
+    from memory_core.cli import output
+
+    for step in episode.steps:
+        latency = f"{output.number(step.latency_ms, 0)} ms" if step.latency_ms else ""
+        head = (f"{step.number}", step.tool, _after(episode, step), latency)
+        console.print(output.plain(" · ".join(filter(None, head)), "bold"))
+        texts = [(step.action, ""), *((text, "") for text in _parameters(step)), _outcome(step)]
+        for text, style in texts:
+            if text:
+                console.print(Padding(output.plain_lines(text, style), (0, 0, 0, 4)))
+
+
 def _timeline(episode: Episode) -> Any:
     from memory_core.cli import output
 
-    timed = output.has_times(episode)
-    rows = [
+    rows: list[tuple[output.Cell, ...]] = [
         (
             str(step.number),
-            f"{(step.timestamp - episode.start_time).total_seconds():+.1f} s" if timed else "",
-            output.plain(step.tool),
-            output.plain(_shortened(_action(step))),
+            _after(episode, step),
+            step.tool,
+            _shortened(" ".join((step.action, ", ".join(_parameters(step)))).strip()),
             _result(step),
             output.number(step.latency_ms, 0) if step.latency_ms else "",
         )
         for step in episode.steps
     ]
-    # By how much there is to read in each; neither gets less than a third.
+    # Their widths are as the lengths of their texts, but neither gets less than a third.
     actions, results = (sum(len(str(row[place])) for row in rows) for place in (3, 4))
     least = max(1, (actions + results) // 3)
     columns: list[tuple[str, dict[str, Any]]] = [
@@ -163,28 +189,32 @@ def _timeline(episode: Episode) -> Any:
     return output.filled_table("Steps", columns, rows)
 
 
-def _action(step: ExecutionStep) -> str:
-    values = step.parameters.values()
-    if len(values) == 1 and isinstance(only := next(iter(values)), str):
-        return f"{step.action} {only}".strip()
-    named = (
+def _parameters(step: ExecutionStep) -> list[str]:
+    """The parameters of a step; the only one goes without its name where it is a text."""
+    values = step.parameters
+    if len(values) == 1 and isinstance(only := next(iter(values.values())), str):
+        return [only]
+    return [
         f"{name}={value if isinstance(value, str) else _json(value)}"
-        for name, value in step.parameters.items()
-    )
-    return f"{step.action} {', '.join(named)}".strip()
+        for name, value in values.items()
+    ]
+
+
+def _outcome(step: ExecutionStep) -> tuple[str, str]:
+    """What a step resulted in, and the style that shows it."""
+    result = step.result
+    if result is None:
+        return "", ""
+    if result.output is None:
+        return result.message or result.status.value, "red" if result.message else ""
+    return result.output if isinstance(result.output, str) else _json(result.output), ""
 
 
 def _result(step: ExecutionStep) -> Any:
     from memory_core.cli import output
 
-    if step.result is None:
-        return ""
-    if step.result.output is None:
-        text = output.plain(_shortened(step.result.message or step.result.status.value))
-        text.stylize("red" if step.result.message else "")
-        return text
-    shown = step.result.output if isinstance(step.result.output, str) else _json(step.result.output)
-    return output.plain(_shortened(shown))
+    text, style = _outcome(step)
+    return output.plain(_shortened(text), style)
 
 
 def _tree(episode: Episode, related: list[RelatedEpisode]) -> Tree:
@@ -211,11 +241,9 @@ def _tree(episode: Episode, related: list[RelatedEpisode]) -> Tree:
 def _show_record(console: Console, record: Record) -> None:
     from memory_core.cli import output
 
-    table = output.table(record.variant or record.kind, [("", {"style": "dim"}), ""])
-    table.show_header = False
-    for name, value in record_to_json(record).items():
-        table.add_row(name, output.plain(value if isinstance(value, str) else _json(value)))
-    console.print(table)
+    items = record_to_json(record).items()
+    shown = ((name, value if isinstance(value, str) else _json(value)) for name, value in items)
+    console.print(output.facts(record.variant or record.kind, shown))
 
 
 def _json(value: object) -> str:

@@ -10,7 +10,9 @@ import typer
 
 from memory_core.cli.commands import command
 from memory_core.cli.failures import WorkFailedError
+from memory_core.cli.hints import hint_at_namespace
 from memory_core.cli.session import Session
+from memory_core.cli.streams import safe, say
 from memory_core.storage import Capability, SupportsBackup, SupportsNamespaces, require
 
 __all__ = ["add_commands", "said"]
@@ -28,11 +30,13 @@ def add_commands(app: typer.Typer) -> None:
 
 
 async def stats(session: Session) -> None:
-    """Show figures of the store."""
+    """Show statistics of the store."""
     async with session.open() as memory:
         found = await memory.stats()
         capabilities = sorted(item.value for item in memory.storage.capabilities)
         namespace = memory.namespace
+        if not sum(found.records.values()):
+            await hint_at_namespace(memory)
     if session.as_json:
         session.write_json(
             {
@@ -52,16 +56,16 @@ async def stats(session: Session) -> None:
     from memory_core.cli import output
 
     console = output.console()
-    facts = {
+    about = {
         "backend": found.backend,
         "location": found.location,
         "namespace": namespace,
-        "store": found.store_id,
-        "position": output.number(found.position),
+        "store": str(found.store_id),
+        "position": found.position,
         "size": output.size(found.size_bytes),
         "capabilities": ", ".join(capabilities),
     }
-    console.print(_facts("", facts))
+    console.print(output.facts("", about.items()))
     for title, section in {
         "records": found.records,
         "counters": said(found.counters),
@@ -69,13 +73,13 @@ async def stats(session: Session) -> None:
     }.items():
         if section:
             console.print()
-            console.print(_facts(title, section))
+            console.print(output.facts(title, _spaced(section)))
 
 
 def plugins(session: Session) -> None:
     """List the plugins.
 
-    Where they are from, what they add, and what failed to load and why.
+    Shows their distributions and versions, what they add, and why one failed to load.
     """
     registry = session.registry
     added = {
@@ -104,20 +108,26 @@ def plugins(session: Session) -> None:
     from memory_core.cli import output
 
     console = output.console()
-    table = output.table("Plugins", ["name", "distribution", "version", "state", "hooks"])
-    for info in found:
-        state = "blocked" if info.blocked else info.error or "loaded"
-        hooks = ", ".join(name.removeprefix("memory_") for name in info.hooks)
-        table.add_row(info.name, info.distribution, info.version, output.plain(state), hooks)
-    console.print(table)
+    rows = [
+        (
+            info.name,
+            info.distribution,
+            info.version,
+            "blocked" if info.blocked else info.error or "loaded",
+            ", ".join(name.removeprefix("memory_") for name in info.hooks),
+        )
+        for info in found
+    ]
+    columns = ["name", "distribution", "version", "state", "hooks"]
+    console.print(output.table("Plugins", columns, rows))
     for title, items in added.items():
         if items:
             console.print()
-            console.print(_facts(title.replace("_", " ").capitalize(), items))
+            console.print(output.facts(title.replace("_", " ").capitalize(), items.items()))
 
 
 async def list_namespaces(session: Session) -> None:
-    """List the namespaces, and how many records of each kind they hold."""
+    """List the namespaces and how many records of each kind each one holds."""
     async with session.open() as memory:
         require(memory.storage, Capability.NAMESPACES)
         found = await cast("SupportsNamespaces", memory.storage).namespaces()
@@ -128,14 +138,14 @@ async def list_namespaces(session: Session) -> None:
     from memory_core.cli import output
 
     held = {kind for info in found for kind, count in info.records.items() if count}
-    # After those that are known, those whose plugin is not installed.
+    # Kinds whose plugin is not installed come last.
     known = [kind for kind in session.types.kinds if kind in held]
     kinds = [*known, *sorted(held.difference(known))]
-    right: dict[str, Any] = {"justify": "right"}
-    table = output.table("", ["namespace", *((kind, right) for kind in kinds)])
-    for info in found:
-        table.add_row(info.name, *(output.number(info.records.get(kind, 0)) for kind in kinds))
-    output.console().print(table if found else "no namespace holds anything")
+    rows = [[info.name, *(info.records.get(kind, 0) for kind in kinds)] for info in found]
+    columns = ["namespace", *((kind, output.RIGHT) for kind in kinds)]
+    output.console().print(
+        output.table("", columns, rows) if found else "no namespace holds anything"
+    )
 
 
 async def wipe(
@@ -154,12 +164,12 @@ async def wipe(
             raise WorkFailedError(f"there is no namespace {name!r} in {before.location}")
         if not yes:
             question = f"Delete all {count} records of {name!r} in {before.location}?"
-            typer.confirm(question, abort=True, err=True)
+            typer.confirm(safe(question), abort=True, err=True)
         position = await cast("SupportsNamespaces", scoped).wipe()
     if session.as_json:
         session.write_json({"namespace": name, "deleted": count, "position": position})
     else:
-        typer.echo(f"{name}: {count} records deleted")
+        say(f"{name}: {count} records deleted")
 
 
 async def backup(
@@ -179,28 +189,26 @@ async def backup(
     else:
         from memory_core.cli import output
 
-        typer.echo(f"{target}: {output.size(written)}")
+        say(f"{target}: {output.size(written)}")
 
 
-def said(figures: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The figures that say something: those of a command of its own process are mostly 0."""
-    nothing = {name for name, value in figures.items() if type(value) in {int, float} and not value}
+def said(statistics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The statistics that are worth a line: most counters of a process as short as a command are 0."""
+    nothing = {
+        name for name, value in statistics.items() if type(value) in {int, float} and not value
+    }
     if "compressed" in nothing:
         nothing.add("ratio")
-    return {name: figures[name] for name in figures if name not in nothing}
+    return {name: statistics[name] for name in statistics if name not in nothing}
+
+
+def _spaced(section: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [
+        (name.replace("_", " "), value if isinstance(value, int | float) else str(value))
+        for name, value in section.items()
+    ]
 
 
 def _size_on_disk(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(item.stat().st_size for item in files if item.is_file())
-
-
-def _facts(title: str, items: Mapping[str, object]) -> Any:
-    from memory_core.cli import output
-
-    table = output.table(title, [("", {"style": "dim", "no_wrap": True}), ""])
-    table.show_header = False
-    for name, value in items.items():
-        shown = output.number(value) if isinstance(value, int | float) else value
-        table.add_row(name.replace("_", " "), output.plain(shown))
-    return table

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gzip
 import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 from uuid import UUID, uuid4
 
 from attrs import frozen
@@ -55,18 +56,21 @@ async def export_records(
     *,
     namespaces: Sequence[str] | None = None,
     on_progress: OnProgress = ignore_progress,
+    overwrite: bool = True,
 ) -> ExportReport:
     """Write every record of every kind.
 
     Args:
         storage: the store.
         types: its kinds.
-        target: a file, which appears under its name only when it is whole, or a stream.
+        target: a file, which appears under its name only when it is complete and is compressed with gzip
+            where its name ends in ``.gz``, or a stream.
         namespaces: which ones; by default the handle's own.
         on_progress: told how far it is.
+        overwrite: whether to replace a file that exists.
 
     Raises:
-        ConfigurationError: the file cannot be written there.
+        ConfigurationError: the file cannot be written there, or exists and must not be replaced.
         UnknownKindError: the store holds records of other kinds; nothing was written.
         StorageFullError: the file's disk is full.
         StorageError: the store cannot be read, or changed more than its change feed keeps.
@@ -74,7 +78,7 @@ async def export_records(
     names = list(namespaces or [storage.namespace])
     if not isinstance(target, Path):
         return await _export(storage, types, LineWriter(target), names, on_progress)
-    with _whole_or_nothing(target) as stream:
+    with _whole_or_nothing(target, overwrite=overwrite) as stream:
         return await _export(storage, types, LineWriter(stream), names, on_progress)
 
 
@@ -125,26 +129,44 @@ async def _export(
 
 
 @contextmanager
-def _whole_or_nothing(path: Path) -> Generator[BinaryIO]:
-    """A stream to a file that takes its name when all went well, and is gone otherwise."""
+def _whole_or_nothing(path: Path, *, overwrite: bool) -> Generator[BinaryIO]:
+    """A stream to a file that appears under its name when all went well, and otherwise not at all."""
+    if path.is_dir():
+        raise ConfigurationError(f"{path}: is a directory")
     if path.exists() and not path.is_file():
-        if path.is_dir():
-            raise ConfigurationError(f"{path}: is a directory")
         # A device or pipe cannot be replaced.
         with _explained(path), path.open("wb") as stream:
             yield stream
         return
+    _check_new(path, overwrite=overwrite)
     part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     try:
         with _explained(path):
             with part.open("xb") as stream:
-                yield stream
+                with _compressed(path, stream) as content:
+                    yield content
                 stream.flush()
                 os.fsync(stream.fileno())
+            _check_new(path, overwrite=overwrite)
             part.replace(path)
             _sync_directory(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _check_new(path: Path, *, overwrite: bool) -> None:
+    if not overwrite and (path.exists() or path.is_symlink()):
+        raise ConfigurationError(f"{path}: exists already; --overwrite replaces it")
+
+
+@contextmanager
+def _compressed(path: Path, stream: BinaryIO) -> Generator[BinaryIO]:
+    """The stream, or one that compresses into it, as the file's name says."""
+    if path.suffix.lower() != ".gz":
+        yield stream
+        return
+    with gzip.GzipFile(path.stem, "wb", compresslevel=6, fileobj=stream) as content:
+        yield cast("BinaryIO", content)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import lzma
 import shutil
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from attrs import frozen
 
-from memory_core.errors import ConfigurationError
+from memory_core.disk import disk_failure
+from memory_core.errors import CodecError, ConfigurationError
 from memory_core.records import RecordTypes
 from memory_core.storage import Delete, Put, Storage, check_namespace
 from memory_core.transfer.lines import LineReader
 from memory_core.transfer.progress import OnProgress, Progress, ignore_progress
 from memory_core.transfer.sink import Key, Refusal, Sink
 
+if TYPE_CHECKING:
+    from _typeshed import SupportsRead
+
 __all__ = ["Export", "LoadReport", "load_export", "load_records", "open_export"]
 
+_GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
 _BATCH_BYTES = 4 * 2**20
 _BATCH_LINES = 500
 
@@ -70,8 +78,8 @@ async def load_records(
 ) -> LoadReport:
     """Put the records of an export into a store; those with the same ids are replaced.
 
-    The export is checked whole before anything is written. A stream that cannot seek is first copied
-    to a temporary file. Loading the same file again changes nothing.
+    The whole export is checked before anything is written. One that is compressed (gzip, xz), or a stream
+    that cannot seek, is first copied to a temporary file. Loading the same file again changes nothing.
 
     Args:
         storage: the store.
@@ -157,20 +165,49 @@ def _batches(reader: LineReader) -> Iterator[tuple[str, list[Put | Delete], list
 
 @contextmanager
 def _seekable(source: Path | BinaryIO) -> Generator[tuple[BinaryIO, str]]:
+    """An export's bytes, decompressed, as a stream that can seek, and what messages call it."""
     if not isinstance(source, Path):
-        if source.seekable():
-            yield source, "the stream"
-            return
-        with tempfile.TemporaryFile() as spooled:
-            shutil.copyfileobj(source, spooled)
-            yield spooled, "the stream"
+        with _plain(source, "the stream") as stream:
+            yield stream, "the stream"
         return
     try:
-        stream = source.open("rb")
+        opened = source.open("rb")
     except OSError as error:
         raise ConfigurationError(f"{source}: {error.strerror or error}") from error
-    with stream, _seekable(stream) as (seekable, _):
-        yield seekable, str(source)
+    with opened, _plain(opened, str(source)) as stream:
+        yield stream, str(source)
+
+
+@contextmanager
+def _plain(stream: BinaryIO, name: str) -> Generator[BinaryIO]:
+    """The stream, or a temporary copy of one that is compressed or cannot seek."""
+    with ExitStack() as stack:
+        if not stream.seekable():
+            stream = stack.enter_context(_spooled(stream, name))
+        stream.seek(0)
+        magic = stream.read(len(_XZ))
+        stream.seek(0)
+        if magic.startswith(_GZIP):
+            unpacked = stack.enter_context(gzip.GzipFile(fileobj=stream))
+            stream = stack.enter_context(_spooled(unpacked, name))
+        elif magic == _XZ:
+            unpacked = stack.enter_context(lzma.LZMAFile(stream))
+            stream = stack.enter_context(_spooled(unpacked, name))
+        yield stream
+
+
+@contextmanager
+def _spooled(stream: SupportsRead[bytes], name: str) -> Generator[BinaryIO]:
+    """A temporary copy of a stream."""
+    with tempfile.TemporaryFile() as copy:
+        try:
+            shutil.copyfileobj(stream, copy)
+            copy.seek(0)
+        except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+            raise CodecError(f"{name}: cannot be decompressed: {error}") from error
+        except OSError as error:
+            raise disk_failure(error, f"{name}: a copy in {tempfile.gettempdir()}") from error
+        yield copy
 
 
 def _namespaces(reader: LineReader, into: str | None, name: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from memory_core.cli import caches
 from memory_core.memory.composing import create_cache
 from tests.unit.cli.episodes import episode
 
-# An agent that shares its cache figures: it reads one episode five times and another once.
+# An agent that shares its cache statistics: it reads one episode five times and another once.
 AGENT = textwrap.dedent("""
     import asyncio, sys
     from memory_core import Episode, Query, open_memory
@@ -76,7 +76,7 @@ def agent(cli, tmp_path, monkeypatch):
 
 
 def shown(cli, condition):
-    """The figures once they fulfil a condition; the agent publishes them every second."""
+    """The statistics once they fulfil a condition; the agent publishes them every second."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         (found,) = cli.json("cache", "stats")
@@ -128,7 +128,7 @@ def test_top_keys(cli, agent):
 def test_clearing_a_process(cli, agent):
     shown(cli, lambda near: near["entries"] == 3)
     refused = cli("cache", "clear", "--pid", "1", code=1)
-    assert refused.stderr == "memory: process 1 does not share its cache figures\n"
+    assert refused.stderr == "memory: process 1 does not share its cache statistics\n"
     assert cli.json("cache", "clear", "--pid", agent.pid) == {"cleared": {"processes": [agent.pid]}}
     _, near, _ = shown(cli, lambda near: near["entries"] == 0)
     assert near["counters"]["invalidations_cleared"] == 3
@@ -173,7 +173,7 @@ def test_a_tier_that_was_not_cleared_is_an_error(cli, tmp_path):
 @pytest.mark.parametrize("tier", ["adaptive", "lru", "ttl"])
 def test_a_tier_within_a_process_cannot_be_cleared_from_without(cli, tier):
     said = cli("cache", "clear", "--tier", tier, code=2)
-    assert "is within each process and no shared tier" in said.stderr
+    assert "each process has its own; name a shared tier" in said.stderr
     assert not said.stdout
 
 
@@ -208,4 +208,4 @@ def test_watching_the_table_until_interrupted(cli, monkeypatch):
     monkeypatch.setattr(caches, "monitored", monitored)
     monkeypatch.setattr(caches, "INTERVAL", 0.0)
     said = cli("cache", "stats", "--watch", code=130)
-    assert "no process shares its cache figures" in said.stdout
+    assert "no process shares its cache statistics" in said.stdout

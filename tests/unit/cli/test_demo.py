@@ -61,7 +61,7 @@ def test_a_folder_of_somebody_else_is_left_alone(cli, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "memory.db").write_text("precious")
-    assert "holds something else than a demo" in cli("demo", "--keep", other, code=2).stderr
+    assert "holds files that are not a demo's" in cli("demo", "--keep", other, code=2).stderr
     assert [path.name for path in other.iterdir()] == ["memory.db"]
     assert "File exists" in cli("demo", "--keep", other / "memory.db", code=2).stderr
     assert (other / "memory.db").read_text() == "precious"

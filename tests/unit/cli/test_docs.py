@@ -71,7 +71,7 @@ def test_the_keys_of_json(cli, tmp_path, name):
     arguments = {
         "backup": [tmp_path / "backup.db"],
         "copy": [cli.url, other],
-        "export": [file],
+        "export": [tmp_path / "again.jsonl"],
         "import": transcripts[:1],
         "load": [file],
         "namespaces wipe": ["default", "--yes"],

@@ -1,5 +1,8 @@
 import asyncio
+import gzip
 import json
+import lzma
+import sys
 from typing import ClassVar
 
 import pytest
@@ -14,6 +17,7 @@ from memory_core import (
     hookimpl,
     open_memory,
 )
+from memory_core.transfer.lines import LineWriter
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.episodes import EPISODES, episode, numbered, relationship
 
@@ -67,11 +71,71 @@ def test_standard_output_and_input(filled, other):
     assert everything(filled, other) == everything(filled)
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
+def test_a_compressed_export_is_loaded(filled, tmp_path, other, pack):
+    whole = tmp_path / "all.jsonl"
+    filled("export", whole)
+    packed = tmp_path / "packed"
+    packed.write_bytes(pack(whole.read_bytes()))
+    assert filled.json("load", packed, "--url", other)["counts"]["episode"] == 4
+    loaded = filled.json("load", "-", "--url", other, input=packed.read_bytes())
+    assert loaded["counts"]["episode"] == 4
+    assert everything(filled, other) == everything(filled)
+    packed.write_bytes(packed.read_bytes()[:-20])
+    assert f"{packed}: cannot be decompressed" in filled("load", packed, code=3).stderr
+
+
+def test_an_export_is_compressed_where_its_name_says_so(filled, tmp_path, other):
+    plain, packed = tmp_path / "all.jsonl", tmp_path / "all.jsonl.gz"
+    report, same = filled.json("export", plain), filled.json("export", packed)
+    assert report["sha256"] != same["sha256"]  # each has its own time
+    lines = gzip.decompress(packed.read_bytes()).splitlines()
+    assert lines[1:-1] == plain.read_bytes().splitlines()[1:-1]
+    filled("load", packed, "--url", other)
+    assert everything(filled, other) == everything(filled)
+
+
+def test_an_export_does_not_replace_a_file_unless_asked(filled, tmp_path):
+    file, link = tmp_path / "all.jsonl", tmp_path / "link"
+    file.write_text("precious")
+    link.symlink_to(tmp_path / "nowhere")
+    for target in (file, link):
+        refused = filled("export", target, code=2).stderr
+        assert refused == f"memory: {target}: exists already; --overwrite replaces it\n"
+    assert file.read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.glob("*all*")) == ["all.jsonl"]
+    assert not (tmp_path / "nowhere").exists()
+    filled("export", file, "--overwrite")
+    assert file.read_bytes().startswith(b'{"format":"memory-core export"')
+
+
+def test_an_export_does_not_replace_a_file_that_appears_meanwhile(filled, tmp_path, monkeypatch):
+    file = tmp_path / "all.jsonl"
+    original = LineWriter.trailer
+
+    def trailer(self, **fields):
+        file.write_text("precious")
+        return original(self, **fields)
+
+    monkeypatch.setattr(LineWriter, "trailer", trailer)
+    assert "exists already" in filled("export", file, code=2).stderr
+    assert file.read_text() == "precious"
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a device")
+def test_an_export_to_a_device(filled):
+    assert "exported" in filled("export", "/dev/null").stdout
+
+
 def test_all_namespaces(filled, tmp_path, other):
     filled.put(episode(9), namespace="agent-7")
     file = tmp_path / "all.jsonl"
     assert filled.json("export", file)["namespaces"] == ["default"]
-    assert filled.json("export", file, "--all-namespaces")["namespaces"] == ["agent-7", "default"]
+    assert filled.json("export", file, "--all-namespaces", "--overwrite")["namespaces"] == [
+        "agent-7",
+        "default",
+    ]
     assert filled.json("load", file, "--url", other)["namespaces"] == ["agent-7", "default"]
     found = filled.json("list", "--url", other, "--namespace", "agent-7")["records"]
     assert [record["id"] for record in found] == [str(numbered(9))]
@@ -99,7 +163,9 @@ def test_a_damaged_file_loads_nothing(filled, tmp_path, other):
     assert "is a directory" in filled("export", tmp_path, code=2).stderr
 
 
-def test_what_the_store_refuses_is_listed_and_the_exit_code_says_so(filled, tmp_path, other):
+def test_records_that_the_store_rejects_are_listed_and_the_exit_code_says_so(
+    filled, tmp_path, other
+):
     file = tmp_path / "all.jsonl"
     filled("export", file)
 
@@ -113,8 +179,12 @@ def test_what_the_store_refuses_is_listed_and_the_exit_code_says_so(filled, tmp_
 
     filled.read(remove)
     result = filled("load", file, code=1)
-    assert "refused: relationship" in result.stderr
-    assert "1 records were refused" in result.stderr
+    assert "rejected: relationship" in result.stderr
+    assert "the store rejected 1 records" in result.stderr
+    line = next(line for line in result.stderr.splitlines() if line.startswith("rejected:"))
+    # The record is named once, though the error names it as well.
+    assert line.count("rejected: relationship ") + line.count(": relationship ") == 2
+    assert ": another relationship has the same " in line
     assert json.loads(filled("load", file, "--json", code=1).stdout)["refused_count"] == 1
 
 

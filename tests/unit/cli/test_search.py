@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 
 from memory_core import OutcomeStatus
@@ -136,3 +138,15 @@ def test_list_of_other_kinds(filled):
     filled("relate", numbered(1), numbered(2), "--type", "follows")
     shown = filled("list", "--kind", "relationship").stdout
     assert f"follows {numbered(1)} → {numbered(2)}" in shown
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+@pytest.mark.parametrize("wanted", ["café", "CAFÉ", "cafe\u0301", "STRASSE", "한국"])
+def test_a_text_is_found_however_its_characters_are_composed(cli, form, wanted):
+    cli.put(episode(1, task_description=unicodedata.normalize(form, "Open Café, Straße 한국")))
+    assert numbers(cli.json("search", wanted)) == [1]
+
+
+def test_a_letter_is_not_found_in_another_letter_with_an_accent(cli):
+    cli.put(episode(1, task_description="caf\u0065\u0301"))
+    assert numbers(cli.json("search", "cafe")) == []

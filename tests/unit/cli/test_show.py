@@ -10,6 +10,7 @@ from memory_core import (
     ExecutionStep,
     Heuristic,
     Outcome,
+    StepResult,
     ToolSequence,
 )
 from memory_core.cli.lookup import prefix_range
@@ -214,3 +215,46 @@ def test_numbers_are_shown_without_what_binary_makes_of_them(cli):
     for text in ("cost=0.0014925,", "id=1741000000.5", "version=1.10", "of=xxxxx"):
         assert text in shown
     assert cli.json("show", numbered(1))["record"]["metadata"] == given
+
+
+def test_a_step_just_before_its_episode_is_not_minus_zero(cli):
+    steps = [
+        ExecutionStep(number=number, tool="bash", timestamp=START - timedelta(milliseconds=ms))
+        for number, ms in ((1, 20), (2, 0), (3, 70))
+    ]
+    cli.put(episode(1, start_time=START, end_time=START, steps=steps))
+    for option in ([], ["--full"]):
+        shown = cli("show", numbered(1), *option).stdout
+        assert "-0.0 s" not in shown
+        assert shown.count("+0.0 s") == 2
+        assert shown.count("-0.1 s") == 1
+
+
+def test_long_steps_are_shown_whole_on_demand(cli):
+    command = "\n".join(f"line {number} of the command" for number in range(50))
+    output = "\n".join(f"line {number} of the output [bold]" for number in range(50))
+    steps = [
+        ExecutionStep(
+            number=1,
+            tool="bash",
+            action="run",
+            timestamp=START,
+            parameters={"command": command, "timeout": 5},
+            result=StepResult.success(output),
+            latency_ms=1234.0,
+        ),
+        ExecutionStep(number=2, tool="read", timestamp=START, result=StepResult.error("no file")),
+    ]
+    cli.put(episode(1, start_time=START, steps=steps))
+    short, full = cli("show", numbered(1)).stdout, cli("show", numbered(1), "--full").stdout
+    assert "line 49 of" not in short
+    lines = [line.rstrip() for line in full.splitlines()]
+    first = lines.index("1 · bash · +0.0 s · 1,234 ms")
+    assert lines[first + 1 : first + 4] == [
+        "    run",
+        "    command=line 0 of the command",
+        "    line 1 of the command",
+    ]
+    assert "    timeout=5" in lines
+    assert "    line 49 of the output [bold]" in lines
+    assert lines[-2:] == ["2 · read · +0.0 s", "    no file"]

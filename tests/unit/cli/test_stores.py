@@ -27,9 +27,9 @@ def test_stats(cli):
 
 def test_the_table_leaves_out_what_did_not_happen(cli):
     cli.put(*EPISODES)
-    figures = cli.json("stats")
-    assert figures["sections"]["compression"]["ratio"] == 1.0
-    assert figures["counters"]["batches"] == 0
+    found = cli.json("stats")
+    assert found["sections"]["compression"]["ratio"] == 1.0
+    assert found["counters"]["batches"] == 0
     shown = cli("stats").stdout
     for text in ("compression", "ratio", "counters", "batches", "evictions"):
         assert text not in shown
@@ -212,5 +212,5 @@ def test_reading_makes_no_store(cli, tmp_path, scheme, arguments):
         for item in arguments
     ]
     result = cli("--url", url, *given, code=2)
-    assert f"{missing}: there is no store; `memory import` makes one" in result.stderr
+    assert f"{missing}: there is no store; `memory import` creates one" in result.stderr
     assert not missing.exists()

@@ -1,0 +1,97 @@
+"""Hints where a command finds nothing: a namespace, a value or a variable that may be misspelt.
+
+Hints go to standard error, so that they do not mix with JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from memory_core.cli.streams import warn
+from memory_core.query import Query
+from memory_core.records import Episode
+from memory_core.storage import Capability, SupportsNamespaces
+
+if TYPE_CHECKING:
+    from memory_core.cli.conditions import Conditions
+    from memory_core.memory import Memory
+
+__all__ = ["hint_at_conditions", "hint_at_namespace", "misspelt_variables", "similar"]
+
+_VARIABLES = ("URL", "NAMESPACE", "CACHE", "CONFIG", "BLOCK_PLUGINS", "RUNTIME_DIR")
+_LISTED = 5
+_SAMPLED = 200
+
+
+def similar(text: str, known: Iterable[str]) -> str:
+    """A question about the known name that is most like a text; "" where none is."""
+    found = _nearest(text, known, 0.7)
+    return "" if found is None else f"; did you mean {found!r}?"
+
+
+def misspelt_variables(environment: Mapping[str, str]) -> list[str]:
+    """What to say of variables whose names are almost those of settings. Other variables that begin
+    with ``MEMORY_`` may belong to other programs.
+    """
+    known = [f"MEMORY_{name}" for name in _VARIABLES]
+    unknown = sorted(
+        name for name in environment if name.startswith("MEMORY_") and name not in known
+    )
+    close = {name: _nearest(name, known, 0.85) for name in unknown}
+    return [
+        f"the environment variable {name} has no effect; did you mean {found}?"
+        for name, found in close.items()
+        if found is not None
+    ]
+
+
+def _nearest(text: str, known: Iterable[str], likeness: float) -> str | None:
+    from difflib import get_close_matches
+
+    found = get_close_matches(text, list(known), n=1, cutoff=likeness)
+    return found[0] if found else None
+
+
+async def hint_at_namespace(memory: Memory) -> bool:
+    """Say so where the namespace holds no record but others do. Returns whether it did."""
+    if Capability.NAMESPACES not in memory.storage.capabilities:
+        return False
+    held = [info.name for info in await cast("SupportsNamespaces", memory.storage).namespaces()]
+    if not held or memory.namespace in held:
+        return False
+    listed = ", ".join(held[:_LISTED]) + (", …" if len(held) > _LISTED else "")
+    warn(
+        f"hint: namespace {memory.namespace!r} holds no record; these do: {listed}"
+        f"{similar(memory.namespace, held)}"
+    )
+    return True
+
+
+async def hint_at_conditions(memory: Memory, conditions: Conditions) -> None:
+    """Say which of the values of a search no episode of the namespace has."""
+    options: tuple[tuple[str, str, Iterable[str] | None], ...] = (
+        ("--tag", "tags", conditions.tags),
+        ("--any-tag", "tags", conditions.any_tags),
+        ("--tool", "tools", conditions.tools),
+        ("--domain", "domain", conditions.domains),
+        ("--language", "language", conditions.languages),
+        ("--metadata", "metadata", conditions.metadata),
+    )
+    for option, index, values in options:
+        for value in values or ():
+            where: dict[str, Any] = {index: value}
+            if not await memory.count(Query(Episode).where(**where)):
+                known = await _values(memory, index)
+                warn(f"hint: no episode has {option} {value!r}{similar(value, known)}")
+
+
+async def _values(memory: Memory, name: str) -> set[str]:
+    """Values of an index that the newest episodes have."""
+    index = next(item for item in Episode.indexes if item.name == name)
+    page = await memory.query(Query(Episode).limit(_SAMPLED))
+    found: set[str] = set()
+    for episode in page.records:
+        value: Any = index.of(episode)
+        found.update([value] if isinstance(value, str) else value or ())
+    return found
