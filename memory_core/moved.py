@@ -19,6 +19,7 @@ __all__ = ["NAMES", "PATHS", "find_moved"]
 PATHS = {
     "access": "memory.memory",
     "arguments": "memory.arguments",
+    "cache.invalidation": "cache.coherence",
     "change_feed": "inmemory.feed",
     "composing": "memory.composing",
     "compression": "codec.compression",
@@ -54,6 +55,7 @@ PATHS = {
 
 NAMES = {
     "access.RecordAccess": "memory.memory.Memory",
+    "cache.invalidation.Invalidation": "cache.coherence.NamespaceCoherence",
 }
 """What moved modules of the core contain under another name now, or in another module."""
 

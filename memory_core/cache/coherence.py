@@ -1,12 +1,16 @@
-"""What keeps the cached entries of one namespace equal to the store.
+"""Where the promise is kept: a read that starts after a commit returned never sees older data.
 
-The rules, each of which a test breaks on purpose:
+``NamespaceCoherence`` keeps the cached entries of one namespace equal to the store. A read asks ``is_behind``
+first; ``catch_up`` then pulls the change feed and removes from the nearest tier what changed. The rules, each
+of which a test breaks on purpose:
 
 - before an entry is used, the store's position is compared with the one caught up to; when it moved,
-  the change feed since then is pulled and just the entries it names are dropped;
-- a fetch may fill only what did not change since it began (``Fetch.dirty``);
+  the change feed since then is pulled and exactly the entries it names are invalidated;
+- a fetch may fill only what did not change since it began (``fetches``);
 - a fetch that began before a change of its key is never joined afterwards;
-- an entry of a shared tier counts only when its own position shows that nothing changed since.
+- a page or a count may be used only while a change that touches it would find it (``queries``);
+- a record that was written here is cached only once the feed shows that nobody has changed it since;
+- an entry of a shared tier counts only when its own position shows that nothing changed since (``history``).
 """
 
 from __future__ import annotations
@@ -14,71 +18,69 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 from uuid import UUID
 
-from attrs import define, field
-
-from memory_core.cache.config import Budget
+from memory_core.cache.fetches import Fetch, Fetches
 from memory_core.cache.history import REMEMBERED, FeedHistory
+from memory_core.cache.near import NearTier
 from memory_core.cache.protocol import CacheKey
 from memory_core.cache.queries import QueryRegistry
-from memory_core.storage import Change, Position, Storage
+from memory_core.errors import CodecError, InvalidValueError, SchemaVersionError
+from memory_core.records import IndexValues, OnDelete, Record, RecordTypes
+from memory_core.storage import (
+    Change,
+    ChangeOperation,
+    CommitResult,
+    Delete,
+    Position,
+    Put,
+    Receipt,
+    Storage,
+    WriteBatch,
+)
 
 __all__ = ["Fetch", "NamespaceCoherence"]
 
-Apply: TypeAlias = Callable[[Sequence[Change] | None], Awaitable[None]]
-
 _FEED_PAGE = 2_000
-
-
-@define(eq=False)
-class Fetch:
-    """A fetch from the backend that others may join.
-
-    Attributes:
-        done: set to ``None`` when it ended, however it did.
-        values: what it found, by key.
-        dirty: keys that changed since it began: what it found must not be cached.
-        began: the position caught up to when it began.
-    """
-
-    done: asyncio.Future[None]
-    began: Position
-    values: dict[Any, Any] = field(factory=dict[Any, Any])
-    dirty: set[Any] = field(factory=set[Any])
+_EXAMINED = (
+    64  # changed records of a kind at once: reading more costs more than asking the queries again
+)
+_MAX_WRITTEN = 256
 
 
 class NamespaceCoherence:
-    """The state shared by all cached handles of one namespace.
+    """What all cached handles of one namespace share.
 
     Args:
         storage: the backend's handle of the namespace.
-        namespace: its name.
-        max_staleness: see ``CacheConfig``; only for backends without a cheap position.
+        near: the nearest tier.
+        types: the kinds of the store.
         remember: whether shared tiers need the recent changes (``history``).
-        budgets: see ``CacheConfig``.
+
+    Attributes:
+        caught_up: the position that the nearest tier corresponds to; negative before the first read.
+        fetches: the fetches in flight.
+        queries: the cached answers.
+        history: the recent changes; ``None`` without shared tiers.
+        counters: what was invalidated and why, and what else happened.
     """
 
     def __init__(
-        self,
-        storage: Storage,
-        namespace: str,
-        *,
-        max_staleness: float,
-        remember: bool,
-        budgets: Mapping[str, Budget] = MappingProxyType({}),
+        self, storage: Storage, near: NearTier, types: RecordTypes, *, remember: bool = False
     ) -> None:
-        self.storage = storage
-        self.namespace = namespace
-        self.queries = QueryRegistry(namespace, budgets)
+        self.namespace = storage.namespace
         self.caught_up: Position = -1
-        self.fetches: dict[Any, Fetch] = {}
-        self.written: dict[CacheKey, tuple[Any, Position]] = {}
+        self.fetches = Fetches()
+        self.queries = QueryRegistry(self.namespace, near.config.budgets)
+        self.history = FeedHistory(self.namespace) if remember else None
         self.counters: Counter[str] = Counter()
-        self._max_staleness = max_staleness
+        self._storage = storage
+        self._near = near
+        self._types = types
+        # Own writes that the feed has not shown yet.
+        self._written: dict[CacheKey, tuple[Record, Position]] = {}
         # When the newest pull began that ended well.
         self._checked_at = float("-inf")
         # Pulls are numbered as they begin: one that began before something was written, and ends after,
@@ -86,110 +88,107 @@ class NamespaceCoherence:
         self._begun = 0
         self._ended = 0
         self._needed = 1
-        self.history = FeedHistory(namespace) if remember else None
-        self._catching: asyncio.Future[None] | None = None
+        self._pulling: asyncio.Future[None] | None = None
 
     def is_behind(self, position: Position | None) -> bool:
-        """Whether the feed must be pulled before an entry is used."""
+        """Whether the feed must be pulled before an entry is used.
+
+        Args:
+            position: the store's position now; ``None`` where the store cannot tell.
+        """
         if position is None:
             if self._ended < self._needed:
                 return True
-            return time.monotonic() - self._checked_at > self._max_staleness
+            return time.monotonic() - self._checked_at > self._near.config.max_staleness
         return position != self.caught_up
 
     def look_again(self) -> None:
-        """Pull the feed before the next read, whatever the staleness bound; a pull that is under way
-        does not count.
+        """Pull the feed before the next read, whatever the staleness bound. A pull in flight does not
+        count.
         """
         self._needed = self._begun + 1
 
-    def join(self, key: Any) -> Fetch | None:
-        """The fetch of a key that is under way and may be joined."""
-        return self.fetches.get(key)
-
-    def begin(self, keys: Iterable[Any]) -> Fetch:
-        """Announce a fetch."""
-        fetch = Fetch(asyncio.get_running_loop().create_future(), self.caught_up)
-        for key in keys:
-            self.fetches[key] = fetch
-        return fetch
-
-    def end(self, fetch: Fetch, keys: Iterable[Any]) -> None:
-        """Announce that it ended, or failed, or was cancelled."""
-        for key in keys:
-            if self.fetches.get(key) is fetch:
-                del self.fetches[key]
-        if not fetch.done.done():
-            fetch.done.set_result(None)
-
-    def spoil(self, keys: Iterable[Any]) -> None:
-        """These keys changed: what is being fetched of them must not be cached, nor joined."""
-        for key in keys:
-            fetch = self.fetches.pop(key, None)
-            if fetch is not None:
-                fetch.dirty.add(key)
-
-    def spoil_queries(self, kinds: Iterable[str]) -> None:
-        """Records of these kinds changed: no answer about them that is under way may be cached."""
-        names = {f"{answer}:{kind}" for kind in kinds for answer in ("query", "count")}
-        self.spoil([key for key in self.fetches if key[1] in names])
-
-    def spoil_all(self) -> None:
-        """Anything may have changed."""
-        self.spoil(list(self.fetches))
-        self.written.clear()
-
-    async def catch_up(self, position: Position | None, apply: Apply) -> None:
-        """Pull the feed until the position is reached, once for all who wait for it.
+    async def catch_up(self, position: Position | None) -> None:
+        """Pull the feed until the position is reached, once for all callers who wait for it.
 
         Args:
-            position: what the store had when the read began; ``None`` when it cannot tell.
-            apply: drops what a list of changes names; ``None`` means anything.
+            position: what the store had when the read began; ``None`` where it cannot tell.
         """
         needed = self._begun + 1
         while not self._has_reached(position, needed):
-            if self._catching is None:
-                await self._catch(position, apply)
+            if self._pulling is None:
+                await self._pull(position)
             else:
                 # It may have begun too early to reach this position: then look again.
-                await asyncio.shield(self._catching)
+                await asyncio.shield(self._pulling)
+
+    def note_written(self, batches: Sequence[WriteBatch], results: Sequence[CommitResult]) -> None:
+        """Remember what was written, to cache it once the feed shows that nobody changed it since."""
+        written = self._written
+        for batch, result in zip(batches, results, strict=True):
+            if not isinstance(result, Receipt):
+                continue
+            kept = len(batch) <= _EXAMINED
+            # One that is too large to be kept replaces what earlier ones wrote, all the same.
+            for operation in batch.operations if kept or written else ():
+                key = _key_of(self.namespace, operation)
+                if kept and isinstance(operation, Put) and not _is_nullable(operation.record):
+                    written[key] = (operation.record, result.position)
+                else:
+                    written.pop(key, None)
+        if len(written) > _MAX_WRITTEN:
+            written.clear()
+
+    async def invalidate(self, keys: Sequence[CacheKey], cause: str) -> None:
+        """Remove keys from the nearest tier, and count them under the cause."""
+        if keys:
+            self.counters[f"invalidated_{cause}"] += len(keys)
+            await self._near.cache.delete_many(keys, cause)
+
+    def forget(self) -> None:
+        """Anything may have changed: what is in flight is not cached, and no cached answer is used."""
+        self.fetches.invalidate_all()
+        self.queries.forget_all()
+        self._written.clear()
+
+    # Following the feed
 
     def _has_reached(self, position: Position | None, needed: int) -> bool:
         if position is None:
             return self._ended >= needed
         return self.caught_up == position or (self.caught_up > position and not self._went_back())
 
-    async def _catch(self, position: Position | None, apply: Apply) -> None:
-        self._catching = asyncio.get_running_loop().create_future()
-        self._begun += 1
-        number, asked = self._begun, time.monotonic()
-        try:
-            await self._pull(position, apply)
-            self._ended, self._checked_at = number, asked
-        finally:
-            self._catching.set_result(None)
-            self._catching = None
-
     def _went_back(self) -> bool:
         """Whether the store is another, older one: it was restored or replaced."""
-        newest = self.storage.position()
+        newest = self._storage.position()
         return newest is not None and newest < self.caught_up
 
-    async def _pull(self, position: Position | None, apply: Apply) -> None:
+    async def _pull(self, position: Position | None) -> None:
+        self._pulling = asyncio.get_running_loop().create_future()
+        self._begun += 1
+        number, began = self._begun, time.monotonic()
+        try:
+            await self._follow(position)
+            self._ended, self._checked_at = number, began
+        finally:
+            self._pulling.set_result(None)
+            self._pulling = None
+
+    async def _follow(self, position: Position | None) -> None:
         if self.caught_up < 0 or self._went_back():
-            await self._start_over(apply)
+            await self._start_over()
             return
         while True:
-            page = await self.storage.changes(self.caught_up, _FEED_PAGE)
+            page = await self._storage.changes(self.caught_up, _FEED_PAGE)
             self.counters["feed_reads"] += 1
             if page.trimmed:
-                await self._start_over(apply)
+                await self._start_over()
                 break
             if page.changes:
-                # First of all: while what changed is dropped, reads to which staleness is allowed may
-                # look into a shared tier, and must not put back what is there from before.
-                self._note(page.changes)
-                await apply(page.changes)
+                # First of all: reads that may be stale can look into a shared tier while the changes are
+                # applied, and must not put back what it had before.
+                self._remember(page.changes)
+                await self._apply(page.changes)
                 self.counters["changes_seen"] += len(page.changes)
             moved = page.position > self.caught_up
             self.caught_up = max(self.caught_up, page.position)
@@ -198,42 +197,120 @@ class NamespaceCoherence:
             if position is None and len(page.changes) < _FEED_PAGE:
                 break
 
-    async def _start_over(self, apply: Apply) -> None:
-        """Nothing is known of what happened before now: drop everything."""
-        # The position is taken before anything is dropped, so nothing in between is missed.
-        newest = self.storage.position()
+    async def _start_over(self) -> None:
+        """Nothing is known of what happened before now: forget everything."""
+        # The position is taken before anything is forgotten, so nothing in between is missed.
+        newest = self._storage.position()
         if newest is None:
-            newest = (await self.storage.changes(2**62, 1)).position
+            newest = (await self._storage.changes(2**62, 1)).position
         self.counters["resets"] += self.caught_up >= 0
-        self.spoil_all()
-        await apply(None)
+        self.forget()
+        await self._near.cache.clear(self.namespace)
         if self.history is not None:
             await self._recall(self.history, newest)
         self.caught_up = newest
 
     async def _recall(self, history: FeedHistory, newest: Position) -> None:
-        """Read recent changes, so that entries a shared tier kept over a restart can be judged."""
+        """Read recent changes, so that entries that a shared tier kept over a restart can be judged."""
         history.start(newest)
         first = since = max(0, newest - REMEMBERED)
         found: list[Change] = []
         while since < newest:
-            page = await self.storage.changes(since, _FEED_PAGE)
+            page = await self._storage.changes(since, _FEED_PAGE)
             if page.trimmed or page.position <= since:
                 return
             found += page.changes
             since = page.position
-        # Only now: where staleness is allowed reads go on meanwhile, and what is known in part must
-        # not vouch for an entry.
+        # Only now: where staleness is allowed reads go on meanwhile, and a history known in part must not
+        # vouch for an entry.
         history.start(first)
-        for change in found:
-            if change.position <= newest:
-                history.note(change)
+        self._remember(change for change in found if change.position <= newest)
 
-    def _note(self, changes: Iterable[Change]) -> None:
+    def _remember(self, changes: Iterable[Change]) -> None:
         if self.history is not None:
             for change in changes:
                 self.history.note(change)
 
-    def keys_of(self, changes: Iterable[Change]) -> list[tuple[str, str, UUID]]:
-        """The record keys that changes name, each once."""
-        return list({(self.namespace, change.kind, change.id): None for change in changes})
+    # Applying changes to the nearest tier
+
+    async def _apply(self, changes: Sequence[Change]) -> None:
+        keys = list({(self.namespace, change.kind, change.id): None for change in changes})
+        self.fetches.invalidate(keys)
+        self.fetches.invalidate_answers({change.kind for change in changes})
+        await self.invalidate(keys, "changed")
+        own = self._own_writes(changes)
+        await self._near.fill(own.items())
+        await self._invalidate_answers(keys, own)
+
+    def _own_writes(self, changes: Sequence[Change]) -> dict[CacheKey, Record]:
+        """Own writes that the feed shows now, where it also shows that nothing changed them since.
+
+        That is so when the last change of the record is a put, and no later than the end of the batch
+        that wrote it. A later operation of that batch may have deleted it again by a cascade; a record
+        that it may have set to null was never noted.
+        """
+        written = self._written
+        if not written:
+            return {}
+        last = {(self.namespace, item.kind, item.id): item for item in changes}
+        own: dict[CacheKey, Record] = {}
+        for key, change in last.items():
+            record, position = written.pop(key, (None, -1))
+            is_put = change.operation is ChangeOperation.PUT
+            if record is not None and is_put and change.position <= position:
+                own[key] = record
+        return own
+
+    async def _invalidate_answers(
+        self, keys: Iterable[tuple[str, str, UUID]], own: Mapping[CacheKey, Record]
+    ) -> None:
+        """Invalidate the answers that the changed records match now, or contained before.
+
+        Args:
+            keys: the changed records.
+            own: those of them that this process has written, and nobody since.
+        """
+        changed: dict[str, list[UUID]] = {}
+        for _, kind, record_id in keys:
+            changed.setdefault(kind, []).append(record_id)
+        for kind, ids in changed.items():
+            if not self.queries.has(kind):
+                continue
+            if len(ids) > _EXAMINED or kind not in self._types:
+                await self.invalidate(self.queries.forget(kind), "many_changes")
+                continue
+            try:
+                now = await self._values_now(kind, ids, own)
+            except (CodecError, SchemaVersionError, InvalidValueError):
+                # Nobody can tell which answers it belongs to. The error is for callers who read this
+                # record; it must not hold up those who read another.
+                await self.invalidate(self.queries.forget(kind), "unreadable")
+                continue
+            await self.invalidate(self.queries.touched(kind, now), "predicate")
+
+    async def _values_now(
+        self, kind: str, ids: Sequence[UUID], own: Mapping[CacheKey, Record]
+    ) -> dict[UUID, IndexValues | None]:
+        """The index values of records as they are now; ``None`` for those that are missing."""
+        found: dict[UUID, Record | None] = {
+            cast("UUID", key[2]): record for key, record in own.items() if key[1] == kind
+        }
+        others = [record_id for record_id in ids if record_id not in found]
+        if others:
+            records = await self._storage.get(self._types.cls(kind), others)
+            found |= dict(zip(others, records, strict=True))
+        return {
+            record_id: None if record is None else record.index_values()
+            for record_id, record in found.items()
+        }
+
+
+def _key_of(namespace: str, operation: Put | Delete) -> CacheKey:
+    if isinstance(operation, Put):
+        return (namespace, operation.record.kind, operation.record.id)
+    return (namespace, operation.kind, operation.id)
+
+
+def _is_nullable(record: Record) -> bool:
+    """Whether deleting another record may change this one without putting it."""
+    return any(reference.on_delete is OnDelete.SET_NULL for reference in record.references)

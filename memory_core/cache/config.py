@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias, cast
+from collections.abc import Iterable, Mapping
+from math import inf
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from attrs import Attribute, field, frozen
 
-from memory_core.errors import ConfigurationError
+from memory_core.config.options import accepts_dropped
+from memory_core.config.validators import above, at_least, between, flag, named, optional
+from memory_core.errors import ConfigurationError, InvalidOptionError
 
 __all__ = ["CACHE_PRESETS", "Budget", "CacheConfig"]
 
@@ -15,58 +19,11 @@ CACHE_PRESETS = ("balanced", "read_heavy", "write_heavy", "memory_constrained")
 _MIB = 2**20
 
 
-_Validator: TypeAlias = Callable[[Any, "Attribute[Any]", Any], None]
-
-
-def _number(
-    low: float, *, above: bool = False, whole: bool = False, optional: bool = False
-) -> _Validator:
-    """A validator of numbers from ``low``, itself excluded when ``above``."""
-    kinds = int if whole else (int, float)
-    expected = (
-        f"a {'whole number' if whole else 'number'} {f'above {low}' if above else f'of at least {low}'}"
-        f"{' or None' if optional else ''}"
-    )
-
-    def check(instance: Any, attribute: Attribute[Any], value: Any) -> None:
-        if not is_right(value):
-            raise _refused(instance, attribute, expected, value)
-
-    def is_right(value: Any) -> bool:
-        if value is None:
-            return optional
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            return False
-        # No comparison holds for NaN.
-        return value > low or (value == low and not above)
-
-    return check
-
-
-def _flag(instance: Any, attribute: Attribute[Any], value: Any) -> None:
-    if not isinstance(value, bool):
-        raise _refused(instance, attribute, "True or False", value)
-
-
 def _budgets(instance: Any, attribute: Attribute[Any], value: Any) -> None:
-    _named(instance, attribute, value)
+    named(instance, attribute, value)
     for kind, budget in value.items():
         if not isinstance(budget, Budget):
-            raise _refused(instance, attribute, f"a Budget for {kind!r}", budget)
-
-
-def _named(instance: Any, attribute: Attribute[Any], value: Any) -> None:
-    if not isinstance(value, Mapping) or not all(
-        isinstance(name, str) for name in cast("Mapping[Any, Any]", value)
-    ):
-        raise _refused(instance, attribute, "a mapping by name", value)
-
-
-def _refused(
-    instance: Any, attribute: Attribute[Any], expected: str, value: Any
-) -> ConfigurationError:
-    name = f"{type(instance).__name__}.{attribute.name}"
-    return ConfigurationError(f"{name}: expected {expected}, got {value!r}")
+            raise InvalidOptionError("CacheConfig.budgets", f"a Budget for {kind!r}", budget)
 
 
 @frozen(kw_only=True)
@@ -79,9 +36,9 @@ class Budget:
         ttl: seconds an entry is kept at most; ``None`` leaves that to the tier.
     """
 
-    max_entries: int = field(default=1_000, validator=_number(0, whole=True))
-    max_bytes: int | None = field(default=None, validator=_number(1024, whole=True, optional=True))
-    ttl: float | None = field(default=None, validator=_number(0, above=True, optional=True))
+    max_entries: int = field(default=1_000, validator=at_least(0, whole=True))
+    max_bytes: int | None = field(default=None, validator=optional(at_least(1024, whole=True)))
+    ttl: float | None = field(default=None, validator=optional(above(0, inf)))
 
 
 def _tiers(value: Any) -> tuple[str, ...]:
@@ -99,27 +56,27 @@ def _without_presets(tiers: tuple[str, ...]) -> tuple[str, ...]:
     for name in tiers:
         if name in CACHE_PRESETS:
             raise ConfigurationError(
-                f"CacheConfig.tiers: {name!r} is a preset and no tier: give it as the first of the list, or "
+                f"CacheConfig.tiers: {name!r} is a preset, not a tier: give it as the first of the list, or "
                 f"in a table as preset = {name!r} beside tiers = ['adaptive', …]"
             )
     return tiers
 
 
+@accepts_dropped
 @frozen(kw_only=True)
 class CacheConfig:
     """How a memory is cached.
 
     Attributes:
         tiers: names or URLs of caches, nearest first.
-        max_entries: entries of the nearest tier, those with a budget of their own not counted.
-        max_bytes: bytes of the nearest tier, those with a budget of their own not counted.
+        max_entries: entries of the nearest tier, without those that have a budget of their own.
+        max_bytes: bytes of the nearest tier, without those of budgets that have bytes of their own.
         ttl: seconds an entry is kept at most; ``None`` leaves that to the tier.
         budgets: separate budgets by kind of record (``"episode"``) or type of query
             (``"query:episode"`` for pages, ``"count:episode"`` for counts). Without one, at most 2,000
             pages and 2,000 counts of a kind are kept.
         queries: whether pages and counts are cached.
         negative: whether the absence of a record is cached.
-        negative_ttl: seconds an absence is kept at most.
         write_through: whether a record that was written is cached at once.
         max_staleness: seconds for which another process's write may go unseen, on backends that
             cannot tell their position cheaply. Elsewhere it is not used: no staleness at all.
@@ -127,21 +84,24 @@ class CacheConfig:
         options: further options of the nearest tier by dotted name.
     """
 
+    dropped_options: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"negative_ttl": "the absence of a record is kept as long as a record"}
+    )
+
     tiers: tuple[str, ...] = field(default=("adaptive",), converter=_tiers)
-    max_entries: int = field(default=10_000, validator=_number(1, whole=True))
-    max_bytes: int = field(default=256 * _MIB, validator=_number(1024, whole=True))
-    ttl: float | None = field(default=None, validator=_number(0, above=True, optional=True))
+    max_entries: int = field(default=10_000, validator=at_least(1, whole=True))
+    max_bytes: int = field(default=256 * _MIB, validator=at_least(1024, whole=True))
+    ttl: float | None = field(default=None, validator=optional(above(0, inf)))
     budgets: Mapping[str, Budget] = field(
         factory=dict[str, Budget],
         validator=_budgets,
     )
-    queries: bool = field(default=True, validator=_flag)
-    negative: bool = field(default=True, validator=_flag)
-    negative_ttl: float = field(default=60.0, validator=_number(0, above=True))
-    write_through: bool = field(default=True, validator=_flag)
-    max_staleness: float = field(default=1.0, validator=_number(0))
-    monitor: bool = field(default=False, validator=_flag)
-    options: Mapping[str, Any] = field(factory=dict[str, Any], validator=_named)
+    queries: bool = field(default=True, validator=flag)
+    negative: bool = field(default=True, validator=flag)
+    write_through: bool = field(default=True, validator=flag)
+    max_staleness: float = field(default=1.0, validator=between(0, inf))
+    monitor: bool = field(default=False, validator=flag)
+    options: Mapping[str, Any] = field(factory=dict[str, Any], validator=named)
 
     @classmethod
     def balanced(cls) -> CacheConfig:
@@ -151,11 +111,11 @@ class CacheConfig:
     @classmethod
     def read_heavy(cls) -> CacheConfig:
         """For many reads of a large memory that seldom changes."""
-        return cls(max_entries=50_000, max_bytes=1024 * _MIB, negative_ttl=300.0)
+        return cls(max_entries=50_000, max_bytes=1024 * _MIB)
 
     @classmethod
     def write_heavy(cls) -> CacheConfig:
-        """For logging agents: little is read again, so written records and queries are not kept."""
+        """For logging agents, which read little again: written records and queries are not cached."""
         return cls(
             max_entries=2_000,
             max_bytes=64 * _MIB,
@@ -166,13 +126,12 @@ class CacheConfig:
 
     @classmethod
     def memory_constrained(cls) -> CacheConfig:
-        """For small machines: at most 16 MiB, short lives, queries to a tenth of it."""
+        """For small machines: at most 16 MiB, of which queries take an eighth, and short lives."""
         few = Budget(max_entries=100, max_bytes=_MIB, ttl=60.0)
         return cls(
             max_entries=1_000,
             max_bytes=14 * _MIB,
             ttl=300.0,
-            negative_ttl=10.0,
             budgets={"query:episode": few, "count:episode": few},
         )
 
@@ -181,7 +140,7 @@ class CacheConfig:
         """A preset by name.
 
         Raises:
-            ConfigurationError: for an unknown one; the message lists those there are.
+            ConfigurationError: for an unknown name; the message lists the presets.
         """
         if name not in CACHE_PRESETS:
             known = ", ".join(CACHE_PRESETS)

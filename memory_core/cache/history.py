@@ -1,9 +1,9 @@
-"""What is known of a namespace's newest changes: by it the entries of shared tiers are judged.
+"""The newest changes of a namespace: they tell whether an entry of a shared tier is still valid.
 
 An entry says at which position it was valid. It still is if its record has not changed since, and if
-that position was one of this store's: a store that was set back (a backup was put in its place, a
-power loss took its newest commits) comes to the same numbers again by other changes. So an entry also
-bears the *mark* of its position: a digest of the last change up to it.
+that position belongs to this store's history: a store that was set back (a backup was put in its place, a
+power loss took its newest commits) comes to the same numbers again by other changes. So an entry also has
+the *history mark* of its position: a digest of the last change up to it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["MARK_BYTES", "REMEMBERED", "FeedHistory"]
 
 MARK_BYTES = 8
 REMEMBERED = 20_000
-"""How many changes are kept."""
+"""How many changes are kept at least, if there were so many."""
 
 _QUIET = bytes(MARK_BYTES)
 _PLACE = struct.Struct(">q16s")
@@ -48,8 +48,8 @@ class FeedHistory:
         self._changes.clear()
 
     def note(self, change: Change) -> None:
-        """Remember a change. They come in the order of their positions; those of a part of the feed that
-        is read once more, as following it failed or was cancelled, are known already.
+        """Remember a change. Changes come in the order of their positions; where a part of the feed is read
+        again, because following it failed or was cancelled, its changes are known already.
         """
         if self._positions and change.position <= self._positions[-1]:
             return
@@ -66,7 +66,7 @@ class FeedHistory:
         return position >= self._floor
 
     def mark_at(self, position: Position) -> bytes:
-        """The mark of a position, which must be known."""
+        """The history mark of a position, which must be known."""
         place = bisect_right(self._positions, position)
         if not place:
             return _QUIET
@@ -76,7 +76,7 @@ class FeedHistory:
         return blake2b(packed + named, digest_size=MARK_BYTES).digest()
 
     def holds(self, key: CacheKey, position: Position, mark: bytes) -> bool:
-        """Whether what was valid at a position of this mark still is."""
+        """Whether an entry that was valid at a position with this mark still is."""
         return (
             self.knows(position)
             and self._last.get(key, -1) <= position

@@ -1,9 +1,8 @@
 """A window into the caches of a running process, for ``memory cache``.
 
-A process that asks for it (``CacheConfig.monitor``) writes its figures to a small file of its own in
-the user's state folder, every few seconds, and clears its caches when another process leaves a file
-beside it that asks for that. Files, because they need no port, no thread and no permission but the
-user's own.
+A process that sets ``CacheConfig.monitor`` writes its statistics to a small file of its own in the user's
+state folder, every second, and clears its caches when another process makes a file beside it that asks
+for that. Files, because they need no port, no thread and no permission but the user's own.
 """
 
 from __future__ import annotations
@@ -15,14 +14,16 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from uuid import UUID
 
 from platformdirs import user_state_path
 
 from memory_core.cache.protocol import Cache, CacheKey
 from memory_core.errors import MemoryCoreError
-from memory_core.storage import StorageStats
+
+if TYPE_CHECKING:
+    from memory_core.cache.storage import CachedStorage
 
 __all__ = ["CacheMonitor", "SupportsTopKeys", "monitor_folder", "monitored", "request_clear"]
 
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 INTERVAL = 1.0
 _TOP = 20
 _SUFFIXES = (".part", ".clear", ".json")
-"""Of the files of a process; without the last one, nobody looks for the others."""
+"""Of the files of a process, in the order of removal: without the last one, the others are not looked for."""
 
 
 @runtime_checkable
@@ -43,46 +44,26 @@ class SupportsTopKeys(Protocol):
         ...
 
 
-class Monitored(Protocol):
-    """What a monitor looks at: a ``CachedStorage``."""
-
-    def caches(self) -> list[Cache]:
-        """Its caches."""
-        ...
-
-    def coherence_figures(self) -> Mapping[str, int]:
-        """Figures of the coherence."""
-        ...
-
-    async def clear_cache(self) -> None:
-        """Forget everything."""
-        ...
-
-    async def stats(self) -> StorageStats:
-        """Figures of the store."""
-        ...
-
-
 def monitor_folder() -> Path:
-    """Where monitored processes leave their figures: ``MEMORY_RUNTIME_DIR``, or the user's own."""
+    """Where monitored processes write their statistics: ``MEMORY_RUNTIME_DIR``, or the user's own folder."""
     given = os.environ.get("MEMORY_RUNTIME_DIR")
     return Path(given) if given else user_state_path("memory-core") / "caches"
 
 
 class CacheMonitor:
-    """Publishes figures until it is stopped. Where it cannot, as the folder is not usable or the disk
-    full, it tries again, and says so once.
+    """Publishes statistics until it is stopped. Where that fails, because the folder is not usable or the
+    disk is full, it retries, and logs one warning.
 
     Args:
         storage: what to look at.
 
     Attributes:
-        errors: how often it could not.
+        errors: how often it failed.
     """
 
     _made = 0
 
-    def __init__(self, storage: Monitored) -> None:
+    def __init__(self, storage: CachedStorage) -> None:
         CacheMonitor._made += 1
         self._storage = storage
         self._location: str | None = None
@@ -92,7 +73,7 @@ class CacheMonitor:
         self._task = asyncio.create_task(self._run(), name="memory-core cache monitor")
 
     async def stop(self) -> None:
-        """End, and take the file away. Idempotent."""
+        """Stop, and remove the files. Idempotent."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         try:
@@ -122,50 +103,52 @@ class CacheMonitor:
     def _failed(self, error: Exception) -> None:
         self.errors += 1
         if self.errors == 1:
-            _log.warning("the caches' figures cannot be shared in %s: %s", self._file.parent, error)
+            _log.warning(
+                "the caches' statistics cannot be shared in %s: %s", self._file.parent, error
+            )
 
     def _publish(self) -> None:
         caches = self._storage.caches()
-        figures: dict[str, Any] = {
+        published: dict[str, Any] = {
             "pid": os.getpid(),
             "location": self._location,
             "started": self._started,
             "updated": time.time(),
-            "caches": [_figures(cache) for cache in caches],
-            "coherence": dict(self._storage.coherence_figures()),
+            "caches": [_stats(cache) for cache in caches],
+            "coherence": self._storage.coherence_stats(),
             "top_keys": list(_top(caches)),
         }
         part = self._file.with_suffix(".part")
-        part.write_text(json.dumps(figures), encoding="utf-8")
+        part.write_text(json.dumps(published), encoding="utf-8")
         part.replace(self._file)
 
 
 def monitored() -> list[dict[str, Any]]:
-    """The figures of every monitored process that is alive, oldest first; leftovers of dead ones are
-    taken away.
+    """The statistics of every monitored process that is alive, oldest first. The files of dead ones are
+    removed.
     """
     found: list[dict[str, Any]] = []
     for path in sorted(monitor_folder().glob("*.json")):
         try:
-            figures = json.loads(path.read_text(encoding="utf-8"))
-            alive = _is_alive(int(figures["pid"]))
+            published = json.loads(path.read_text(encoding="utf-8"))
+            alive = _is_alive(int(published["pid"]))
         except (OSError, ValueError, KeyError, TypeError):
-            # It is being replaced, or is not ours.
+            # It is being replaced, or another program's.
             continue
         if alive:
-            found.append(figures | {"file": str(path)})
+            found.append(published | {"file": str(path)})
         else:
             for suffix in _SUFFIXES:
                 path.with_suffix(suffix).unlink(missing_ok=True)
-    return sorted(found, key=lambda figures: figures["started"])
+    return sorted(found, key=lambda published: published["started"])
 
 
-def request_clear(figures: Mapping[str, Any]) -> None:
-    """Ask a monitored process to clear its caches; it does so within ``INTERVAL`` seconds."""
-    Path(figures["file"]).with_suffix(".clear").touch()
+def request_clear(process: Mapping[str, Any]) -> None:
+    """Ask a process, one of ``monitored()``, to clear its caches; it does so within ``INTERVAL`` seconds."""
+    Path(process["file"]).with_suffix(".clear").touch()
 
 
-def _figures(cache: Cache) -> dict[str, Any]:
+def _stats(cache: Cache) -> dict[str, Any]:
     stats = cache.stats()
     return {
         "name": stats.name,

@@ -14,7 +14,7 @@ __all__ = ["ABSENT", "NearTier"]
 
 
 class _Absent:
-    """The cached knowledge that there is no such record."""
+    """The cached knowledge that a record is missing."""
 
     __slots__ = ()
 
@@ -23,7 +23,7 @@ ABSENT: Final = _Absent()
 
 
 class NearTier:
-    """The nearest tier as it is filled: with sizes, times to live and budgets.
+    """Fills the nearest tier, with sizes and times to live.
 
     Args:
         cache: the tier.
@@ -32,11 +32,11 @@ class NearTier:
 
     def __init__(self, cache: Cache, config: CacheConfig) -> None:
         self.cache = cache
-        self._config = config
+        self.config = config
 
     async def fill(self, values: Iterable[tuple[CacheKey, Any]]) -> None:
         """Keep records, ``ABSENT`` and answers, as far as the configuration wants them."""
-        negative = self._config.negative
+        negative = self.config.negative
         entries = [
             self._entry(key, value) for key, value in values if value is not ABSENT or negative
         ]
@@ -44,10 +44,12 @@ class NearTier:
             await self.cache.set_many(entries)
 
     def _entry(self, key: CacheKey, value: Any) -> CacheEntry:
-        config = self._config
-        if value is ABSENT:
-            return CacheEntry(key, value, 0, config.negative_ttl)
-        budget = config.budgets.get(key[1])
-        ttl = config.ttl if budget is None else budget.ttl
-        size = value.size() if isinstance(value, CachedAnswer) else size_of(value)
-        return CacheEntry(key, value, size, ttl)
+        budget = self.config.budgets.get(key[1])
+        ttl = self.config.ttl if budget is None else budget.ttl
+        return CacheEntry(key, value, _size(value), ttl)
+
+
+def _size(value: Any) -> int:
+    if value is ABSENT:
+        return 0
+    return value.size() if isinstance(value, CachedAnswer) else size_of(value)

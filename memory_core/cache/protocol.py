@@ -1,4 +1,4 @@
-"""The contract of a cache tier: small, and ignorant of coherence, which ``CachedStorage`` keeps."""
+"""The contract of a cache tier. It is small: ``CachedStorage`` keeps the coherence, not the tier."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CacheKey: TypeAlias = tuple[str, str, UUID | bytes]
 
 @frozen
 class CacheEntry:
-    """What to keep.
+    """What a cache is asked to keep.
 
     Attributes:
         key: its key.
@@ -33,7 +33,7 @@ class CacheEntry:
 
 @frozen(kw_only=True)
 class CacheStats:
-    """Figures since the cache was made; every one of them moves.
+    """Statistics since the cache was made.
 
     Attributes:
         name: the cache's name.
@@ -53,7 +53,7 @@ class CacheStats:
 
     @property
     def hit_rate(self) -> float:
-        """Hits of all keys asked for, 0 to 1."""
+        """The share of the keys asked for that were found, 0 to 1."""
         asked = self.hits + self.misses
         return self.hits / asked if asked else 0.0
 
@@ -76,8 +76,8 @@ class Cache(Protocol):
         ...
 
     async def set_many(self, entries: Sequence[CacheEntry]) -> None:
-        """Keep entries, replacing those with the same key. The cache may decline any; an object that it
-        keeps is the one it was given, not a copy.
+        """Keep entries, replacing those with the same key. The cache may decline any of them. An object that
+        it keeps is the one it was given, not a copy.
         """
         ...
 
@@ -90,7 +90,7 @@ class Cache(Protocol):
         ...
 
     def stats(self) -> CacheStats:
-        """Figures."""
+        """Statistics since the cache was made."""
         ...
 
     async def aclose(self) -> None:

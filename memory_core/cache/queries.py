@@ -1,4 +1,4 @@
-"""Which cached pages and counts a change touches, without dropping the others."""
+"""Which cached pages and counts a change touches, so that only these are invalidated."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ __all__ = [
 R = TypeVar("R", bound=Record)
 
 WITHOUT_BUDGET = 2_000
-"""How many pages, and how many counts, about a kind are cached that have no budget of their own: each is
-looked at when a record of the kind changes.
+"""How many pages, and how many counts, of a kind are cached without a budget: each is looked at when a
+record of the kind changes.
 """
 
 _ANSWERS = ("query", "count")
@@ -57,17 +57,16 @@ def _digest(canonical: bytes) -> bytes:
 
 
 def widened(query: Query[R]) -> Query[R]:
-    """The query as the store is asked it to cache its answer: for one record more than a page has.
+    """The query that the store is asked, to cache the answer: for one record more than a page has.
 
-    As long as that one does not change, the page is not the last one, whatever else past its end does.
+    As long as that record does not change, the page is not the last one, whatever else past its end changes.
     """
     return query.limit(query.page_size + 1) if query.page_size < MAX_LIMIT else query
 
 
 @frozen(eq=False)
 class CachedAnswer:
-    """What the nearest tier keeps of a query: the page or the count, and what tells whether a change
-    touches it.
+    """What the nearest tier keeps of a query: its page or count, and what tells whether a change touches it.
 
     Attributes:
         value: the page or the count.
@@ -84,7 +83,7 @@ class CachedAnswer:
 
     @classmethod
     def of_count(cls, query: Query[Any], count: int) -> CachedAnswer:
-        """How many records a query finds."""
+        """The count of a query."""
         return cls(count, query, None)
 
     @classmethod
@@ -93,7 +92,7 @@ class CachedAnswer:
 
         Args:
             query: the query.
-            wider: the answer to it, ``widened``.
+            wider: the page of the query ``widened``.
         """
         size = query.page_size
         found = cast("tuple[Record, ...]", wider.records)
@@ -120,8 +119,8 @@ class CachedAnswer:
 
 
 class QueryRegistry:
-    """The cached answers of one namespace, by kind. It does not keep them: what the nearest tier lets
-    go of is gone from here. Bounded: the oldest ones are given up first.
+    """The cached answers of one namespace, by kind. It refers to them weakly: what the nearest tier evicts
+    is gone from here. Bounded: the oldest answers are superseded first.
 
     Args:
         namespace: its name.
@@ -131,7 +130,7 @@ class QueryRegistry:
     def __init__(self, namespace: str, budgets: Mapping[str, Budget]) -> None:
         self.namespace = namespace
         self._budgets = budgets
-        # By what the keys are named by: ``"query:<kind>"`` and ``"count:<kind>"``.
+        # By the second part of the keys: ``"query:<kind>"`` or ``"count:<kind>"``.
         self._cached: dict[str, WeakValueDictionary[CacheKey, CachedAnswer]] = {}
 
     def __len__(self) -> int:
@@ -141,18 +140,18 @@ class QueryRegistry:
         """Note that an answer is cached.
 
         Returns:
-            The keys given up for it, which must be dropped from the cache.
+            The keys that it supersedes, which must be invalidated.
         """
         cached = self._cached.setdefault(key[1], WeakValueDictionary())
         cached.pop(key, None)
         cached[key] = answer
         budget = self._budgets.get(key[1])
-        # With a budget of nothing the tier declines it.
+        # With a budget of 0 the tier declines it.
         most = max(1, WITHOUT_BUDGET if budget is None else budget.max_entries)
         return list(islice(cached, max(0, len(cached) - most)))
 
     def knows(self, key: CacheKey, answer: CachedAnswer) -> bool:
-        """Whether it would be dropped by a change that touches it: only then may it be used."""
+        """Whether a change that touches the answer would find it: only then may it be used."""
         cached = self._cached.get(key[1])
         return cached is not None and cached.get(key) is answer
 
@@ -161,14 +160,14 @@ class QueryRegistry:
         return any(self._about(kind))
 
     def touched(self, kind: str, now: Mapping[UUID, IndexValues | None]) -> list[CacheKey]:
-        """The answers that changed records match now, or matched before; they are forgotten.
+        """Forget the answers that changed records match now, or matched before, and return their keys.
 
         A count does not say which records it counted, so any change of its kind touches it. A page
-        says which it holds, and which one follows; of those further on, it does not depend.
+        says which it has, and which one follows; it does not depend on those after that.
 
         Args:
             kind: the records' kind.
-            now: index values of each changed record; ``None`` where it is gone.
+            now: index values of each changed record; ``None`` where it is missing.
         """
         keys: list[CacheKey] = []
         for cached in self._about(kind):
@@ -178,18 +177,16 @@ class QueryRegistry:
             keys += touched
         return keys
 
-    def drop(self, kind: str) -> list[CacheKey]:
-        """Forget every answer about a kind."""
+    def forget(self, kind: str) -> list[CacheKey]:
+        """Forget every answer about a kind, and return their keys."""
         keys = [key for cached in self._about(kind) for key in cached]
         for answer in _ANSWERS:
             self._cached.pop(f"{answer}:{kind}", None)
         return keys
 
-    def drop_all(self) -> list[CacheKey]:
+    def forget_all(self) -> None:
         """Forget every answer."""
-        keys = [key for cached in self._cached.values() for key in cached]
         self._cached.clear()
-        return keys
 
     def _about(self, kind: str) -> list[WeakValueDictionary[CacheKey, CachedAnswer]]:
         found = (self._cached.get(f"{answer}:{kind}") for answer in _ANSWERS)

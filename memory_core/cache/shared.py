@@ -1,10 +1,10 @@
-"""A tier of bytes that processes or hosts share: its entries say for themselves how old they are.
+"""A tier of bytes that processes or hosts share: each entry says at which position it was valid.
 
-An entry is the position at which it was valid (8 bytes, big-endian), the mark of that position (8
+An entry is the position at which it was valid (8 bytes, big-endian), the history mark of that position (8
 bytes, see ``history``), a CRC-32 of key, position, mark and envelope (4 bytes), and the record's
-envelope. A process that knows the feed since that position can tell whether the entry is still valid;
-a late fill by a slow process is therefore harmless, and entries survive restarts. So is a deletion that
-failed: whatever goes wrong with a tier is counted (``shared_errors``), and the store answers.
+envelope. A process that knows the feed since that position can tell whether the entry is still valid.
+A late fill by a slow process is therefore harmless, and entries survive restarts. A deletion that failed
+is harmless too: any error of a tier is counted (``shared_errors``), and the store answers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HEAD = struct.Struct(f">Q{MARK_BYTES}sI")
 
 @runtime_checkable
 class PushesInvalidations(Protocol):
-    """A cache that is told by others what they invalidated."""
+    """A cache that other clients tell what they invalidated."""
 
     def on_invalidation(self, callback: Callable[[Iterable[str] | None], None]) -> None:
         """Call back, on the event loop, with the namespaces in which another client wrote; with
@@ -46,7 +46,7 @@ class SharedTier:
     Args:
         cache: the cache; it may serve other stores as well.
         codec: how records become bytes.
-        storage: the store, whose identity keeps it apart from others in the same cache.
+        storage: the store, whose id separates it from others in the same cache.
     """
 
     def __init__(self, cache: Cache, codec: Codec, storage: Storage) -> None:
@@ -54,7 +54,7 @@ class SharedTier:
         self._codec = codec
         self._storage = storage
         self._prefix = ""
-        # Entries seen that do not hold any more: set again, or deleted if their record is gone.
+        # Entries found that are not valid any more: set again, or deleted if their record is missing.
         self._useless: set[CacheKey] = set()
 
     def on_push(self, callback: Callable[[Iterable[str] | None], None]) -> None:
@@ -72,7 +72,7 @@ class SharedTier:
         self.cache.on_invalidation(pushed)
 
     async def identify(self, coherence: NamespaceCoherence) -> None:
-        """Learn which entries are the store's. Until then the tier is not used."""
+        """Ask for the store's id, by which its entries are found. Until then the tier is not used."""
         with _counted(coherence):
             await self._identify()
 
@@ -100,7 +100,7 @@ class SharedTier:
         position: Position,
         coherence: NamespaceCoherence,
     ) -> None:
-        """Keep records as they were at a position, or are since; forget those that are gone."""
+        """Keep records as they were at a position or later; delete those that are missing."""
         with _counted(coherence):
             await self._identify()
             named = {self._key(key): record for key, record in records.items()}
@@ -112,7 +112,7 @@ class SharedTier:
                 await self.cache.delete_many(gone, "outdated")
             history = coherence.history
             if history is not None and history.knows(position):
-                # Otherwise everything was dropped since: nobody could judge them.
+                # Otherwise everything was forgotten since: nobody could judge them.
                 entries = self._entries(named, position, history.mark_at(position))
                 if entries:
                     await self.cache.set_many(entries)
@@ -120,8 +120,8 @@ class SharedTier:
     async def invalidate(
         self, coherence: NamespaceCoherence, batches: Sequence[WriteBatch]
     ) -> None:
-        """Drop what batches named, and so tell others that something changed. The store is not asked
-        for anything: what it has committed cannot fail any more.
+        """Delete the entries that committed batches name, and so tell others that something changed. The
+        store is not asked for anything: what it has committed cannot fail any more.
         """
         keys: dict[CacheKey, None] = {}
         for batch in batches:
@@ -136,7 +136,7 @@ class SharedTier:
         """Forget everything of a namespace that was wiped, and tell others."""
         if self._prefix:
             await self.clear(coherence)
-            # A cache tells others what was written, and which key that is says nothing to them.
+            # A cache tells others in which namespace was written; the key does not matter to them.
             with _counted(coherence):
                 await self.cache.delete_many([self._key((coherence.namespace, "", b""))], "written")
 
@@ -188,7 +188,7 @@ class SharedTier:
 def _counted(coherence: NamespaceCoherence) -> Generator[None]:
     try:
         yield
-    except Exception:  # noqa: BLE001  # whatever a cache raises is no reason to fail
+    except Exception:  # noqa: BLE001  # no error of a cache is a reason to fail
         coherence.counters["shared_errors"] += 1
 
 

@@ -1,4 +1,8 @@
-"""``CachedStorage``: any storage behind any stack of caches, coherent with what others write."""
+"""``CachedStorage``: any storage behind any stack of caches, coherent with what others write.
+
+A read asks the nearest tier, then the shared tiers, then the backend, and fills the tiers that lacked the
+record. ``coherence`` says before each read what must not be used any more.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,16 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
+from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from attrs import define, evolve
+from attrs import define, evolve, field
 
-from memory_core.cache.coherence import Fetch, NamespaceCoherence
+from memory_core.cache.coherence import NamespaceCoherence
 from memory_core.cache.config import CacheConfig
-from memory_core.cache.invalidation import Invalidation
+from memory_core.cache.fetches import Fetch
 from memory_core.cache.monitor import CacheMonitor
 from memory_core.cache.near import ABSENT, NearTier
 from memory_core.cache.protocol import Cache, CacheKey
@@ -44,16 +48,32 @@ R = TypeVar("R", bound=Record)
 
 
 @define(eq=False)
-class _Shared:
+class _SharedState:
     """What all handles of a cached store share."""
 
     config: CacheConfig
     types: RecordTypes
     near: NearTier
-    far: list[SharedTier]
-    coherence: dict[str, NamespaceCoherence]
+    far: tuple[SharedTier, ...]
+    coherence: dict[str, NamespaceCoherence] = field(factory=dict[str, NamespaceCoherence])
     monitor: CacheMonitor | None = None
     closed: bool = False
+
+    def coherence_of(self, storage: Storage) -> NamespaceCoherence:
+        """The coherence of a backend handle's namespace, which all handles on it share."""
+        found = self.coherence.get(storage.namespace)
+        if found is None:
+            found = NamespaceCoherence(storage, self.near, self.types, remember=bool(self.far))
+            self.coherence[storage.namespace] = found
+        return found
+
+    def look_again(self, namespaces: Iterable[str] | None) -> None:
+        """Another host says that it wrote (``None``: anywhere): pull the feed before the next read."""
+        for namespace in self.coherence if namespaces is None else namespaces:
+            coherence = self.coherence.get(namespace)
+            if coherence is not None:
+                coherence.counters["pushes"] += 1
+                coherence.look_again()
 
 
 class CachedStorage:
@@ -81,31 +101,18 @@ class CachedStorage:
         far: Sequence[SharedTier] = (),
     ) -> None:
         config = config or CacheConfig()
-        shared = _Shared(config, types, NearTier(near, config), list(far), {})
-        for tier in far:
-            tier.on_push(partial(_look_again, shared))
-        self._bind(storage, shared, owner=True)
+        self._shared = shared = _SharedState(config, types, NearTier(near, config), tuple(far))
+        for tier in shared.far:
+            tier.on_push(shared.look_again)
+        self._near = near
+        self._bind(storage, owner=True)
 
-    def _bind(self, storage: Storage, shared: _Shared, *, owner: bool) -> None:
-        namespace = storage.namespace
+    def _bind(self, storage: Storage, *, owner: bool) -> None:
         self._storage = storage
-        self._shared = shared
         self._owner = owner
-        self._namespace = namespace
+        self._namespace = storage.namespace
         self._position: Callable[[], Position | None] = storage.position
-        self._near = shared.near.cache
-        coherence = shared.coherence.get(namespace)
-        if coherence is None:
-            coherence = NamespaceCoherence(
-                storage,
-                namespace,
-                max_staleness=shared.config.max_staleness,
-                remember=bool(shared.far),
-                budgets=shared.config.budgets,
-            )
-            shared.coherence[namespace] = coherence
-        self._coherence = coherence
-        self._invalidation = Invalidation(storage, shared.near, coherence, shared.types)
+        self._coherence = self._shared.coherence_of(storage)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -135,7 +142,7 @@ class CachedStorage:
             # Also after an error or a cancellation: the write may have been applied all the same.
             self._coherence.look_again()
         if self._shared.config.write_through:
-            self._invalidation.note_written(batches, results)
+            self._coherence.note_written(batches, results)
         for tier in self._shared.far:
             await tier.invalidate(self._coherence, batches)
         return results
@@ -189,38 +196,38 @@ class CachedStorage:
 
     def scoped(self, namespace: str) -> CachedStorage:
         """A cached handle on another namespace; the caches are the same."""
-        handle = CachedStorage.__new__(CachedStorage)
-        handle._bind(  # noqa: SLF001  # its own class
-            self._storage.scoped(namespace), self._shared, owner=False
-        )
+        handle = copy(self)
+        handle._bind(self._storage.scoped(namespace), owner=False)  # noqa: SLF001  # its own class
         return handle
 
     async def stats(self) -> StorageStats:
-        """The backend's figures, and those of the caches in the section ``cache``."""
+        """The backend's statistics, with a section for each cache and one for the coherence."""
         stats = await self._storage.stats()
         sections: dict[str, Any] = {}
         for place, tier in enumerate(self.caches()):
-            figures = tier.stats()
-            sections[f"cache.{place}.{figures.name}"] = {
-                "entries": figures.entries,
-                "bytes": figures.bytes,
-                "hits": figures.hits,
-                "misses": figures.misses,
-                "hit_rate": round(figures.hit_rate, 4),
-                **figures.counters,
+            of_tier = tier.stats()
+            sections[f"cache.{place}.{of_tier.name}"] = {
+                "entries": of_tier.entries,
+                "bytes": of_tier.bytes,
+                "hits": of_tier.hits,
+                "misses": of_tier.misses,
+                "hit_rate": round(of_tier.hit_rate, 4),
+                **of_tier.counters,
             }
-        sections["coherence"] = self.coherence_figures()
+        sections["coherence"] = self.coherence_stats()
         return evolve(stats, sections={**stats.sections, **sections})
 
-    def coherence_figures(self) -> dict[str, int]:
-        """What the caches were told to drop, and why, in all namespaces."""
-        figures: Counter[str] = Counter()
-        for state in self._shared.coherence.values():
-            figures.update(state.counters)
-            figures["cached_queries"] += len(state.queries)
+    def coherence_stats(self) -> dict[str, int]:
+        """What was invalidated, and why, in all namespaces."""
+        counters: Counter[str] = Counter()
+        for coherence in self._shared.coherence.values():
+            counters.update(coherence.counters)
+            counters["cached_queries"] += len(coherence.queries)
         if self._shared.monitor is not None:
-            figures["monitor_errors"] = self._shared.monitor.errors
-        return dict(figures)
+            counters["monitor_errors"] = self._shared.monitor.errors
+        return dict(counters)
+
+    coherence_figures = coherence_stats  # its name in version 0.1
 
     async def namespaces(self) -> list[NamespaceInfo]:
         """See ``SupportsNamespaces``."""
@@ -248,13 +255,12 @@ class CachedStorage:
     async def clear_cache(self) -> None:
         """Forget everything cached, of every namespace in use."""
         shared = self._shared
-        for state in shared.coherence.values():
-            state.spoil_all()
-            state.queries.drop_all()
+        for coherence in shared.coherence.values():
+            coherence.forget()
         await shared.near.cache.clear()
         for far in shared.far:
-            for state in list(shared.coherence.values()):
-                await far.clear(state)
+            for coherence in list(shared.coherence.values()):
+                await far.clear(coherence)
 
     def caches(self) -> list[Cache]:
         """The caches, nearest first."""
@@ -268,7 +274,7 @@ class CachedStorage:
         async with AsyncExitStack() as closing:
             if not self._shared.closed:
                 self._shared.closed = True
-                # The last one pushed is the first one closed; whatever fails, the others are closed.
+                # The last one pushed is the first one closed; where one fails, the others are closed.
                 for cache in reversed(self.caches()):
                     closing.push_async_callback(cache.aclose)
                 if self._shared.monitor is not None:
@@ -283,7 +289,7 @@ class CachedStorage:
         if self._shared.config.monitor and self._shared.monitor is None:
             self._shared.monitor = CacheMonitor(self)
         if self._coherence.is_behind(position):
-            await self._coherence.catch_up(position, self._invalidation.apply)
+            await self._coherence.catch_up(position)
 
     async def _get_missing(
         self, kind: type[R], keys: list[CacheKey], values: list[Any]
@@ -292,12 +298,12 @@ class CachedStorage:
         missing = {key for key, value in zip(keys, values, strict=True) if value is None}
         found: dict[CacheKey, Any] = {}
         while missing:
-            joined = next(filter(None, map(coherence.join, missing)), None)
+            joined = next(filter(None, map(coherence.fetches.joinable, missing)), None)
             if joined is None:
                 found |= await self._fetch(kind, missing)
                 break
             coherence.counters["single_flight_joins"] += 1
-            # Shielded, as cancelling one who waits must not cancel it for the others.
+            # Shielded, as cancelling one caller must not cancel it for the others.
             await asyncio.shield(joined.done)
             ready = {key: joined.values[key] for key in missing if key in joined.values}
             found |= ready
@@ -307,16 +313,16 @@ class CachedStorage:
         ]
 
     async def _fetch(self, kind: type[R], keys: Iterable[CacheKey]) -> dict[CacheKey, Any]:
-        """Fetch records past the nearest tier, and fill the tiers with what did not change meanwhile."""
+        """Fetch records from behind the nearest tier, and fill the tiers with those that did not change."""
         coherence, keys = self._coherence, list(keys)
-        fetch = coherence.begin(keys)
+        fetch = coherence.fetches.begin(keys, coherence.caught_up)
         try:
             found: dict[CacheKey, Any] = {}
             lacking: list[SharedTier] = []
             for tier in self._shared.far:
                 wanted = [key for key in keys if key not in found]
                 held = await tier.get_many(kind.kind, wanted, coherence)
-                await self._pass_on(held, lacking, fetch)
+                await self._fill_shared(held, lacking, fetch)
                 found |= held
                 lacking.append(tier)
             wanted = [key for key in keys if key not in found]
@@ -326,16 +332,16 @@ class CachedStorage:
                 found |= {
                     key: ABSENT if record is None else record for key, record in fresh.items()
                 }
-                await self._pass_on(fresh, lacking, fetch)
+                await self._fill_shared(fresh, lacking, fetch)
             fetch.values = found
             await self._shared.near.fill(
                 [(key, value) for key, value in found.items() if key not in fetch.dirty]
             )
             return found
         finally:
-            coherence.end(fetch, keys)
+            coherence.fetches.end(fetch, keys)
 
-    async def _pass_on(
+    async def _fill_shared(
         self, records: Mapping[CacheKey, Record | None], tiers: Iterable[SharedTier], fetch: Fetch
     ) -> None:
         """Keep records in the shared tiers that lacked them."""
@@ -352,7 +358,7 @@ class CachedStorage:
         found = (await self._near.get_many((key,)))[0]
         if found is not None and coherence.queries.knows(key, found):
             return found.value
-        while (joined := coherence.join(key)) is not None:
+        while (joined := coherence.fetches.joinable(key)) is not None:
             coherence.counters["single_flight_joins"] += 1
             await asyncio.shield(joined.done)
             if key in joined.values:
@@ -361,23 +367,14 @@ class CachedStorage:
 
     async def _ask(self, key: CacheKey, ask: Callable[[], Awaitable[CachedAnswer]]) -> Any:
         coherence = self._coherence
-        fetch = coherence.begin((key,))
+        fetch = coherence.fetches.begin((key,), coherence.caught_up)
         try:
             answer = await ask()
             fetch.values[key] = answer.value
             if key not in fetch.dirty:
-                given_up = coherence.queries.add(key, answer)
-                await self._invalidation.drop(given_up, "superseded")
+                superseded = coherence.queries.add(key, answer)
+                await coherence.invalidate(superseded, "superseded")
                 await self._shared.near.fill([(key, answer)])
             return answer.value
         finally:
-            coherence.end(fetch, (key,))
-
-
-def _look_again(shared: _Shared, namespaces: Iterable[str] | None) -> None:
-    """Another host says that it wrote: look at the feed before the next read."""
-    for namespace in shared.coherence if namespaces is None else namespaces:
-        coherence = shared.coherence.get(namespace)
-        if coherence is not None:
-            coherence.counters["pushes"] += 1
-            coherence.look_again()
+            coherence.fetches.end(fetch, (key,))

@@ -97,7 +97,8 @@ async def test_the_oldest_answers_are_given_up_first(monkeypatch, budget) -> Non
     del answers[keys[0]]
     assert registry.touched("pattern", {}) == []
     assert len(registry) == 4
-    assert registry.drop_all() == keys[1:]
+    assert registry.forget("episode") == keys[1:]
+    assert len(registry) == 0
 
 
 async def test_nothing_is_given_up_for_an_answer_that_is_not_kept() -> None:
@@ -106,7 +107,7 @@ async def test_nothing_is_given_up_for_an_answer_that_is_not_kept() -> None:
     assert registry.add(page_key("ns", TAGGED), page) == []
     assert registry.add(count_key("ns", TAGGED), count) == []
     assert registry.has("episode")
-    assert sorted(registry.drop("episode")) == sorted(
+    assert sorted(registry.forget("episode")) == sorted(
         [count_key("ns", TAGGED), page_key("ns", TAGGED)]
     )
     assert not registry.has("episode")

@@ -23,6 +23,7 @@ from memory_core import (
     new_id,
 )
 from memory_core.cache.monitor import monitored
+from memory_core.config import cache_config
 from memory_core.inmemory import InMemoryStorage
 from memory_core.memory.composing import cached
 from memory_core.records import CORE_RECORD_TYPES
@@ -78,8 +79,8 @@ class TimedSetup(Setup):
 
 def test_every_field_is_covered_here() -> None:
     tested = {
-        "tiers", "max_entries", "max_bytes", "ttl", "budgets", "queries", "negative", "negative_ttl",
-        "write_through", "max_staleness", "monitor", "options",
+        "tiers", "max_entries", "max_bytes", "ttl", "budgets", "queries", "negative", "write_through",
+        "max_staleness", "monitor", "options",
     }  # fmt: skip
     assert {item.name for item in fields(CacheConfig)} == tested
 
@@ -213,13 +214,23 @@ async def test_negative(negative) -> None:
     await setup.storage.aclose()
 
 
-async def test_negative_ttl() -> None:
-    setup = TimedSetup(negative_ttl=2.0, ttl=100.0)
+async def test_an_absence_is_kept_as_long_as_a_record() -> None:
+    setup = TimedSetup(ttl=100.0)
     absent = new_id()
     assert await setup.fetches(absent, absent) == 1
-    setup.now = 2.1
+    setup.now = 99.9
+    assert await setup.fetches(absent) == 0
+    setup.now = 100.1
     assert await setup.fetches(absent) == 1
     await setup.storage.aclose()
+
+
+def test_an_option_that_was_dropped_is_accepted_with_a_warning() -> None:
+    said = "option 'negative_ttl' has no effect any more"
+    with pytest.warns(DeprecationWarning, match=said):
+        assert CacheConfig(negative_ttl=5.0, max_entries=7).max_entries == 7
+    with pytest.warns(DeprecationWarning, match=said):
+        assert cache_config({"negative_ttl": 5.0, "max_entries": 7}).max_entries == 7
 
 
 @pytest.mark.parametrize("write_through", [True, False])
@@ -273,7 +284,6 @@ WRONG = {
     "budgets": [{"episode": 7}, {3: Budget()}, None, [Budget()], "episode"],
     "queries": ["yes", 1, None],
     "negative": [1, "no"],
-    "negative_ttl": [0, -1, None, "60", True, NAN],
     "write_through": [None, 0],
     "max_staleness": [-0.1, None, "1", True, NAN],
     "monitor": ["on", 1],
@@ -302,7 +312,7 @@ def test_every_field_is_checked() -> None:
 
 
 def test_what_is_no_number_or_has_no_bound_is_accepted_where_it_means_something() -> None:
-    forever = CacheConfig(ttl=float("inf"), max_staleness=0, negative_ttl=1)
+    forever = CacheConfig(ttl=float("inf"), max_staleness=0)
     assert forever.ttl == float("inf")
     assert Budget(max_entries=0, max_bytes=None, ttl=None).max_entries == 0
 

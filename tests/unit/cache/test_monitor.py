@@ -58,7 +58,7 @@ class Setup:
 
     @property
     def errors(self) -> int:
-        return self.cached.coherence_figures().get("monitor_errors", 0)
+        return self.cached.coherence_stats().get("monitor_errors", 0)
 
 
 @pytest.fixture(autouse=True)

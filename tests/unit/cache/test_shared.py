@@ -18,6 +18,7 @@ from memory_core import (
 )
 from memory_core.cache import SharedTier
 from memory_core.cache.coherence import NamespaceCoherence
+from memory_core.cache.near import NearTier
 from memory_core.codec import Codec
 from memory_core.inmemory import InMemoryStorage
 from memory_core.records import CORE_RECORD_TYPES
@@ -178,12 +179,9 @@ async def test_what_is_known_in_part_vouches_for_nothing(monkeypatch) -> None:
             seen.append(coherence.history.knows(0))
             return await super().changes(since, limit)
 
-    async def apply(changes: Any) -> None:
-        """Nothing is cached."""
-
-    watched = Watched(store)
-    coherence = NamespaceCoherence(watched, "default", max_staleness=1.0, remember=True)
-    await coherence.catch_up(watched.position(), apply)
+    watched, near = Watched(store), NearTier(DictCache(), CacheConfig())
+    coherence = NamespaceCoherence(watched, near, TYPES, remember=True)
+    await coherence.catch_up(watched.position())
     assert seen == [False] * 4
     assert coherence.history.knows(0)
     assert coherence.caught_up == 7

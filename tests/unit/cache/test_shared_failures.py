@@ -90,7 +90,7 @@ class Process:
 
     @property
     def errors(self) -> int:
-        return self.cached.coherence_figures().get("shared_errors", 0)
+        return self.cached.coherence_stats().get("shared_errors", 0)
 
 
 @pytest.fixture
