@@ -21,7 +21,7 @@ from memory_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from memory_core.memory import Memory
-    from memory_core.transfer import CopyReport, LoadReport, Refusal, VerifyReport
+    from memory_core.transfer import CopyReport, ExportReport, LoadReport, Refusal, VerifyReport
 
 __all__ = ["add_commands", "copy_json", "verify_json"]
 
@@ -76,6 +76,10 @@ async def export(
             )
         if not sum(report.counts.values()):
             await hint_at_namespace(memory)
+    _report_export(session, file, report)
+
+
+def _report_export(session: Session, file: str, report: ExportReport) -> None:
     messages = sys.stderr if file == _STDIO else sys.stdout
     if session.as_json:
         shown = {
