@@ -173,7 +173,7 @@ async def _fill(
     with result.timed("import into turso"):
         for path in paths:
             importer = detect(path, registry.importers.values())
-            result.files.append(await import_file(memory, path, importer, keep_going=False))
+            result.files.append(await import_file(memory, path, importer))
     with result.timed("relate the episodes"):
         episodes = [episode async for episode in memory.iter_episodes()]
         relationships = related(episodes)

@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from attrs import define, field
 
 from memory_core.cli.commands import command
 from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.session import Session
-from memory_core.errors import ConfigurationError, ImportFormatError, MemoryCoreError
-from memory_core.importers import Importer, detect
-from memory_core.records import Episode
-from memory_core.storage import WriteBatch
+from memory_core.errors import ConfigurationError, ImportFormatError
+from memory_core.importers import Importer
+from memory_core.importers.base import recognised
+from memory_core.importers.log import Log
+from memory_core.importers.sample import Layout, sample_of
+from memory_core.importers.source import STDIN, Source, opened, shown
+from memory_core.importers.storing import FileReport, Storing
 
 if TYPE_CHECKING:
     from memory_core.memory import Memory
 
-__all__ = ["FileReport", "add_commands", "import_file"]
+__all__ = ["FileReport", "add_commands", "import_file", "transcripts_in"]
 
-_BATCH = 100
 _AUTO = "auto"
-
-
-@define
-class FileReport:
-    """What became of one file.
-
-    Attributes:
-        file: its path.
-        format: the importer that read it; "" when none did.
-        stored: episodes that were new or had changed.
-        unchanged: episodes that were there already.
-        skipped: what was left out, and why.
-    """
-
-    file: str
-    format: str = ""
-    stored: int = 0
-    unchanged: int = 0
-    skipped: list[ImportFormatError] = field(factory=list[ImportFormatError])
+_MOST_SHOWN = 20
+# What is called so is meant to be a transcript, whatever is in it.
+_TRANSCRIPTS = {".json", ".jsonl", ".ndjson", ".traj", ".eval"}
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -54,181 +42,212 @@ def add_commands(app: typer.Typer) -> None:
 async def import_files(
     session: Session,
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Transcripts, also compressed ones.")
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="Transcripts, also packed ones, folders of them, or - for standard input.",
+        ),
     ],
     *,
     form: Annotated[
         str, typer.Option("--format", help="An importer's name (see memory plugins), or auto.")
     ] = _AUTO,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Leave out what cannot be read, and list it.")
+        bool, typer.Option("--keep-going", help="No longer needed.", hidden=True)
     ] = False,
 ) -> None:
     """Store the episodes of agent transcripts.
 
-    The same file a second time changes nothing. Without --keep-going, nothing is stored unless every
-    file can be read whole.
+    The same file a second time changes nothing, and of two copies of a session the longer one stays.
+    Files stand alone: what cannot be read is listed, and the rest is imported.
     """
     from memory_core.cli import output
 
-    if not keep_going:
-        for path in files:
-            _check_readable(path)
-    chosen = [
-        (path, _importer(path, form, session.registry.importers, keep_going)) for path in files
-    ]
-    if not keep_going:
-        for path, importer in chosen:
-            _check(path, importer)
+    if keep_going:
+        warnings.warn(
+            "--keep-going is what memory import always does; leave it out",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+    importers = session.registry.importers
+    named = _named(form, importers)
+    for path in files:
+        _check_readable(path)
     reports: list[FileReport] = []
-    async with session.open(create=True) as memory:
-        with output.progress_bar("importing") as on_progress:
-            for path, importer in chosen:
-                done = sum(report.stored + report.unchanged for report in reports)
+    with output.progress_bar("importing") as on_progress:
+        chosen = _chosen(files, named, importers, reports)
+        first = next(chosen, None)
+        if first is not None:
+            from memory_core.transfer import Progress
 
-                def count(more: int, done: int = done) -> None:
-                    from memory_core.transfer import Progress
+            async with session.open(create=True) as memory:
+                storing = Storing(memory.storage, lambda done: on_progress(Progress(done, 0)))
+                reports.append(await storing.file(*first))
+                for source, importer in chosen:
+                    reports.append(await storing.file(source, importer))
+                await storing.finish()
+    _end(session, reports, files)
 
-                    on_progress(Progress(done + more, 0))
 
-                reports.append(await import_file(memory, path, importer, keep_going, count))
-    _print(session, reports)
+def _end(session: Session, reports: Sequence[FileReport], files: Sequence[Path]) -> None:
+    """Say what became of the files, and fail if something was lost."""
     skipped = [error for report in reports for error in report.skipped]
+    if len(reports) == 1 == len(skipped) and not reports[0].format and not files[0].is_dir():
+        # A single file that nothing can read: there is nothing to report but that.
+        raise skipped[0]
+    _print(session, reports)
+    lost = sum(report.log.lost for report in reports)
     for error in skipped:
         sys.stderr.write(f"skipped: {error}\n")
-    if skipped:
-        raise WorkFailedError(f"{len(skipped)} entries were skipped")
+    if lost > len(skipped):
+        sys.stderr.write(f"skipped: {lost - len(skipped)} more\n")
+    notes = [note for report in reports for note in report.log.notes]
+    for note in notes[:_MOST_SHOWN]:
+        sys.stderr.write(f"note: {note}\n")
+    noted = sum(report.log.noted for report in reports)
+    if noted > _MOST_SHOWN:
+        sys.stderr.write(f"note: {noted - _MOST_SHOWN} more; --json lists them\n")
+    if lost and not any(report.episodes or report.refused for report in reports):
+        raise skipped[0]
+    if lost:
+        what = "entry was" if lost == 1 else "entries were"
+        raise WorkFailedError(f"{lost} {what} skipped")
 
 
 async def import_file(
     memory: Memory,
     path: Path,
-    importer: Importer | ImportFormatError,
-    keep_going: bool,
+    importer: Importer,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> FileReport:
     """Store the episodes of one file that are not there just so.
 
     Raises:
-        ImportFormatError: something cannot be read, unless ``keep_going``.
-        WorkFailedError: something cannot be stored, unless ``keep_going``.
+        ImportFormatError: the file cannot be opened.
     """
-    if isinstance(importer, ImportFormatError):
-        return FileReport(str(path), skipped=[importer])
-    report = FileReport(str(path), importer.name)
-    for batch in _batches(importer.read(path, keep_going=keep_going), report.skipped):
-        await _store(memory, batch, report, keep_going)
-        on_progress(report.stored + report.unchanged)
+    storing = Storing(memory.storage, on_progress)
+    with opened(path) as source:
+        report = await storing.file(source, importer)
+    report.related += await storing.finish()
     return report
 
 
-def _importer(
-    path: Path,
-    form: str,
+def transcripts_in(folder: Path) -> Iterator[Path]:
+    """The regular files in a folder and those below it, in the order of their names."""
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(place, name)
+            try:
+                if stat.S_ISREG(path.stat().st_mode):
+                    yield path
+            except OSError:
+                # A link that leads nowhere, or a file that is gone by now.
+                continue
+
+
+def _chosen(
+    files: Sequence[Path],
+    named: Importer | None,
     importers: Mapping[str, Importer],
-    keep_going: bool,
-) -> Importer | ImportFormatError:
-    if form != _AUTO:
-        if form not in importers:
-            known = ", ".join((_AUTO, *importers))
-            raise ConfigurationError(f"unknown format {form!r}; known: {known}")
-        return importers[form]
+    reports: list[FileReport],
+) -> Iterator[tuple[Source, Importer]]:
+    """Each source with its importer; the others are reported."""
+    for given in files:
+        inside = given.is_dir()
+        for path in transcripts_in(given) if inside else [given]:
+            report = FileReport(shown(path), log=Log(shown(path)))
+            try:
+                with opened(path) as source:
+                    importer = named or _importer(source, importers, report.log, inside=inside)
+                    if importer is not None:
+                        yield source, importer
+                        continue
+            except ImportFormatError as error:
+                report.log.skip_error(error)
+            reports.append(report)
+
+
+def _importer(
+    source: Source, importers: Mapping[str, Importer], log: Log, *, inside: bool
+) -> Importer | None:
+    """The importer for a source; ``None``, with a note, where there is nothing to import.
+
+    Args:
+        source: the source.
+        importers: every importer by name.
+        log: gets the note.
+        inside: whether it was found in a folder, where anything may be.
+    """
+    layout = sample_of(source).layout
+    if layout is Layout.EMPTY:
+        log.note("", "is empty")
+        return None
     try:
-        return detect(path, importers.values())
-    except ImportFormatError as error:
-        if not keep_going:
-            raise
-        return error
+        return recognised(source, importers.values())
+    except ImportFormatError:
+        if inside and layout is Layout.TEXT and source.suffix not in _TRANSCRIPTS:
+            log.note("", "passed over: it is not JSON")
+            return None
+        raise
+
+
+def _named(form: str, importers: Mapping[str, Importer]) -> Importer | None:
+    if form == _AUTO:
+        return None
+    if form not in importers:
+        known = ", ".join((_AUTO, *importers))
+        raise ConfigurationError(f"unknown format {form!r}; known: {known}")
+    return importers[form]
 
 
 def _check_readable(path: Path) -> None:
+    if str(path) == STDIN:
+        return
     try:
-        path.open("rb").close()
+        # A pipe can be opened only once, and a folder not at all.
+        if stat.S_ISREG(path.stat().st_mode):
+            path.open("rb").close()
     except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror or error}") from error
-
-
-def _check(path: Path, importer: Importer | ImportFormatError) -> None:
-    """Read a file to its end, so that a malformed entry is found before anything is stored."""
-    if not isinstance(importer, ImportFormatError):
-        for _ in importer.read(path):
-            pass
-
-
-def _batches(
-    found: Iterator[Episode | ImportFormatError], skipped: list[ImportFormatError]
-) -> Iterator[list[Episode]]:
-    batch: list[Episode] = []
-    for item in found:
-        if isinstance(item, ImportFormatError):
-            skipped.append(item)
-            continue
-        batch.append(item)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-async def _store(
-    memory: Memory,
-    batch: Sequence[Episode],
-    report: FileReport,
-    keep_going: bool,
-) -> None:
-    there = await memory.storage.get(Episode, [episode.id for episode in batch])
-    changed = [new for new, old in zip(batch, there, strict=True) if new != old]
-    report.unchanged += len(batch) - len(changed)
-    if not changed:
-        return
-    (result,) = await memory.storage.commit([WriteBatch().put(*changed)])
-    if not isinstance(result, MemoryCoreError):
-        report.stored += len(changed)
-        return
-    # One of them spoilt it for all: apart, each gets its own answer.
-    results = await memory.storage.commit([WriteBatch().put(episode) for episode in changed])
-    for episode, refused in zip(changed, results, strict=True):
-        if not isinstance(refused, MemoryCoreError):
-            report.stored += 1
-            continue
-        error = ImportFormatError(report.file, str(refused), entry=f"episode {episode.id}")
-        if not keep_going:
-            raise WorkFailedError(str(error)) from refused
-        report.skipped.append(error)
+        raise ConfigurationError(f"{shown(path)}: {error.strerror or error}") from error
 
 
 def _print(session: Session, reports: Sequence[FileReport]) -> None:
     if session.as_json:
+        totals = ("stored", "unchanged", "kept", "related")
         session.write_json(
             {
                 "files": [_json(report) for report in reports],
-                "stored": sum(report.stored for report in reports),
-                "unchanged": sum(report.unchanged for report in reports),
-                "skipped": sum(len(report.skipped) for report in reports),
+                **{name: sum(getattr(report, name) for report in reports) for name in totals},
+                "skipped": sum(report.log.lost for report in reports),
+                "notes": sum(report.log.noted for report in reports),
             }
         )
         return
     from memory_core.cli import output
 
     right: dict[str, Any] = {"justify": "right"}
-    columns = ["file", "format", ("stored", right), ("unchanged", right), ("skipped", right)]
-    table = output.table("", columns)
+    counted = ("stored", "unchanged", "kept", "skipped", "notes")
+    table = output.table("", ["file", "format", *((name, right) for name in counted)])
     for report in reports:
-        row = [report.stored, report.unchanged, len(report.skipped)]
+        row = [report.stored, report.unchanged, report.kept, report.log.lost, report.log.noted]
         table.add_row(output.plain(report.file), report.format, *map(output.number, row))
     output.console().print(table)
 
 
 def _json(report: FileReport) -> dict[str, Any]:
-    skipped = [
-        {"file": error.file, "entry": error.entry, "reason": error.reason}
-        for error in report.skipped
-    ]
     return {
         "file": report.file,
         "format": report.format,
         "stored": report.stored,
         "unchanged": report.unchanged,
-        "skipped": skipped,
+        "kept": report.kept,
+        "related": report.related,
+        "skipped": [
+            {"file": error.file, "entry": error.entry, "reason": error.reason}
+            for error in report.skipped
+        ],
+        "notes": [
+            {"entry": note.entry or None, "reason": note.reason} for note in report.log.notes
+        ],
     }

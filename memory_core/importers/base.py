@@ -1,19 +1,30 @@
-"""What an importer is, and how the one for a file is found."""
+"""What a format is, what an importer is, and how the one for a file is found."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+from attrs import Factory, frozen
 
 from memory_core.errors import ImportFormatError
-from memory_core.importers.source import head
+from memory_core.importers.formats.known import KNOWN
+from memory_core.importers.log import Log
+from memory_core.importers.sample import Layout, sample_of
+from memory_core.importers.source import Source, opened, shown, unpacked_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from uuid import UUID
 
+    from memory_core.importers.draft import EpisodeDraft
+    from memory_core.importers.sample import Sample
     from memory_core.records import Episode
 
-__all__ = ["Importer", "detect", "strict_unless"]
+__all__ = ["Format", "FormatImporter", "Found", "Importer", "detect", "found_in", "recognised"]
+
+HEAD_BYTES = 64 * 2**10
 
 
 @runtime_checkable
@@ -21,7 +32,8 @@ class Importer(Protocol):
     """Reads one format of agent transcripts as episodes.
 
     The same file gives equal episodes every time, ids and times included, so a second import
-    changes nothing. Files may be compressed with gzip or xz.
+    changes nothing. Files may be packed with gzip, xz or zstd, or come through a pipe: ``read`` gets
+    a file with the same content that ``sniff`` got the start of.
 
     Attributes:
         name: what ``--format`` calls it.
@@ -32,7 +44,7 @@ class Importer(Protocol):
     summary: str
 
     def sniff(self, head: bytes, path: Path, /) -> bool:
-        """Whether this is the importer for a file, judged by the start of its (decompressed) content.
+        """Whether this is the importer for a file, judged by the start of its (unpacked) content.
 
         Args:
             head: at most the first 64 KiB; it may end anywhere.
@@ -55,40 +67,161 @@ class Importer(Protocol):
         ...
 
 
+@frozen(kw_only=True)
+class Format:
+    """A format of transcripts: how it is recognised, and how it is read.
+
+    Attributes:
+        name: what ``--format`` calls it; the first of the tags of its episodes.
+        summary: one line on what it reads.
+        recognises: whether a file is of this format, judged by its first objects.
+        read: the episodes of a file as drafts.
+        table: which field of the format becomes what, for the docs.
+        general: whether it is asked only where no other format recognises a file.
+        nested: whether its episodes may be parts of others (sub-agents of a session).
+        joined: makes one episode of two halves with one id; else the longer one is kept.
+    """
+
+    name: str
+    summary: str
+    recognises: Callable[[Sample], bool]
+    read: Callable[[Source, Log], Iterator[EpisodeDraft]]
+    table: Mapping[str, str] = Factory(dict[str, str])
+    general: bool = False
+    nested: bool = False
+    joined: Callable[[Episode, Episode], Episode] | None = None
+
+
+@frozen
+class Found:
+    """An episode of a transcript.
+
+    Attributes:
+        episode: the episode.
+        parent: id of the episode that it is a part of.
+        follows: id of the episode that it continues.
+        replace: whether it replaces a stored one with more steps.
+    """
+
+    episode: Episode
+    parent: UUID | None = None
+    follows: UUID | None = None
+    replace: bool = False
+
+
+class FormatImporter:
+    """The importer of a format that is described by a ``Format``."""
+
+    format: ClassVar[Format]
+
+    def __init__(self) -> None:
+        self.name = self.format.name
+        self.summary = self.format.summary
+
+    def sniff(self, _head: bytes, path: Path, /) -> bool:
+        """Whether a file is of this format, judged by its structure."""
+        with opened(path) as source:
+            return self.format.recognises(sample_of(source))
+
+    def read(
+        self, path: Path, *, keep_going: bool = False
+    ) -> Iterator[Episode | ImportFormatError]:
+        """Read a file, an episode at a time."""
+        log = Log(shown(path))
+        seen = 0
+        for found in self._found(path, log):
+            for error in log.skipped[seen:]:
+                if not keep_going:
+                    raise error
+                yield error
+            seen = len(log.skipped)
+            if found is not None:
+                yield found.episode
+
+    def _found(self, path: Path, log: Log) -> Iterator[Found | None]:
+        try:
+            with opened(path) as source:
+                yield from self.found_in(source, log)
+        except ImportFormatError as error:
+            log.skip_error(error)
+        yield None
+
+    def found_in(self, source: Source, log: Log) -> Iterator[Found]:
+        """The episodes of a source; what is skipped or changed goes to the log.
+
+        Raises:
+            ImportFormatError: the source cannot be read further.
+        """
+        for draft in self.format.read(source, log):
+            try:
+                episode = draft.episode()
+            except ImportFormatError as error:
+                log.skip_error(error)
+            else:
+                yield Found(episode, draft.parent, draft.follows, draft.replace)
+
+
+def found_in(importer: Importer, source: Source, log: Log) -> Iterator[Found]:
+    """The episodes that an importer finds in a source, whichever way it was written.
+
+    Raises:
+        ImportFormatError: the source cannot be read further.
+    """
+    if isinstance(importer, FormatImporter):
+        yield from importer.found_in(source, log)
+        return
+    with tempfile.TemporaryDirectory(prefix="memory-import-") as folder:
+        path = source.path
+        if source.packing or shown(path) != source.name:
+            path = unpacked_copy(source, Path(folder))
+        for item in importer.read(path, keep_going=True):
+            if isinstance(item, ImportFormatError):
+                log.skip(item.entry or "", item.reason)
+            else:
+                yield Found(item)
+
+
 def detect(path: Path, importers: Iterable[Importer]) -> Importer:
     """The importer for a file, by its content.
 
     Raises:
         ImportFormatError: when none or more than one recognises it, or it cannot be read.
     """
-    known = list(importers)
-    start = head(path)
-    if not start.strip():
-        raise ImportFormatError(str(path), "is empty")
-    found = [importer for importer in known if importer.sniff(start, path)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(importer.name for importer in found)
-        raise ImportFormatError(str(path), f"could be any of {names}: name the format")
-    tried = ", ".join(importer.name for importer in known) or "none"
-    raise ImportFormatError(str(path), f"is of no known format; tried {tried}")
+    with opened(path) as source:
+        return recognised(source, importers)
 
 
-def strict_unless(
-    keep_going: bool,
-    items: Iterator[Episode | ImportFormatError],
-) -> Iterator[Episode | ImportFormatError]:
-    """Episodes and errors as ``Importer.read`` gives them.
+def recognised(source: Source, importers: Iterable[Importer]) -> Importer:
+    """The importer for a source, by its content.
 
-    ``items`` yields an error it can go on after, and raises one it cannot.
+    Raises:
+        ImportFormatError: when none or more than one recognises it, or it cannot be read.
     """
-    try:
-        for item in items:
-            if isinstance(item, ImportFormatError) and not keep_going:
-                raise item
-            yield item
-    except ImportFormatError as error:
-        if not keep_going:
-            raise
-        yield error
+    known = list(importers)
+    sample = sample_of(source)
+    if sample.layout is Layout.EMPTY:
+        raise source.error("is empty")
+    found = [importer for importer in known if _recognises(importer, source, sample)]
+    special = [
+        item for item in found if not (isinstance(item, FormatImporter) and item.format.general)
+    ]
+    found = special or found
+    if len(found) > 1:
+        names = ", ".join(importer.name for importer in found)
+        raise source.error(f"could be any of {names}: name the format")
+    if not found:
+        for what, looks_so in KNOWN.items():
+            if looks_so(sample):
+                raise source.error(f"looks like {what}, for which there is no importer")
+        tried = ", ".join(importer.name for importer in known) or "none"
+        raise source.error(f"is of no known format: {sample.described()}; tried {tried}")
+    return found[0]
+
+
+def _recognises(importer: Importer, source: Source, sample: Sample) -> bool:
+    if isinstance(importer, FormatImporter):
+        return importer.format.recognises(sample)
+    if sample.layout is Layout.ARCHIVE:
+        with source.path.open("rb") as stream:
+            return importer.sniff(stream.read(HEAD_BYTES), Path(source.name))
+    return importer.sniff(source.head(HEAD_BYTES), Path(source.name))

@@ -1,202 +1,201 @@
-"""Messages of the OpenAI chat format as steps.
+"""Messages of a chat as steps: what formats that are built on chat messages share.
 
-A turn's text is a step of tool ``message`` whose action is the role; each call of a tool is a step
-of that tool (action ``call``) that has the answer as its result. Parts of a message that are no
-text (images, audio) are named in the text, as large ones with their digest instead of their data.
-
-Arguments that are no JSON object within the limits of a record (models do write such) are kept
-as they are, as ``{"arguments": "…"}``.
+A message is a step with tool ``message`` and the role as action; a call of a tool is a step with the
+tool's name and action ``call``, and the tool's answer is its result. OpenAI's ``tool_calls`` and
+``function_call`` are known, and Anthropic's blocks ``tool_use``, ``tool_result`` and ``thinking``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
-
-from memory_core.errors import InvalidValueError
-from memory_core.importers.draft import Draft, message, object_or_empty, parsed_time
-from memory_core.records import StepResult
-from memory_core.records.fields import a_json_object
+from memory_core.importers.content import arguments_of, set_result, text_of
+from memory_core.importers.fields import mapping, plain_text, time_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
 
-__all__ = [
-    "ChatMessage",
-    "arguments_of",
-    "first_text",
-    "text_of",
-    "tool_result",
-    "turns",
-]
+    from memory_core.importers.draft import EpisodeDraft
 
-_INLINE_BYTES = 2_000
-_FAILED = re.compile(
-    r"\s*(?:[\w.]*(?:Error|Exception)|error)\s*:|\s*Traceback \(most recent call last\)"
-)
-_UNKNOWN_TOOL = "Unknown action"
+__all__ = ["add_block", "add_message", "add_messages"]
 
-
-class Function(msgspec.Struct):
-    """What is called. ``input`` is the free text of a custom tool."""
-
-    name: str | None = None
-    arguments: Any = None
-    input: str | None = None
+USES = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
+_TIMED_OUT = "Command timed out after"
+_ANSWERS = frozenset({"tool", "function"})
+_TIMES = ("timestamp", "created_at", "ts")
+# What a message may have beside its content without being lost.
+_BESIDE = frozenset(
+    {
+        "role", "content", "name", "id", "type", "tool_calls", "function_call", "tool_call_id",
+        "tool_call_ids", "refusal", "reasoning_content", "reasoning", "audio", "annotations", "weight",
+        "index", "status", "model", "usage", "finish_reason", "stop_reason", "stop_sequence",
+        "is_demo", "agent", "thought", "message_type", "cache_control", "metadata", *_TIMES,
+    }
+)  # fmt: skip
 
 
-class ToolCall(msgspec.Struct):
-    """One call of an assistant's turn."""
-
-    id: str | None = None
-    function: Function | None = None
-    custom: Function | None = None
-
-
-class ChatMessage(msgspec.Struct):
-    """One message; fields that are not listed are skipped."""
-
-    role: str
-    content: Any = None
-    name: str | None = None
-    tool_calls: list[ToolCall] | None = None
-    tool_call_id: str | None = None
-    tool_call_ids: list[str] | None = None
-    function_call: Function | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    timestamp: Any = None
-
-
-def turns(messages: Sequence[ChatMessage]) -> list[Draft]:
-    """The steps of a conversation, each at the time of its message where that has one."""
-    drafts: list[Draft] = []
-    waiting: dict[str, list[Draft]] = {}
+def add_messages(draft: EpisodeDraft, messages: Iterable[object], place: str = "") -> None:
+    """Add every message of a list. What is not a message is skipped and listed."""
+    prefix = f"{place} " if place else ""
     for number, item in enumerate(messages, 1):
-        added = (
-            _answered(item, waiting) if item.role in {"tool", "function"} else _said(item, waiting)
-        )
-        time = parsed_time("timestamp", item.timestamp)
-        for draft in added:
-            draft.where = f"message {number}"
-            draft.timestamp = time or draft.timestamp
-        drafts += added
-    return drafts
+        where = f"{prefix}message {number}"
+        if isinstance(item, dict):
+            add_message(draft, cast("dict[str, Any]", item), where)
+        elif item is None:
+            draft.log.note(where, "is null")
+        else:
+            draft.log.skip(where, f"is not a message: {type(item).__name__}")
 
 
-def _said(item: ChatMessage, waiting: dict[str, list[Draft]]) -> list[Draft]:
-    calls = list(item.tool_calls or ())
-    if item.function_call is not None:
-        calls.append(ToolCall(function=item.function_call))
-    drafts = [message("reasoning", item.reasoning_content)] if item.reasoning_content else []
-    text = text_of(item.content) or item.refusal or ""
-    if text or not calls:
-        drafts.append(message(item.role, text, **({"name": item.name} if item.name else {})))
+def add_message(draft: EpisodeDraft, item: Mapping[str, Any], place: str) -> None:
+    """Add one message, with its calls, answers and thoughts, at its time if it has one."""
+    time = _time(draft, item, place)
+    role = plain_text(item.get("role")) or "unknown"
+    if role in _ANSWERS:
+        _answered(draft, item, time, place)
+        return
+    before = len(draft.steps)
+    for name in ("reasoning_content", "reasoning"):
+        if item.get(name):
+            draft.say("reasoning", text_of(item[name], draft.log, place), time, place)
+            break
+    name = plain_text(item.get("name"))
+    beside = {"name": name} if name else {}
+    content: object = item.get("content")
+    answered = False
+    parts = cast("list[object]", content) if isinstance(content, list) else []
+    if any(map(_is_block, parts)):
+        answered = _blocks(draft, role, parts, time, place)
+    else:
+        text = text_of(item.get("content"), draft.log, place) or _said_otherwise(draft, item, place)
+        draft.say(role, text, time, place, **beside)
+    given: object = item.get("tool_calls") or []
+    calls = list(cast("list[object]", given)) if isinstance(given, list) else [given]
+    if item.get("function_call"):
+        calls.append({"function": item["function_call"]})
     for call in calls:
-        draft = _called(call)
-        # Ids are not unique in real logs: answers go to the calls of an id in their order.
-        waiting.setdefault(call.id or draft.tool, []).append(draft)
-        drafts.append(draft)
-    return drafts
+        _called(draft, mapping(call), time, place)
+    silent = len(draft.steps) == before and not answered
+    if silent and not _is_unknown(draft, item, place):
+        # A turn that says nothing is a turn all the same.
+        draft.turn(role, "", time, place, **beside)
 
 
-def _called(call: ToolCall) -> Draft:
-    function = call.function or call.custom or Function()
-    raw = function.arguments if function.input is None else function.input
-    metadata = {"call_id": call.id} if call.id else {}
-    return Draft(
-        tool=function.name or "unknown",
-        action="call",
-        parameters=arguments_of(raw),
-        metadata=metadata,
+def _time(draft: EpisodeDraft, item: Mapping[str, Any], place: str) -> datetime | None:
+    for name in _TIMES:
+        given = item.get(name)
+        if given is not None:
+            time = time_of(given)
+            if time is None:
+                draft.log.note(place, f"{name} is not a time: {given!r:.80}")
+            return time
+    return None
+
+
+def _said_otherwise(draft: EpisodeDraft, item: Mapping[str, Any], place: str) -> str:
+    """What an assistant says without a content: a refusal, or the transcript of its voice."""
+    if refusal := item.get("refusal"):
+        return text_of(refusal, draft.log, place)
+    audio = mapping(item.get("audio"))
+    if audio.get("data"):
+        draft.log.medium(place, f"audio {audio.get('format') or ''}".strip(), str(audio["data"]))
+    return text_of(audio.get("transcript"), draft.log, place)
+
+
+def _is_unknown(draft: EpisodeDraft, item: Mapping[str, Any], place: str) -> bool:
+    """Whether a message that says nothing has a content that is not understood: it is skipped then."""
+    unknown = sorted(key for key, value in item.items() if key not in _BESIDE and value)
+    if unknown:
+        fields = ", ".join(unknown)
+        draft.log.skip(
+            place, f"the message has no content, but fields that are not known: {fields}"
+        )
+    return bool(unknown)
+
+
+def _called(
+    draft: EpisodeDraft, call: Mapping[str, Any], time: datetime | None, place: str
+) -> None:
+    function = mapping(call.get("function") or call.get("custom") or call)
+    raw = function.get("arguments") if function.get("input") is None else function.get("input")
+    if raw is None:
+        raw = function.get("args")
+    draft.call(
+        plain_text(function.get("name")), arguments_of(raw), plain_text(call.get("id")), time, place
     )
 
 
-def _answered(item: ChatMessage, waiting: dict[str, list[Draft]]) -> list[Draft]:
-    call_id = item.tool_call_id or next(iter(item.tool_call_ids or ()), None)
-    calls = waiting.get(call_id or item.name or "")
-    result = tool_result(text_of(item.content))
-    if calls:
-        calls.pop(0).result = result
-        return []
-    metadata = {"call_id": call_id} if call_id else {}
-    return [Draft(tool=item.name or "unknown", action="result", result=result, metadata=metadata)]
+def _answered(
+    draft: EpisodeDraft, item: Mapping[str, Any], time: datetime | None, place: str
+) -> None:
+    ids = item.get("tool_call_ids")
+    call_id = plain_text(item.get("tool_call_id")) or (
+        plain_text(cast("list[object]", ids)[0]) if isinstance(ids, list) and ids else None
+    )
+    step = draft.answer(call_id, plain_text(item.get("name")), time, place)
+    set_result(step, text_of(item.get("content"), draft.log, place))
 
 
-def tool_result(text: str) -> StepResult:
-    """A tool's answer. The format has no mark of failure: the text tells."""
-    if _FAILED.match(text) or text.startswith(_UNKNOWN_TOOL) or _has_error(text):
-        return StepResult.error(text)
-    return StepResult.success(text)
+def _kind(part: object) -> str:
+    kind = mapping(part).get("type")
+    return kind if isinstance(kind, str) else ""
 
 
-def _has_error(text: str) -> bool:
-    if not text.lstrip().startswith("{") or '"error"' not in text:
-        return False
-    try:
-        answer = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return False
-    return isinstance(answer, dict) and bool(cast("dict[str, Any]", answer).get("error"))
+def _is_block(part: object) -> bool:
+    kind = _kind(part)
+    return kind in USES or kind.endswith(("tool_result", "thinking"))
 
 
-def arguments_of(raw: object) -> Mapping[str, Any]:
-    """A call's arguments, given as JSON text or as an object."""
-    if raw is None or raw == "":
-        return {}
-    value = raw
-    if isinstance(raw, str):
-        try:
-            value = msgspec.json.decode(raw)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return {"arguments": raw}
-    try:
-        return a_json_object("step.parameters")(value)
-    except (InvalidValueError, RecursionError):
-        if not isinstance(raw, str):
-            raise
-    return {"arguments": raw}
+def _blocks(
+    draft: EpisodeDraft, role: str, blocks: list[object], time: datetime | None, place: str
+) -> bool:
+    """Anthropic's blocks; what is said between two uses of tools is one step.
+
+    Returns:
+        Whether an answer went to a step that was there before.
+    """
+    said: list[object] = []
+    answered = False
+    for block in blocks:
+        if _is_block(block):
+            draft.say(role, text_of(said, draft.log, place), time, place)
+            said = []
+            add_block(draft, role, block, time, place)
+            answered = True
+        else:
+            said.append(block)
+    draft.say(role, text_of(said, draft.log, place), time, place)
+    return answered
 
 
-def text_of(content: object) -> str:
-    """The text of a message's content: a string, parts, or any other JSON value as it is."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "\n".join(_part(part) for part in cast("list[object]", content))
-    return _json(content)
-
-
-def _part(part: object) -> str:
-    if isinstance(part, str):
-        return part
-    fields = object_or_empty(part)
-    if fields:
-        text = fields.get("text") or fields.get("refusal")
-        if isinstance(text, str):
-            return text
-        kind = fields.get("type")
-        if isinstance(kind, str):
-            return f"[{kind}: {_brief(_json({k: v for k, v in fields.items() if k != 'type'}))}]"
-    return _json(part)
-
-
-def _brief(data: str) -> str:
-    if len(data) <= _INLINE_BYTES:
-        return data
-    return f"{len(data)} characters, sha256 {hashlib.sha256(data.encode()).hexdigest()}"
-
-
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-def first_text(drafts: Sequence[Draft], role: str) -> str | None:
-    """The first turn of a role that says something."""
-    texts = (str(draft.parameters.get("content", "")) for draft in drafts if draft.action == role)
-    return next((text for text in texts if text.strip()), None)
+def add_block(
+    draft: EpisodeDraft, role: str, block: object, time: datetime | None, place: str
+) -> None:
+    """Add one of Anthropic's content blocks: text, a thought, a use of a tool, or its result."""
+    kind = _kind(block)
+    fields = mapping(block)
+    if kind in USES:
+        call_id = plain_text(fields.get("id"))
+        parameters = arguments_of(fields.get("input"), "input")
+        draft.call(plain_text(fields.get("name")), parameters, call_id, time, place)
+    elif kind.endswith("tool_result"):
+        step = draft.answer(plain_text(fields.get("tool_use_id")), None, time, place)
+        content = fields.get("content")
+        text = text_of(content, draft.log, place)
+        failed = fields.get("is_error") is True or _kind(content).endswith("_error")
+        if failed and _TIMED_OUT in text:
+            step.timed_out(text)
+        else:
+            set_result(step, text, failed=failed)
+    elif kind == "thinking":
+        draft.say("thinking", text_of(fields.get("thinking"), draft.log, place), time, place)
+    elif kind == "redacted_thinking":
+        draft.log.note(place, "a redacted thought left out, as only the provider can read it")
+    else:
+        draft.say(
+            role,
+            text_of([block] if kind or block is None else block, draft.log, place),
+            time,
+            place,
+        )

@@ -3,80 +3,93 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 from pathlib import PurePath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from attrs import Factory, define, field
 
-from memory_core.importers.chat import arguments_of, text_of
-from memory_core.importers.draft import (
-    EPOCH,
-    MESSAGE,
-    Draft,
-    converting,
-    message,
-    numbered,
-    object_or_empty,
-    parsed_time,
-    plain_metadata,
-    plain_text,
-    stable_id,
-    verified,
-)
+from memory_core.importers.chat import add_block
+from memory_core.importers.content import first_line, text_of
+from memory_core.importers.draft import MESSAGE, EpisodeDraft, stable_id
+from memory_core.importers.fields import is_number, mapping, plain_text, time_of
 from memory_core.importers.language import language_of
-from memory_core.records import Episode, StepResult, TaskContext
+from memory_core.records import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
-    from pathlib import Path
+    from uuid import UUID
+
+    from memory_core.importers.draft import Draft
+    from memory_core.importers.log import Log
 
 __all__ = ["Line", "Session"]
 
 _EDITS = {"Edit", "MultiEdit", "NotebookEdit", "Write"}
-_USES = {"tool_use", "server_tool_use", "mcp_tool_use"}
-_RESULT = "tool_result"
-_TIMED_OUT = re.compile(r"Command timed out after")
+_SAID = {"user", "assistant", "system"}
 _NO_PROMPTS = (
     "<command-",
     "<local-command",
-    "<system-reminder",
     "<bash-",
+    "<task-notification",
     "[Request interrupted",
     "Caveat:",
 )
+# What the program puts in front of what the user wrote.
+_AROUND_PROMPT = re.compile(r"\s*<(ide_\w+|system-reminder)>.*?</\1>\s*", re.DOTALL)
 _COUNTED = ("input_tokens", "cache_creation_input_tokens", "output_tokens")
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Line(msgspec.Struct, rename="camel"):
     """A line, as far as it matters. What varies between versions is checked where it is used."""
 
-    type: str | None = None
-    session_id: str | None = None
-    agent_id: str | None = None
-    is_sidechain: bool = False
-    uuid: str | None = None
+    type: Any = None
+    subtype: Any = None
+    session_id: Any = None
+    stream_id: Any = msgspec.field(default=None, name="session_id")
+    agent_id: Any = None
+    is_sidechain: Any = None
+    uuid: Any = None
+    parent_uuid: Any = None
+    parent_call: Any = msgspec.field(default=None, name="parent_tool_use_id")
     timestamp: Any = None
     is_meta: Any = None
     is_compact_summary: Any = None
     is_api_error_message: Any = None
-    message: msgspec.Raw = msgspec.Raw()
+    forked_from: Any = None
+    message: Any = None
     content: Any = None
+    attachment: Any = None
     ai_title: Any = None
     custom_title: Any = None
+    summary: Any = None
+    leaf_uuid: Any = None
     cwd: Any = None
     git_branch: Any = None
     version: Any = None
-
-
-class _Message(msgspec.Struct):
-    content: str | list[str | dict[str, Any]] | None = None
-    id: str | None = None
+    claude_code_version: Any = msgspec.field(default=None, name="claude_code_version")
     model: Any = None
-    usage: Any = None
+    result: Any = None
+    is_error: Any = msgspec.field(default=None, name="is_error")
+    cost: Any = msgspec.field(default=None, name="total_cost_usd")
+    duration: Any = msgspec.field(default=None, name="duration_ms")
+    num_turns: Any = msgspec.field(default=None, name="num_turns")
+
+    @property
+    def kind(self) -> str | None:
+        """The line's type."""
+        return plain_text(self.type)
+
+    @property
+    def session(self) -> str | None:
+        """The session's id, in a session's own file or in a stream."""
+        return plain_text(self.session_id) or plain_text(self.stream_id)
+
+    @property
+    def agent(self) -> str | None:
+        """The subagent's id, where the line is of one."""
+        return plain_text(self.agent_id) if self.is_sidechain is True else None
 
 
 @define
@@ -85,16 +98,29 @@ class Session:
 
     id: str
     agent_id: str | None
-    drafts: list[Draft] = Factory(list[Draft])
-    start: datetime | None = None
-    end: datetime | None = None
-    _seen: set[str] = Factory(set[str])
-    _calls: dict[str, list[Draft]] = Factory(dict[str, "list[Draft]"])
-    _replies: dict[str, Draft] = Factory(dict[str, Draft])
+    log: Log
+    draft: EpisodeDraft = field(init=False)
+    _parents: dict[str, str | None] = Factory(dict[str, "str | None"])
+    _prompts: list[str] = Factory(list[str])
+    _steps: dict[str, list[Draft]] = Factory(dict[str, "list[Draft]"])
+    _replies: dict[str, Draft] = Factory(dict[str, "Draft"])
     _facts: dict[str, str] = Factory(dict[str, str])
     _titles: dict[str, str] = Factory(dict[str, str])
-    _edited: list[str] = Factory(list[str])
-    _prompt: str | None = field(default=None)
+    _left_out: dict[str, int] = Factory(dict[str, int])
+    _prompt: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        agent = f", agent {self.agent_id}" if self.agent_id else ""
+        where = f"session {self.id}{agent}"
+        self.draft = EpisodeDraft(
+            source="claude-code",
+            key=(self.id, self.agent_id),
+            log=self.log,
+            place=where,
+            unnamed=f"Claude Code {where}",
+            domain="software-engineering",
+            by_line=True,
+        )
 
     def add(self, line: Line, where: str, titles: Mapping[str, str]) -> None:
         """Take over what a line says.
@@ -103,184 +129,219 @@ class Session:
             line: the line.
             where: its place in the file.
             titles: summaries, by the ``uuid`` of the line they end at.
-
-        Raises:
-            InvalidValueError: for a time or value that a record refuses.
-            msgspec.ValidationError: when its message is not of the known form.
         """
-        for title in ("custom_title", "ai_title"):
-            text = plain_text(getattr(line, title))
-            if text:
-                self._titles[title] = text
-        if line.uuid is not None:
-            if line.uuid in self._seen:
+        self._entitle(line, titles)
+        uuid = plain_text(line.uuid)
+        if uuid is not None:
+            if uuid in self._parents:
                 # A session that was resumed may repeat its lines.
                 return
-            self._seen.add(line.uuid)
-            if line.uuid in titles:
-                self._titles["summary"] = titles[line.uuid]
-        if line.type not in {"user", "assistant", "system"}:
-            return
-        time = parsed_time("timestamp", line.timestamp)
-        drafts = self._said(line, time)
-        self._passed(time)
-        for draft in drafts:
-            draft.where = where
-            draft.timestamp = time or self.end or EPOCH
-            if line.is_sidechain and self.agent_id is None:
-                draft.metadata["sidechain"] = "true"
-        self.drafts += drafts
-        facts = {"cwd": line.cwd, "git_branch": line.git_branch, "version": line.version}
-        self._facts = plain_metadata(facts) | self._facts
+            self._parents[uuid] = plain_text(line.parent_uuid)
+        before = len(self.draft.steps)
+        self._said(line, where, self._time(line, where))
+        added = self.draft.steps[before:]
+        for step in added:
+            if line.parent_call:
+                step.metadata |= {"sidechain": "true", "parent_call": str(line.parent_call)}
+            elif line.is_sidechain is True and self.agent_id is None:
+                step.metadata["sidechain"] = "true"
+        if uuid is not None:
+            self._steps[uuid] = added
+            if any(step.tool == MESSAGE and step.action == "user" for step in added):
+                self._prompts.append(uuid)
 
-    def _passed(self, time: datetime | None) -> None:
-        if time is not None:
-            self.start = min(self.start or time, time)
-            self.end = max(self.end or time, time)
+    def _entitle(self, line: Line, titles: Mapping[str, str]) -> None:
+        for kind in ("custom_title", "ai_title"):
+            if text := plain_text(getattr(line, kind)):
+                self._titles[kind] = text
+        if (uuid := plain_text(line.uuid)) in titles:
+            self._titles["summary"] = titles[uuid or ""]
 
-    def _said(self, line: Line, time: datetime | None) -> list[Draft]:
-        if line.type == "system":
-            text = text_of(line.content)
-            return [message("system", text)] if text else []
-        raw = line.message
-        said = msgspec.json.decode(raw, type=_Message) if bytes(raw) else _Message()
-        content = said.content or []
-        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        role = line.type or ""
-        drafts: list[Draft] = []
-        for block in blocks:
-            fields = {"type": "text", "text": block} if isinstance(block, str) else block
-            drafts += self._block(role, fields, time)
+    def _time(self, line: Line, where: str) -> datetime | None:
+        time = time_of(line.timestamp)
+        if time is None and line.timestamp is not None:
+            self.log.note(where, f"timestamp is not a time: {line.timestamp!r:.80}")
+        if time is not None and line.kind in _SAID:
+            self.draft.start = min(self.draft.start or time, time)
+            self.draft.end = max(self.draft.end or time, time)
+        return time
+
+    def _said(self, line: Line, where: str, time: datetime | None) -> None:
+        match line.kind:
+            case "user" | "assistant":
+                self._turn(line, where, time)
+            case "system":
+                self.draft.say("system", text_of(line.content, self.log, where), time, where)
+                if model := plain_text(line.model):
+                    self._facts.setdefault("model", model)
+            case "attachment" if mapping(line.attachment).get("type") == "queued_command":
+                # Typed while the agent worked.
+                self._queued(line, where, time)
+            case "result":
+                self._result(line, where)
+            case _:
+                kind = line.kind or "unknown"
+                self._left_out[kind] = self._left_out.get(kind, 0) + 1
+                return
+        facts = {
+            "cwd": line.cwd,
+            "git_branch": line.git_branch,
+            "version": line.version or line.claude_code_version,
+            "forked_from": mapping(line.forked_from).get("sessionId"),
+        }
+        for name, value in facts.items():
+            if text := plain_text(value):
+                self._facts.setdefault(name, text)
+
+    def _turn(self, line: Line, where: str, time: datetime | None) -> None:
+        said = mapping(line.message)
+        content = said.get("content")
+        role = line.kind or "unknown"
+        before = len(self.draft.steps)
+        for block in cast("list[object]", content) if isinstance(content, list) else [content]:
+            add_block(self.draft, role, block, time, where)
+        added = self.draft.steps[before:]
         if role == "assistant":
-            self._count(said, drafts)
-        self._mark(line, drafts)
-        return drafts
+            self._count(said, added)
+        self._mark(line, added)
 
-    def _block(self, role: str, block: dict[str, Any], time: datetime | None) -> list[Draft]:
-        kind = plain_text(block.get("type")) or ""
-        if kind in _USES:
-            return [self._use(block)]
-        if kind.endswith(_RESULT):
-            return self._result(block, time)
-        if kind == "thinking":
-            text = text_of(block.get("thinking"))
-            return [message("thinking", text)] if text else []
-        text = text_of([block])
-        return [message(role, text)] if text else []
+    def _queued(self, line: Line, where: str, time: datetime | None) -> None:
+        prompt = mapping(line.attachment).get("prompt")
+        said = self.draft.say("user", text_of(prompt, self.log, where), time, where)
+        if said is not None:
+            said.metadata["queued"] = "true"
 
-    def _use(self, block: dict[str, Any]) -> Draft:
-        tool = plain_text(block.get("name")) or "unknown"
-        parameters = arguments_of(block.get("input"))
-        call_id = plain_text(block.get("id")) or ""
-        draft = Draft(
-            tool=tool,
-            action="call",
-            parameters=parameters,
-            metadata={"call_id": call_id} if call_id else {},
-        )
-        self._calls.setdefault(call_id, []).append(draft)
-        path = parameters.get("file_path") or parameters.get("notebook_path")
-        if tool in _EDITS and isinstance(path, str):
-            self._edited.append(path)
-        return draft
-
-    def _result(self, block: dict[str, Any], time: datetime | None) -> list[Draft]:
-        call_id = plain_text(block.get("tool_use_id")) or ""
-        calls = self._calls.get(call_id)
-        draft = calls.pop(0) if calls else None
-        added = draft is None
-        if draft is None:
-            draft = Draft(
-                tool="unknown", action="result", metadata={"call_id": call_id} if call_id else {}
-            )
-        text = text_of(block.get("content"))
-        if block.get("is_error") is not True:
-            draft.result = StepResult.success(text)
-        elif _TIMED_OUT.search(text):
-            draft.result = StepResult.timeout()
-            draft.metadata["output"] = text
-        else:
-            draft.result = StepResult.error(text)
-        if time is not None and not added and draft.timestamp != EPOCH:
-            draft.latency_ms = max(0.0, (time - draft.timestamp) / _MILLISECOND)
-        return [draft] if added else []
-
-    def _count(self, said: _Message, drafts: list[Draft]) -> None:
+    def _count(self, said: Mapping[str, Any], added: list[Draft]) -> None:
         """A reply is written as a line for each block, with the same usage on all or a growing one."""
-        if said.model is not None:
-            self._facts = plain_metadata({"model": said.model}) | self._facts
-        usage = object_or_empty(said.usage)
+        if model := plain_text(said.get("model")):
+            self._facts.setdefault("model", model)
+        usage = mapping(said.get("usage"))
         counts = [usage.get(name) for name in _COUNTED]
-        total = sum(n for n in counts if isinstance(n, int) and not isinstance(n, bool) and n > 0)
-        owner = self._replies.get(said.id or "") or (drafts[0] if drafts else None)
+        total = sum(int(n) for n in counts if is_number(n) and n > 0)  # type: ignore[operator]  # numbers
+        reply = plain_text(said.get("id")) or ""
+        owner = self._replies.get(reply) or (added[0] if added else None)
         if owner is None or not total:
             return
-        owner.tokens_used = max(owner.tokens_used or 0, total)
-        if said.id:
-            self._replies[said.id] = owner
+        owner.count(total)
+        if reply:
+            self._replies[reply] = owner
 
-    def _mark(self, line: Line, drafts: list[Draft]) -> None:
+    def _mark(self, line: Line, added: list[Draft]) -> None:
         meta = line.is_meta is True or line.is_compact_summary is True
-        for draft in drafts:
-            if draft.tool != MESSAGE:
+        for step in added:
+            if step.tool != MESSAGE:
                 continue
-            text = str(draft.parameters["content"])
+            text = str(step.parameters["content"])
             if meta:
-                draft.metadata["meta"] = "true"
+                step.metadata["meta"] = "true"
             elif line.is_api_error_message is True:
-                draft.result = StepResult.error(text)
-            elif self._prompt is None and draft.action == "user" and self._is_prompt(line, text):
-                self._prompt = text
+                step.failed(text)
+            elif self._prompt is None and step.action == "user" and self._is_own(line):
+                self._prompt = _prompt_in(text)
 
-    def _is_prompt(self, line: Line, text: str) -> bool:
-        own = not line.is_sidechain or self.agent_id is not None
-        return own and bool(text.strip()) and not text.lstrip().startswith(_NO_PROMPTS)
+    def _is_own(self, line: Line) -> bool:
+        return (line.is_sidechain is not True or self.agent_id is not None) and not line.parent_call
 
-    def _title(self) -> str | None:
-        given = (self._titles.get(kind) for kind in ("custom_title", "ai_title", "summary"))
-        return next((title for title in given if title), None)
+    def _result(self, line: Line, where: str) -> None:
+        """How a run without a terminal ended; its last words may stand only here."""
+        text = text_of(line.result, self.log, where)
+        if text and not any(
+            step.parameters.get("content") == text for step in self.draft.steps[-3:]
+        ):
+            self.draft.say("assistant", text, None, where)
+        said = first_line(text)
+        subtype = plain_text(line.subtype) or "unknown"
+        if line.is_error is True or subtype != "success":
+            self.draft.outcome = Outcome.failure(said or f"The run ended with {subtype}.")
+        else:
+            self.draft.outcome = Outcome.success(said or "The run ended with success.")
+        facts = {"cost": line.cost, "duration_ms": line.duration, "turns": line.num_turns}
+        self._facts |= {name: text for name, value in facts.items() if (text := plain_text(value))}
 
-    def episode(self, path: Path) -> Episode | None:
-        """The session as an episode; ``None`` when nothing was said in it.
-
-        Raises:
-            ImportFormatError: for a value that a record refuses.
-        """
-        if not self.drafts:
+    def finished(self) -> EpisodeDraft | None:
+        """The draft of the whole session; ``None`` when nothing was said in it."""
+        if self._left_out:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self._left_out.items()))
+            self.log.note(self.draft.place, f"bookkeeping left out: {kinds}")
+        if not self.draft.steps:
             return None
-        start = self.start or EPOCH
-        for draft in self.drafts:
-            if draft.timestamp == EPOCH:
-                draft.timestamp = start
-        agent = f", agent {self.agent_id}" if self.agent_id else ""
-        where = f"session {self.id}{agent}"
-        steps = numbered(self.drafts, path)
-        title = self._title()
-        with converting(path, where):
-            return verified(
-                Episode(
-                    id=stable_id("claude-code", self.id, self.agent_id),
-                    task_description=self._prompt or title or f"Claude Code {where}",
-                    context=TaskContext(
-                        domain="software-engineering", language=language_of(self._edited)
-                    ),
-                    start_time=start,
-                    end_time=self.end or start,
-                    steps=steps,
-                    tags=("claude-code", "subagent") if self.agent_id else ("claude-code",),
-                    metadata=self._facts
-                    | plain_metadata(
-                        {
-                            "source": "claude-code",
-                            "session_id": self.id,
-                            "agent_id": self.agent_id,
-                            "title": title,
-                            "project": _project(self._facts.get("cwd")),
-                            "timing": "none" if self.start is None else "steps",
-                        }
-                    ),
-                )
-            )
+        draft = self.draft
+        abandoned = self._abandoned()
+        title = next(
+            (
+                title
+                for kind in ("custom_title", "ai_title", "summary")
+                if (title := self._titles.get(kind))
+            ),
+            None,
+        )
+        draft.description = self._prompt or title or draft.unnamed
+        draft.language = language_of(_edited(draft.steps))
+        draft.timing = "none" if draft.start is None else "steps"
+        if self.agent_id:
+            draft.tags = ["subagent"]
+            draft.parent = session_id(self.id)
+        if origin := self._facts.get("forked_from"):
+            draft.follows = session_id(origin)
+        draft.metadata = {
+            **self._facts,
+            "session_id": self.id,
+            "agent_id": self.agent_id,
+            "title": title,
+            "project": _project(self._facts.get("cwd")),
+            "abandoned_steps": str(abandoned) if abandoned else None,
+        }
+        return draft
+
+    def _abandoned(self) -> int:
+        """Mark the steps of branches that the user went back from, and count them.
+
+        Of several prompts that answer the same line the last one went on; what follows one of the
+        others was abandoned.
+        """
+        last: dict[str, str] = {}
+        for uuid in self._prompts:
+            if parent := self._parents[uuid]:
+                last[parent] = uuid
+        left = {
+            uuid
+            for uuid in self._prompts
+            if (parent := self._parents[uuid]) and last[parent] != uuid
+        }
+        if not left:
+            return 0
+        count = 0
+        for uuid, parent in self._parents.items():
+            # Parents come before their children.
+            if parent in left:
+                left.add(uuid)
+            if uuid in left:
+                for step in self._steps.get(uuid, ()):
+                    step.metadata["abandoned"] = "true"
+                    count += 1
+        return count
+
+
+def session_id(session: str) -> UUID:
+    """The id of a session's own episode."""
+    return stable_id("claude-code", session, None)
+
+
+def _prompt_in(text: str) -> str | None:
+    """What a user wrote, without what the program put around it; ``None`` when it is nothing."""
+    while match := _AROUND_PROMPT.match(text):
+        text = text[match.end() :]
+    prompt = text.strip()
+    return text if prompt and not prompt.startswith((*_NO_PROMPTS, "<system-reminder")) else None
+
+
+def _edited(steps: list[Draft]) -> list[str]:
+    paths = (
+        step.parameters.get("file_path") or step.parameters.get("notebook_path")
+        for step in steps
+        if step.tool in _EDITS
+    )
+    return [path for path in paths if isinstance(path, str)]
 
 
 def _project(cwd: str | None) -> str | None:

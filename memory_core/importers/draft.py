@@ -1,55 +1,55 @@
-"""From the parts of a transcript to an episode: what all importers share.
+"""The draft that every format fills in, and how it becomes an episode.
 
-**Ids** are UUIDs of version 5 over what identifies an entry in its format, never over its place in
+**Ids** are UUIDs of version 5 over what identifies an episode in its format, never over its place in
 a file, so that importing again, also from a renamed or merged file, gives the same records.
 
-**Times** are those of the transcript. A format without any starts at the epoch or at a time that
-the transcript's text names, one second a step; metadata ``timing`` says what the times are worth:
-``steps`` (each is recorded), ``durations``, ``start`` (only the start is) or ``none``.
+**Times** are those of the transcript. Steps without one get one between their neighbours'; a format
+without any starts at the epoch, one second a step. Metadata ``timing`` says what the times are worth:
+``steps`` (each is recorded), ``durations``, ``start`` (only some are) or ``none``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import suppress
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
 import msgspec
-from attrs import Factory, define
+from attrs import Factory, define, evolve
 
 from memory_core.errors import ImportFormatError, InvalidValueError
-from memory_core.records import Episode, ExecutionStep, StepResult
+from memory_core.importers.fields import EPOCH, is_number, plain_text
+from memory_core.importers.json_text import holdable, without_surrogates
+from memory_core.importers.log import Log
+from memory_core.records import (
+    Episode,
+    ExecutionStep,
+    Outcome,
+    ResultStatus,
+    RewardScore,
+    StepResult,
+    TaskContext,
+    TaskType,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
-__all__ = [
-    "EPOCH",
-    "MESSAGE",
-    "Draft",
-    "content_digest",
-    "converting",
-    "message",
-    "numbered",
-    "object_or_empty",
-    "parsed_time",
-    "plain_metadata",
-    "plain_text",
-    "spread",
-    "stable_id",
-    "verified",
-]
+__all__ = ["EPOCH", "MESSAGE", "Draft", "EpisodeDraft", "content_digest", "message", "stable_id"]
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MESSAGE = "message"
 """``tool`` of a step that is a turn of the conversation; its ``action`` is the role."""
 
+UNKNOWN_TOOL = "unknown"
 _NAMESPACE = UUID("6b1f0c5e-4f0b-5d53-9a53-0f6d2a7f9c11")
-_MILLISECONDS_FROM = 1e11  # as seconds, the year 5138
+_MILLISECOND = timedelta(milliseconds=1)
+_SECOND = timedelta(seconds=1)
+_MOST_TOKENS = 2**63 - 1
+_MOST_INDEXED = 400
 
 
 @define(kw_only=True)
@@ -57,18 +57,57 @@ class Draft:
     """A step that is still being put together: its result comes later in the transcript.
 
     Attributes:
-        where: its place in the file, for errors.
+        where: its place in the file, for messages.
+        timestamp: ``None`` where the transcript does not say.
     """
 
     where: str = ""
     tool: str
     action: str
     parameters: Mapping[str, Any] = Factory(dict[str, Any])
-    timestamp: datetime = EPOCH
+    timestamp: datetime | None = None
     result: StepResult | None = None
     latency_ms: float = 0.0
     tokens_used: int | None = None
     metadata: dict[str, str] = Factory(dict[str, str])
+
+    def count(self, tokens: object) -> None:
+        """Take over a number of tokens; the larger one where there is one already."""
+        if is_number(tokens) and 0 < int(tokens) <= _MOST_TOKENS:  # type: ignore[call-overload]  # a number
+            self.tokens_used = max(self.tokens_used or 0, int(tokens))  # type: ignore[call-overload]  # a number
+
+    def succeeded(self, output: object) -> None:
+        """The step did what it should."""
+        self.result = _result(ResultStatus.SUCCESS, output)
+
+    def failed(self, text: str) -> None:
+        """The step failed."""
+        self.result = _result(ResultStatus.ERROR, text)
+
+    def timed_out(self, output: str = "") -> None:
+        """The step did not end in time; what it printed becomes metadata ``output``."""
+        self.result = StepResult.timeout()
+        if output:
+            self.metadata["output"] = output
+
+    def ended(self, time: datetime | None) -> None:
+        """The step's result came at this time."""
+        if time is not None and self.timestamp is not None:
+            self.latency_ms = max(0.0, (time - self.timestamp) / _MILLISECOND)
+
+
+def _result(status: ResultStatus, content: object) -> StepResult:
+    """A result that a record accepts: what it cannot hold is repaired when the step is made."""
+    try:
+        if status is ResultStatus.ERROR:
+            return StepResult.error(str(content))
+        return StepResult.success(content)
+    except InvalidValueError:
+        repairs: set[str] = set()
+        kept = holdable(content, repairs)
+        if status is ResultStatus.ERROR:
+            return StepResult.error(str(kept))
+        return StepResult.success(kept)
 
 
 def message(role: str, content: str, **metadata: str) -> Draft:
@@ -76,68 +115,327 @@ def message(role: str, content: str, **metadata: str) -> Draft:
     return Draft(tool=MESSAGE, action=role, parameters={"content": content}, metadata=metadata)
 
 
-def spread(drafts: Sequence[Draft], start: datetime) -> None:
-    """Give the steps of a transcript without times one second each."""
-    for offset, draft in enumerate(drafts):
+@define(kw_only=True)
+class EpisodeDraft:
+    """An episode that is still being put together.
+
+    Attributes:
+        source: the format's name; the first of the tags, and metadata ``source``.
+        key: what identifies the episode in its format.
+        log: gets what is lost and what is changed.
+        place: where it is in the file, for messages.
+        description: without one, the first turn of the user describes the episode.
+        unnamed: describes it where nobody says anything.
+        start: without one, that of the first step.
+        end: without one, that of the last step.
+        timing: what the times are worth; without one, told by how many steps have one.
+        metadata: scalars become text; other values are left out.
+        parent: id of the episode that this one is a part of, stored before or later.
+        follows: id of the episode that this one continues.
+        replace: whether it replaces a stored episode of its id though that has more steps.
+        by_line: whether its steps come from several lines, so that a repair is that of a step.
+        repairs: what was repaired in its entries, in words.
+    """
+
+    source: str
+    key: tuple[object, ...]
+    log: Log
+    place: str = ""
+    description: str | None = None
+    unnamed: str = "A transcript"
+    task_type: TaskType = TaskType.OTHER
+    domain: str | None = None
+    language: str | None = None
+    framework: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    timing: str | None = None
+    steps: list[Draft] = Factory(list[Draft])
+    outcome: Outcome | None = None
+    reward: float | None = None
+    tags: list[str] = Factory(list[str])
+    metadata: dict[str, Any] = Factory(dict[str, Any])
+    parent: UUID | None = None
+    follows: UUID | None = None
+    replace: bool = False
+    by_line: bool = False
+    repairs: set[str] = Factory(set[str])
+    _calls: dict[str, list[Draft]] = Factory(dict[str, "list[Draft]"])
+
+    @property
+    def id(self) -> UUID:
+        """The episode's id."""
+        return stable_id(self.source, *self.key)
+
+    def say(
+        self, role: str, text: str, time: datetime | None = None, place: str = "", **metadata: str
+    ) -> Draft | None:
+        """Add a turn of the conversation; one that says nothing is left out."""
+        return self.turn(role, text, time, place, **metadata) if text else None
+
+    def turn(
+        self, role: str, text: str, time: datetime | None = None, place: str = "", **metadata: str
+    ) -> Draft:
+        """Add a turn of the conversation, also one that says nothing."""
+        return self._added(message(role, text, **metadata), time, place)
+
+    def call(
+        self,
+        tool: str | None,
+        parameters: Mapping[str, Any],
+        call_id: str | None = None,
+        time: datetime | None = None,
+        place: str = "",
+    ) -> Draft:
+        """Add a use of a tool; ``answer`` finds it by its id, or by its tool where that is empty."""
+        name = tool or UNKNOWN_TOOL
+        draft = Draft(tool=name, action="call", parameters=parameters)
+        if call_id:
+            draft.metadata["call_id"] = call_id
+        # Ids are not unique in real logs: answers go to the calls of an id in their order.
+        self._calls.setdefault(call_id or name, []).append(draft)
+        return self._added(draft, time, place)
+
+    def called(self, call_id: str | None, tool: str | None = None) -> Draft | None:
+        """The oldest call that has no answer yet, by its id, or by its tool where that is empty."""
+        waiting = self._calls.get(call_id or tool or "")
+        return waiting.pop(0) if waiting else None
+
+    def answer(
+        self,
+        call_id: str | None,
+        tool: str | None = None,
+        time: datetime | None = None,
+        place: str = "",
+    ) -> Draft:
+        """The step that an answer belongs to: its call, or a step of its own where there is none."""
+        draft = self.called(call_id, tool)
+        if draft is not None:
+            draft.ended(time)
+            self._mark(draft)
+            return draft
+        draft = Draft(tool=tool or UNKNOWN_TOOL, action="result")
+        if call_id:
+            draft.metadata["call_id"] = call_id
+        return self._added(draft, time, place)
+
+    def _added(self, draft: Draft, time: datetime | None, place: str) -> Draft:
+        draft.timestamp = time
+        draft.where = place or self.place
+        self._mark(draft)
+        self.steps.append(draft)
+        return draft
+
+    def _mark(self, draft: Draft) -> None:
+        if self.log.repairs:
+            self.repairs |= self.log.repairs
+            if self.by_line:
+                draft.metadata["repaired"] = ", ".join(sorted(self.log.repairs))
+
+    def first_said(self, role: str) -> str | None:
+        """The first turn of a role that says something."""
+        texts = (
+            str(step.parameters.get("content", "")) for step in self.steps if step.action == role
+        )
+        return next((text for text in texts if text.strip()), None)
+
+    def episode(self) -> Episode:
+        """The finished episode.
+
+        Raises:
+            ImportFormatError: it holds something that a record refuses and that cannot be repaired.
+        """
+        timing = self._timed()
+        described = (self.description or "").strip() or self.first_said("user")
+        try:
+            return self._built(described, timing)
+        except InvalidValueError:
+            repaired = self._repaired()
+            try:
+                return repaired._built(  # noqa: SLF001  # of this class
+                    None if described is None else _clean(described, set()), timing
+                )
+            except InvalidValueError as error:
+                raise ImportFormatError(
+                    self.log.file, str(error), entry=self.place or None
+                ) from error
+
+    def _built(self, described: str | None, timing: str) -> Episode:
+        repairs = set(self.repairs)
+        steps = tuple(
+            _step(number, draft, self.log, repairs) for number, draft in enumerate(self.steps, 1)
+        )
+        times = [step.timestamp for step in steps]
+        start = min(times if self.start is None else [self.start, *times], default=EPOCH)
+        end = self.end or max(times, default=start)
+        metadata: dict[str, object] = {**self.metadata, "source": self.source, "timing": timing}
+        if self.parent is not None:
+            metadata["parent_episode"] = str(self.parent)
+        if repairs:
+            metadata["repaired"] = ", ".join(sorted(repairs))
+        texts = {key: text for key, value in metadata.items() if (text := plain_text(value))}
+        if any("\0" in text for pair in texts.items() for text in pair):
+            raise InvalidValueError("metadata", "text without U+0000, as it is indexed", "…")
+        for name in (self.domain, self.language, self.framework):
+            if name is not None and ("\0" in name or len(name.encode()) > _MOST_INDEXED):
+                raise InvalidValueError("context", "short text without U+0000", name)
+        return Episode(
+            id=self.id,
+            task_description=described or self.first_said("system") or self.unnamed,
+            task_type=self.task_type,
+            context=TaskContext(
+                domain=self.domain or "", language=self.language, framework=self.framework
+            ),
+            start_time=start,
+            end_time=max(start, end),
+            steps=steps,
+            outcome=self.outcome,
+            reward=None
+            if self.reward is None
+            else RewardScore(total=self.reward, base=self.reward),
+            tags=(self.source, *self.tags),
+            metadata=texts,
+        )
+
+    def _timed(self) -> str:
+        known = sum(draft.timestamp is not None for draft in self.steps)
+        if known < len(self.steps):
+            _interpolate(self.steps, self.start)
+        if self.timing:
+            return self.timing
+        if known and known == len(self.steps):
+            return "steps"
+        return "start" if known or self.start is not None else "none"
+
+    def _repaired(self) -> EpisodeDraft:
+        """This draft with everything around its steps replaced that a record refuses."""
+        repairs: set[str] = set()
+        metadata = {
+            _clean(key, repairs): _clean(value, repairs) if isinstance(value, str) else value
+            for key, value in self.metadata.items()
+        }
+        names: dict[str, str | None] = {}
+        for name in ("domain", "language", "framework"):
+            value: str | None = getattr(self, name)
+            names[name] = None if value is None else self._indexable(name, value, metadata, repairs)
+        if repairs:
+            self.log.note(self.place, ", ".join(sorted(repairs)))
+        return evolve(
+            self,
+            unnamed=_clean(self.unnamed, repairs),
+            metadata=metadata,
+            tags=[_clean(tag, repairs) for tag in self.tags],
+            outcome=None if self.outcome is None else _clean_outcome(self.outcome, repairs),
+            repairs=self.repairs | repairs,
+            **names,
+        )
+
+    def _indexable(self, name: str, value: str, metadata: dict[str, Any], repairs: set[str]) -> str:
+        clean = _clean(value, repairs)
+        encoded = clean.encode()
+        if len(encoded) <= _MOST_INDEXED:
+            return clean
+        metadata.setdefault(name, clean)
+        self.log.note(
+            self.place, f"{name} shortened to {_MOST_INDEXED} bytes; metadata has it whole"
+        )
+        return encoded[:_MOST_INDEXED].decode("utf-8", "ignore")
+
+
+def _step(number: int, draft: Draft, log: Log, repairs: set[str]) -> ExecutionStep:
+    try:
+        return _made(number, draft)
+    except InvalidValueError:
+        mended: set[str] = set()
+        _mend(draft, mended)
+        try:
+            step = _made(number, draft)
+        except InvalidValueError as error:
+            raise ImportFormatError(log.file, str(error), entry=draft.where or None) from error
+        what = ", ".join(sorted(mended))
+        log.note(draft.where, what)
+        repairs |= mended
+        return evolve(step, metadata={**step.metadata, "repaired": what})
+
+
+def _made(number: int, draft: Draft) -> ExecutionStep:
+    if "\0" in draft.tool:
+        raise InvalidValueError("step.tool", "text without U+0000, as it is indexed", draft.tool)
+    return ExecutionStep(
+        number=number,
+        timestamp=draft.timestamp or EPOCH,
+        tool=draft.tool,
+        action=draft.action,
+        parameters=draft.parameters,  # pyright: ignore[reportArgumentType]  # the converter takes any mapping
+        result=draft.result,
+        latency_ms=draft.latency_ms,
+        tokens_used=draft.tokens_used,
+        metadata=draft.metadata,
+    )
+
+
+def _mend(draft: Draft, repairs: set[str]) -> None:
+    tool = _clean(draft.tool, repairs)
+    if not tool.strip():
+        repairs.add("a tool without a name")
+    draft.tool = tool if tool.strip() else UNKNOWN_TOOL
+    draft.action = without_surrogates(draft.action, repairs)
+    draft.parameters = holdable(dict(draft.parameters), repairs)
+    draft.metadata = {
+        without_surrogates(key, repairs): without_surrogates(value, repairs)
+        for key, value in draft.metadata.items()
+    }
+    if not (is_number(draft.latency_ms) and draft.latency_ms >= 0):
+        repairs.add(f"a duration of {draft.latency_ms} ms left out")
+        draft.latency_ms = 0.0
+
+
+def _clean(text: str, repairs: set[str]) -> str:
+    if "\0" in text:
+        repairs.add("U+0000 replaced, as it cannot be indexed")
+        text = text.replace("\0", "\ufffd")
+    return without_surrogates(text, repairs)
+
+
+def _clean_outcome(outcome: Outcome, repairs: set[str]) -> Outcome:
+    texts = {
+        name: _clean(value, repairs)
+        for name in ("verdict", "reason", "error_details")
+        if isinstance(value := getattr(outcome, name), str)
+    }
+    return evolve(outcome, **texts)
+
+
+def _interpolate(steps: Sequence[Draft], start: datetime | None) -> None:
+    """Give each step without a time one between its neighbours', a second apart where there is room."""
+    timed = [place for place, draft in enumerate(steps) if draft.timestamp is not None]
+    if not timed:
+        _count_up(steps, start or EPOCH)
+        return
+    first, last = timed[0], timed[-1]
+    known = steps[first].timestamp or EPOCH
+    begin = known if start is None or start > known else start
+    _between(steps[:first], begin, known, after=False)
+    for one, two in pairwise(timed):
+        _between(steps[one + 1 : two], steps[one].timestamp or EPOCH, steps[two].timestamp or EPOCH)
+    with suppress(OverflowError):
+        _count_up(steps[last + 1 :], (steps[last].timestamp or EPOCH) + _SECOND)
+
+
+def _count_up(steps: Sequence[Draft], start: datetime) -> None:
+    for offset, draft in enumerate(steps):
         draft.timestamp = start + timedelta(seconds=offset)
 
 
-def numbered(drafts: Sequence[Draft], path: Path) -> tuple[ExecutionStep, ...]:
-    """The finished steps.
-
-    Raises:
-        ImportFormatError: names the place of the step whose value is refused.
-    """
-    return tuple(_step(path, number, draft) for number, draft in enumerate(drafts, 1))
-
-
-def _step(path: Path, number: int, draft: Draft) -> ExecutionStep:
-    with converting(path, draft.where or f"step {number}"):
-        return ExecutionStep(
-            number=number,
-            timestamp=draft.timestamp,
-            tool=draft.tool,
-            action=draft.action,
-            parameters=dict(draft.parameters),
-            result=draft.result,
-            latency_ms=draft.latency_ms,
-            tokens_used=draft.tokens_used,
-            metadata=draft.metadata,
-        )
-
-
-def verified(episode: Episode) -> Episode:
-    """The episode, if its values can be indexed: otherwise the store would refuse it later.
-
-    Raises:
-        InvalidValueError: when one cannot.
-    """
-    episode.index_values()
-    return episode
-
-
-@contextmanager
-def converting(path: Path, where: str) -> Generator[None]:
-    """Turn what a record refuses into an error that says where it is from.
-
-    Raises:
-        ImportFormatError: for a value that a record, a time or a type refuses.
-    """
-    try:
-        yield
-    except InvalidValueError as error:
-        raise ImportFormatError(str(path), str(error), entry=where or None) from error
-    except UnicodeDecodeError as error:
-        raise ImportFormatError(
-            str(path), f"is not UTF-8: {error.reason}", entry=where or None
-        ) from error
-    except msgspec.DecodeError as error:
-        raise ImportFormatError(str(path), str(error), entry=where or None) from error
-    except OverflowError as error:
-        reason = f"a time or number is out of range: {error}"
-        raise ImportFormatError(str(path), reason, entry=where or None) from error
-    except RecursionError as error:
-        raise ImportFormatError(str(path), "is nested too deeply", entry=where or None) from error
+def _between(
+    steps: Sequence[Draft], before: datetime, after_it: datetime, *, after: bool = True
+) -> None:
+    if not steps:
+        return
+    room = max(timedelta(0), after_it - before) / (len(steps) + after)
+    pause = min(room, _SECOND)
+    for offset, draft in enumerate(steps, 1 if after else 0):
+        draft.timestamp = before + pause * offset
 
 
 def stable_id(source: str, *parts: object) -> UUID:
@@ -147,43 +445,8 @@ def stable_id(source: str, *parts: object) -> UUID:
 
 def content_digest(value: object) -> str:
     """SHA-256 of a JSON value, whatever the order of its keys was."""
-    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
-
-
-def plain_text(value: object) -> str | None:
-    """A JSON scalar as text; ``None`` for null, an empty string and for what is no scalar."""
-    if isinstance(value, str):
-        return value or None
-    if isinstance(value, bool | int | float):
-        return json.dumps(value)
-    return None
-
-
-def object_or_empty(value: object) -> Mapping[str, Any]:
-    """A JSON object, for what is optional in a format; an empty one for anything else."""
-    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def plain_metadata(values: Mapping[str, object]) -> dict[str, str]:
-    """Those of the values that are scalars, as text."""
-    texts = {key: plain_text(value) for key, value in values.items()}
-    return {key: text for key, text in texts.items() if text is not None}
-
-
-def parsed_time(field: str, value: object) -> datetime | None:
-    """A time given as ISO 8601 text (UTC where it names no zone), Unix seconds or milliseconds.
-
-    Raises:
-        InvalidValueError: when it is something else.
-    """
-    if value is None:
-        return None
     try:
-        if isinstance(value, str):
-            time = datetime.fromisoformat(value)
-            return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return EPOCH + timedelta(seconds=value / 1000 if value >= _MILLISECONDS_FROM else value)
-    except (ValueError, OverflowError):
-        pass
-    raise InvalidValueError(field, "an ISO 8601 time or Unix seconds", value)
+        text = msgspec.json.encode(value, order="deterministic")
+    except (ValueError, OverflowError, TypeError, msgspec.MsgspecError, UnicodeError):
+        text = msgspec.json.encode(holdable(value, set()), order="deterministic")
+    return hashlib.sha256(text).hexdigest()

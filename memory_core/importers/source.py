@@ -1,56 +1,57 @@
-"""Files of JSON, read an entry at a time: lines, the elements of one array, or one document.
+"""Where a transcript is read from: files, plain or packed, pipes and standard input.
 
-Memory stays bounded by the largest entry, and an entry by ``MAX_ENTRY_BYTES``, which also stops
-what decompresses without end. Everything that can be wrong with a file is an ``ImportFormatError``.
+Content is read an entry at a time: a line, an element of one array, or one document. Memory stays
+bounded by the largest entry, and an entry by ``MAX_ENTRY_BYTES``; packed content may not expand
+without end. Everything that can be wrong is an ``ImportFormatError``.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
-import json
 import lzma
+import os
 import re
+import shutil
+import stat
+import sys
+import tempfile
+import zipfile
 import zlib
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
+import zstandard
+from attrs import define, field
 
 from memory_core.errors import ImportFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
-    from pathlib import Path
 
-__all__ = [
-    "HEAD_BYTES",
-    "MAX_ENTRY_BYTES",
-    "Entry",
-    "decoded",
-    "document",
-    "entries",
-    "first_keys",
-    "head",
-    "is_lines",
-    "json_lines",
-]
+    from memory_core.importers.log import Log
 
-HEAD_BYTES = 64 * 2**10
+__all__ = ["MAX_ENTRY_BYTES", "Entry", "Source", "opened", "shown"]
+
 MAX_ENTRY_BYTES = 128 * 2**20
+MAX_PIPE_BYTES = 4 * 2**30
+EXPANSION, EXPANDS_FREELY = 250, 256 * 2**20
+"""Packed content may grow to ``EXPANSION`` times its size, and to ``EXPANDS_FREELY`` bytes anyway."""
 
+STDIN = "-"
 _CHUNK = 2**20
+_WHOLE = 64 * 2**20
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_SUFFIXES_OF_LINES = {".jsonl", ".ndjson"}
-_SUFFIXES_OF_COMPRESSION = {".gz", ".xz"}
+_SUFFIXES_OF_COMPRESSION = {".gz", ".xz", ".zst"}
 _QUOTE, _COMMA, _END = b'",]'
 _OPENING = b"[{"
 # What may be passed over: whole strings and all but brackets; between elements also not commas.
 _INSIDE = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _BETWEEN = re.compile(rb'(?:[^"\[\]{},]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
-# A whole string, or the quote that opens an unfinished one, or structure.
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{}:,]', re.DOTALL)
+_UNPACKING = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile)
 
 
 class Entry(NamedTuple):
@@ -59,160 +60,353 @@ class Entry(NamedTuple):
     Attributes:
         where: its place in the file, in words.
         data: UTF-8.
+        ended: false for a last line without a newline, which a writer may still be at.
     """
 
     where: str
     data: bytes
+    ended: bool = True
 
 
-@contextmanager
-def opened(path: Path) -> Generator[io.BufferedReader]:
-    """A file's content, decompressed, without a byte order mark.
+def shown(path: Path | str) -> str:
+    """A path as text that can be printed; bytes that are not UTF-8 become U+FFFD."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
-    Raises:
-        ImportFormatError: when it cannot be read, also while it is read.
+
+@define
+class Source:
+    """The content of one transcript; it can be read several times.
+
+    Attributes:
+        name: what messages call it.
+        path: a regular file with the content, perhaps packed.
+        sample: what ``sample_of`` has found, once it has looked.
     """
-    try:
-        with _decompressed(path) as stream:
+
+    name: str
+    path: Path
+    sample: Any = field(default=None, init=False, repr=False)
+    _packed: str | None = field(default=None, init=False)
+
+    @property
+    def stem(self) -> str:
+        """The file's name up to its first dot."""
+        return shown(Path(self.name).name).split(".", 1)[0]
+
+    @property
+    def suffix(self) -> str:
+        """The lower-case suffix of the content, without that of its packing."""
+        suffixes = [suffix.lower() for suffix in Path(self.name).suffixes]
+        while suffixes and suffixes[-1] in _SUFFIXES_OF_COMPRESSION:
+            suffixes.pop()
+        return suffixes[-1] if suffixes else ""
+
+    @property
+    def packing(self) -> str:
+        """How the file is packed: ``gzip``, ``xz``, ``zstd``, ``zip`` or ``""``."""
+        if self._packed is None:
+            with self._reporting(), self.path.open("rb") as stream:
+                self._packed = _packing(stream.read(6))
+        return self._packed
+
+    def error(self, reason: str, entry: str = "") -> ImportFormatError:
+        """An error that names this file."""
+        return ImportFormatError(self.name, reason, entry=entry or None)
+
+    @contextmanager
+    def _reporting(self) -> Generator[None]:
+        try:
+            yield
+        except _UNPACKING as error:
+            raise self.error(f"cannot be decompressed: {error}") from error
+        except OSError as error:
+            # gzip's own errors are of OSError, too.
+            what = (
+                "cannot be decompressed"
+                if isinstance(error, gzip.BadGzipFile)
+                else "cannot be read"
+            )
+            raise self.error(f"{what}: {error.strerror or error}") from error
+
+    @contextmanager
+    def opened(self) -> Generator[io.BufferedReader]:
+        """The content, unpacked, without a byte order mark.
+
+        Raises:
+            ImportFormatError: when it cannot be read, also while it is read.
+        """
+        with self._reporting(), self.path.open("rb") as file:
+            stream = _unpacked(file, self.packing, self)
             start = stream.peek(4)[:4]
             if start.startswith(_UTF16):
-                raise ImportFormatError(str(path), "is UTF-16 text; JSON has to be UTF-8")
+                raise self.error("is UTF-16 text; JSON has to be UTF-8")
             if start.startswith(_BOM):
                 stream.read(len(_BOM))
             yield stream
-    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-        raise ImportFormatError(str(path), f"cannot be decompressed: {error}") from error
-    except OSError as error:
-        raise ImportFormatError(str(path), f"cannot be read: {error.strerror or error}") from error
+
+    def head(self, size: int) -> bytes:
+        """The first bytes of the content."""
+        with self.opened() as stream:
+            return stream.read(size)
+
+    def lines(self, log: Log | None = None) -> Iterator[Entry]:
+        """Every line that is not blank; one that is too long is skipped.
+
+        Args:
+            log: gets the lines that are too long; without one, the first ends the reading.
+
+        Raises:
+            ImportFormatError: the content cannot be read.
+        """
+        with self.opened() as stream:
+            for number, line, ended in _lines(stream):
+                if line is not None:
+                    yield Entry(f"line {number}", line, ended)
+                elif log is None:
+                    raise _too_large(self, f"line {number}")
+                else:
+                    log.skip_error(_too_large(self, f"line {number}"))
+
+    def document(self) -> Entry:
+        """The whole content as one entry."""
+        with self.opened() as stream:
+            return Entry("", _bounded(self, stream.read(MAX_ENTRY_BYTES + 1), ""))
+
+    def elements(self) -> Iterator[Entry]:
+        """The elements of the array that the content is."""
+        with self.opened() as stream:
+            start = stream.read(_WHOLE)
+            if len(start) < _WHOLE and (whole := _split(start)) is not None:
+                for index, raw in enumerate(whole):
+                    yield Entry(f"index {index}", _bounded(self, bytes(raw), f"index {index}"))
+                return
+            rest = _Prefixed(start.lstrip()[1:], stream)
+            yield from _elements(self, rest)
+
+    def members(self) -> list[zipfile.ZipInfo]:
+        """The files in an archive.
+
+        Raises:
+            ImportFormatError: it cannot be read.
+        """
+        with self._reporting(), zipfile.ZipFile(self.path) as archive:
+            return archive.infolist()
+
+    def member(self, info: zipfile.ZipInfo) -> Entry:
+        """One file of an archive as an entry. Raises like ``members``."""
+        try:
+            with (
+                self._reporting(),
+                zipfile.ZipFile(self.path) as archive,
+                archive.open(info) as file,
+            ):
+                data = file.read(MAX_ENTRY_BYTES + 1)
+        except (NotImplementedError, RuntimeError) as error:
+            # An encrypted member, or a method that this Python has no decompressor for.
+            raise self.error(f"cannot be decompressed: {error}", info.filename) from error
+        return Entry(info.filename, _bounded(self, data, info.filename))
 
 
-def _decompressed(path: Path) -> io.BufferedReader:
-    with path.open("rb") as stream:
-        magic = stream.read(6)
-    if magic.startswith(b"\x1f\x8b"):
-        return io.BufferedReader(gzip.GzipFile(path))
-    if magic == b"\xfd7zXZ\x00":
-        # LZMAFile has what BufferedReader needs of a raw stream, but the stubs do not say so.
-        return io.BufferedReader(cast("Any", lzma.LZMAFile(path)))
-    return path.open("rb")
+@contextmanager
+def opened(path: Path | str) -> Generator[Source]:
+    """A source for a path; ``-`` is standard input.
 
-
-def head(path: Path) -> bytes:
-    """The first ``HEAD_BYTES`` of a file's content."""
-    with opened(path) as stream:
-        return stream.read(HEAD_BYTES)
-
-
-def is_lines(path: Path) -> bool:
-    """Whether a file's name says that it has one JSON text on each line."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    while suffixes and suffixes[-1] in _SUFFIXES_OF_COMPRESSION:
-        suffixes.pop()
-    return bool(suffixes) and suffixes[-1] in _SUFFIXES_OF_LINES
-
-
-def json_lines(path: Path) -> Iterator[Entry]:
-    """Every line that is not blank."""
-    with opened(path) as stream:
-        yield from _lines(path, stream, 1)
-
-
-def document(path: Path) -> Entry:
-    """The whole file as one entry."""
-    with opened(path) as stream:
-        return Entry("", _bounded(path, stream.read(MAX_ENTRY_BYTES + 1), ""))
-
-
-def entries(path: Path) -> Iterator[Entry]:
-    """The elements of an array, or the lines, or the one document, whichever the file has."""
-    with opened(path) as stream:
-        blank_lines = _skip_space(stream)
-        if stream.peek(1)[:1] == b"[":
-            stream.read(1)
-            yield from _elements(path, stream)
-            return
-        line = _bounded(path, stream.readline(MAX_ENTRY_BYTES + 1), "")
-        number = blank_lines + 1
-        if is_lines(path) or _is_complete(line):
-            yield Entry(f"line {number}", line)
-            yield from _lines(path, stream, number + 1)
-        else:
-            rest = stream.read(MAX_ENTRY_BYTES + 1)
-            yield Entry("", _bounded(path, line + rest, ""))
-
-
-def decoded(path: Path, entry: Entry, kind: Any = Any) -> Any:
-    """Decode an entry.
-
-    Args:
-        path: the entry's file.
-        entry: what to decode.
-        kind: a type for msgspec to check and build; fields it does not have are skipped.
+    What can be read only once (pipes, standard input) is first copied to a temporary file.
 
     Raises:
-        ImportFormatError: when it is not JSON or not of that type.
+        ImportFormatError: it cannot be read.
     """
+    name = "standard input" if str(path) == STDIN else shown(path)
+    if str(path) != STDIN:
+        try:
+            mode = os.stat(path).st_mode  # noqa: PTH116  # a path of any type
+        except OSError as error:
+            raise ImportFormatError(name, f"cannot be read: {error.strerror or error}") from error
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            yield Source(name, Path(path))
+            return
+    with tempfile.TemporaryDirectory(prefix="memory-import-") as folder:
+        copy = Path(folder, "content")
+        _spool(name, path, copy)
+        yield Source(name, copy)
+
+
+def _spool(name: str, path: Path | str, copy: Path) -> None:
     try:
-        return msgspec.json.decode(entry.data, type=kind)
-    except msgspec.ValidationError as error:
-        reason = str(error)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        reason = _why_not_json(entry.data)
-    except RecursionError:
-        reason = "is nested too deeply"
-    raise ImportFormatError(str(path), reason, entry=entry.where or None)
+        with copy.open("wb") as target:
+            if str(path) == STDIN:
+                _copied(name, sys.stdin.buffer, target)
+            else:
+                with open(path, "rb") as source:  # noqa: PTH123  # a path of any type
+                    _copied(name, source, target)
+    except OSError as error:
+        raise ImportFormatError(name, f"cannot be read: {error.strerror or error}") from error
 
 
-def first_keys(start: bytes) -> tuple[str, frozenset[str]]:
-    """What a JSON text opens with, and the keys of its first object as far as ``start`` goes.
+def _copied(name: str, source: IO[bytes], target: IO[bytes]) -> None:
+    left = MAX_PIPE_BYTES
+    while chunk := source.read(min(_CHUNK, left + 1)):
+        left -= len(chunk)
+        if left < 0:
+            raise ImportFormatError(
+                name, f"more than {MAX_PIPE_BYTES} bytes came through a pipe; import a file"
+            )
+        target.write(chunk)
 
-    Returns:
-        ``"{"``, ``"["`` or ``""`` when it opens with neither; and the names of the first object,
-        which may be inside of arrays, as they are written (escapes stay).
+
+def unpacked_copy(source: Source, folder: Path) -> Path:
+    """The content in a file of its own, under its own name, as readers of plain files need it."""
+    name = Path(source.name).name
+    while Path(name).suffix.lower() in _SUFFIXES_OF_COMPRESSION:
+        name = Path(name).stem
+    copy = folder / (name or "content")
+    with source.opened() as stream, copy.open("wb") as target:
+        shutil.copyfileobj(stream, target, _CHUNK)
+    return copy
+
+
+def _packing(magic: bytes) -> str:
+    if magic.startswith(b"\x1f\x8b"):
+        return "gzip"
+    if magic == b"\xfd7zXZ\x00":
+        return "xz"
+    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+        return "zstd"
+    if magic.startswith(b"PK\x03\x04"):
+        return "zip"
+    return ""
+
+
+def _unpacked(file: io.BufferedReader, packing: str, source: Source) -> io.BufferedReader:
+    if packing == "gzip":
+        packed: Any = gzip.GzipFile(fileobj=file)
+    elif packing == "xz":
+        packed = lzma.LZMAFile(file)  # noqa: SIM115  # the file it reads from is closed by its opener
+    elif packing == "zstd":
+        packed = _Zstd(file)
+    else:
+        return file
+    limit = max(EXPANDS_FREELY, EXPANSION * os.fstat(file.fileno()).st_size)
+    # Raw streams are all it needs, though the stubs ask for more.
+    return io.BufferedReader(cast("Any", _Expanding(packed, limit, source)), _CHUNK)
+
+
+class _Zstd:
+    """Reads frames of zstd; unlike the library's own reader it does not take a cut one for a whole.
+
+    It takes in so little at once that what comes out stays in memory whatever it is.
     """
-    text = start.removeprefix(_BOM).lstrip()
-    opener = text[:1].decode("latin-1")
-    if opener not in {"{", "["}:
-        return "", frozenset()
-    keys: set[bytes] = set()
-    depth = inside = 0
-    last = b""
-    for match in _TOKEN.finditer(text):
-        token = match[0]
-        if token == b'"':
-            break
-        if token in b"[{":
-            depth += 1
-            inside = inside or (depth if token == b"{" else 0)
-        elif token in b"]}":
-            depth -= 1
-            if depth < (inside or 1):
-                break
-        elif token == b":" and depth == inside:
-            keys.add(last[1:-1])
-        last = token
-    return opener, frozenset(key.decode("utf-8", "replace") for key in keys)
+
+    _IN = 2**11
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+        self._unpacker = zstandard.ZstdDecompressor(max_window_size=MAX_ENTRY_BYTES)
+        self._frame = self._unpacker.decompressobj()
+        self._begun = False
+        self._out = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        while not self._out:
+            data = self._file.read(self._IN)
+            if not data:
+                if self._begun:
+                    raise EOFError("the last frame is cut")
+                return b""
+            self._out = memoryview(self._unpacked(data))
+        found, self._out = self._out[:size], self._out[size:]
+        return bytes(found)
+
+    def _unpacked(self, data: bytes) -> bytes:
+        found: list[bytes] = []
+        while data:
+            self._begun = True
+            found.append(self._frame.decompress(data))
+            data = b""
+            if self._frame.eof:
+                data = self._frame.unused_data
+                self._frame = self._unpacker.decompressobj()
+                self._begun = False
+        return b"".join(found)
 
 
-def _skip_space(stream: io.BufferedReader) -> int:
-    newlines = 0
-    while (start := stream.peek(1)[:1]).isspace():
-        stream.read(1)
-        newlines += start == b"\n"
-    return newlines
+class _Expanding(io.RawIOBase):
+    """A decompressing stream that stops what expands without end."""
+
+    def __init__(self, packed: Any, limit: int, source: Source) -> None:
+        self._packed = packed
+        self._left = limit
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data: bytes = self._packed.read(len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise self._source.error(
+                f"expands to more than {EXPANSION} times its packed size and "
+                f"{EXPANDS_FREELY} bytes: unpack it first if that is right"
+            )
+        buffer[: len(data)] = data
+        return len(data)
 
 
-def _lines(path: Path, stream: io.BufferedReader, first: int) -> Iterator[Entry]:
-    number = first
-    while line := stream.readline(MAX_ENTRY_BYTES + 1):
-        where = f"line {number}"
-        _bounded(path, line, where)
-        if not line.isspace():
-            yield Entry(where, line)
+class _Prefixed:
+    """A stream with bytes put back in front of it."""
+
+    def __init__(self, start: bytes, stream: io.BufferedReader) -> None:
+        self._start = start
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        if self._start:
+            start, self._start = self._start[:size], self._start[size:]
+            return start
+        return self._stream.read(size)
+
+
+def _lines(stream: io.BufferedReader) -> Iterator[tuple[int, bytes | None, bool]]:
+    """The lines that are not blank with their numbers, and whether a newline ended them.
+
+    ``None`` stands for one that is too long.
+    """
+    number, size = 1, 0
+    parts: list[bytes] = []
+    while chunk := stream.read1(_CHUNK):
+        first, *rest = chunk.split(b"\n")
+        size += len(first)
+        if size <= MAX_ENTRY_BYTES:
+            parts.append(first)
+        else:
+            parts.clear()
+        if not rest:
+            continue
+        if size > MAX_ENTRY_BYTES:
+            yield number, None, True
+        elif line := b"".join(parts).strip():
+            yield number, line, True
+        for between in rest[:-1]:
+            number += 1
+            if line := between.strip():
+                yield number, line, True
         number += 1
+        parts, size = [rest[-1]], len(rest[-1])
+    if size > MAX_ENTRY_BYTES:
+        yield number, None, False
+    elif line := b"".join(parts).strip():
+        yield number, line, False
 
 
-def _elements(path: Path, stream: io.BufferedReader) -> Iterator[Entry]:
+def _split(data: bytes) -> list[msgspec.Raw] | None:
+    try:
+        return msgspec.json.decode(data, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _elements(source: Source, stream: _Prefixed) -> Iterator[Entry]:
     """The elements of an array whose opening bracket has been read."""
     buffer = b""
     index = start = position = depth = 0
@@ -228,17 +422,20 @@ def _elements(path: Path, stream: io.BufferedReader) -> Iterator[Entry]:
             if depth or token in _OPENING:
                 depth += 1 if token in _OPENING else -1
             elif token == _COMMA:
-                yield _element(path, buffer[start:position], index)
+                yield _element(source, buffer[start:position], index)
                 start = position + 1
                 index += 1
             else:
-                _closing(path, token, index)
-                yield from _last(path, buffer[start:position], index)
-                _nothing_after(path, buffer[position + 1 :], stream)
+                if token != _END:
+                    raise source.error("is not JSON: an array closed by '}'", f"index {index}")
+                # "[]" has no element; after a comma there has to be one.
+                if index or buffer[start:position].strip():
+                    yield _element(source, buffer[start:position], index)
+                _nothing_after(source, buffer[position + 1 :], stream)
                 return
             position += 1
-        _bounded(path, buffer[start:], f"index {index}")
-    raise ImportFormatError(str(path), "the file ends inside of its array", entry=f"index {index}")
+        _bounded(source, buffer[start:], f"index {index}")
+    raise source.error("the file ends inside of its array", f"index {index}")
 
 
 def _skipped(buffer: bytes, position: int, depth: int) -> int:
@@ -247,55 +444,23 @@ def _skipped(buffer: bytes, position: int, depth: int) -> int:
     return match.end() if match else position
 
 
-def _closing(path: Path, token: int, index: int) -> None:
-    if token != _END:
-        raise ImportFormatError(
-            str(path), "is not JSON: an array closed by '}'", entry=f"index {index}"
-        )
-
-
-def _element(path: Path, data: bytes, index: int) -> Entry:
+def _element(source: Source, data: bytes, index: int) -> Entry:
     where = f"index {index}"
-    return Entry(where, _bounded(path, data, where))
+    return Entry(where, _bounded(source, data, where))
 
 
-def _last(path: Path, data: bytes, index: int) -> Iterator[Entry]:
-    # "[]" has no element; after a comma there has to be one.
-    if index or data.strip():
-        yield _element(path, data, index)
-
-
-def _nothing_after(path: Path, data: bytes, stream: io.BufferedReader) -> None:
+def _nothing_after(source: Source, data: bytes, stream: _Prefixed) -> None:
     while data:
         if data.strip():
-            raise ImportFormatError(str(path), "has more after the end of its array")
+            raise source.error("has more after the end of its array")
         data = stream.read(_CHUNK)
 
 
-def _bounded(path: Path, data: bytes, where: str) -> bytes:
+def _bounded(source: Source, data: bytes, where: str) -> bytes:
     if len(data) > MAX_ENTRY_BYTES:
-        raise ImportFormatError(
-            str(path), f"an entry is larger than {MAX_ENTRY_BYTES} bytes", entry=where or None
-        )
+        raise _too_large(source, where)
     return data
 
 
-def _is_complete(line: bytes) -> bool:
-    try:
-        msgspec.json.decode(line, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
-
-
-def _why_not_json(data: bytes) -> str:
-    """A reason with its place, which the fast parser does not give."""
-    try:
-        json.loads(data)
-    except UnicodeDecodeError as error:
-        return f"is not UTF-8: {error.reason} at byte {error.start}"
-    except RecursionError:
-        return "is nested too deeply"
-    except ValueError as error:
-        return f"is not JSON: {error}"
-    return "is not JSON: NaN, Infinity, a lone surrogate or a number out of range"
+def _too_large(source: Source, where: str) -> ImportFormatError:
+    return source.error(f"an entry is larger than {MAX_ENTRY_BYTES} bytes", where)

@@ -1,9 +1,24 @@
 import json
+import os
+from pathlib import Path
 
 import pytest
+from attrs import evolve
 
+from memory_core import Outcome, open_memory
+from memory_core.cli.imports import import_file
+from memory_core.importers import ClaudeCodeImporter
 from memory_core.samples import EPISODES as SAMPLE_EPISODES
 from memory_core.samples import write_samples
+from tests.unit.importers.transcripts import (
+    SESSION,
+    chat_entry,
+    claude_line,
+    claude_session,
+    use,
+    used,
+    write_lines,
+)
 
 
 @pytest.fixture
@@ -29,6 +44,23 @@ def test_import_and_import_again(cli, samples):
     assert "tau-bench" in cli("import", *samples).stdout
 
 
+def test_a_folder_is_imported_with_those_below_it(cli, samples, tmp_path):
+    deep = tmp_path / "transcripts" / "a" / "b"
+    deep.mkdir(parents=True)
+    for path in samples[:3]:
+        path.rename(deep / path.name)
+    (deep / "README.md").write_text("not a transcript")
+    (deep / "empty.jsonl").write_text("")
+    os.mkfifo(deep / "pipe")
+    (deep / "dangling").symlink_to(deep / "nowhere")
+    report = cli.json("import", tmp_path / "transcripts")
+    assert report["stored"] == SAMPLE_EPISODES
+    assert report["skipped"] == 0
+    notes = {Path(f["file"]).name: f["notes"][0]["reason"] for f in report["files"] if f["notes"]}
+    assert notes["README.md"] == "passed over: it is not JSON"
+    assert notes["empty.jsonl"] == "is empty"
+
+
 @pytest.fixture
 def broken(samples, tmp_path):
     """A file whose second entry is malformed; and how many it has."""
@@ -40,24 +72,26 @@ def broken(samples, tmp_path):
     return file, len(entries)
 
 
-def test_malformed_input_names_file_and_entry_and_stores_nothing(cli, samples, broken):
-    result = cli("import", samples[0], broken[0], code=3)
-    assert "broken.json, index 1: " in result.stderr
-    assert result.stderr.count("\n") == 1
-    assert "there is no store" in cli("list", code=2).stderr
-
-
-def test_keep_going_imports_the_rest_and_lists_what_it_skipped(cli, broken, tmp_path):
+@pytest.mark.filterwarnings("ignore:--keep-going:DeprecationWarning")
+@pytest.mark.parametrize("options", [[], ["--keep-going"]])
+def test_files_stand_alone_and_what_is_skipped_is_listed(cli, broken, tmp_path, options):
     file, entries = broken
     nonsense = tmp_path / "nonsense.txt"
     nonsense.write_text("no transcript")
-    result = cli("import", file, nonsense, tmp_path / "missing", "--keep-going", "--json", code=1)
+    result = cli("import", nonsense, file, *options, "--json", code=1)
     report = json.loads(result.stdout)
     assert report["stored"] == entries - 1
-    assert report["skipped"] == 3
-    assert report["files"][0]["skipped"][0]["entry"] == "index 1"
-    assert result.stderr.count("skipped: ") == 3
-    assert "3 entries were skipped" in result.stderr
+    assert report["skipped"] == 2
+    (skipped,) = next(f for f in report["files"] if f["file"] == str(file))["skipped"]
+    assert skipped["entry"] == "index 1"
+    assert result.stderr.count("skipped: ") == 2
+    assert "broken.json, index 1: traj: " in result.stderr
+    assert "2 entries were skipped" in result.stderr
+
+
+def test_an_option_that_is_no_longer_needed_is_named_in_a_warning(cli, samples):
+    with pytest.warns(DeprecationWarning, match="--keep-going"):
+        cli("import", samples[0], "--keep-going")
 
 
 @pytest.mark.parametrize("command", ["import", "load"])
@@ -65,16 +99,24 @@ def test_a_file_that_is_not_there_and_one_that_is_malformed(cli, samples, tmp_pa
     """Both commands say so with the same exit codes, and make no store."""
     nonsense = tmp_path / "nonsense.txt"
     nonsense.write_text("neither a transcript nor an export")
-    more = samples[:1] if command == "import" else []
     for file, code, said in (
         (tmp_path / "missing", 2, "No such file"),
-        (tmp_path, 2, "directory"),
         (nonsense, 3, "nonsense.txt"),
     ):
-        result = cli(command, *more, file, code=code)
+        result = cli(command, file, code=code)
         assert said in result.stderr
         assert result.stderr.count("\n") == 1
     assert "there is no store" in cli("list", code=2).stderr
+
+
+def test_what_was_seen_of_an_unknown_format_is_said(cli, tmp_path):
+    (tmp_path / "x.json").write_text('{"apples": 1, "pears": {}}')
+    error = cli("import", tmp_path / "x.json", code=3).stderr
+    assert "a JSON object whose first object has the keys apples, pears" in error
+    history = [{"model_output": {}, "result": [], "state": {}}]
+    (tmp_path / "y.json").write_text(json.dumps({"history": history}))
+    error = cli("import", tmp_path / "y.json", code=3).stderr
+    assert "looks like a browser-use history, for which there is no importer" in error
 
 
 def test_a_named_format(cli, samples):
@@ -85,15 +127,124 @@ def test_a_named_format(cli, samples):
     assert "unknown format" in cli("import", source, "--format", "nonsense", code=2).stderr
 
 
-def test_what_the_store_refuses(cli, samples, tmp_path):
-    settings = tmp_path / "memory.toml"
-    settings.write_text("[limits]\nmax_steps = 3\n")
-    result = cli("import", samples[0], "--keep-going", "--json", code=1)
-    report = json.loads(result.stdout)
-    assert report["skipped"] > 0
-    assert "max_steps=3" in report["files"][0]["skipped"][0]["reason"]
-    strict = cli("import", samples[0], code=1)
-    assert "max_steps=3" in strict.stderr
+def test_standard_input(cli):
+    data = gzip.compress(json.dumps(chat_entry()).encode())
+    report = json.loads(cli("import", "-", "--json", input=data).stdout)
+    assert report["stored"] == 1
+    assert report["files"][0]["file"] == "standard input"
+
+
+def test_a_name_that_is_not_text(cli, tmp_path):
+    path = os.fsencode(tmp_path) + b"/bad\xffname.jsonl"
+    Path(os.fsdecode(path)).write_bytes(json.dumps(chat_entry()).encode())
+    report = cli.json("import", os.fsdecode(path))
+    assert report["stored"] == 1
+    assert report["files"][0]["file"].endswith("bad\ufffdname.jsonl")
+
+
+def steps_of(cli):
+    return {r["id"]: len(r["steps"]) for r in cli.json("list", "--limit", 100)["records"]}
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_longer_copy_of_a_session_stays(cli, tmp_path, together):
+    lines = claude_session()
+    paths = [
+        write_lines(tmp_path / "full.jsonl", lines),
+        write_lines(tmp_path / "older.jsonl", lines[:4]),
+        # One line of the session in another file, as resumed sessions have it.
+        write_lines(
+            tmp_path / "other.jsonl", [claude_line("user", 50, "Hi", sessionId="s"), lines[2]]
+        ),
+    ]
+    if together:
+        report = cli.json("import", *paths)
+        assert (report["stored"], report["kept"]) == (2, 2)
+    else:
+        cli("import", paths[0])
+        for path in paths[1:]:
+            report = cli.json("import", path)
+            assert report["kept"] == 1
+            notes = [note["reason"] for note in report["files"][0]["notes"]]
+            assert any(note.startswith("kept: the stored copy has 6 steps") for note in notes)
+    assert sorted(steps_of(cli).values()) == [1, 6]
+    grown = [*lines, claude_line("user", 20, "Go on")]
+    assert cli.json("import", write_lines(tmp_path / "full.jsonl", grown))["stored"] == 1
+    assert sorted(steps_of(cli).values()) == [1, 7]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_subagent_is_related_to_its_session_whichever_comes_first(cli, tmp_path, order):
+    agent = claude_line("user", 3, "Find it", isSidechain=True, agentId="a1")
+    paths = [
+        write_lines(tmp_path / "session.jsonl", claude_session()),
+        write_lines(tmp_path / "agent-a1.jsonl", [agent]),
+    ][::order]
+    related = [cli.json("import", path)["related"] for path in paths]
+    assert related == [0, 1]
+    assert cli.json("import", *paths)["related"] == 0
+    (edge,) = cli.json("list", "--kind", "relationship")["records"]
+    assert edge["relationship_type"] == "parent_child"
+    records = {r["id"]: r for r in cli.json("list")["records"]}
+    assert records[edge["to_episode_id"]]["metadata"]["agent_id"] == "a1"
+    assert "agent_id" not in records[edge["from_episode_id"]]["metadata"]
+
+
+def long_session(steps, size):
+    for number in range(steps):
+        call_id = f"t{number}"
+        yield claude_line("assistant", 1, [use("Bash", {}, call_id)], uuid=f"a{number}")
+        yield claude_line("user", 2, [used(f"{number} " * (size // 5), call_id)], uuid=f"u{number}")
+
+
+@pytest.mark.parametrize("limit", ["max_record_bytes = 100000", "max_steps = 10"])
+def test_a_session_over_a_limit_is_stored_in_parts_that_follow_each_other(cli, tmp_path, limit):
+    (tmp_path / "memory.toml").write_text(f"[limits]\n{limit}\n")
+    path = write_lines(tmp_path / "long.jsonl", long_session(40, 10_000))
+    report = cli.json("import", path)
+    assert (report["stored"], report["skipped"]) == (1, 0)
+    records = cli.json("list", "--limit", 100)["records"]
+    assert len(records) > 1
+    numbers = sorted(step["number"] for record in records for step in record["steps"])
+    assert numbers == list(range(1, 41))
+    edges = cli.json("list", "--kind", "relationship", "--limit", 100)["records"]
+    assert {edge["relationship_type"] for edge in edges} == {"follows"}
+    assert len(edges) == len(records) - 1
+    again = cli.json("import", path)
+    assert (again["stored"], again["unchanged"]) == (0, 1)
+    shorter = write_lines(tmp_path / "shorter.jsonl", long_session(30, 10_000))
+    assert cli.json("import", shorter)["kept"] == 1
+    longer = write_lines(tmp_path / "longer.jsonl", long_session(45, 10_000))
+    assert cli.json("import", longer)["stored"] == 1
+    numbers = sorted(
+        step["number"]
+        for record in cli.json("list", "--limit", 100)["records"]
+        for step in record["steps"]
+    )
+    assert numbers == list(range(1, 46))
+
+
+def test_a_step_over_the_limit_is_skipped_and_the_setting_is_named(cli, tmp_path):
+    (tmp_path / "memory.toml").write_text("[limits]\nmax_record_bytes = 1000\n")
+    path = write_lines(tmp_path / "long.jsonl", [claude_line("user", 1, "x" * 2000)])
+    result = cli("import", path, code=1)
+    assert "limits.max_record_bytes" in result.stderr
+    assert result.stderr.count(SESSION) == 0
+
+
+async def test_what_only_the_stored_copy_knows_is_kept(tmp_path):
+    path = write_lines(tmp_path / "log.jsonl", claude_session())
+    async with open_memory("inmemory:") as memory:
+        await import_file(memory, path, ClaudeCodeImporter())
+        (episode,) = [episode async for episode in memory.iter_episodes()]
+        await memory.put(evolve(episode, outcome=Outcome.success("Reviewed.")))
+        assert (await import_file(memory, path, ClaudeCodeImporter())).unchanged == 1
+        longer = [*claude_session(), claude_line("user", 20, "Go on")]
+        write_lines(path, longer)
+        assert (await import_file(memory, path, ClaudeCodeImporter())).stored == 1
+        (episode,) = [episode async for episode in memory.iter_episodes()]
+    assert len(episode.steps) == 7
+    assert episode.outcome == Outcome.success("Reviewed.")
 
 
 def test_real_transcripts(cli, real_data):

@@ -160,7 +160,7 @@ def test_wrong_encodings(name, encoding):
 )
 @pytest.mark.parametrize("depth", [100, 900, 100_000])
 def test_deep_nesting(name, unit, depth):
-    _, errors = checked(IMPORTERS[name], (unit * depth).encode())
+    _, errors = checked(IMPORTERS[name], (unit * depth + "\n").encode())
     assert errors
 
 

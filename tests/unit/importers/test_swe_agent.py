@@ -47,8 +47,8 @@ def test_prompts_and_actions_become_steps(tmp_path):
     assert [(step.tool, step.action) for step in steps] == [
         ("message", "system"),
         ("message", "user"),
-        ("grep", "run"),
-        ("python", "run"),
+        ("bash", "run"),
+        ("bash", "run"),
         ("submit", "run"),
     ]
     search, run, submit = steps[2:]
@@ -70,16 +70,20 @@ def test_prompts_and_actions_become_steps(tmp_path):
     ("command", "tool"),
     [
         ("find_file x.py\n", "find_file"),
-        ("/usr/bin/python3 -m pytest", "python3"),
-        ("  ls", "ls"),
-        ("ls;pwd", "ls"),
+        ("open src/a.py 3", "open"),
+        ("str_replace_editor view a.py", "str_replace_editor"),
+        ("my_bundled_tool x", "my_bundled_tool"),
+        ("cd /testbed && python -m pytest tests", "bash"),
+        ("/usr/bin/python3 -m pytest", "bash"),
+        ("  ls", "bash"),
+        ("ls;pwd", "bash"),
         ("A=1 make", "bash"),
         ("(cd a && make)", "bash"),
-        ("./run.sh", "run.sh"),
+        ("./run.sh", "bash"),
         ("x" * 500, "bash"),
     ],
 )
-def test_the_tool_is_the_first_word_of_the_command(tmp_path, command, tool):
+def test_the_tool_is_one_of_swe_agents_own_or_the_shell(tmp_path, command, tool):
     episode = read_one(tmp_path, trajectory=[{"action": command, "observation": ""}])
     assert (episode.steps[-1].tool, episode.steps[-1].parameters) == (tool, {"command": command})
 
@@ -207,11 +211,8 @@ def test_the_id_is_of_the_instance_and_what_happened(tmp_path):
     ("data", "reason"),
     [
         (b"{}", "trajectory: expected a list of steps"),
-        (b"[]", "Expected `object`, got `array`"),
-        (b'{"trajectory": {}}', "Expected `array | null`, got `object`"),
-        (b'{"trajectory": [{"action": 3}]}', "Expected `str | null`, got `int`"),
-        (b'{"trajectory": [{"action": "x", "execution_time": -1}]}', "step.latency_ms"),
-        (b'{"trajectory": [{"action": "x", "execution_time": 1e300}]}', "out of range"),
+        (b"[]", "trajectory: expected a list of steps"),
+        (b'{"trajectory": {}}', "trajectory: expected a list of steps"),
         (b'{"trajectory": [', "is not JSON"),
     ],
 )
@@ -236,3 +237,18 @@ def test_repeated_prompts_cost_no_memory_and_may_hold_anything(tmp_path):
 def test_two_readings_are_equal(tmp_path):
     path = write(tmp_path / "x.traj.xz", swe_run())
     assert list(IMPORTER.read(path)) == list(IMPORTER.read(path, keep_going=True))
+
+
+@pytest.mark.parametrize("seconds", [-1, 1e300, "soon", None, [1]])
+def test_a_duration_that_is_none_is_left_out(tmp_path, seconds):
+    step = {"action": "x", "observation": "y", "execution_time": seconds}
+    assert read_one(tmp_path, trajectory=[step]).steps[-1].latency_ms == 0
+
+
+def test_an_action_of_another_type_is_kept_as_its_text(tmp_path):
+    step = read_one(tmp_path, trajectory=[{"action": 3, "observation": {"a": 1}}]).steps[-1]
+    assert (step.parameters, step.result.output) == ({"command": "3"}, '{"a":1}')
+
+
+def test_ids_are_those_of_before_the_shell_was_a_tool(tmp_path):
+    assert str(read_one(tmp_path).id) == "da44d173-cc29-524d-b1e2-ae5f48e4eaf3"

@@ -7,6 +7,8 @@ import json
 import lzma
 from typing import TYPE_CHECKING, Any
 
+from zstandard import ZstdCompressor
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -29,7 +31,8 @@ def write_lines(path: Path, values: Iterable[Any]) -> Path:
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
-    pack = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)
+    packers = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": ZstdCompressor().compress}
+    pack = packers.get(path.suffix, bytes)
     path.write_bytes(pack(data))
     return path
 

@@ -1,0 +1,128 @@
+"""Claude Code sessions: JSON lines, as under ``~/.claude/projects``, or as a stream.
+
+The format is not specified; what is read here is what versions 1 and 2 write, and what
+``claude -p --output-format stream-json`` prints. One episode is one session, also where a file has
+several. A subagent with a transcript of its own (``isSidechain`` lines with an ``agentId``) is an
+episode too, a child of its session's; side chains inside of a session's file, as older versions wrote
+them, are steps with metadata ``sidechain``.
+
+A line that cannot be read is skipped and listed; the rest of its session is imported. The file is
+read twice, so that a session can be finished at its last line.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memory_core.importers.base import Format, FormatImporter
+from memory_core.importers.claude_session import Line, Session
+from memory_core.importers.fields import plain_text
+from memory_core.importers.json_text import NotJsonError
+from memory_core.importers.reading import typed, unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from memory_core.importers.draft import EpisodeDraft
+    from memory_core.importers.log import Log
+    from memory_core.importers.sample import Peek, Sample
+    from memory_core.importers.source import Source
+
+__all__ = ["FORMAT", "ClaudeCodeImporter"]
+
+_LINKS = ("sessionId", "uuid", "leafUuid")
+_STREAMED = {"system", "user", "assistant", "result", "stream_event"}
+_TURNS = {"user", "assistant"}
+
+_Key = tuple[str, str | None]
+
+
+def _recognises(sample: Sample) -> bool:
+    return any(map(_is_line, sample.objects))
+
+
+def _is_line(item: Peek) -> bool:
+    if not item.has("type") or item.has("payload"):
+        return False
+    if any(item.has(name) for name in _LINKS) or item.has("messageId", "snapshot"):
+        return True
+    return item.has("session_id") and plain_text(item.get("type")) in _STREAMED
+
+
+def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
+    last, titles = _survey(source)
+    sessions: dict[_Key, Session] = {}
+    for entry in source.lines(log):
+        try:
+            line, repairs = typed(entry, Line)
+        except NotJsonError as error:
+            unreadable(entry, error, log)
+            continue
+        session_id = line.session
+        if line.kind is None:
+            log.skip(entry.where, "is no line of Claude Code: it has no type")
+        elif session_id is None:
+            if line.kind in _TURNS:
+                log.skip(entry.where, f"the {line.kind} line has no sessionId")
+        else:
+            log.repairs = repairs
+            key = session_id, line.agent
+            session = sessions.get(key) or sessions.setdefault(key, Session(*key, log))
+            before = len(session.draft.repairs)
+            session.add(line, entry.where, titles)
+            if len(session.draft.repairs) > before:
+                log.repaired(entry.where, repairs)
+            if last.get(key) == entry.where:
+                draft = sessions.pop(key).finished()
+                if draft is not None:
+                    yield draft
+
+
+def _survey(source: Source) -> tuple[dict[_Key, str], dict[str, str]]:
+    """Where each session ends; and summaries by the last line they sum up, which may be later."""
+    last: dict[_Key, str] = {}
+    titles: dict[str, str] = {}
+    for entry in source.lines():
+        try:
+            line, _ = typed(entry, Line)
+        except NotJsonError:
+            # The second reading lists it.
+            continue
+        leaf, title = plain_text(line.leaf_uuid), plain_text(line.summary)
+        if leaf and title:
+            titles[leaf] = title
+        session_id = line.session
+        if session_id is not None:
+            last[session_id, line.agent] = entry.where
+    return last, titles
+
+
+FORMAT = Format(
+    name="claude-code",
+    summary="Claude Code session transcripts (.jsonl), also as stream-json",
+    recognises=_recognises,
+    read=_read,
+    nested=True,
+    table={
+        "sessionId, session_id; agentId": "id; metadata session_id, agent_id; parent of a subagent",
+        "message.content": "steps: text, thoughts, each use of a tool with its result",
+        "attachment queued_command": "step: what the user typed meanwhile",
+        "message.usage": "tokens, once a reply: those read for the first time and those written",
+        "the first prompt of the user": "description; else the title",
+        "timestamp": "times; latency of a tool: until its result",
+        "parentUuid": "metadata abandoned, of steps the user went back from",
+        "forkedFrom": "the session that this one follows",
+        "customTitle, aiTitle, summary": "metadata title",
+        "cwd, gitBranch, version, message.model": "metadata cwd, project, git_branch, version, model",
+        "files edited": "language",
+        "result (stream-json)": "outcome; metadata cost, duration_ms, turns",
+        "isSidechain, isMeta, parent_tool_use_id": "the step's metadata sidechain, meta, parent_call",
+        "other lines (titles, snapshots, queue operations…)": "left out, and counted in a note",
+    },
+)
+
+
+class ClaudeCodeImporter(FormatImporter):
+    """Reads session transcripts of Claude Code."""
+
+    format = FORMAT

@@ -1,0 +1,161 @@
+"""Logs of OpenAI-style chats: fine-tuning files, request logs, single conversations.
+
+An entry is an object with ``messages`` (JSON lines, an array or a single document), or a bare array
+of messages. Around it may be a logged call: ``request.messages`` and the first of ``choices`` or
+``response.choices``, which is the last message then. Such a log rarely tells an outcome.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from memory_core.importers.base import Format, FormatImporter
+from memory_core.importers.chat import add_messages
+from memory_core.importers.draft import EpisodeDraft, content_digest
+from memory_core.importers.fields import Fields, plain_text
+from memory_core.importers.reading import document, values
+from memory_core.importers.sample import Layout, sample_of
+from memory_core.records import Outcome, OutcomeStatus, TaskType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from memory_core.importers.log import Log
+    from memory_core.importers.sample import Peek, Sample
+    from memory_core.importers.source import Source
+
+__all__ = ["FORMAT", "OpenAIChatImporter"]
+
+_OWN = {"domain", "language", "framework", "task_type", "tags"}
+_AROUND = ("", "metadata.", "response.", "request.")
+_TASK_TYPES = {member.value for member in TaskType}
+
+
+def _recognises(sample: Sample) -> bool:
+    if sample.layout is Layout.ARRAY and sample.first.has("role", "content"):
+        return True
+    if sample.layout is Layout.LINES and not sample.objects:
+        return sample.start.lstrip()[:1] == b"["
+    return any(map(_has_messages, sample.objects))
+
+
+def _has_messages(item: Peek) -> bool:
+    for name in ("messages", "request.messages"):
+        given = item.get(name)
+        if isinstance(given, list):
+            return not given or plain_text(item.get(f"{name}.0.role")) is not None
+    return False
+
+
+def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
+    sample = sample_of(source)
+    if sample.layout is Layout.ARRAY and sample.first.has("role"):
+        found = iter([("", document(source, log))])
+    else:
+        found = values(source, log)
+    for place, value in found:
+        draft = _draft(value, log, place)
+        if draft is not None:
+            yield draft
+
+
+def _draft(value: Any, log: Log, place: str) -> EpisodeDraft | None:
+    is_bare = isinstance(value, list)
+    entry = Fields({"messages": cast("object", value)} if is_bare else value, log, place)
+    given = entry.get("messages", "request.messages")
+    if not isinstance(given, list):
+        log.skip(place, "messages: expected a list of messages")
+        return None
+    messages = cast("list[object]", given)
+    answers = entry.list("choices", "response.choices")
+    if answers:
+        messages = [*messages, Fields(answers[0], log, f"{place} choices 1").get("message")]
+    draft = EpisodeDraft(
+        source="openai-chat",
+        key=(content_digest(cast("object", value)),),
+        log=log,
+        place=place,
+        unnamed="A chat",
+    )
+    add_messages(draft, messages, place)
+    if messages and not draft.steps:
+        log.skip(place, "none of its messages says anything that this format knows")
+        return None
+    _describe(draft, entry)
+    return draft
+
+
+def _describe(draft: EpisodeDraft, entry: Fields) -> None:
+    draft.start = entry.time(
+        *(f"{around}{name}" for name in ("created", "created_at", "timestamp")
+          for around in ("", "response.", "request."))
+    )  # fmt: skip
+    if draft.steps:
+        # A whole call is counted: its tokens are those of its last step.
+        draft.steps[-1].count(entry.get(*_around("usage.total_tokens")))
+    given = entry.object("metadata")
+    task_type = entry.get(*_around("task_type"))
+    if task_type in _TASK_TYPES:
+        draft.task_type = TaskType(task_type)
+    draft.domain = given.text("domain")
+    draft.language = given.text("language")
+    draft.framework = given.text("framework")
+    draft.outcome = _outcome(entry)
+    reward = entry.get(*_around("reward"), *_around("score"))
+    if not isinstance(reward, bool):
+        draft.reward = entry.number(*_around("reward"), *_around("score"))
+    draft.tags = [text for tag in given.list("tags") if (text := plain_text(tag))]
+    draft.metadata = {
+        **{key: value for key, value in given.value.items() if key not in _OWN},
+        "model": entry.text(*_around("model")),
+        "entry_id": entry.text(*_around("id"), *_around("custom_id")),
+    }
+
+
+def _around(name: str) -> tuple[str, ...]:
+    return tuple(f"{around}{name}" for around in _AROUND)
+
+
+_OUTCOMES: dict[str, tuple[Callable[[str], Outcome], str]] = {
+    OutcomeStatus.SUCCESS: (Outcome.success, "Logged as a success."),
+    OutcomeStatus.PARTIAL_SUCCESS: (Outcome.partial_success, "Logged as a partial success."),
+    OutcomeStatus.FAILURE: (Outcome.failure, "Logged as a failure."),
+    OutcomeStatus.ABSTAINED: (Outcome.abstained, "Logged as abstained."),
+}
+
+
+def _outcome(entry: Fields) -> Outcome | None:
+    status = entry.get(*_around("outcome"))
+    if status is None and isinstance(success := entry.get(*_around("success")), bool):
+        status = OutcomeStatus.SUCCESS if success else OutcomeStatus.FAILURE
+    if not isinstance(status, str) or status not in _OUTCOMES:
+        return None
+    make, words = _OUTCOMES[status]
+    return make(entry.text(*_around("verdict"), *_around("reason")) or words)
+
+
+FORMAT = Format(
+    name="openai-chat",
+    summary="OpenAI-style chat logs: JSON lines, arrays or objects with messages",
+    recognises=_recognises,
+    read=_read,
+    general=True,
+    table={
+        "the whole entry": "id",
+        "messages, request.messages; choices[0].message": "steps; description: the user's first turn",
+        "messages[].timestamp": "times of steps",
+        "tool_calls, function_call; role tool, function": "steps with parameters; their results",
+        "created, created_at, timestamp": "start",
+        "outcome, success; verdict, reason": "outcome, where there is one",
+        "reward, score": "reward",
+        "usage.total_tokens": "tokens of the last step",
+        "metadata.domain, language, framework, task_type, tags": "the episode's own",
+        "model, id, custom_id; other scalars of metadata": "metadata model, entry_id, …",
+    },
+)
+
+
+class OpenAIChatImporter(FormatImporter):
+    """Reads logs of OpenAI-style chats."""
+
+    format = FORMAT

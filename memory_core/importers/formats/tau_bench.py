@@ -1,0 +1,138 @@
+"""tau-bench result files: a JSON array of ``{task_id, trial, reward, info, traj}``."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+from memory_core.importers.base import Format, FormatImporter
+from memory_core.importers.chat import add_messages
+from memory_core.importers.draft import EPOCH, EpisodeDraft, content_digest
+from memory_core.importers.fields import Fields, json_of, plain_text
+from memory_core.importers.reading import entries
+from memory_core.records import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from memory_core.importers.log import Log
+    from memory_core.importers.sample import Sample
+    from memory_core.importers.source import Source
+
+__all__ = ["FORMAT", "TauBenchImporter"]
+
+_NOW = re.compile(r"current time is (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?: ([A-Z]{2,4}))?")
+_DOMAIN = re.compile(r"^#+ ([A-Z][a-z]+) agent policy", re.IGNORECASE | re.MULTILINE)
+_HOURS = {"EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7}
+_TRIAL = 1_000
+_ORDINALS = range(100_000)
+
+
+def _recognises(sample: Sample) -> bool:
+    return sample.any("traj") or sample.any("task_id", "reward", "info")
+
+
+def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
+    for entry in entries(source, log):
+        if isinstance(entry.get("traj"), list):
+            yield _draft(entry)
+        else:
+            log.skip(entry.place, "traj: expected a list of messages")
+
+
+def _draft(entry: Fields) -> EpisodeDraft:
+    trajectory = entry.list("traj")
+    ids = {key: plain_text(entry.get(key)) for key in ("task_id", "trial")}
+    task = entry.object("info.task")
+    draft = EpisodeDraft(
+        source="tau-bench",
+        key=(*ids.values(), content_digest(trajectory)),
+        log=entry.log,
+        place=entry.place,
+        description=task.text("instruction"),
+        unnamed="tau-bench task",
+    )
+    add_messages(draft, trajectory, entry.place)
+    policy = draft.first_said("system") or ""
+    named = _named_time(policy)
+    draft.start = (named or EPOCH) + _place(entry)
+    draft.timing = "start" if named else "none"
+    for offset, step in enumerate(draft.steps):
+        step.timestamp = draft.start + timedelta(seconds=offset)
+    domain = _DOMAIN.search(policy)
+    if domain:
+        draft.domain = domain[1].lower()
+        draft.tags.append(domain[1].lower())
+    draft.reward = entry.number("reward")
+    draft.outcome = _outcome(entry, draft.reward)
+    actions = [action.text("name") for action in task.objects("actions")]
+    draft.metadata = {
+        **ids,
+        "user_id": task.text("user_id"),
+        "user_cost": entry.get("info.user_cost"),
+        "expected_actions": ",".join(name for name in actions if name),
+    }
+    return draft
+
+
+def _named_time(policy: str) -> datetime | None:
+    match = _NOW.search(policy)
+    if match is None:
+        return None
+    try:
+        zone = timezone(timedelta(hours=_HOURS.get(match[2] or "", 0)))
+        return datetime.fromisoformat(match[1]).replace(tzinfo=zone).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _place(entry: Fields) -> timedelta:
+    """A second for each task of each trial, so that not all episodes start at the same time."""
+    task, trial = (
+        value if isinstance(value, int) and value in _ORDINALS else 0
+        for value in (entry.get("task_id"), entry.get("trial"))
+    )
+    return timedelta(seconds=trial * _TRIAL + task)
+
+
+def _outcome(entry: Fields, reward: float | None) -> Outcome | None:
+    if reward is None:
+        return None
+    if reward == 1:
+        return Outcome.success("The database and the answers are as expected.")
+    if not isinstance(entry.get("info.reward_info"), dict):
+        return Outcome.failure("The conversation did not come to an end.")
+    details = entry.object("info.reward_info.info")
+    outputs = details.object("outputs").value
+    missing = [output for output, found in outputs.items() if not found]
+    if missing:
+        reason = f"The user was not told: {', '.join(missing)}."
+    elif details.get("r_actions") == 0:
+        reason = "The database is not as expected."
+    else:
+        reason = "The reward is less than 1."
+    return Outcome.failure(reason, json_of(details.value) if details else None)
+
+
+FORMAT = Format(
+    name="tau-bench",
+    summary="tau-bench result files: a JSON array of tasks, rewards and trajectories",
+    recognises=_recognises,
+    read=_read,
+    table={
+        "task_id, trial, traj": "id; metadata task_id, trial",
+        "info.task.instruction": "description",
+        "the policy (system message)": "domain; start, from its “current time”",
+        "traj": "steps, a second each",
+        "reward": "reward; outcome: 1 is a success, less a failure",
+        "info.reward_info": "why it failed",
+        "info.task.user_id, actions; info.user_cost": "metadata user_id, expected_actions, user_cost",
+    },
+)
+
+
+class TauBenchImporter(FormatImporter):
+    """Reads the result files of tau-bench."""
+
+    format = FORMAT

@@ -1,0 +1,91 @@
+"""What transcripts of software engineering agents share: commands, issues, patches."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from memory_core.importers.language import patched_files
+from memory_core.records import Outcome
+
+if TYPE_CHECKING:
+    from memory_core.importers.draft import Draft
+
+__all__ = ["SHELL", "issue_in", "outcome_of_submission", "set_observation", "tool_of_command"]
+
+SHELL = "bash"
+_ISSUES = (
+    re.compile(r"ISSUE:\s*\n(.*?)\n\s*INSTRUCTIONS:", re.DOTALL),
+    re.compile(r"<(pr_description|issue|problem_statement)>\s*(.*?)\s*</\1>", re.DOTALL),
+)
+_COMMAND = re.compile(r"\s*([A-Za-z_][\w-]{0,63})(?=\s|$)")
+# SWE-agent's own commands; the shell gets everything else.
+_NAMED = frozenset(
+    {
+        "open", "goto", "scroll_up", "scroll_down", "create", "edit", "insert", "append", "submit",
+        "search_dir", "search_file", "find_file", "str_replace_editor", "filemap", "view_image",
+        "exit_forfeit", "exit_context", "exit_cost", "skip", "undo_edit", "review_on_submit",
+    }
+)  # fmt: skip
+_TIMED_OUT = re.compile(r"EXECUTION TIMED OUT|was cancelled because it took more than")
+_FAILED = (
+    re.compile(
+        r"Traceback \(most recent call last\)[\s\S]*^[\w.]*(?:Error|Exception)\b", re.MULTILINE
+    ),
+    re.compile(r"^(?:/bin/)?(?:ba)?sh: .*(?:not found|No such file|syntax error)", re.MULTILINE),
+    re.compile(r"introduced new syntax error|contained syntax errors and was NOT executed"),
+)
+
+
+def issue_in(prompt: str | None) -> str | None:
+    """The issue in a prompt, without the instructions around it."""
+    for pattern in _ISSUES:
+        match = pattern.search(prompt or "")
+        if match and match[match.re.groups].strip():
+            return match[match.re.groups].strip()
+    return prompt
+
+
+def tool_of_command(command: str) -> str:
+    """The tool that a command line uses: one of SWE-agent's own by its name, else the shell."""
+    match = _COMMAND.match(command)
+    if match and (match[1] in _NAMED or _is_named(match[1])):
+        return match[1]
+    return SHELL
+
+
+def _is_named(word: str) -> bool:
+    # Programs rarely have names like find_file; tools of SWE-agent's bundles do.
+    return "_" in word.strip("_") and word.islower()
+
+
+def set_observation(step: Draft, text: str) -> None:
+    """Give a command its result, judged by what it printed."""
+    if _TIMED_OUT.search(text):
+        step.timed_out()
+        step.metadata["observation"] = text
+    elif any(pattern.search(text) for pattern in _FAILED):
+        step.failed(text)
+    else:
+        step.succeeded(text)
+
+
+def outcome_of_submission(status: str | None, patch: object) -> Outcome | None:
+    """How a run ended, by its exit status and the patch it left.
+
+    A patch submitted is a success, though nobody has evaluated it; one that was submitted on exit is a
+    partial success; without a patch it is a failure; a forfeit is an abstention.
+    """
+    if status is None:
+        return None
+    if "forfeit" in status:
+        return Outcome.abstained(f"The agent gave up ({status}).")
+    if not status.lower().startswith("submitted"):
+        return Outcome.failure(f"The run ended without a submission ({status}).")
+    if not isinstance(patch, str) or not patch.strip():
+        return Outcome.failure(f"The submission is empty ({status}).")
+    files = patched_files(patch)
+    changed = f"{len(files)} file{'' if len(files) == 1 else 's'} changed"
+    if status.lower() != "submitted":
+        return Outcome.partial_success(f"Submitted on exit, {changed}; {status}.", completed=files)
+    return Outcome.success(f"Submitted, {changed}; not evaluated.", artifacts=files)

@@ -1,0 +1,391 @@
+"""Stores what transcripts hold: again and later, too.
+
+The same episode is not written twice. Of two copies the longer one stays, whichever comes first, and what
+only the stored one knows (an outcome, a reward, what was learnt from it) is kept. Parts of a session that
+are episodes of their own are related to it as soon as both are there. A session that is too large for one
+record becomes several, each following the one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import msgspec
+from attrs import define, evolve, field
+
+from memory_core.errors import ImportFormatError, MemoryCoreError, RecordTooLargeError
+from memory_core.importers.base import FormatImporter, Found, Importer, found_in
+from memory_core.importers.draft import stable_id
+from memory_core.importers.log import Log
+from memory_core.importers.sample import sample_of
+from memory_core.query import Query, all_of
+from memory_core.records import Episode, Relationship, RelationshipType
+from memory_core.storage import WriteBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memory_core.importers.source import Source
+    from memory_core.storage import Storage
+
+__all__ = ["FileReport", "Storing"]
+
+_MOST_EPISODES, _MOST_STEPS = 500, 5_000
+_KEPT = ("outcome", "reward", "reflection", "salient_features")
+_KEPT_MANY = ("pattern_ids", "heuristic_ids", "applied_patterns", "checkpoints")
+_ENCODER = msgspec.msgpack.Encoder(uuid_format="bytes")
+_Join = Callable[[Episode, Episode], Episode]
+
+
+@define
+class FileReport:
+    """What became of one file.
+
+    Attributes:
+        file: its path.
+        format: the importer that read it; "" when none did.
+        stored: episodes that were new or had changed.
+        unchanged: episodes that were there already.
+        kept: episodes of which a longer copy was there already, which stays.
+        refused: episodes that the store refused; they are among what was skipped.
+        related: relationships that were new.
+        log: what was skipped or changed, by place.
+    """
+
+    file: str
+    format: str = ""
+    stored: int = 0
+    unchanged: int = 0
+    kept: int = 0
+    refused: int = 0
+    related: int = 0
+    log: Log = field(factory=lambda: Log(""))
+
+    @property
+    def skipped(self) -> list[ImportFormatError]:
+        """What was left out, and why."""
+        return self.log.skipped
+
+    @property
+    def episodes(self) -> int:
+        """How many episodes the file holds."""
+        return self.stored + self.unchanged + self.kept
+
+
+class Storing:
+    """Stores the episodes of transcripts, file by file.
+
+    Reading goes on while a batch is written. Nothing is half stored: each episode is there whole, or not.
+
+    Args:
+        storage: where to.
+        on_progress: called with the number of episodes so far.
+    """
+
+    def __init__(
+        self, storage: Storage, on_progress: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self._storage = storage
+        self._on_progress = on_progress
+        self._writing: asyncio.Task[None] | None = None
+        self._edges: dict[UUID, Relationship] = {}
+        self._done = 0
+
+    async def file(self, source: Source, importer: Importer) -> FileReport:
+        """Store the episodes of one transcript.
+
+        Returns:
+            What became of it; it is complete when ``finish`` has returned.
+
+        Raises:
+            StorageError: the store cannot be written at all.
+        """
+        report = FileReport(source.name, importer.name, log=Log(source.name))
+        joined = importer.format.joined if isinstance(importer, FormatImporter) else None
+        nested = isinstance(importer, FormatImporter) and importer.format.nested
+        try:
+            for batch in _batches(found_in(importer, source, report.log)):
+                await self._written()
+                self._writing = asyncio.create_task(self._store(batch, report, joined, nested))
+                # Let it begin: the next batch is read while this one is written.
+                await asyncio.sleep(0)
+        except ImportFormatError as error:
+            report.log.skip_error(error)
+        await self._written()
+        if not report.episodes and not report.log.lost:
+            seen = sample_of(source).described()
+            report.log.note("", f"holds no episode of {importer.name}: {seen}")
+        return report
+
+    async def finish(self) -> int:
+        """Store the relationships that are left, as far as both of their episodes are there.
+
+        Returns:
+            How many.
+        """
+        return await self._relate()
+
+    async def _written(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            await writing
+
+    async def _store(
+        self, batch: Sequence[Found], report: FileReport, joined: _Join | None, nested: bool
+    ) -> None:
+        chosen = _distinct(batch, report, joined)
+        there = await self._storage.get(Episode, [found.episode.id for found in chosen])
+        changed: list[Found] = []
+        for found, old in zip(chosen, there, strict=True):
+            if old is not None and (limit := old.metadata.get("part_limit")):
+                await self._store_parts(_split(found, *limit.split("=")), report)
+            elif (better := _better(old, found, report, joined)) is not None:
+                changed.append(better)
+        await self._put(changed, report)
+        self._expect(chosen)
+        report.related += await self._relate()
+        if nested:
+            new = [
+                found.episode.id
+                for found, old in zip(chosen, there, strict=True)
+                if old is None and found.parent is None
+            ]
+            report.related += await self._adopt(new)
+        self._done += len(batch)
+        self._on_progress(self._done)
+
+    async def _put(self, changed: Sequence[Found], report: FileReport) -> None:
+        if not changed:
+            return
+        (result,) = await self._storage.commit(
+            [WriteBatch().put(*(found.episode for found in changed))]
+        )
+        if not isinstance(result, MemoryCoreError):
+            report.stored += len(changed)
+            return
+        # One of them spoilt it for all: apart, each gets its own answer.
+        results = await self._storage.commit([WriteBatch().put(found.episode) for found in changed])
+        for found, refused in zip(changed, results, strict=True):
+            if not isinstance(refused, MemoryCoreError):
+                report.stored += 1
+            elif isinstance(refused, RecordTooLargeError) and len(found.episode.steps) > 1:
+                await self._put_in_parts(found, refused, report)
+            else:
+                _refuse(report, found.episode, refused)
+
+    async def _put_in_parts(
+        self, found: Found, refused: RecordTooLargeError, report: FileReport
+    ) -> None:
+        """Store an episode that one record cannot hold as several."""
+        parts = _split(found, refused.limit_name, str(refused.limit * 3 // 4))
+        if len(parts) < 2:
+            _refuse(report, found.episode, refused)
+            return
+        report.log.note(
+            f"episode {found.episode.id}",
+            f"stored as {len(parts)} episodes that follow each other, "
+            f"as it exceeds {refused.limit_name}={refused.limit}",
+        )
+        await self._store_parts(parts, report)
+
+    async def _store_parts(self, parts: Sequence[Found], report: FileReport) -> None:
+        there = await self._storage.get(Episode, [part.episode.id for part in parts])
+        counted = FileReport(report.file, log=report.log)
+        for part, old in zip(parts, there, strict=True):
+            better = _better(old, part, counted, None)
+            if better is None:
+                continue
+            (result,) = await self._storage.commit([WriteBatch().put(better.episode)])
+            if isinstance(result, MemoryCoreError):
+                _refuse(report, part.episode, result)
+            else:
+                counted.stored += 1
+        self._expect(parts)
+        # The parts are one episode of the transcript.
+        report.stored += bool(counted.stored)
+        report.kept += bool(counted.kept and not counted.stored)
+        report.unchanged += not counted.stored and not counted.kept
+
+    def _expect(self, stored: Iterable[Found]) -> None:
+        for found in stored:
+            child, start = found.episode.id, found.episode.start_time
+            for other, kind, why in (
+                (found.parent, RelationshipType.PARENT_CHILD, "subagent"),
+                (found.follows, RelationshipType.FOLLOWS, "goes on from it"),
+            ):
+                if other is None or other == child:
+                    continue
+                ends = (other, child) if kind is RelationshipType.PARENT_CHILD else (child, other)
+                edge = _edge(*ends, kind, why)
+                self._edges[edge.id] = evolve(edge, created_at=start)
+
+    async def _relate(self) -> int:
+        """Store the relationships whose episodes are both there."""
+        if not self._edges:
+            return 0
+        edges = list(self._edges.values())
+        ends = list({end for edge in edges for end in (edge.from_episode_id, edge.to_episode_id)})
+        episodes = await self._storage.get(Episode, ends)
+        there = {end for end, episode in zip(ends, episodes, strict=True) if episode is not None}
+        ready = [e for e in edges if e.from_episode_id in there and e.to_episode_id in there]
+        for edge in ready:
+            del self._edges[edge.id]
+        known = await self._storage.get(Relationship, [edge.id for edge in ready])
+        new = [edge for edge, old in zip(ready, known, strict=True) if old is None]
+        if not new:
+            return 0
+        results = await self._storage.commit([WriteBatch().put(edge) for edge in new])
+        # What is refused is related already, by somebody else's record.
+        return sum(not isinstance(result, MemoryCoreError) for result in results)
+
+    async def _adopt(self, new: Sequence[UUID]) -> int:
+        """Relate sessions to their subagents that were imported before them."""
+        for parent in new:
+            query = Query(Episode).where(metadata=all_of(f"parent_episode={parent}")).limit(1_000)
+            for child in (await self._storage.query(query)).records:
+                self._expect([Found(child, parent=parent)])
+        return await self._relate()
+
+
+def _batches(found: Iterator[Found]) -> Iterator[list[Found]]:
+    batch: list[Found] = []
+    steps = 0
+    for item in found:
+        batch.append(item)
+        steps += len(item.episode.steps)
+        if len(batch) >= _MOST_EPISODES or steps >= _MOST_STEPS:
+            yield batch
+            batch, steps = [], 0
+    if batch:
+        yield batch
+
+
+def _distinct(batch: Sequence[Found], report: FileReport, joined: _Join | None) -> list[Found]:
+    """One of each id: of several copies the longest."""
+    chosen: dict[UUID, Found] = {}
+    for found in batch:
+        known = chosen.get(found.episode.id)
+        if known is None:
+            chosen[found.episode.id] = found
+        elif (better := _better(known.episode, found, report, joined)) is not None:
+            chosen[found.episode.id] = better
+    return list(chosen.values())
+
+
+def _better(
+    old: Episode | None, found: Found, report: FileReport, joined: _Join | None
+) -> Found | None:
+    """What to store of a new copy of an episode; ``None`` where the old one stays as it is."""
+    if old is None:
+        return found
+    new = found.episode
+    if joined is not None:
+        new = joined(old, new)
+    if len(new.steps) < len(old.steps) and not found.replace:
+        report.kept += 1
+        report.log.note(
+            f"episode {old.id}",
+            f"kept: the stored copy has {len(old.steps)} steps, this one {len(new.steps)}",
+        )
+        return None
+    new = _completed(new, old)
+    if new == old:
+        report.unchanged += 1
+        return None
+    return evolve(found, episode=new)
+
+
+def _completed(new: Episode, old: Episode) -> Episode:
+    """The new copy, with what only the old one knows."""
+    known = {
+        name: value
+        for name in (*_KEPT, *_KEPT_MANY)
+        if (value := getattr(old, name)) and not getattr(new, name)
+    }
+    return evolve(new, **known) if known else new
+
+
+def _split(found: Found, limit_name: str, limit: str) -> list[Found]:
+    """An episode in parts; the first has its id, and each of the others follows the one before.
+
+    Where a session goes on, all parts but the last stay as they are.
+
+    Args:
+        found: the episode.
+        limit_name: the setting that it exceeds, ``max_record_bytes`` or ``max_steps``; for another
+            one it stays whole.
+        limit: how much of that a part may have.
+    """
+    most = int(limit) if limit.isdigit() else 0
+    if limit_name not in _SIZES or most < 1:
+        return [found]
+    size_of = _SIZES[limit_name]
+    cuts, size = [0], 0
+    for place, step in enumerate(found.episode.steps):
+        more = size_of(step)
+        if size and size + more > most:
+            cuts.append(place)
+            size = 0
+        size += more
+    ends = [*cuts[1:], len(found.episode.steps)]
+    return (
+        [
+            _part(
+                found, number, slice(start, end), f"{limit_name}={most}", last=number == len(cuts)
+            )
+            for number, (start, end) in enumerate(zip(cuts, ends, strict=True), 1)
+        ]
+        if len(cuts) > 1
+        else [found]
+    )
+
+
+_SIZES: dict[str, Callable[[object], int]] = {
+    "max_record_bytes": lambda step: len(_ENCODER.encode(step)),
+    "max_steps": lambda _: 1,
+}
+
+
+def _part(found: Found, number: int, place: slice, limit: str, *, last: bool) -> Found:
+    episode = found.episode
+    steps = episode.steps[place]
+    part = evolve(
+        episode,
+        id=_part_id(episode.id, number),
+        steps=steps,
+        start_time=episode.start_time if number == 1 else steps[0].timestamp,
+        end_time=episode.end_time if last else max(step.timestamp for step in steps),
+        outcome=episode.outcome if last else None,
+        reward=episode.reward if last else None,
+        metadata={**episode.metadata, "part": str(number), "part_limit": limit},
+    )
+    if number == 1:
+        return evolve(found, episode=part)
+    return Found(part, follows=_part_id(episode.id, number - 1))
+
+
+def _part_id(whole: UUID, number: int) -> UUID:
+    return whole if number == 1 else stable_id("part", str(whole), number)
+
+
+def _edge(source: UUID, target: UUID, kind: RelationshipType, why: str) -> Relationship:
+    return Relationship(
+        id=stable_id("relationship", kind.value, str(source), str(target)),
+        from_episode_id=source,
+        to_episode_id=target,
+        relationship_type=kind,
+        reason=why,
+        created_by="import",
+    )
+
+
+def _refuse(report: FileReport, episode: Episode, refused: MemoryCoreError) -> None:
+    """List an episode that the store refused, and why, without saying again which one."""
+    reason = str(refused).removeprefix(f"{episode.kind} {episode.id}: ")
+    if isinstance(refused, RecordTooLargeError):
+        reason += f"; the setting is limits.{refused.limit_name}"
+    report.refused += 1
+    report.log.skip(f"episode {episode.id}", reason)
