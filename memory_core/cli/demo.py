@@ -176,9 +176,12 @@ async def _fill(
             result.files.append(await import_file(memory, path, importer))
     with result.timed("relate the episodes"):
         episodes = [episode async for episode in memory.iter_episodes()]
-        relationships = related(episodes)
-        await memory.put(*relationships)
-    result.relationships = len(relationships)
+        # Importing has related subagents to their sessions.
+        known = (await storage.query(Query(Relationship).limit(_MANY))).records
+        ends = {(*_ends(edge), edge.relationship_type) for edge in known}
+        more = [e for e in related(episodes) if (*_ends(e), e.relationship_type) not in ends]
+        await memory.put(*more)
+    result.relationships = len(known) + len(more)
     result.outcomes.update(
         episode.outcome.status.value if episode.outcome else "none" for episode in episodes
     )

@@ -156,16 +156,26 @@ def _chosen(
     for given in files:
         inside = given.is_dir()
         for path in transcripts_in(given) if inside else [given]:
-            report = FileReport(shown(path), log=Log(shown(path)))
-            try:
-                with opened(path) as source:
-                    importer = named or _importer(source, importers, report.log, inside=inside)
-                    if importer is not None:
-                        yield source, importer
-                        continue
-            except ImportFormatError as error:
-                report.log.skip_error(error)
-            reports.append(report)
+            yield from _recognised(path, named, importers, reports, inside)
+
+
+def _recognised(
+    path: Path,
+    named: Importer | None,
+    importers: Mapping[str, Importer],
+    reports: list[FileReport],
+    inside: bool,
+) -> Iterator[tuple[Source, Importer]]:
+    report = FileReport(shown(path), log=Log(shown(path)))
+    try:
+        with opened(path) as source:
+            importer = named or _importer(source, importers, report.log, inside=inside)
+            if importer is not None:
+                yield source, importer
+                return
+    except ImportFormatError as error:
+        report.log.skip_error(error)
+    reports.append(report)
 
 
 def _importer(
@@ -247,6 +257,7 @@ def _json(report: FileReport) -> dict[str, Any]:
             {"file": error.file, "entry": error.entry, "reason": error.reason}
             for error in report.skipped
         ],
+        "left_out": dict(report.log.left_out),
         "notes": [
             {"entry": note.entry or None, "reason": note.reason} for note in report.log.notes
         ],

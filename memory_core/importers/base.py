@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from attrs import Factory, frozen
 
@@ -225,3 +225,12 @@ def _recognises(importer: Importer, source: Source, sample: Sample) -> bool:
         with source.path.open("rb") as stream:
             return importer.sniff(stream.read(HEAD_BYTES), Path(source.name))
     return importer.sniff(source.head(HEAD_BYTES), Path(source.name))
+
+
+def __getattr__(name: str) -> Any:
+    """Find what was here in version 0.1.0."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    from memory_core.importers import earlier
+
+    return earlier.found(__name__, name)

@@ -199,3 +199,12 @@ def add_block(
             time,
             place,
         )
+
+
+def __getattr__(name: str) -> Any:
+    """Find what was here in version 0.1.0."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    from memory_core.importers import earlier
+
+    return earlier.found(__name__, name)

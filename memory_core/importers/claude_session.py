@@ -17,7 +17,7 @@ from memory_core.importers.language import language_of
 from memory_core.records import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
     from uuid import UUID
 
@@ -106,7 +106,6 @@ class Session:
     _replies: dict[str, Draft] = Factory(dict[str, "Draft"])
     _facts: dict[str, str] = Factory(dict[str, str])
     _titles: dict[str, str] = Factory(dict[str, str])
-    _left_out: dict[str, int] = Factory(dict[str, int])
     _prompt: str | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -122,20 +121,23 @@ class Session:
             by_line=True,
         )
 
-    def add(self, line: Line, where: str, titles: Mapping[str, str]) -> None:
+    def add(self, line: Line, where: str, titles: Mapping[str, str]) -> bool:
         """Take over what a line says.
 
         Args:
             line: the line.
             where: its place in the file.
             titles: summaries, by the ``uuid`` of the line they end at.
+
+        Returns:
+            Whether it says something.
         """
         self._entitle(line, titles)
         uuid = plain_text(line.uuid)
         if uuid is not None:
             if uuid in self._parents:
                 # A session that was resumed may repeat its lines.
-                return
+                return False
             self._parents[uuid] = plain_text(line.parent_uuid)
         before = len(self.draft.steps)
         self._said(line, where, self._time(line, where))
@@ -149,6 +151,7 @@ class Session:
             self._steps[uuid] = added
             if any(step.tool == MESSAGE and step.action == "user" for step in added):
                 self._prompts.append(uuid)
+        return line.kind in _SAID and (bool(added) or line.kind == "user")
 
     def _entitle(self, line: Line, titles: Mapping[str, str]) -> None:
         for kind in ("custom_title", "ai_title"):
@@ -180,8 +183,7 @@ class Session:
             case "result":
                 self._result(line, where)
             case _:
-                kind = line.kind or "unknown"
-                self._left_out[kind] = self._left_out.get(kind, 0) + 1
+                self.log.left_out[line.kind or "unknown"] += 1
                 return
         facts = {
             "cwd": line.cwd,
@@ -258,13 +260,12 @@ class Session:
         facts = {"cost": line.cost, "duration_ms": line.duration, "turns": line.num_turns}
         self._facts |= {name: text for name, value in facts.items() if (text := plain_text(value))}
 
-    def finished(self) -> EpisodeDraft | None:
-        """The draft of the whole session; ``None`` when nothing was said in it."""
-        if self._left_out:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self._left_out.items()))
-            self.log.note(self.draft.place, f"bookkeeping left out: {kinds}")
-        if not self.draft.steps:
-            return None
+    def finished(self) -> Iterator[EpisodeDraft]:
+        """The draft of the whole session, if something was said in it."""
+        if self.draft.steps:
+            yield self._finished()
+
+    def _finished(self) -> EpisodeDraft:
         draft = self.draft
         abandoned = self._abandoned()
         title = next(

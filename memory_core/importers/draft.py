@@ -450,3 +450,12 @@ def content_digest(value: object) -> str:
     except (ValueError, OverflowError, TypeError, msgspec.MsgspecError, UnicodeError):
         text = msgspec.json.encode(holdable(value, set()), order="deterministic")
     return hashlib.sha256(text).hexdigest()
+
+
+def __getattr__(name: str) -> Any:
+    """Find what was here in version 0.1.0."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    from memory_core.importers import earlier
+
+    return earlier.found(__name__, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from typing import NamedTuple
 
 from attrs import Factory, define
@@ -43,6 +44,7 @@ class Log:
         notes: what was changed or says nothing: repaired values, media, files without a turn.
         lost: how many were skipped.
         noted: how many notes there were.
+        left_out: bookkeeping that is in no episode, as it says nothing: how much of each kind.
         repairs: what was repaired in the entry that was decoded last.
     """
 
@@ -51,6 +53,7 @@ class Log:
     notes: list[Note] = Factory(list[Note])
     lost: int = 0
     noted: int = 0
+    left_out: Counter[str] = Factory(Counter[str])
     repairs: frozenset[str] = frozenset()
 
     def skip(self, entry: str, reason: str) -> None:

@@ -15,6 +15,7 @@ from attrs import define
 
 from memory_core.errors import ImportFormatError
 from memory_core.importers.json_text import NotJsonError, loads
+from memory_core.importers.log import Log
 from memory_core.importers.source import MAX_ENTRY_BYTES
 
 if TYPE_CHECKING:
@@ -151,11 +152,16 @@ def _sample_of(source: Source) -> Sample:
         return Sample(source.name, Layout.ARCHIVE, members=names)
     start = source.head(_START)
     opener = start.lstrip()[:1]
-    if not opener and not any(source.lines()):
+    if not opener and next(source.lines(Log(source.name)), None) is None:
         return Sample(source.name, Layout.EMPTY)
-    lines = _first(source.lines())
+    too_long = Log(source.name)
+    lines = _first(source.lines(too_long))
+    if not lines:
+        raise too_long.skipped[0]
     peeks = [_peek(line.data) for line in lines]
     layout = _layout(source, opener or lines[0].data[:1], lines)
+    if too_long.lost and _is_json(lines[0].data):
+        layout = Layout.LINES
     if layout is Layout.ARRAY:
         peeks = [_peek(element.data) for element in _first(source.elements())]
     elif layout is Layout.DOCUMENT and len(lines) > 1:

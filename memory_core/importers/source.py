@@ -426,11 +426,7 @@ def _elements(source: Source, stream: _Prefixed) -> Iterator[Entry]:
                 start = position + 1
                 index += 1
             else:
-                if token != _END:
-                    raise source.error("is not JSON: an array closed by '}'", f"index {index}")
-                # "[]" has no element; after a comma there has to be one.
-                if index or buffer[start:position].strip():
-                    yield _element(source, buffer[start:position], index)
+                yield from _last(source, token, buffer[start:position], index)
                 _nothing_after(source, buffer[position + 1 :], stream)
                 return
             position += 1
@@ -449,6 +445,14 @@ def _element(source: Source, data: bytes, index: int) -> Entry:
     return Entry(where, _bounded(source, data, where))
 
 
+def _last(source: Source, token: int, data: bytes, index: int) -> Iterator[Entry]:
+    if token != _END:
+        raise source.error("is not JSON: an array closed by '}'", f"index {index}")
+    # "[]" has no element; after a comma there has to be one.
+    if index or data.strip():
+        yield _element(source, data, index)
+
+
 def _nothing_after(source: Source, data: bytes, stream: _Prefixed) -> None:
     while data:
         if data.strip():
@@ -464,3 +468,12 @@ def _bounded(source: Source, data: bytes, where: str) -> bytes:
 
 def _too_large(source: Source, where: str) -> ImportFormatError:
     return source.error(f"an entry is larger than {MAX_ENTRY_BYTES} bytes", where)
+
+
+def __getattr__(name: str) -> Any:
+    """Find what was here in version 0.1.0."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    from memory_core.importers import earlier
+
+    return earlier.found(__name__, name)

@@ -2,7 +2,8 @@
 
 A table stands between ``<!-- table: WHAT -->`` and ``<!-- end -->``. What it can be: ``options
 package.module:Class`` (a config class), ``names package`` (what it exports), ``methods
-package.module:Class``, ``fields package.module:Class …`` (of attrs classes), ``indexes``, ``hooks``.
+package.module:Class``, ``fields package.module:Class …`` (of attrs classes), ``indexes``, ``hooks``,
+``formats`` (of transcripts).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, get_type_hints
 import attrs
 
 from memory_core.hookspecs import HookSpecs
+from memory_core.importers import BUILTIN_IMPORTERS, FormatImporter
 from memory_core.records import CORE_RECORD_TYPES, Record
 from tests.architecture.tree import ROOT
 
@@ -125,6 +127,19 @@ def fields(paths: str) -> str:
     return _table(("class", "field", "type", "default"), rows)
 
 
+def formats(_: str) -> str:
+    """The formats of transcripts, each with what becomes of its fields."""
+    parts: list[str] = []
+    for importer in BUILTIN_IMPORTERS:
+        assert isinstance(importer, FormatImporter)
+        rows = [
+            (f"`{_escaped(name)}`", _escaped(what)) for name, what in importer.format.table.items()
+        ]
+        head = f"### {importer.name}\n\n{_line(importer.summary)}\n\n"
+        parts.append(head + _table(("in the transcript", "in the episode"), rows))
+    return "\n".join(parts)
+
+
 MAKERS: Mapping[str, Callable[[str], str]] = {
     "options": options,
     "names": names,
@@ -132,6 +147,7 @@ MAKERS: Mapping[str, Callable[[str], str]] = {
     "hooks": hooks,
     "methods": methods,
     "fields": fields,
+    "formats": formats,
 }
 
 

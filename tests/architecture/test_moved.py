@@ -22,7 +22,7 @@ def test_an_earlier_import_path_still_works(module):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         loaded = importlib.import_module(module)
-    missing = [name for name in EARLIER[module] if not hasattr(loaded, name)]
+        missing = [name for name in EARLIER[module] if not hasattr(loaded, name)]
     assert missing == []
 
 

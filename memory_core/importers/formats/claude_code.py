@@ -58,24 +58,28 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
         except NotJsonError as error:
             unreadable(entry, error, log)
             continue
-        session_id = line.session
-        if line.kind is None:
-            log.skip(entry.where, "is no line of Claude Code: it has no type")
-        elif session_id is None:
-            if line.kind in _TURNS:
-                log.skip(entry.where, f"the {line.kind} line has no sessionId")
-        else:
-            log.repairs = repairs
-            key = session_id, line.agent
-            session = sessions.get(key) or sessions.setdefault(key, Session(*key, log))
-            before = len(session.draft.repairs)
-            session.add(line, entry.where, titles)
-            if len(session.draft.repairs) > before:
-                log.repaired(entry.where, repairs)
-            if last.get(key) == entry.where:
-                draft = sessions.pop(key).finished()
-                if draft is not None:
-                    yield draft
+        key = _key(line, entry.where, log)
+        if key is None:
+            continue
+        log.repairs = repairs
+        session = sessions.get(key) or sessions.setdefault(key, Session(*key, log))
+        if session.add(line, entry.where, titles) and repairs:
+            log.repaired(entry.where, repairs)
+        if last.get(key) == entry.where:
+            yield from sessions.pop(key).finished()
+
+
+def _key(line: Line, where: str, log: Log) -> _Key | None:
+    """Which session or subagent a line is of; ``None`` for a line that is of none."""
+    if line.kind is None:
+        log.skip(where, "is no line of Claude Code: it has no type")
+    elif line.session is not None:
+        return line.session, line.agent
+    elif line.kind in _TURNS:
+        log.skip(where, f"the {line.kind} line has no sessionId")
+    else:
+        log.left_out[line.kind] += 1
+    return None
 
 
 def _survey(source: Source) -> tuple[dict[_Key, str], dict[str, str]]:

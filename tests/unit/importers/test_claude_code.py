@@ -293,13 +293,19 @@ def noted(tmp_path, lines):
             "a text of the content is null",
         ),
         (claude_line("assistant", 5, [use("X", {"n": 2**70})]), "kept as text"),
-        ({"type": "progress", "sessionId": SESSION}, "bookkeeping left out: 1 progress"),
     ],
 )
 def test_what_is_odd_in_a_line_is_noted_and_the_rest_of_it_is_read(tmp_path, line, note):
     episode, notes = noted(tmp_path, [claude_line("user", 1, "Hi"), line])
     assert episode.task_description == "Hi"
     assert note in notes
+
+
+def test_bookkeeping_is_counted(tmp_path):
+    log = Log("session")
+    path = write_lines(tmp_path / "session.jsonl", claude_session())
+    list(found_in(IMPORTER, Source("session", path), log))
+    assert log.left_out == {"mode": 1, "ai-title": 1}
 
 
 def test_content_of_another_type_is_kept_as_its_text(tmp_path):
