@@ -9,7 +9,7 @@ import attrs
 
 from memory_core.errors import InvalidValueError, QueryError
 from memory_core.query import Query
-from memory_core.records import ExecutionStep, Outcome, Record
+from memory_core.records import Episode, ExecutionStep, Outcome, Record
 from memory_core.records.fields import a_uuid, an_instance, an_integer, uuids
 from memory_core.storage import Put, WriteBatch
 
@@ -21,6 +21,7 @@ __all__ = [
     "a_position",
     "a_query",
     "a_step",
+    "an_episode_or_none",
     "an_id",
     "an_outcome",
     "changes_of",
@@ -67,6 +68,17 @@ def a_kind(kind: type[R]) -> type[R]:
     if not (isinstance(kind, type) and issubclass(kind, Record)):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
         raise InvalidValueError("kind", "a record class such as Episode", kind)
     return kind
+
+
+def an_episode_or_none(episode: object) -> None:
+    """Check what an episode is started with.
+
+    Raises:
+        InvalidValueError: it is neither an episode nor ``None``.
+    """
+    if not (episode is None or isinstance(episode, Episode)):
+        expected = "an Episode, or fields such as task_description='…'"
+        raise InvalidValueError("episode", expected, episode)
 
 
 def a_query(query: Query[R]) -> Query[R]:

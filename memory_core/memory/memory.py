@@ -20,6 +20,7 @@ from memory_core.memory.arguments import (
     a_position,
     a_query,
     a_step,
+    an_episode_or_none,
     an_id,
     an_outcome,
     changes_of,
@@ -252,6 +253,7 @@ class Memory:
     ) -> Episode: ...
     async def start_episode(self, episode: Episode | None = None, **fields: Any) -> Episode:
         """Store an episode that begins: the given one, or a new one with these fields; return it."""
+        an_episode_or_none(episode)
         made = Episode(**fields) if episode is None else evolve(episode, **fields)
         (started,) = records_of(Episode, (made,))
         await self._running.start(started)

@@ -17,7 +17,7 @@ from memory_core.config import (
     cache_config,
     load_settings,
 )
-from memory_core.errors import PluginError
+from memory_core.errors import PluginError, StorageClosedError
 from memory_core.memory import Memory
 from memory_core.plugins import PluginRegistry, load_class
 from memory_core.records import Limits
@@ -81,6 +81,13 @@ async def _open_backend(
     return storage
 
 
+_HOW = "write `async with open_memory(...) as memory` or `memory = await open_memory(...)`"
+
+
+class _NotOpenError(StorageClosedError, AttributeError):
+    """What `open_memory` returned was used as if it were the memory that it opens."""
+
+
 class open_memory:  # noqa: N801  # used like a function: `async with open_memory(...)`, `await open_memory(...)`
     """Open a memory: ``async with open_memory("lmdb:./mem") as memory`` or ``await open_memory(...)``.
 
@@ -120,6 +127,20 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
         self._settings = settings
         self._create = create
         self._memory: Memory | None = None
+
+    # Hidden from type checkers, which find these mistakes by themselves.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            raise _NotOpenError(f"open_memory(...).{name}: the memory is not open; {_HOW}")
+
+        def __enter__(self) -> Memory:
+            raise _NotOpenError(f"`with open_memory(...)` is not asynchronous; {_HOW}")
+
+        def __exit__(self, *error: object) -> None:
+            """Python looks for this method before it calls ``__enter__``."""
 
     def __await__(self) -> Generator[Any, None, Memory]:
         return self._open().__await__()

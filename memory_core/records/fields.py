@@ -190,10 +190,11 @@ def uuids(name: str) -> Callable[[Any], tuple[UUID, ...]]:
 
 def an_instance(name: str, cls: type[T]) -> Callable[[Any], T]:
     """An instance of a class."""
+    expected = f"{'an' if cls.__name__[0] in 'AEIOU' else 'a'} {cls.__name__}"
 
     def check(value: Any) -> T:
         if not isinstance(value, cls):
-            raise InvalidValueError(name, f"a {cls.__name__}", value)
+            raise InvalidValueError(name, expected, value)
         return value
 
     return check

@@ -13,8 +13,10 @@ from memory_core import (
     Query,
     QueryError,
     Relationship,
+    StorageClosedError,
     WriteBatch,
     new_id,
+    open_memory,
 )
 from memory_core.inmemory import InMemoryStorage
 
@@ -75,3 +77,25 @@ async def test_with_cache_takes_what_open_memory_takes(memory):
     cached = memory.with_cache("lru")
     assert await cached.get_episode(new_id()) is None
     assert any(name.startswith("cache.0") for name in (await cached.stats()).sections)
+
+
+async def test_starting_an_episode_with_a_text_says_what_to_write(memory):
+    with pytest.raises(
+        InvalidValueError, match=r"expected an Episode, or fields such as task_desc"
+    ):
+        await memory.start_episode("Find the leak")
+    with pytest.raises(InvalidValueError, match=r"outcome: expected an Outcome, got 'done'"):
+        await memory.complete_episode(new_id(), "done")
+
+
+async def test_a_memory_that_is_not_open_says_how_to_open_it():
+    unopened = open_memory("inmemory:")
+    for misuse in (lambda: unopened.store_episode, lambda: unopened.scoped("x")):
+        with pytest.raises(StorageClosedError, match="async with open_memory") as caught:
+            misuse()
+        assert isinstance(caught.value, AttributeError)
+    assert not hasattr(unopened, "store_episode")
+    with pytest.raises(StorageClosedError, match="async with open_memory"), unopened:
+        pass
+    async with unopened as memory:
+        assert memory.namespace == "default"
