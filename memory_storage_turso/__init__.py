@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from memory_core.moved import find_moved
-from memory_storage_turso.moved import PATHS as _MOVED
+from memory_storage_turso.moved import NAMES as _NAMES
+from memory_storage_turso.moved import PATHS as _PATHS
 
 if TYPE_CHECKING:
     from memory_core.codec.compression import CompressionConfig
@@ -53,7 +54,7 @@ _ELSEWHERE = {
 }
 
 
-find_moved(__name__, _MOVED)
+find_moved(__name__, _PATHS, _NAMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,14 +1,14 @@
 """Where modules were in version 0.1, and where they are now."""
 
-__all__ = ["PATHS"]
+__all__ = ["NAMES", "PATHS"]
 
 PATHS = {
-    "backup": "local.backup",
+    "backup": "local.driver",
     "borrowed_driver": "local.borrowed",
-    "census": "engine.census",
+    "census": "engine.namespaces",
     "checkpoints": "local.checkpoints",
     "commit_marks": "server.commit_marks",
-    "conditions": "sql.conditions",
+    "conditions": "sql.queries",
     "connections": "local.connections",
     "dictionaries": "engine.dictionaries",
     "driver": "engine.driver",
@@ -28,9 +28,9 @@ PATHS = {
     "hrana.values": "server.hrana.values",
     "hrana.wire": "server.hrana.wire",
     "local_driver": "local.driver",
-    "merging": "engine.merging",
+    "merging": "sql.statement",
     "opening": "engine.opening",
-    "outcomes": "engine.outcomes",
+    "outcomes": "engine.rejections",
     "paging": "server.paging",
     "pool": "server.pool",
     "pool.pool": "server.pool.pool",
@@ -44,9 +44,26 @@ PATHS = {
     "server_node": "server.node",
     "sqlite_errors": "local.errors",
     "tables": "sql.tables",
-    "transactions": "local.transactions",
-    "under_way": "engine.under_way",
-    "upkeep": "engine.upkeep",
+    "transactions": "local.session",
+    "under_way": "engine.in_flight",
+    "upkeep": "engine.pending",
     "websocket_driver": "server.websocket",
     "writing": "engine.writing",
 }
+
+NAMES = {
+    "backup.write_backup": "local.driver.write_backup",
+    "census.Census": "engine.namespaces.Namespaces",
+    "connections.Session": "local.session.Session",
+    "encoding.PreparationError": "engine.encoding.EncodingError",
+    "encoding.Stream": "engine.encoding.EncodingPipeline",
+    "encoding.Submission": "engine.encoding.QueuedBatch",
+    "encoding.encoded": "engine.encoding.encode",
+    "outcomes.refusal": "engine.rejections.rejection",
+    "schema.SCHEMA_VERSION": "sql.system.SCHEMA_VERSION",
+    "schema.SYSTEM_TABLES": "sql.system.SYSTEM_TABLES",
+    "under_way.UnderWay": "engine.in_flight.InFlight",
+    "upkeep.IndexUpkeep": "engine.pending.PendingEntries",
+    "writing.POSITION": "sql.system.POSITION",
+}
+"""Names that their new module does not have, or has under another name."""

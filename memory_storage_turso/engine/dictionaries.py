@@ -12,15 +12,11 @@ from memory_core.errors import MemoryCoreError
 from memory_storage_turso.engine.driver import Driver, StatementError
 from memory_storage_turso.engine.encoding import CodecThread
 from memory_storage_turso.sql.statement import Statement
+from memory_storage_turso.sql.system import ADD_DICTIONARY, DICTIONARIES
 
 __all__ = ["Dictionaries"]
 
 _LOG = logging.getLogger("memory_storage_turso")
-_SELECT = "SELECT id, kind, dictionary FROM _dictionaries ORDER BY made, id"
-_INSERT = (
-    "INSERT INTO _dictionaries (id, kind, made, dictionary) VALUES (?, ?, ?, ?) "
-    "ON CONFLICT (id) DO NOTHING"
-)
 
 
 class Dictionaries:
@@ -41,22 +37,22 @@ class Dictionaries:
         self._closed = False
 
     async def load(self) -> set[str]:
-        """Make those known that the store has and this process has not.
+        """Load the dictionaries that the store has and this process has not.
 
         Returns:
             The kinds that got one.
         """
-        [result] = await self._driver.read([Statement(_SELECT)], primary=True)
+        [result] = await self._driver.read([Statement(DICTIONARIES)], primary=True)
         fresh: set[str] = set()
-        for record_id, kind, dictionary in result.rows:
-            if record_id not in self._known:
-                self._known.add(cast("int", record_id))
+        for number, kind, dictionary in result.rows:
+            if number not in self._known:
+                self._known.add(cast("int", number))
                 self._compressor.add(str(kind), cast("bytes", dictionary))
                 fresh.add(str(kind))
         return fresh
 
-    def consider(self) -> None:
-        """Begin to train where enough records were seen."""
+    def train(self) -> None:
+        """Begin to train dictionaries for the kinds of which enough records were seen."""
         if self._closed:
             return
         for kind in self._compressor.trainable():
@@ -65,13 +61,13 @@ class Dictionaries:
                 self._training[kind] = task
 
     async def settled(self) -> None:
-        """Wait for what is being trained, so that what is written next profits from it."""
-        under_way = [task for task in self._training.values() if not task.done()]
-        if under_way:
-            await asyncio.wait(under_way)
+        """Wait for the dictionaries in training, so that the next records are compressed with them."""
+        running = [task for task in self._training.values() if not task.done()]
+        if running:
+            await asyncio.wait(running)
 
     async def aclose(self) -> None:
-        """Wait for what is being trained, and train no more."""
+        """Wait for the dictionaries in training, and train no more."""
         self._closed = True
         await self.settled()
 
@@ -85,9 +81,9 @@ class Dictionaries:
             # Durable first: what is compressed with it must be readable whatever happens next.
             number = int.from_bytes(dictionary[4:8], "little")
             args = (number, kind, time.time_ns() // 1_000_000, dictionary)
-            outcome = await self._driver.write([[Statement(_INSERT, args)]])
+            outcome = await self._driver.write([[Statement(ADD_DICTIONARY, args)]])
             if isinstance(outcome.results[0], list):
                 self._known.add(self._compressor.add(kind, dictionary))
         except (MemoryCoreError, StatementError) as error:
-            # Records are stored without one as well; the next to open the store tries again.
+            # Records are stored without one as well; the next process to open the store tries again.
             _LOG.warning("no compression dictionary for %s: %s", kind, error)

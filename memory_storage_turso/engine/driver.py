@@ -1,25 +1,42 @@
-"""The one interface the storage speaks to a database through, local file or server.
+"""The interface of every database: a local file, a connection of the caller's, a server.
 
-A driver knows SQL as text and values, and transactions; it knows nothing of records. What it
-raises is either a typed error of ``memory_core.errors`` (the database could not be reached, the
-outcome of a write is unknown, the disk is full, ...) or a `StatementError`, which stays inside this
-package: the storage translates it into the error its user should see.
+A driver knows SQL as text and values, and transactions; it knows nothing of records. It raises either
+a typed error of ``memory_core.errors`` (the database could not be reached, the outcome of a write is
+unknown, the disk is full, ...) or a `StatementError`, which stays inside this package: the engine
+translates it into the error that the caller sees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import attrs
 
-from memory_core.errors import StorageError
+from memory_core.errors import StorageError, UnsupportedCapabilityError
+from memory_core.storage import Capability
 from memory_storage_turso.sql.statement import Row, SqlValue, Statement
+
+__all__ = [
+    "BatchResult",
+    "BatchTooLargeError",
+    "Driver",
+    "PreparedCacheStats",
+    "RowTooLargeError",
+    "StatementError",
+    "StatementResult",
+    "StoreIdentity",
+    "WriteOutcome",
+]
+
+T = TypeVar("T")
 
 
 @attrs.frozen(slots=True)
 class StatementResult:
-    """What one statement gave back.
+    """The result of one statement.
 
     Attributes:
         rows: The rows it returned, in order; empty for a statement that returns none.
@@ -44,7 +61,7 @@ class StoreIdentity:
 
 
 class StatementError(Exception):
-    """A statement the database refused. Internal: it never crosses the SPI.
+    """A statement that the database rejected. Internal: it never crosses the SPI.
 
     Attributes:
         message: The database's words.
@@ -65,11 +82,11 @@ class StatementError(Exception):
 
 
 class BatchTooLargeError(StatementError):
-    """A batch that cannot fit into one transaction of the server; none of it was sent.
+    """A batch that does not fit into one transaction of the server; none of it was sent.
 
     Attributes:
-        size: What it would take, in bytes.
-        limit: The most the server is sent in one transaction.
+        size: Its size in bytes.
+        limit: The most bytes that are sent to the server in one transaction.
         limit_name: The setting that holds the limit.
     """
 
@@ -87,7 +104,7 @@ class RowTooLargeError(StatementError):
 
     Attributes:
         size: Bytes of its values.
-        limit: The most a row may have.
+        limit: The most bytes that a row may have.
         limit_name: SQLite's name of the limit.
     """
 
@@ -98,38 +115,43 @@ class RowTooLargeError(StatementError):
         self.limit_name = "SQLITE_LIMIT_LENGTH"
 
 
+BatchResult: TypeAlias = list[StatementResult] | StatementError | StorageError
+"""The results of a batch's statements, or why the batch was not applied."""
+
+
 @attrs.frozen(slots=True)
 class WriteOutcome:
-    """What became of a group of batches whose transaction was committed.
+    """The outcome of a group of batches whose transaction was committed.
 
     Attributes:
         results: Per batch, one `StatementResult` per statement, or the `StatementError` that
             rolled the batch back. A group that a server takes only in several transactions may
             be cut short: then each batch that was not applied has the reason, a `StorageError`.
-        closing: One `StatementResult` per closing statement, after the last transaction that stands.
-        recovered: The answer was lost and the outcome was found out afterwards. The batches
-            stand, but rows and counts of all statements are gone: results are empty, save
-            those of the position statement, which tell the position after the whole group. A
+        closing: One `StatementResult` per closing statement, after the last transaction that was
+            committed.
+        recovered: The answer was lost and the outcome was found out afterwards. The batches are
+            applied, but rows and counts of all statements are lost: results are empty, except
+            the results of the position statement, which tell the position after the whole group. A
             batch that was rolled back may have a `StorageUnavailableError` for its reason.
     """
 
-    results: list[list[StatementResult] | StatementError | StorageError]
+    results: list[BatchResult]
     closing: list[StatementResult]
     recovered: bool = False
 
 
 @attrs.frozen(slots=True)
 class PreparedCacheStats:
-    """Figures of a cache of prepared statements.
+    """Statistics of a cache of prepared statements.
 
     Attributes:
         hits: Uses of a statement that was prepared already.
         misses: Uses that had to prepare it first.
-        evictions: Statements dropped for room or for age.
+        evictions: Statements evicted for room or for age.
         current_size: Statements held now, over all connections.
-        refreshes: Statements prepared anew because they were old or the schema had changed.
+        refreshes: Statements prepared again because they were old or the schema had changed.
         prepare_time_saved: Seconds that hits did not spend preparing, from measured costs; 0 for a
-            server, which prepares anew whatever it is sent.
+            server, which prepares every statement that it is sent.
         bytes_saved: Bytes of SQL text that were not sent again; 0 for a local file.
     """
 
@@ -147,60 +169,96 @@ class PreparedCacheStats:
         return self.hits / uses if uses else 0.0
 
 
-class Driver(Protocol):
-    """A database that can be written in groups and read in snapshots."""
+class Driver(ABC):
+    """A database that can be written in groups and read in snapshots.
 
+    Attributes:
+        where: The location, fit for messages.
+        capabilities: What a store on it declares.
+        runs_lazily: Whether batches are consumed statement by statement, on a thread of the driver,
+            so that records may be encoded meanwhile. Elsewhere a batch has to be complete.
+    """
+
+    where: str
+    capabilities: frozenset[Capability]
+    runs_lazily: bool = False
+
+    @abstractmethod
     async def write(
         self, batches: Sequence[Iterable[Statement]], closing: Sequence[Statement] = ()
     ) -> WriteOutcome:
-        """Run every batch in ONE write transaction; what this returns is durable.
+        """Run every batch in ONE write transaction; when this returns, it is durable.
 
-        Each batch runs under a savepoint of its own: a failing statement rolls back its batch and
-        no other, and becomes that batch's entry in the outcome. The closing statements run in the
+        Each batch is applied whole or not at all: a failing statement rolls back its batch and no
+        other, and becomes that batch's entry in the outcome. The closing statements run in the
         same transaction after all batches; a failure there rolls the whole transaction back and
         is raised as `StatementError`.
 
         Args:
-            batches: May be lazy; a driver may consume them on a thread of its own.
-            closing: Statements that see the effect of every batch that stood.
+            batches: May be lazy, and may raise a `StatementError` where they cannot go on.
+            closing: Statements that see the effect of every batch that was applied.
 
         Raises:
             StorageUnavailableError: Certainly not applied.
             OutcomeUnknownError: Sent, but whether it was applied could not be found out.
             StorageFullError: The database has no room left; not applied.
             StorageClosedError: The driver was closed before.
-            StatementError: A closing statement failed, or the commit itself was refused;
+            StatementError: A closing statement failed, or the commit itself was rejected;
                 not applied.
         """
-        ...
 
+    @abstractmethod
     async def read(
-        self,
-        statements: Sequence[Statement],
-        *,
-        min_position: int | None = None,
-        primary: bool = False,
+        self, statements: Sequence[Statement], *, primary: bool = False
     ) -> list[StatementResult]:
         """Run the statements against one snapshot, in one round trip where there is a network.
 
+        The snapshot has every commit that this driver has seen.
+
         Args:
             statements: Reads only.
-            min_position: The snapshot must contain every change up to this position. A driver
-                whose every read sees the newest commit may ignore it.
             primary: The snapshot must contain every commit, also of rows that no position covers:
                 only records have positions, namespaces, kinds and dictionaries have none.
 
         Raises:
-            StatementError: A statement was refused; ``index`` tells which.
-            StorageUnavailableError: No answer to be had.
+            StatementError: A statement was rejected; ``index`` tells which.
+            StorageUnavailableError: There is no answer.
             StorageClosedError: The driver was closed before.
         """
-        ...
 
+    @abstractmethod
+    async def read_then(
+        self, statements: Sequence[Statement], then: Callable[[list[StatementResult]], T]
+    ) -> T:
+        """Read, and make something of the results; where there are many, on a thread."""
+
+    @abstractmethod
     def stats(self) -> Mapping[str, object]:
         """Counters and sizes, by name; every one of them moves."""
-        ...
 
+    @abstractmethod
     async def aclose(self) -> None:
         """Finish what was accepted, then release everything. Idempotent."""
-        ...
+
+    def drain(self) -> None:  # noqa: B027  # only a server has something to do
+        """Closing begins: limit the time of in-flight calls, where they may hang. Idempotent."""
+
+    def use_position(self, statement: Statement, identity: StoreIdentity) -> None:  # noqa: B027  # as above
+        """Learn how to ask for the newest position and for the store, once their tables exist."""
+
+    def position(self) -> int | None:
+        """The newest position that any process has committed; ``None`` where it is not cheap to tell."""
+        return None
+
+    def size_bytes(self) -> int | None:
+        """Bytes on disk; ``None`` where only the database can tell."""
+        return None
+
+    def prepared_stats(self) -> PreparedCacheStats | None:
+        """Statistics of the prepared statements; ``None`` where they are not observed."""
+        return None
+
+    async def backup(self, target: Path) -> None:
+        """Write a consistent copy, where `capabilities` has ``BACKUP``."""
+        del target
+        raise UnsupportedCapabilityError(Capability.BACKUP.value, type(self).__name__)

@@ -1,10 +1,10 @@
 """Batches on their way to the writer: encoded at once, or by a thread beside the writer's.
 
 Encoding a record of real size takes longer than inserting it. So while the writer inserts some
-records, a second thread prepares the next ones (msgspec, then zstd, which releases the GIL); and where
-the writer would have to wait, it takes a part of them itself. A batch becomes a lazy iterable of
-operations; what cannot be encoded comes out of it as a ``PreparationError``, which to a driver is
-like a statement that was refused.
+records, a second thread encodes the next ones (msgspec, then zstd, which releases the GIL); and where
+the writer would have to wait, it encodes a part of them itself. A batch becomes a lazy iterable of
+operations; a record that cannot be encoded raises an ``EncodingError`` there, which to a driver is
+like a statement that was rejected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from memory_storage_turso.engine.driver import StatementError
 from memory_storage_turso.sql.statement import Statement
 from memory_storage_turso.sql.tables import Tables
 
-__all__ = ["CodecThread", "PreparationError", "Stream", "Submission", "encoded"]
+__all__ = ["CodecThread", "EncodingError", "EncodingPipeline", "QueuedBatch", "encode"]
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ _CHUNKS_AHEAD = 8
 _TOGETHER_BYTES = 2**20
 
 
-class PreparationError(StatementError):
+class EncodingError(StatementError):
     """A record that cannot be encoded.
 
     Attributes:
@@ -50,13 +50,13 @@ class PreparationError(StatementError):
 
 
 @define(eq=False)
-class Submission:
+class QueuedBatch:
     """A batch that waits to be written.
 
     Attributes:
         ns: number of its namespace.
         batch: what to write.
-        encoded: its operations, where they have been encoded already.
+        encoded: its operations, where they are encoded already.
     """
 
     ns: int
@@ -85,20 +85,21 @@ class Submission:
 
 @frozen
 class _Sealed:
-    """A record and its envelope."""
+    """A record and its encoded body."""
 
     record: Record
     body: bytes
 
 
-_Entry: TypeAlias = _Sealed | Delete | PreparationError
-_Step: TypeAlias = tuple[int, int, Put | Delete | PreparationError]
+_Entry: TypeAlias = _Sealed | Delete | EncodingError
+_Step: TypeAlias = tuple[int, int, Put | Delete | EncodingError]
 """A batch's number, an operation's index, and the operation."""
 
 
 class CodecThread:
-    """A thread for what takes the processor: encoding ahead of the writer, and whatever would keep
-    the event loop from its other work. It is started when it is first needed.
+    """A thread for work that would hold up the event loop, such as encoding ahead of the writer.
+
+    It is started when it is first needed.
 
     Args:
         codec: how records are encoded.
@@ -109,22 +110,22 @@ class CodecThread:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="memory-core codec")
         self._closed = False
 
-    def start(self, batches: Sequence[WriteBatch]) -> Stream:
+    def start(self, batches: Sequence[WriteBatch]) -> EncodingPipeline:
         """Begin to encode batches, in order.
 
         Raises:
             StorageClosedError: after ``close``.
         """
         self._check()
-        stream = Stream(self.codec, batches)
-        self._executor.submit(stream.produce)
-        return stream
+        pipeline = EncodingPipeline(self.codec, batches)
+        self._executor.submit(pipeline.produce)
+        return pipeline
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Do something on the thread.
+        """Run something on the thread.
 
         Raises:
-            StorageClosedError: after ``close``; a call that closing broke off may come to it late.
+            StorageClosedError: after ``close``; a call that closing interrupted may come to it late.
         """
         self._check()
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
@@ -139,10 +140,10 @@ class CodecThread:
             raise StorageClosedError("the storage is closed")
 
 
-class Stream:
-    """Records under way from the encoding thread to the writer's, batch after batch.
+class EncodingPipeline:
+    """Passes records from the encoding thread to the writer's, batch after batch.
 
-    Bodies are made by either; index values are taken on the writer's thread, which has time to spare.
+    Either thread encodes bodies; the writer's thread computes the index values, as it has time to spare.
 
     Args:
         codec: how they are encoded.
@@ -167,22 +168,22 @@ class Stream:
             pass
 
     def operations(self, number: int) -> Iterator[Operation]:
-        """The operations of a batch; batches must be asked for in order, but may be left early.
+        """The operations of a batch; batches are taken in order, but need not be taken whole.
 
         Raises:
-            PreparationError: one of them cannot be encoded.
+            EncodingError: one of them cannot be encoded.
         """
         while (step := self._peek()) is not None and step[0] <= number:
             self._next = None
             owner, index, entry = step
             if owner < number:
                 continue
-            if isinstance(entry, PreparationError):
+            if isinstance(entry, EncodingError):
                 raise entry
             yield entry if isinstance(entry, Delete) else _with_values(self._codec, entry, index)
 
     def stop(self) -> None:
-        """Nothing more is wanted."""
+        """End the encoding: the writer wants no more."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -200,14 +201,14 @@ class Stream:
             steps = list(islice(self._steps, self._chunk))
             number = self._claimed
             self._claimed += 1
-        # Whatever happens, nobody waits for it for ever.
+        # The chunk is delivered whatever happens, as the writer waits for it.
         chunk: list[tuple[int, int, _Entry]] = []
         try:
             chunk = _encoded_chunk(self._codec, steps)
-        except Exception as error:  # noqa: BLE001  # the writer has to know, whatever it is
+        except Exception as error:  # noqa: BLE001  # the writer has to be told of any error
             reason = StorageError(f"records could not be encoded: {error!r}")
             reason.__cause__ = error
-            chunk = [(batch, index, PreparationError(reason, index)) for batch, index, _ in steps]
+            chunk = [(batch, index, EncodingError(reason, index)) for batch, index, _ in steps]
         finally:
             with self._changed:
                 self._ready[number] = chunk
@@ -228,7 +229,7 @@ class Stream:
     def _take_chunk(self) -> list[tuple[int, int, _Entry]]:
         number = self._consumed
         while number not in self._ready:
-            # The other thread is still at it: rather than wait, take the chunk behind.
+            # The other thread still encodes it: rather than wait, encode the chunk behind it.
             if self._claimed < number + _CHUNKS_AHEAD and self._encode_some():
                 continue
             with self._changed:
@@ -239,15 +240,15 @@ class Stream:
             return self._ready.pop(number)
 
 
-def encoded(codec: Codec, batch: WriteBatch) -> list[Operation]:
-    """The operations of a batch, encoded here and now, bodies of a kind compressed together.
+def encode(codec: Codec, batch: WriteBatch) -> list[Operation]:
+    """The encoded operations of a batch, bodies of a kind compressed together.
 
     Raises:
-        PreparationError: one of them cannot be encoded.
+        EncodingError: one of them cannot be encoded.
     """
     operations: list[Operation] = []
     for _, index, entry in _encoded_chunk(codec, list(_flattened(codec, [batch]))):
-        if isinstance(entry, PreparationError):
+        if isinstance(entry, EncodingError):
             raise entry
         operations.append(entry if isinstance(entry, Delete) else _with_values(codec, entry, index))
     return operations
@@ -258,7 +259,7 @@ def _flattened(codec: Codec, batches: Sequence[WriteBatch]) -> Iterator[_Step]:
         try:
             codec.limits.check_batch(len(batch.operations))
         except MemoryCoreError as error:
-            yield number, 0, PreparationError(error, 0)
+            yield number, 0, EncodingError(error, 0)
             continue
         for index, operation in enumerate(batch.operations):
             yield number, index, operation
@@ -276,7 +277,7 @@ def _encoded_chunk(codec: Codec, steps: Sequence[_Step]) -> list[tuple[int, int,
         try:
             body = codec.serialize(operation.record)
         except MemoryCoreError as error:
-            entries.append(PreparationError(error, index))
+            entries.append(EncodingError(error, index))
             continue
         entries.append(_Sealed(operation.record, b""))
         bodies[number] = body
@@ -291,7 +292,7 @@ def _encoded_chunk(codec: Codec, steps: Sequence[_Step]) -> list[tuple[int, int,
 
 
 def _seal(codec: Codec, entries: list[_Entry], bodies: dict[int, bytes]) -> None:
-    """Put the compressed bodies in their places."""
+    """Compress the bodies of each kind, and put them into their entries."""
     kinds: dict[str, list[int]] = {}
     for place in bodies:
         entry = entries[place]
@@ -307,12 +308,12 @@ def _seal(codec: Codec, entries: list[_Entry], bodies: dict[int, bytes]) -> None
     bodies.clear()
 
 
-def _checked(codec: Codec, operation: Delete | PreparationError, index: int) -> _Entry:
+def _checked(codec: Codec, operation: Delete | EncodingError, index: int) -> _Entry:
     if isinstance(operation, Delete):
         try:
             codec.types.cls(operation.kind)
         except MemoryCoreError as error:
-            return PreparationError(error, index)
+            return EncodingError(error, index)
     return operation
 
 
@@ -321,5 +322,5 @@ def _with_values(codec: Codec, entry: _Sealed, index: int) -> EncodedPut:
     try:
         values = codec.index_values(record)
     except MemoryCoreError as error:
-        raise PreparationError(error, index) from error
+        raise EncodingError(error, index) from error
     return EncodedPut(record.kind, record.id, values, entry.body)

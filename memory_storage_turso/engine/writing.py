@@ -10,30 +10,34 @@ from memory_core.coalesce import GroupCommit
 from memory_core.codec import Operation
 from memory_core.errors import MemoryCoreError, StorageError
 from memory_core.storage import CommitResult, Receipt, WriteBatch
-from memory_storage_turso.engine.backend import Backend
 from memory_storage_turso.engine.dictionaries import Dictionaries
-from memory_storage_turso.engine.driver import StatementError, WriteOutcome
+from memory_storage_turso.engine.driver import (
+    Driver,
+    StatementError,
+    StatementResult,
+    WriteOutcome,
+)
 from memory_storage_turso.engine.encoding import (
     CodecThread,
-    PreparationError,
-    Stream,
-    Submission,
-    encoded,
+    EncodingError,
+    EncodingPipeline,
+    QueuedBatch,
+    encode,
 )
-from memory_storage_turso.engine.merging import merged
-from memory_storage_turso.engine.outcomes import refusal
-from memory_storage_turso.engine.upkeep import IndexUpkeep
-from memory_storage_turso.sql.statement import Row, Statement
+from memory_storage_turso.engine.pending import PendingEntries
+from memory_storage_turso.engine.rejections import rejection
+from memory_storage_turso.sql.statement import Row, Statement, as_one, merged
+from memory_storage_turso.sql.system import POSITION, TRIM_CHANGES
 from memory_storage_turso.sql.tables import Tables
 
-__all__ = ["POSITION", "Writer"]
+__all__ = ["Writer"]
 
-POSITION = Statement("SELECT coalesce(max(seq), 0) FROM _changes")
-_TRIM = "DELETE FROM _changes WHERE seq <= (SELECT max(seq) FROM _changes) - ?"
 _INLINE = 4
 _INDEX_AT_ONCE = 128
 _INDEX_AT_ONCE_ON_SERVERS = 1024
 """A server writes each page of a commit twice, to its database and to the log for its replicas."""
+_ROWS = (64, 16, 4, 1)
+"""Rows of a statement for servers; none is so long that a server does not store its text."""
 _TOGETHER_BYTES = 4 * 2**20
 """A driver splits a group whose batches are too much for one transaction, but not one batch."""
 
@@ -41,237 +45,245 @@ _TOGETHER_BYTES = 4 * 2**20
 class Writer:
     """Writes batches in groups.
 
+    Attributes:
+        rejected: how many batches were rejected.
+
     Args:
-        backend: the database.
+        driver: the database.
         tables: the kinds.
         thread: encodes records.
         dictionaries: to be trained when enough was written.
-        feed_limit: how many changes are kept.
+        pending: index entries to write later.
+        feed_limit: how many changes the change feed keeps.
     """
 
     def __init__(
         self,
-        backend: Backend,
+        driver: Driver,
         tables: Tables,
         thread: CodecThread,
         dictionaries: Dictionaries,
+        pending: PendingEntries,
+        *,
         feed_limit: int,
     ) -> None:
-        self._backend = backend
+        self._driver = driver
         self._tables = tables
         self._codec = thread.codec
-        self._dictionaries = dictionaries
-        self._feed_limit = feed_limit
         self._thread = thread
-        self._group = GroupCommit[Submission, CommitResult](self._write, weigh=len)
-        self._under_way = 0
-        self._trimmed_at = 0
-        self.upkeep = IndexUpkeep(backend.driver, tables)
-        self.newest = 0
-        self.refused = 0
+        self._dictionaries = dictionaries
+        self._pending = pending
+        self._feed_limit = feed_limit
+        self._index_at_once = _INDEX_AT_ONCE if driver.runs_lazily else _INDEX_AT_ONCE_ON_SERVERS
+        self._group = GroupCommit[QueuedBatch, CommitResult](self._write, weigh=len)
+        self._in_flight = 0
+        self._newest = self._trimmed_at = 0
+        self.rejected = 0
 
     async def commit(self, ns: int, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Write batches; see ``Storage.commit``."""
-        self._under_way += 1
+        self._in_flight += 1
         try:
-            submissions = [self._submission(ns, batch) for batch in batches]
-            sound = [item for item in submissions if isinstance(item, Submission)]
+            queued = [self._queued(ns, batch) for batch in batches]
+            sound = [item for item in queued if isinstance(item, QueuedBatch)]
             written = iter(await self._group.submit(sound))
-            return [next(written) if isinstance(item, Submission) else item for item in submissions]
+            return [next(written) if isinstance(item, QueuedBatch) else item for item in queued]
         finally:
-            self._under_way -= 1
+            self._in_flight -= 1
 
-    def met_by_query(self) -> None:
-        """A query is about to look through what waits to be indexed."""
-        self.upkeep.met()
-
-    def figures(self) -> dict[str, int]:
-        """Groups, and what became of their batches."""
-        return {**self._group.figures(), "batches_refused": self.refused}
+    def stats(self) -> dict[str, int]:
+        """Groups, their batches, and how many batches were rejected."""
+        return {**self._group.figures(), "batches_refused": self.rejected}
 
     async def aclose(self) -> None:
         """Finish what was submitted."""
         await self._group.aclose()
-        await self.upkeep.aclose()
 
-    def _submission(self, ns: int, batch: WriteBatch) -> Submission | MemoryCoreError:
-        submission = Submission(ns, batch)
+    def _queued(self, ns: int, batch: WriteBatch) -> QueuedBatch | MemoryCoreError:
+        queued = QueuedBatch(ns, batch)
         # While something is being written, encoding on a thread beside it costs no time.
-        if self._under_way == 1 and len(batch) <= _INLINE:
+        if self._in_flight == 1 and len(batch) <= _INLINE:
             try:
-                submission.encoded = self._codec.prepare(batch)
+                queued.encoded = self._codec.prepare(batch)
             except MemoryCoreError as error:
-                self.refused += 1
+                self.rejected += 1
                 return error
-        return submission
+        return queued
 
-    async def _write(self, submissions: list[Submission]) -> list[CommitResult]:
+    async def _write(self, group: list[QueuedBatch]) -> list[CommitResult]:
         await self._dictionaries.settled()
-        operations = sum(map(len, submissions))
-        local = self._backend.local is not None
-        indexed = operations >= (_INDEX_AT_ONCE if local else _INDEX_AT_ONCE_ON_SERVERS)
-        lazy = [item.batch for item in submissions if item.encoded is None]
-        stream = self._thread.start(lazy) if lazy and local else None
+        operations = sum(map(len, group))
+        indexed = operations >= self._index_at_once
+        pipeline: EncodingPipeline | None = None
         try:
-            if not local:
-                return await self._run_prepared(submissions, indexed=indexed)
-            encoded_ones = self._operations(submissions, stream)
-            return await self._run_lazily(submissions, encoded_ones, indexed=indexed)
+            if not self._driver.runs_lazily:
+                return await self._write_encoded(group, indexed=indexed)
+            lazy = [item.batch for item in group if item.encoded is None]
+            pipeline = self._thread.start(lazy) if lazy else None
+            batches = [
+                item.statements(operations, self._tables, indexed=indexed)
+                for item, operations in zip(group, _operations(group, pipeline), strict=True)
+            ]
+            counted = _is_counted(group)
+            if not counted:
+                batches = [chain(batch, (POSITION,)) for batch in batches]
+            closing = [*self._trim(), POSITION] if counted else self._trim()
+            try:
+                outcome = await self._driver.write(batches, closing)
+            except StatementError as error:
+                raise self._commit_rejected(error) from error
+            return await self._results(group, outcome, counted=counted)
         finally:
-            if stream is not None:
-                stream.stop()
+            if pipeline is not None:
+                pipeline.stop()
             if not indexed:
-                self.upkeep.added(operations)
-            self._dictionaries.consider()
+                self._pending.add(operations)
+            self._dictionaries.train()
 
-    @staticmethod
-    def _operations(
-        submissions: Sequence[Submission], stream: Stream | None
-    ) -> list[Iterable[Operation]]:
-        streamed = count()
-        return [
-            item.encoded
-            if item.encoded is not None
-            else cast("Stream", stream).operations(next(streamed))
-            for item in submissions
-        ]
-
-    async def _run_lazily(
-        self,
-        submissions: Sequence[Submission],
-        operations: Sequence[Iterable[Operation]],
-        *,
-        indexed: bool,
-    ) -> list[CommitResult]:
-        """Let the writer's thread take the operations as they become ready."""
-        batches = [
-            item.statements(each, self._tables, indexed=indexed)
-            for item, each in zip(submissions, operations, strict=True)
-        ]
-        if len(submissions) == 1 or not all(item.only_puts for item in submissions):
-            return await self._run(submissions, [chain(batch, (POSITION,)) for batch in batches])
-        outcome = await self._written(batches, [*self._closing(), POSITION])
-        position = cast("int", outcome.closing[-1].rows[0][0])
-        applied = [
-            item
-            for item, result in zip(submissions, outcome.results, strict=True)
-            if isinstance(result, list)
-        ]
-        receipts = iter(self._receipts(applied, position))
-        return [
-            next(receipts) if isinstance(result, list) else await self._refusal(item, result)
-            for item, result in zip(submissions, outcome.results, strict=True)
-        ]
-
-    async def _run_prepared(
-        self, submissions: Sequence[Submission], *, indexed: bool
+    async def _write_encoded(
+        self, group: Sequence[QueuedBatch], *, indexed: bool
     ) -> list[CommitResult]:
         """Encode everything before anything is sent: a server's transaction must not wait."""
 
-        def prepared(item: Submission) -> list[Statement] | MemoryCoreError:
+        def encode_one(item: QueuedBatch) -> list[Statement] | MemoryCoreError:
             try:
-                operations = item.encoded or encoded(self._codec, item.batch)
+                operations = item.encoded or encode(self._codec, item.batch)
                 return list(item.statements(operations, self._tables, indexed=indexed))
-            except PreparationError as error:
+            except EncodingError as error:
                 return error.reason
 
-        def prepare() -> list[list[Statement] | MemoryCoreError]:
-            return [prepared(item) for item in submissions]
+        def encode_all() -> list[list[Statement] | MemoryCoreError]:
+            return [encode_one(item) for item in group]
 
-        inline = all(item.encoded is not None for item in submissions)
-        ready = prepare() if inline else await self._thread.run(prepare)
-        sound = [
-            (item, statements)
-            for item, statements in zip(submissions, ready, strict=True)
-            if isinstance(statements, list)
-        ]
-        self.refused += len(ready) - len(sound)
-        # What is wrong with a record is also told while the server is down.
-        written = (await self._run_together(sound) or await self._run_apart(sound)) if sound else []
+        inline = all(item.encoded is not None for item in group)
+        encoded = encode_all() if inline else await self._thread.run(encode_all)
+        pairs = zip(group, encoded, strict=True)
+        sound = [(item, each) for item, each in pairs if isinstance(each, list)]
+        self.rejected += len(encoded) - len(sound)
+        # A record that cannot be encoded is rejected also while the server is down.
+        written = (
+            (await self._write_merged(sound) or await self._write_each(sound)) if sound else []
+        )
         results = iter(written)
-        return [next(results) if isinstance(item, list) else item for item in ready]
+        return [next(results) if isinstance(item, list) else item for item in encoded]
 
-    async def _run_together(
-        self, sound: Sequence[tuple[Submission, list[Statement]]]
+    async def _write_merged(
+        self, sound: Sequence[tuple[QueuedBatch, list[Statement]]]
     ) -> list[CommitResult]:
         """Write puts as if they were one batch, in few statements; nothing where that is not possible.
 
-        Batches are rarely refused. Where one is, none was written, and each has to be run by itself.
+        sqld prepares every statement that it is sent, and with a put all the triggers of its table,
+        which takes several times as long as inserting the row. Batches are rarely rejected: where one
+        is, none was written, and each has to be run by itself.
         """
         rows = [statement for _, statements in sound for statement in statements]
         if len(rows) == 1 or not all(item.only_puts for item, _ in sound):
             return []
         if len(sound) > 1 and sum(map(_body_size, rows)) > _TOGETHER_BYTES:
             return []
-        outcome = await self._written([[*merged(rows), POSITION]], self._closing())
+        statements = [*map(as_one, merged(rows, _ROWS)), POSITION]
+        outcome = await self._run([statements])
         [result] = outcome.results
         if isinstance(result, StatementError):
             return []
         if isinstance(result, StorageError):
             return [result] * len(sound)
-        position = cast("int", result[-1].rows[0][0])
-        return self._receipts([item for item, _ in sound], position)
+        group = [item for item, _ in sound]
+        return list(self._counted_receipts(group, _position(result)))
 
-    async def _run_apart(
-        self, sound: Sequence[tuple[Submission, list[Statement]]]
+    async def _write_each(
+        self, sound: Sequence[tuple[QueuedBatch, list[Statement]]]
     ) -> list[CommitResult]:
-        """Write batches that are refused one by one."""
-        batches = [[*statements, POSITION] for _, statements in sound]
-        return await self._run([item for item, _ in sound], batches)
+        """Write batches of which each may be rejected."""
+        outcome = await self._run([[*statements, POSITION] for _, statements in sound])
+        return await self._results([item for item, _ in sound], outcome, counted=False)
 
-    async def _run(
-        self, submissions: Sequence[Submission], batches: Sequence[Iterable[Statement]]
+    async def _run(self, batches: Sequence[Iterable[Statement]]) -> WriteOutcome:
+        try:
+            return await self._driver.write(batches, self._trim())
+        except StatementError as error:
+            raise self._commit_rejected(error) from error
+
+    def _commit_rejected(self, error: StatementError) -> StorageError:
+        return StorageError(f"{self._driver.where}: the commit was rejected: {error}")
+
+    async def _results(
+        self, group: Sequence[QueuedBatch], outcome: WriteOutcome, *, counted: bool
     ) -> list[CommitResult]:
-        """Write batches that end with the statement of the position."""
-        outcome = await self._written(batches, self._closing())
+        """What the callers get for the batches of a group.
+
+        Args:
+            group: the batches.
+            outcome: their outcome.
+            counted: whether the position closes the group; otherwise it closes each batch.
+        """
+        pairs = list(zip(group, outcome.results, strict=True))
+        if counted:
+            applied = [item for item, result in pairs if isinstance(result, list)]
+            receipts = iter(self._counted_receipts(applied, _position(outcome.closing)))
+        else:
+            receipts = (
+                self._receipt(item, _position(result))
+                for item, result in pairs
+                if isinstance(result, list)
+            )
         return [
-            self._receipt(item, cast("int", result[-1].rows[0][0]))
-            if isinstance(result, list)
-            else await self._refusal(item, result)
-            for item, result in zip(submissions, outcome.results, strict=True)
+            next(receipts) if isinstance(result, list) else await self._rejection(item, result)
+            for item, result in pairs
         ]
 
-    async def _written(
-        self, batches: Sequence[Iterable[Statement]], closing: Sequence[Statement]
-    ) -> WriteOutcome:
-        try:
-            return await self._backend.driver.write(batches, closing)
-        except StatementError as error:
-            raise StorageError(f"{self._backend.where}: the commit was refused: {error}") from error
-
-    def _receipts(self, puts: Sequence[Submission], position: int) -> list[CommitResult]:
-        """The receipts of batches of puts: with the last position, those before it are known, as a put
-        is one change.
-        """
-        receipts: list[CommitResult] = []
+    def _counted_receipts(self, puts: Sequence[QueuedBatch], position: int) -> list[Receipt]:
+        """The receipts of batches of puts, by the position after them: each put is one change."""
+        receipts: list[Receipt] = []
         for item in reversed(puts):
             receipts.append(self._receipt(item, position))
             position -= len(item)
         return receipts[::-1]
 
-    def _receipt(self, item: Submission, position: int) -> Receipt:
-        self.newest = max(self.newest, position)
+    def _receipt(self, item: QueuedBatch, position: int) -> Receipt:
+        self._newest = max(self._newest, position)
         return Receipt(position, item.batch.ids)
 
-    async def _refusal(
-        self, item: Submission, error: StatementError | StorageError
+    async def _rejection(
+        self, item: QueuedBatch, error: StatementError | StorageError
     ) -> MemoryCoreError:
-        self.refused += 1
+        self.rejected += 1
         if isinstance(error, StatementError):
-            return await refusal(item, error, self._tables, self._rows)
+            return await rejection(item, error, self._tables, self._rows)
         return error
 
     async def _rows(self, statement: Statement) -> list[Row]:
-        [result] = await self._backend.driver.read([statement], min_position=self.newest)
+        [result] = await self._driver.read([statement])
         return result.rows
 
-    def _closing(self) -> list[Statement]:
+    def _trim(self) -> list[Statement]:
         """Trims the change feed, now and then."""
         slack = max(1, self._feed_limit // 10)
-        if self.newest < self._trimmed_at + slack:
+        if self._newest < self._trimmed_at + slack:
             return []
-        self._trimmed_at = self.newest
-        return [Statement(_TRIM, (self._feed_limit,))]
+        self._trimmed_at = self._newest
+        return [Statement(TRIM_CHANGES, (self._feed_limit,))]
+
+
+def _operations(
+    group: Sequence[QueuedBatch], pipeline: EncodingPipeline | None
+) -> Iterable[Iterable[Operation]]:
+    """The operations of each batch, encoded already or by the pipeline."""
+    numbers = count()
+    for item in group:
+        if item.encoded is not None:
+            yield item.encoded
+        else:
+            yield cast("EncodingPipeline", pipeline).operations(next(numbers))
+
+
+def _is_counted(group: Sequence[QueuedBatch]) -> bool:
+    """Whether the position after the group tells the position after each batch."""
+    return len(group) == 1 or all(item.only_puts for item in group)
+
+
+def _position(results: Sequence[StatementResult]) -> int:
+    return cast("int", results[-1].rows[0][0])
 
 
 def _body_size(put: Statement) -> int:

@@ -1,4 +1,4 @@
-"""Copying the write-ahead log into the database, without holding up the writer for it."""
+"""Copies the write-ahead log into the database without holding up the writer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from memory_core.errors import MemoryCoreError
 from memory_storage_turso.engine.driver import StatementError
-from memory_storage_turso.local.connections import Session, ThreadedConnection
+from memory_storage_turso.local.connections import ThreadedConnection
+from memory_storage_turso.local.session import Session
 
 __all__ = ["Checkpoints"]
 
@@ -19,14 +20,14 @@ _MOST_LOG_PAGES = 8000
 
 
 class Checkpoints:
-    """Has the log of large transactions copied on a reader's thread.
+    """Copies the log of large transactions on a reader's thread.
 
     SQLite copies the log within the commit that fills it. A large transaction fills it every time, so
-    that each commit would take twice as long: what it leaves is copied while the next one is
-    prepared. After small ones SQLite does it, as the disk would have to do both at the same time.
+    that each commit would take twice as long: its log is copied while the next transaction is encoded.
+    After small transactions SQLite copies it, as the disk would have to do both at the same time.
 
     Args:
-        readers: of which one is used, if there is another to answer meanwhile.
+        readers: one of them is used, if there is another to answer meanwhile.
     """
 
     def __init__(self, readers: Sequence[ThreadedConnection]) -> None:
@@ -37,7 +38,7 @@ class Checkpoints:
         self.done = 0
 
     def before_commit(self, session: Session, statements: int) -> None:
-        """A transaction is about to be committed; on the writer's thread."""
+        """A transaction is about to be committed; runs on the writer's thread."""
         self._large = statements >= _LARGE and len(self._readers) > 1
         most = _MOST_LOG_PAGES if self._large else _LOG_PAGES
         if most != self._most:
@@ -45,22 +46,24 @@ class Checkpoints:
             self._most = most
 
     def committed(self) -> None:
-        """It was committed; on the event loop."""
+        """The transaction was committed; runs on the event loop."""
         if self._large and self._task is None:
             self._task = asyncio.create_task(self._run(), name="memory-core checkpoint")
 
     async def aclose(self) -> None:
-        """Wait for the one under way."""
+        """Wait for the checkpoint in progress."""
         if self._task is not None:
             await self._task
 
     async def _run(self) -> None:
         reader = min(self._readers, key=lambda connection: connection.waiting)
+        reader.waiting += 1
         try:
-            await reader.run(lambda session: session.execute("PRAGMA wal_checkpoint(PASSIVE)"))
+            await reader.run(reader.session.execute, "PRAGMA wal_checkpoint(PASSIVE)")
             self.done += 1
         except (MemoryCoreError, StatementError) as error:
-            # The log only grows; it is tried again after the next commit.
+            # The log only grows; the next commit leads to another try.
             _LOG.warning("no checkpoint: %s", error)
         finally:
+            reader.waiting -= 1
             self._task = None

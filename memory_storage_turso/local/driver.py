@@ -1,4 +1,4 @@
-"""The driver of local files: one connection that writes, a few that read, one that looks."""
+"""The driver of local files: one connection writes, a few read, one looks up the position."""
 
 from __future__ import annotations
 
@@ -8,39 +8,53 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from memory_core.disk import disk_failure
+from memory_core.disk import disk_failure, new_backup
 from memory_core.errors import (
     ConfigurationError,
     MemoryCoreError,
     StorageClosedError,
+    StorageError,
     StorageUnavailableError,
 )
-from memory_core.storage import local_path
+from memory_core.storage import Capability, local_path
 from memory_storage_turso.config import TursoConfig
 from memory_storage_turso.engine.driver import (
+    Driver,
     PreparedCacheStats,
     StatementError,
     StatementResult,
     WriteOutcome,
 )
-from memory_storage_turso.local.backup import write_backup
 from memory_storage_turso.local.checkpoints import Checkpoints
 from memory_storage_turso.local.connections import ConnectionSettings, ThreadedConnection
 from memory_storage_turso.local.errors import failure_of
 from memory_storage_turso.local.prepared import joined
-from memory_storage_turso.local.transactions import write_group
+from memory_storage_turso.local.session import Session, write_group
 from memory_storage_turso.sql.statement import Statement
+from memory_storage_turso.sql.system import POSITION
 
 __all__ = ["LocalDriver"]
 
 T = TypeVar("T")
 
 
-class LocalDriver:
+class LocalDriver(Driver):
     """A local file. Make it with ``open``."""
+
+    runs_lazily = True
+    capabilities = frozenset(
+        {
+            Capability.DURABLE,
+            Capability.MULTI_PROCESS,
+            Capability.CHEAP_POSITION,
+            Capability.NAMESPACES,
+            Capability.BACKUP,
+        }
+    )
 
     def __init__(
         self,
@@ -50,6 +64,7 @@ class LocalDriver:
         lookout: sqlite3.Connection,
     ) -> None:
         self.path = settings.path
+        self.where = str(settings.path)
         self._settings = settings
         self._writer = writer
         self._readers = readers
@@ -58,7 +73,7 @@ class LocalDriver:
         self._process = os.getpid()
         self._closing: asyncio.Task[None] | None = None
         self._checkpoints = Checkpoints(readers)
-        self._counters = dict.fromkeys(("writes", "rewrites", "reads", "position_reads"), 0)
+        self._writes = self._rewrites = self._reads = self._position_reads = 0
 
     @classmethod
     async def open(cls, location: str, config: TursoConfig) -> LocalDriver:
@@ -83,7 +98,8 @@ class LocalDriver:
                 connection = ThreadedConnection(settings, writes=number == 0)
                 await connection
                 opened.append(connection)
-            lookout = await opened[0].run(lambda _: settings.connect(writes=False, shared=True))
+            connect = partial(settings.connect, writes=False, shared=True)
+            lookout = await opened[0].run(connect)
         except BaseException as error:
             for connection in opened:
                 await connection.close()
@@ -95,37 +111,40 @@ class LocalDriver:
     async def write(
         self, batches: Sequence[Iterable[Statement]], closing: Sequence[Statement] = ()
     ) -> WriteOutcome:
-        """Run every batch in one transaction; see ``Driver.write``. A batch may be lazy, and may
-        raise ``StatementError`` itself where it cannot go on.
-        """
+        """Run every batch in one transaction; see ``Driver.write``."""
         self._check()
-        self._counters["writes"] += 1
-        outcome, again = await self._writer.run(
-            lambda session: write_group(session, batches, closing, self._checkpoints.before_commit)
-        )
-        self._counters["rewrites"] += again
+        self._writes += 1
+        writer = self._writer
+        writer.waiting += 1
+        try:
+            outcome, again = await writer.run(
+                write_group, writer.session, batches, closing, self._checkpoints.before_commit
+            )
+        finally:
+            writer.waiting -= 1
+        self._rewrites += again
         self._checkpoints.committed()
         return outcome
 
     async def read(
-        self,
-        statements: Sequence[Statement],
-        *,
-        min_position: int | None = None,
-        primary: bool = False,
+        self, statements: Sequence[Statement], *, primary: bool = False
     ) -> list[StatementResult]:
         """Run reads against one snapshot; see ``Driver.read``."""
-        del min_position, primary  # every read sees the newest commit
-        return await self.read_then(statements, _unchanged)
+        del primary  # every read sees the newest commit
+        return await self.read_then(statements, list)
 
     async def read_then(
         self, statements: Sequence[Statement], then: Callable[[list[StatementResult]], T]
     ) -> T:
         """Read, and make something of the results on the same thread."""
         self._check()
-        self._counters["reads"] += 1
-        reader = min(self._readers, key=lambda connection: connection.waiting)
-        return await reader.run(lambda session: then(session.read(statements)))
+        self._reads += 1
+        reader = min(self._readers, key=_jobs)
+        reader.waiting += 1
+        try:
+            return await reader.run(reader.session.read, statements, then)
+        finally:
+            reader.waiting -= 1
 
     def position(self) -> int:
         """The newest position that any process has committed."""
@@ -134,24 +153,30 @@ class LocalDriver:
             # The version moves with every commit of another connection; this one makes none.
             [(version,)] = self._lookout.execute("PRAGMA data_version").fetchall()
             if version != self._seen[0]:
-                self._counters["position_reads"] += 1
-                [(newest,)] = self._lookout.execute("SELECT max(seq) FROM _changes").fetchall()
-                self._seen = (version, newest or 0)
+                self._position_reads += 1
+                [(newest,)] = self._lookout.execute(POSITION.sql).fetchall()
+                self._seen = (version, newest)
         except sqlite3.Error as error:
             raise failure_of(error, self.path) from error
         return self._seen[1]
 
     async def backup(self, target: Path) -> None:
-        """Write a consistent, compacted copy; see ``write_backup``."""
+        """Write a consistent, compacted copy to a new file, which appears when it is complete.
+
+        Raises:
+            ConfigurationError: the target exists, or cannot be written.
+            StorageFullError: there is no room for it.
+            StorageError: the copy failed otherwise.
+        """
         self._check()
-        # On a connection of its own: it takes long, and holds nobody up.
+        # On a connection of its own: it takes long, and must not hold up other calls.
         connection = ThreadedConnection(self._settings, writes=True)
         try:
             await connection
         except sqlite3.Error as error:
             raise _not_opened(error, self.path) from error
         try:
-            await connection.run(lambda session: write_backup(session, target))
+            await connection.run(write_backup, connection.session, target)
         finally:
             await connection.close()
 
@@ -161,7 +186,7 @@ class LocalDriver:
         return sum(file.stat().st_size for file in files if file.exists())
 
     def prepared_stats(self) -> PreparedCacheStats:
-        """Figures of the prepared statements of all connections."""
+        """Statistics of the prepared statements of all connections."""
         return joined(connection.prepared for connection in (self._writer, *self._readers))
 
     def stats(self) -> Mapping[str, object]:
@@ -171,7 +196,10 @@ class LocalDriver:
             "waiting_reads": sum(reader.waiting for reader in self._readers),
             "waiting_writes": self._writer.waiting,
             "checkpoints": self._checkpoints.done,
-            **self._counters,
+            "writes": self._writes,
+            "rewrites": self._rewrites,
+            "reads": self._reads,
+            "position_reads": self._position_reads,
         }
 
     async def aclose(self) -> None:
@@ -181,7 +209,7 @@ class LocalDriver:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        # Whatever goes wrong in one part, the others are let go of: the writer last.
+        # An error in one part does not keep the others open; the writer is closed last.
         async with AsyncExitStack() as stack:
             for connection in (self._writer, *self._readers):
                 stack.push_async_callback(connection.close)
@@ -218,7 +246,7 @@ def checked_path(location: str) -> Path:
 
 
 def _check_writable(path: Path) -> None:
-    """SQLite gives no reason where it cannot open a file, and opens one that it may only read."""
+    """Check what SQLite does not: it gives no reason, and opens a file that it may only read."""
     # Its other files are beside the file itself, not beside a link to it.
     real = os.path.realpath(path)
     for file in (Path(real), Path(f"{real}-wal"), Path(f"{real}-shm")):
@@ -237,5 +265,27 @@ def _not_opened(error: sqlite3.Error, path: Path) -> MemoryCoreError:
     return failure
 
 
-def _unchanged(results: list[StatementResult]) -> list[StatementResult]:
-    return results
+def _jobs(connection: ThreadedConnection) -> int:
+    return connection.waiting
+
+
+def write_backup(session: Session, target: Path) -> None:
+    try:
+        if not target.parent.is_dir():
+            raise ConfigurationError(f"{target.parent} is not a folder to write a backup into")
+        with new_backup(target) as growing:
+            _copy(session, growing, target)
+    except OSError as error:
+        raise disk_failure(error, target) from error
+
+
+def _copy(session: Session, growing: Path, target: Path) -> None:
+    try:
+        session.connection.execute("VACUUM INTO ?", (str(growing),))
+    except sqlite3.Error as error:
+        # `Session.execute` would raise it as an error of the store, whose disk may have room.
+        failure = failure_of(error, growing)
+        kind = StorageError if isinstance(failure, StatementError) else type(failure)
+        name = getattr(error, "sqlite_errorname", None)
+        message = f"{target}: the backup of {session.path} failed: {error} ({name})"
+        raise kind(message) from error

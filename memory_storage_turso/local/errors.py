@@ -1,4 +1,4 @@
-"""What sqlite3 raises, as what the framework raises."""
+"""Exceptions of sqlite3 as errors of the framework."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from memory_storage_turso.engine.driver import StatementError
 
 __all__ = ["failure_of"]
 
-_REFUSED = frozenset({"SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_TOOBIG", "SQLITE_MISMATCH"})
-"""The statement's own fault: the transaction goes on without it."""
+_REJECTED = frozenset({"SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_TOOBIG", "SQLITE_MISMATCH"})
+"""The statement itself is wrong: the transaction can go on without it."""
 
 _FAILURES: Mapping[str, tuple[type[MemoryCoreError], str]] = {
     "SQLITE_BUSY": (StorageUnavailableError, "is locked by another process"),
@@ -43,7 +43,7 @@ _FAILURES: Mapping[str, tuple[type[MemoryCoreError], str]] = {
 def failure_of(
     error: sqlite3.Error | sqlite3.Warning, path: Path | str, *, index: int = 0
 ) -> MemoryCoreError | StatementError:
-    """What an exception of sqlite3 means.
+    """The error that an exception of sqlite3 stands for.
 
     Args:
         error: what was raised.
@@ -51,8 +51,8 @@ def failure_of(
         index: position of the statement.
 
     Returns:
-        A ``StatementError`` where the statement is to blame; otherwise an error that concerns the
-        whole database, in which nothing of the transaction was applied.
+        A ``StatementError`` where the statement is wrong; otherwise an error that concerns the whole
+        database, after which nothing of the transaction is applied.
     """
     name: str | None = getattr(error, "sqlite_errorname", None)
     if name is None:
@@ -61,10 +61,10 @@ def failure_of(
             return StorageClosedError(f"{path} is closed")
         return StatementError(str(error), code="SQLITE_MISUSE", index=index)
     primary = "_".join(name.split("_")[:2])
-    if primary in _REFUSED:
+    if primary in _REJECTED:
         return StatementError(str(error), code=name, index=index)
     kind, words = _FAILURES.get(primary, (StorageError, "failed"))
-    # What a quota or a limit cut short is an input/output error to SQLite.
+    # SQLite reports a write that a quota or a limit cut short as an input/output error.
     if primary == "SQLITE_IOERR" and not all(map(has_room, (Path(path), Path(f"{path}-wal")))):
         kind, words = _FAILURES["SQLITE_FULL"]
     return kind(f"{path} {words}: {error} ({name})")

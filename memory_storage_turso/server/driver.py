@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
+from typing import TypeVar
 
 import attrs
 
@@ -17,14 +18,16 @@ from memory_core.errors import (
     StorageError,
     StorageUnavailableError,
 )
+from memory_core.storage import Capability
 from memory_storage_turso.engine.driver import (
+    Driver,
     PreparedCacheStats,
     StatementError,
     StatementResult,
     StoreIdentity,
     WriteOutcome,
 )
-from memory_storage_turso.engine.under_way import UnderWay
+from memory_storage_turso.engine.in_flight import InFlight
 from memory_storage_turso.server.group_writer import (
     BatchResult,
     EncodedBatch,
@@ -43,12 +46,18 @@ from memory_storage_turso.server.resilience import RetryStats, with_retries
 from memory_storage_turso.server_config import ServerConfig
 from memory_storage_turso.sql.statement import Statement
 
+T = TypeVar("T")
+
 #: From so many statements on, encoding them would hold up the event loop.
 _MANY = 64
+#: More rows than this would hold up the event loop, too.
+_FEW_ROWS = 4
 
 
-class ServerDriver:
+class ServerDriver(Driver):
     """Writes to a primary, reads from it or from its replicas."""
+
+    capabilities = frozenset({Capability.DURABLE, Capability.MULTI_PROCESS, Capability.NAMESPACES})
 
     def __init__(
         self,
@@ -58,6 +67,7 @@ class ServerDriver:
         prepared: PreparedFigures,
         wire: WireFigures,
     ) -> None:
+        self.where = str(primary.endpoint)
         self._primary = primary
         self._config = config
         self._prepared = prepared
@@ -66,7 +76,7 @@ class ServerDriver:
         self._writer = GroupWriter(primary, config.retry, saw=self._router.saw, sleep=self._pause)
         self._read_retries = RetryStats()
         self._encoding: ThreadPoolExecutor | None = None
-        self._under_way = UnderWay()
+        self._in_flight = InFlight()
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -102,7 +112,7 @@ class ServerDriver:
         those behind it are not sent.
         """
         self._check_open()
-        with self._under_way:
+        with self._in_flight:
             prepared = await self._prepare(batches)
             return await self._write_groups(prepared, closing)
 
@@ -115,8 +125,19 @@ class ServerDriver:
     ) -> list[StatementResult]:
         """Run the statements against one snapshot; see `Driver.read`."""
         self._check_open()
-        with self._under_way:
+        with self._in_flight:
             return await self._read(statements, min_position, primary=primary)
+
+    async def read_then(
+        self, statements: Sequence[Statement], then: Callable[[list[StatementResult]], T]
+    ) -> T:
+        """Read, and make something of the results; see `Driver.read_then`."""
+        self._check_open()
+        with self._in_flight:
+            results = await self._read(statements)
+            if sum(len(result.rows) for result in results) <= _FEW_ROWS:
+                return then(results)
+            return await asyncio.get_running_loop().run_in_executor(self._thread(), then, results)
 
     def stats(self) -> Mapping[str, object]:
         """Figures by subject."""
@@ -166,7 +187,7 @@ class ServerDriver:
                 stack.callback(self._expiry.cancel)
             stack.push_async_callback(self._primary.aclose)
             stack.push_async_callback(self._router.aclose)
-            await self._under_way.ended()
+            await self._in_flight.ended()
 
     def _break_off(self) -> None:
         self._broken_off.set()

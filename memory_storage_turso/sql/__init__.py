@@ -1,4 +1,4 @@
-"""The text of SQL statements: schema, tables, conditions and queries. Nothing here awaits."""
+"""The text of every statement on the stored tables: schema, rows, queries. Nothing here awaits."""
 
 from memory_storage_turso.sql.queries import count_statement, page_statement
 

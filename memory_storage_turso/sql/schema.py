@@ -1,12 +1,12 @@
-"""The schema: every table, index and trigger, as SQL that creates what is not there yet.
+"""The schema of a kind: its table, indexes and triggers, as SQL that creates what is missing.
 
-Triggers keep what no writer should have to think of: the change feed, the tables of multi-valued
-indexes, references and what follows from deleting their targets, and acyclicity. So one statement
-puts a record whole, and any other program that writes the tables keeps the store consistent. What a
-trigger refuses it names: ``memory_core:rule:kind:…``.
+Triggers maintain the change feed, the tables of multi-valued indexes, references and what follows from
+deleting their targets, and acyclicity. So one statement puts a whole record, and any other program that
+writes the tables leaves the store consistent. A trigger that rejects a statement names the rule:
+``memory_core:rule:kind:…``.
 
-A reference's triggers belong to the kind that refers, also those on the table of its target: a
-process that does not know a plugin's kind leaves them alone.
+A reference's triggers belong to the kind that refers, also the triggers on the table of its target: a
+process that does not know a plugin's kind does not touch them.
 """
 
 # ruff: noqa: S608  # names come from the kinds' declarations, quoted; values are parameters
@@ -14,49 +14,48 @@ process that does not know a plugin's kind leaves them alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from memory_core.records import Acyclic, OnDelete, Reference
+from memory_storage_turso.sql.statement import Statement
+from memory_storage_turso.sql.system import DECLARE_KIND
 from memory_storage_turso.sql.tables import NO_VALUE, KindTable, MultiTable, Tables, quoted
 
 __all__ = [
-    "SCHEMA_VERSION",
-    "SYSTEM_TABLES",
+    "TABLES",
+    "create_kinds",
     "declaration",
+    "declare",
     "kind_objects",
     "kind_table",
     "multi_fill",
 ]
 
-SCHEMA_VERSION = 1
-"""Of the system tables; raised by a change that older code cannot live with."""
+TABLES = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+"""Selects the names of all tables, also of other programs."""
 
-SYSTEM_TABLES = (
-    "CREATE TABLE IF NOT EXISTS _meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
-    """CREATE TABLE IF NOT EXISTS _kinds (
-        kind TEXT PRIMARY KEY, declaration TEXT NOT NULL
-    ) WITHOUT ROWID""",
-    """CREATE TABLE IF NOT EXISTS _namespaces (
-        ns INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, wiping INTEGER NOT NULL DEFAULT 0
-    )""",
-    # The newest row is never deleted, so numbers only grow.
-    """CREATE TABLE IF NOT EXISTS _changes (
-        seq INTEGER PRIMARY KEY, ns INTEGER NOT NULL, kind TEXT NOT NULL, id BLOB NOT NULL,
-        operation TEXT NOT NULL
-    )""",
-    """CREATE TABLE IF NOT EXISTS _dictionaries (
-        id INTEGER PRIMARY KEY, kind TEXT NOT NULL, made INTEGER NOT NULL,
-        dictionary BLOB NOT NULL
-    )""",
-)
+
+def create_kinds(fresh: Sequence[KindTable], tables: Tables) -> Iterator[Statement]:
+    """Creates the tables of kinds that the store does not have, and everything on them."""
+    # A trigger may name a table of another kind, so all tables come first.
+    for table in fresh:
+        yield from map(Statement, kind_table(table))
+    for table in fresh:
+        yield from map(Statement, kind_objects(table, tables))
+        yield declare(table, tables)
+
+
+def declare(table: KindTable, tables: Tables) -> Statement:
+    """Notes what a kind declares."""
+    return Statement(DECLARE_KIND, (table.kind, declaration(table, tables)))
 
 
 def declaration(table: KindTable, tables: Tables) -> str:
-    """What a kind declares, as text: where two differ, the schema has to be brought up to date.
+    """What a kind declares, as text: where two differ, the table has to be migrated.
 
-    It ends with a digest of the generated SQL, so that a change of this module counts, too.
+    It has a digest of the generated SQL, so that a change of this module counts, too.
     """
     objects = "\n".join(kind_objects(table, tables))
     return msgspec.json.encode(
@@ -94,7 +93,7 @@ def kind_table(table: KindTable) -> Iterator[str]:
             table.singles.get(index.name) or table.multis[index.name] for index in table.cls.indexes
         )
     ]
-    # SQLite runs a trigger's cascade into its own table once only; a foreign key's it runs on.
+    # SQLite does not run a trigger's cascade into its own table recursively; a foreign key's it does.
     keys = [
         f"FOREIGN KEY (ns, {table.singles[field].name}) "
         f"REFERENCES {table.name} (ns, id) ON DELETE CASCADE"
@@ -114,7 +113,7 @@ def kind_table(table: KindTable) -> Iterator[str]:
 
 
 def kind_objects(table: KindTable, tables: Tables) -> Iterator[str]:
-    """The indexes, multi-valued index tables and triggers of a kind whose table is there."""
+    """The indexes, multi-valued index tables and triggers of a kind whose table exists."""
     yield from _indexes(table)
     yield from _multi_tables(table)
     yield from _own_triggers(table)
@@ -128,7 +127,7 @@ def kind_objects(table: KindTable, tables: Tables) -> Iterator[str]:
 
 def _indexes(table: KindTable) -> Iterator[str]:
     name = table.name
-    yield (f"CREATE INDEX IF NOT EXISTS {table.waiting} ON {name} (ns) WHERE indexed = 0")
+    yield (f"CREATE INDEX IF NOT EXISTS {table.by_pending} ON {name} (ns) WHERE indexed = 0")
     for column in table.singles.values():
         keys = ["ns", column.name]
         if table.order is not None and table.order is not column:
@@ -172,7 +171,7 @@ def _entries(table: KindTable, multi: MultiTable, row: str) -> str:
 
 
 def multi_fill(table: KindTable, multi: MultiTable) -> str:
-    """Makes the rows of a multi-valued index's table from its column, for all indexed records."""
+    """Fills the table of a multi-valued index from its column, for all indexed records."""
     order = f"coalesce(e.{table.order.name}, {NO_VALUE}), " if table.order else ""
     return (
         f"INSERT INTO {multi.table} SELECT e.ns, j.value, {order}e.id "
@@ -186,8 +185,8 @@ def _own_triggers(table: KindTable) -> Iterator[str]:
     columns += [multi.name for multi in table.multis.values()]
     kept = [*columns, "body"]
     settings = ", ".join(f"{column} = NEW.{column}" for column in kept)
-    # A put of a record that is there: its row stays, and with it what refers to it. An upsert would
-    # do the same, but SQLite keeps a journal for each that has triggers.
+    # A put of an existing record keeps its row, and with it what refers to it. An upsert would do the
+    # same, but SQLite keeps a journal for each upsert that has triggers.
     yield _trigger(
         f"{kind}$replaced",
         f"BEFORE INSERT ON {name} "
@@ -277,7 +276,7 @@ def _on_delete(table: KindTable, reference: Reference, tables: Tables) -> str:
     plain = f"ns = OLD.ns AND {column} = OLD.id"
     if reference.on_delete is OnDelete.CASCADE:
         return f"DELETE FROM {table.name} WHERE {plain}"
-    # A record that goes with this delete, over whichever way, neither forbids it nor is freed.
+    # A record that this delete takes along, by whichever reference, neither forbids it nor is updated.
     staying = _staying(table, "c", tables)
     wiping = "NOT EXISTS (SELECT 1 FROM _namespaces WHERE ns = OLD.ns AND wiping = 1)"
     if reference.on_delete is OnDelete.SET_NULL:
@@ -293,7 +292,7 @@ def _on_delete(table: KindTable, reference: Reference, tables: Tables) -> str:
 
 
 def _staying(table: KindTable, row: str, tables: Tables) -> str:
-    """Conditions under which no cascade that is under way will reach a row.
+    """Conditions under which no cascade in progress will reach a row.
 
     A deleted row is gone before its triggers run: what cascades from it has lost its target.
     """

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, groupby, islice
 from typing import TypeAlias
 
 from attrs import frozen
 
-__all__ = ["Row", "RowStatement", "SqlValue", "Statement"]
+__all__ = ["Row", "RowStatement", "SqlValue", "Statement", "as_one", "merged"]
 
 SqlValue: TypeAlias = int | float | str | bytes | None
 Row: TypeAlias = tuple[SqlValue, ...]
@@ -32,11 +32,37 @@ class RowStatement(Statement):
 
     row: str = ""
 
-    def sql_of(self, count: int) -> str:
-        """The SQL that inserts so many rows."""
-        return self.sql.replace(self.row, ", ".join([self.row] * count), 1)
+    def of_rows(self, rows: Sequence[Statement]) -> Statement:
+        """This statement for the rows of several statements that differ only in their values."""
+        sql = self.sql.replace(self.row, ", ".join([self.row] * len(rows)), 1)
+        return Statement(sql, tuple(chain.from_iterable(row.args for row in rows)))
 
-    def of_rows(self, rows: Sequence[RowStatement]) -> Statement:
-        """This statement for the rows of some like it."""
-        args = tuple(chain.from_iterable(row.args for row in rows))
-        return Statement(self.sql_of(len(rows)), args)
+
+def merged(statements: Iterable[Statement], sizes: Sequence[int]) -> Iterator[Sequence[Statement]]:
+    """The statements in order, rows that follow each other in groups that one statement can insert.
+
+    Args:
+        statements: may be lazy; at most the largest size of them and one more are taken ahead.
+        sizes: how many rows a group may have, largest first, ending with 1. Few sizes make few
+            different texts.
+    """
+    for (_, mergeable), group in groupby(statements, _mergeable):
+        if not mergeable:
+            yield from ((statement,) for statement in group)
+            continue
+        while rows := list(islice(group, sizes[0])):
+            start = 0
+            for size in sizes:
+                while len(rows) - start >= size:
+                    yield rows[start : start + size]
+                    start += size
+
+
+def as_one(group: Sequence[Statement]) -> Statement:
+    """The statement that does what the statements of a group from `merged` do."""
+    first = group[0]
+    return first.of_rows(group) if len(group) > 1 and isinstance(first, RowStatement) else first
+
+
+def _mergeable(statement: Statement) -> tuple[str, bool]:
+    return statement.sql, isinstance(statement, RowStatement)

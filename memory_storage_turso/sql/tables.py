@@ -1,8 +1,8 @@
-"""How a kind of record becomes a table: its columns, and the statements that write it.
+"""The table of a kind of record: its columns, and the statements that read and write its rows.
 
-One table a kind, with a column per index and the body last. A multi-valued index is a JSON array in
-its column, and one row per value in a table of its own, which triggers keep. Names that an index
-or a kind could never have (with a ``$``, or a leading underscore) are this package's own.
+Each kind has one table, with a column per index and the body last. A multi-valued index is a JSON array
+in its column, and one row per value in a table of its own, which triggers maintain. Names that no index
+and no kind can have (with a ``$``, or a leading underscore) are this package's own.
 """
 
 # ruff: noqa: S608  # names come from the kinds' declarations, quoted; values are parameters
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -38,6 +38,9 @@ __all__ = [
     "KindTable",
     "MultiTable",
     "Tables",
+    "count_by_namespace",
+    "count_in",
+    "delete_all",
     "multi_value",
     "padded",
     "quoted",
@@ -48,7 +51,7 @@ _json = msgspec.json.Encoder().encode
 _MOST_IDS = 1024
 
 NO_VALUE = "-9e999"
-"""What stands for ``None`` where a primary key must not be NULL: minus infinity, before all else."""
+"""Stands for ``None`` where a primary key must not be NULL: minus infinity sorts before all else."""
 
 
 def quoted(name: str) -> str:
@@ -57,7 +60,7 @@ def quoted(name: str) -> str:
 
 
 def multi_value(value: Scalar) -> str | int:
-    """A value of a multi-valued index as JSON can hold it exactly; only equality matters there."""
+    """A value of a multi-valued index in a form that JSON holds exactly; only equality matters there."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, float):
@@ -75,7 +78,7 @@ class Column:
         index: its declaration.
         name: the column, quoted.
         by: the B-tree that orders by it, quoted.
-        complete: whether that B-tree has every row, and not only those that have been indexed yet.
+        complete: whether that B-tree has every row, also rows whose index entries are pending.
     """
 
     index: Index
@@ -99,9 +102,6 @@ class MultiTable:
     table: str
 
 
-_Accessor: TypeAlias = tuple[str, bool]
-
-
 @frozen(eq=False)
 class KindTable:
     """The table of a kind.
@@ -111,17 +111,25 @@ class KindTable:
         singles: its single-valued indexes by name.
         multis: its multi-valued indexes by name.
         order: the column of the default order.
-        freed: columns that override the body when they are NULL (``set_null`` references), by field.
+        overriding: by field, the columns of ``set_null`` references: where a delete has set one to NULL,
+            it overrides the body.
+        name: the table, quoted.
+        by_id: the unique B-tree over namespace and id, quoted.
+        by_pending: the B-tree of the rows whose index entries are pending, quoted.
     """
 
     cls: type[Record]
     singles: Mapping[str, Column]
     multis: Mapping[str, MultiTable]
     order: Column | None
-    freed: Mapping[str, Column]
-    _accessors: tuple[_Accessor, ...] = field(repr=False)
+    overriding: Mapping[str, Column]
+    name: str
+    by_id: str
+    by_pending: str
+    _indexes: tuple[tuple[str, bool], ...] = field(repr=False)
     _put_sql: Mapping[bool, str] = field(repr=False)
     _rows: Mapping[bool, str] = field(repr=False)
+    _fetch_sql: str = field(repr=False)
     _delete_sql: str = field(repr=False)
 
     @classmethod
@@ -150,41 +158,33 @@ class KindTable:
         columns = [quoted(names[index.name]) for index in record.indexes]
         marks = ", ".join("?" * (len(columns) + 3))
         rows = {flag: f"({marks}, {int(flag)})" for flag in (False, True)}
+        overriding = {
+            reference.field: singles[reference.field]
+            for reference in record.references
+            if reference.on_delete is OnDelete.SET_NULL
+        }
+        selected = ", ".join(["id", "body", *(column.name for column in overriding.values())])
+        name = quoted(kind)
         return cls(
             record,
             singles,
             multis,
             singles[record.default_order] if record.default_order else None,
-            {
-                reference.field: singles[reference.field]
-                for reference in record.references
-                if reference.on_delete is OnDelete.SET_NULL
-            },
+            overriding,
+            name,
+            _by_id(kind),
+            quoted(f"{kind}$$waiting"),
             tuple((index.name, index.multi) for index in record.indexes),
-            {flag: _put_sql(quoted(kind), columns, row) for flag, row in rows.items()},
+            {flag: _put_sql(name, columns, row) for flag, row in rows.items()},
             rows,
-            f"DELETE FROM {quoted(kind)} WHERE ns = ? AND id = ?",
+            f"SELECT {selected} FROM {name} WHERE ns = ? AND id IN ",
+            f"DELETE FROM {name} WHERE ns = ? AND id = ?",
         )
 
     @property
     def kind(self) -> str:
         """The kind."""
         return self.cls.kind
-
-    @property
-    def name(self) -> str:
-        """The table, quoted."""
-        return quoted(self.kind)
-
-    @property
-    def by_id(self) -> str:
-        """The unique B-tree over namespace and id, quoted."""
-        return quoted(f"{self.kind}$$id")
-
-    @property
-    def waiting(self) -> str:
-        """The B-tree of the rows that have not been indexed yet, quoted."""
-        return quoted(f"{self.kind}$$waiting")
 
     @property
     def references(self) -> Sequence[Reference]:
@@ -211,7 +211,7 @@ class KindTable:
         """
         values = record.values
         args: list[SqlValue] = [ns, record.id.bytes]
-        for name, multi in self._accessors:
+        for name, multi in self._indexes:
             value = values[name]
             args.append(_array(value) if multi else value)  # pyright: ignore[reportArgumentType]  # one scalar, as the index is single-valued
         args.append(record.body)
@@ -221,20 +221,53 @@ class KindTable:
         """The statement that deletes a record."""
         return Statement(self._delete_sql, (ns, record_id.bytes))
 
-    def fetch(self, ns: int, ids: Sequence[UUID]) -> Iterator[Statement]:
-        """Statements that give id, body and the overriding columns of some records.
+    def fetch(self, ns: int, ids: Sequence[UUID]) -> list[Statement]:
+        """Statements that select id, body and the overriding columns of some records.
 
         The number of ids is padded to a power of two, so that there are few different statements.
         """
-        overrides = "".join(f", {column.name}" for column in self.freed.values())
+        statements: list[Statement] = []
         for start in range(0, len(ids), _MOST_IDS):
-            chunk = [record_id.bytes for record_id in ids[start : start + _MOST_IDS]]
-            marks = padded(chunk)
-            sql = (
-                f"SELECT id, body{overrides} FROM {self.name} "
-                f"WHERE ns = ? AND id IN ({', '.join('?' * len(marks))})"
-            )
-            yield Statement(sql, (ns, *marks))
+            chunk = padded([record_id.bytes for record_id in ids[start : start + _MOST_IDS]])
+            marks = ", ".join("?" * len(chunk))
+            statements.append(Statement(f"{self._fetch_sql}({marks})", (ns, *chunk)))
+        return statements
+
+    def referring(self, field: str, ns: int, target: bytes) -> Statement:
+        """Selects the ids of the records that refer to a record by a field."""
+        column = self.singles[field].name
+        sql = f"SELECT id FROM {self.name} WHERE ns = ? AND {column} = ?"
+        return Statement(sql, (ns, target))
+
+    def count_pending(self) -> Statement:
+        """Counts the records whose index entries are pending."""
+        return Statement(
+            f"SELECT count(*) FROM {self.name} INDEXED BY {self.by_pending} WHERE indexed = 0"
+        )
+
+    def index_pending(self, limit: int) -> Statement:
+        """Makes the pending index entries of at most ``limit`` records."""
+        return Statement(
+            f"UPDATE {self.name} SET indexed = 1 WHERE rid IN (SELECT rid FROM {self.name} "
+            f"INDEXED BY {self.by_pending} WHERE indexed = 0 LIMIT {limit})"
+        )
+
+
+def count_in(kind: str, ns: int) -> Statement:
+    """Counts the records of a kind, which need not be known here, in a namespace."""
+    return Statement(
+        f"SELECT count(*) FROM {quoted(kind)} INDEXED BY {_by_id(kind)} WHERE ns = ?", (ns,)
+    )
+
+
+def count_by_namespace(kind: str) -> Statement:
+    """Counts the records of a kind, which need not be known here, by the number of their namespace."""
+    return Statement(f"SELECT ns, count(*) FROM {quoted(kind)} GROUP BY ns")
+
+
+def delete_all(kind: str, ns: int) -> Statement:
+    """Deletes all records of a kind, which need not be known here, in a namespace."""
+    return Statement(f"DELETE FROM {quoted(kind)} WHERE ns = ?", (ns,))
 
 
 class Tables:
@@ -260,6 +293,10 @@ def padded(values: Sequence[Any]) -> list[Any]:
     return [*values, *([values[-1]] * (size - len(values)))]
 
 
+def _by_id(kind: str) -> str:
+    return quoted(f"{kind}$$id")
+
+
 def _array(value: IndexValue) -> str | None:
     if not value or not isinstance(value, tuple):
         return None
@@ -282,9 +319,10 @@ def _column_names(indexes: Sequence[Index]) -> dict[str, str]:
 
 
 def _put_sql(table: str, columns: Sequence[str], row: str) -> str:
-    """The statement that puts. Where the id is there already, a trigger has updated the row before
-    (see ``schema``). ``OR FAIL`` spares SQLite a journal of the statement, which it would need to undo
-    a part of it: there is none that could fail after the row was written, but triggers that abort.
+    """The statement that puts. Where the id exists, a trigger has updated the row before (see ``schema``).
+
+    ``OR FAIL`` spares SQLite the journal that it would need to undo a part of the statement: only
+    triggers that abort can fail after the row was written.
     """
     listed = ", ".join(["ns", "id", *columns, "body", "indexed"])
     return f"INSERT OR FAIL INTO {table} ({listed}) VALUES {row} ON CONFLICT (ns, id) DO NOTHING"

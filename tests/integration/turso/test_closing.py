@@ -56,10 +56,10 @@ async def put(store: Any, text: str) -> Heuristic:
 
 async def work(store: Any, calls: int = 5) -> list[asyncio.Task[Any]]:
     """Writes and reads that are on their way to the server."""
-    writer = store._store.writer
-    before = writer.figures()["groups"]
+    writer = store._shared.writer
+    before = writer.stats()["groups"]
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(put(store, "first"))]
-    await until(lambda: writer.figures()["groups"] > before)
+    await until(lambda: writer.stats()["groups"] > before)
     tasks += [
         *(asyncio.create_task(put(store, f"{number}")) for number in range(calls)),
         *(asyncio.create_task(store.query(Query(Heuristic))) for _ in range(calls)),

@@ -22,7 +22,7 @@ from tests.servers.waiting import until
 
 def lose_next_answer(store: TursoStorage) -> None:
     """The next group of writes is applied, and its answer does not arrive."""
-    driver: Any = store._store.backend.driver
+    driver: Any = store._shared.driver
     primary = driver._primary
     run: Callable[[Any], Awaitable[Any]] = primary.run
 

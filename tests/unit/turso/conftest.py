@@ -1,4 +1,4 @@
-"""A local store to test with, and what goes on inside it."""
+"""A local store to test with, and a second program's view of its file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest_asyncio
 from memory_core.storage import StorageContext
 from memory_core.testing import kit_context
 from memory_storage_turso import TursoConfig, TursoStorage
-from memory_storage_turso.engine import upkeep
+from memory_storage_turso.engine import pending
 
 
 @pytest.fixture
@@ -23,13 +23,13 @@ def location(tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits to be indexed does so until the test has it otherwise, however slow a commit is."""
-    monkeypatch.setattr(upkeep, "_PAUSE", 1_000.0)
+    """Index entries stay pending until the test has them written, however slow a commit is."""
+    monkeypatch.setattr(pending, "_PAUSE", 1_000.0)
 
 
 @pytest_asyncio.fixture
 async def opener(location: str) -> AsyncIterator[Callable[..., Any]]:
-    """Opens the store of this test; what was opened is closed at its end."""
+    """Opens the store of this test, and closes it at the end."""
     opened: list[TursoStorage] = []
 
     async def opens(context: StorageContext | None = None, **options: Any) -> TursoStorage:
@@ -51,7 +51,7 @@ async def store(opener: Callable[..., Any]) -> TursoStorage:
 
 @pytest.fixture
 def plain(location: str) -> Iterator[Callable[[], sqlite3.Connection]]:
-    """Connects to the file as any other program does: with sqlite3's own settings."""
+    """Connects to the file like any other program: with sqlite3's own settings."""
     opened: list[sqlite3.Connection] = []
 
     def connects() -> sqlite3.Connection:

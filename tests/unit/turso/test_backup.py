@@ -112,7 +112,7 @@ async def test_it_opens_like_the_original(store, tmp_path):
     await store.commit([WriteBatch().put(episode(1000))])
     with pytest.raises(ConfigurationError, match="exists"):
         await store.backup(target)
-    with pytest.raises(ConfigurationError, match="no folder"):
+    with pytest.raises(ConfigurationError, match="not a folder"):
         await store.backup(tmp_path / "no" / "folder" / "copy.db")
     with pytest.raises(ConfigurationError, match="cannot be opened"):
         await store.backup(tmp_path / ("n" * 300))

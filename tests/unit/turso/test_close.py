@@ -25,15 +25,13 @@ async def test_the_other_parts_are_closed(
         record = Heuristic(condition="if", action="then", confidence=0.5)
         await store.commit([WriteBatch().put(record)])
         await store.get(Heuristic, [record.id])
-        inner = store._store
+        inner = store._shared
         broken = {
             "writer": inner.writer,
             "reader": inner.reader,
             "dictionaries": inner.dictionaries,
-            "driver.checkpoints": inner.backend.driver._checkpoints,  # pyright: ignore[reportAttributeAccessIssue] - a local one
+            "driver.checkpoints": inner.driver._checkpoints,  # pyright: ignore[reportAttributeAccessIssue] - a local one
         }[part]
-        if part == "writer":
-            await inner.writer.upkeep.aclose()
         monkeypatch.setattr(broken, "aclose", fail)
         with pytest.raises(RuntimeError, match="a bug"):
             await store.aclose()

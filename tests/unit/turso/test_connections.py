@@ -23,12 +23,12 @@ from tests.servers.waiting import until
 
 
 def connections_of(store):
-    driver = store._store.backend.driver
+    driver = store._shared.driver
     return [driver._writer, *driver._readers]
 
 
 async def pragma(connection, name):
-    [(value,)] = await connection.run(lambda session: session.execute(f"PRAGMA {name}"))
+    [(value,)] = await connection.run(connection.session.execute, f"PRAGMA {name}")
     return value
 
 
@@ -49,7 +49,7 @@ async def test_a_write_takes_its_lock_at_once(store):
     """A transaction that begins by reading and writes later can fail half-way with a lock."""
     seen = []
     writer = connections_of(store)[0]
-    await writer.run(lambda session: session.connection.set_trace_callback(seen.append))
+    await writer.run(writer.session.connection.set_trace_callback, seen.append)
     await store.commit([WriteBatch().put(episode(1))])
     begins = [sql for sql in seen if sql.startswith("BEGIN")]
     assert set(begins) == {"BEGIN IMMEDIATE"}
@@ -61,9 +61,9 @@ async def test_one_job_for_an_operation(store):
     for connection in connections_of(store):
         run = connection.run
 
-        def counted(job, run=run):
+        def counted(job, *args, run=run):
             jobs.append(job)
-            return run(job)
+            return run(job, *args)
 
         connection.run = counted
     for operation in (
@@ -82,7 +82,7 @@ async def test_reads_are_spread_over_the_readers(opener):
     store = await opener(readers=3)
     await store.commit([WriteBatch().put(episode(1))])
     release = threading.Event()
-    driver = store._store.backend.driver
+    driver = store._shared.driver
     # Making the tables was large enough for a checkpoint, which keeps a reader busy.
     await until(lambda: driver.stats()["waiting_reads"] == 0)
     held = [asyncio.create_task(driver.read_then([], lambda _: release.wait())) for _ in range(2)]
@@ -188,7 +188,7 @@ async def test_the_position_sees_every_connection(store, opener):
 
 async def test_the_position_is_read_once_a_change(store):
     await store.commit([WriteBatch().put(episode(1))])
-    driver = store._store.backend.driver
+    driver = store._shared.driver
     store.position()
     before = driver.stats()["position_reads"]
     for _ in range(100):
@@ -205,7 +205,7 @@ async def test_an_open_position_does_not_hold_back_checkpoints(store, location):
     store.position()
     await store.count(Query(Episode))
     # Where one is under way, another is refused.
-    await until(lambda: store._store.backend.driver._checkpoints._task is None)
+    await until(lambda: store._shared.driver._checkpoints._task is None)
     with sqlite3.connect(location) as connection:
         busy, log, moved = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     connection.close()

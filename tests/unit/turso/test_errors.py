@@ -176,7 +176,7 @@ async def test_a_lock_that_is_given_up_in_time(opener, plain):
     connection = plain()
     connection.execute("BEGIN IMMEDIATE")
     commit = asyncio.create_task(store.commit([WriteBatch().put(episode(1))]))
-    while not store._store.backend.driver._writer.waiting:
+    while not store._shared.driver._writer.waiting:
         await asyncio.sleep(0)
     connection.execute("COMMIT")
     [receipt] = await commit
@@ -186,17 +186,17 @@ async def test_a_lock_that_is_given_up_in_time(opener, plain):
 async def test_a_database_that_may_not_grow(store):
     """A full disk as SQLite sees it: refused, nothing half written, and usable afterwards."""
     await store.commit([WriteBatch().put(episode(1))])
-    driver = store._store.backend.driver
+    driver = store._shared.driver
     writer = driver._writer
-    [(pages,)] = await writer.run(lambda session: session.execute("PRAGMA page_count"))
-    await writer.run(lambda session: session.execute(f"PRAGMA max_page_count = {pages + 4}"))
+    [(pages,)] = await writer.run(writer.session.execute, "PRAGMA page_count")
+    await writer.run(writer.session.execute, f"PRAGMA max_page_count = {pages + 4}")
     position = store.position()
     many = [large_episode(n, 20_000) for n in range(2, 40)]
     with pytest.raises(StorageFullError, match="no room"):
         await store.commit([WriteBatch().put(*many), WriteBatch().put(episode(100))])
     assert store.position() == position
     assert await store.count(Query(Episode)) == 1
-    await writer.run(lambda session: session.execute("PRAGMA max_page_count = 1073741823"))
+    await writer.run(writer.session.execute, "PRAGMA max_page_count = 1073741823")
     assert await store.get(Episode, [record.id for record in many]) == [None] * len(many)
     [receipt] = await store.commit([WriteBatch().put(*many)])
     assert isinstance(receipt, Receipt)
@@ -243,11 +243,11 @@ def test_a_file_system_that_takes_no_more(location):
 
 async def test_a_file_that_may_not_be_written(opener, location, monkeypatch):
     store = await opener()
-    writer = store._store.backend.driver._writer
-    await writer.run(lambda session: session.execute("PRAGMA query_only = ON"))
+    writer = store._shared.driver._writer
+    await writer.run(writer.session.execute, "PRAGMA query_only = ON")
     with pytest.raises(StorageError, match="cannot be written"):
         await store.commit([WriteBatch().put(episode(1))])
-    await writer.run(lambda session: session.execute("PRAGMA query_only = OFF"))
+    await writer.run(writer.session.execute, "PRAGMA query_only = OFF")
     assert isinstance((await store.commit([WriteBatch().put(episode(1))]))[0], Receipt)
 
 

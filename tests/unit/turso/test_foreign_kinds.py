@@ -32,7 +32,7 @@ OTHER_PROCESS = textwrap.dedent("""
 
 
 def reads(store) -> int:
-    return store._store.backend.driver.stats()["reads"]
+    return store._shared.driver.stats()["reads"]
 
 
 async def test_they_are_counted(opener):
@@ -106,7 +106,7 @@ async def test_wiping_when_an_answer_is_lost(opener, monkeypatch):
     other = await opener()
     folder = Folder(name="f")
     await other.commit([WriteBatch().put(folder)])
-    driver = store._store.backend.driver
+    driver = store._shared.driver
     write, calls = driver.write, 0
 
     async def losing(batches, closing=()):

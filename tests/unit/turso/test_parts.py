@@ -73,7 +73,7 @@ async def test_a_dictionary_that_cannot_be_stored(opener, monkeypatch, caplog):
     store = await opener(compression=SMALL)
     from memory_storage_turso.engine import dictionaries
 
-    monkeypatch.setattr(dictionaries, "_INSERT", "INSERT INTO nowhere VALUES (?, ?, ?, ?)")
+    monkeypatch.setattr(dictionaries, "ADD_DICTIONARY", "INSERT INTO nowhere VALUES (?, ?, ?, ?)")
     for batch in batches(4):
         await store.commit([batch])
     stats = await store.stats()

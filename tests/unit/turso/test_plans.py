@@ -29,7 +29,7 @@ IN_ORDER = {
 
 
 async def plan(store, statement) -> list[str]:
-    driver = store._store.backend.driver
+    driver = store._shared.driver
     explained = type(statement)(f"EXPLAIN QUERY PLAN {statement.sql}", statement.args)
     [result] = await driver.read([explained])
     return [str(row[3]) for row in result.rows]
@@ -37,7 +37,7 @@ async def plan(store, statement) -> list[str]:
 
 async def test_a_count_is_found_along_an_index(store):
     for query in IN_ORDER.values():
-        lines = await plan(store, count_statement(store._store.tables[query.kind], 1, query))
+        lines = await plan(store, count_statement(store._shared.tables[query.kind], 1, query))
         assert any("USING" in line and "INDEX" in line for line in lines), lines
         assert not [line for line in lines if line.startswith("SCAN e")], lines
 
@@ -57,7 +57,7 @@ def varied(number: int) -> Episode:
 async def test_a_page_stops_at_its_limit(store):
     """Steps of SQLite's machine: the same among few and among many records that match."""
     counted: dict[str, list[int]] = {}
-    table = store._store.tables["episode"]
+    table = store._shared.tables["episode"]
     for records in (300, 3000):
         await store.commit([WriteBatch().put(*map(varied, range(records)))])
         for name, query in IN_ORDER.items():
@@ -72,8 +72,10 @@ async def test_a_page_stops_at_its_limit(store):
 
 
 async def steps(store, statement) -> int:
-    def run(session):
-        count = 0
+    reader = store._shared.driver._readers[0]
+
+    def run():
+        session, count = reader.session, 0
 
         def one_more():
             nonlocal count
@@ -84,4 +86,4 @@ async def steps(store, statement) -> int:
         session.connection.set_progress_handler(None, 0)
         return count
 
-    return await store._store.backend.driver._readers[0].run(run)
+    return await reader.run(run)

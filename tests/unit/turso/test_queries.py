@@ -29,7 +29,7 @@ from memory_core.testing.data.samples import specimens
 from memory_core.testing.suite.harness import drain
 from memory_storage_turso import TursoStorage
 from memory_storage_turso.sql import count_statement, page_statement
-from memory_storage_turso.sql.conditions import possible
+from memory_storage_turso.sql.queries import possible
 from memory_storage_turso.sql.tables import KindTable
 
 ORDERS = ["id", "name", "code", "amount", "ratio", "flag", "seen_at", "owner", "color"]
@@ -97,14 +97,14 @@ async def pair(request: pytest.FixtureRequest, store: TursoStorage) -> Pair:
     pair = Pair(store, InMemoryStorage(kit_context()))
     records = _records()
     half = len(records) // 2
-    upkeep = store._store.writer.upkeep
-    assert upkeep is not None
+    pending = store._shared.pending
+    assert pending is not None
     await pair.put(*records[:half])
     if request.param != "waiting":
-        await upkeep.run_now()
+        await pending.index_pending()
     await pair.put(*records[half:])
     if request.param == "indexed":
-        await upkeep.run_now()
+        await pending.index_pending()
     return pair
 
 

@@ -56,7 +56,7 @@ async def test_what_is_made_once_is_not_made_again(opener, plain):
     await store.aclose()
     before = list(plain().iterdump())
     store = await opener()
-    driver = store._store.backend.driver
+    driver = store._shared.driver
     assert driver.stats()["writes"] == 0
     await store.aclose()
     assert list(plain().iterdump()) == before
@@ -111,10 +111,10 @@ async def test_an_interrupted_migration_goes_on(opener, monkeypatch):
     await store.aclose()
     second = note(indexes=(Index("text"),))
 
-    async def interrupted(self):
+    def interrupted(self, objects):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(opening._Migration, "_check_references", interrupted)
+    monkeypatch.setattr(opening.Migration, "finish", interrupted)
     with pytest.raises(KeyboardInterrupt):
         await opener(context(second))
     monkeypatch.undo()
@@ -280,7 +280,7 @@ class TestAnotherProgram:
     async def test_values_stay_indexed(self, store, plain):
         record = Specimen(labels=("a", "b"), seen_at=EPOCH)
         await store.commit([WriteBatch().put(record)])
-        await store._store.writer.upkeep.run_now()
+        await store._shared.pending.index_pending()
         connection = plain()
         connection.execute("""UPDATE specimen SET labels = '["b","c"]'""")
         for label, count in (("a", 0), ("b", 1), ("c", 1)):

@@ -28,7 +28,7 @@ from memory_storage_turso.sql.statement import Statement
 
 
 def driver_of(store: TursoStorage):
-    return store._store.backend.driver
+    return store._shared.driver
 
 
 def in_transaction(store: TursoStorage) -> bool:
@@ -54,7 +54,6 @@ async def test_one_statement_a_put_and_a_delete(store):
         "INSERT OR FAIL",
         "INSERT OR FAIL",
         'DELETE FROM "episode"',
-        "SELECT coalesce(max(seq), 0) FROM _changes",
     ]
 
 
@@ -62,8 +61,8 @@ async def test_a_put_is_whole_by_itself(store, plain):
     """Also outside a transaction: the row, its index entries and its change."""
     await store.commit([WriteBatch().put(Specimen())])
     record = Specimen(labels=("a", "b"), code="x")
-    table = store._store.tables["specimen"]
-    [operation] = store._store.codec.prepare(WriteBatch().put(record))
+    table = store._shared.tables["specimen"]
+    [operation] = store._shared.codec.prepare(WriteBatch().put(record))
     connection = plain()
     statement = table.put(1, operation, indexed=True)
     connection.execute(statement.sql, statement.args)
@@ -72,7 +71,7 @@ async def test_a_put_is_whole_by_itself(store, plain):
     assert store.position() == 2
     # And one that breaks a rule leaves nothing.
     other = Specimen(labels=("a",), code="x")
-    [operation] = store._store.codec.prepare(WriteBatch().put(other))
+    [operation] = store._shared.codec.prepare(WriteBatch().put(other))
     statement = table.put(1, operation, indexed=True)
     with pytest.raises(sqlite3.IntegrityError):
         connection.execute(statement.sql, statement.args)
@@ -171,7 +170,7 @@ async def test_a_cancelled_commit_is_finished_or_never_begun(store):
     driver = driver_of(store)
     entered, release = threading.Event(), threading.Event()
 
-    def hold(_):
+    def hold():
         entered.set()
         release.wait()
 
@@ -181,7 +180,7 @@ async def test_a_cancelled_commit_is_finished_or_never_begun(store):
     entered.wait()
     commit = asyncio.create_task(store.commit([WriteBatch().put(episode(1))]))
     waiting = asyncio.create_task(store.commit([WriteBatch().put(episode(2))]))
-    while driver._writer.waiting < 2:
+    while not driver._writer.waiting:
         await asyncio.sleep(0)
     later = asyncio.create_task(store.commit([WriteBatch().put(episode(3))]))
     await asyncio.sleep(0)
@@ -212,7 +211,7 @@ async def test_a_cancelled_read_leaves_nothing_open(store):
     assert len(await store.query(Query(Episode))) == 50
     for reader in driver_of(store)._readers:
         # Behind what was cancelled and is still under way.
-        assert not await reader.run(lambda session: session.connection.in_transaction)
+        assert not await reader.run(lambda reader=reader: reader.session.connection.in_transaction)
 
 
 async def test_a_job_that_fails_inside_leaves_nothing_open(store):

@@ -10,7 +10,7 @@ from memory_core.storage import WriteBatch
 from memory_core.testing.data.kinds import Specimen
 from memory_core.testing.data.samples import EPOCH, episode
 from memory_storage_turso import TursoStorage
-from memory_storage_turso.engine import upkeep
+from memory_storage_turso.engine import pending
 from tests.servers.waiting import until
 
 
@@ -34,16 +34,16 @@ async def test_single_puts_wait_and_batches_do_not(store, plain):
 
 
 async def test_a_pause_is_used(store, plain, monkeypatch):
-    monkeypatch.setattr(upkeep, "_PAUSE", 0.01)
+    monkeypatch.setattr(pending, "_PAUSE", 0.01)
     done = asyncio.Event()
-    keeping = store._store.writer.upkeep
-    run = keeping._run
+    written_later = store._shared.pending
+    run = written_later._run
 
     async def watched():
         await run()
         done.set()
 
-    monkeypatch.setattr(keeping, "_run", watched)
+    monkeypatch.setattr(written_later, "_run", watched)
     position = (await store.commit([WriteBatch().put(episode(1, tags=("t",)))]))[0].position
     await asyncio.wait_for(done.wait(), 60)
     connection = plain()
@@ -57,31 +57,31 @@ async def test_a_pause_is_used(store, plain, monkeypatch):
 
 
 async def test_there_are_never_very_many(store, plain, monkeypatch):
-    monkeypatch.setattr(upkeep, "_MOST", 16)
-    monkeypatch.setattr(upkeep, "_AT_ONCE", 4)
+    monkeypatch.setattr(pending, "_MOST", 16)
+    monkeypatch.setattr(pending, "_AT_ONCE", 4)
     most = 0
     connection = plain()
     for number in range(100):
         await store.commit([WriteBatch().put(episode(number))])
         most = max(most, waiting(connection))
     assert most <= 17
-    figures = store._store.writer.upkeep.figures()
+    figures = store._shared.pending.stats()
     assert figures["runs"] >= 5
     assert figures["indexed_later"] >= 80
 
 
 async def test_a_query_that_meets_many_has_them_indexed(store, plain, monkeypatch):
-    monkeypatch.setattr(upkeep, "_MANY", 8)
+    monkeypatch.setattr(pending, "_MANY", 8)
     # Not because writing pauses.
-    monkeypatch.setattr(upkeep, "_PAUSE", 600)
+    monkeypatch.setattr(pending, "_PAUSE", 600)
     for number in range(7):
         await store.commit([WriteBatch().put(episode(number))])
-    keeping = store._store.writer.upkeep
+    written_later = store._shared.pending
     assert len(await store.query(Query(Episode))) == 7
     assert waiting(plain()) == 7
     await store.commit([WriteBatch().put(episode(7))])
     assert await store.count(Query(Episode).where(tags="t")) == 0
-    await until(lambda: keeping.runs == 1)
+    await until(lambda: written_later.runs == 1)
     assert waiting(plain()) == 0
 
 
@@ -97,19 +97,19 @@ async def test_what_a_killed_process_left_is_indexed(opener, plain, monkeypatch)
     store = await opener()
     await store.commit([WriteBatch().put(episode(1, tags=("t",)))])
     # As if it had been killed here.
-    monkeypatch.setattr(store._store.writer.upkeep, "_waiting", 0)
+    monkeypatch.setattr(store._shared.pending, "_records", 0)
     await store.aclose()
     assert waiting(plain()) == 1
     again = await opener()
     assert await again.count(Query(Episode).where(tags="t")) == 1
-    assert again._store.writer.upkeep._waiting == 1
+    assert again._shared.pending._records == 1
     await again.aclose()
     assert (waiting(plain()), entries(plain())) == (0, 1)
 
 
 async def test_changes_of_waiting_and_of_indexed_records(store):
     """Whatever is done to a record before and after it is indexed, its entries follow."""
-    keeping = store._store.writer.upkeep
+    written_later = store._shared.pending
 
     async def labels(*expected: str) -> None:
         for label in ("a", "b", "c"):
@@ -123,11 +123,11 @@ async def test_changes_of_waiting_and_of_indexed_records(store):
         await store.commit([WriteBatch().put(record)])
         await labels("a", "b")
         if index:
-            await keeping.run_now()
+            await written_later.index_pending()
         changed = Specimen(id=record.id, labels=("b", "c"), seen_at=None)
         await store.commit([WriteBatch().put(changed)])
         await labels("b", "c")
-        await keeping.run_now()
+        await written_later.index_pending()
         await labels("b", "c")
         await store.commit([WriteBatch().delete(Specimen, record.id)])
         await labels()
@@ -138,11 +138,11 @@ async def test_an_upkeep_that_fails_is_tried_again(opener, plain, caplog):
     await store.commit([WriteBatch().put(episode(1))])
     connection = plain()
     connection.execute("BEGIN IMMEDIATE")
-    keeping = store._store.writer.upkeep
-    await keeping.run_now()
+    written_later = store._shared.pending
+    await written_later.index_pending()
     assert "still wait" in caplog.text
     connection.execute("ROLLBACK")
-    await keeping.run_now()
+    await written_later.index_pending()
     assert waiting(connection) == 0
 
 
@@ -150,7 +150,7 @@ async def test_two_processes_do_not_disturb_each_other(store, opener):
     other = await opener()
     for number in range(20):
         await (store if number % 2 else other).commit([WriteBatch().put(episode(number))])
-        await (other if number % 3 else store)._store.writer.upkeep.run_now()
+        await (other if number % 3 else store)._shared.pending.index_pending()
     assert await store.count(Query(Episode)) == 20
     assert len(await other.query(Query(Episode))) == 20
     assert isinstance(other, TursoStorage)

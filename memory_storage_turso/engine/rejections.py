@@ -1,11 +1,9 @@
-"""What a statement that the database refused means for the user who asked for it."""
-
-# ruff: noqa: S608  # names come from the kinds' declarations, quoted; values are parameters
+"""Which error of the framework a rejected statement stands for."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from typing import cast
 from uuid import UUID
 
@@ -21,11 +19,11 @@ from memory_core.errors import (
 from memory_core.records import IndexValues, OnDelete, Record
 from memory_core.storage import Delete, Put
 from memory_storage_turso.engine.driver import BatchTooLargeError, RowTooLargeError, StatementError
-from memory_storage_turso.engine.encoding import PreparationError, Submission
+from memory_storage_turso.engine.encoding import EncodingError, QueuedBatch
 from memory_storage_turso.sql.statement import Row, Statement
-from memory_storage_turso.sql.tables import KindTable, Tables, padded
+from memory_storage_turso.sql.tables import KindTable, Tables
 
-__all__ = ["Read", "refusal"]
+__all__ = ["Read", "rejection"]
 
 Read = Callable[[Statement], Awaitable[list[Row]]]
 """Runs one read."""
@@ -34,45 +32,45 @@ _RULE = re.compile(r"memory_core:(\w+):([^\s:]+)(?::([^\s:]+))?(?::([^\s:]+))?")
 _UNIQUE = re.compile(r"UNIQUE constraint failed: (.+)")
 
 
-async def refusal(
-    submission: Submission, error: StatementError, tables: Tables, read: Read
+async def rejection(
+    queued: QueuedBatch, error: StatementError, tables: Tables, read: Read
 ) -> MemoryCoreError:
-    """The error of a batch.
+    """The error that rejects a batch.
 
     Args:
-        submission: the batch.
-        error: which of its statements was refused, and in which words.
+        queued: the batch.
+        error: which of its statements was rejected, and the database's message.
         tables: the kinds.
-        read: to look up what the words do not tell.
+        read: to look up what the message does not tell.
     """
-    if isinstance(error, PreparationError):
+    if isinstance(error, EncodingError):
         return error.reason
     if isinstance(error, BatchTooLargeError):
         return RecordTooLargeError("batch", error.size, error.limit, error.limit_name)
-    operation = submission.batch.operations[error.index : error.index + 1]
+    operation = queued.batch.operations[error.index : error.index + 1]
     if isinstance(error, RowTooLargeError) and operation and isinstance(operation[0], Put):
         record = operation[0].record
         what = f"{record.kind} {record.id}"
         return RecordTooLargeError(what, error.size, error.limit, error.limit_name)
-    typed = await _typed(submission, error, tables, read)
+    typed = await _typed(queued, error, tables, read)
     typed.__cause__ = error
     return typed
 
 
 async def _typed(
-    submission: Submission, error: StatementError, tables: Tables, read: Read
+    queued: QueuedBatch, error: StatementError, tables: Tables, read: Read
 ) -> MemoryCoreError:
-    operations = submission.batch.operations
+    operations = queued.batch.operations
     operation = operations[error.index] if error.index < len(operations) else None
     rule = _RULE.search(error.message)
     if rule is not None:
         name, kind, first, second = rule.groups()
         if name == "restrict" and isinstance(operation, Delete):
-            before = _Before(submission, error.index, tables, read)
+            before = _StateBefore(queued, error.index, tables, read)
             try:
                 held = await _held(before, operation, (kind, first, second))
             except (MemoryCoreError, StatementError):
-                # Without an answer it is said less well, but the batches beside it are applied.
+                # Without an answer the error is less exact; the other batches are applied all the same.
                 held = operation.kind, operation.id
             return ReferenceRestrictedError(*held, first, second)
         if isinstance(operation, Put) and operation.record.kind == kind:
@@ -84,7 +82,7 @@ async def _typed(
     unique = _UNIQUE.search(error.message)
     if unique is not None and isinstance(operation, Put):
         return _duplicate(tables[operation.record.kind], unique[1])
-    return StorageError(f"refused by the database: {error}")
+    return StorageError(f"the database rejected it: {error}")
 
 
 def _reference(table: KindTable, field: str, values: IndexValues) -> MemoryCoreError:
@@ -110,18 +108,18 @@ def _duplicate(table: KindTable, columns: str) -> MemoryCoreError:
     return DuplicateError(table.kind, sorted(listed - {"ns"}))
 
 
-class _Before:
-    """What referred to a record when an operation of a batch was refused.
+class _StateBefore:
+    """What referred to a record when an operation of a batch was rejected.
 
     What the batch itself had written by then was rolled back with it, so the database does not tell.
     """
 
-    def __init__(self, submission: Submission, index: int, tables: Tables, read: Read) -> None:
+    def __init__(self, queued: QueuedBatch, index: int, tables: Tables, read: Read) -> None:
         self.tables = tables
-        self._ns = submission.ns
+        self._ns = queued.ns
         self._read = read
         self._put: dict[tuple[str, UUID], Record | None] = {}
-        for operation in submission.batch.operations[:index]:
+        for operation in queued.batch.operations[:index]:
             if isinstance(operation, Put):
                 self._put[operation.record.kind, operation.record.id] = operation.record
             else:
@@ -129,7 +127,7 @@ class _Before:
 
     async def referring(self, kind: str, field: str, record_id: bytes) -> set[bytes]:
         """Ids of the records of a kind that refer to a record by a field."""
-        rows = await self._read(_referring(self.tables, kind, field, self._ns, [record_id]))
+        rows = await self._read(self.tables[kind].referring(field, self._ns, record_id))
         found = {cast("bytes", row[0]) for row in rows}
         for (put_kind, put_id), record in self._put.items():
             if put_kind == kind:
@@ -139,9 +137,12 @@ class _Before:
         return found
 
 
-async def _held(before: _Before, delete: Delete, rule: tuple[str, str, str]) -> tuple[str, UUID]:
-    """Kind and id of the record that a delete would take along, and that was still referred to; of
-    the one to be deleted itself where later batches have changed that already.
+async def _held(
+    before: _StateBefore, delete: Delete, rule: tuple[str, str, str]
+) -> tuple[str, UUID]:
+    """Kind and id of the record that a delete would delete, too, and that was still referred to.
+
+    Where later batches have changed that already, kind and id of the record that the delete names.
     """
     kind, referrer, field = rule
     reached: dict[str, set[bytes]] = {delete.kind: {delete.id.bytes}}
@@ -162,13 +163,3 @@ def _cascades(tables: Tables, kind: str) -> Iterator[tuple[str, str]]:
     for cls, reference in tables.types.referrers(kind):
         if reference.on_delete is OnDelete.CASCADE:
             yield cls.kind, reference.field
-
-
-def _referring(tables: Tables, kind: str, field: str, ns: int, ids: Sequence[bytes]) -> Statement:
-    table = tables[kind]
-    marks = padded(ids)
-    return Statement(
-        f"SELECT id FROM {table.name} WHERE ns = ? "
-        f"AND {table.singles[field].name} IN ({', '.join('?' * len(marks))})",
-        (ns, *marks),
-    )

@@ -64,7 +64,7 @@ async def test_looking_up_a_reason_in_vain_fails_no_other_batch(
 
     changed = evolve(beside, task_description="changed")
     with monkeypatch.context() as patched:
-        patched.setattr(store._store.backend.driver, "read", fail)
+        patched.setattr(store._shared.driver, "read", fail)
         stood, refused = await store.commit(
             [WriteBatch().put(changed), WriteBatch().delete(Episode, gone.id)]
         )

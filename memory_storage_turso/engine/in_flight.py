@@ -1,14 +1,14 @@
-"""Calls under way, for who closes what they use."""
+"""Counts in-flight calls, so that closing can wait for them."""
 
 from __future__ import annotations
 
 import asyncio
 
-__all__ = ["UnderWay"]
+__all__ = ["InFlight"]
 
 
-class UnderWay:
-    """A context for each call; who closes waits until all have left theirs."""
+class InFlight:
+    """A context that each call enters; closing waits until all calls have left it."""
 
     def __init__(self) -> None:
         self._calls = 0
@@ -25,5 +25,5 @@ class UnderWay:
             self._none.set()
 
     async def ended(self) -> None:
-        """Return when no call is under way."""
+        """Wait until no call is in flight."""
         await self._none.wait()

@@ -1,0 +1,159 @@
+"""The namespaces of a store: their numbers, what they hold, and wiping one.
+
+Also records of kinds that only other processes know are counted and deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
+
+from attrs import frozen
+
+from memory_core.errors import StorageError
+from memory_core.storage import NamespaceInfo, Position
+from memory_storage_turso.engine.driver import Driver, StatementError
+from memory_storage_turso.sql.statement import Row, Statement
+from memory_storage_turso.sql.system import (
+    ADD_NAMESPACE,
+    BYTES,
+    KINDS,
+    NAMESPACE_NUMBER,
+    NAMESPACES,
+    POSITION,
+    WIPING,
+)
+from memory_storage_turso.sql.tables import Tables, count_by_namespace, count_in, delete_all
+
+__all__ = ["Counts", "Namespaces"]
+
+
+@frozen
+class Counts:
+    """What one snapshot holds.
+
+    Attributes:
+        position: its position.
+        size: bytes of the database.
+        records: by kind, how many records a namespace has; of every kind that is known here, and of others
+            where there are any.
+    """
+
+    position: Position
+    size: int
+    records: Mapping[str, int]
+
+
+class Namespaces:
+    """Numbers namespaces, counts their records, and deletes all of one.
+
+    A statement for each kind is run in one snapshot with the list of kinds; where another process has
+    added a kind meanwhile, all of them are run again.
+
+    Attributes:
+        numbers: the numbers that are known so far, by name.
+
+    Args:
+        driver: the database.
+        tables: the kinds that are known here.
+        foreign: the other kinds that the store has, as far as is known.
+    """
+
+    def __init__(self, driver: Driver, tables: Tables, foreign: Iterable[str]) -> None:
+        self.numbers: dict[str, int] = {}
+        self._driver = driver
+        self._tables = tables
+        self._foreign = tuple(sorted(foreign))
+
+    async def find(self, name: str) -> int | None:
+        """The number of a namespace; ``None`` when nothing was ever written to it."""
+        ns = self.numbers.get(name)
+        if ns is not None:
+            return ns
+        [result] = await self._driver.read([Statement(NAMESPACE_NUMBER, (name,))], primary=True)
+        if not result.rows:
+            return None
+        return self.numbers.setdefault(name, cast("int", result.rows[0][0]))
+
+    async def find_or_add(self, name: str) -> int:
+        """The number of a namespace, which is made where it is missing."""
+        ns = await self.find(name)
+        if ns is not None:
+            return ns
+        statements = [Statement(ADD_NAMESPACE, (name,)), Statement(NAMESPACE_NUMBER, (name,))]
+        outcome = await self._driver.write([statements])
+        result = outcome.results[0]
+        if not isinstance(result, list):
+            raise StorageError(f"{self._driver.where}: no namespace {name}: {result}") from result
+        if not outcome.recovered:
+            return self.numbers.setdefault(name, cast("int", result[-1].rows[0][0]))
+        # The namespace was added, and its number was lost with the answer.
+        ns = await self.find(name)
+        if ns is None:
+            raise StorageError(f"{self._driver.where}: the namespace {name} is gone")
+        return ns
+
+    async def counts(self, ns: int) -> Counts:
+        """Count the records of a namespace."""
+        [position, size], found = await self._ask(
+            [POSITION, Statement(BYTES)], lambda kind: count_in(kind, ns)
+        )
+        held = {kind: cast("int", rows[0][0]) for kind, rows in found.items()}
+        records = {kind: number for kind, number in held.items() if number or kind in self._tables}
+        return Counts(cast("int", position[0][0]), cast("int", size[0][0]), records)
+
+    async def infos(self) -> list[NamespaceInfo]:
+        """The namespaces that hold records, by name."""
+        [names], found = await self._ask([Statement(NAMESPACES)], count_by_namespace)
+        held = {kind: dict(cast("list[tuple[int, int]]", rows)) for kind, rows in found.items()}
+        infos: list[NamespaceInfo] = []
+        for ns, name in sorted(names, key=lambda row: str(row[1])):
+            records = {
+                kind: numbers.get(cast("int", ns), 0)
+                for kind, numbers in held.items()
+                if ns in numbers or kind in self._tables
+            }
+            if any(records.values()):
+                infos.append(NamespaceInfo(str(name), records))
+        return infos
+
+    async def wipe(self, ns: int) -> Position:
+        """Delete every record of a namespace; the position after it."""
+        while True:
+            # What refers is deleted before what it refers to; the mark covers records that refer to
+            # each other.
+            foreign = self._foreign
+            kinds = [*foreign, *reversed(self._tables.types.kinds)]
+            deletes = [delete_all(kind, ns) for kind in kinds]
+            marked = [Statement(WIPING, (1, ns)), *deletes, Statement(WIPING, (0, ns))]
+            outcome = await self._driver.write([[*marked, Statement(KINDS), POSITION]])
+            result = outcome.results[0]
+            if isinstance(result, StatementError):
+                raise StorageError(f"{self._driver.where}: {result}") from result
+            if isinstance(result, StorageError):
+                raise result
+            # Where the answer was lost, the list of kinds was lost with it.
+            if not outcome.recovered and self._is_complete(foreign, result[-2].rows):
+                return cast("int", result[-1].rows[0][0])
+
+    async def _ask(
+        self, statements: Sequence[Statement], of_kind: Callable[[str], Statement]
+    ) -> tuple[list[list[Row]], dict[str, list[Row]]]:
+        """The rows of some statements, and of one for each kind."""
+        while True:
+            foreign = self._foreign
+            kinds = [*(table.kind for table in self._tables), *foreign]
+            try:
+                asked = [Statement(KINDS), *statements, *map(of_kind, kinds)]
+                results = await self._driver.read(asked)
+            except StatementError as error:
+                raise StorageError(f"{self._driver.where}: a read was rejected: {error}") from error
+            known, *found = [result.rows for result in results]
+            if self._is_complete(foreign, known):
+                of_kinds = dict(zip(kinds, found[len(statements) :], strict=True))
+                return found[: len(statements)], of_kinds
+
+    def _is_complete(self, foreign: tuple[str, ...], rows: Sequence[Row]) -> bool:
+        """Note the kinds that the store has; whether the foreign ones among them are these."""
+        self._foreign = tuple(str(row[0]) for row in rows if row[0] not in self._tables)
+        return self._foreign == foreign

@@ -1,0 +1,213 @@
+"""Statements and transactions on one connection; everything here runs on the connection's thread."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter
+from typing import TypeVar
+
+from memory_storage_turso.engine.driver import (
+    BatchResult,
+    StatementError,
+    StatementResult,
+    WriteOutcome,
+)
+from memory_storage_turso.local.errors import failure_of
+from memory_storage_turso.local.prepared import PreparedCache
+from memory_storage_turso.sql.statement import Row, SqlValue, Statement, as_one, merged
+
+__all__ = ["Session", "write_group"]
+
+T = TypeVar("T")
+
+_ROWS = (16, 1)
+"""Rows of a statement: each costs two crossings of the GIL, which another thread may hold just then."""
+_NOTHING = StatementResult([], 0)
+
+
+class Session:
+    """Runs statements on a connection.
+
+    Args:
+        connection: the connection.
+        path: of its database, for errors.
+        prepared: statistics of its prepared statements.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, prepared: PreparedCache) -> None:
+        self.connection = connection
+        self.path = path
+        self._prepared = prepared
+        self._cursor = connection.cursor()
+        self._cursor.row_factory = None
+
+    def execute(self, sql: str, args: Sequence[SqlValue] = (), *, index: int = 0) -> list[Row]:
+        """Run one statement; its rows.
+
+        Raises:
+            StatementError: the database rejected it; with this ``index``.
+            StorageError: the database could not be used.
+        """
+        self._prepared.begin_use()
+        started = perf_counter()
+        try:
+            return self._cursor.execute(sql, args).fetchall()
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            raise failure_of(error, self.path, index=index) from error
+        finally:
+            self._prepared.end_use(sql, perf_counter() - started)
+
+    def read(
+        self, statements: Sequence[Statement], then: Callable[[list[StatementResult]], T]
+    ) -> T:
+        """Run reads against one snapshot, and make something of the results."""
+        if len(statements) == 1:
+            return then([StatementResult(self.execute(statements[0].sql, statements[0].args))])
+        self.execute("BEGIN")
+        try:
+            results = [
+                StatementResult(self.execute(statement.sql, statement.args, index=index))
+                for index, statement in enumerate(statements)
+            ]
+        finally:
+            self.rollback()
+        return then(results)
+
+    def run(self, statements: Iterable[Statement]) -> list[StatementResult]:
+        """Run statements in order, rows that follow each other together.
+
+        The rows affected by statements that ran together are counted with the last one.
+        """
+        results: list[StatementResult] = []
+        for group in merged(statements, _ROWS):
+            statement = as_one(group)
+            try:
+                rows = self.execute(statement.sql, statement.args, index=len(results))
+            except StatementError:
+                if len(group) > 1:
+                    # Which of them? The transaction, or its savepoint, is rolled back in any case.
+                    for index, single in enumerate(group, len(results)):
+                        self.execute(single.sql, single.args, index=index)
+                raise
+            results += [_NOTHING] * (len(group) - 1)
+            results.append(StatementResult(rows, max(self._cursor.rowcount, 0)))
+        return results
+
+    def rollback(self) -> None:
+        """End the transaction, if one is open."""
+        if self.connection.in_transaction:
+            self.execute("ROLLBACK")
+
+
+def write_group(
+    session: Session,
+    batches: Sequence[Iterable[Statement]],
+    closing: Sequence[Statement],
+    before_commit: Callable[[Session, int], None] | None = None,
+) -> tuple[WriteOutcome, bool]:
+    """Run batches in one transaction, each whole or not at all, and commit; see ``Driver.write``.
+
+    A savepoint keeps old pages for every batch. Batches rarely fail, so they are run without savepoints
+    first; a transaction in which one fails is rolled back and run again with them.
+
+    Args:
+        session: the connection.
+        batches: what to run.
+        closing: what to run after them.
+        before_commit: is called before the commit, with the number of statements.
+
+    Returns:
+        The outcome, and whether it took the second run.
+    """
+    several = len(batches) > 1
+    replayed = [_Replayed(batch) for batch in batches] if several else batches
+    ends: list[int] = []
+    session.execute("BEGIN IMMEDIATE")
+    try:
+        found = session.run(_chained(replayed, ends))
+    except StatementError as error:
+        session.rollback()
+        results = None if several else [error]
+    except BaseException:
+        session.rollback()
+        raise
+    else:
+        results = [found[start:end] for start, end in pairwise([0, *ends])]
+        return _finish(session, results, closing, before_commit), False
+    session.execute("BEGIN IMMEDIATE")
+    try:
+        results = results or [_with_savepoint(session, batch) for batch in replayed]
+    except BaseException:
+        session.rollback()
+        raise
+    return _finish(session, results, closing), several
+
+
+def _finish(
+    session: Session,
+    results: Sequence[BatchResult],
+    closing: Sequence[Statement],
+    before_commit: Callable[[Session, int], None] | None = None,
+) -> WriteOutcome:
+    """Run the closing statements and commit."""
+    closed: list[StatementResult] = []
+    try:
+        for index, statement in enumerate(closing):
+            rows = session.execute(statement.sql, statement.args, index=index)
+            closed.append(StatementResult(rows))
+        if before_commit is not None:
+            before_commit(session, sum(len(each) for each in results if isinstance(each, list)))
+        session.execute("COMMIT")
+    except BaseException:
+        session.rollback()
+        raise
+    return WriteOutcome(list(results), closed)
+
+
+def _with_savepoint(session: Session, batch: Iterable[Statement]) -> BatchResult:
+    session.execute("SAVEPOINT batch")
+    try:
+        results = session.run(batch)
+    except StatementError as error:
+        session.execute("ROLLBACK TO batch")
+        session.execute("RELEASE batch")
+        return error
+    session.execute("RELEASE batch")
+    return results
+
+
+def _chained(batches: Sequence[Iterable[Statement]], ends: list[int]) -> Iterator[Statement]:
+    """The statements of all batches; ``ends`` gets their number after each batch."""
+    number = 0
+    for batch in batches:
+        for statement in batch:
+            yield statement
+            number += 1
+        ends.append(number)
+
+
+class _Replayed:
+    """A lazy batch that can be run a second time."""
+
+    def __init__(self, statements: Iterable[Statement]) -> None:
+        self._left = iter(statements)
+        self._taken: list[Statement] = []
+        self._error: StatementError | None = None
+
+    def __iter__(self) -> Iterator[Statement]:
+        yield from self._taken
+        if self._error is not None:
+            raise self._error
+        while True:
+            try:
+                statement = next(self._left)
+            except StopIteration:
+                return
+            except StatementError as error:
+                self._error = error
+                raise
+            self._taken.append(statement)
+            yield statement

@@ -1,0 +1,93 @@
+"""The tables of the store itself, and the statements on them.
+
+``_meta`` has the store's id and version, ``_kinds`` what each kind declares, ``_namespaces`` their
+numbers, ``_changes`` the change feed, ``_dictionaries`` the compression dictionaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from memory_storage_turso.sql.statement import Statement
+
+__all__ = [
+    "ADD_DICTIONARY",
+    "ADD_NAMESPACE",
+    "BYTES",
+    "CHANGES",
+    "CHANGE_BOUNDS",
+    "DECLARE_KIND",
+    "DICTIONARIES",
+    "KINDS",
+    "META",
+    "NAMESPACES",
+    "NAMESPACE_NUMBER",
+    "POSITION",
+    "SCHEMA_VERSION",
+    "STORE_ID",
+    "SYSTEM_TABLES",
+    "TRIM_CHANGES",
+    "WIPING",
+    "create_system_tables",
+]
+
+SCHEMA_VERSION = 1
+"""Of these tables; a change that older code cannot work with raises it."""
+
+SYSTEM_TABLES = (
+    "CREATE TABLE IF NOT EXISTS _meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    """CREATE TABLE IF NOT EXISTS _kinds (
+        kind TEXT PRIMARY KEY, declaration TEXT NOT NULL
+    ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS _namespaces (
+        ns INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, wiping INTEGER NOT NULL DEFAULT 0
+    )""",
+    # The newest row is never deleted, so numbers only grow.
+    """CREATE TABLE IF NOT EXISTS _changes (
+        seq INTEGER PRIMARY KEY, ns INTEGER NOT NULL, kind TEXT NOT NULL, id BLOB NOT NULL,
+        operation TEXT NOT NULL
+    )""",
+    """CREATE TABLE IF NOT EXISTS _dictionaries (
+        id INTEGER PRIMARY KEY, kind TEXT NOT NULL, made INTEGER NOT NULL,
+        dictionary BLOB NOT NULL
+    )""",
+)
+
+META = "SELECT key, value FROM _meta"
+STORE_ID = "SELECT value FROM _meta WHERE key = 'store_id'"
+
+KINDS = "SELECT kind, declaration FROM _kinds ORDER BY kind"
+DECLARE_KIND = (
+    "INSERT INTO _kinds (kind, declaration) VALUES (?, ?) "
+    "ON CONFLICT (kind) DO UPDATE SET declaration = excluded.declaration"
+)
+
+NAMESPACES = "SELECT ns, name FROM _namespaces"
+NAMESPACE_NUMBER = "SELECT ns FROM _namespaces WHERE name = ?"
+ADD_NAMESPACE = "INSERT INTO _namespaces (name) VALUES (?) ON CONFLICT (name) DO NOTHING"
+WIPING = "UPDATE _namespaces SET wiping = ? WHERE ns = ?"
+"""Marks a namespace that is being wiped: its records may be deleted although others refer to them."""
+
+POSITION = Statement("SELECT coalesce(max(seq), 0) FROM _changes")
+CHANGES = (
+    "SELECT seq, kind, id, operation FROM _changes WHERE seq > ? AND ns = ? ORDER BY seq LIMIT ?"
+)
+# Two aggregates in one SELECT would look at every row; alone, each looks at one.
+CHANGE_BOUNDS = "SELECT (SELECT min(seq) FROM _changes), (SELECT max(seq) FROM _changes)"
+TRIM_CHANGES = "DELETE FROM _changes WHERE seq <= (SELECT max(seq) FROM _changes) - ?"
+
+DICTIONARIES = "SELECT id, kind, dictionary FROM _dictionaries ORDER BY made, id"
+ADD_DICTIONARY = (
+    "INSERT INTO _dictionaries (id, kind, made, dictionary) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (id) DO NOTHING"
+)
+
+BYTES = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+
+
+def create_system_tables(store_id: bytes) -> Iterator[Statement]:
+    """Creates the tables that are missing; a store keeps the id that it has."""
+    yield from map(Statement, SYSTEM_TABLES)
+    meta = "INSERT INTO _meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
+    yield Statement(meta, ("schema_version", SCHEMA_VERSION))
+    yield Statement(meta, ("store_id", store_id))
