@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -166,26 +167,25 @@ class ReadCoalescer(Generic[Value]):
             raise StorageClosedError("the storage is closed")
         if not ids:
             return []
-        loop = asyncio.get_running_loop()
-        call = _Call[Value](ids, loop.create_future())
+        call = _Call[Value](ids, asyncio.get_running_loop().create_future())
         self.calls += 1
         self.asked += len(ids)
         calls = self._calls.get(key)
         if calls is None:
-            self._calls[key] = [call]
-            loop.call_soon(self._start, key)
+            calls = self._calls[key] = [call]
+            # The task starts in the next tick, so all calls of this one join the fetch.
+            task = asyncio.create_task(self._run(key, calls), name="memory-core read")
+            self._running.add(task)
+            task.add_done_callback(partial(self._ended, key, calls))
         else:
             calls.append(call)
         return await call.done
 
     async def aclose(self) -> None:
-        """Wait for the fetches under way, then refuse. Idempotent."""
+        """Wait for the in-flight fetches, then reject further ones. Idempotent."""
         self._closed = True
-        while self._calls or self._running:
-            if self._running:
-                await asyncio.wait(self._running)
-            else:
-                await asyncio.sleep(0)
+        while self._running:
+            await asyncio.wait(self._running)
 
     def figures(self) -> dict[str, int]:
         """Calls and the fetches they became; ids asked for and ids fetched."""
@@ -196,14 +196,19 @@ class ReadCoalescer(Generic[Value]):
             "ids_fetched": self.fetched,
         }
 
-    def _start(self, key: Any) -> None:
-        calls = [call for call in self._calls.pop(key) if not call.done.done()]
-        if calls:
-            task = asyncio.create_task(self._run(key, calls), name="memory-core read")
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+    def _ended(self, key: Any, calls: list[_Call[Value]], task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if self._calls.get(key) is calls:
+            # The task was cancelled before its first step.
+            del self._calls[key]
+            for call in calls:
+                call.done.cancel()
 
-    async def _run(self, key: Any, calls: list[_Call[Value]]) -> None:
+    async def _run(self, key: Any, joined: list[_Call[Value]]) -> None:
+        del self._calls[key]
+        calls = [call for call in joined if not call.done.done()]
+        if not calls:
+            return
         ids = list(dict.fromkeys(_chained(calls)))
         self.fetches += 1
         self.fetched += len(ids)

@@ -329,3 +329,17 @@ async def test_closing_waits_for_fetches_and_refuses_more():
     await closing
     assert await task == ["value 0"]
     await reads.aclose()
+
+
+async def test_a_fetch_that_is_cancelled_before_it_begins_holds_up_nothing():
+    async def fetch(key, ids):
+        raise AssertionError("it was cancelled")
+
+    reads = ReadCoalescer(fetch)
+    getting = asyncio.create_task(reads.get("kind", [new_id()]))
+    await asyncio.sleep(0)
+    [task] = [task for task in asyncio.all_tasks() if task.get_name() == "memory-core read"]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await getting
+    await asyncio.wait_for(reads.aclose(), 10)

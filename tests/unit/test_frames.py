@@ -9,7 +9,7 @@ import sys
 import pytest
 
 PATHS = {
-    "turso": {"put": 23, "get": 20},
+    "turso": {"put": 14, "get": 12},
     "lmdb": {"put": 23, "get": 10},
     "jsonl": {"put": 11, "get": 6},
     "inmemory": {"put": 9, "get": 6},
