@@ -74,9 +74,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types, strictly."""
+    """Check types, strictly; those of the public API also with mypy, as users see them."""
     install(session, *group("types"))
     session.run("pyright", *session.posargs)
+    session.run("pytest", "tests/architecture/test_typing.py")
 
 
 @nox.session

@@ -41,7 +41,7 @@ class Budget:
     ttl: float | None = field(default=None, validator=optional(above(0, inf)))
 
 
-def _tiers(value: Any) -> tuple[str, ...]:
+def _tiers(value: Iterable[str]) -> tuple[str, ...]:
     given: Iterable[Any] = (value,) if isinstance(value, str) else value
     if isinstance(given, Iterable) and not isinstance(given, bytes | Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
         tiers = tuple(given)

@@ -329,6 +329,10 @@ class SupportsBackup(Protocol):
         ...
 
 
+def _namespace(name: str) -> str:
+    return check_namespace(name)
+
+
 @frozen(kw_only=True)
 class StorageContext:
     """What a backend is told when it is opened.
@@ -340,7 +344,7 @@ class StorageContext:
         create: whether to make the store where there is none.
     """
 
-    namespace: str = field(default="default", converter=lambda name: check_namespace(name))  # noqa: PLW0108  # defined below
+    namespace: str = field(default="default", converter=_namespace)
     record_types: RecordTypes = field(factory=lambda: RecordTypes(CORE_RECORD_TYPES))
     limits: Limits = field(factory=Limits)
     create: bool = True

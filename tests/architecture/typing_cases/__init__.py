@@ -1,0 +1,1 @@
+"""What ``test_typing`` gives to pyright and mypy: a user's program, inferred types, and mistakes."""
