@@ -175,10 +175,11 @@ class NamespaceCoherence:
             self._pulling = None
 
     async def _follow(self, position: Position | None) -> None:
-        if self.caught_up < 0 or self._went_back():
+        if self.caught_up < 0:
             await self._start_over()
             return
         while True:
+            # Of a store that went back, what comes after this position counts as trimmed.
             page = await self._storage.changes(self.caught_up, _FEED_PAGE)
             self.counters["feed_reads"] += 1
             if page.trimmed:

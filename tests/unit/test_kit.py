@@ -1,5 +1,6 @@
 """The kit finds what it is there to find."""
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -233,6 +234,34 @@ def test_the_cache_suite_finds_what_is_stale():
     PlainSuite().test_never_returns_what_it_should_not()
     with pytest.raises(AssertionError, match="is stale"):
         StaleSuite().test_never_returns_what_it_should_not()
+
+
+class SharedSuite(CacheSuite):
+    holds = "bytes"
+    in_process = False
+
+
+class SpoiltByCancelling(DictCache):
+    """A client whose connection is of no use once a read was cancelled."""
+
+    spoilt = False
+
+    async def get_many(self, keys):
+        if self.spoilt:
+            return [None] * len(keys)
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self.spoilt = True
+            raise
+        return await super().get_many(keys)
+
+
+async def test_the_cache_suite_finds_a_client_that_a_cancelled_read_spoils():
+    check = SharedSuite().test_a_cancelled_read_spoils_no_later_one
+    await check(DictCache("bytes"))
+    with pytest.raises(AssertionError, match="cancelled after"):
+        await check(SpoiltByCancelling("bytes"))
 
 
 def test_a_worker_says_that_it_has_started_before_anything_else():

@@ -227,6 +227,19 @@ class CacheSuite:
 
         await asyncio.gather(*(work(number) for number in range(20)))
 
+    @only_if(lambda suite: not suite.in_process)
+    async def test_a_cancelled_read_spoils_no_later_one(self, cache: Cache) -> None:
+        keys = [_key(number) for number in range(10)]
+        await cache.set_many([self._entry(number) for number in range(10)])
+        for turns in range(40):
+            reading = asyncio.ensure_future(cache.get_many(keys))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+            expected = [self._value(number) for number in range(10)]
+            assert await cache.get_many(keys) == expected, f"cancelled after {turns} turns"
+
     async def test_closing_leaves_nothing_behind(self) -> None:
         tasks = asyncio.all_tasks()
         cache = await self._created()

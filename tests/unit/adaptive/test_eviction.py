@@ -145,6 +145,44 @@ def test_an_invalidated_entry_that_was_read_returns_to_its_place() -> None:
     assert driven.held(range(50)) == list(range(50))
 
 
+@pytest.mark.parametrize(("reads", "returns"), [(0, False), (1, False), (2, True), (3, True)])
+def test_what_was_invalidated_returns_to_the_main_queue_if_it_was_read_twice(
+    reads: int, returns: bool
+) -> None:
+    """One read earns no place there: after its return an entry has to be read again, as a new one has."""
+    driven = filled()
+    driven.put(entry(1000))
+    driven.read(1000, reads)
+    driven.delete(1000)
+    driven.put(entry(1000))
+    for number in range(2000, 2000 + CAPACITY):
+        driven.fetch(number)
+    assert driven.held([1000]) == ([1000] if returns else [])
+
+
+def test_what_was_read_a_thousand_times_leaves_when_nobody_reads_it_any_more() -> None:
+    """It goes round the main queue at most 15 times."""
+    policy = EvictionPolicy()
+    popular = Entry(key(0), "popular", 1)
+    policy.admit(popular, 0)
+    popular.hits = 2
+    turns: set[int] = set()
+    for clock in range(1, 2_000):
+        other = Entry(key(clock), "other", 1)
+        policy.admit(other, clock)
+        other.hits = 2 if turns else 0
+        if len(policy) > 10 and policy.evict(clock) is popular:
+            break
+        if popular.in_main:
+            if not turns:
+                popular.hits += 1_000
+            turns.add(popular.stamp)
+    else:
+        raise AssertionError("it never left")
+    # The first stamp is that of its way into the main queue.
+    assert 10 < len(turns) - 1 <= 15
+
+
 def test_a_queue_keeps_its_order_when_some_leave() -> None:
     queue = Queue()
     entries = [Entry(key(number), number, 1) for number in range(5)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from memory_storage_lmdb.adaptive import MemoryReading, SystemMemory
+from memory_storage_lmdb.adaptive import MemoryReading, SystemMemory, memory_source
 from memory_storage_lmdb.adaptive.memory_source import control_groups
 
 UNLIMITED_V1 = "9223372036854771712\n"
@@ -113,6 +114,27 @@ def test_the_tightest_limit_counts(tmp_path: Path) -> None:
     assert own is not None
     assert own.limit == rss // 20
     assert own.ratio > 1
+
+
+def test_pages_shared_with_others_are_not_the_processs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An LMDB map may be resident as a whole: the kernel can reclaim its pages, so they are no pressure."""
+    used = SimpleNamespace(rss=900, shared=700, vms=5_000)
+    monkeypatch.setattr(memory_source.psutil, "Process", lambda: Reading(memory_info=used))
+    machine = SimpleNamespace(available=10**12)
+    monkeypatch.setattr(memory_source.psutil, "virtual_memory", lambda: machine)
+    assert SystemMemory(limit=1_000, root=tmp_path).read() == MemoryReading(200, 1_000)
+    # Where the system does not tell them apart, all of it counts.
+    del used.shared
+    assert SystemMemory(limit=1_000, root=tmp_path).read() == MemoryReading(900, 1_000)
+
+
+class Reading:
+    """A process as psutil reads it."""
+
+    def __init__(self, *, memory_info: SimpleNamespace) -> None:
+        self.memory_info = lambda: memory_info
 
 
 def test_the_real_process_can_be_read() -> None:
