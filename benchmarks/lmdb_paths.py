@@ -35,7 +35,7 @@ class Bare:
     """What has to be done at least."""
 
     def __init__(self, path: Path, storage: LmdbStorage) -> None:
-        compressor = storage._store.codec.compressor
+        compressor = storage._shared.codec.compressor
         (number,) = compressor._dictionaries.values()
         dictionary = zstandard.ZstdCompressionDict(number.as_bytes())
         self.encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode
@@ -206,8 +206,8 @@ async def queries(bench: Bench, rounds: int) -> dict[str, float]:
             for _ in range(rounds):
                 await clock.run(
                     f"{name} {waiting}",
-                    lambda q=query: bench.storage._store.reader._run(
-                        lambda txn, pending, meter: bench.storage._store.reader._scan(
+                    lambda q=query: bench.storage._shared.reader._run(
+                        lambda txn, pending, meter: bench.storage._shared.reader._scan(
                             txn, pending, meter, "default", q
                         ).page()
                     ),

@@ -1,6 +1,6 @@
-"""The lmdb driver: names for its types, and what its errors become.
+"""The lmdb driver: names for its types, and the framework's errors for its own.
 
-No other module of the backend raises or lets pass what lmdb raises.
+No error of lmdb leaves the backend: every call of it is translated here.
 """
 
 from __future__ import annotations
@@ -79,21 +79,24 @@ _ERRORS: dict[str, tuple[type[MemoryCoreError], str]] = {
     "PageNotFoundError": (StorageError, _DAMAGED),
     "PanicError": (StorageError, "writing failed in the middle; close and open the store again"),
     "ProblemError": (StorageError, "writing failed; nothing was applied"),
-    "ReadersFullError": (StorageUnavailableError, "max_readers read transactions are open"),
+    "ReadersFullError": (
+        StorageUnavailableError,
+        "too many read transactions are open, in all processes",
+    ),
     "ReadonlyError": (ConfigurationError, "the store cannot be written"),
     "TlsFullError": (StorageUnavailableError, "too many environments are open in this process"),
     "TxnFullError": (StorageFullError, "the batch is too large for one transaction"),
     "VersionMismatchError": (StorageError, _UNREADABLE),
 }
 
-# What the operating system says, which lmdb passes on as a bare ``Error`` or an ``OSError``.
+# Errors of the operating system, which lmdb passes on as a bare ``Error`` or an ``OSError``.
 _CODES = {os.strerror(code): code for code in (*NO_SPACE, *NO_ACCESS, errno.EIO)}
 
 
 class DamagedEntryError(Exception):
-    """An entry of the store's own databases is not what was written.
+    """An entry of the store's own databases differs from what was written.
 
-    ``Environment`` makes a ``StorageError`` of it, which names the store.
+    ``Environment`` turns it into a ``StorageError`` that names the store.
     """
 
     def __init__(self, what: str, key: bytes, reason: object) -> None:
@@ -101,7 +104,7 @@ class DamagedEntryError(Exception):
 
 
 def translate(error: Exception, where: str) -> MemoryCoreError:
-    """The error of the framework that stands for one of lmdb's or the operating system's.
+    """The framework's error for one of lmdb or of the operating system.
 
     Args:
         error: a ``lmdb.Error`` or ``OSError``.
@@ -111,7 +114,7 @@ def translate(error: Exception, where: str) -> MemoryCoreError:
     if type(error) is lmdb.Error or isinstance(error, OSError) or code in NO_SPACE:
         cut_short = code == errno.EIO or "MDB_SHORT_WRITE" in str(error)
         if cut_short and not has_room(Path(where, "data.mdb")):
-            # LMDB 0.9 takes a write that was cut short for an input/output error.
+            # LMDB 0.9 reports a write that was cut short as an input/output error.
             code = errno.ENOSPC
         return disk_failure(error, where, code)
     kind, what = _ERRORS.get(type(error).__name__, _ERRORS["Error"])
@@ -128,7 +131,7 @@ def _code(error: Exception) -> int | None:
 
 @contextmanager
 def translated(where: str) -> Generator[None]:
-    """Raise what ``translate`` makes of lmdb's and the operating system's errors."""
+    """Translate errors of lmdb and of the operating system."""
     try:
         yield
     except (lmdb.Error, OSError) as error:

@@ -1,9 +1,9 @@
-"""Whether a data file has all its pages: reading one past its end would kill the process (SIGBUS).
+"""Whether a data file has all its pages: reading one past its end kills the process (SIGBUS).
 
-A file may be shorter than LMDB's count of pages says and still be whole: pages that were given out and
-back within one transaction are never written. These are in the free list, which the driver does not
-show; so for a file that is short, and for no other, it is read here, in the format of LMDB 0.9
-(``struct MDB_meta``, ``MDB_page`` and ``MDB_node`` in its ``mdb.c``).
+A file may be shorter than LMDB's count of pages and still be whole: pages that one transaction both takes
+and frees are never written. These are in the free list, which the driver does not show. So for a file that
+is short, and for no other, the free list is read here, in the format of LMDB 0.9 (``struct MDB_meta``,
+``MDB_page`` and ``MDB_node`` in its ``mdb.c``).
 """
 
 from __future__ import annotations
@@ -50,16 +50,15 @@ def is_cut_off(env: lmdb.Environment, file: Path) -> bool:
     """Whether pages that are in use lie beyond the end of an environment's file."""
     for _ in range(_ATTEMPTS):
         size = env.stat()["psize"]
-        # In this order, as other processes may be writing: they extend the file before they say so.
+        # In this order, as other processes may be writing: they extend the file before they count.
         pages = env.info()["last_pgno"] + 1
         there = file.stat().st_size // size
         if pages <= there:
             return False
-        # While it is read, nobody writes over the pages of its snapshot.
+        # The transaction keeps other processes from writing over the pages of its snapshot.
         with env.begin() as txn, file.open("rb", buffering=0) as opened:
-            pages = _FreePages(opened.fileno(), size)
             try:
-                found = pages.missing(txn.id(), there)
+                found = _FreePages(opened.fileno(), size).missing(txn.id(), there)
             except (_UnreadableError, struct.error):
                 return True
         if found is not None:
@@ -69,14 +68,14 @@ def is_cut_off(env: lmdb.Environment, file: Path) -> bool:
 
 @frozen
 class _FreePages:
-    """The free list of a data file: pairs of a transaction and the pages that it gave back."""
+    """The free list of a data file: a B-tree from transactions to the pages that each one freed."""
 
     descriptor: int
     page_size: int
 
     def missing(self, snapshot: int, there: int) -> bool | None:
-        """Whether pages from ``there`` on are in use; ``None`` where the snapshot's meta page has been
-        written over by now.
+        """Whether pages from number ``there`` on are in use; ``None`` when the snapshot's meta page has
+        been written over by now.
         """
         for number in (0, 1):
             page = self._page(number)

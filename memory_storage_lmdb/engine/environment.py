@@ -1,19 +1,18 @@
-"""LMDB environments: one for each path and process, grown when full, never used across a fork.
+"""LMDB environments: opened, read and written, grown when full, copied, never used across a fork.
 
-Reads run on any thread, each bracketed by a ``Gate``; writes run on the one writer thread. The map may be
-moved only while no transaction of this process uses it, so the thread that grows it closes the gates first.
+Reads run on any thread, each counted by a ``Gate``; writes run on the one writer thread. The map may be
+moved only while no transaction of this process uses it, so the thread that moves it closes the gates first.
 """
 
 from __future__ import annotations
 
-import ctypes
-import sys
+import mmap
 import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
 import lmdb
 from attrs import define, field
@@ -39,58 +38,29 @@ from memory_storage_lmdb.engine.binding import (
 )
 from memory_storage_lmdb.engine.data_file import check_whole
 
-__all__ = ["Environment", "Gate", "let_go", "resident_file_bytes", "write_backup"]
-
-_DONT_NEED = 4  # MADV_DONTNEED
-_STATM = Path("/proc/self/statm")
-_MAPS = Path("/proc/self/maps")
-
-
-def resident_file_bytes() -> int:
-    """Bytes of mapped files that are resident in this process; 0 where the system does not tell."""
-    if sys.platform != "linux":
-        return 0
-    import mmap
-
-    try:
-        return int(_STATM.read_text("ascii").split()[2]) * mmap.PAGESIZE
-    except OSError:
-        return 0
-
-
-def let_go(file: Path) -> None:
-    """Drop a mapped file's pages from this process. The caller makes sure that it stays mapped."""
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        maps = _MAPS.read_text("utf-8", errors="surrogateescape")
-    except OSError:
-        # Whatever was written or read stands: that pages stay resident must not fail it.
-        return
-    for line in maps.splitlines():
-        fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[5] == str(file) and "s" in fields[1]:
-            start, end = (int(address, 16) for address in fields[0].split("-"))
-            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _DONT_NEED)
-
+__all__ = ["Environment", "Gate", "resident_file_bytes"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _CLOSED = "the storage is closed"
 _FORKED = "the storage was opened before a fork: open it again in this process"
-# How often whoever waits for a gate looks again. Reads take microseconds and growing is rare.
+_MAP_SIZE = 256 * 2**20
+_MOST_READERS = 1_024
+# How often a thread that waits for a gate looks again. Reads take microseconds and growing is rare.
 _LOOK_AGAIN = 0.0002
 _ATTEMPTS = 8
-_USED_BETWEEN_LOOKS = 2_000
 _LEAST_RESERVE = 2**20
-
-
-def _nothing(_: Transaction) -> None:
-    return None
+# Bytes of mapped files that may be resident, and how many records are used between two looks at that.
+_MOST_RESIDENT = 128 * 2**20
+_USED_BETWEEN_LOOKS = 2_000
+_STATM = Path("/proc/self/statm")
+_NO_KEY = b"\0"
 
 
 @define(eq=False)
 class Gate:
-    """Counts the reads of one thread that are under way; only that thread changes it."""
+    """Counts the reads of one thread that are in flight; only that thread changes it."""
 
     reading: int = 0
 
@@ -101,17 +71,15 @@ class Environment:
 
     Attributes:
         path: real path of the directory.
-        config: options of who opened it first.
-        touch: changes nothing, but makes a commit.
+        config: the options that it is opened with.
         forked: whether it was opened by a parent process.
         growths: how often the map was grown.
         adoptions: how often another process had grown it.
-        releases: how often the map's pages were let go of.
+        releases: how often the map's pages were released.
     """
 
     path: str
     config: LmdbConfig
-    touch: Callable[[Transaction], None] = _nothing
     forked: bool = False
     growths: int = 0
     adoptions: int = 0
@@ -120,16 +88,16 @@ class Environment:
     _gates: set[Gate] = field(factory=set["Gate"])
     _resizing: bool = False
     _used: int = 0
-    # Held by every write transaction, and by whoever changes the size of the map.
+    # Held by every write transaction, and by every change of the map's size.
     _write_lock: threading.Lock = field(factory=threading.Lock)
-    # Copies read for long: whoever grows the map waits for them before closing the gates.
+    # Held by copies, which read for long: the map grows after them, and the gates stay open meanwhile.
     _copy_lock: threading.Lock = field(factory=threading.Lock)
 
     def open(self) -> None:
         """Open the environment; on the writer thread.
 
         Raises:
-            ConfigurationError: the path is no directory or cannot be used; it names the path.
+            ConfigurationError: the path is not a directory or cannot be used; it names the path.
             StorageError: its data file is damaged.
         """
         with translated(self.path):
@@ -154,7 +122,7 @@ class Environment:
         self._await_reads()
 
     def after_fork(self, *, in_child: bool) -> None:
-        """Go on in the parent. In the child the environment is closed, so that it can be opened anew."""
+        """Go on in the parent. In the child close the environment, so that it can be opened again."""
         if in_child:
             self.forked = True
             env, self._env = self._env, None
@@ -171,49 +139,53 @@ class Environment:
         return gate
 
     def drop_gate(self, gate: Gate) -> None:
-        """Give a gate back."""
+        """Remove a gate whose thread reads no more."""
         self._gates.discard(gate)
 
     @property
     def resizing(self) -> bool:
-        """Whether somebody waits for all reads to end."""
+        """Whether another thread waits for all reads to end."""
         return self._resizing
 
-    def read(self, gate: Gate, job: Callable[[Transaction], T]) -> T:
-        """Run a job in a read transaction; it must return soon.
+    def read(self, gate: Gate, job: Callable[[Transaction, *Ts], T], *args: *Ts) -> T:
+        """Run a job in a read transaction, before the other arguments; it must return soon.
 
         Raises:
             StorageClosedError: closed, or used after a fork.
             StorageUnavailableError: no reader slot is free.
             StorageError: the store is damaged.
         """
-        for attempt in range(_ATTEMPTS):
+        failure: Exception | None = None
+        for _ in range(_ATTEMPTS):
             env = self._usable()
             gate.reading += 1
             try:
                 if not self._resizing:
-                    return _run(env.begin(), job)
+                    # Ended in any case: a transaction that a traceback keeps open would keep every
+                    # page that is freed meanwhile.
+                    with env.begin() as txn:
+                        return job(txn, *args)
+                failure = None
             except (MapResizedError, ReadersFullError) as error:
-                if attempt + 1 == _ATTEMPTS:
-                    raise translate(error, self.path) from error
                 failure = error
             except (lmdb.Error, OSError) as error:
                 raise translate(error, self.path) from error
             except DamagedEntryError as error:
                 raise StorageError(f"{self.path}: {error}") from error
-            else:
-                failure = None
             finally:
                 gate.reading -= 1
             self._recover(failure)
-        raise StorageUnavailableError(f"{self.path}: its map is being moved")
+        if failure is None:
+            raise StorageUnavailableError(f"{self.path}: its map is being moved")
+        raise translate(failure, self.path) from failure
 
-    def write(self, job: Callable[[Transaction], T], *, frees: bool = False) -> T:
+    def write(self, job: Callable[[Transaction, *Ts], T], *args: *Ts, frees: bool = False) -> T:
         """Run a job in a write transaction and commit; on the writer thread. The job runs again, from
         its beginning, when the map had to be changed.
 
         Args:
-            job: what to do.
+            job: what to do, with the transaction and these arguments.
+            args: further arguments of the job.
             frees: whether it only deletes. To delete takes pages, too, so some are kept in reserve.
 
         Raises:
@@ -224,7 +196,7 @@ class Environment:
         settled = False
         while True:
             try:
-                result = self._transact(job)
+                result = self._transact(job, *args)
             except MapFullError as error:
                 if self._grow(limit + reserve if frees else limit):
                     continue
@@ -234,7 +206,7 @@ class Environment:
                     ) from error
                 # Pages that the last commit has freed can be used after one more.
                 settled = True
-                self.write(self.touch, frees=True)
+                self.write(_change_nothing, frees=True)
             except MapResizedError as error:
                 self._recover(error)
             except (lmdb.Error, OSError) as error:
@@ -253,12 +225,17 @@ class Environment:
     def open_database(
         self, txn: Transaction, name: bytes, *, duplicates: bool = False, fixed: bool = False
     ) -> Database:
-        """A handle of a named database, which is made where there is none. It is good once the
+        """A handle of a named database, which is made where there is none. It is valid once the
         transaction was committed.
         """
         return self._usable().open_db(name, txn=txn, dupsort=duplicates, dupfixed=fixed)
 
-    def used(self, records: int) -> bool:
+    def names(self, txn: Transaction) -> list[bytes]:
+        """The names of all databases, and the keys of anything else that lies beside them."""
+        # LMDB 1.0 keeps names with the zero byte that ends them.
+        return [name.removesuffix(b"\0") for name in txn.cursor().iternext(values=False)]
+
+    def count_used(self, records: int) -> bool:
         """Count records read or written; whether it is time to ``limit_residency``."""
         self._used += records
         if self._used < _USED_BETWEEN_LOOKS:
@@ -267,31 +244,41 @@ class Environment:
         return True
 
     def limit_residency(self) -> None:
-        """Let go of the map's pages when too many are resident; on the writer thread."""
-        # Whoever unmaps it holds this lock.
-        with self._write_lock:
-            if self._env is not None and resident_file_bytes() > self.config.resident_size:
-                let_go(Path(self.path) / "data.mdb")
-                self.releases += 1
+        """Release the map's pages when too many of them are resident; on the writer thread.
 
-    def names(self, txn: Transaction) -> list[bytes]:
-        """The names of all databases, or of whatever else lies where these should be."""
-        # LMDB 1.0 keeps names with the zero byte that ends them.
-        return [name.removesuffix(b"\0") for name in txn.cursor().iternext(values=False)]
+        Pages that were read count as this process's until the kernel needs them, so a walk over a large
+        store would end with all of it resident. Mapping the file again drops them from the process:
+        they stay in the page cache, and the next access finds them there within a microsecond.
+        """
+        if resident_file_bytes() <= _MOST_RESIDENT:
+            return
+        with self._write_lock, self._copy_lock:
+            env = self._env
+            # A long read would have to begin again; there will be another look.
+            if env is None or any(gate.reading for gate in tuple(self._gates)):
+                return
+            with translated(self.path), self._closed_gates():
+                env.set_mapsize(env.info()["map_size"])
+            self.releases += 1
 
-    def copy(self, target: str) -> None:
-        """Write a copy into an empty directory, page for page. The map does not grow meanwhile.
+    def backup(self, target: Path) -> None:
+        """Copy the store, page for page, into a new directory, which appears when it is complete. The
+        map does not grow meanwhile.
 
         Raises:
-            lmdb.Error: the directory cannot be written.
+            ConfigurationError: the target exists, or cannot be written.
+            StorageFullError: there is no room for it.
         """
-        with self._copy_lock:
-            # Not compacted: LMDB 0.9.36 (py-lmdb 3.0.0) crashes on copying duplicates of one size that
-            # fill more than a page, which is what the indexes consist of.
-            self._usable().copy(target, compact=False)
+        with translated(str(target)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with new_backup(target) as growing, self._copy_lock:
+                growing.mkdir()
+                # Not compacted: LMDB 0.9.36 (py-lmdb 3.0.0) crashes on copying duplicates of one size
+                # that fill more than a page, which is what the indexes consist of.
+                self._usable().copy(str(growing), compact=False)
 
-    def size(self) -> dict[str, int]:
-        """Figures of the map: its size, the bytes in use and the reader slots in use."""
+    def stats(self) -> dict[str, int]:
+        """The size of the map, the bytes and reader slots in use, and how often the map changed."""
         env = self._usable()
         info, page = env.info(), env.stat()["psize"]
         return {
@@ -308,11 +295,11 @@ class Environment:
             raise StorageClosedError(_FORKED if self.forked else _CLOSED)
         return self._env
 
-    def _transact(self, job: Callable[[Transaction], T]) -> T:
+    def _transact(self, job: Callable[[Transaction, *Ts], T], *args: *Ts) -> T:
         with self._write_lock:
             txn: Transaction = self._usable().begin(write=True)
             try:
-                result = job(txn)
+                result = job(txn, *args)
             except BaseException:
                 txn.abort()
                 raise
@@ -320,7 +307,7 @@ class Environment:
             return result
 
     def _recover(self, failure: Exception | None) -> None:
-        """Remove what kept a transaction from beginning."""
+        """Remove what kept a transaction from beginning; without a failure, wait for the map."""
         if failure is None:
             while self._resizing:
                 time.sleep(_LOOK_AGAIN)
@@ -345,14 +332,14 @@ class Environment:
         return True
 
     def _shrink(self, limit: int) -> None:
-        """Take the reserve away again."""
+        """Remove the reserve again."""
         if self._usable().info()["map_size"] > limit:
             with self._write_lock, self._copy_lock, self._closed_gates():
                 self._usable().set_mapsize(limit)
 
     @contextmanager
     def _closed_gates(self) -> Generator[None]:
-        """No read is under way in this process, and none begins."""
+        """No read is in flight in this process, and none begins."""
         self._resizing = True
         try:
             self._await_reads()
@@ -365,14 +352,18 @@ class Environment:
             time.sleep(_LOOK_AGAIN)
 
 
-def _run(txn: Transaction, job: Callable[[Transaction], T]) -> T:
-    # Returning drops the transaction, which ends it. An error would keep it open for as long as
-    # somebody looks at its traceback, and with it every page that is freed meanwhile.
+def resident_file_bytes() -> int:
+    """Bytes of mapped files that are resident in this process; 0 on systems without ``/proc``."""
     try:
-        return job(txn)
-    except BaseException:
-        txn.abort()
-        raise
+        return int(_STATM.read_text("ascii").split()[2]) * mmap.PAGESIZE
+    except OSError:
+        return 0
+
+
+def _change_nothing(txn: Transaction) -> None:
+    """Make a commit: one without any change is not made."""
+    txn.put(_NO_KEY, b"")
+    txn.delete(_NO_KEY)
 
 
 def _opened(path: str, config: LmdbConfig) -> lmdb.Environment:
@@ -384,8 +375,8 @@ def _opened(path: str, config: LmdbConfig) -> lmdb.Environment:
     directory.mkdir(parents=True, exist_ok=True)
     env = lmdb.open(
         path,
-        map_size=config.map_size,
-        max_readers=config.max_readers,
+        map_size=min(_MAP_SIZE, config.max_map_size),
+        max_readers=_MOST_READERS,
         max_dbs=config.max_dbs,
         # Both syncs, or only that of the data before the meta page: never none, as the order of the
         # writes is what keeps the store whole when the power fails.
@@ -401,17 +392,3 @@ def _opened(path: str, config: LmdbConfig) -> lmdb.Environment:
         env.close()
         raise
     return env
-
-
-def write_backup(environment: Environment, target: Path) -> None:
-    """Copy the store into a new directory, which appears when it is complete.
-
-    Raises:
-        ConfigurationError: the target exists, or cannot be written.
-        StorageFullError: there is no room for it.
-    """
-    with translated(str(target)):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with new_backup(target) as growing:
-            growing.mkdir()
-            environment.copy(str(growing))

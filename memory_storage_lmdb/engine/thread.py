@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeVar, TypeVarTuple, cast
 
 from memory_core.errors import StorageClosedError
 
@@ -16,8 +16,7 @@ __all__ = ["JobThread"]
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_Job: TypeAlias = Callable[[], None]
+Ts = TypeVarTuple("Ts")
 
 
 class JobThread:
@@ -31,13 +30,13 @@ class JobThread:
     """
 
     def __init__(self, name: str) -> None:
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
         self._ended = False
 
-    async def run(self, job: Callable[[], T]) -> T:
-        """Run a job and wait for it. Whoever is cancelled while waiting leaves it running.
+    async def run(self, job: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run a job and wait for it. A caller that is cancelled meanwhile leaves it running.
 
         Raises:
             StorageClosedError: after ``end``.
@@ -49,8 +48,8 @@ class JobThread:
 
         def work() -> None:
             try:
-                result = job()
-            except BaseException as error:  # noqa: BLE001  # it belongs to whoever waits
+                result = job(*args)
+            except BaseException as error:  # noqa: BLE001  # it belongs to the caller that waits
                 _call(loop, _settle, done, None, error)
             else:
                 _call(loop, _settle, done, result, None)
@@ -58,8 +57,8 @@ class JobThread:
         self._jobs.put(work)
         return await done
 
-    def post(self, job: _Job) -> None:
-        """Have a job run that nobody waits for."""
+    def post(self, job: Callable[[], None]) -> None:
+        """Run a job that nobody waits for."""
 
         def work() -> None:
             try:

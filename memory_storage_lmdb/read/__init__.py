@@ -1,1 +1,1 @@
-"""The way out: gets, queries and the change feed, each in one read transaction."""
+"""How records get out: gets, queries and the change feed, each in one read transaction."""

@@ -1,7 +1,7 @@
 """Walks over LMDB databases, in both directions.
 
 Every walk gives *page keys*: an encoded order value followed by the id, or the id alone, so that bytes
-compare like the query orders. A ``Span`` bounds them.
+compare as the query orders. A ``Span`` bounds them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Span:
         return self.lower <= key < self.upper
 
     def within(self, other: Span) -> Span:
-        """What both have in common."""
+        """The part that both share."""
         return Span(max(self.lower, other.lower), min(self.upper, other.upper))
 
     def beyond(self, key: bytes, *, reverse: bool) -> Span:
@@ -169,7 +169,7 @@ def in_span(cursor: Cursor, namespace: bytes, span: Span) -> Iterator[bytes]:
 
 
 def _seek(cursor: Cursor, key: bytes, duplicate: bytes, *, reverse: bool) -> bool:
-    """Go to the first item that is not before a key and duplicate; or to the last one before them."""
+    """Go to the first item at or after a key and duplicate; in reverse, to the last one before them."""
     if duplicate and cursor.set_range_dup(key, duplicate):
         found = True
     elif duplicate and cursor.set_key(key):

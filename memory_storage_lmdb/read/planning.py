@@ -1,9 +1,9 @@
-"""How a query is answered: which index is walked, and what is left to check of each record.
+"""How a query is answered: which index is walked, and which conditions are checked for each record.
 
-Every index entry ends with the record's place in the default order, so walking one value of any index
-meets the records in that order, and whether a record has some other value is one look at that value's
-duplicates. What that leaves to decide is whether to walk in the query's order and stop when the page is
-full, or to collect what one condition allows and sort it: whatever should look at fewer records.
+Every index entry ends with the record's place in the default order. So walking one value of any index
+meets the records in that order, and whether a record has another value is one look at that value's
+duplicates. What is left to decide is whether to walk in the query's order and stop when the page is full,
+or to collect and sort the records that one condition allows: the plan that should look at fewer records.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
     "size_of",
 ]
 
-# How many values of a range are counted before it is taken for a large one.
+# So many values of a range are counted before its size is estimated.
 _PROBED = 200
 _NOT_NONE = b"\x01"
 
@@ -42,7 +42,7 @@ class Term:
 
     Attributes:
         keys: of the values, without the namespace.
-        exact: whether the keys say everything; not where a value was too long for one.
+        exact: whether equal keys mean equal values; not where a value was too long for a key.
     """
 
     index: IndexLayout
@@ -62,7 +62,7 @@ class Range:
 
 @frozen
 class Plan:
-    """What to walk, and what to check.
+    """Which entries to walk, and which conditions to check.
 
     Attributes:
         base: the condition whose entries are walked; ``None`` for the order itself.
@@ -159,7 +159,7 @@ def make_plan(
 
 
 def plan_count(parts: Sequence[Term | Range], counts: Sequence[int]) -> Plan:
-    """Walk the condition with the fewest entries, in whatever order."""
+    """Walk the condition with the fewest entries, in any order."""
     base = parts[counts.index(min(counts))]
     rest = [part for part in parts if part is not base]
     terms, residual = _checks(base, rest, clustered=True)
@@ -173,7 +173,7 @@ def _by_count(pair: tuple[int, Term | Range]) -> int:
 def _walked(
     wanted: int, available: int, rest: Sequence[tuple[int, Term | Range]], total: int
 ) -> float:
-    """How many entries a walk should meet before the page is full, were the conditions independent."""
+    """How many entries a walk meets before the page is full, if the conditions are independent."""
     share = 1.0
     for count, _ in rest:
         share *= min(1.0, count / total) if total else 1.0
@@ -183,7 +183,7 @@ def _walked(
 def _checks(
     base: Term | Range | None, parts: Iterable[Term | Range], *, clustered: bool
 ) -> tuple[tuple[Term, ...], tuple[Condition, ...]]:
-    """What is left to check, by lookups alone where these suffice."""
+    """The conditions to check: by lookups alone where these suffice, else against the values."""
     terms: list[Term] = []
     residual: list[Condition] = []
     for part in parts:

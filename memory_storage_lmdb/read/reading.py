@@ -28,12 +28,7 @@ from memory_storage_lmdb.engine.environment import Environment, Gate
 from memory_storage_lmdb.engine.thread import JobThread
 from memory_storage_lmdb.read.cursors import Meter, metered
 from memory_storage_lmdb.read.scan import RawPage, Scan
-from memory_storage_lmdb.store.catalog import (
-    Catalog,
-    StaleCatalogError,
-    load_dictionaries,
-    read_dictionaries,
-)
+from memory_storage_lmdb.store.catalog import Catalog, StaleCatalogError
 from memory_storage_lmdb.store.journal import (
     EMPTY_HEAD,
     PUT,
@@ -46,13 +41,26 @@ from memory_storage_lmdb.store.layout import KindLayout, Values
 
 __all__ = ["Pending", "Reader"]
 
+R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+
+_INLINE_SECONDS = 0.002
+_DECODE_SECONDS = 0.004
+_INTERRUPTIONS = 20
+# A query that has to look at more pending records has their index entries written.
+_MOST_PENDING = 256
+_OPERATIONS = {PUT: ChangeOperation.PUT}
+
 _Place: TypeAlias = tuple[bytes, int]
 """Namespace and number of a kind."""
 
 
 @define(eq=False)
 class Pending:
-    """Follows the journal from ``Head.indexed`` on; for one thread at a time."""
+    """The records whose index entries are pending, as a reader sees them; for one thread at a time.
+
+    It follows the journal from ``Head.indexed`` on.
+    """
 
     catalog: Catalog
     _head: Head = EMPTY_HEAD
@@ -88,7 +96,7 @@ class Pending:
     def records(
         self, txn: Transaction, layout: KindLayout, namespace: bytes
     ) -> Mapping[bytes, Values]:
-        """The values of the waiting records of a kind by id, until ``follow`` is called again.
+        """The values of the pending records of a kind by id, valid until ``follow`` is called again.
 
         Raises:
             CodecError: one of them is damaged.
@@ -117,25 +125,12 @@ class Pending:
                 self._known.get(place, {}).pop(record_id, None)
 
 
-R = TypeVar("R", bound=Record)
-T = TypeVar("T")
-
-_INLINE_SECONDS = 0.002
-_DECODE_SECONDS = 0.004
-_INTERRUPTIONS = 20
-# A query that has to look at more waiting records has them entered into the indexes.
-_PATIENCE = 256
-_OPERATIONS = {PUT: ChangeOperation.PUT}
-
-Job: TypeAlias = Callable[[Transaction, Pending, Meter], T]
-
-
 class _TooLongError(Exception):
     """A read has had its time on the event loop. It never leaves this module."""
 
 
 class _InterruptedError(Exception):
-    """A read on a thread has to let go of its transaction. It never leaves this module."""
+    """A read on a thread has to end its transaction. It never leaves this module."""
 
 
 class _InlineMeter:
@@ -151,7 +146,7 @@ class _InlineMeter:
 
 @define(eq=False)
 class _ThreadMeter:
-    """Stops a read when its transaction is in the way, or nobody waits for it any more."""
+    """Stops a read when its transaction is in the way, or its caller was cancelled."""
 
     environment: Environment
     stopped: bool = False
@@ -161,8 +156,8 @@ class _ThreadMeter:
             raise _InterruptedError
 
 
-def _nothing() -> None:
-    return None
+Job: TypeAlias = Callable[[Transaction, Pending, Meter], T]
+"""Reads in a transaction, knowing the pending records, and looking at the meter now and then."""
 
 
 @define(eq=False)
@@ -170,18 +165,19 @@ class Reader:
     """Reads a store for one event loop.
 
     Attributes:
-        feed_limit: how many changes ``changes`` goes back.
+        thread: runs the write transactions.
         pool: threads for long reads.
-        crowded: called, on any thread, when too many records wait for the indexes.
+        feed_limit: how many changes ``changes`` goes back.
+        index_soon: called, on any thread, when too many index entries are pending.
     """
 
     environment: Environment
     catalog: Catalog
     codec: Codec
-    writer: JobThread
+    thread: JobThread
     pool: ThreadPoolExecutor
     feed_limit: int
-    crowded: Callable[[], None] = _nothing
+    index_soon: Callable[[], None]
     counters: dict[str, int] = field(
         factory=lambda: dict.fromkeys(
             ("gets", "ids_asked", "queries", "counts", "feed_reads", "reads_on_threads"), 0
@@ -221,16 +217,15 @@ class Reader:
             return [txn.get(key, db=records) for key in keys]
 
         found = await self._run(read)
-        self._used(len(ids))
+        self._count_used(len(ids))
         if len(ids) == 1:
             data = found[0]
             return [None if data is None else self.decode(layout, ids[0], data)]
         distinct = {
             record_id: data for record_id, data in zip(ids, found, strict=True) if data is not None
         }
-        records_by_id = dict(
-            zip(distinct, await self._decode_all(layout, distinct.items()), strict=True)
-        )
+        decoded = await self._decode_all(layout, distinct.items())
+        records_by_id = dict(zip(distinct, decoded, strict=True))
         return [records_by_id.get(record_id) for record_id in ids]
 
     async def query(self, namespace: str, query: Query[R]) -> Page[R]:
@@ -243,15 +238,11 @@ class Reader:
             return RawPage() if scan is None else scan.page()
 
         raw = await self._run(read)
-        self._used(len(raw.records))
-        given = [(UUID(bytes=record_id), data) for record_id, data in raw.records]
-        records: list[Any] = await self._decode_all(layout, given)
+        self._count_used(len(raw.records))
+        found = [(UUID(bytes=record_id), data) for record_id, data in raw.records]
+        records: list[Any] = await self._decode_all(layout, found)
         cursor = None if raw.next is None else query.cursor(*raw.next)
         return Page(tuple(records), cursor)
-
-    def _used(self, records: int) -> None:
-        if self.environment.used(records):
-            self.writer.post(self.environment.limit_residency)
 
     async def count(self, namespace: str, query: Query[Any]) -> int:
         """An exact count; see ``Storage.count``."""
@@ -281,7 +272,7 @@ class Reader:
                 return ChangePage((), head.sequence, trimmed=True)
             number = self._number(txn, namespace)
             all_changes = metered(read_changes(txn, self.catalog.journal, since), meter)
-            mine = (change for change in all_changes if change[1] == number)
+            own = (change for change in all_changes if change[1] == number)
             changes = tuple(
                 Change(
                     position,
@@ -289,7 +280,7 @@ class Reader:
                     UUID(bytes=record_id),
                     _OPERATIONS.get(operation, ChangeOperation.DELETE),
                 )
-                for position, _, kind, operation, record_id in islice(mine, limit)
+                for position, _, kind, operation, record_id in islice(own, limit)
             )
             # A full page ends at its last change; a shorter one has seen everything.
             full = changes and len(changes) == limit
@@ -297,12 +288,12 @@ class Reader:
 
         return await self._run(read)
 
-    async def record_counts(self) -> tuple[dict[str, dict[str, int]], Position]:
-        """The number of records by namespace and kind, and the position at which there were so many."""
+    async def record_counts(self) -> tuple[dict[str, dict[str, int]], Head]:
+        """The number of records by namespace and kind, and the journal's head that belongs to them."""
 
         def read(
             txn: Transaction, pending: Pending, _: Meter
-        ) -> tuple[dict[str, dict[str, int]], int]:
+        ) -> tuple[dict[str, dict[str, int]], Head]:
             head = pending.head(txn)
             self.catalog.check(head)
             names = self.catalog.namespaces(txn)
@@ -310,16 +301,7 @@ class Reader:
             for number, kind, count in counts_of(txn, self.catalog.journal):
                 counts = found.setdefault(names[number], dict.fromkeys(self.codec.types.kinds, 0))
                 counts[self.catalog.by_number[kind].kind] = count
-            return found, head.sequence
-
-        return await self._run(read)
-
-    async def waiting(self) -> int:
-        """How many changes are not in the indexes yet."""
-
-        def read(txn: Transaction, pending: Pending, _: Meter) -> int:
-            head = pending.head(txn)
-            return head.sequence - head.indexed
+            return found, head
 
         return await self._run(read)
 
@@ -338,17 +320,22 @@ class Reader:
         return evolve(record, **dict.fromkeys(nulled)) if nulled else record
 
     def load_dictionaries(self) -> None:
-        """Make known what dictionaries the store has."""
-        found = self.environment.read(self._gate, lambda txn: read_dictionaries(txn, self.catalog))
-        load_dictionaries(self.codec, found)
+        """Read the dictionaries of the store into the codec."""
+        for kind, dictionary in self.environment.read(self._gate, self.catalog.read_dictionaries):
+            if kind in self.codec.types:
+                self.codec.compressor.add(kind, dictionary)
 
     async def aclose(self) -> None:
-        """Stop the reads under way."""
+        """Stop the reads in flight."""
         for meter in self._working.values():
             meter.stopped = True
         if self._working:
             await asyncio.wait(self._working)
         self.environment.drop_gate(self._gate)
+
+    def _count_used(self, records: int) -> None:
+        if self.environment.count_used(records):
+            self.thread.post(self.environment.limit_residency)
 
     async def _decode_all(
         self, layout: KindLayout, found: Iterable[tuple[UUID, bytes]]
@@ -370,17 +357,17 @@ class Reader:
     def _scan(
         self, txn: Transaction, pending: Pending, meter: Meter, namespace: str, query: Query[Any]
     ) -> Scan | None:
-        """A scan, unless nothing was ever written to the namespace."""
+        """A scan; ``None`` when nothing was ever written to the namespace."""
         head = pending.follow(txn)
         self.catalog.check(head)
-        if head.sequence - head.indexed > _PATIENCE:
-            self.crowded()
+        if head.sequence - head.indexed > _MOST_PENDING:
+            self.index_soon()
         number = self._number(txn, namespace)
         if number is None:
             return None
         layout = self.catalog.layouts[query.kind]
-        waiting = pending.records(txn, layout, number)
-        return Scan(txn, self.catalog, layout, number, query, waiting, meter)
+        records = pending.records(txn, layout, number)
+        return Scan(txn, self.catalog, layout, number, query, records, meter)
 
     def _number(self, txn: Transaction, namespace: str) -> bytes | None:
         number = self._numbers.get(namespace)
@@ -397,13 +384,11 @@ class Reader:
             try:
                 if not inline:
                     return await self._run_on_thread(job)
-                return self.environment.read(
-                    self._gate, lambda txn: job(txn, self._pending, _InlineMeter())
-                )
+                return self.environment.read(self._gate, job, self._pending, _InlineMeter())
             except _TooLongError:
                 inline = False
             except StaleCatalogError:
-                await self.writer.run(self.catalog.reload)
+                await self.thread.run(self.catalog.reload)
 
     async def _run_on_thread(self, job: Job[T]) -> T:
         self.counters["reads_on_threads"] += 1
@@ -419,7 +404,7 @@ class Reader:
 
     def _ended(self, working: asyncio.Future[Any]) -> None:
         del self._working[working]
-        # Whoever was cancelled does not fetch what became of it.
+        # A caller that was cancelled does not fetch the outcome.
         if not working.cancelled():
             working.exception()
 
@@ -428,9 +413,7 @@ class Reader:
         try:
             for _ in range(_INTERRUPTIONS):
                 try:
-                    return self.environment.read(
-                        gate, lambda txn: job(txn, Pending(self.catalog), meter)
-                    )
+                    return self.environment.read(gate, job, Pending(self.catalog), meter)
                 except _InterruptedError:
                     if meter.stopped:
                         raise StorageClosedError("the storage is closed") from None

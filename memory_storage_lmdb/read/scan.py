@@ -65,7 +65,7 @@ class Scan:
     """One query in one namespace and one transaction.
 
     Attributes:
-        waiting: values by id of the records that are not in the indexes yet.
+        pending: values by id of the records whose index entries are pending.
         meter: says whether to go on.
     """
 
@@ -74,7 +74,7 @@ class Scan:
     layout: KindLayout
     namespace: bytes
     query: Query[Any]
-    waiting: Mapping[bytes, Values]
+    pending: Mapping[bytes, Values]
     meter: Meter
     clustered: bool = field(init=False)
     _cursors: dict[bytes, Cursor] = field(init=False, factory=dict[bytes, Cursor])
@@ -127,10 +127,10 @@ class Scan:
         plan = plan_count(parts, [self._size(part) for part in parts])
         # A set, as a record is met once for each of several values.
         found = {key[-ID_BYTES:] for key in self._entries(plan)}
-        return len(found) + sum(1 for _ in self._waiting_matches())
+        return len(found) + sum(1 for _ in self._pending_matches())
 
     def _count_entries(self, part: Term | Range) -> int | None:
-        """Count entries instead of records, if each stands for one."""
+        """Count entries instead of records; ``None`` when a record may have several."""
         index, cursor = part.index, self._cursor(part.index)
         if isinstance(part, Range):
             counted = sum(metered(sizes(cursor, self.namespace, part.span), self.meter))
@@ -139,15 +139,15 @@ class Scan:
         else:
             counted = self._size(part)
         shared = next(iter(part.keys)) if isinstance(part, Term) and index.multi else None
-        for record_id, values in self._waiting_matches():
-            # Of a record that waits, an older version may have left the same entry.
+        for record_id, values in self._pending_matches():
+            # An earlier version of a pending record may have left the same entry.
             key = shared if shared is not None else index.encode(values[index.number])
             last = record_id if index.is_order else self.layout.tail(values, record_id)
             counted += not cursor.set_key_dup(self.namespace + key, last)
         return counted
 
     def _page_keys(self) -> Iterable[bytes]:
-        """The page keys of what fulfils the query, in its order, from its start on."""
+        """The page keys of the records that fulfil the query, in its order, from its start on."""
         query = self.query
         parts = parts_of(self.layout, query.conditions)
         plan = make_plan(
@@ -155,14 +155,14 @@ class Scan:
         )
         start = self._start()
         indexed = self._collected(plan, start) if plan.collect else self._walked(plan, start)
-        waiting = [
+        pending = [
             key
-            for record_id, values in self._waiting_matches()
+            for record_id, values in self._pending_matches()
             if (key := self._page_key(values, record_id)) in start
         ]
-        if waiting:
-            waiting.sort(reverse=query.descending)
-            indexed = merge(indexed, waiting, reverse=query.descending)
+        if pending:
+            pending.sort(reverse=query.descending)
+            indexed = merge(indexed, pending, reverse=query.descending)
         return _distinct(indexed)
 
     def _collected(self, plan: Plan, start: Span) -> Iterable[bytes]:
@@ -177,7 +177,7 @@ class Scan:
         return pick(self.query.page_size + 1, found)
 
     def _entries(self, plan: Plan) -> Keys:
-        """The entries of a plan's base whose records fulfil the rest, in whatever order."""
+        """The entries of a plan's base whose records fulfil the rest, in any order."""
         base = plan.base
         if base is None:
             return iter(())
@@ -192,7 +192,7 @@ class Scan:
         return self._checked(plan, metered(walk, self.meter))
 
     def _walked(self, plan: Plan, start: Span) -> Keys:
-        """What fulfils the plan, in the query's order."""
+        """The entries that fulfil the plan, in the query's order."""
         reverse = self.query.descending
         if self.clustered and isinstance(plan.base, Term):
             span = plan.span.within(start)
@@ -232,14 +232,14 @@ class Scan:
         return by_value(cursor, self.namespace, span, after, self.meter, reverse=reverse)
 
     def _checked(self, plan: Plan, walk: Iterable[bytes]) -> Keys:
-        """Those that are not waiting and fulfil what the walk does not guarantee."""
+        """The entries that are not pending and fulfil the conditions that the walk does not guarantee."""
         lookups = [
             (self._cursor(term.index), self.namespace + term.keys[0], term) for term in plan.terms
         ]
-        waiting, residual = self.waiting, plan.residual
+        pending, residual = self.pending, plan.residual
         for key in walk:
             record_id = key[-ID_BYTES:]
-            if record_id in waiting:
+            if record_id in pending:
                 continue
             if lookups and not all(
                 _has(cursor, found, term, key) for cursor, found, term in lookups
@@ -249,9 +249,9 @@ class Scan:
                 continue
             yield key
 
-    def _waiting_matches(self) -> Iterator[tuple[bytes, Values]]:
+    def _pending_matches(self) -> Iterator[tuple[bytes, Values]]:
         conditions = self.query.conditions
-        for record_id, values in self.waiting.items():
+        for record_id, values in self.pending.items():
             if self._fulfils(conditions, values):
                 yield record_id, values
 
@@ -265,21 +265,21 @@ class Scan:
         return self.layout.values(key, data or b"")
 
     def _page_key(self, values: Values, record_id: bytes) -> bytes:
-        """Bytes that compare like the query orders, without regard to its direction."""
+        """Bytes that compare as the query orders, disregarding its direction."""
         if not self.query.order:
             return record_id
         index = self.layout.index(self.query.order)
         return index.encode(values[index.number]) + record_id
 
     def _start(self) -> Span:
-        """What comes after the query's cursor."""
+        """The span after the query's cursor."""
         start, order = self.query.start, self.query.order
         if start is None:
             return EVERYTHING
         try:
             prefix = self.layout.index(order).encode(start.value) if order else b""
         except (TypeError, ValueError, AttributeError, struct.error) as error:
-            raise QueryError("the cursor holds no value of the query's order") from error
+            raise QueryError("the cursor does not hold a value of the query's order") from error
         return EVERYTHING.beyond(prefix + start.id.bytes, reverse=self.query.descending)
 
     def _total(self) -> int:

@@ -16,30 +16,14 @@ from uuid import UUID, uuid4
 import msgspec
 from attrs import define, evolve, field, frozen
 
-from memory_core.codec import Codec
-from memory_core.errors import (
-    ConfigurationError,
-    SchemaVersionError,
-    StorageUnavailableError,
-)
+from memory_core.errors import ConfigurationError, SchemaVersionError, StorageUnavailableError
 from memory_storage_lmdb.engine.binding import DamagedEntryError, Database, Transaction
 from memory_storage_lmdb.engine.environment import Environment
 from memory_storage_lmdb.store.encoding import checked, with_checksum
 from memory_storage_lmdb.store.journal import EMPTY_HEAD, Head, counts_of, read_head, write_head
 from memory_storage_lmdb.store.layout import Declaration, KindLayout, ReferenceRule
 
-__all__ = [
-    "SCHEMA_VERSION",
-    "Catalog",
-    "KindRow",
-    "StaleCatalogError",
-    "announce",
-    "keep_dictionary",
-    "load_dictionaries",
-    "read_dictionaries",
-    "read_row",
-    "write_row",
-]
+__all__ = ["SCHEMA_VERSION", "Catalog", "KindRow", "StaleCatalogError"]
 
 SCHEMA_VERSION = 2
 _WITHOUT_CHECKSUMS = 1
@@ -48,6 +32,10 @@ _META, _JOURNAL, _DICTIONARIES = b"memory/meta", b"memory/journal", b"memory/dic
 _SCHEMA, _STORE_ID = b"schema", b"store_id"
 _KIND, _NAMESPACE, _NEXT = b"kind:", b"namespace:", b"next:"
 _NUMBER = struct.Struct(">I")
+
+
+class StaleCatalogError(Exception):
+    """The kinds have changed and must be read again. It never leaves the backend."""
 
 
 @frozen
@@ -78,11 +66,14 @@ _DECODE = msgspec.msgpack.Decoder(KindRow).decode
 
 @define(eq=False)
 class Catalog:
-    """What all handles of this process on one store know about it.
+    """What this process knows about a store; all of its handles share it.
 
     Attributes:
-        declared: kinds whose classes were given by somebody in this process, and their declarations.
-        layouts: kinds of the store by name; those in ``handles``' databases only.
+        declared: the declarations of the kinds whose classes this process has.
+        rows: the kinds of the store by name.
+        layouts: their layouts, in databases that are all in ``handles``.
+        by_number: the same by number.
+        referrers: by kind, the layouts and rules of what refers to it.
         handles: opened databases by name.
         generation: the journal's generation when the kinds were read.
     """
@@ -109,27 +100,24 @@ class Catalog:
             SchemaVersionError: a newer version wrote the store.
             ConfigurationError: another program did.
         """
-        handles, store_id = self.environment.write(self._create)
+        handles, self.store_id = self.environment.write(self._create)
         self.meta, self.journal, self.dictionaries = handles
-        journal = self.journal
-        self.store_id = store_id
-        self.environment.touch = lambda txn: write_head(txn, journal, read_head(txn, journal))
 
     def _create(self, txn: Transaction) -> tuple[list[Database], UUID]:
         path, names = self.environment.path, self.environment.names(txn)
         if names and _META not in names:
             raise ConfigurationError(f"{path}: an LMDB environment of another program")
-        meta, journal, dictionaries = (
+        databases = [
             self.environment.open_database(txn, name) for name in (_META, _JOURNAL, _DICTIONARIES)
-        )
-        databases = [meta, journal, dictionaries]
-        # Alone without a checksum, as every version has to be able to read it.
+        ]
+        meta, journal, _ = databases
+        # The one entry without a checksum, as every version has to be able to read it.
         stored = txn.get(_SCHEMA, db=meta)
         if stored is None:
             if txn.stat(meta)["entries"]:
                 raise DamagedEntryError("metadata", _SCHEMA, "it is missing")
             txn.put(_SCHEMA, _NUMBER.pack(SCHEMA_VERSION), db=meta)
-            txn.put(_STORE_ID, with_checksum(_STORE_ID, uuid4().bytes), db=meta)
+            _put(txn, meta, _STORE_ID, uuid4().bytes)
             write_head(txn, journal, EMPTY_HEAD)
         elif (version := _number(_SCHEMA, stored)) > SCHEMA_VERSION:
             raise SchemaVersionError(path, version, SCHEMA_VERSION)
@@ -138,13 +126,16 @@ class Catalog:
             txn.put(_SCHEMA, _NUMBER.pack(SCHEMA_VERSION), db=meta)
         elif version != SCHEMA_VERSION:
             raise DamagedEntryError("metadata", _SCHEMA, f"there is no version {version}")
+        # All of it, so that an entry that is missing because its key has changed is found, too.
         found = {key: _checked(key, data) for key, data in txn.cursor(db=meta) if key != _SCHEMA}
         if _STORE_ID not in found:
             raise DamagedEntryError("metadata", _STORE_ID, "it is missing")
         return databases, UUID(bytes=found[_STORE_ID])
 
+    # Kinds
+
     def check(self, head: Head) -> None:
-        """Check that no kind was declared anew since the kinds were read.
+        """Check that no declaration has changed since the kinds were read.
 
         Raises:
             StaleCatalogError: otherwise.
@@ -152,45 +143,25 @@ class Catalog:
         if head.generation != self.generation:
             raise StaleCatalogError
 
-    def load(self, txn: Transaction) -> tuple[int, dict[str, KindRow]]:
-        """Read all kinds: to be given to ``adopt`` once the transaction has ended."""
-        cursor = txn.cursor(db=self.meta)
-        found: dict[str, KindRow] = {}
-        if cursor.set_range(_KIND):
-            for key, data in cursor.iternext():
-                if not key.startswith(_KIND):
-                    break
-                row = _DECODE(_checked(key, data))
-                found[row.declaration.kind] = row
-        return read_head(txn, self.journal).generation, found
-
-    def open_kinds(self, txn: Transaction, rows: Iterable[KindRow]) -> dict[bytes, Database]:
-        """Handles of the databases of kinds that have none yet; for ``adopt``, after the commit.
+    def check_declared(self, declarations: Mapping[str, Declaration]) -> None:
+        """Check that this process has not declared one of these kinds differently.
 
         Raises:
-            DamagedEntryError: one with records in it is not there.
+            ConfigurationError: otherwise.
         """
-        opened: dict[bytes, Database] = {}
-        there = frozenset(self.environment.names(txn))
-        used = {kind for _, kind, count in counts_of(txn, self.journal) if count}
-        for row in rows:
-            for name, duplicates, fixed in row.layout().databases():
-                if name not in self.handles:
-                    if name not in there and row.number in used and row.filled is None:
-                        raise DamagedEntryError("database", name, "it is missing")
-                    opened[name] = self.environment.open_database(
-                        txn, name, duplicates=duplicates, fixed=fixed
-                    )
-        return opened
+        for kind, declaration in declarations.items():
+            if self.declared.get(kind, declaration) != declaration:
+                raise ConfigurationError(
+                    f"{self.environment.path}: open in this process with other indexes of {kind!r}"
+                )
 
-    def adopt(
-        self, generation: int, rows: dict[str, KindRow], handles: dict[bytes, Database]
-    ) -> None:
-        """Go by these kinds from now on.
+    def reload(self) -> None:
+        """Read the kinds again; on the writer thread.
 
         Raises:
-            StorageUnavailableError: another process declared a kind differently than this one.
+            StorageUnavailableError: another process has declared a kind differently than this one.
         """
+        generation, rows, opened = self.environment.write(self._load)
         for kind, declaration in self.declared.items():
             row = rows.get(kind)
             if row is None or row.declaration != declaration:
@@ -199,99 +170,123 @@ class Catalog:
                     f"indexes of {kind!r}; open it again with the same plugins"
                 )
         layouts = {
-            kind: self.layouts[kind]
-            if kind in self.layouts and self.rows[kind] == row
-            else row.layout()
+            kind: self.layouts[kind] if self.rows.get(kind) == row else row.layout()
             for kind, row in rows.items()
         }
         referrers: dict[str, list[tuple[KindLayout, ReferenceRule]]] = {}
         for layout in layouts.values():
             for rule in layout.declaration.references:
                 referrers.setdefault(rule.kind, []).append((layout, rule))
-        self.handles = self.handles | handles
+        # Reads on other threads go by what they find: databases before the layouts that name them.
+        self.handles = self.handles | opened
         self.rows, self.layouts, self.referrers = rows, layouts, referrers
         self.by_number = {layout.number: layout for layout in layouts.values()}
         self.generation = generation
 
-    def reload(self) -> None:
-        """Read the kinds again; on the writer thread."""
-
-        def read(
-            txn: Transaction,
-        ) -> tuple[int, dict[str, KindRow], dict[bytes, Database]]:
-            generation, rows = self.load(txn)
-            return generation, rows, self.open_kinds(txn, rows.values())
-
-        self.adopt(*self.environment.write(read))
-
-    def check_declared(self, given: Mapping[str, Declaration]) -> None:
-        """Check that nobody in this process declared one of these kinds differently.
+    def _load(self, txn: Transaction) -> tuple[int, dict[str, KindRow], dict[bytes, Database]]:
+        """The generation, the kinds, and handles of those of their databases that have none yet.
 
         Raises:
-            ConfigurationError: otherwise.
+            DamagedEntryError: a database with records in it is missing.
         """
-        for kind, declaration in given.items():
-            if self.declared.get(kind, declaration) != declaration:
-                raise ConfigurationError(
-                    f"{self.environment.path}: open in this process with other indexes of {kind!r}"
-                )
+        rows = [_DECODE(data) for _, data in self._entries(txn, _KIND)]
+        opened: dict[bytes, Database] = {}
+        present = frozenset(self.environment.names(txn))
+        used = {kind for _, kind, count in counts_of(txn, self.journal) if count}
+        for row in rows:
+            for name, duplicates, fixed in row.layout().databases():
+                if name not in self.handles:
+                    if name not in present and row.number in used and row.filled is None:
+                        raise DamagedEntryError("database", name, "it is missing")
+                    opened[name] = self.environment.open_database(
+                        txn, name, duplicates=duplicates, fixed=fixed
+                    )
+        generation = read_head(txn, self.journal).generation
+        return generation, {row.declaration.kind: row for row in rows}, opened
+
+    def read_row(self, txn: Transaction, kind: str) -> KindRow | None:
+        """A kind as it is stored now."""
+        stored = self._get(txn, _KIND + kind.encode())
+        return None if stored is None else _DECODE(stored)
+
+    def write_row(self, txn: Transaction, row: KindRow) -> None:
+        """Store a kind."""
+        _put(txn, self.meta, _KIND + row.declaration.kind.encode(), _ENCODE(row))
+
+    def announce(self, txn: Transaction) -> None:
+        """Tell every process that has the store open that kinds have changed."""
+        head = read_head(txn, self.journal)
+        write_head(txn, self.journal, evolve(head, generation=head.generation + 1))
+
+    # Namespaces
 
     def namespace(self, txn: Transaction, name: str) -> bytes | None:
-        """The number of a namespace; ``None`` where nothing was ever written to it."""
-        key = _NAMESPACE + name.encode()
-        stored = txn.get(key, db=self.meta)
-        return None if stored is None else _checked(key, stored)
+        """The number of a namespace; ``None`` when nothing was ever written to it."""
+        return self._get(txn, _NAMESPACE + name.encode())
 
     def add_namespace(self, txn: Transaction, name: str) -> bytes:
-        """The number of a namespace, given now if it has none."""
+        """The number of a namespace, which gets one if it has none."""
         known = self.namespace(txn, name)
         if known is None:
             known = _NUMBER.pack(self.next_number(txn, _NAMESPACE))
-            key = _NAMESPACE + name.encode()
-            txn.put(key, with_checksum(key, known), db=self.meta)
+            _put(txn, self.meta, _NAMESPACE + name.encode(), known)
         return known
 
     def namespaces(self, txn: Transaction) -> dict[bytes, str]:
         """The names of all namespaces by their numbers."""
-        cursor = txn.cursor(db=self.meta)
-        found: dict[bytes, str] = {}
-        if cursor.set_range(_NAMESPACE):
-            for key, stored in cursor.iternext():
-                if not key.startswith(_NAMESPACE):
-                    break
-                found[_checked(key, stored)] = key[len(_NAMESPACE) :].decode()
-        return found
+        return {
+            number: key[len(_NAMESPACE) :].decode()
+            for key, number in self._entries(txn, _NAMESPACE)
+        }
 
     def next_number(self, txn: Transaction, subject: bytes) -> int:
         """A number that nothing of a subject has had yet."""
         key = _NEXT + subject
-        stored = txn.get(key, db=self.meta)
-        number = 1 if stored is None else _number(key, _checked(key, stored))
-        txn.put(key, with_checksum(key, _NUMBER.pack(number + 1)), db=self.meta)
+        stored = self._get(txn, key)
+        number = 1 if stored is None else _number(key, stored)
+        _put(txn, self.meta, key, _NUMBER.pack(number + 1))
         return number
 
+    # Compression dictionaries, beside the bodies that need them
 
-class StaleCatalogError(Exception):
-    """The kinds have to be read again. It never leaves the backend."""
+    def read_dictionaries(self, txn: Transaction) -> list[tuple[str, bytes]]:
+        """Every dictionary and its kind, oldest first.
+
+        Raises:
+            DamagedEntryError: one differs from what was stored.
+        """
+        return [
+            (key[_NUMBER.size :].decode(), checked("dictionary", key, stored))
+            for key, stored in txn.cursor(db=self.dictionaries).iternext()
+        ]
+
+    def add_dictionary(self, txn: Transaction, kind: str, trained: bytes) -> bytes:
+        """Store a dictionary, unless another process was faster; the one to use."""
+        for known, dictionary in self.read_dictionaries(txn):
+            if known == kind:
+                return dictionary
+        key = _NUMBER.pack(self.next_number(txn, b"dictionary")) + kind.encode()
+        _put(txn, self.dictionaries, key, trained)
+        return trained
+
+    def _get(self, txn: Transaction, key: bytes) -> bytes | None:
+        stored = txn.get(key, db=self.meta)
+        return None if stored is None else _checked(key, stored)
+
+    def _entries(self, txn: Transaction, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """The keys of the metadata with a prefix, and what is stored under them."""
+        cursor = txn.cursor(db=self.meta)
+        found: list[tuple[bytes, bytes]] = []
+        if cursor.set_range(prefix):
+            for key, stored in cursor.iternext():
+                if not key.startswith(prefix):
+                    break
+                found.append((key, _checked(key, stored)))
+        return found
 
 
-def read_row(txn: Transaction, catalog: Catalog, kind: str) -> KindRow | None:
-    """A kind as it is stored now."""
-    key = _KIND + kind.encode()
-    stored = txn.get(key, db=catalog.meta)
-    return None if stored is None else _DECODE(_checked(key, stored))
-
-
-def write_row(txn: Transaction, catalog: Catalog, row: KindRow) -> None:
-    """Store a kind."""
-    key = _KIND + row.declaration.kind.encode()
-    txn.put(key, with_checksum(key, _ENCODE(row)), db=catalog.meta)
-
-
-def announce(txn: Transaction, catalog: Catalog) -> None:
-    """Let everybody who has the store open know that kinds have changed."""
-    head = read_head(txn, catalog.journal)
-    write_head(txn, catalog.journal, evolve(head, generation=head.generation + 1))
+def _put(txn: Transaction, database: Database, key: bytes, data: bytes) -> None:
+    txn.put(key, with_checksum(key, data), db=database)
 
 
 def _number(key: bytes, stored: bytes) -> int:
@@ -309,38 +304,4 @@ def _add_checksums(txn: Transaction, databases: Iterable[Database]) -> None:
     for database in databases:
         for key, data in list(txn.cursor(db=database)):
             if key != _SCHEMA:
-                txn.put(key, with_checksum(key, data), db=database)
-
-
-_NUMBER_BYTES = 4
-
-
-def read_dictionaries(txn: Transaction, catalog: Catalog) -> list[tuple[str, bytes]]:
-    """Every dictionary and its kind, oldest first.
-
-    Raises:
-        DamagedEntryError: one is not what was stored.
-    """
-    found: list[tuple[str, bytes]] = []
-    for key, stored in txn.cursor(db=catalog.dictionaries).iternext():
-        dictionary = checked("dictionary", key, stored)
-        found.append((key[_NUMBER_BYTES:].decode(), dictionary))
-    return found
-
-
-def load_dictionaries(codec: Codec, found: list[tuple[str, bytes]]) -> None:
-    """Make dictionaries known to a codec."""
-    for kind, dictionary in found:
-        if kind in codec.types:
-            codec.compressor.add(kind, dictionary)
-
-
-def keep_dictionary(txn: Transaction, catalog: Catalog, kind: str, trained: bytes) -> bytes:
-    """Store a dictionary, unless another process was faster; the one to use."""
-    for known, dictionary in read_dictionaries(txn, catalog):
-        if known == kind:
-            return dictionary
-    number = catalog.next_number(txn, b"dictionary")
-    key = number.to_bytes(_NUMBER_BYTES, "big") + kind.encode()
-    txn.put(key, with_checksum(key, trained), db=catalog.dictionaries)
-    return trained
+                _put(txn, database, key, data)

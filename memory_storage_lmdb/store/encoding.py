@@ -1,5 +1,13 @@
-"""How the store's keys and entries are written: keys whose byte order is the order of what they hold,
-and entries that end with a checksum.
+"""How keys and entries are written: keys whose byte order is the order of their values, and entries that
+end with a checksum.
+
+A scalar becomes a tag (``None`` sorts before everything) and bytes that compare like it. No encoding is a
+prefix of another one's, so anything may follow it. Text and bytes longer than a key may be are replaced by
+a digest, which is still good for equality; only values of multi-valued indexes can be that long, and no
+query orders by these.
+
+LMDB has no checksums of its own. Records have theirs (``layout.py``, ``memory_core.codec``); the entries of
+the store's own databases, by which everything else is found, end with one over key and value.
 """
 
 from __future__ import annotations
@@ -68,7 +76,7 @@ def encoder(kind: ScalarType) -> Callable[[Any], bytes]:
 
 
 def is_digest(encoded: bytes) -> bool:
-    """Whether a value was too long, so that equal keys need not mean equal values."""
+    """Whether a value was too long for a key, so that equal keys need not mean equal values."""
     return encoded[0] == _DIGEST
 
 
@@ -102,7 +110,7 @@ def _text_key(value: str | None) -> bytes:
     raw = value.encode()
     if len(raw) > _LONGEST:
         return b"\x02" + blake2b(raw, digest_size=_DIGEST_BYTES).digest()
-    # U+0000 is refused in indexed text, so it ends it.
+    # Indexed text holds no U+0000, so this ends it.
     return b"\x01" + raw + b"\0"
 
 
@@ -120,7 +128,7 @@ def encoded_width(kind: ScalarType) -> int | None:
 
 
 def scalar_length(kind: ScalarType, key: bytes) -> int:
-    """How many bytes at the beginning of a key are an encoded scalar; all of it may be cut short."""
+    """How many bytes at the beginning of a key, which may be cut short, are an encoded scalar."""
     width = encoded_width(kind)
     if width is not None:
         return min(width, len(key))
@@ -132,15 +140,20 @@ _CHECKSUM = struct.Struct(">I")
 
 
 def with_checksum(key: bytes, data: bytes) -> bytes:
-    """What is stored under a key."""
+    """The data of an entry as it is stored under its key."""
     return data + _CHECKSUM.pack(crc32(data, crc32(key)))
 
 
 def checked(what: str, key: bytes, stored: bytes) -> bytes:
-    """What was to be stored under a key.
+    """The data of a stored entry.
+
+    Args:
+        what: the kind of entry, for the error.
+        key: its key.
+        stored: what is stored under it.
 
     Raises:
-        DamagedEntryError: the key or the data have changed since.
+        DamagedEntryError: the key or the data have changed since they were stored.
     """
     data = stored[: -_CHECKSUM.size]
     if with_checksum(key, data) != stored:

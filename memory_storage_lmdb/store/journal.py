@@ -1,12 +1,12 @@
-"""The journal: the newest position, the change feed, and how many records there are.
+"""The journal: the newest position, the change feed, and the number of records.
 
-One database, laid out so that what every commit changes lies on one page::
+One database, laid out so that everything a commit changes lies on one page::
 
     1 | position of the segment's first change  ->  changes: namespace, kind, operation, id
     2                                           ->  head
     3 | namespace | kind                        ->  number of records
 
-The feed doubles as the list of what the indexes do not hold yet: everything after ``Head.indexed``.
+The feed is also the list of the pending index entries: those of every change after ``Head.indexed``.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Head:
         sequence: the number of the newest change.
         trimmed: the feed holds the changes after this one.
         indexed: the indexes hold the changes up to this one.
-        generation: grows whenever a kind is declared anew.
+        generation: grows whenever the declaration of a kind changes.
     """
 
     sequence: int
@@ -106,7 +106,6 @@ def append_changes(txn: Transaction, journal: Database, start: int, changes: lis
 def read_changes(txn: Transaction, journal: Database, since: int) -> Iterator[RawChange]:
     """The stored changes after a position, oldest first."""
     cursor = txn.cursor(db=journal)
-    # The segment before the first one that begins later may reach beyond the position, too.
     key = _POSITION.pack(_SEGMENTS, min(since + 1, _LAST_POSITION))
     # Unless one begins exactly there, the segment before may reach beyond the position. Segments come
     # first in the database and the head after them, so there is nothing else to step on.
@@ -124,8 +123,12 @@ def read_changes(txn: Transaction, journal: Database, since: int) -> Iterator[Ra
 
 
 def trim(txn: Transaction, journal: Database, head: Head, limit: int) -> Head:
-    """Forget changes older than the newest ``limit``, but none that is not indexed yet. Does so rarely,
-    and then many.
+    """Forget changes older than the newest ``limit``, except those whose index entries are pending.
+
+    Rarely, and then many at once.
+
+    Returns:
+        The head, which is to be stored.
     """
     slack = max(1_000, limit // 8)
     if head.sequence - head.trimmed <= limit + slack:
@@ -162,7 +165,7 @@ def write_count(
 
 
 def counts_of(txn: Transaction, journal: Database) -> Iterator[tuple[bytes, int, int]]:
-    """Namespace, kind number and number of records, wherever there have been any."""
+    """Namespace, kind number and number of records, of each kind that a namespace has ever held."""
     cursor = txn.cursor(db=journal)
     if not cursor.set_range(bytes([_COUNTS])):
         return

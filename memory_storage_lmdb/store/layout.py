@@ -36,7 +36,7 @@ from memory_storage_lmdb.store.encoding import (
 )
 
 __all__ = [
-    "ENTERED",
+    "INDEXED",
     "NAMESPACE_BYTES",
     "NULLED",
     "AcyclicRule",
@@ -50,14 +50,13 @@ __all__ = [
     "UniqueLayout",
     "Values",
     "pack_header",
-    "pack_nulled_header",
     "pack_values",
 ]
 
 
 @frozen
 class IndexDeclaration:
-    """An index as it is remembered: another ``type`` or ``path`` may mean other values."""
+    """An index as the store remembers it: another ``type`` or ``path`` may mean other values."""
 
     name: str
     type: str
@@ -68,7 +67,7 @@ class IndexDeclaration:
 
 @frozen
 class ReferenceRule:
-    """A reference: which index holds the id of a record of which kind."""
+    """A reference: the index ``field`` holds the id of a record of a kind."""
 
     field: str
     kind: str
@@ -77,7 +76,7 @@ class ReferenceRule:
 
 @frozen
 class AcyclicRule:
-    """Edges that must form no cycle."""
+    """A kind whose records are edges that must not form a cycle."""
 
     source: str
     target: str
@@ -87,7 +86,7 @@ class AcyclicRule:
 
 @frozen
 class Declaration:
-    """What a kind declares, as far as its layout depends on it."""
+    """What a kind declares, as far as its layout depends on it; it is kept in the store and compared."""
 
     kind: str
     schema_version: int
@@ -148,8 +147,8 @@ _VALUES_AT = _HEAD.size + _CHECKSUM.size
 
 NULLED = 1
 """Flag: a reference was set to null after the body was written."""
-ENTERED = 2
-"""Flag: an earlier version of the record was in the indexes, and what it shares with this one still is."""
+INDEXED = 2
+"""Flag: an earlier version was in the indexes, and the entries that this one shares with it still are."""
 
 _PYTHON_TYPES: dict[ScalarType, Any] = {
     "int": int | None,
@@ -166,7 +165,7 @@ class IndexLayout:
     Attributes:
         number: its place among the kind's indexes, and in the values of a record.
         database: name of its LMDB database.
-        is_order: whether it is the default order itself, so that its duplicates are bare ids.
+        is_order: whether it is the default order itself, so that its duplicates are ids alone.
         eager: whether writes need it, so that it is always up to date (references, edges).
     """
 
@@ -190,11 +189,11 @@ class UniqueLayout:
     database: bytes
 
     def key(self, namespace: bytes, values: Values) -> bytes | None:
-        """The key of these values; ``None`` where one of them is, as that never collides."""
-        given = [values[position] for position in self.positions]
-        if None in given:
+        """The key of these values; ``None`` where one of them is ``None``, as such never collide."""
+        own = [values[position] for position in self.positions]
+        if None in own:
             return None
-        parts = [encode(value) for encode, value in zip(self.encoders, given, strict=True)]
+        parts = [encode(value) for encode, value in zip(self.encoders, own, strict=True)]
         return namespace + unique_key(parts)
 
 
@@ -224,32 +223,34 @@ class KindLayout:
     _decode: Callable[[bytes], Values] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        made = self.declaration
-        self.kind = made.kind
-        self.database = f"{made.kind}/records".encode()
-        needed = {ref.field for ref in made.references} | {rule.source for rule in made.acyclic}
+        declared = self.declaration
+        self.kind = declared.kind
+        self.database = f"{declared.kind}/records".encode()
+        needed = {ref.field for ref in declared.references} | {
+            rule.source for rule in declared.acyclic
+        }
         self.indexes = tuple(
             IndexLayout(
                 number,
                 index.name,
                 index.scalar,
                 index.multi,
-                f"{made.kind}/{self.revision}/by/{index.name}".encode(),
-                index.name == made.default_order,
+                f"{declared.kind}/{self.revision}/by/{index.name}".encode(),
+                index.name == declared.default_order,
                 index.name in needed,
                 encoder(index.scalar),
             )
-            for number, index in enumerate(made.indexes)
+            for number, index in enumerate(declared.indexes)
         )
         self.positions = {index.name: index.number for index in self.indexes}
         self.deferred = tuple(index for index in self.indexes if not index.eager)
         self.eager = tuple(index for index in self.indexes if index.eager)
-        self.uniques = tuple(self._unique(fields) for fields in made.uniques)
+        self.uniques = tuple(self._unique(fields) for fields in declared.uniques)
         self.order = next((index for index in self.indexes if index.is_order), None)
-        self.has_rules = bool(made.references or made.uniques or made.acyclic)
+        self.has_rules = bool(declared.references or declared.uniques or declared.acyclic)
         types = [
             tuple[_PYTHON_TYPES[index.scalar], ...] if index.multi else _PYTHON_TYPES[index.scalar]
-            for index in made.indexes
+            for index in declared.indexes
         ]
         self._decode = msgspec.msgpack.Decoder(tuple[tuple(types)]).decode  # type: ignore[misc]  # a type made at run time
 
@@ -271,7 +272,7 @@ class KindLayout:
         return self.indexes[self.positions[name]]
 
     def tail(self, values: Values, record_id: bytes) -> bytes:
-        """What a record's index entries end with: its place in the default order, and its id."""
+        """The end of a record's index entries: its place in the default order, and its id."""
         if self.order is None:
             return record_id
         return self.order.encode(values[self.order.number]) + record_id
@@ -300,7 +301,7 @@ class KindLayout:
         """
         flags, revision, written, end, start = self._checked(key, data)
         try:
-            # Of another declaration: such a record is in no index, and its values are not known.
+            # A record of another declaration is in no index, and its values are not known.
             known = revision == self.revision
             values = self._decode(data[_VALUES_AT:end]) if known else None
         except msgspec.MsgspecError as error:
@@ -308,14 +309,20 @@ class KindLayout:
         return Header(flags, written, values, _names(data[end:start]), start)
 
     def body(self, key: bytes, data: bytes) -> tuple[bytes, tuple[str, ...]]:
-        """The body of a stored value, and which references were set to null after it was written.
-        Raises like ``read``.
+        """The body of a stored value, and the references that were set to null after it was written.
+
+        Raises:
+            CodecError: when its header is damaged.
         """
         _, _, _, end, start = self._checked(key, data)
         return data[start:], _names(data[end:start]) if start > end else ()
 
     def values(self, key: bytes, data: bytes) -> Values:
-        """The index values of a stored value. Raises like ``read``."""
+        """The index values of a stored value.
+
+        Raises:
+            CodecError: when they are damaged, or belong to an earlier declaration.
+        """
         values = self.read(key, data).values
         if values is None:
             raise CodecError(
@@ -350,12 +357,12 @@ class KindLayout:
 
 @frozen
 class Header:
-    """What precedes a stored body.
+    """The part of a stored value before its body.
 
     Attributes:
-        flags: ``NULLED`` and ``ENTERED``.
+        flags: ``NULLED`` and ``INDEXED``, or either, or 0.
         written: the position at which the record was put.
-        values: its index values; ``None`` where they belong to an outdated declaration.
+        values: its index values; ``None`` where they belong to an earlier declaration.
         nulled: references that were set to null after the body was written.
         size: where the body begins.
     """
@@ -371,36 +378,38 @@ _PACKER = msgspec.msgpack.Encoder()
 
 
 def pack_values(values: Sequence[Any]) -> bytes:
-    """A record's index values as they are stored."""
+    """Index values as they are stored."""
     return _PACKER.encode(values)
 
 
 def pack_header(
-    flags: int, revision: int, written: int, packed: bytes, checksum: int | None = None
+    flags: int,
+    revision: int,
+    written: int,
+    packed: bytes,
+    *,
+    checksum: int | None = None,
+    nulled: Iterable[str] = (),
 ) -> bytes:
     """The header of a stored value.
 
     Args:
-        flags: ``ENTERED``.
+        flags: ``INDEXED``, or 0.
         revision: of the kind's layout.
-        written: the position of the put.
+        written: the position at which the record is put.
         packed: the packed values.
         checksum: their CRC-32, where it is known already.
+        nulled: references that were set to null.
     """
+    follows = packed
+    if nulled:
+        names = ",".join(nulled).encode()
+        follows += _NAMES.pack(len(names)) + names
+        flags, checksum = flags | NULLED, None
     head = _HEAD.pack(_FORMAT, flags, revision, written, len(packed))
     if checksum is None:
-        checksum = crc32(packed)
-    return head + _CHECKSUM.pack(crc32(head, checksum)) + packed
-
-
-def pack_nulled_header(
-    flags: int, revision: int, written: int, packed: bytes, nulled: Iterable[str]
-) -> bytes:
-    """The same for a record some of whose references were set to null."""
-    names = ",".join(nulled).encode()
-    head = _HEAD.pack(_FORMAT, flags | NULLED, revision, written, len(packed))
-    follows = packed + _NAMES.pack(len(names)) + names
-    return head + _CHECKSUM.pack(crc32(head, crc32(follows))) + follows
+        checksum = crc32(follows)
+    return head + _CHECKSUM.pack(crc32(head, checksum)) + follows
 
 
 def _names(packed: bytes) -> tuple[str, ...]:

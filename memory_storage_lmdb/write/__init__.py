@@ -1,1 +1,1 @@
-"""The way in: operations are staged, and applied in groups on the writer's thread."""
+"""How records get in: batches are encoded, and applied in groups on the writer's thread."""

@@ -1,4 +1,4 @@
-"""Operations made ready for the writer: all that can be computed without looking at the store."""
+"""Batches encoded for the writer: everything that can be computed without looking at the store."""
 
 from __future__ import annotations
 
@@ -11,36 +11,47 @@ from typing import TypeAlias, cast
 from uuid import UUID
 from zlib import crc32
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
-from memory_core.codec import Codec, EncodedPut
+from memory_core.codec import Codec
 from memory_core.errors import MemoryCoreError
 from memory_core.records import Record
-from memory_core.storage import Put, WriteBatch
+from memory_core.storage import Delete, Put, WriteBatch
 from memory_storage_lmdb.store.catalog import Catalog
 from memory_storage_lmdb.store.layout import KindLayout, Values, pack_values
 
 __all__ = [
-    "Given",
-    "Staged",
-    "StagedBatch",
-    "StagedDelete",
-    "StagedPut",
-    "StagedWipe",
-    "Stager",
+    "EncodedBatch",
+    "EncodedDelete",
+    "EncodedPut",
+    "EncodedWipe",
+    "Encoder",
+    "Outcome",
+    "Request",
 ]
 
 # Records that are compressed together: enough to be worth two changes of threads, and few enough for
 # the portions of a group to overlap.
 _LEAST_TOGETHER, _MOST_TOGETHER = 12, 128
-# So many portions may wait to be compressed: a bound for the memory that their bodies take.
+# So many portions are compressed ahead: a bound for the memory that their bodies take.
 _PORTIONS_AHEAD = 4
 # So few are compressed sooner than another thread wakes up.
 _ALONE = 3
 
 
+@frozen
+class Request:
+    """A batch for a namespace; ``None`` to wipe it."""
+
+    namespace: str
+    batch: WriteBatch | None
+
+    def __len__(self) -> int:
+        return len(self.batch or ()) or 1
+
+
 @define(eq=False)
-class StagedPut:
+class EncodedPut:
     """A record to put.
 
     Attributes:
@@ -60,7 +71,7 @@ class StagedPut:
 
     @property
     def body(self) -> bytes:
-        """The envelope. Waits for it where it is still being compressed."""
+        """The envelope. Waits for it while it is being compressed."""
         if isinstance(self._body, _Portion):
             self._body.finish()
         return cast("bytes", self._body)
@@ -71,7 +82,7 @@ class StagedPut:
 
 
 @define(eq=False)
-class StagedDelete:
+class EncodedDelete:
     """A record to delete."""
 
     layout: KindLayout
@@ -80,27 +91,31 @@ class StagedDelete:
 
 
 @define(eq=False)
-class StagedWipe:
-    """A namespace to empty."""
+class EncodedWipe:
+    """A namespace to empty, of these kinds and all others."""
 
     namespace: bytes
     kinds: tuple[str, ...]
 
 
-Staged: TypeAlias = StagedPut | StagedDelete | StagedWipe
+EncodedOperation: TypeAlias = EncodedPut | EncodedDelete | EncodedWipe
 
 
 @frozen
-class StagedBatch:
+class EncodedBatch:
     """A batch to apply, and the ids its receipt names."""
 
-    operations: Sequence[Staged]
-    ids: tuple[UUID, ...]
+    operations: Sequence[EncodedOperation]
+    ids: tuple[UUID, ...] = ()
+
+
+Outcome: TypeAlias = EncodedBatch | MemoryCoreError
+"""An encoded batch, or the error that rejects it."""
 
 
 @define(eq=False)
 class _Draft:
-    """A record that is serialized, but not staged yet."""
+    """A record that is serialized, but not compressed yet."""
 
     batch: int
     place: int
@@ -108,37 +123,35 @@ class _Draft:
     body: bytes
 
 
-@frozen
-class Given:
-    """A batch as it was given, and the number of its namespace."""
-
-    namespace: bytes
-    batch: WriteBatch
-
-
 @define(eq=False)
-class Stager:
-    """Stages batches of one store; on the writer thread.
+class Encoder:
+    """Encodes the batches of one store, on the writer thread.
 
-    Encoding keeps the interpreter's lock, and every call of lmdb gives it up for a moment. Were they
-    on two threads, each of these calls would wait for the lock until the other thread's turn is over.
+    Encoding keeps the interpreter's lock, and every call of lmdb releases it for a moment. On two
+    threads, each of these calls would wait for the lock until the other thread's turn is over.
 
     Attributes:
-        compressing: a thread for compressing beside the one that stages.
+        compressing: a thread that compresses beside the one that encodes.
     """
 
     codec: Codec
     catalog: Catalog
     compressing: Executor
+    _numbers: dict[str, bytes] = field(init=False, factory=dict[str, bytes])
 
-    def stage(self, given: Sequence[Given]) -> list[StagedBatch | MemoryCoreError]:
-        """Stage batches, each for itself. The last bodies are still being compressed when they are
-        staged, so that this goes on while the first are written.
+    def is_small(self, requests: Sequence[Request]) -> bool:
+        """Whether encoding takes neither another thread nor a look at the store."""
+        known = all(request.namespace in self._numbers for request in requests)
+        return known and sum(map(len, requests)) <= _ALONE
+
+    def encode(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Encode batches, each for itself. The last bodies are still being compressed when this
+        returns, so that this goes on while the first are written.
         """
-        total = sum(len(item.batch) for item in given)
+        total = sum(map(len, requests))
         if total <= _ALONE:
-            return [self._stage(item) for item in given]
-        work = _Staging(self, given)
+            return [self._encode_small(request) for request in requests]
+        work = _Encoding(self, requests)
         drafts = work.drafts()
         ahead: deque[_Portion] = deque()
         size = min(_MOST_TOGETHER, max(_LEAST_TOGETHER, total // 8))
@@ -146,47 +159,75 @@ class Stager:
             if len(ahead) == _PORTIONS_AHEAD:
                 ahead.popleft().finish()
             portion = work.begin(together)
-            portion.stage()
+            portion.encode()
             ahead.append(portion)
         return work.outcomes()
 
-    def _stage(self, given: Given) -> StagedBatch | MemoryCoreError:
-        """Stage a batch of few records."""
-        codec, namespace = self.codec, given.namespace
-        staged: list[Staged] = []
+    def number(self, namespace: str) -> bytes:
+        """The number of a namespace, which gets one if it has none."""
+        known = self._numbers.get(namespace)
+        if known is None:
+            known = self.catalog.environment.write(self.catalog.add_namespace, namespace)
+            self._numbers[namespace] = known
+        return known
+
+    def wipe(self, namespace: bytes) -> EncodedBatch:
+        """What empties a namespace."""
+        return EncodedBatch([EncodedWipe(namespace, self.codec.types.kinds)])
+
+    def put(
+        self, record: Record, namespace: bytes, values: Values, body: bytes | _Portion
+    ) -> EncodedPut:
+        """A record to put, given its index values and its envelope, which may come later."""
+        packed, record_id = pack_values(values), record.id.bytes
+        key, layout = namespace + record_id, self.catalog.layouts[record.kind]
+        return EncodedPut(layout, namespace, record_id, key, values, packed, crc32(packed), body)
+
+    def delete(self, operation: Delete, namespace: bytes) -> EncodedDelete:
+        """A record to delete. Raises like ``Codec.prepare``."""
+        self.codec.types.cls(operation.kind)
+        return EncodedDelete(self.catalog.layouts[operation.kind], namespace, operation.id.bytes)
+
+    def _encode_small(self, request: Request) -> Outcome:
+        """Encode a batch of few records."""
+        codec, namespace, batch = self.codec, self.number(request.namespace), request.batch
+        if batch is None:
+            return self.wipe(namespace)
+        encoded: list[EncodedOperation] = []
         try:
-            codec.limits.check_batch(len(given.batch))
-            for operation in codec.encode_operations(given.batch.operations):
-                layout = self.catalog.layouts[operation.kind]
-                if isinstance(operation, EncodedPut):
-                    values = tuple(operation.values.values())
-                    body = operation.body
-                    staged.append(_put(layout, namespace, operation.id.bytes, values, body))
+            codec.limits.check_batch(len(batch))
+            for operation in batch.operations:
+                if isinstance(operation, Put):
+                    record = operation.record
+                    body = codec.encode(record)
+                    values = tuple(codec.index_values(record).values())
+                    encoded.append(self.put(record, namespace, values, body))
                 else:
-                    staged.append(StagedDelete(layout, namespace, operation.id.bytes))
+                    encoded.append(self.delete(operation, namespace))
         except MemoryCoreError as error:
             return error
-        return StagedBatch(staged, given.batch.ids)
+        return EncodedBatch(encoded, batch.ids)
 
 
-class _Staging:
-    """Batches on their way to be staged, some records at a time: while a portion is compressed on a
-    thread of its own, the ones after it are begun.
+class _Encoding:
+    """Batches that are being encoded, some records at a time: while a portion is compressed on a thread
+    of its own, the ones after it are begun.
     """
 
-    def __init__(self, stager: Stager, given: Sequence[Given]) -> None:
-        self.stager = stager
-        self._given = given
-        self._staged: list[list[Staged | None]] = [[] for _ in given]
+    def __init__(self, encoder: Encoder, requests: Sequence[Request]) -> None:
+        self.encoder = encoder
+        self._requests = requests
+        self._namespaces = [encoder.number(request.namespace) for request in requests]
+        self._encoded: list[list[EncodedOperation | None]] = [[] for _ in requests]
         self._errors: dict[int, MemoryCoreError] = {}
 
     def drafts(self) -> Iterator[_Draft]:
-        """Serialize the records one after the other, and stage what is none."""
-        for number in range(len(self._given)):
+        """Serialize the records one after the other, and encode all other operations."""
+        for number in range(len(self._requests)):
             try:
                 yield from self._drafts_of(number)
             except MemoryCoreError as error:
-                self.refuse(number, error)
+                self.reject(number, error)
 
     def begin(self, drafts: Sequence[_Draft]) -> _Portion:
         """Begin to compress."""
@@ -197,46 +238,59 @@ class _Staging:
 
         def compress() -> dict[str, list[bytes | None]]:
             begun.set()
-            compress_all = self.stager.codec.compressor.compress_all
+            compress_all = self.encoder.codec.compressor.compress_all
             return {kind: compress_all(kind, together) for kind, together in bodies.items()}
 
-        working = self.stager.compressing.submit(compress)
+        working = self.encoder.compressing.submit(compress)
         # To begin it needs the interpreter's lock, which it would otherwise wait for.
         begun.wait()
         return _Portion(self, drafts, working)
 
-    def refuse(self, number: int, error: MemoryCoreError) -> None:
-        """Refuse a batch; the first reason counts."""
+    def reject(self, number: int, error: MemoryCoreError) -> None:
+        """Reject a batch; the first reason counts."""
         self._errors.setdefault(number, error)
 
-    def put(self, draft: _Draft, put: StagedPut) -> None:
-        """Take a staged record in."""
-        self._staged[draft.batch][draft.place] = put
+    def encode(self, draft: _Draft, portion: _Portion) -> EncodedPut | None:
+        """Encode a record except for its body, which comes with its portion; ``None`` if it is
+        rejected.
+        """
+        encoder = self.encoder
+        try:
+            values = tuple(encoder.codec.index_values(draft.record).values())
+        except MemoryCoreError as error:
+            self.reject(draft.batch, error)
+            return None
+        put = encoder.put(draft.record, self._namespaces[draft.batch], values, portion)
+        self._encoded[draft.batch][draft.place] = put
+        return put
 
-    def namespace(self, draft: _Draft) -> bytes:
-        """The namespace of a record."""
-        return self._given[draft.batch].namespace
-
-    def outcomes(self) -> list[StagedBatch | MemoryCoreError]:
-        """What became of each batch."""
+    def outcomes(self) -> list[Outcome]:
+        """The encoded batches, and the errors of those that are rejected."""
         return [
-            self._errors.get(number) or StagedBatch(cast("list[Staged]", staged), item.batch.ids)
-            for number, (item, staged) in enumerate(zip(self._given, self._staged, strict=True))
+            self._errors.get(number)
+            or EncodedBatch(
+                cast("list[EncodedOperation]", encoded),
+                () if request.batch is None else request.batch.ids,
+            )
+            for number, (request, encoded) in enumerate(
+                zip(self._requests, self._encoded, strict=True)
+            )
         ]
 
     def _drafts_of(self, number: int) -> Iterator[_Draft]:
-        codec, staged, given = self.stager.codec, self._staged[number], self._given[number]
-        codec.limits.check_batch(len(given.batch))
-        for operation in given.batch.operations:
+        encoder, encoded, request = self.encoder, self._encoded[number], self._requests[number]
+        codec, namespace = encoder.codec, self._namespaces[number]
+        if request.batch is None:
+            encoded += encoder.wipe(namespace).operations
+            return
+        codec.limits.check_batch(len(request.batch))
+        for operation in request.batch.operations:
             if isinstance(operation, Put):
-                record = operation.record
-                body = codec.serialize(record)
-                staged.append(None)
-                yield _Draft(number, len(staged) - 1, record, body)
+                body = codec.serialize(operation.record)
+                encoded.append(None)
+                yield _Draft(number, len(encoded) - 1, operation.record, body)
             else:
-                codec.types.cls(operation.kind)
-                layout = self.stager.catalog.layouts[operation.kind]
-                staged.append(StagedDelete(layout, given.namespace, operation.id.bytes))
+                encoded.append(encoder.delete(operation, namespace))
 
 
 class _Portion:
@@ -244,52 +298,25 @@ class _Portion:
 
     def __init__(
         self,
-        work: _Staging,
+        work: _Encoding,
         drafts: Sequence[_Draft],
         working: Future[dict[str, list[bytes | None]]],
     ) -> None:
         self._work = work
         self._drafts = drafts
         self._working = working
-        self._puts: list[StagedPut | None] = []
+        self._puts: list[EncodedPut | None] = []
 
-    def stage(self) -> None:
-        """Stage all but the bodies."""
-        for draft in self._drafts:
-            try:
-                put = self._stage(draft)
-            except MemoryCoreError as error:
-                self._work.refuse(draft.batch, error)
-                self._puts.append(None)
-            else:
-                self._work.put(draft, put)
-                self._puts.append(put)
+    def encode(self) -> None:
+        """Encode everything but the bodies."""
+        self._puts = [self._work.encode(draft, self) for draft in self._drafts]
 
     def finish(self) -> None:
         """Wait for the compressed bodies and fill them in."""
         found = {kind: iter(frames) for kind, frames in self._working.result().items()}
-        seal = self._work.stager.codec.seal
+        seal = self._work.encoder.codec.seal
         for draft, put in zip(self._drafts, self._puts, strict=True):
             frame = next(found[draft.record.kind])
             if put is not None:
                 put.fill(seal(draft.record, draft.body, frame))
         self._drafts, self._puts = (), []
-
-    def _stage(self, draft: _Draft) -> StagedPut:
-        work, stager, record = self._work, self._work.stager, draft.record
-        layout = stager.catalog.layouts[record.kind]
-        values = stager.codec.index_values(record)
-        namespace = work.namespace(draft)
-        return _put(layout, namespace, record.id.bytes, tuple(values.values()), self)
-
-
-def _put(
-    layout: KindLayout,
-    namespace: bytes,
-    record_id: bytes,
-    values: Values,
-    body: bytes | _Portion,
-) -> StagedPut:
-    packed = pack_values(values)
-    key = namespace + record_id
-    return StagedPut(layout, namespace, record_id, key, values, packed, crc32(packed), body)

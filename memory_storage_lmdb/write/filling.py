@@ -1,10 +1,11 @@
-"""Declaring kinds, and filling the indexes of those that are declared differently than before."""
+"""Declaring kinds, and filling the indexes of those that were declared differently before."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
 from typing import TypeAlias
+from uuid import UUID
 
 from attrs import evolve
 
@@ -12,86 +13,78 @@ from memory_core.codec import Codec
 from memory_core.errors import MemoryCoreError
 from memory_core.records import Record
 from memory_storage_lmdb.engine.binding import Database, Transaction
-from memory_storage_lmdb.store.catalog import (
-    Catalog,
-    KindRow,
-    StaleCatalogError,
-    announce,
-    read_row,
-    write_row,
-)
+from memory_storage_lmdb.store.catalog import Catalog, KindRow, StaleCatalogError
 from memory_storage_lmdb.store.journal import read_head, write_head
 from memory_storage_lmdb.store.layout import (
     NAMESPACE_BYTES,
     Declaration,
     KindLayout,
-    Values,
     pack_header,
-    pack_nulled_header,
     pack_values,
 )
-from memory_storage_lmdb.write.indexing import enter_pending
+from memory_storage_lmdb.write.indexing import index_pending
 
 __all__ = ["declare_kinds"]
 
 _STEP = 500
 
-Read: TypeAlias = Callable[[KindLayout, bytes, bytes], Record]
-"""Decodes a stored value: layout, key and data."""
+Decode: TypeAlias = Callable[[KindLayout, UUID, bytes], Record]
+"""Decodes a stored value."""
 
 Item: TypeAlias = tuple[bytes, bytes]
 """Key and stored value."""
 
 
-def declare_kinds(catalog: Catalog, codec: Codec, read: Read) -> int:
+def declare_kinds(catalog: Catalog, codec: Codec, decode: Decode) -> int:
     """Prepare the store for the kinds of a codec; on the writer thread.
 
     Returns:
-        How many records were indexed anew.
+        How many records were indexed again.
 
     Raises:
-        ConfigurationError: they contradict what somebody else in this process declared.
-        StorageUnavailableError: they contradict what another process declared just now.
+        ConfigurationError: this process has declared one of them differently.
+        StorageUnavailableError: another process has declared one of them differently just now.
     """
-    given = {kind: Declaration.of(codec.types.cls(kind)) for kind in codec.types.kinds}
-    catalog.check_declared(given)
+    declarations = {kind: Declaration.of(codec.types.cls(kind)) for kind in codec.types.kinds}
+    environment = catalog.environment
+    catalog.check_declared(declarations)
     while True:
         catalog.reload()
         try:
-            catalog.environment.write(lambda txn: _declare(txn, catalog, given))
+            environment.write(_declare, catalog, declarations)
         except StaleCatalogError:
             continue
         break
-    catalog.declared |= given
+    catalog.declared |= declarations
     catalog.reload()
     filled = 0
-    for kind in given:
-        while (step := catalog.environment.write(_filler(catalog, kind, read))) is not None:
+    for kind in declarations:
+        while (step := environment.write(_fill_some, catalog, kind, decode)) is not None:
             filled += step
     catalog.reload()
     return filled
 
 
-def _declare(txn: Transaction, catalog: Catalog, given: dict[str, Declaration]) -> None:
+def _declare(txn: Transaction, catalog: Catalog, declarations: dict[str, Declaration]) -> None:
     head = read_head(txn, catalog.journal)
     catalog.check(head)
     changed = False
-    for kind, declaration in given.items():
-        row = read_row(txn, catalog, kind)
+    for kind, declaration in declarations.items():
+        row = catalog.read_row(txn, kind)
         if row is not None and row.declaration == declaration:
             continue
         if row is None:
             row = KindRow(declaration, catalog.next_number(txn, b"kind"), 1)
         else:
             if not changed:
-                # What waits is laid out by the old declarations.
-                write_head(txn, catalog.journal, enter_pending(txn, catalog, head, {}))
+                # Pending entries are laid out by the old declarations.
+                write_head(txn, catalog.journal, index_pending(txn, catalog, head, {}))
             _empty_indexes(txn, catalog, row)
             row = KindRow(declaration, row.number, row.revision + 1, filled=b"")
-        write_row(txn, catalog, row)
+        catalog.write_row(txn, row)
         changed = True
     if changed:
-        announce(txn, catalog)
+        catalog.announce(txn)
 
 
 def _empty_indexes(txn: Transaction, catalog: Catalog, row: KindRow) -> None:
@@ -101,25 +94,24 @@ def _empty_indexes(txn: Transaction, catalog: Catalog, row: KindRow) -> None:
             txn.drop(catalog.handles[name], delete=True)
 
 
-def _filler(catalog: Catalog, kind: str, read: Read) -> Callable[[Transaction], int | None]:
-    """A job that fills the indexes of a kind a step further; it gives ``None`` when they are full."""
+def _fill_some(txn: Transaction, catalog: Catalog, kind: str, decode: Decode) -> int | None:
+    """Fill the indexes of a kind a step further.
 
-    def job(txn: Transaction) -> int | None:
-        row = read_row(txn, catalog, kind)
-        if row is None or row.filled is None:
-            return None
-        layout = row.layout()
-        records = catalog.handles[layout.database]
-        step = _next_records(txn, records, row.filled)
-        done = sum(_refill(txn, catalog, layout, item, read) for item in step)
-        if len(step) < _STEP:
-            write_row(txn, catalog, evolve(row, filled=None))
-            announce(txn, catalog)
-        else:
-            write_row(txn, catalog, evolve(row, filled=step[-1][0]))
-        return done
-
-    return job
+    Returns:
+        How many records were indexed; ``None`` when the indexes are full.
+    """
+    row = catalog.read_row(txn, kind)
+    if row is None or row.filled is None:
+        return None
+    layout = row.layout()
+    step = _next_records(txn, catalog.handles[layout.database], row.filled)
+    done = sum(_refill(txn, catalog, layout, item, decode) for item in step)
+    if len(step) < _STEP:
+        catalog.write_row(txn, evolve(row, filled=None))
+        catalog.announce(txn)
+    else:
+        catalog.write_row(txn, evolve(row, filled=step[-1][0]))
+    return done
 
 
 def _next_records(txn: Transaction, records: Database, after: bytes) -> list[Item]:
@@ -129,37 +121,29 @@ def _next_records(txn: Transaction, records: Database, after: bytes) -> list[Ite
     return list(islice(cursor.iternext(), _STEP))
 
 
-def _refill(txn: Transaction, catalog: Catalog, layout: KindLayout, item: Item, read: Read) -> bool:
-    """Give a record its new values and entries. One that cannot be read keeps what it has: whoever
-    gets it hears of it, the others must not wait for that.
+def _refill(
+    txn: Transaction, catalog: Catalog, layout: KindLayout, item: Item, decode: Decode
+) -> bool:
+    """Give a record its new values and entries. One that cannot be read stays as it is: a get of it
+    raises the error, and the other records must not wait for it.
     """
     key, data = item
+    namespace, record_id = key[:NAMESPACE_BYTES], key[NAMESPACE_BYTES:]
     try:
         header = layout.read(key, data)
         if header.values is not None:
             return False
-        values = tuple(read(layout, key, data).index_values().values())
+        values = tuple(decode(layout, UUID(bytes=record_id), data).index_values().values())
     except MemoryCoreError:
         return False
-    packed = pack_values(values)
-    if header.nulled:
-        head = pack_nulled_header(
-            header.flags, layout.revision, header.written, packed, header.nulled
-        )
-    else:
-        head = pack_header(header.flags, layout.revision, header.written, packed)
+    head = pack_header(
+        header.flags, layout.revision, header.written, pack_values(values), nulled=header.nulled
+    )
     txn.put(key, head + data[header.size :], db=catalog.handles[layout.database])
-    _enter(txn, catalog, layout, key, values)
-    return True
-
-
-def _enter(
-    txn: Transaction, catalog: Catalog, layout: KindLayout, key: bytes, values: Values
-) -> None:
-    namespace, record_id = key[:NAMESPACE_BYTES], key[NAMESPACE_BYTES:]
     for number, entry, tail in layout.entries(layout.indexes, namespace, values, record_id):
         txn.put(entry, tail, db=catalog.handles[layout.indexes[number].database])
     for unique in layout.uniques:
         taken = unique.key(namespace, values)
         if taken is not None:
             txn.put(taken, record_id, db=catalog.handles[unique.database])
+    return True

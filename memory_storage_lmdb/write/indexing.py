@@ -1,16 +1,17 @@
-"""Entering changes into the indexes, many at a time.
+"""Writing pending index entries, many at a time.
 
-A commit of a few records writes these and the journal, some ten pages. Their index entries would
-dirty another page each, which at least doubles the time that the disk takes for it. So they wait in
-the journal until they come with a large batch, until writing pauses, until queries are in need of it,
-or until there are too many: a log-structured merge (O'Neil et al. 1996) in its simplest form. Queries
-look at what waits one by one (``pending.py``).
+A commit of a few records writes these and the journal, some ten pages. Their index entries would dirty
+another page each, which at least doubles the time that the disk takes for it. So the entries are pending,
+listed by the journal, until they come with a large batch, until writing pauses, until queries need them, or
+until there are too many: a log-structured merge (O'Neil et al. 1996) in its simplest form. Queries look at
+the records of pending entries one by one (``reading.py``).
 
-What holds for every index but the eager ones, with *waiting* for what is put after ``Head.indexed``:
+The following holds for every index but the eager ones. A record is *pending* while it is put after
+``Head.indexed``:
 
-- a record that is not waiting has all its entries;
-- a waiting record has none, or some of those of its newest values, never others; and it has some only
-  if it is flagged ``ENTERED``.
+- a record that is not pending has all its entries;
+- a pending record has none, or some of those of its newest values, never others; and it has some only
+  if it is flagged ``INDEXED``.
 """
 
 from __future__ import annotations
@@ -27,11 +28,10 @@ from memory_storage_lmdb.engine.binding import Transaction
 from memory_storage_lmdb.store.catalog import Catalog
 from memory_storage_lmdb.store.journal import PUT, Head, RawChange, read_changes
 from memory_storage_lmdb.store.layout import NAMESPACE_BYTES, IndexLayout, KindLayout, Values
-from memory_storage_lmdb.write.encoding import StagedPut
 
-__all__ = ["Place", "enter_pending"]
+__all__ = ["Place", "index_pending"]
 
-# So many records are entered together; the entries of more would take too much memory.
+# The entries of so many records are written together; those of more would take too much memory.
 _PORTION = 2_000
 
 Place: TypeAlias = tuple[int, bytes]
@@ -40,24 +40,30 @@ _Column: TypeAlias = dict[Any, bytes | list[bytes]]
 """New entries of an index: what they end with, by value."""
 
 
-def enter_pending(
+def index_pending(
     txn: Transaction,
     catalog: Catalog,
     head: Head,
-    fresh: Mapping[Place, StagedPut],
+    fresh: Mapping[Place, Values],
     limit: int | None = None,
 ) -> Head:
-    """Enter what waits into the indexes, or the oldest ``limit`` changes of it, given the records put
-    in this very transaction.
+    """Write the pending index entries.
+
+    Args:
+        txn: the transaction.
+        catalog: the store's.
+        head: the journal's head, without the changes of this transaction.
+        fresh: the index values of the records put in this transaction, which need not be read.
+        limit: index only this many changes, the oldest.
 
     Returns:
         The head, which is to be stored.
     """
     changes = islice(read_changes(txn, catalog.journal, head.indexed), limit)
     places, bound = _places(changes, head.indexed)
-    waiting = iter(places)
-    while portion := list(islice(waiting, _PORTION)):
-        _enter(txn, catalog, portion, fresh, bound)
+    records = iter(places)
+    while portion := list(islice(records, _PORTION)):
+        _index(txn, catalog, portion, fresh, bound)
     return evolve(head, indexed=bound)
 
 
@@ -74,19 +80,18 @@ def _places(changes: Iterable[RawChange], start: int) -> tuple[Iterable[Place], 
     return places, position
 
 
-def _enter(
+def _index(
     txn: Transaction,
     catalog: Catalog,
     places: Iterable[Place],
-    fresh: Mapping[Place, StagedPut],
+    fresh: Mapping[Place, Values],
     bound: int,
 ) -> None:
     # By kind and namespace: what the entries of each value of each index end with.
     tables: dict[tuple[int, bytes], list[_Column]] = {}
     for kind, key in places:
         layout = catalog.by_number[kind]
-        staged = fresh.get((kind, key))
-        values = _values(txn, catalog, layout, key, bound) if staged is None else staged.values
+        values = fresh.get((kind, key)) or _values(txn, catalog, layout, key, bound)
         if values is None:
             continue
         namespace, record_id = key[:NAMESPACE_BYTES], key[NAMESPACE_BYTES:]
@@ -120,7 +125,7 @@ def _add(column: _Column, value: Any, tail: bytes) -> None:
 
 
 def _pairs(index: IndexLayout, namespace: bytes, column: _Column) -> Iterator[tuple[bytes, bytes]]:
-    """The entries of an index in order, so that neighbours meet on the page that the cursor is on."""
+    """The entries of an index in order, so that neighbours share the page that the cursor is on."""
     entries = ((namespace + index.encode(value), tails) for value, tails in column.items())
     for key, tails in sorted(entries, key=itemgetter(0)):
         if isinstance(tails, bytes):
@@ -134,14 +139,14 @@ def _pairs(index: IndexLayout, namespace: bytes, column: _Column) -> Iterator[tu
 def _values(
     txn: Transaction, catalog: Catalog, layout: KindLayout, key: bytes, bound: int
 ) -> Values | None:
-    """The values of a waiting record that is not fresh; ``None`` where it is not to be entered."""
+    """The values of a pending record as it is stored; ``None`` when it is not to be indexed now."""
     if not layout.deferred:
         return None
     data = txn.get(key, db=catalog.handles[layout.database])
     try:
         header = None if data is None else layout.read(key, data)
     except CodecError:
-        # Whoever gets the record hears of it; the others must not wait for that.
+        # A get of this record raises the error; the other records must not wait for it.
         return None
-    # One that was put again since goes on waiting.
+    # A record that was put again later stays pending.
     return header.values if header is not None and header.written <= bound else None

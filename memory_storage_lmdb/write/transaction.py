@@ -1,12 +1,12 @@
-"""What one write transaction changes: records put, deleted and wiped, with all that belongs to them.
+"""What a write transaction changes: records put, deleted and wiped, with all that belongs to them.
 
-``WriteTransaction`` has the primitive changes. ``check_put`` holds what must be true before a record may be
-put; ``delete`` what cascades from a record, what forbids its deletion and what is set to null.
+``WriteTransaction`` makes the single changes. Before a put the rules of its kind are checked; ``delete``
+finds what cascades from a record, what forbids its deletion and what is set to null.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 from uuid import UUID
 
@@ -26,21 +26,22 @@ from memory_storage_lmdb.store.catalog import Catalog
 from memory_storage_lmdb.store.encoding import ID_BYTES
 from memory_storage_lmdb.store.journal import DELETE, PUT, Head, pack_change, read_count
 from memory_storage_lmdb.store.layout import (
-    ENTERED,
+    INDEXED,
     NAMESPACE_BYTES,
     AcyclicRule,
+    Entry,
     KindLayout,
     ReferenceRule,
     UniqueLayout,
     Values,
     pack_header,
-    pack_nulled_header,
     pack_values,
 )
-from memory_storage_lmdb.write.encoding import StagedPut
-from memory_storage_lmdb.write.indexing import Place
+from memory_storage_lmdb.write.encoding import EncodedPut
 
-__all__ = ["WriteTransaction", "check_put", "check_ready", "delete", "wipe"]
+__all__ = ["WriteTransaction", "delete", "wipe"]
+
+_Deletions: TypeAlias = dict[tuple[KindLayout, bytes], None]
 
 
 @define(eq=False)
@@ -52,7 +53,7 @@ class WriteTransaction:
         sequence: the number of the newest change.
         changes: the changes since the head, packed.
         counts: the number of records by namespace and kind number, where it was changed.
-        fresh: the records put, as they were staged.
+        fresh: the index values of the records put, by kind number and key.
     """
 
     txn: Transaction
@@ -61,14 +62,14 @@ class WriteTransaction:
     sequence: int
     changes: list[bytes] = field(factory=list[bytes])
     counts: dict[tuple[bytes, int], int] = field(factory=dict[tuple[bytes, int], int])
-    fresh: dict[Place, StagedPut] = field(factory=dict[Place, StagedPut])
+    fresh: dict[tuple[int, bytes], Values] = field(factory=dict[tuple[int, bytes], Values])
 
     def records(self, layout: KindLayout) -> Database:
         """The database of a kind's records."""
         return self.catalog.handles[layout.database]
 
     def exists(self, layout: KindLayout, key: bytes) -> bool:
-        """Whether there is such a record."""
+        """Whether a record exists."""
         return self.txn.cursor(db=self.records(layout)).set_key(key)
 
     def values(self, layout: KindLayout, key: bytes) -> Values:
@@ -91,27 +92,36 @@ class WriteTransaction:
         """The id of the record with these unique values."""
         return self.txn.get(key, db=self.catalog.handles[unique.database])
 
-    def put(self, staged: StagedPut) -> None:
-        """Write a record, in place of the one with its id."""
-        layout, key = staged.layout, staged.key
-        self.note(staged.namespace, layout, PUT, staged.id)
+    def put(self, put: EncodedPut) -> None:
+        """Write a record, in place of the one with its id.
+
+        Raises:
+            ReferenceNotFoundError, DuplicateError, CycleError: a rule of its kind forbids it.
+            StorageUnavailableError: the indexes of its kind are being filled.
+        """
+        layout, key = put.layout, put.key
+        if layout.filling:
+            _check_filled(layout)
+        if layout.has_rules:
+            _check_rules(self, put)
+        self.note(put.namespace, layout, PUT, put.id)
         records = self.records(layout)
-        head = pack_header(0, layout.revision, self.sequence, staged.packed, staged.checksum)
-        if self.txn.put(key, head + staged.body, overwrite=False, db=records):
-            self.count(staged.namespace, layout, 1)
-            self._insert(layout, key, staged.values)
+        head = pack_header(0, layout.revision, self.sequence, put.packed, checksum=put.checksum)
+        if self.txn.put(key, head + put.body, overwrite=False, db=records):
+            self.count(put.namespace, layout, 1)
+            self._add_entries(layout, key, put.values)
         else:
-            flags = self._release(layout, key, staged.values)
-            self._insert(layout, key, staged.values)
+            flags = self._remove_entries(layout, key, put.values)
+            self._add_entries(layout, key, put.values)
             head = pack_header(
-                flags, layout.revision, self.sequence, staged.packed, staged.checksum
+                flags, layout.revision, self.sequence, put.packed, checksum=put.checksum
             )
-            self.txn.put(key, head + staged.body, db=records)
-        self.fresh[layout.number, key] = staged
+            self.txn.put(key, head + put.body, db=records)
+        self.fresh[layout.number, key] = put.values
 
     def set_null(self, layout: KindLayout, key: bytes, name: str) -> None:
-        """Make a reference of a record ``None`` without touching its body, which may be another
-        plugin's to decode.
+        """Make a reference of a record ``None`` without touching its body, which perhaps only another
+        plugin can decode.
 
         Raises:
             CodecError: when the record is damaged.
@@ -120,18 +130,17 @@ class WriteTransaction:
         header, values = layout.read(key, data), list(layout.values(key, data))
         values[layout.positions[name]] = None
         self.note(key[:NAMESPACE_BYTES], layout, PUT, key[NAMESPACE_BYTES:])
-        flags = self._release(layout, key, tuple(values))
-        self._insert(layout, key, tuple(values))
+        flags = self._remove_entries(layout, key, tuple(values))
+        self._add_entries(layout, key, tuple(values))
         nulled = dict.fromkeys((*header.nulled, name))
-        head = pack_nulled_header(
-            flags, layout.revision, self.sequence, pack_values(values), nulled
-        )
+        packed = pack_values(values)
+        head = pack_header(flags, layout.revision, self.sequence, packed, nulled=nulled)
         self.txn.put(key, head + data[header.size :], db=self.records(layout))
         self.fresh.pop((layout.number, key), None)
 
     def remove(self, layout: KindLayout, key: bytes) -> None:
         """Delete a record that exists, with all its entries."""
-        self._release(layout, key, None)
+        self._remove_entries(layout, key, None)
         self.txn.delete(key, db=self.records(layout))
         self.count(key[:NAMESPACE_BYTES], layout, -1)
         self.note(key[:NAMESPACE_BYTES], layout, DELETE, key[NAMESPACE_BYTES:])
@@ -143,7 +152,7 @@ class WriteTransaction:
         self.changes.append(pack_change(namespace, layout.number, operation, record_id))
 
     def count(self, namespace: bytes, layout: KindLayout, by: int) -> None:
-        """Take note that there are more or fewer records of a kind."""
+        """Count records of a kind that are added or removed."""
         place = namespace, layout.number
         known = self.counts.get(place)
         if known is None:
@@ -151,11 +160,10 @@ class WriteTransaction:
         self.counts[place] = known + by
 
     def _data(self, layout: KindLayout, key: bytes) -> bytes:
-        data = self.txn.get(key, db=self.records(layout))
-        return b"" if data is None else data
+        return self.txn.get(key, b"", db=self.records(layout))
 
-    def _insert(self, layout: KindLayout, key: bytes, values: Values) -> None:
-        """Make the entries that writes go by."""
+    def _add_entries(self, layout: KindLayout, key: bytes, values: Values) -> None:
+        """Add the entries that writes need; all others are pending from now on."""
         if not layout.has_rules:
             return
         namespace, record_id = key[:NAMESPACE_BYTES], key[NAMESPACE_BYTES:]
@@ -167,8 +175,8 @@ class WriteTransaction:
             if taken is not None:
                 self.txn.put(taken, record_id, db=handles[unique.database])
 
-    def _release(self, layout: KindLayout, key: bytes, values: Values | None) -> int:
-        """Remove the entries of a stored record which one with these values does not have.
+    def _remove_entries(self, layout: KindLayout, key: bytes, values: Values | None) -> int:
+        """Remove the entries of a stored record, except those that it shares with these values.
 
         Returns:
             The flags of the record that replaces it.
@@ -176,26 +184,26 @@ class WriteTransaction:
         try:
             header = layout.read(key, self._data(layout, key))
         except CodecError:
-            self._sweep(layout, key)
+            self._search_entries(layout, key)
             return 0
         if header.values is None:
             return 0
         namespace, record_id = key[:NAMESPACE_BYTES], key[NAMESPACE_BYTES:]
-        entered = header.written <= self.head.indexed or header.flags & ENTERED
-        indexes = layout.indexes if entered else layout.eager
-        gone = layout.entries(indexes, namespace, header.values, record_id)
+        indexed = header.written <= self.head.indexed or header.flags & INDEXED
+        indexes = layout.indexes if indexed else layout.eager
+        gone: Iterable[Entry] = layout.entries(indexes, namespace, header.values, record_id)
         if values is not None:
             kept = set(layout.entries(indexes, namespace, values, record_id))
-            gone = [entry for entry in gone if entry not in kept]
+            gone = (entry for entry in gone if entry not in kept)
         for number, entry, tail in gone:
             self.txn.delete(entry, tail, db=self.catalog.handles[layout.indexes[number].database])
         for unique in layout.uniques:
             taken = unique.key(namespace, header.values)
             if taken is not None and self.holder(unique, taken) == record_id:
                 self.txn.delete(taken, db=self.catalog.handles[unique.database])
-        return ENTERED if entered else 0
+        return INDEXED if indexed else 0
 
-    def _sweep(self, layout: KindLayout, key: bytes) -> None:
+    def _search_entries(self, layout: KindLayout, key: bytes) -> None:
         """Remove every entry of a record whose values cannot be read any more. Slow, and rare."""
         namespace, record_id = key[:NAMESPACE_BYTES], key[NAMESPACE_BYTES:]
         for name, _, _ in layout.databases():
@@ -214,103 +222,47 @@ class WriteTransaction:
                 self.txn.delete(entry, tail, db=database)
 
 
-def check_put(write: WriteTransaction, staged: StagedPut) -> None:
-    """Check a record against the store.
-
-    Raises:
-        ReferenceNotFoundError, DuplicateError, CycleError: it may not be put.
-    """
-    declaration = staged.layout.declaration
-    _check_references(write, staged)
-    _check_uniques(write, staged)
-    for rule in declaration.acyclic:
-        _check_acyclic(write, staged, rule)
-
-
-def _check_references(write: WriteTransaction, staged: StagedPut) -> None:
-    layout = staged.layout
-    for rule in layout.declaration.references:
-        target = staged.values[layout.positions[rule.field]]
-        if target is None or (rule.kind == layout.kind and target == staged.id):
-            continue
-        if not write.exists(write.catalog.layouts[rule.kind], staged.namespace + target):
-            raise ReferenceNotFoundError(layout.kind, rule.field, rule.kind, UUID(bytes=target))
-
-
-def _check_uniques(write: WriteTransaction, staged: StagedPut) -> None:
-    for unique in staged.layout.uniques:
-        key = unique.key(staged.namespace, staged.values)
-        if key is None:
-            continue
-        holder = write.holder(unique, key)
-        if holder is not None and holder != staged.id:
-            raise DuplicateError(staged.layout.kind, unique.fields)
-
-
-def _check_acyclic(write: WriteTransaction, staged: StagedPut, rule: AcyclicRule) -> None:
-    """Refuse an edge from whose target its source can be reached over edges of the same group
-    (depth-first search).
-    """
-    layout, namespace = staged.layout, staged.namespace
-    at = layout.positions
-    source, target, group = (
-        staged.values[at[name]] for name in (rule.source, rule.target, rule.group)
-    )
-    if group not in rule.groups or source is None or target is None:
-        return
-    seen: set[bytes] = set()
-    waiting = [target]
-    while waiting:
-        node = waiting.pop()
-        if node == source:
-            ends = UUID(bytes=source), UUID(bytes=target)
-            raise CycleError(layout.kind, *ends, group=str(group))
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        for edge_id in write.holders(layout, rule.source, namespace, node):
-            # The edge that is being replaced no longer counts.
-            if edge_id == staged.id:
-                continue
-            values = write.values(layout, namespace + edge_id)
-            if values[at[rule.group]] == group:
-                waiting.append(values[at[rule.target]])
-
-
-_Doomed: TypeAlias = dict[tuple[KindLayout, bytes], None]
-
-
 def delete(write: WriteTransaction, layout: KindLayout, key: bytes) -> None:
-    """Delete a record and what cascades from it; nothing happens when it is not there.
+    """Delete a record and what cascades from it; nothing happens when it does not exist.
 
     Raises:
-        ReferenceRestrictedError: something still refers to it.
+        ReferenceRestrictedError: a record still refers to it.
+        StorageUnavailableError: the indexes of a kind that cascades are being filled.
     """
     if not write.exists(layout, key):
         return
     if layout.kind not in write.catalog.referrers:
         write.remove(layout, key)
         return
-    doomed = _doomed(write, layout, key)
-    for target, target_key in doomed:
+    deletions = _cascade(write, layout, key)
+    for target, target_key in deletions:
         for referrer, rule, holder in _referring(write, target, target_key):
-            if (referrer, holder) in doomed or rule.on_delete is OnDelete.CASCADE:
+            if (referrer, holder) in deletions or rule.on_delete is OnDelete.CASCADE:
                 continue
             if rule.on_delete is OnDelete.RESTRICT:
                 record_id = UUID(bytes=target_key[NAMESPACE_BYTES:])
                 raise ReferenceRestrictedError(target.kind, record_id, referrer.kind, rule.field)
             write.set_null(referrer, holder, rule.field)
-    for target, target_key in reversed(doomed):
+    for target, target_key in reversed(deletions):
         write.remove(target, target_key)
 
 
 def wipe(write: WriteTransaction, namespace: bytes, kinds: Sequence[str]) -> None:
-    """Delete every record of a namespace, given the kinds this process knows, referred-to ones first."""
+    """Delete every record of a namespace.
+
+    Args:
+        write: the transaction.
+        namespace: the namespace's number.
+        kinds: the kinds that this process knows; those that others refer to come first.
+
+    Raises:
+        StorageUnavailableError: the indexes of a kind are being filled.
+    """
     layouts = write.catalog.layouts
-    strangers = [kind for kind in layouts if kind not in kinds]
-    for kind in (*strangers, *reversed(kinds)):
+    unknown = [kind for kind in layouts if kind not in kinds]
+    for kind in (*unknown, *reversed(kinds)):
         layout = layouts[kind]
-        check_ready(layout)
+        _check_filled(layout)
         for record_id in _emptied(write, write.records(layout), namespace):
             write.count(namespace, layout, -1)
             write.note(namespace, layout, DELETE, record_id)
@@ -321,32 +273,84 @@ def wipe(write: WriteTransaction, namespace: bytes, kinds: Sequence[str]) -> Non
         del write.fresh[place]
 
 
-def check_ready(layout: KindLayout) -> None:
-    """Check that a kind can be written.
-
-    Raises:
-        StorageUnavailableError: its indexes are being filled.
-    """
+def _check_filled(layout: KindLayout) -> None:
     if layout.filling:
         raise StorageUnavailableError(f"the indexes of {layout.kind!r} are being filled; try again")
 
 
-def _doomed(write: WriteTransaction, layout: KindLayout, key: bytes) -> _Doomed:
-    """A record and all that cascades from it."""
-    doomed: _Doomed = {}
-    waiting = [(layout, key)]
-    while waiting:
-        place = waiting.pop()
-        if place in doomed:
+def _check_rules(write: WriteTransaction, put: EncodedPut) -> None:
+    _check_references(write, put)
+    _check_uniques(write, put)
+    for rule in put.layout.declaration.acyclic:
+        _check_acyclic(write, put, rule)
+
+
+def _check_references(write: WriteTransaction, put: EncodedPut) -> None:
+    layout = put.layout
+    for rule in layout.declaration.references:
+        target = put.values[layout.positions[rule.field]]
+        if target is None or (rule.kind == layout.kind and target == put.id):
             continue
-        check_ready(place[0])
-        doomed[place] = None
-        waiting += [
+        if not write.exists(write.catalog.layouts[rule.kind], put.namespace + target):
+            raise ReferenceNotFoundError(layout.kind, rule.field, rule.kind, UUID(bytes=target))
+
+
+def _check_uniques(write: WriteTransaction, put: EncodedPut) -> None:
+    for unique in put.layout.uniques:
+        key = unique.key(put.namespace, put.values)
+        if key is None:
+            continue
+        holder = write.holder(unique, key)
+        if holder is not None and holder != put.id:
+            raise DuplicateError(put.layout.kind, unique.fields)
+
+
+def _check_acyclic(write: WriteTransaction, put: EncodedPut, rule: AcyclicRule) -> None:
+    """Reject an edge when its source can be reached from its target over edges of the same group
+    (depth-first search).
+    """
+    layout, namespace = put.layout, put.namespace
+    at = layout.positions
+    source, target, group = (
+        put.values[at[name]] for name in (rule.source, rule.target, rule.group)
+    )
+    if group not in rule.groups or source is None or target is None:
+        return
+    seen: set[bytes] = set()
+    backlog = [target]
+    while backlog:
+        node = backlog.pop()
+        if node == source:
+            ends = UUID(bytes=source), UUID(bytes=target)
+            raise CycleError(layout.kind, *ends, group=str(group))
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for edge_id in write.holders(layout, rule.source, namespace, node):
+            # The edge that is being replaced no longer counts.
+            if edge_id == put.id:
+                continue
+            values = write.values(layout, namespace + edge_id)
+            if values[at[rule.group]] == group:
+                backlog.append(values[at[rule.target]])
+
+
+def _cascade(write: WriteTransaction, layout: KindLayout, key: bytes) -> _Deletions:
+    """A record and all that cascades from it."""
+    deletions: _Deletions = {}
+    backlog = [(layout, key)]
+    while backlog:
+        place = backlog.pop()
+        if place in deletions:
+            continue
+        _check_filled(place[0])
+        deletions[place] = None
+        backlog += [
             (referrer, holder)
             for referrer, rule, holder in _referring(write, *place)
             if rule.on_delete is OnDelete.CASCADE
         ]
-    return doomed
+    return deletions
 
 
 def _referring(
@@ -364,6 +368,6 @@ def _emptied(write: WriteTransaction, database: Database, namespace: bytes) -> I
     found = cursor.set_range(namespace)
     while found and cursor.key().startswith(namespace):
         yield cursor.key()[-ID_BYTES:]
-        # Moves on to the next key; gone are all duplicates of this one.
+        # Deletes all duplicates, and moves on to the next key.
         cursor.delete(dupdata=True)
         found = bool(cursor.key())

@@ -9,18 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias
 
 from attrs import define, evolve, field, frozen
 
 from memory_core.coalesce import GroupCommit
-from memory_core.codec import Codec
 from memory_core.errors import MemoryCoreError
 from memory_core.storage import CommitResult, Position, Receipt, WriteBatch
 from memory_storage_lmdb.engine.binding import Transaction
 from memory_storage_lmdb.engine.environment import Environment
 from memory_storage_lmdb.engine.thread import JobThread
-from memory_storage_lmdb.store.catalog import Catalog, StaleCatalogError, keep_dictionary
+from memory_storage_lmdb.store.catalog import Catalog, StaleCatalogError
 from memory_storage_lmdb.store.journal import (
     append_changes,
     read_head,
@@ -29,49 +27,46 @@ from memory_storage_lmdb.store.journal import (
     write_head,
 )
 from memory_storage_lmdb.write.encoding import (
-    Given,
-    StagedBatch,
-    StagedDelete,
-    StagedPut,
-    StagedWipe,
-    Stager,
+    EncodedBatch,
+    EncodedDelete,
+    EncodedPut,
+    Encoder,
+    Outcome,
+    Request,
 )
-from memory_storage_lmdb.write.indexing import enter_pending
-from memory_storage_lmdb.write.transaction import (
-    WriteTransaction,
-    check_put,
-    check_ready,
-    delete,
-    wipe,
-)
+from memory_storage_lmdb.write.indexing import index_pending
+from memory_storage_lmdb.write.transaction import WriteTransaction, delete, wipe
 
 __all__ = ["GroupResult", "GroupWriter", "Writer"]
 
+# Batches of more are worth waiting some milliseconds for a dictionary that is being trained.
+_LARGE = 16
+_IDLE_SECONDS = 0.25
 # A group of so many changes is indexed with its commit, as its entries share pages.
 _AT_ONCE = 128
-# So many changes are entered into the indexes in one transaction, between which commits go on.
+# The entries of so many changes are written in one transaction, between which commits go on.
 _PASS = 1_000
 
 
 @frozen
 class GroupResult:
-    """What became of a group.
+    """The outcome of a group.
 
     Attributes:
         results: one entry a batch.
-        waiting: how many changes wait to be entered into the indexes.
-        entered: whether the group entered what was waiting.
+        backlog: how many changes have pending index entries.
+        indexed: whether the group wrote the pending entries.
         retried: whether the group was applied a second time, with savepoints.
     """
 
     results: list[CommitResult]
-    waiting: int
-    entered: bool
-    retried: bool
+    backlog: int = 0
+    indexed: bool = False
+    retried: bool = False
 
 
-class _RefusedError(Exception):
-    """A batch was refused, and what it has done must be undone. It never leaves this module."""
+class _RejectedError(Exception):
+    """A batch was rejected, and what it has done must be undone. It never leaves this module."""
 
     def __init__(self, error: MemoryCoreError) -> None:
         super().__init__(error)
@@ -83,76 +78,94 @@ class GroupWriter:
     """Writes groups; on the writer thread.
 
     A group is first applied without savepoints, each of which costs a copy of every page that its
-    batch touches. Only when a batch is refused, which is rare, all of it is undone and applied again
+    batch touches. Only when a batch is rejected, which is rare, all of it is undone and applied again
     with a savepoint a batch.
 
     Attributes:
-        index_lag: how many changes may wait to be indexed.
+        index_lag: how many changes may have pending index entries.
         feed_limit: how many changes the feed keeps.
     """
 
     environment: Environment
     catalog: Catalog
+    encoder: Encoder
     index_lag: int
     feed_limit: int
 
-    def write(self, batches: Sequence[StagedBatch]) -> GroupResult:
+    def write(self, requests: Sequence[Request], encoded: Sequence[Outcome] | None) -> GroupResult:
         """Apply batches and make them durable.
+
+        Args:
+            requests: what to write.
+            encoded: the same, where it is encoded already.
 
         Raises:
             StorageFullError: nothing was applied.
         """
         while True:
+            outcomes = self.encoder.encode(requests) if encoded is None else encoded
+            batches = [outcome for outcome in outcomes if isinstance(outcome, EncodedBatch)]
             try:
-                result = self._write(batches)
+                written = self._write(batches)
             except StaleCatalogError:
+                # What is encoded is laid out by the old declarations.
                 self.catalog.reload()
+                encoded = None
             else:
-                if self.environment.used(sum(len(batch.operations) for batch in batches)):
-                    self.environment.limit_residency()
-                return result
+                break
+        if len(batches) == len(outcomes):
+            return written
+        results = iter(written.results)
+        return evolve(
+            written,
+            results=[
+                next(results) if isinstance(outcome, EncodedBatch) else outcome
+                for outcome in outcomes
+            ],
+        )
 
-    def enter(self) -> int:
-        """Enter some of what waits into the indexes; how many changes are left."""
-
-        def job(txn: Transaction) -> int:
-            head = read_head(txn, self.catalog.journal)
-            self.catalog.check(head)
-            if head.indexed == head.sequence:
-                return 0
-            head = enter_pending(txn, self.catalog, head, {}, _PASS)
-            write_head(txn, self.catalog.journal, head)
-            return head.sequence - head.indexed
-
+    def index_some(self) -> int:
+        """Write some of the pending index entries; how many changes still have such."""
         while True:
             try:
-                return self.environment.write(job)
+                return self.environment.write(self._index_some)
             except StaleCatalogError:
                 self.catalog.reload()
 
-    def _write(self, batches: Sequence[StagedBatch]) -> GroupResult:
-        frees = not any(
-            isinstance(operation, StagedPut) for batch in batches for operation in batch.operations
-        )
-        try:
-            return self.environment.write(lambda txn: self._apply_all(txn, batches), frees=frees)
-        except _RefusedError as refused:
-            if len(batches) == 1:
-                return GroupResult([refused.error], 0, entered=False, retried=False)
-        return self.environment.write(lambda txn: self._apply_each(txn, batches), frees=frees)
+    def _index_some(self, txn: Transaction) -> int:
+        head = read_head(txn, self.catalog.journal)
+        self.catalog.check(head)
+        if head.indexed == head.sequence:
+            return 0
+        head = index_pending(txn, self.catalog, head, {}, _PASS)
+        write_head(txn, self.catalog.journal, head)
+        return head.sequence - head.indexed
 
-    def _apply_all(self, txn: Transaction, batches: Sequence[StagedBatch]) -> GroupResult:
+    def _write(self, batches: Sequence[EncodedBatch]) -> GroupResult:
+        frees = not any(
+            isinstance(operation, EncodedPut) for batch in batches for operation in batch.operations
+        )
+        job = self._apply_all
+        while True:
+            try:
+                return self.environment.write(job, batches, frees=frees)
+            except _RejectedError as rejected:
+                if len(batches) == 1:
+                    return GroupResult([rejected.error])
+                job = self._apply_each
+
+    def _apply_all(self, txn: Transaction, batches: Sequence[EncodedBatch]) -> GroupResult:
         write = self._begin(txn)
         results: list[CommitResult] = []
         for batch in batches:
             try:
                 _apply(write, batch)
             except MemoryCoreError as error:
-                raise _RefusedError(error) from error
+                raise _RejectedError(error) from error
             results.append(Receipt(write.sequence, batch.ids))
-        return self._finish(write, results, retried=False)
+        return self._finish(write, GroupResult(results))
 
-    def _apply_each(self, txn: Transaction, batches: Sequence[StagedBatch]) -> GroupResult:
+    def _apply_each(self, txn: Transaction, batches: Sequence[EncodedBatch]) -> GroupResult:
         write = self._begin(txn)
         results: list[CommitResult] = []
         for batch in batches:
@@ -176,61 +189,37 @@ class GroupWriter:
             write.sequence, write.counts = savepoint.sequence, savepoint.counts
             write.changes += savepoint.changes
             results.append(Receipt(write.sequence, batch.ids))
-        return self._finish(write, results, retried=True)
+        return self._finish(write, GroupResult(results, retried=True))
 
     def _begin(self, txn: Transaction) -> WriteTransaction:
         head = read_head(txn, self.catalog.journal)
         self.catalog.check(head)
         return WriteTransaction(txn, self.catalog, head, head.sequence)
 
-    def _finish(
-        self, write: WriteTransaction, results: list[CommitResult], *, retried: bool
-    ) -> GroupResult:
+    def _finish(self, write: WriteTransaction, result: GroupResult) -> GroupResult:
         txn, journal = write.txn, self.catalog.journal
-        waiting = write.sequence - write.head.indexed
         if not write.changes:
-            return GroupResult(results, waiting, entered=False, retried=retried)
+            return evolve(result, backlog=write.sequence - write.head.indexed)
         append_changes(txn, journal, write.head.sequence, write.changes)
         for (namespace, kind), count in write.counts.items():
             write_count(txn, journal, namespace, kind, count)
         head = evolve(write.head, sequence=write.sequence)
         # A large group is indexed at once; after small ones the caller need not wait for it.
-        entered = len(write.changes) >= min(self.index_lag, _AT_ONCE)
-        if entered:
-            head = enter_pending(txn, self.catalog, head, write.fresh)
+        indexed = len(write.changes) >= min(self.index_lag, _AT_ONCE)
+        if indexed:
+            head = index_pending(txn, self.catalog, head, write.fresh)
         write_head(txn, journal, trim(txn, journal, head, self.feed_limit))
-        return GroupResult(results, head.sequence - head.indexed, entered=entered, retried=retried)
+        return evolve(result, backlog=head.sequence - head.indexed, indexed=indexed)
 
 
-def _apply(write: WriteTransaction, batch: StagedBatch) -> None:
+def _apply(write: WriteTransaction, batch: EncodedBatch) -> None:
     for operation in batch.operations:
-        if isinstance(operation, StagedPut):
-            layout = operation.layout
-            if layout.filling:
-                check_ready(layout)
-            if layout.has_rules:
-                check_put(write, operation)
+        if isinstance(operation, EncodedPut):
             write.put(operation)
-        elif isinstance(operation, StagedDelete):
+        elif isinstance(operation, EncodedDelete):
             delete(write, operation.layout, operation.namespace + operation.id)
         else:
             wipe(write, operation.namespace, operation.kinds)
-
-
-# Batches of more are worth waiting some milliseconds for a dictionary that is being trained.
-_LARGE = 16
-_SMALL = 3
-_IDLE_SECONDS = 0.25
-
-_Outcomes: TypeAlias = list[StagedBatch | MemoryCoreError]
-
-
-@frozen
-class _Asked:
-    """A batch for a namespace; ``None`` to wipe it."""
-
-    namespace: str
-    batch: WriteBatch | None
 
 
 @define(eq=False)
@@ -238,17 +227,14 @@ class Writer:
     """Writes a store for one event loop.
 
     Attributes:
+        groups: applies the groups.
         thread: runs the write transactions.
         pool: threads for training dictionaries.
     """
 
-    environment: Environment
-    catalog: Catalog
-    codec: Codec
+    groups: GroupWriter
     thread: JobThread
     pool: ThreadPoolExecutor
-    stager: Stager
-    groups: GroupWriter
     counters: dict[str, int] = field(
         factory=lambda: dict.fromkeys(("commits", "batches_refused", "groups_retried"), 0)
     )
@@ -257,32 +243,37 @@ class Writer:
             ("passes", "failed_passes", "dictionaries_trained", "failed_trainings"), 0
         )
     )
-    _group: GroupCommit[_Asked, CommitResult] = field(init=False)
+    _group: GroupCommit[Request, CommitResult] = field(init=False)
     _training: set[asyncio.Task[None]] = field(init=False, factory=set[asyncio.Task[None]])
-    _numbers: dict[str, bytes] = field(init=False, factory=dict[str, bytes])
-    _entering: bool = field(init=False, default=False)
+    _indexing: bool = field(init=False, default=False)
     _idle: asyncio.TimerHandle | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
-        self._group = GroupCommit(self._write, weigh=_weight)
+        self._group = GroupCommit(self._write, weigh=len)
 
     async def commit(self, namespace: str, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Apply batches to a namespace; see ``Storage.commit``."""
         self.counters["commits"] += 1
         if self._training and sum(map(len, batches)) > _LARGE:
             await asyncio.wait(self._training)
-        return await self._group.submit([_Asked(namespace, batch) for batch in batches])
+        return await self._group.submit([Request(namespace, batch) for batch in batches])
 
     async def wipe(self, namespace: str) -> Position:
         """Delete every record of a namespace; the position afterwards."""
-        (result,) = await self._group.submit([_Asked(namespace, None)])
+        (result,) = await self._group.submit([Request(namespace, None)])
         if isinstance(result, Receipt):
             return result.position
         raise result
 
-    def figures(self) -> dict[str, int]:
-        """Groups and the batches in them."""
-        return self._group.figures()
+    def stats(self) -> dict[str, int]:
+        """Commits, the groups that they were written in, and rejected batches."""
+        return {**self.counters, **self._group.figures()}
+
+    def index_soon(self) -> None:
+        """Write the pending index entries after what the writer thread does now; from any thread."""
+        if not self._indexing:
+            self._indexing = True
+            self.thread.post(self._index)
 
     async def aclose(self) -> None:
         """Finish what was accepted."""
@@ -292,96 +283,54 @@ class Writer:
         if self._training:
             await asyncio.wait(self._training)
 
-    async def _write(self, asked: list[_Asked]) -> list[CommitResult]:
+    async def _write(self, requests: list[Request]) -> list[CommitResult]:
+        encoder, environment = self.groups.encoder, self.groups.environment
         # A record alone is encoded here, while its fields are still in this core's cache: the writer
         # thread would take twice as long. It has nothing to write at the moment.
-        staged = self._stage(asked) if self._is_small(asked) else None
-        written = await self.thread.run(lambda: self._write_group(asked, staged))
+        encoded = encoder.encode(requests) if encoder.is_small(requests) else None
+        written = await self.thread.run(self.groups.write, requests, encoded)
         results = written.results
         self.counters["batches_refused"] += sum(
             isinstance(result, MemoryCoreError) for result in results
         )
         self.counters["groups_retried"] += written.retried
-        self.upkeep["passes"] += written.entered
-        self._enter_when_idle(written.waiting)
-        for kind in self.codec.compressor.trainable():
+        self.upkeep["passes"] += written.indexed
+        self._index_when_idle(written.backlog)
+        if environment.count_used(sum(map(len, requests))):
+            self.thread.post(environment.limit_residency)
+        for kind in encoder.codec.compressor.trainable():
             task = asyncio.create_task(self._train(kind), name=f"memory-core dictionary of {kind}")
             self._training.add(task)
             task.add_done_callback(self._training.discard)
         return results
 
-    def _is_small(self, asked: list[_Asked]) -> bool:
-        known = all(item.namespace in self._numbers for item in asked)
-        return known and sum(map(_weight, asked)) <= _SMALL
-
-    def _write_group(self, asked: list[_Asked], staged: _Outcomes | None) -> GroupResult:
-        """Stage a group, unless it is, and write it; on the writer thread."""
-        if staged is None:
-            staged = self._stage(asked)
-        written = self.groups.write([item for item in staged if isinstance(item, StagedBatch)])
-        results = iter(written.results)
-        return evolve(
-            written,
-            results=[next(results) if isinstance(item, StagedBatch) else item for item in staged],
-        )
-
-    def _stage(self, asked: list[_Asked]) -> _Outcomes:
-        wipes = {
-            place: StagedBatch(
-                [StagedWipe(self._number(item.namespace), self.codec.types.kinds)], ()
-            )
-            for place, item in enumerate(asked)
-            if item.batch is None
-        }
-        given = [
-            Given(self._number(item.namespace), item.batch)
-            for item in asked
-            if item.batch is not None
-        ]
-        staged = iter(self.stager.stage(given))
-        return [wipes[place] if place in wipes else next(staged) for place in range(len(asked))]
-
-    def _number(self, namespace: str) -> bytes:
-        """The number of a namespace, which it is given if it has none."""
-        known = self._numbers.get(namespace)
-        if known is None:
-            known = self.environment.write(lambda txn: self.catalog.add_namespace(txn, namespace))
-            self._numbers[namespace] = known
-        return known
-
-    def enter_soon(self) -> None:
-        """Have what waits entered into the indexes; from any thread."""
-        if not self._entering:
-            self._entering = True
-            self.thread.post(self._enter)
-
-    def _enter_when_idle(self, waiting: int) -> None:
+    def _index_when_idle(self, backlog: int) -> None:
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
-        if waiting and waiting >= self.groups.index_lag:
-            self.enter_soon()
-        elif waiting:
+        if backlog and backlog >= self.groups.index_lag:
+            self.index_soon()
+        elif backlog:
             loop = asyncio.get_running_loop()
-            self._idle = loop.call_later(_IDLE_SECONDS, self.enter_soon)
+            self._idle = loop.call_later(_IDLE_SECONDS, self.index_soon)
 
-    def _enter(self) -> None:
-        """Enter what waits, some at a time; on the writer thread, when nobody waits for it."""
+    def _index(self) -> None:
+        """Write pending index entries, some at a time; on the writer thread, between its groups."""
         try:
-            left = self.groups.enter()
+            backlog = self.groups.index_some()
             self.upkeep["passes"] += 1
         except MemoryCoreError:
-            # Nothing is lost: queries see what waits, and the next commit has it tried again.
+            # Nothing is lost: queries look at pending records, and the next commit tries again.
             self.upkeep["failed_passes"] += 1
-            left = 0
-        if left:
-            self.thread.post(self._enter)
+            backlog = 0
+        if backlog:
+            self.thread.post(self._index)
         else:
-            self._entering = False
+            self._indexing = False
 
     async def _train(self, kind: str) -> None:
-        """Train a dictionary and keep it, before the first body is compressed with it."""
-        compressor = self.codec.compressor
+        """Train a dictionary and store it, before the first body is compressed with it."""
+        groups, compressor = self.groups, self.groups.encoder.codec.compressor
         trained = await asyncio.get_running_loop().run_in_executor(
             self.pool, compressor.train, kind
         )
@@ -390,9 +339,7 @@ class Writer:
             return
         try:
             kept = await self.thread.run(
-                lambda: self.environment.write(
-                    lambda txn: keep_dictionary(txn, self.catalog, kind, trained)
-                )
+                groups.environment.write, groups.catalog.add_dictionary, kind, trained
             )
         except MemoryCoreError:
             # Bodies are compressed without one.
@@ -400,7 +347,3 @@ class Writer:
             return
         compressor.add(kind, kept)
         self.upkeep["dictionaries_trained"] += 1
-
-
-def _weight(asked: _Asked) -> int:
-    return len(asked.batch or ()) or 1

@@ -175,7 +175,7 @@ LIMITED = textwrap.dedent("""
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
 @pytest.mark.parametrize("limit", ["address space", "set"])
 def test_a_process_near_its_limit_lives_and_its_cache_shrinks(tmp_path, limit) -> None:
-    url = f"lmdb:{tmp_path}?durability=normal&map_size=67108864"
+    url = f"lmdb:{tmp_path}?durability=normal&max_map_size=67108864"
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, url, limit],
         cwd=ROOT,

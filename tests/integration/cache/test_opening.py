@@ -69,7 +69,7 @@ async def test_in_the_url(url) -> None:
 
 
 async def test_beside_options_of_the_backend_and_of_the_tier() -> None:
-    url = "lmdb:store?durability=normal&cache=adaptive%3Fmax_entries%3D2&map_size=1048576"
+    url = "lmdb:store?durability=normal&cache=adaptive%3Fmax_entries%3D2&max_dbs=128"
     async with open_memory(url) as memory:
         for number in range(4):
             await memory.store_episode(Episode(task_description=f"task {number}"))
@@ -198,7 +198,7 @@ async def test_a_wrong_setting_is_refused_and_nothing_stays_open(settings, text,
         await open_memory("lmdb:store")
     # Otherwise other options for the same store would be refused.
     settings.unlink()
-    async with open_memory("lmdb:store?map_size=2097152") as memory:
+    async with open_memory("lmdb:store?max_dbs=128") as memory:
         assert tiers(memory) == []
 
 

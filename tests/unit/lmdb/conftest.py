@@ -4,6 +4,7 @@ import pytest_asyncio
 from memory_core.storage import StorageContext
 from memory_core.testing.data.kinds import kit_context
 from memory_storage_lmdb.config import LmdbConfig
+from memory_storage_lmdb.engine import environment
 from memory_storage_lmdb.storage import LmdbStorage
 from memory_storage_lmdb.write import writing
 
@@ -13,9 +14,15 @@ def location(tmp_path):
     return str(tmp_path / "store")
 
 
+@pytest.fixture
+def small_map(monkeypatch):
+    """Maps begin with 1 MiB."""
+    monkeypatch.setattr(environment, "_MAP_SIZE", 2**20)
+
+
 @pytest.fixture(autouse=True)
 def no_idling(monkeypatch):
-    """What waits for the indexes does so until the test has it otherwise."""
+    """Index entries stay pending until the test has them written."""
     monkeypatch.setattr(writing, "_IDLE_SECONDS", 1_000.0)
 
 

@@ -45,10 +45,11 @@ async def test_a_copy_that_cannot_be_synced_leaves_nothing(opens, tmp_path, monk
 async def test_a_full_disk_as_the_driver_tells_it(opens, tmp_path, monkeypatch):
     store = await opens()
 
-    def fail(self, target):
-        raise lmdb.DiskError("mdb_env_copy3: No space left on device", errno.ENOSPC)
+    class Full:
+        def copy(self, target, **_):
+            raise lmdb.DiskError("mdb_env_copy3: No space left on device", errno.ENOSPC)
 
-    monkeypatch.setattr(Environment, "copy", fail)
+    monkeypatch.setattr(Environment, "_usable", lambda _: Full())
     with pytest.raises(StorageFullError, match="copy"):
         await store.backup(tmp_path / "copy")
     assert names(tmp_path) == ["store"]

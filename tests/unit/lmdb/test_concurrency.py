@@ -21,7 +21,6 @@ from memory_core.testing.suite.harness import accepted, drain, put, stored
 from memory_storage_lmdb.engine.thread import JobThread
 from memory_storage_lmdb.read import reading
 
-MIB = 2**20
 PAUSE = threading.Event()
 
 
@@ -44,8 +43,8 @@ async def test_long_reads_go_on_a_thread(opens, impatient):
     assert (await store.stats()).counters["reads_on_threads"] > 3
 
 
-async def test_a_long_read_lets_the_map_grow(opens, impatient, monkeypatch):
-    store = await opens(map_size=MIB, index_lag=0)
+async def test_a_long_read_lets_the_map_grow(opens, impatient, small_map, monkeypatch):
+    store = await opens(index_lag=0)
     await put(store, *specimens(50))
     real, interrupted = reading._ThreadMeter.check, []
 
@@ -240,11 +239,11 @@ async def test_a_dictionary_is_trained_once_and_known_to_others(opens):
     made = [large_episode(number, 2_000) for number in range(400)]
     await put(store, *made[:200])
     await put(store, *made[200:300])
-    assert store._store.codec.compressor.figures()["with_dictionary"] == 100
+    assert store._shared.codec.compressor.figures()["with_dictionary"] == 100
     # The other handle has not heard of it, and has trained none.
     assert await other.get(Episode, [made[250].id]) == [made[250]]
     await put(other, *made[300:])
-    assert other._store.codec.compressor.figures()["with_dictionary"] == 100
+    assert other._shared.codec.compressor.figures()["with_dictionary"] == 100
     stats = await store.stats()
     assert stats.sections["upkeep"]["dictionaries_trained"] == 1
     assert (await other.stats()).sections["upkeep"]["dictionaries_trained"] == 0
@@ -255,7 +254,7 @@ async def test_of_two_dictionaries_the_first_is_kept(opens):
     made = [large_episode(number, 2_000) for number in range(400)]
     await asyncio.gather(put(store, *made[:150]), put(other, *made[150:300]))
     await asyncio.gather(put(store, *made[300:350]), put(other, *made[350:]))
-    known = [set(handle._store.codec.compressor._dictionaries) for handle in (store, other)]
+    known = [set(handle._shared.codec.compressor._dictionaries) for handle in (store, other)]
     assert known[0] == known[1]
     assert len(known[0]) == 1
     assert await stored(store, *made[::25])
@@ -266,12 +265,12 @@ async def test_a_dictionary_that_is_nowhere_is_an_error(opens):
     made = [large_episode(number, 2_000) for number in range(300)]
     await put(store, *made[:200])
     await put(store, *made[200:])
-    shared = store._store.shared
+    shared = store._shared.store
 
     def lose(txn):
         txn.drop(shared.catalog.dictionaries, delete=False)
 
-    await shared.writer.run(lambda: shared.environment.write(lose))
+    await shared.thread.run(lambda: shared.environment.write(lose))
     await store.aclose()
     again = await opens()
     with pytest.raises(DictionaryMissingError):

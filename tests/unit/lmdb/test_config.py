@@ -13,9 +13,7 @@ from memory_storage_lmdb.plugin import memory_storage_factories
     ("name", "value"),
     [
         ("durability", "none"),
-        ("map_size", "1000"),
         ("max_map_size", "1000"),
-        ("max_readers", "1"),
         ("max_dbs", "3"),
         ("change_feed_limit", "0"),
         ("index_lag", "-1"),
@@ -23,7 +21,7 @@ from memory_storage_lmdb.plugin import memory_storage_factories
         ("colour", "blue"),
     ],
 )
-def test_wrong_options_are_refused_by_name(name, value):
+def test_wrong_options_are_rejected_by_name(name, value):
     with pytest.raises(ConfigurationError, match=name.split(".")[-1]):
         build_options(LmdbConfig, {name: value}, where="lmdb:x")
 
@@ -31,16 +29,19 @@ def test_wrong_options_are_refused_by_name(name, value):
 def test_options_of_a_url():
     config = build_options(
         LmdbConfig,
-        {"durability": "normal", "map_size": "2097152", "compression.dictionary": "false"},
+        {"durability": "normal", "max_map_size": "2097152", "compression.dictionary": "false"},
         where="lmdb:x",
     )
-    assert (config.durability, config.map_size) == ("normal", 2 * 2**20)
+    assert (config.durability, config.max_map_size) == ("normal", 2 * 2**20)
     assert not config.compression.dictionary
 
 
-def test_a_map_cannot_start_above_its_limit():
-    with pytest.raises(ValueError, match="max_map_size"):
-        LmdbConfig(map_size=2**30, max_map_size=2**29)
+@pytest.mark.parametrize("name", ["map_size", "max_readers", "resident_size"])
+def test_dropped_options_are_accepted_with_a_warning(name):
+    with pytest.warns(DeprecationWarning, match=f"lmdb:x: option '{name}' has no effect"):
+        assert build_options(LmdbConfig, {name: "2097152"}, where="lmdb:x") == LmdbConfig()
+    with pytest.warns(DeprecationWarning, match=name):
+        assert LmdbConfig(**{name: 2**21}, index_lag=3) == LmdbConfig(index_lag=3)
 
 
 def test_the_plugin_names_its_classes_and_loads_no_driver():

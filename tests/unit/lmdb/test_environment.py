@@ -26,7 +26,7 @@ from memory_core.records import Episode
 from memory_core.storage import Receipt, WriteBatch
 from memory_core.testing.data.samples import episode, large_episode, sample_id
 from memory_core.testing.suite.harness import accepted, put, stored
-from memory_storage_lmdb.config import LmdbConfig
+from memory_storage_lmdb.engine import environment as engine
 from memory_storage_lmdb.storage import LmdbStorage
 from memory_storage_lmdb.store.catalog import SCHEMA_VERSION
 
@@ -39,11 +39,11 @@ def note(number, size):
 
 
 def environment(storage):
-    return storage._store.shared.environment
+    return storage._shared.environment
 
 
-async def test_the_map_grows(opens):
-    store = await opens(map_size=MIB, max_map_size=64 * MIB)
+async def test_the_map_grows(opens, small_map):
+    store = await opens(max_map_size=64 * MIB)
     made = [note(number, 100_000) for number in range(60)]
     for record in made:
         await put(store, record)
@@ -54,8 +54,8 @@ async def test_the_map_grows(opens):
     assert stats.size_bytes > 3 * MIB
 
 
-async def test_one_large_batch_grows_the_map_as_often_as_it_takes(opens):
-    store = await opens(map_size=MIB)
+async def test_one_large_batch_grows_the_map_as_often_as_it_takes(opens, small_map):
+    store = await opens()
     made = [note(number, 100_000) for number in range(150)]
     await put(store, *made)
     assert await stored(store, *made)
@@ -76,8 +76,8 @@ async def filled(store):
     return kept
 
 
-async def test_a_full_map_refuses_and_stays_usable(opens):
-    store = await opens(map_size=MIB, max_map_size=4 * MIB)
+async def test_a_full_map_refuses_and_stays_usable(opens, small_map):
+    store = await opens(max_map_size=4 * MIB)
     kept = await filled(store)
     assert 10 < len(kept) < 200
     assert await stored(store, *kept)
@@ -89,8 +89,8 @@ async def test_a_full_map_refuses_and_stays_usable(opens):
     assert await stored(store, *kept[10:], kept[0])
 
 
-async def test_the_map_grows_beside_reads(opens):
-    store = await opens(map_size=MIB, index_lag=0)
+async def test_the_map_grows_beside_reads(opens, small_map):
+    store = await opens(index_lag=0)
     made = [note(number, 20_000) for number in range(300)]
     await put(store, *made[:30])
     stop = threading.Event()
@@ -121,7 +121,7 @@ async def test_the_map_grows_beside_reads(opens):
 
 CHILD = """
     import asyncio, os, sys
-    from memory_storage_lmdb.config import LmdbConfig
+    from memory_storage_lmdb.engine import environment
     from memory_storage_lmdb.storage import LmdbStorage
     from memory_core.storage import WriteBatch
     from memory_core.testing.data.kinds import kit_context
@@ -131,8 +131,8 @@ CHILD = """
         return episode(number, metadata={"blob": os.urandom(size // 2).hex()})
 
     async def main(location):
-        config = LmdbConfig(map_size=2**20)
-        store = await LmdbStorage.open(location, config=config, context=kit_context())
+        environment._MAP_SIZE = 2**20
+        store = await LmdbStorage.open(location, context=kit_context())
         BODY
         await store.aclose()
 
@@ -154,8 +154,8 @@ async def in_child(location, body, *, check=True):
     return out.decode()
 
 
-async def test_another_process_grows_the_map(opens, location):
-    store = await opens(map_size=MIB)
+async def test_another_process_grows_the_map(opens, location, small_map):
+    store = await opens()
     await put(store, episode(0))
     await in_child(
         location, "await store.commit([WriteBatch().put(note(n, 100_000)) for n in range(1, 80)])"
@@ -245,8 +245,9 @@ def _in_the_fork(store, location):
         return 2
 
 
-async def test_readers_that_died_give_their_slots_back(opens, location):
-    store = await opens(max_readers=4)
+async def test_readers_that_died_give_their_slots_back(opens, location, monkeypatch):
+    monkeypatch.setattr(engine, "_MOST_READERS", 4)
+    store = await opens()
     await put(store, episode(1))
     for _ in range(8):
         await in_child(location, "await store.get(type(episode(1)), [episode(1).id]); os._exit(0)")
@@ -254,12 +255,13 @@ async def test_readers_that_died_give_their_slots_back(opens, location):
     await in_child(location, "await store.get(type(episode(1)), [episode(1).id])")
 
 
-async def test_too_many_readers_are_an_error(opens):
-    store = await opens(max_readers=2)
+async def test_too_many_readers_are_an_error(opens, monkeypatch):
+    monkeypatch.setattr(engine, "_MOST_READERS", 2)
+    store = await opens()
     env = environment(store)._env
     held = [env.begin(), env.begin()]
     try:
-        with pytest.raises(StorageUnavailableError, match="max_readers"):
+        with pytest.raises(StorageUnavailableError, match="too many read transactions"):
             store.position()
     finally:
         for txn in held:
@@ -270,7 +272,7 @@ async def test_too_many_readers_are_an_error(opens):
 
 async def test_no_reader_stays_open(opens):
     """A read transaction that is kept would keep every page that is freed meanwhile."""
-    store = await opens(map_size=4 * MIB, max_map_size=8 * MIB)
+    store = await opens(max_map_size=8 * MIB)
     made = [note(number, 50_000) for number in range(10)]
     for _ in range(60):
         await put(store, *made)
@@ -414,4 +416,3 @@ async def test_a_store_of_large_records_survives_a_small_file_limit(opens):
     made = [large_episode(number) for number in range(20)]
     await put(store, *made)
     assert await stored(store, *made)
-    assert LmdbConfig().durability == "full"

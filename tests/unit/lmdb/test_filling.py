@@ -138,7 +138,7 @@ async def test_a_record_that_cannot_be_read_stays_as_it_is(opens):
     store = await opens(types=types(V1))
     made = notes(V1, 5)
     await put(store, *made)
-    shared = store._store.shared
+    shared = store._shared.store
 
     def spoil(txn):
         records = shared.catalog.handles[b"note/records"]
@@ -146,7 +146,7 @@ async def test_a_record_that_cannot_be_read_stays_as_it_is(opens):
         data = txn.get(key, db=records)
         txn.put(key, data[:-1] + bytes([data[-1] ^ 1]), db=records)
 
-    await shared.writer.run(lambda: shared.environment.write(spoil))
+    await shared.thread.run(lambda: shared.environment.write(spoil))
     await store.aclose()
     store = await opens(types=types(V2))
     assert len(await drain(store, Query(V2).where(text="TEXT 0"))) == 2
@@ -167,14 +167,14 @@ async def test_two_declarations_in_one_process_are_refused(opens):
 async def test_a_process_that_is_left_behind_is_told(opens):
     store = await opens(types=types(V1))
     await put(store, *notes(V1, 3))
-    shared = store._store.shared
+    shared = store._shared.store
 
     def redeclare(txn):
         """What another process with a newer plugin does."""
         declaration = filling.Declaration.of(V2)
         filling._declare(txn, shared.catalog, {"note": declaration})
 
-    await shared.writer.run(lambda: shared.environment.write(redeclare))
+    await shared.thread.run(lambda: shared.environment.write(redeclare))
     for use in (
         store.query(Query(V1)),
         store.count(Query(V1)),

@@ -23,7 +23,7 @@ async def upkeep(store):
 
 async def settled(store):
     """Wait for what the writer thread has been given."""
-    await store._store.shared.writer.run(lambda: None)
+    await store._shared.store.thread.run(lambda: None)
 
 
 async def test_small_commits_wait_for_each_other(opens):
@@ -60,7 +60,7 @@ async def test_what_waits_is_entered_when_writing_pauses(opens, monkeypatch):
 
 
 async def test_what_waits_is_entered_when_a_query_meets_too_much_of_it(opens, monkeypatch):
-    monkeypatch.setattr(reading, "_PATIENCE", 20)
+    monkeypatch.setattr(reading, "_MOST_PENDING", 20)
     monkeypatch.setattr(writing, "_PASS", 8)
     store = await opens()
     await put(store, *map(episode, range(15)))
@@ -77,16 +77,16 @@ async def test_what_waits_is_entered_when_a_query_meets_too_much_of_it(opens, mo
 async def test_a_record_put_again_during_passes_leaves_no_old_entries(opens, monkeypatch):
     monkeypatch.setattr(writing, "_PASS", 3)
     store = await opens()
-    groups = store._store.writer.groups
+    groups = store._shared.writer.groups
     one = Specimen(id=sample_id("specimen", 1), name="first")
     await put(store, one)
     await put(store, *specimens(4, 10))
     for name in ("second", "third"):
         one = evolve(one, name=name)
         await put(store, one)
-        await store._store.shared.writer.run(groups.enter)
+        await store._shared.store.thread.run(groups.index_some)
         assert await drain(store, Query(Specimen).where(name=name)) == [one]
-    while await store._store.shared.writer.run(groups.enter):
+    while await store._shared.store.thread.run(groups.index_some):
         pass
     for name, count in {"first": 0, "second": 0, "third": 1}.items():
         assert await store.count(Query(Specimen).where(name=name)) == count
@@ -147,9 +147,9 @@ async def test_the_feed_is_trimmed_in_the_store(opens):
     store = await opens(index_lag=0, change_feed_limit=10)
     for start in range(0, 2_200, 100):
         await put(store, *(episode(number) for number in range(start, start + 100)))
-    shared = store._store.shared
+    shared = store._shared.store
     kept = shared.environment.read(
-        store._store.reader._gate,
+        store._shared.reader._gate,
         lambda txn: len(list(read_changes(txn, shared.catalog.journal, 0))),
     )
     assert 10 <= kept <= 1_200
@@ -177,19 +177,19 @@ async def test_references_and_uniques_do_not_wait(opens):
 
 async def test_a_pass_that_fails_is_repeated(opens, monkeypatch):
     store = await opens(index_lag=3)
-    groups = type(store._store.writer.groups)
-    real = groups.enter
+    groups = type(store._shared.writer.groups)
+    real = groups.index_some
 
     def full(self):
         raise StorageFullError("no room")
 
-    monkeypatch.setattr(groups, "enter", full)
+    monkeypatch.setattr(groups, "index_some", full)
     for number in range(5):
         await put(store, episode(number))
         await settled(store)
     assert (await upkeep(store))["failed_passes"] == 3
     assert len(await drain(store, Query(Episode).limit(2))) == 5
-    monkeypatch.setattr(groups, "enter", real)
+    monkeypatch.setattr(groups, "index_some", real)
     await put(store, episode(5))
     await settled(store)
     assert (await upkeep(store))["waiting"] == 0
@@ -211,7 +211,7 @@ async def test_one_refused_batch_has_its_group_applied_again(opens):
 
 
 def damage(store, kind, record_id, at):
-    shared = store._store.shared
+    shared = store._shared.store
     layout = shared.catalog.layouts[kind]
 
     def job(txn):
@@ -221,7 +221,7 @@ def damage(store, kind, record_id, at):
         data[at] ^= 0xFF
         txn.put(key, bytes(data), db=records)
 
-    return store._store.shared.writer.run(lambda: shared.environment.write(job))
+    return store._shared.store.thread.run(lambda: shared.environment.write(job))
 
 
 @pytest.mark.parametrize("at", [0, 1, 3, 10, 17, 25, -1])
@@ -271,7 +271,7 @@ async def test_all_entries_go_with_their_records(opens):
     await accepted(
         store, WriteBatch().delete(Episode, *(sample_id("episode", n) for n in range(10)))
     )
-    shared = store._store.shared
+    shared = store._shared.store
 
     def entries(txn):
         return {
@@ -280,7 +280,7 @@ async def test_all_entries_go_with_their_records(opens):
             if txn.stat(db)["entries"]
         }
 
-    assert shared.environment.read(store._store.reader._gate, entries) == {}
+    assert shared.environment.read(store._shared.reader._gate, entries) == {}
     assert not any((await store.stats()).records.values())
 
 

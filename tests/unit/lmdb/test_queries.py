@@ -92,7 +92,7 @@ async def change(rng, stores, number):
 async def enter_some(rng, store):
     """A pass of the indexes, now and then."""
     if rng.random() < 0.3:
-        await store._store.shared.writer.run(store._store.writer.groups.enter)
+        await store._shared.store.thread.run(store._shared.writer.groups.index_some)
 
 
 @pytest.mark.parametrize("lag", [0, 7, 10_000])
@@ -165,8 +165,8 @@ async def test_a_page_of_a_value_looks_at_little_more_than_the_page(opens):
     store = await opens(index_lag=0)
     await put(store, *(episode(number, tags=("t", f"n{number % 2}")) for number in range(3_000)))
     seen = []
-    original = store._store.codec.decode
-    store._store.codec.decode = lambda *given: (seen.append(given), original(*given))[1]
+    original = store._shared.codec.decode
+    store._shared.codec.decode = lambda *given: (seen.append(given), original(*given))[1]
     page = await store.query(Query(Episode).where(tags=all_of("t", "n1")).limit(10))
     assert len(page) == 10
     assert len(seen) == 10
@@ -216,7 +216,7 @@ def test_plans():
 
 async def test_values_that_share_a_digest_are_told_apart(opens, monkeypatch):
     store = await opens(index_lag=0)
-    index = store._store.shared.catalog.layouts["specimen"].index("labels")
+    index = store._shared.store.catalog.layouts["specimen"].index("labels")
     real = index.encode
     object.__setattr__(
         index, "encode", lambda value: real("long" * 200 if len(value) > 400 else value)

@@ -1,10 +1,10 @@
-"""A walk over a store larger than its bound does not leave the store in memory."""
+"""A walk over a store larger than the bound does not leave the store in memory."""
 
 from __future__ import annotations
 
 import sys
 
-import attrs
+import lmdb
 import pytest
 
 from memory_core import CompressionConfig, Episode, Query, Receipt, WriteBatch
@@ -16,12 +16,11 @@ from memory_storage_lmdb.storage import LmdbStorage
 MIB = 2**20
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's figures are read from /proc")
-async def test_pages_that_were_read_are_let_go_of(tmp_path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="resident pages are counted in /proc")
+async def test_pages_that_were_read_are_released(tmp_path, monkeypatch) -> None:
     bound = resident_file_bytes() + 4 * MIB
-    config = LmdbConfig(
-        durability="normal", resident_size=bound, compression=CompressionConfig(enabled=False)
-    )
+    monkeypatch.setattr(environment, "_MOST_RESIDENT", bound)
+    config = LmdbConfig(durability="normal", compression=CompressionConfig(enabled=False))
     store = await LmdbStorage.open(str(tmp_path), config=config)
     text = "x" * 8_000
     for _ in range(20):
@@ -34,27 +33,65 @@ async def test_pages_that_were_read_are_let_go_of(tmp_path) -> None:
         while True:
             page = await store.query(query)
             seen += len(page)
-            # The writer's thread lets go of pages, as soon as it gets a turn.
-            await store._store.shared.writer.run(lambda: None)
+            # The writer's thread releases pages as soon as it gets a turn.
+            await store._shared.store.thread.run(lambda: None)
             most = max(most, resident_file_bytes())
             if page.next_cursor is None:
                 break
             query = query.after(page.next_cursor)
         assert seen == 5_000
-    figures = (await store.stats()).sections["map"]
-    assert figures["releases"] > 0
+    assert (await store.stats()).sections["map"]["releases"] > 0
     # Three walks over 60 MB: between two looks at most 2,000 records' pages come in.
     assert most < bound + 2_500 * 12_288
     await store.aclose()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's figures are read from /proc")
-async def test_a_commit_stands_where_the_maps_cannot_be_read(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(environment, "_MAPS", tmp_path / "forbidden")
-    least = attrs.fields(LmdbConfig).resident_size.default
-    monkeypatch.setattr(environment, "resident_file_bytes", lambda: least + 1)
-    store = await LmdbStorage.open(str(tmp_path / "store"), config=LmdbConfig(durability="normal"))
-    batch = WriteBatch().put(*(Episode(task_description="a") for _ in range(2_500)))
+@pytest.fixture
+def crowded(monkeypatch):
+    """Pages are to be released after every commit."""
+    monkeypatch.setattr(environment, "_USED_BETWEEN_LOOKS", 1)
+    monkeypatch.setattr(environment, "resident_file_bytes", lambda: environment._MOST_RESIDENT + 1)
+
+
+async def commit(store, count=1):
+    batch = WriteBatch().put(*(Episode(task_description="a") for _ in range(count)))
     assert [type(result) for result in await store.commit([batch])] == [Receipt]
-    assert await store.count(Query(Episode)) == 2_500
+    await store._shared.store.thread.run(lambda: None)
+
+
+async def test_a_long_read_is_not_interrupted(tmp_path, crowded) -> None:
+    store = await LmdbStorage.open(str(tmp_path), config=LmdbConfig(durability="normal"))
+    gate = store._shared.environment.gate()
+    gate.reading += 1
+    await commit(store)
+    assert (await store.stats()).sections["map"]["releases"] == 0
+    gate.reading -= 1
+    await commit(store)
+    assert (await store.stats()).sections["map"]["releases"] == 1
     await store.aclose()
+
+
+async def test_a_commit_stands_when_pages_cannot_be_released(
+    tmp_path, monkeypatch, crowded, caplog
+) -> None:
+    store = await LmdbStorage.open(str(tmp_path), config=LmdbConfig(durability="normal"))
+    env = store._shared.environment._env
+
+    class Refusing:
+        def __getattr__(self, name):
+            return getattr(env, name)
+
+        def set_mapsize(self, size):
+            raise lmdb.Error(f"no map of {size} bytes")
+
+    monkeypatch.setattr(store._shared.environment, "_env", Refusing())
+    await commit(store, 25)
+    assert "no map of" in caplog.text
+    assert await store.count(Query(Episode)) == 25
+    monkeypatch.undo()
+    await store.aclose()
+
+
+def test_systems_that_do_not_count_resident_pages(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(environment, "_STATM", tmp_path / "missing")
+    assert resident_file_bytes() == 0
