@@ -73,7 +73,7 @@ def find_moved(
         package: the package.
         paths: the new path of each module by its old path.
         names: where names of these modules are that their new module does not have:
-            ``new.module.name`` by ``old.module.name``.
+            ``new.module.name`` or ``new.module.Class.method`` by ``old.module.name``.
     """
     sys.meta_path.append(
         _Moved(
@@ -108,10 +108,11 @@ class _Moved:
         old, new = module.__name__, self._paths[module.__name__]
         warnings.warn(f"{old} is {new} now", DeprecationWarning, stacklevel=2)
         found = import_module(new)
+        from pkgutil import resolve_name
 
         def get(name: str) -> Any:
-            home, _, renamed = self._names.get(f"{old}.{name}", f"{new}.{name}").rpartition(".")
-            return getattr(import_module(home), renamed)
+            renamed = self._names.get(f"{old}.{name}")
+            return getattr(found, name) if renamed is None else resolve_name(renamed)
 
         module.__dict__.update(
             {"__doc__": found.__doc__, "__all__": found.__all__, "__getattr__": get}

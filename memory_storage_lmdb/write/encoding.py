@@ -23,6 +23,7 @@ from memory_storage_lmdb.store.layout import KindLayout, Values, pack_values
 __all__ = [
     "EncodedBatch",
     "EncodedDelete",
+    "EncodedOperation",
     "EncodedPut",
     "EncodedWipe",
     "Encoder",

@@ -39,7 +39,7 @@ from memory_storage_lmdb.store.layout import (
 )
 from memory_storage_lmdb.write.encoding import EncodedPut
 
-__all__ = ["WriteTransaction", "delete", "wipe"]
+__all__ = ["WriteTransaction", "check_filled", "delete", "wipe"]
 
 _Deletions: TypeAlias = dict[tuple[KindLayout, bytes], None]
 
@@ -101,7 +101,7 @@ class WriteTransaction:
         """
         layout, key = put.layout, put.key
         if layout.filling:
-            _check_filled(layout)
+            check_filled(layout)
         if layout.has_rules:
             _check_rules(self, put)
         self.note(put.namespace, layout, PUT, put.id)
@@ -262,7 +262,7 @@ def wipe(write: WriteTransaction, namespace: bytes, kinds: Sequence[str]) -> Non
     unknown = [kind for kind in layouts if kind not in kinds]
     for kind in (*unknown, *reversed(kinds)):
         layout = layouts[kind]
-        _check_filled(layout)
+        check_filled(layout)
         for record_id in _emptied(write, write.records(layout), namespace):
             write.count(namespace, layout, -1)
             write.note(namespace, layout, DELETE, record_id)
@@ -273,7 +273,12 @@ def wipe(write: WriteTransaction, namespace: bytes, kinds: Sequence[str]) -> Non
         del write.fresh[place]
 
 
-def _check_filled(layout: KindLayout) -> None:
+def check_filled(layout: KindLayout) -> None:
+    """Check that the indexes of a kind are complete, so that it can be written.
+
+    Raises:
+        StorageUnavailableError: otherwise.
+    """
     if layout.filling:
         raise StorageUnavailableError(f"the indexes of {layout.kind!r} are being filled; try again")
 
@@ -343,7 +348,7 @@ def _cascade(write: WriteTransaction, layout: KindLayout, key: bytes) -> _Deleti
         place = backlog.pop()
         if place in deletions:
             continue
-        _check_filled(place[0])
+        check_filled(place[0])
         deletions[place] = None
         backlog += [
             (referrer, holder)
