@@ -28,7 +28,7 @@ from benchmarks.workload import BATCH, TASKS, Clock, episode, report
 from memory_core import Episode, Query, WriteBatch
 from memory_core.storage import Storage, StorageContext
 from memory_storage_turso import TenantStorage, TursoConfig, TursoStorage
-from memory_storage_turso.server_config import TenancyConfig
+from memory_storage_turso.config import TenancyConfig
 from tests.servers.sqld import Sqld, running_sqld
 from tests.servers.tcp_proxy import running_proxy
 

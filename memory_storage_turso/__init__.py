@@ -14,9 +14,7 @@ from memory_storage_turso.moved import PATHS as _PATHS
 
 if TYPE_CHECKING:
     from memory_core.codec.compression import CompressionConfig
-    from memory_storage_turso.config import TursoConfig
-    from memory_storage_turso.engine.driver import PreparedCacheStats
-    from memory_storage_turso.server_config import (
+    from memory_storage_turso.config import (
         BreakerConfig,
         KeepAliveConfig,
         PoolConfig,
@@ -25,7 +23,9 @@ if TYPE_CHECKING:
         RetryConfig,
         ServerLimits,
         TenancyConfig,
+        TursoConfig,
     )
+    from memory_storage_turso.engine.driver import PreparedCacheStats
     from memory_storage_turso.storage import TursoStorage
     from memory_storage_turso.tenants import TenantStorage
 
@@ -49,7 +49,6 @@ _ELSEWHERE = {
     "CompressionConfig": "memory_core.codec.compression",
     "PreparedCacheStats": "memory_storage_turso.engine.driver",
     "TenantStorage": "memory_storage_turso.tenants",
-    "TursoConfig": "memory_storage_turso.config",
     "TursoStorage": "memory_storage_turso.storage",
 }
 
@@ -60,4 +59,4 @@ find_moved(__name__, _PATHS, _NAMES)
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_ELSEWHERE.get(name, f"{__name__}.server_config")), name)
+    return getattr(import_module(_ELSEWHERE.get(name, f"{__name__}.config")), name)

@@ -44,13 +44,6 @@ def _server(url: str, config: TursoConfig) -> Driver:
         raise ConfigurationError(f"{url}: `TenantStorage` opens a database for each namespace")
     if find_spec("aiohttp") is None:
         raise ConfigurationError("a libSQL server needs aiohttp: pip install 'memory-core[turso]'")
-    from memory_storage_turso.server.driver import open_server_driver
+    from memory_storage_turso.server.driver import ServerDriver
 
-    return open_server_driver(
-        url,
-        token=config.auth_token,
-        database=config.database,
-        tls=config.tls,
-        replicas=config.replicas,
-        config=config.for_server(),
-    )
+    return ServerDriver(url, config)

@@ -1,33 +1,223 @@
-"""What a Turso store can be told: one frozen class, nested ones for the parts of servers."""
+"""Options of Turso stores: one frozen class, with nested ones for the parts of servers.
+
+Durations are seconds. A wrong value raises `ConfigurationError`, which names the field and says what
+is accepted. Nothing here imports a driver.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
+from urllib.parse import urlsplit
 
-from attrs import evolve, field, frozen
+from attrs import Attribute, field, frozen
 
 from memory_core.codec.compression import CompressionConfig
-from memory_core.errors import ConfigurationError
-from memory_storage_turso.server_config import (
-    BreakerConfig,
-    KeepAliveConfig,
-    PoolConfig,
-    PreparedConfig,
-    ReplicaConfig,
-    RetryConfig,
-    ServerConfig,
-    ServerLimits,
-    TenancyConfig,
+from memory_core.config.options import accepts_dropped
+from memory_core.config.validators import (
+    Check,
+    at_least,
     between,
+    flag,
     instance_of,
     one_of,
+    optional,
+    ordered,
+    positive,
 )
+from memory_core.errors import ConfigurationError, InvalidOptionError
 
-__all__ = ["PLACEHOLDER", "TursoConfig"]
+__all__ = [
+    "PLACEHOLDER",
+    "BreakerConfig",
+    "KeepAliveConfig",
+    "PoolConfig",
+    "PreparedConfig",
+    "ReplicaConfig",
+    "RetryConfig",
+    "ServerLimits",
+    "TenancyConfig",
+    "TursoConfig",
+]
 
 PLACEHOLDER = "{namespace}"
 """Stands for a namespace in a server's URL or in the name of a database."""
+
+_CONSTANT = "its value is fixed now"
+
+
+def _whole(low: int, high: int | None = None) -> Check:
+    return at_least(low, whole=True) if high is None else between(low, high, whole=True)
+
+
+def _http_url(config: object, option: Attribute[Any], value: Any) -> None:
+    parts = urlsplit(str(value))
+    if value is None or (
+        parts.scheme in ("http", "https") and "@" not in parts.netloc and parts.netloc
+    ):
+        return
+    # Not shown, as it may hold a password.
+    expected = "an http or https URL without user and password, or None"
+    raise InvalidOptionError(f"{type(config).__name__}.{option.name}", expected, "***")
+
+
+@accepts_dropped
+@frozen(kw_only=True)
+class PoolConfig:
+    """How many connections there may be, and what waiting for one means.
+
+    Attributes:
+        min_size: Connections the pool never shrinks below.
+        max_size: Connections the pool never grows above. sqld serves 128 at once to all clients.
+        acquire_timeout: Longest wait for a connection before `StorageUnavailableError`.
+        max_waiting: Backpressure: with this many waiting, a further one is rejected at once.
+        drain_timeout: How long closing waits for calls in-flight. Those that have not ended by then are
+            broken off, with an error that says whether they were applied.
+    """
+
+    dropped_options: ClassVar = dict.fromkeys(
+        (
+            "target_utilisation",
+            "shrink_below",
+            "sample_interval",
+            "forecast_horizon",
+            "shrink_cooldown",
+        ),
+        _CONSTANT,
+    )
+    min_size: int = field(default=1, validator=_whole(1, 1024))
+    max_size: int = field(default=16, validator=_whole(1, 1024))
+    acquire_timeout: float = field(default=30.0, validator=positive)
+    max_waiting: int = field(default=10_000, validator=_whole(0))
+    drain_timeout: float = field(default=30.0, validator=at_least(0))
+
+    def __attrs_post_init__(self) -> None:
+        """Check the fields against each other."""
+        ordered(self, "min_size", "max_size")
+
+
+@accepts_dropped
+@frozen(kw_only=True)
+class KeepAliveConfig:
+    """How idle connections are kept usable.
+
+    Attributes:
+        interval: A connection idle for this long is pinged. sqld drops an HTTP stream after 10 s, and
+            a gateway before a server may be quicker. One that was neither used nor pinged for twice as
+            long is replaced instead of being handed out.
+    """
+
+    dropped_options: ClassVar = {
+        "stale_after": "it follows from keepalive.interval",
+        **dict.fromkeys(("timeout", "max_idle"), _CONSTANT),
+    }
+    interval: float = field(default=4.0, validator=positive)
+
+
+@accepts_dropped
+@frozen(kw_only=True)
+class PreparedConfig:
+    """The cache of prepared statements.
+
+    Attributes:
+        max_size: Statements held per connection; 0 switches the cache off. A server holds 50 SQL
+            texts per HTTP stream, 150 per WebSocket, and less if it says so.
+    """
+
+    dropped_options: ClassVar = {"max_age": _CONSTANT}
+    max_size: int = field(default=128, validator=_whole(0, 10_000))
+
+
+@accepts_dropped
+@frozen(kw_only=True)
+class RetryConfig:
+    """Retries of reads, and of writes that certainly were not applied.
+
+    Attributes:
+        attempts: Attempts altogether; 1 switches retries off.
+        timeout: No further attempt is started after this long.
+        resolve_timeout: How long to go on asking what became of a write whose answer was lost,
+            before `OutcomeUnknownError`.
+    """
+
+    dropped_options: ClassVar = dict.fromkeys(("initial", "maximum", "jitter"), _CONSTANT)
+    attempts: int = field(default=6, validator=_whole(1, 100))
+    timeout: float = field(default=15.0, validator=positive)
+    resolve_timeout: float = field(default=15.0, validator=at_least(0))
+
+
+@accepts_dropped
+@frozen(kw_only=True)
+class BreakerConfig:
+    """The circuit breaker in front of each server.
+
+    Attributes:
+        failure_threshold: Failures in a row that open it.
+        reset_timeout: Time after which one probe is let through. It doubles with each probe that
+            fails, up to 10 s.
+    """
+
+    dropped_options: ClassVar = {"max_reset_timeout": _CONSTANT}
+    failure_threshold: int = field(default=5, validator=_whole(1))
+    reset_timeout: float = field(default=0.5, validator=positive)
+
+
+@accepts_dropped
+@frozen(kw_only=True)
+class ReplicaConfig:
+    """How reads are spread over replicas.
+
+    Attributes:
+        freshness: ``"all"``: a read sees every commit of any process that was acknowledged before
+            it began; the primary is asked for its position beside each read, once for those that
+            wait together. ``"own"``: it sees what this store has written or read before, and
+            reads go on while the primary is down.
+        max_wait: How long a read waits for a replica to catch up with what its caller has seen,
+            before the primary answers it; 0 passes over a replica that is behind.
+        timeout: How long a replica may take to answer before another server is asked.
+    """
+
+    dropped_options: ClassVar = dict.fromkeys(("poll_interval", "check_interval"), _CONSTANT)
+    freshness: Literal["all", "own"] = field(default="all", validator=one_of("all", "own"))
+    max_wait: float = field(default=0.0, validator=at_least(0))
+    timeout: float = field(default=3.0, validator=positive)
+
+
+@accepts_dropped
+@frozen(kw_only=True)
+class ServerLimits:
+    """The most that a server is asked for.
+
+    Attributes:
+        max_batch_bytes: Largest request for one batch; a larger batch is rejected, with the limit's name.
+        max_group_bytes: Batches that wait together are sent in transactions of up to this size,
+            so that each stays well within the server's 5 s.
+        max_response_bytes: Largest answer read into memory.
+        request_timeout: For a whole request, answer included; reaching the server takes at most 5 s of it.
+    """
+
+    dropped_options: ClassVar = {"connect_timeout": "limits.request_timeout bounds it as well"}
+    max_batch_bytes: int = field(default=32 << 20, validator=_whole(1024))
+    max_group_bytes: int = field(default=8 << 20, validator=_whole(1024))
+    max_response_bytes: int = field(default=256 << 20, validator=_whole(1024))
+    request_timeout: float = field(default=20.0, validator=positive)
+
+
+@frozen(kw_only=True)
+class TenancyConfig:
+    """Databases of their own for namespaces.
+
+    Attributes:
+        max_open: Databases kept open at once. With all of them in use, a further one has to wait;
+            otherwise the one used longest ago is closed.
+        admin_url: sqld's admin API, where missing databases are made. Without it the operator of the
+            server makes them.
+    """
+
+    max_open: int = field(default=64, validator=_whole(1))
+    admin_url: str | None = field(default=None, validator=_http_url)
+
+
 _OF_FILES = ("durability", "busy_timeout", "readers")
 _OF_SERVERS = (
     "pool",
@@ -90,8 +280,8 @@ class TursoConfig:
         default="full", validator=one_of("full", "normal")
     )
     busy_timeout: float = field(default=5.0, validator=between(0, 3600))
-    readers: int = field(default=2, validator=between(1, 64))
-    change_feed_limit: int = field(default=100_000, validator=between(1))
+    readers: int = field(default=2, validator=_whole(1, 64))
+    change_feed_limit: int = field(default=100_000, validator=_whole(1))
     compression: CompressionConfig = field(
         factory=CompressionConfig, validator=instance_of(CompressionConfig)
     )
@@ -108,19 +298,11 @@ class TursoConfig:
     wire_compression: Literal["auto", "on", "off"] = field(
         default="auto", validator=one_of("auto", "on", "off")
     )
-    tls: bool | None = field(default=None, validator=instance_of(bool, optional=True))
-    ca_file: str | None = field(default=None, validator=instance_of(str, optional=True))
-    auth_token: str | None = field(
-        default=None, repr=False, validator=instance_of(str, optional=True)
-    )
-    database: str | None = field(default=None, validator=instance_of(str, optional=True))
+    tls: bool | None = field(default=None, validator=optional(flag))
+    ca_file: str | None = field(default=None, validator=optional(instance_of(str)))
+    auth_token: str | None = field(default=None, repr=False, validator=optional(instance_of(str)))
+    database: str | None = field(default=None, validator=optional(instance_of(str)))
     tenancy: TenancyConfig = field(factory=TenancyConfig, validator=instance_of(TenancyConfig))
-
-    def __attrs_post_init__(self) -> None:
-        for name in ("readers", "change_feed_limit"):
-            if not isinstance(getattr(self, name), int):
-                msg = f"TursoConfig.{name}: expected a whole number, got {getattr(self, name)!r}"
-                raise ConfigurationError(msg)
 
     def check_used(self, *, server: bool) -> None:
         """Refuse options that have no effect where the store is.
@@ -139,18 +321,3 @@ class TursoConfig:
     def names_tenants(self, location: str) -> bool:
         """Whether each namespace has a database of its own at a server's URL."""
         return PLACEHOLDER in location or PLACEHOLDER in (self.database or "")
-
-    def for_server(self) -> ServerConfig:
-        """The part that a server driver is told."""
-        return evolve(
-            ServerConfig(),
-            pool=self.pool,
-            keepalive=self.keepalive,
-            prepared=self.prepared,
-            retry=self.retry,
-            breaker=self.breaker,
-            replica=self.replica,
-            limits=self.limits,
-            wire_compression=self.wire_compression,
-            ca_file=self.ca_file,
-        )

@@ -1,9 +1,15 @@
-"""Writes a group in one transaction, and finds out what became of it when the answer is lost."""
+"""Writes a group in one transaction, and finds out whether it was applied when the answer is lost.
+
+Each group leaves a commit marker in its own transaction: a row with a random token. When the answer to a
+write is lost, the marker tells what became of the group, and the question makes the answer final: it
+inserts the token itself, so that the group, should it arrive late, can no longer commit.
+"""
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
 
 import attrs
 
@@ -13,19 +19,14 @@ from memory_core.errors import (
     StorageError,
     StorageUnavailableError,
 )
+from memory_storage_turso.config import RetryConfig
 from memory_storage_turso.engine.driver import (
+    BatchResult,
     BatchTooLargeError,
     RowTooLargeError,
     StatementError,
     StatementResult,
     WriteOutcome,
-)
-from memory_storage_turso.server.commit_marks import (
-    CommitMarks,
-    Inquiry,
-    Verdict,
-    new_token,
-    recovered_results,
 )
 from memory_storage_turso.server.hrana.errors import (
     NoAnswerError,
@@ -35,9 +36,17 @@ from memory_storage_turso.server.hrana.errors import (
     StreamLostError,
 )
 from memory_storage_turso.server.hrana.program import (
-    EncodedStatement,
+    CommitMarker,
     GroupNotCommittedError,
     GroupProgram,
+    both,
+    negated,
+    ok,
+)
+from memory_storage_turso.server.hrana.wire import (
+    EncodedStatement,
+    ProgramAnswer,
+    Step,
     encode_statement,
 )
 from memory_storage_turso.server.node import ServerNode
@@ -48,15 +57,36 @@ from memory_storage_turso.server.resilience import (
     Sleep,
     with_retries,
 )
-from memory_storage_turso.server_config import RetryConfig
 from memory_storage_turso.sql.statement import Statement
 
 _MOST_ATTEMPTS = 100
 _SQLD_ROW_BYTES = 5_000_000
-_NEVER = "SELECT memory_core_rehearsed()"
-"""There is no such function: a program that ends with it is rolled back."""
+_TOKEN_BYTES = 16
+_FENCED, _COMMITTED, _BATCH_FAILED = 0, 1, 2
+_TRIM_EVERY = 256
+#: Markers of groups whose client died are deleted after this many seconds.
+_KEPT_FOR = 3600
 
-BatchResult: TypeAlias = list[StatementResult] | StatementError | StorageError
+# Only the constants above are put into these texts; values are bound.
+# ruff: noqa: S608
+_CREATE = (
+    "CREATE TABLE IF NOT EXISTS memory_commits (token BLOB PRIMARY KEY, at INTEGER NOT NULL, "
+    "outcome INTEGER NOT NULL, position INTEGER) WITHOUT ROWID"
+)
+_FORGET = "DELETE FROM memory_commits WHERE token >= ? AND token < ?"
+_TRIM = f"DELETE FROM memory_commits WHERE at < unixepoch() - {_KEPT_FOR}"
+_OPEN = f"INSERT INTO memory_commits (token, at, outcome) VALUES (?, unixepoch(), {_COMMITTED})"
+#: Without the row of `_OPEN` there is no time, and a row without a time is rejected: a failed batch can
+#: only be noted in the transaction of its group.
+_FAIL = (
+    "INSERT INTO memory_commits (token, at, outcome) "
+    f"VALUES (?, (SELECT at FROM memory_commits WHERE token = ?), {_BATCH_FAILED})"
+)
+_FENCE = (
+    f"INSERT INTO memory_commits (token, at, outcome) VALUES (?, unixepoch(), {_FENCED}) "
+    "ON CONFLICT (token) DO NOTHING"
+)
+_LOOK = "SELECT token, outcome, position FROM memory_commits WHERE token >= ? AND token < ?"
 
 
 @attrs.frozen(slots=True)
@@ -74,7 +104,7 @@ class EncodedBatch:
 
 
 @attrs.define(slots=True)
-class WriteFigures:
+class WriteStats:
     """What became of writes.
 
     Attributes:
@@ -82,7 +112,7 @@ class WriteFigures:
         batches: Batches in them.
         answers_lost: Groups whose answer did not arrive.
         recovered: Of these, found to have been applied.
-        fenced: Of these, found not to have been applied, and kept from it for good.
+        fenced: Of these, found not to have been applied, and made impossible to apply later.
         unknown: Of these, never found out.
     """
 
@@ -94,14 +124,109 @@ class WriteFigures:
     unknown: int = 0
 
 
+@attrs.frozen(slots=True)
+class GroupOutcome:
+    """What became of a group whose answer was lost.
+
+    Attributes:
+        committed: Whether it was applied; if not, it never will be.
+        position: The position after it, where the position is known.
+        failed: The batches that were rolled back, by number.
+    """
+
+    committed: bool
+    position: int | None = None
+    failed: frozenset[int] = frozenset()
+
+
+class CommitMarkers:
+    """Makes the commit markers of one driver's groups, and deletes those that are no longer needed.
+
+    Attributes:
+        position: Gives the newest position; None until the store has one.
+    """
+
+    def __init__(self) -> None:
+        self.position: Statement | None = None
+        self._created = False
+        self._settled: deque[bytes] = deque(maxlen=64)
+        self._groups = 0
+
+    def marker(self, token: bytes, batches: int) -> CommitMarker:
+        """The statements to run with a group of this many batches."""
+        opening: list[EncodedStatement] = []
+        if not self._created:
+            opening.append(_encoded(_CREATE))
+        if self._settled:
+            opening.append(_encoded(_FORGET, *_range(self._settled.popleft())))
+        if self._groups % _TRIM_EVERY == 0:
+            opening.append(_encoded(_TRIM))
+        opening.append(_encoded(_OPEN, token))
+        position = f"({self.position.sql})" if self.position is not None else "NULL"
+        committed = (
+            f"UPDATE memory_commits SET position = {position} WHERE token = ? RETURNING position"
+        )
+        return CommitMarker(
+            opening=opening,
+            committed=_encoded(committed, token),
+            failed=[_encoded(_FAIL, token + i.to_bytes(4, "big"), token) for i in range(batches)],
+        )
+
+    def settled(self, token: bytes) -> None:
+        """The group's outcome is known: a later group may delete its marker."""
+        self._created = True
+        self._settled.append(token)
+        self._groups += 1
+
+
+class OutcomeQuestion:
+    """The program that asks what became of a group, and makes the answer final."""
+
+    def __init__(self, token: bytes, *, knows_autocommit: bool) -> None:
+        statements = [
+            _encoded("BEGIN IMMEDIATE"),
+            _encoded(_CREATE),
+            _encoded(_FENCE, token),
+            _encoded(_LOOK, *_range(token)),
+            _encoded("COMMIT"),
+        ]
+        self.steps = [
+            Step(statement.sql, statement.args, ok(i - 1) if i else None)
+            for i, statement in enumerate(statements)
+        ]
+        self._look, self._commit = len(statements) - 2, len(statements) - 1
+        still_open = negated(ok(self._commit))
+        if knows_autocommit:
+            still_open = both(still_open, negated({"type": "is_autocommit"}))
+        self.steps.append(Step("ROLLBACK", (), both(ok(0), still_open)))
+
+    def outcome(self, answer: ProgramAnswer) -> GroupOutcome | None:
+        """What became of the group; None where the question itself was not committed."""
+        looked = answer.results[self._look]
+        if answer.results[self._commit] is None or looked is None:
+            return None
+        position: int | None = None
+        committed = False
+        failed: set[int] = set()
+        for token, outcome, at in looked.rows:
+            if not isinstance(token, bytes):
+                continue
+            if outcome == _BATCH_FAILED:
+                failed.add(int.from_bytes(token[_TOKEN_BYTES:], "big"))
+            elif outcome == _COMMITTED:
+                committed = True
+                position = at if isinstance(at, int) else None
+        return GroupOutcome(committed=committed, position=position, failed=frozenset(failed))
+
+
 class GroupWriter:
     """Writes groups to a primary.
 
     Args:
         primary: The server.
-        retry: When to try again, and how long to ask for a lost answer.
-        saw: Is told the position after each group.
-        sleep: Lets a pause between two tries pass.
+        retry: When to retry, and how long to ask for a lost answer.
+        saw: Called with the position after each group.
+        sleep: Lets a pause between two attempts pass.
     """
 
     def __init__(
@@ -112,17 +237,20 @@ class GroupWriter:
         saw: Callable[[int | None], None],
         sleep: Sleep,
     ) -> None:
-        self.figures = WriteFigures()
+        self.stats = WriteStats()
         self.retries = RetryStats()
         self._primary = primary
         self._retry = retry
+        self._resolving = RetryConfig(
+            attempts=_MOST_ATTEMPTS, timeout=max(retry.resolve_timeout, 0.001)
+        )
         self._saw = saw
         self._sleep = sleep
-        self._marks = CommitMarks()
+        self._markers = CommitMarkers()
 
     def use_position(self, statement: Statement) -> None:
         """How to ask for the newest position."""
-        self._marks.position = statement
+        self._markers.position = statement
 
     async def write(
         self, batches: Sequence[EncodedBatch], closing: Sequence[Statement]
@@ -131,7 +259,7 @@ class GroupWriter:
 
         Raises:
             StorageError: As `Driver.write`.
-            StatementError: A closing statement failed, or the commit was refused.
+            StatementError: A closing statement failed, or the commit was rejected.
         """
         encoded_closing = encode_statements(closing)
         outcome = await with_retries(
@@ -140,8 +268,8 @@ class GroupWriter:
             self.retries,
             self._sleep,
         )
-        self.figures.groups += 1
-        self.figures.batches += len(batches)
+        self.stats.groups += 1
+        self.stats.batches += len(batches)
         return outcome
 
     async def _try(
@@ -150,14 +278,14 @@ class GroupWriter:
         closing: Sequence[Statement],
         encoded_closing: Sequence[EncodedStatement],
     ) -> WriteOutcome:
-        token = new_token()
-        mark = self._marks.mark(token, len(batches))
+        token = os.urandom(_TOKEN_BYTES)
+        marker = self._markers.marker(token, len(batches))
 
         def build(knows_autocommit: bool) -> GroupProgram:
             return GroupProgram(
                 [batch.encoded for batch in batches],
                 encoded_closing,
-                mark,
+                marker,
                 knows_autocommit=knows_autocommit,
             )
 
@@ -167,51 +295,71 @@ class GroupWriter:
         except (NotReachedError, StreamLostError) as error:
             raise self._primary.not_applied(error) from error
         except RefusedError as error:
-            raise self._primary.refused(error) from error
+            raise self._primary.rejected(error) from error
         except GroupNotCommittedError as error:
             raise self._primary.failed(error.error, error.closing_index or 0) from error
         except (NoAnswerError, ResponseTooLargeError) as error:
-            verdict = await self._resolve(token, error)
-            return await self._recover(batches, closing, token, verdict)
-        self._marks.settled(token)
+            return await self._recover(batches, closing, token, error)
+        self._markers.settled(token)
         self._saw(program.position(answer))
         results = map(_measured, batches, outcome.results)
         return attrs.evolve(outcome, results=list(results))
 
-    async def _resolve(self, token: bytes, lost: Exception) -> Verdict:
-        """Find out what became of a group whose answer was lost."""
-        self.figures.answers_lost += 1
-        retry = self._retry
-        patient = RetryConfig(
-            attempts=_MOST_ATTEMPTS,
-            timeout=max(retry.resolve_timeout, 0.001),
-            initial=retry.initial,
-            maximum=retry.maximum,
-            jitter=retry.jitter,
-        )
+    async def _recover(
+        self,
+        batches: Sequence[EncodedBatch],
+        closing: Sequence[Statement],
+        token: bytes,
+        lost: Exception,
+    ) -> WriteOutcome:
+        """What can still be said of a group whose answer was lost."""
+        found = await self._resolve(token, lost)
+        self._markers.settled(token)
+        self._saw(found.position)
+        if batches and len(found.failed) == len(batches):
+            # No batch of it was applied, so it can be sent again, and then the reasons arrive.
+            msg = f"{self._primary.endpoint} rejected the write, and the answer that said why was lost"
+            raise RetryableError(msg) from lost
+        results: list[BatchResult] = [
+            # Sent again it would bring back what the batches behind it have replaced or deleted.
+            self._reason_lost(lost)
+            if index in found.failed
+            else self._recovered(batch.statements, found)
+            for index, batch in enumerate(batches)
+        ]
+        return WriteOutcome(results, self._recovered(closing, found), recovered=True)
+
+    async def _resolve(self, token: bytes, lost: Exception) -> GroupOutcome:
+        """Find out what became of a group whose answer was lost.
+
+        Raises:
+            RetryableError: It was not applied, and never will be.
+            OutcomeUnknownError: The server did not tell in time.
+        """
+        self.stats.answers_lost += 1
         try:
-            verdict = await with_retries(
-                lambda: self._ask(token), patient, self.retries, self._sleep
+            found = await with_retries(
+                lambda: self._ask(token), self._resolving, self.retries, self._sleep
             )
         except (StorageError, ConfigurationError, StatementError) as error:
-            self.figures.unknown += 1
+            self.stats.unknown += 1
             msg = f"the answer to a write was lost ({lost}), and so far {error}"
             raise OutcomeUnknownError(msg) from error
-        if verdict.committed:
-            self.figures.recovered += 1
-            return verdict
-        self.figures.fenced += 1
-        msg = f"the write to {self._primary.endpoint} did not get through: {lost}"
+        if found.committed:
+            self.stats.recovered += 1
+            return found
+        self.stats.fenced += 1
+        msg = f"the write to {self._primary.endpoint} was not applied: {lost}"
         raise RetryableError(msg) from lost
 
-    async def _ask(self, token: bytes) -> Verdict:
-        def build(knows_autocommit: bool) -> Inquiry:
-            return Inquiry(token, knows_autocommit=knows_autocommit)
+    async def _ask(self, token: bytes) -> GroupOutcome:
+        def build(knows_autocommit: bool) -> OutcomeQuestion:
+            return OutcomeQuestion(token, knows_autocommit=knows_autocommit)
 
         try:
-            inquiry, answer = await self._primary.run(build)
+            question, answer = await self._primary.run(build)
         except RefusedError as error:
-            raise self._primary.refused(error) from error
+            raise self._primary.rejected(error) from error
         except CircuitOpenError:
             raise
         except (
@@ -220,83 +368,57 @@ class GroupWriter:
             NoAnswerError,
             StorageUnavailableError,
         ) as error:
-            # Asking twice is asking once: the fence is put up by whichever question got through.
-            # That there was no connection to ask on passes as well.
+            # Asking twice does no harm: the first question that arrives inserts the token. A lack of
+            # connections to ask on passes as well.
             msg = f"{self._primary.endpoint} did not say what became of it: {error}"
             raise RetryableError(msg) from error
-        verdict = inquiry.verdict(answer)
-        if verdict is None:
+        found = question.outcome(answer)
+        if found is None:
             msg = f"{self._primary.endpoint} could not look up what became of it"
             raise RetryableError(msg)
-        return verdict
+        return found
 
-    async def _recover(
-        self,
-        batches: Sequence[EncodedBatch],
-        closing: Sequence[Statement],
-        token: bytes,
-        verdict: Verdict,
-    ) -> WriteOutcome:
-        """Put together what can be said of a group that was applied without an answer."""
-        position = self._marks.position
-        self._marks.settled(token)
-        self._saw(verdict.position)
-        results: list[BatchResult] = [
-            recovered_results(batch.statements, position, verdict) for batch in batches
+    def _recovered(
+        self, statements: Sequence[Statement], found: GroupOutcome
+    ) -> list[StatementResult]:
+        """The results that are still known: the position, and no other rows."""
+        return [
+            StatementResult([(found.position,)])
+            if statement == self._markers.position
+            else StatementResult([])
+            for statement in statements
         ]
-        stood = max((i for i in range(len(batches)) if i not in verdict.failed), default=-1)
-        for index in sorted(verdict.failed):
-            # Applied now, it would bring back what those behind it have replaced or deleted.
-            again = self._redo if index > stood else self._rehearse
-            results[index] = await again(batches[index])
-        answered = recovered_results(closing, position, verdict)
-        return WriteOutcome(results, answered, recovered=True)
 
-    async def _redo(self, batch: EncodedBatch) -> BatchResult:
-        """Run a batch again that was rolled back, for the reason that was lost with the answer."""
-        try:
-            outcome = await self.write([batch], ())
-        except (StorageError, StatementError) as error:
-            return error
-        except ConfigurationError as error:
-            return self._reason_lost(error)
-        return outcome.results[0]
-
-    async def _rehearse(self, batch: EncodedBatch) -> BatchResult:
-        """Have a batch refused again that was rolled back, without applying it."""
-        steps = [*batch.encoded, encode_statement(Statement(_NEVER))]
-        try:
-            await with_retries(
-                lambda: self._primary.read(steps), self._retry, self.retries, self._sleep
-            )
-        except StatementError as error:
-            known = error.index < len(batch.encoded)
-            return _measured(batch, error) if known else self._reason_lost(error)
-        except (StorageError, ConfigurationError) as error:
-            return self._reason_lost(error)
-        return self._reason_lost(None)
-
-    def _reason_lost(self, because: Exception | None) -> StorageUnavailableError:
+    def _reason_lost(self, lost: Exception) -> StorageUnavailableError:
         error = StorageUnavailableError(
-            f"{self._primary.endpoint} refused it, and the answer that said why was lost"
+            f"{self._primary.endpoint} rejected a batch, and the answer that said why was lost"
         )
-        error.__cause__ = because
+        error.__cause__ = lost
         return error
 
 
+def _range(token: bytes) -> tuple[bytes, bytes]:
+    """The bounds of a token and everything that starts with it."""
+    return token, token + b"\xff\xff\xff\xff\xff"
+
+
+def _encoded(sql: str, *args: bytes) -> EncodedStatement:
+    return encode_statement(Statement(sql, args))
+
+
 def _measured(batch: EncodedBatch, result: BatchResult) -> BatchResult:
-    """The same result; where a row was too large, it says how large."""
+    """The same result; where a row was too large, its error tells how large."""
     if not isinstance(result, StatementError) or result.code != "SQLITE_TOOBIG":
         return result
     args = batch.statements[result.index].args
     size = sum(len(value) for value in args if isinstance(value, bytes | str))
-    # The server does not tell its limit. One that has less than sqld has no more than this row.
+    # The server does not tell its limit. A server with a lower limit than sqld has at most this one.
     limit = min(_SQLD_ROW_BYTES, size)
     return RowTooLargeError(result.message, size, limit, index=result.index)
 
 
 def encode_batch(batch: Iterable[Statement], limit: int) -> EncodedBatch:
-    """Encode a batch; what is wrong with it becomes its error.
+    """Encode a batch; a fault in it becomes its error.
 
     Args:
         batch: May be lazy, and may raise a `StatementError` of its own.

@@ -1,4 +1,4 @@
-"""One server: its pool, its breaker, and what its answers mean."""
+"""One server: its connections, its circuit breaker, and what its answers mean."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from memory_core.errors import (
     StorageFullError,
     StorageUnavailableError,
 )
-from memory_storage_turso.engine.driver import StatementError
+from memory_storage_turso.config import TursoConfig
+from memory_storage_turso.engine.driver import StatementError, StatementResult
 from memory_storage_turso.server.hrana.endpoint import Endpoint
 from memory_storage_turso.server.hrana.errors import (
     HranaError,
@@ -25,18 +26,21 @@ from memory_storage_turso.server.hrana.errors import (
     StreamLostError,
 )
 from memory_storage_turso.server.hrana.program import (
-    EncodedStatement,
-    ProgramAnswer,
     ReadProgram,
     Snapshot,
-    Step,
-    StepError,
+    first_row,
     statement_error,
 )
-from memory_storage_turso.server.paging import read_in_pages
-from memory_storage_turso.server.pool import Pool
+from memory_storage_turso.server.hrana.wire import (
+    EncodedStatement,
+    ProgramAnswer,
+    Step,
+    StepError,
+    encode_value,
+)
+from memory_storage_turso.server.pool import Connection, Pool
 from memory_storage_turso.server.resilience import CircuitBreaker, Outcome, RetryableError
-from memory_storage_turso.server_config import ServerConfig
+from memory_storage_turso.sql.statement import Row
 
 _UNAUTHORIZED = (401, 403)
 _NOT_FOUND = 404
@@ -54,7 +58,7 @@ _PASSING = frozenset(
         "TRANSACTION_BUSY",
     }
 )
-#: Errors of the machine the server runs on, or of whoever operates it.
+#: Errors of the machine the server runs on, or of its operation.
 _UNWELL = frozenset(
     {
         "SQLITE_IOERR",
@@ -68,12 +72,11 @@ _UNWELL = frozenset(
     }
 )
 _STREAMS_TRIED = 3
+_FIRST_PAGE = 1024
 
 
-class ServerConnection(Protocol):
-    """A connection to a server, over whichever transport."""
-
-    broken: bool
+class ServerConnection(Connection, Protocol):
+    """A connection to a server, over either transport."""
 
     @property
     def knows_autocommit(self) -> bool:
@@ -85,23 +88,15 @@ class ServerConnection(Protocol):
         ...
 
     async def reset(self) -> None:
-        """Start anew, outside any transaction, whatever state the last request left."""
+        """Start over outside any transaction, whatever state the last request left."""
         ...
 
     async def run_streamed(self, steps: Sequence[Step]) -> ProgramAnswer | None:
-        """Execute a program whose answer may be of any size; None where that is not known."""
-        ...
-
-    async def ping(self) -> None:
-        """Keep it alive; raises when it is lost."""
-        ...
-
-    async def aclose(self) -> None:
-        """Let go of it; never raises."""
+        """Execute a program whose answer may have any size; None where that is not possible."""
         ...
 
 
-class Connector(Protocol):
+class Transport(Protocol):
     """Makes connections to one server."""
 
     async def connect(self) -> ServerConnection:
@@ -126,12 +121,12 @@ T = TypeVar("T")
 class ServerNode:
     """One server, as the driver uses it."""
 
-    def __init__(self, endpoint: Endpoint, connector: Connector, config: ServerConfig) -> None:
+    def __init__(self, endpoint: Endpoint, transport: Transport, config: TursoConfig) -> None:
         self.endpoint = endpoint
         self.breaker = CircuitBreaker(str(endpoint), config.breaker)
-        self.pool = Pool(connector.connect, config.pool, config.keepalive)
-        self._connector = connector
-        self._asked: set[asyncio.Timeout] = set()
+        self.pool = Pool(transport.connect, config.pool, config.keepalive)
+        self._transport = transport
+        self._in_flight: set[asyncio.Timeout] = set()
         self._broken_off = False
 
     async def run(self, build: Callable[[bool], P]) -> tuple[P, ProgramAnswer]:
@@ -142,7 +137,7 @@ class ServerNode:
 
         Raises:
             HranaError: As the connection says.
-            StorageUnavailableError: The breaker is open, or no connection is to be had.
+            StorageUnavailableError: The breaker is open, or no connection is available.
         """
 
         async def once(connection: ServerConnection) -> tuple[P, ProgramAnswer]:
@@ -166,9 +161,8 @@ class ServerNode:
             within: Seconds the server has for its answer.
 
         Raises:
-            StatementError: A statement was refused.
-            StorageUnavailableError: No answer to be had; `RetryableError` where trying again
-                makes sense.
+            StatementError: A statement was rejected.
+            StorageUnavailableError: There is no answer; `RetryableError` where a retry makes sense.
         """
 
         async def once(connection: ServerConnection) -> Snapshot:
@@ -182,7 +176,7 @@ class ServerNode:
                 await connection.reset()
                 answer = await connection.run_streamed(program.steps)
                 if answer is None:
-                    return await read_in_pages(connection, statements, position)
+                    return await _read_in_pages(connection, statements, position)
             return program.outcome(answer)
 
         try:
@@ -195,12 +189,12 @@ class ServerNode:
         except (StreamLostError, NotReachedError, NoAnswerError) as error:
             raise RetryableError(self._words("cannot be read from", error)) from error
         except RefusedError as error:
-            raise self.refused(error) from error
+            raise self.rejected(error) from error
         except HranaError as error:
             raise StorageUnavailableError(self._words("cannot be read from", error)) from error
 
-    def refused(self, error: RefusedError) -> Exception:
-        """What it means that the server did not execute a request at all."""
+    def rejected(self, error: RefusedError) -> Exception:
+        """The error of a request that the server did not execute at all."""
         if isinstance(error, NotTrustedError):
             return ConfigurationError(self._words("has a certificate that is not trusted", error))
         if error.status in _UNAUTHORIZED:
@@ -208,11 +202,11 @@ class ServerNode:
         if error.status == _NOT_FOUND:
             return ConfigurationError(self._words("has no such database", error))
         if error.status == _TOO_MANY_REQUESTS:
-            return RetryableError(self._words("is asked too much", error))
-        return self.failed(StepError(error.code, error.message))
+            return RetryableError(self._words("has too many requests", error))
+        return self.failed(StepError(error.message, error.code))
 
     def failed(self, error: StepError, index: int = 0) -> Exception:
-        """What it means that a transaction ended with this error; nothing of it was applied."""
+        """The error of a transaction that ended with this step; nothing of it was applied."""
         if error.code == "SQLITE_FULL":
             return StorageFullError(self._words("has no room left", error.message))
         if error.code in _PASSING:
@@ -222,22 +216,22 @@ class ServerNode:
         return statement_error(error, index)
 
     def not_applied(self, error: NotReachedError | StreamLostError) -> RetryableError:
-        """A write that certainly did not get through."""
+        """The error of a write that certainly was not applied."""
         return RetryableError(self._words("cannot be written to", error))
 
     def break_off(self) -> None:
-        """Wait for no answer any longer: what still is under way fails, and nothing is asked."""
+        """Stop waiting for answers: calls in-flight fail, and new ones are rejected."""
         self._broken_off = True
         self.pool.refuse()
         now = asyncio.get_running_loop().time()
-        for asking in self._asked:
-            if not asking.expired():
-                asking.reschedule(now)
+        for call in self._in_flight:
+            if not call.expired():
+                call.reschedule(now)
 
     async def aclose(self) -> None:
         """Drain the pool and close every connection."""
         await self.pool.aclose()
-        await self._connector.aclose()
+        await self._transport.aclose()
 
     async def _on_connection(
         self, once: Callable[[ServerConnection], Awaitable[T]], within: float | None = None
@@ -246,13 +240,13 @@ class ServerNode:
         lost: StreamLostError | None = None
         for _ in range(_STREAMS_TRIED):
             self._check_open()
-            # Who would not be let through need not wait for a connection.
+            # A call that the breaker would not let through need not wait for a connection.
             self.breaker.check()
             try:
                 return await self._on_a_connection(once, within, deadline, fresh=lost is not None)
             except StreamLostError as error:
-                # Nothing was executed, and a new stream costs nothing. Had the server been started
-                # anew, every stream of before is lost with this one.
+                # Nothing was executed, and a new stream costs nothing. If the server was restarted, all
+                # streams are lost with this one.
                 lost = error
                 self.pool.discard_idle()
         raise lost or StreamLostError("no stream was tried")
@@ -267,7 +261,9 @@ class ServerNode:
     ) -> T:
         connected = False
         try:
-            async with self.pool.lease(within, self._asking(deadline), fresh=fresh) as connection:
+            async with self.pool.acquire(
+                within, self._guarded(deadline), fresh=fresh
+            ) as connection:
                 connected = True
                 return await once(connection)
         except TimeoutError as error:
@@ -277,14 +273,14 @@ class ServerNode:
             raise (NoAnswerError(msg) if connected else NotReachedError(msg)) from error
 
     @contextlib.asynccontextmanager
-    async def _asking(self, deadline: float | None) -> AsyncGenerator[None]:
+    async def _guarded(self, deadline: float | None) -> AsyncGenerator[None]:
         with self.breaker.guard(_judged):
-            async with asyncio.timeout_at(deadline) as asking:
-                self._asked.add(asking)
+            async with asyncio.timeout_at(deadline) as call:
+                self._in_flight.add(call)
                 try:
                     yield
                 finally:
-                    self._asked.discard(asking)
+                    self._in_flight.discard(call)
 
     def _check_open(self) -> None:
         if self._broken_off:
@@ -293,7 +289,7 @@ class ServerNode:
 
     def _statement_failed(self, error: StatementError) -> Exception:
         if (error.code or "") in _PASSING | _UNWELL:
-            return self.failed(StepError(error.code or "", error.message))
+            return self.failed(StepError(error.message, error.code))
         return error
 
     def _words(self, what: str, why: object) -> str:
@@ -301,9 +297,74 @@ class ServerNode:
 
 
 def _judged(error: BaseException) -> Outcome:
-    """What an exception says of the server, rather than of the request or of this client."""
+    """What an exception tells about the server, rather than about the request or this client."""
     if isinstance(error, NotReachedError | NoAnswerError | TimeoutError):
         return Outcome.FAILURE
     if isinstance(error, HranaError | StatementError):
         return Outcome.SUCCESS
     return Outcome.NEITHER
+
+
+async def _read_in_pages(
+    connection: ServerConnection,
+    statements: Sequence[EncodedStatement],
+    position: EncodedStatement | None,
+) -> Snapshot:
+    """Read one snapshot in as many requests as it takes, where an answer cannot be streamed.
+
+    Each statement is wrapped in a LIMIT and OFFSET inside one read transaction, so all pages show the
+    same snapshot; a page that is still too large is read in quarters.
+
+    Raises:
+        ResponseTooLargeError: A single row is too large.
+        StatementError: A statement was refused.
+        HranaError: As the connection says.
+    """
+    # The connection holds a transaction open between its requests, so it counts as broken until the end.
+    begun = await connection.run([Step("BEGIN")])
+    _only_result(begun, 0)
+    connection.broken = True
+    position_row: Row = ()
+    if position is not None:
+        position_row = first_row(await _run_step(connection, Step(position.sql, position.args), 0))
+    results = [
+        await _read_pages(connection, statement, index)
+        for index, statement in enumerate(statements)
+    ]
+    ended = await connection.run([Step("COMMIT")])
+    if ended.errors[0] is not None:
+        msg = f"the snapshot was lost between two pages: {ended.errors[0].message}"
+        raise NoAnswerError(msg)
+    connection.broken = False
+    return Snapshot(results, position_row)
+
+
+async def _read_pages(
+    connection: ServerConnection, statement: EncodedStatement, index: int
+) -> StatementResult:
+    rows = StatementResult([])
+    page = _FIRST_PAGE
+    sql = f"SELECT * FROM ({statement.sql}) LIMIT ? OFFSET ?"  # noqa: S608 - wraps our own text
+    while True:
+        bounds = (encode_value(page), encode_value(len(rows.rows)))
+        try:
+            part = await _run_step(connection, Step(sql, (*statement.args, *bounds)), index)
+        except ResponseTooLargeError:
+            if page == 1:
+                raise
+            page = max(page // 4, 1)
+            continue
+        rows.rows.extend(part.rows)
+        if len(part.rows) < page:
+            return rows
+
+
+async def _run_step(connection: ServerConnection, step: Step, index: int) -> StatementResult:
+    return _only_result(await connection.run([step]), index)
+
+
+def _only_result(answer: ProgramAnswer, index: int) -> StatementResult:
+    error = answer.errors[0]
+    if error is not None:
+        raise statement_error(error, index)
+    return answer.results[0] or StatementResult([])

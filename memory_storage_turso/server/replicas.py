@@ -1,8 +1,8 @@
 """Reads spread over replicas without going back in time.
 
 Every read asks for the position of its snapshot along with its rows. The router remembers the
-newest position any read or write of this driver has shown, and takes no answer that is older. Positions
-of another store say nothing here, so every read asks which store it is of, too.
+newest position that any read or write of this driver has shown, and rejects an answer that is older. The
+positions of another store mean nothing here, so every read also asks which store answers.
 """
 
 from __future__ import annotations
@@ -10,20 +10,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import attrs
 
 from memory_core.errors import ConfigurationError, StorageError, StorageUnavailableError
+from memory_storage_turso.config import ReplicaConfig
 from memory_storage_turso.engine.driver import StatementError, StatementResult
-from memory_storage_turso.server.freshness import NewestPosition
-from memory_storage_turso.server.hrana.program import EncodedStatement, Snapshot
+from memory_storage_turso.server.hrana.program import Snapshot
+from memory_storage_turso.server.hrana.wire import EncodedStatement
 from memory_storage_turso.server.node import ServerNode
 from memory_storage_turso.server.resilience import BreakerState
-from memory_storage_turso.server_config import ReplicaConfig
 from memory_storage_turso.sql.statement import SqlValue
 
 _log = logging.getLogger(__name__)
+#: Seconds between two looks at a replica that is behind, or that did not answer.
+_POLL_INTERVAL = 0.01
+#: Seconds between two looks at replicas that are idle or failed.
+_CHECK_INTERVAL = 1.0
 
 
 @attrs.define(slots=True, eq=False)
@@ -36,10 +40,10 @@ class Replica:
         caught_up_at: When it was last seen to have everything this driver had seen.
         not_before: It is passed over until then, because it was behind.
         reads: Reads it answered.
-        passed_over: Reads it was not asked for, or whose answer was too old.
+        passed_over: Reads it was not asked for, or whose answer was stale.
         failures: Reads it failed to answer.
-        refused: Whether it lets this client not in; a check finds out when it does.
-        foreign: Whether it turned out to hold another store. Then it is asked nothing more.
+        refused: Whether it rejects this client; a check finds out when that ends.
+        foreign: Whether it turned out to hold another store. Then it is not asked any more.
     """
 
     node: ServerNode
@@ -54,10 +58,55 @@ class Replica:
 
     @property
     def state(self) -> str:
-        """Whether it is asked, and if not, why."""
+        """Whether it is asked, or why not."""
         if self.foreign:
             return "another store"
         return "refused" if self.refused else self.node.breaker.state.value
+
+
+class NewestPosition:
+    """The primary's newest position, asked for once by all callers that wait at the same time.
+
+    Each caller gets the answer to a question that was sent after its call.
+
+    Args:
+        fetch: Asks the primary.
+    """
+
+    def __init__(self, fetch: Callable[[], Awaitable[int]]) -> None:
+        self._fetch = fetch
+        self._in_flight: asyncio.Task[int] | None = None
+        self._next: asyncio.Task[int] | None = None
+        self.inquiries = 0
+
+    def ask(self) -> asyncio.Task[int]:
+        """An answer that is at least as new as this call. The caller must not cancel it."""
+        if self._next is not None:
+            return self._next
+        if self._in_flight is None or self._in_flight.done():
+            self._in_flight = self._start(None)
+            return self._in_flight
+        self._next = self._start(self._in_flight)
+        return self._next
+
+    async def aclose(self) -> None:
+        """Wait for questions in-flight."""
+        tasks = {task for task in (self._in_flight, self._next) if task is not None}
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _start(self, before: asyncio.Task[int] | None) -> asyncio.Task[int]:
+        task = asyncio.get_running_loop().create_task(self._inquire(before))
+        # The caller may have got its answer from elsewhere; then nobody looks at a failure.
+        task.add_done_callback(_retrieve)
+        return task
+
+    async def _inquire(self, before: asyncio.Task[int] | None) -> int:
+        if before is not None:
+            await asyncio.wait([before])
+            self._in_flight, self._next = self._next, None
+        self.inquiries += 1
+        return await self._fetch()
 
 
 class ReadRouter:
@@ -79,44 +128,42 @@ class ReadRouter:
         self._turn = 0
         self._primary_reads = 0
         self._waits = 0
-        self._mark: EncodedStatement | None = None
+        self._position: EncodedStatement | None = None
         self._store: SqlValue = None
         self._checks: asyncio.Task[None] | None = None
         self._checked = 0
         self._newest = NewestPosition(self._ask_primary)
         self._introduced = False
 
-    def use_mark(self, statement: EncodedStatement, store: SqlValue) -> None:
-        """Tell how to ask which snapshot a read shows; until then the primary answers.
+    def use_position(self, statement: EncodedStatement, store: SqlValue) -> None:
+        """How to ask which snapshot a read shows; until this is known the primary answers.
 
         Args:
             statement: Gives the position and, behind it, which store it is of.
-            store: The store that is right; None: any.
+            store: The right store's answer; None: any.
         """
-        self._mark = statement
+        self._position = statement
         self._store = store
 
     def saw(self, position: int | None) -> None:
-        """Nothing older than this may be read any more."""
+        """Never again read anything older than this position."""
         self._seen = max(self._seen, position or 0)
 
     async def read(
         self,
         statements: Sequence[EncodedStatement],
-        min_position: int | None,
         *,
         primary: bool = False,
     ) -> list[StatementResult]:
-        """Read from whichever server has seen enough, or from the primary in any case.
+        """Read from a replica that has seen enough, else from the primary; or only from the primary.
 
         Raises:
-            StatementError: A statement was refused.
+            StatementError: A statement was rejected.
             StorageUnavailableError: No server has an answer.
         """
-        floor = max(self._seen, min_position or 0)
-        if self.replicas and self._mark is not None and not primary:
+        if self.replicas and self._position is not None and not primary:
             self._start_checks()
-            found = await self._read_replicas(statements, floor)
+            found = await self._read_replicas(statements, self._seen)
             if found is not None:
                 return found
         return await self._read_primary(statements)
@@ -151,17 +198,17 @@ class ReadRouter:
                 found = await self._try_replica(replica, statements, floor, newest)
                 if found is not None:
                     return found
-            if self._clock() + self._config.poll_interval > deadline or not self._healthy():
+            if self._clock() + _POLL_INTERVAL > deadline or not self._healthy():
                 return None
             self._waits += 1
-            await asyncio.sleep(self._config.poll_interval)
+            await asyncio.sleep(_POLL_INTERVAL)
 
     def _must_ask(self) -> bool:
-        # Whoever has just opened the store has seen nothing yet, and expects what was there.
+        # A store that was just opened has seen nothing yet, and must show what was there.
         return self._config.freshness == "all" or not self._introduced
 
     async def _ask_primary(self) -> int:
-        position = (await self._primary.read([], self._mark)).position
+        position = (await self._primary.read([], self._position)).position
         self._introduced = True
         self.saw(position)
         return position or 0
@@ -179,15 +226,15 @@ class ReadRouter:
             return None
         if newest is not None:
             try:
-                # The primary was asked beside the replica, so this takes no longer.
+                # The primary was asked at the same time, so this takes no longer.
                 floor = max(floor, await asyncio.shield(newest))
             except StorageUnavailableError:
                 if self._config.freshness == "all":
                     return None
-        # The position of this very snapshot counts: answers may overtake each other.
+        # Only the position of this snapshot counts, as answers may overtake each other.
         if (snapshot.position or 0) < floor:
             replica.passed_over += 1
-            replica.not_before = self._clock() + self._config.poll_interval
+            replica.not_before = self._clock() + _POLL_INTERVAL
             return None
         replica.reads += 1
         self.saw(snapshot.position)
@@ -198,15 +245,17 @@ class ReadRouter:
     ) -> Snapshot | None:
         """What a replica answers, if it is one of this store."""
         try:
-            snapshot = await replica.node.read(statements, self._mark, within=self._config.timeout)
+            snapshot = await replica.node.read(
+                statements, self._position, within=self._config.timeout
+            )
         except ConfigurationError as error:
             if not replica.refused:
                 replica.refused = True
-                _log.error("reads go elsewhere until this is put right: %s", error)
+                _log.error("reads go to other servers until this is corrected: %s", error)
             return None
         except (StorageUnavailableError, StatementError):
-            # Its schema may be behind: the primary's word counts.
-            replica.not_before = self._clock() + self._config.poll_interval
+            # Its schema may be behind: the primary decides.
+            replica.not_before = self._clock() + _POLL_INTERVAL
             return None
         if self._store is not None and snapshot.store != self._store:
             self._exclude(replica)
@@ -222,13 +271,13 @@ class ReadRouter:
         if not replica.foreign:
             replica.foreign = True
             _log.error(
-                "%s holds another store, so it is no replica of this one; it is not asked any more",
+                "%s holds another store, so it is not a replica of this one; it is not asked any more",
                 replica.node.endpoint,
             )
 
     async def _read_primary(self, statements: Sequence[EncodedStatement]) -> list[StatementResult]:
         self._primary_reads += 1
-        snapshot = await self._primary.read(statements, self._mark if self.replicas else None)
+        snapshot = await self._primary.read(statements, self._position if self.replicas else None)
         self.saw(snapshot.position)
         return snapshot.results
 
@@ -243,7 +292,7 @@ class ReadRouter:
         return [*ready[offset:], *ready[:offset]]
 
     def _healthy(self) -> list[Replica]:
-        # Only a check probes a replica that failed; no user's read waits for one that is down.
+        # Only a check probes a replica that failed, so that no user's read waits for one that is down.
         return [r for r in self.replicas if r.state == BreakerState.CLOSED]
 
     def _note(self, replica: Replica, position: int) -> None:
@@ -257,7 +306,7 @@ class ReadRouter:
 
     async def _check_forever(self) -> None:
         while True:
-            await asyncio.sleep(self._config.check_interval)
+            await asyncio.sleep(_CHECK_INTERVAL)
             await asyncio.gather(*(self._check(replica) for replica in self.replicas))
             self._checked += 1
 
@@ -283,3 +332,8 @@ class ReadRouter:
             "failures": replica.failures,
             "pool": attrs.asdict(replica.node.pool.stats()),
         }
+
+
+def _retrieve(task: asyncio.Task[int]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -1,4 +1,4 @@
-"""A circuit breaker, and when to try again."""
+"""A circuit breaker, and retries."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from typing import TypeAlias, TypeVar
 import attrs
 
 from memory_core.errors import StorageUnavailableError
-from memory_storage_turso.server_config import BreakerConfig, RetryConfig
+from memory_storage_turso.config import BreakerConfig, RetryConfig
 
 T = TypeVar("T")
 Sleep: TypeAlias = Callable[[float], Awaitable[None]]
 _log = logging.getLogger(__name__)
+#: Seconds: the pause between two probes doubles up to here.
+_LONGEST_RESET = 10.0
+#: Seconds: the first pause before a retry, the longest, and the most that is added at random.
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 2.0
+_JITTER = 0.05
 
 
 class CircuitOpenError(StorageUnavailableError):
-    """The server failed so often of late that it is not asked now.
+    """The server has failed so often that no call is sent to it now.
 
     Attributes:
         retry_after: Seconds until the next probe may be sent.
@@ -34,7 +40,7 @@ class CircuitOpenError(StorageUnavailableError):
 
 
 class Outcome(Enum):
-    """What the end of a call says of the server."""
+    """What the end of a call tells about the server."""
 
     SUCCESS = auto()
     FAILURE = auto()
@@ -51,11 +57,11 @@ class BreakerState(StrEnum):
 
 @attrs.frozen(slots=True)
 class BreakerStats:
-    """A breaker's figures.
+    """A breaker's statistics.
 
     Attributes:
         state: Whether calls are let through now.
-        failures: Calls that failed, late ones among them.
+        failures: Calls that failed, including late ones.
         opened: Times it opened.
         rejected: Calls it did not let through.
         probes: Calls let through to see whether the server is back.
@@ -69,10 +75,10 @@ class BreakerStats:
 
 
 class CircuitBreaker:
-    """Keeps calls away from a server that fails, and lets a single one through to see.
+    """Keeps calls away from a server that fails, and lets a single one through as a probe.
 
     M. Nygard, "Release It!", 2nd ed., chapter 5. Each failed probe doubles the pause. While it is open
-    only the probe decides, and a call that began before it opened never does: how that ends is old news.
+    only the probe decides: how a call ends that began before it opened tells nothing new.
     """
 
     def __init__(
@@ -108,10 +114,10 @@ class CircuitBreaker:
         return self._opened_at is None or (self._remaining() <= 0 and not self._probing)
 
     def check(self) -> None:
-        """Turn a call away that would not be let through.
+        """Reject a call that would not be let through.
 
         Raises:
-            CircuitOpenError: It would not.
+            CircuitOpenError: The breaker is open.
         """
         if not self.allows():
             self._rejected += 1
@@ -122,7 +128,7 @@ class CircuitBreaker:
         """Let one call through, and learn from how it ends.
 
         Args:
-            judge: What an exception says of the server.
+            judge: What an exception tells about the server.
 
         Raises:
             CircuitOpenError: The call is not let through.
@@ -145,7 +151,7 @@ class CircuitBreaker:
                 self._learn(outcome)
 
     def stats(self) -> BreakerStats:
-        """The figures as they are now."""
+        """The statistics as they are now."""
         return BreakerStats(self.state, self._failures, self._opened, self._rejected, self._probes)
 
     def _remaining(self) -> float:
@@ -160,7 +166,8 @@ class CircuitBreaker:
                 self._opened_at = None
                 self._era += 1
         elif outcome is Outcome.FAILURE and self._opened_at is not None:
-            self._pause = min(self._pause * 2, self._config.max_reset_timeout)
+            longest = max(_LONGEST_RESET, self._config.reset_timeout)
+            self._pause = min(self._pause * 2, longest)
             self._opened_at = self._clock()
         elif outcome is Outcome.FAILURE:
             self._in_a_row += 1
@@ -171,7 +178,7 @@ class CircuitBreaker:
 
 
 class RetryableError(StorageUnavailableError):
-    """What failed certainly was not applied, or can be repeated without harm."""
+    """The call certainly was not applied, or can be repeated without harm."""
 
 
 @attrs.define(slots=True)
@@ -214,8 +221,8 @@ async def with_retries(
         try:
             return await call()
         except (RetryableError, CircuitOpenError) as error:
-            pause = min(config.initial * 2.0 ** (attempt - 1), config.maximum)
-            pause += random.uniform(0, config.jitter)  # noqa: S311 - spreads load, guards nothing
+            pause = min(_FIRST_PAUSE * 2.0 ** (attempt - 1), _LONGEST_PAUSE)
+            pause += random.uniform(0, _JITTER)  # noqa: S311 - spreads load, guards nothing
             if isinstance(error, CircuitOpenError):
                 pause = max(pause, error.retry_after)
             if attempt >= config.attempts or time.monotonic() - started + pause >= config.timeout:

@@ -16,8 +16,7 @@ import pytest
 
 from memory_core.storage import Capability
 from memory_core.testing import StorageSuite
-from memory_storage_turso.config import TursoConfig
-from memory_storage_turso.server_config import TenancyConfig
+from memory_storage_turso.config import TenancyConfig, TursoConfig
 from memory_storage_turso.storage import TursoStorage
 from memory_storage_turso.tenants import TenantStorage
 from tests.servers.sqld import Sqld

@@ -1,9 +1,11 @@
-"""Where a server is and how to be let in, read from a URL and the environment."""
+"""Where a server is, which token it gets, and how it is trusted: from a URL and the environment."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import ssl
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Literal, NoReturn
 from urllib.parse import SplitResult, parse_qsl, urlsplit
@@ -12,6 +14,7 @@ import attrs
 
 from memory_core.config.redaction import is_secret
 from memory_core.errors import ConfigurationError
+from memory_storage_turso.server.hrana.errors import NotReachedError
 
 #: Environment variables a token is looked for in, in this order.
 TOKEN_VARIABLES = ("MEMORY_TURSO_AUTH_TOKEN", "TURSO_AUTH_TOKEN")
@@ -28,7 +31,7 @@ OPTIONS = ("database", "tls")
 
 
 class Token:
-    """A secret that shows itself only to whoever asks for it by name."""
+    """A secret that no ``repr`` or ``str`` shows."""
 
     __slots__ = ("_secret",)
 
@@ -67,6 +70,14 @@ class Endpoint:
     token: Token | None = None
     database: str | None = None
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """The HTTP headers that select the database."""
+        if self.database is None:
+            return {}
+        name = b64encode(self.database.encode()).rstrip(b"=").decode("ascii")
+        return {"x-namespace-bin": name}
+
     def __str__(self) -> str:
         """The address, fit for an error message."""
         return self.base_url if self.database is None else f"{self.base_url} ({self.database})"
@@ -74,7 +85,7 @@ class Endpoint:
 
 def is_server_url(url: str) -> bool:
     """Whether the URL names a server, rather than a file."""
-    return urlsplit(url).scheme in _SCHEMES
+    return url.partition(":")[0].lower() in _SCHEMES
 
 
 def parse_endpoint(
@@ -117,7 +128,7 @@ def parse_endpoint(
     shown = f"[{host}]" if ":" in host else host
     base_url = f"{transport}{'s' if encrypted else ''}://{shown}"
     base_url += f":{port}" if port else ""
-    check_secrecy(base_url, secret)
+    _check_secrecy(encrypted, host, secret)
     return Endpoint(
         transport=transport,
         base_url=base_url + parts.path.rstrip("/"),
@@ -127,20 +138,37 @@ def parse_endpoint(
     )
 
 
-def check_secrecy(base_url: str, token: Token | None) -> None:
-    """Refuse to send a token unencrypted to another machine.
+def redirected(endpoint: Endpoint, base_url: str) -> str:
+    """The base URL that a server named for the rest of a stream.
 
     Raises:
-        ConfigurationError: That is what would happen.
+        NotReachedError: The URL is not one of HTTP.
+        ConfigurationError: The token would be sent in the clear to another machine.
     """
     parts = urlsplit(base_url)
-    if token is None or parts.scheme in ("https", "wss") or is_loopback(parts.hostname or ""):
-        return
-    msg = (
-        f"refusing to send a token to {parts.hostname} over {parts.scheme}: "
-        "it would travel in the clear; use an encrypted scheme"
-    )
-    raise ConfigurationError(msg)
+    if parts.scheme not in ("http", "https"):
+        msg = "the server named a base URL that is not HTTP"
+        raise NotReachedError(msg)
+    _check_secrecy(parts.scheme == "https", parts.hostname or "", endpoint.token)
+    return base_url.rstrip("/")
+
+
+def tls_context(ca_file: str | None) -> ssl.SSLContext | bool:
+    """How servers are verified, as aiohttp takes it.
+
+    Args:
+        ca_file: A file of PEM certificates that are trusted instead of the system's.
+
+    Raises:
+        ConfigurationError: The file has no certificates, or cannot be read.
+    """
+    if ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # what ssl raises is one as well
+        msg = f"ca_file: {ca_file} holds no certificates that can be read: {error}"
+        raise ConfigurationError(msg) from error
 
 
 def is_loopback(host: str) -> bool:
@@ -151,6 +179,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _check_secrecy(encrypted: bool, host: str, token: Token | None) -> None:
+    if token is not None and not encrypted and not is_loopback(host):
+        msg = (
+            f"refusing to send a token to {host} unencrypted: "
+            "it would travel in the clear; use an encrypted scheme"
+        )
+        raise ConfigurationError(msg)
 
 
 def _host_and_port(parts: SplitResult) -> tuple[str, int | None]:
@@ -199,7 +236,7 @@ def _find_token(token: str | None, environ: Mapping[str, str]) -> Token | None:
         return None
     secret = found.strip()
     if not secret.isascii() or not secret.isprintable() or " " in secret:
-        # It could be no header, and an error of whoever finds that out would show it.
-        msg = "the token has characters that none may have: expected printable ASCII without spaces"
+        # aiohttp would reject it as a header, with an error that shows it.
+        msg = "the token has a forbidden character: expected printable ASCII without spaces"
         raise ConfigurationError(msg)
     return Token(secret)

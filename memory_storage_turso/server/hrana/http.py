@@ -1,38 +1,55 @@
-"""Requests to one server over HTTP: bodies, sizes, timeouts, and what an answer means."""
+"""Streams to one server over HTTP: requests, sizes, time limits, and what an answer means.
+
+A stream is a connection to the database behind a server, held together by batons: each answer names the
+one that the next request has to show.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import io
 import time
-from base64 import b64encode
-from collections.abc import AsyncGenerator, Callable, Sequence
+import zlib
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from urllib.parse import urlsplit
 
 import aiohttp
+import attrs
 import msgspec
 
-from memory_storage_turso.server.hrana.body import ACCEPTED, WireFigures, pieces
-from memory_storage_turso.server.hrana.endpoint import Endpoint, check_secrecy
+from memory_storage_turso.config import TursoConfig
+from memory_storage_turso.server.hrana.endpoint import Endpoint, redirected, tls_context
 from memory_storage_turso.server.hrana.errors import (
     HranaError,
     NoAnswerError,
     NotReachedError,
     NotTrustedError,
     RefusedError,
+    ResponseTooLargeError,
     StreamLostError,
 )
-from memory_storage_turso.server.hrana.trust import tls_context
+from memory_storage_turso.server.hrana.stored_sql import HTTP_CAPACITY, SharedSql, StoredSql
 from memory_storage_turso.server.hrana.wire import (
+    AutocommitResponse,
+    BatchResponse,
     CursorAssembler,
     CursorStart,
+    Failed,
+    Ok,
     PipelineAnswer,
+    ProgramAnswer,
     Request,
+    Step,
+    StepError,
     decode_cursor_start,
     decode_error,
     decode_pipeline,
+    encode_batch,
+    program_answer,
 )
-from memory_storage_turso.server_config import ServerLimits
+
+#: Reaching a server takes no longer than this, whatever a whole request may take.
+CONNECT_TIMEOUT = 5.0
 
 _encoder = msgspec.json.Encoder()
 _HTTP_OK = 200
@@ -42,38 +59,60 @@ _ERROR_BYTES = 64 << 10
 _LOOK_AGAIN_AFTER = 60.0
 _LARGE_BODY = 1 << 20
 _SOCKET_BUFFER = 1 << 20
+_GZIP = 16 + zlib.MAX_WBITS
+_PIECE = 1 << 20
+_CLOSE_TIMEOUT = 1.0
 _LOST_STREAM_WORDS = ("invalid baton", "baton that has already been used")
+_STORED_SQL_WORDS = "SQL text "
+_TOO_LARGE = "RESPONSE_TOO_LARGE"
+
+
+@attrs.define(slots=True)
+class WireStats:
+    """Bytes that arrived over HTTP.
+
+    Attributes:
+        bytes_received: Bytes of answers as they travelled.
+        bytes_decoded: The same bytes decompressed.
+    """
+
+    bytes_received: int = 0
+    bytes_decoded: int = 0
 
 
 class HttpTransport:
-    """An HTTP client of one server; it holds the token and no other state of a stream.
+    """Makes streams to one server. They share an HTTP client, which holds the token.
 
     Attributes:
-        version: Hrana version spoken: 3, or 2 after the server turned out not to know 3. That is
-            looked at again now and then: it may have been a gateway on its way up.
+        version: Hrana version spoken: 3, or 2 after the server turned out not to know 3. Now and then
+            3 is tried again: the answer may have been that of a gateway while the server started.
     """
 
     def __init__(
-        self,
-        endpoint: Endpoint,
-        limits: ServerLimits,
-        *,
-        compressed: bool,
-        figures: WireFigures,
-        ca_file: str | None = None,
+        self, endpoint: Endpoint, config: TursoConfig, sql: SharedSql, wire: WireStats
     ) -> None:
         self.endpoint = endpoint
-        self._tls = tls_context(ca_file)
         self.version = 3
+        self._prepared = config.prepared
+        self._limits = config.limits
+        self._sql = sql
+        self._wire = wire
+        self._tls = tls_context(config.ca_file)
         self._clock: Callable[[], float] = time.monotonic
         self._downgraded_at = 0.0
-        self._limits = limits
-        self._figures = figures
-        self._headers = {"Content-Type": "application/json"}
-        if endpoint.database is not None:
-            self._headers["x-namespace-bin"] = namespace_header(endpoint.database)
-        self._headers["Accept-Encoding"] = ACCEPTED[compressed]
+        compressed = config.wire_compression == "on" or (
+            config.wire_compression == "auto" and not endpoint.loopback
+        )
+        self._headers = {
+            "Content-Type": "application/json",
+            "Accept-Encoding": "gzip" if compressed else "identity",
+            **endpoint.headers,
+        }
         self._session: aiohttp.ClientSession | None = None
+
+    async def connect(self) -> HttpStream:
+        """A new stream; the server learns of it with its first request."""
+        return HttpStream(self, StoredSql(self._prepared, self._sql, HTTP_CAPACITY))
 
     async def pipeline(
         self, requests: Sequence[Request], *, baton: str | None, base_url: str | None
@@ -97,24 +136,24 @@ class HttpTransport:
         except RefusedError as error:
             if error.status != _NOT_FOUND or error.message or version != 3:
                 raise
-            # An empty 404 is the router's: this server has no /v3. One that does not know the
+            # An empty 404 is the router's: this server has no /v3. A server that does not know the
             # database says so.
             self.version = 2
             self._downgraded_at = self._clock()
             if looking:
                 # It was written for 2.
                 return await self.pipeline(requests, baton=baton, base_url=base_url)
-            msg = "the server speaks Hrana 2 only; the request has to be written anew"
+            msg = "the server speaks Hrana 2 only; the request has to be written again"
             raise StreamLostError(msg) from error
         return decode_pipeline(answer, len(requests))
 
     async def cursor(
         self, batch: Request, steps: int, *, baton: str | None, base_url: str | None
     ) -> tuple[CursorStart, CursorAssembler]:
-        """Execute a batch and read its answer row by row: no bound of the server applies.
+        """Execute a batch and read its answer row by row: no size limit of the server applies.
 
         Raises:
-            As `pipeline`.
+            HranaError: As `pipeline`.
         """
         body = _encoder.encode({"baton": baton, "batch": batch})
         assembler = CursorAssembler(steps)
@@ -127,7 +166,7 @@ class HttpTransport:
         return start, assembler
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close the HTTP client."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -146,33 +185,24 @@ class HttpTransport:
     def _request(
         self, what: str, body: bytes, base_url: str | None
     ) -> aiohttp.client._RequestContextManager:  # pyright: ignore[reportPrivateUsage] - it has no public name
-        url = f"{self._base(base_url)}/v{self.version}/{what}"
+        base = self.endpoint.base_url if base_url is None else redirected(self.endpoint, base_url)
         # aiohttp writes a file in pieces, and a large string in one go that holds up the event loop.
         data = body if len(body) < _LARGE_BODY else io.BytesIO(body)
         headers = self._headers
         if self.endpoint.token is not None:
-            # Not kept: what shows this object must not show the token.
+            # Not kept, so that what shows this object does not show the token.
             headers = {**headers, "Authorization": f"Bearer {self.endpoint.token.reveal()}"}
+        url = f"{base}/v{self.version}/{what}"
         return self._open_session().post(url, data=data, headers=headers, allow_redirects=False)
-
-    def _base(self, base_url: str | None) -> str:
-        if base_url is None:
-            return self.endpoint.base_url
-        # The server named another one for this stream; the token must not get there in the clear.
-        if urlsplit(base_url).scheme not in ("http", "https"):
-            msg = "the server named a base URL that is not HTTP"
-            raise NotReachedError(msg)
-        check_secrecy(base_url, self.endpoint.token)
-        return base_url.rstrip("/")
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            limits = self._limits
+            total = self._limits.request_timeout
             self._session = aiohttp.ClientSession(
                 # The pool bounds the connections; a second bound would only hide its waiting.
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ssl=self._tls),
                 timeout=aiohttp.ClientTimeout(
-                    total=limits.request_timeout, sock_connect=limits.connect_timeout
+                    total=total, sock_connect=min(CONNECT_TIMEOUT, total)
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=_SOCKET_BUFFER,
@@ -205,9 +235,6 @@ class HttpTransport:
             raise NoAnswerError(msg)
         return start
 
-    def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
-        return pieces(response, self._limits.max_response_bytes, self._figures)
-
     async def _raise_for_status(self, response: aiohttp.ClientResponse) -> None:
         if response.status == _HTTP_OK:
             return
@@ -217,16 +244,181 @@ class HttpTransport:
                 body += piece
                 if len(body) >= _ERROR_BYTES:
                     break
-        raise _refusal(response.status, body)
+        raise _rejection(response.status, body)
+
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+        """A body piece by piece: decompressed, counted and bounded as it arrives.
+
+        Raises:
+            ResponseTooLargeError: It is larger than ``max_response_bytes``.
+            NoAnswerError: It was cut off, or is not compressed as it says.
+        """
+        encoding = response.headers.get("Content-Encoding", "identity").lower()
+        if encoding not in ("gzip", "identity"):
+            msg = f"the server's answer is compressed by {encoding}, which it was not asked for"
+            raise NoAnswerError(msg)
+        gzip = zlib.decompressobj(_GZIP) if encoding == "gzip" else None
+        limit, size = self._limits.max_response_bytes, 0
+        async for chunk in response.content.iter_any():
+            self._wire.bytes_received += len(chunk)
+            for piece in (chunk,) if gzip is None else _decompressed(gzip, chunk):
+                size += len(piece)
+                self._wire.bytes_decoded += len(piece)
+                if size > limit:
+                    msg = f"the answer is over max_response_bytes={limit}"
+                    raise ResponseTooLargeError(msg)
+                yield piece
+        if gzip is not None and not gzip.eof:
+            msg = "the server broke off in the middle of a compressed answer"
+            raise NoAnswerError(msg)
 
 
-def namespace_header(database: str) -> str:
-    """How the name of a database travels in a header."""
-    return b64encode(database.encode()).rstrip(b"=").decode("ascii")
+class HttpStream:
+    """A stream over HTTP. The first request opens it on the server.
+
+    Attributes:
+        broken: Whether something went wrong that makes it unfit for further use.
+    """
+
+    def __init__(self, transport: HttpTransport, stored: StoredSql) -> None:
+        self.broken = False
+        self._transport = transport
+        self._stored = stored
+        self._baton: str | None = None
+        self._base_url: str | None = None
+
+    @property
+    def knows_autocommit(self) -> bool:
+        """Whether a condition may ask if a transaction is open: Hrana 3 only."""
+        return self._transport.version >= 3
+
+    async def run(self, steps: Sequence[Step]) -> ProgramAnswer:
+        """Execute a program in one round trip.
+
+        Raises:
+            HranaError: See `HttpTransport.pipeline`; the stream is broken then, unless the server
+                rejected the program before executing any of it.
+        """
+        plan = self._stored.plan(step.sql for step in steps)
+        requests: list[Request] = [
+            *({"type": "close_sql", "sql_id": sql_id} for sql_id in plan.close),
+            *({"type": "store_sql", "sql_id": i, "sql": sql} for i, sql in plan.store.items()),
+            {"type": "batch", "batch": encode_batch(steps, plan.ids)},
+        ]
+        if self.knows_autocommit:
+            requests.append({"type": "get_autocommit"})
+        answer = await self._pipeline(requests)
+        return self._program_answer(answer, len(steps), len(plan.close) + len(plan.store))
+
+    async def run_streamed(self, steps: Sequence[Step]) -> ProgramAnswer | None:
+        """Execute a program and read its answer row by row, which has no size limit.
+
+        Returns:
+            The answer, or None where the server does not speak Hrana 3.
+        """
+        if not self.knows_autocommit:
+            return None
+        self.broken = True
+        start, assembler = await self._transport.cursor(
+            encode_batch(steps, {}), len(steps), baton=self._baton, base_url=self._base_url
+        )
+        self._baton, self._base_url = start.baton, start.base_url
+        self.broken = self._baton is None
+        if assembler.failure is not None:
+            self.broken = True
+            raise RefusedError(0, assembler.failure.code or "", assembler.failure.message)
+        return assembler.answer()
+
+    async def reset(self) -> None:
+        """Start over outside any transaction, whatever state the last request left."""
+        await self.aclose()
+        self.broken = False
+
+    async def ping(self) -> None:
+        """Touch the stream, so that the server does not let it expire.
+
+        Raises:
+            HranaError: It is lost.
+        """
+        if self._baton is not None:
+            await self._pipeline([{"type": "close_sql", "sql_id": 0}])
+
+    async def aclose(self) -> None:
+        """Tell the server to forget the stream; without that it expires by itself."""
+        baton, self._baton = self._baton, None
+        self._stored.clear()
+        if baton is None:
+            return
+        try:
+            # A server that hangs is not waited for.
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await self._transport.pipeline(
+                    [{"type": "close"}], baton=baton, base_url=self._base_url
+                )
+        except (HranaError, TimeoutError):
+            self.broken = True
+
+    async def _pipeline(self, requests: list[Request]) -> PipelineAnswer:
+        # The stream counts as broken until an answer is here: a caller that is cancelled while it waits
+        # leaves a stream behind whose baton is not known.
+        broken, self.broken = self.broken, True
+        try:
+            answer = await self._transport.pipeline(
+                requests, baton=self._baton, base_url=self._base_url
+            )
+        except HranaError as error:
+            if isinstance(error, RefusedError) and _STORED_SQL_WORDS in error.message:
+                self._stored.server_holds_less()
+            self._baton = None
+            self._stored.clear()
+            raise
+        self._baton, self._base_url = answer.baton, answer.base_url
+        self.broken = broken or self._baton is None
+        return answer
+
+    def _program_answer(self, answer: PipelineAnswer, steps: int, prepared: int) -> ProgramAnswer:
+        if any(isinstance(result, Failed) for result in answer.results[:prepared]):
+            # The server has not stored what this stream thinks it has. A program that needed it was
+            # rejected; this one did not.
+            self.broken = True
+        batch = answer.results[prepared]
+        autocommit = None
+        for result in answer.results[prepared + 1 :]:
+            if isinstance(result, Ok) and isinstance(result.response, AutocommitResponse):
+                autocommit = result.response.is_autocommit
+        if autocommit is False:
+            self.broken = True
+        if isinstance(batch, Failed):
+            raise _whole_batch_failed(batch.error)
+        if not isinstance(batch.response, BatchResponse):
+            self.broken = True
+            msg = "the server answered something else than was asked"
+            raise NoAnswerError(msg)
+        return program_answer(batch.response.result, steps, autocommit=autocommit)
 
 
-def _refusal(status: int, body: bytes) -> HranaError:
-    """What it means that a server answers so, rather than with results."""
+def _decompressed(
+    gzip: zlib._Decompress,  # pyright: ignore[reportPrivateUsage] - it has no public name
+    chunk: bytes,
+) -> Iterator[bytes]:
+    try:
+        # A piece at a time: a small chunk may become any number of bytes.
+        while piece := gzip.decompress(chunk, _PIECE):
+            chunk = gzip.unconsumed_tail
+            yield piece
+    except zlib.error as error:
+        msg = f"the server's answer is not understood: {error}"
+        raise NoAnswerError(msg) from error
+
+
+def _whole_batch_failed(error: StepError) -> HranaError:
+    if error.code == _TOO_LARGE:
+        return ResponseTooLargeError(error.message)
+    return RefusedError(0, error.code or "", error.message)
+
+
+def _rejection(status: int, body: bytes) -> HranaError:
+    """What it means that a server answers with this status, rather than with results."""
     error = decode_error(body)
     code = (error.code or "") if error is not None else ""
     message = error.message if error is not None else body.decode("utf-8", "replace").strip()

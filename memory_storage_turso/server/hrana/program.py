@@ -1,73 +1,29 @@
 """Groups of batches and snapshot reads as programs of conditional steps.
 
 A Hrana batch is a list of statements, each with a condition on how earlier ones ended. That is
-enough to run a whole transaction with savepoints in one round trip: nobody waits on the network
-while the write lock is held.
+enough to run a whole transaction with savepoints in one round trip: the write lock is never held while
+the network is waited for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 import attrs
 
 from memory_storage_turso.engine.driver import StatementError, StatementResult, WriteOutcome
-from memory_storage_turso.server.hrana.values import WireValue, encode_value
-from memory_storage_turso.sql.statement import Row, SqlValue, Statement
-
-Condition: TypeAlias = Mapping[str, object]
-
-#: What a statement takes in a request besides its text and values.
-_STEP_BYTES = 90
-_VALUE_BYTES = 32
+from memory_storage_turso.server.hrana.wire import (
+    Condition,
+    EncodedStatement,
+    ProgramAnswer,
+    Step,
+    StepError,
+)
+from memory_storage_turso.sql.statement import Row, SqlValue
 
 _SAVEPOINT = "SAVEPOINT memory_batch"
 _RELEASE = "RELEASE memory_batch"
 _ROLLBACK_TO = "ROLLBACK TO memory_batch"
-
-
-@attrs.frozen(slots=True)
-class EncodedStatement:
-    """A statement whose arguments are in the form they travel in.
-
-    Attributes:
-        size: Bytes it takes in a request, about.
-    """
-
-    sql: str
-    args: Sequence[WireValue] = ()
-    size: int = 0
-
-
-@attrs.frozen(slots=True)
-class Step:
-    """One statement of a program and the condition it runs under."""
-
-    sql: str
-    args: Sequence[WireValue] = ()
-    condition: Condition | None = None
-
-
-@attrs.frozen(slots=True)
-class StepError:
-    """Why a step failed: the server's name for the error, and its words."""
-
-    code: str
-    message: str
-
-
-@attrs.frozen(slots=True)
-class ProgramAnswer:
-    """How each step ended: a result, an error, or neither where it was skipped.
-
-    Attributes:
-        autocommit: Whether the connection was left outside any transaction; None: not known.
-    """
-
-    results: Sequence[StatementResult | None]
-    errors: Sequence[StepError | None]
-    autocommit: bool | None = None
 
 
 def ok(step: int) -> Condition:
@@ -99,14 +55,14 @@ class GroupNotCommittedError(Exception):
     """
 
     def __init__(self, error: StepError, closing_index: int | None = None) -> None:
-        super().__init__(f"{error.code}: {error.message}")
+        super().__init__(f"{error.code or ''}: {error.message}")
         self.error = error
         self.closing_index = closing_index
 
 
 @attrs.frozen(slots=True)
-class CommitMark:
-    """Statements that leave a trace of a group in its own transaction.
+class CommitMarker:
+    """Statements that leave a row about a group in its own transaction.
 
     Attributes:
         opening: Run before the first batch.
@@ -145,21 +101,21 @@ class GroupProgram:
         self,
         batches: Sequence[Sequence[EncodedStatement]],
         closing: Sequence[EncodedStatement],
-        mark: CommitMark,
+        marker: CommitMarker,
         *,
         knows_autocommit: bool,
     ) -> None:
         self.steps: list[Step] = []
         self._spans: list[_Span] = []
-        standing = self._begin(mark.opening)
-        for batch, failed in zip(batches, mark.failed, strict=True):
+        standing = self._begin(marker.opening)
+        for batch, failed in zip(batches, marker.failed, strict=True):
             standing = self._add_batch(batch, failed, standing)
         self._closing: list[int] = []
         for statement in closing:
             standing = ok(self._add(statement, standing))
             self._closing.append(len(self.steps) - 1)
-        self._mark = self._add(mark.committed, standing)
-        self._commit = self._add(EncodedStatement("COMMIT"), ok(self._mark))
+        self._marker = self._add(marker.committed, standing)
+        self._commit = self._add(EncodedStatement("COMMIT"), ok(self._marker))
         if knows_autocommit:
             open_still = negated({"type": "is_autocommit"})
         else:
@@ -198,7 +154,7 @@ class GroupProgram:
         self, statement: EncodedStatement, failed: EncodedStatement, standing: Condition
     ) -> Condition:
         # A statement is atomic by itself and needs no savepoint. Should its failure have ended the
-        # transaction, the mark fails too, and nothing after it runs.
+        # transaction, the marker fails too, and nothing after it runs.
         step = self._add(statement, standing)
         noted = self._add(failed, {"type": "error", "step": step})
         self._spans.append(_Span(step, step, step + 1, step, noted))
@@ -218,8 +174,8 @@ class GroupProgram:
         )
 
     def position(self, answer: ProgramAnswer) -> int | None:
-        """The position after the group, as the mark returned it."""
-        result = answer.results[self._mark]
+        """The position after the group, as the commit marker returned it."""
+        result = answer.results[self._marker]
         return position_of(result.rows) if result is not None else None
 
     def _batch_result(
@@ -244,30 +200,30 @@ class GroupProgram:
             if error is not None and step not in undone:
                 closing = self._closing.index(step) if step in self._closing else None
                 return GroupNotCommittedError(error, closing)
-        return GroupNotCommittedError(StepError("", "the server did not commit"))
+        return GroupNotCommittedError(StepError("the server did not commit"))
 
 
 @attrs.frozen(slots=True)
 class Snapshot:
-    """What a read has shown.
+    """The results of a read, and which snapshot they show.
 
     Attributes:
         results: One per statement.
-        mark: The row of the statement that tells which snapshot it was, where one was given.
+        position_row: The row of the statement that tells position and store, where one was given.
     """
 
     results: list[StatementResult]
-    mark: Row = ()
+    position_row: Row = ()
 
     @property
     def position(self) -> int | None:
         """The position of the snapshot, where it was asked for."""
-        return position_of([self.mark])
+        return position_of([self.position_row])
 
     @property
     def store(self) -> SqlValue:
         """Which store it is a snapshot of, where that was asked for beside the position."""
-        return self.mark[1] if len(self.mark) > 1 else None
+        return self.position_row[1] if len(self.position_row) > 1 else None
 
 
 class ReadProgram:
@@ -297,10 +253,10 @@ class ReadProgram:
         self.steps.append(Step("ROLLBACK", (), both(ok(0), unfinished)))
 
     def outcome(self, answer: ProgramAnswer) -> Snapshot:
-        """The results, and the snapshot's mark where it was asked for.
+        """The results, and the snapshot's position where it was asked for.
 
         Raises:
-            StatementError: A statement was refused.
+            StatementError: A statement was rejected.
         """
         offset = self._first + (self._position is not None)
         last = len(self.steps) - (2 if self._first else 0)
@@ -311,20 +267,6 @@ class ReadProgram:
         if self._position is None:
             return Snapshot(results)
         return Snapshot(results, first_row(_present(answer.results[self._first])))
-
-
-def encode_statement(statement: Statement) -> EncodedStatement:
-    """Put a statement's arguments into the form they travel in.
-
-    Raises:
-        StatementError: A value has no form in SQLite or in the protocol.
-    """
-    args = [encode_value(value) for value in statement.args]
-    size = _STEP_BYTES + len(statement.sql) + _VALUE_BYTES * len(args)
-    for value in args:
-        text = value.get("base64") or value.get("value")
-        size += len(text) if isinstance(text, str) else 0
-    return EncodedStatement(statement.sql, args, size)
 
 
 def statement_error(error: StepError, index: int) -> StatementError:

@@ -1,7 +1,7 @@
 """SQL texts stored on the server, per stream: the prepared statements of Hrana.
 
-A stored text is sent once and then named by a number. The server keeps a bounded count per stream
-and refuses texts over 5 kB, so what does not fit is simply sent as text.
+A stored text is sent once and then named by a number. The server keeps a bounded number of them per
+stream and rejects texts over 5 kB; other texts are sent each time.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterable
 import attrs
 import msgspec
 
+from memory_storage_turso.config import PreparedConfig
 from memory_storage_turso.engine.driver import PreparedCacheStats
-from memory_storage_turso.server_config import PreparedConfig
 
 #: sqld stores so many texts per stream over HTTP, and per connection over WebSocket.
 HTTP_CAPACITY = 50
 WEBSOCKET_CAPACITY = 150
 MAX_STORED_BYTES = 5000
+#: Seconds after which a text is stored again at its next use, or dropped if it was not used since.
+_MAX_AGE = 3600.0
 #: Naming a shorter text by a number saves nothing.
 MIN_STORED_BYTES = 32
 _SCHEMA_WORDS = ("CREATE ", "ALTER ", "DROP ")
@@ -27,8 +29,8 @@ _SCHEMA_WORDS = ("CREATE ", "ALTER ", "DROP ")
 _encoder = msgspec.json.Encoder()
 
 
-class PreparedFigures:
-    """Counters shared by the caches of all connections of a driver."""
+class SharedSql:
+    """What the stored texts of all connections of a driver share: statistics, and what is known."""
 
     def __init__(self) -> None:
         self.hits = 0
@@ -38,15 +40,15 @@ class PreparedFigures:
         self.refreshes = 0
         self.bytes_saved = 0
         self.schema_version = 0
-        #: Lowered when a server turns out to store fewer texts than sqld does.
+        #: Lowered when a server turns out to store fewer texts than sqld.
         self.server_capacity = WEBSOCKET_CAPACITY
 
     def saw_schema_change(self) -> None:
-        """Have every connection store its texts anew."""
+        """Have every connection store its texts again."""
         self.schema_version += 1
 
-    def snapshot(self) -> PreparedCacheStats:
-        """The figures as they are now."""
+    def stats(self) -> PreparedCacheStats:
+        """The statistics as they are now."""
         return PreparedCacheStats(
             hits=self.hits,
             misses=self.misses,
@@ -86,22 +88,21 @@ class StoredSql:
     def __init__(
         self,
         config: PreparedConfig,
-        figures: PreparedFigures,
+        shared: SharedSql,
         capacity: int,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._most = min(config.max_size, capacity)
-        self._max_age = config.max_age
-        self._figures = figures
+        self._shared = shared
         self._clock = clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._next_id = 1
-        self._schema_version = figures.schema_version
+        self._schema_version = shared.schema_version
 
     @property
     def _capacity(self) -> int:
-        return min(self._most, self._figures.server_capacity)
+        return min(self._most, self._shared.server_capacity)
 
     def plan(self, texts: Iterable[str]) -> StorePlan:
         """Decide which texts of a request are named by number; counts hits and misses."""
@@ -111,42 +112,42 @@ class StoredSql:
         now = self._clock()
         used = list(texts)
         needed = set(used)
-        self._drop_aged(plan, needed, now)
+        self._refresh_aged(plan, needed, now)
         for sql in used:
             if sql in plan.ids:
                 self._hit(self._entries[sql])
             elif _can_be_stored(sql):
                 self._use(plan, sql, needed, now)
             elif len(sql) >= MIN_STORED_BYTES:
-                self._figures.misses += 1
+                self._shared.misses += 1
         return plan
 
     def server_holds_less(self) -> None:
-        """Keep to a smaller bound than was thought, on every connection."""
-        held = len(self._entries) or self._figures.server_capacity
-        self._figures.server_capacity = min(self._figures.server_capacity, held) // 2
+        """Lower the bound on every connection: the server stores fewer texts than was assumed."""
+        held = len(self._entries) or self._shared.server_capacity
+        self._shared.server_capacity = min(self._shared.server_capacity, held) // 2
 
     def clear(self) -> None:
         """Forget everything: the stream is gone, and what it stored with it."""
-        self._figures.current_size -= len(self._entries)
+        self._shared.current_size -= len(self._entries)
         self._entries.clear()
 
-    def _drop_aged(self, plan: StorePlan, needed: set[str], now: float) -> None:
-        refresh_all = self._schema_version != self._figures.schema_version
-        self._schema_version = self._figures.schema_version
+    def _refresh_aged(self, plan: StorePlan, needed: set[str], now: float) -> None:
+        refresh_all = self._schema_version != self._shared.schema_version
+        self._schema_version = self._shared.schema_version
         for sql in [
             sql
             for sql, entry in self._entries.items()
-            if refresh_all or now - entry.stored_at > self._max_age
+            if refresh_all or now - entry.stored_at > _MAX_AGE
         ]:
-            if sql in needed or now - self._entries[sql].used_at <= self._max_age:
-                self._figures.refreshes += 1
-                self._renew(plan, sql, now)
+            if sql in needed or now - self._entries[sql].used_at <= _MAX_AGE:
+                self._shared.refreshes += 1
+                self._store_again(plan, sql, now)
             else:
-                self._figures.evictions += 1
+                self._shared.evictions += 1
                 self._close(plan, sql)
 
-    def _renew(self, plan: StorePlan, sql: str, now: float) -> None:
+    def _store_again(self, plan: StorePlan, sql: str, now: float) -> None:
         entry = self._entries[sql]
         plan.close.append(entry.sql_id)
         entry.sql_id = self._new_id()
@@ -161,7 +162,7 @@ class StoredSql:
             plan.ids[sql] = entry.sql_id
             self._hit(entry)
             return
-        self._figures.misses += 1
+        self._shared.misses += 1
         if not self._make_room(plan, needed):
             return
         entry = self._store(plan, sql, now)
@@ -173,7 +174,7 @@ class StoredSql:
         oldest = next((sql for sql in self._entries if sql not in needed), None)
         if oldest is None:
             return False
-        self._figures.evictions += 1
+        self._shared.evictions += 1
         self._close(plan, oldest)
         return True
 
@@ -181,17 +182,17 @@ class StoredSql:
         size = len(_encoder.encode(sql))
         entry = _Entry(self._new_id(), stored_at=now, used_at=now, size=size)
         self._entries[sql] = entry
-        self._figures.current_size += 1
+        self._shared.current_size += 1
         plan.store[entry.sql_id] = sql
         return entry
 
     def _hit(self, entry: _Entry) -> None:
-        self._figures.hits += 1
-        self._figures.bytes_saved += entry.size
+        self._shared.hits += 1
+        self._shared.bytes_saved += entry.size
 
     def _close(self, plan: StorePlan, sql: str) -> None:
         entry = self._entries.pop(sql)
-        self._figures.current_size -= 1
+        self._shared.current_size -= 1
         plan.store.pop(entry.sql_id, None)
         plan.close.append(entry.sql_id)
 
@@ -202,7 +203,7 @@ class StoredSql:
 
 def _can_be_stored(sql: str) -> bool:
     sizes = len(sql) >= MIN_STORED_BYTES and len(sql.encode()) <= MAX_STORED_BYTES
-    # A schema is made once: its texts would only push out those that come again.
+    # A schema is made once: its texts would only evict those that come again.
     return sizes and not changes_schema(sql)
 
 

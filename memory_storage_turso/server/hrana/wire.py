@@ -1,25 +1,209 @@
-"""Requests and responses as they travel."""
+"""Requests, responses and SQL values as they travel: JSON of Hrana 2 and 3.
+
+Integers travel as strings, because JSON numbers lose precision beyond 2**53 in many readers, and
+blobs as base64 without padding.
+"""
 
 from __future__ import annotations
 
+import math
+from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
+import attrs
 import msgspec
 
-from memory_storage_turso.engine.driver import StatementResult
+from memory_storage_turso.engine.driver import StatementError, StatementResult
 from memory_storage_turso.server.hrana.errors import NoAnswerError
-from memory_storage_turso.server.hrana.program import ProgramAnswer, StepError
-from memory_storage_turso.server.hrana.values import Value, decode_rows
+from memory_storage_turso.sql.statement import Row, SqlValue, Statement
 
 Request: TypeAlias = dict[str, object]
+#: A value as JSON-ready data.
+WireValue: TypeAlias = Mapping[str, object]
+Condition: TypeAlias = Mapping[str, object]
 T = TypeVar("T")
 
+#: What a statement takes in a request besides its text and values.
+_STEP_BYTES = 90
+_VALUE_BYTES = 32
 
-class Error(msgspec.Struct, frozen=True):
-    """An error of one request or step."""
+
+@attrs.frozen(slots=True)
+class EncodedStatement:
+    """A statement whose arguments are in the form they travel in.
+
+    Attributes:
+        size: Bytes it takes in a request, about.
+    """
+
+    sql: str
+    args: Sequence[WireValue] = ()
+    size: int = 0
+
+
+@attrs.frozen(slots=True)
+class Step:
+    """One statement of a program and the condition it runs under."""
+
+    sql: str
+    args: Sequence[WireValue] = ()
+    condition: Condition | None = None
+
+
+class StepError(msgspec.Struct, frozen=True):
+    """Why a step, or a whole request, failed: the server's words, and its name for the error."""
 
     message: str
     code: str | None = None
+
+
+@attrs.frozen(slots=True)
+class ProgramAnswer:
+    """How each step ended: a result, an error, or neither where it was skipped.
+
+    Attributes:
+        autocommit: Whether the connection was left outside any transaction; None: not known.
+    """
+
+    results: Sequence[StatementResult | None]
+    errors: Sequence[StepError | None]
+    autocommit: bool | None = None
+
+
+_NULL: WireValue = {"type": "null"}
+_INT64 = 1 << 63
+
+
+class Null(msgspec.Struct, frozen=True, tag="null", tag_field="type"):
+    """NULL."""
+
+
+class Integer(msgspec.Struct, frozen=True, tag="integer", tag_field="type"):
+    """A 64-bit integer in decimal."""
+
+    value: str
+
+
+class Float(msgspec.Struct, frozen=True, tag="float", tag_field="type"):
+    """A double; JSON has no infinities, and the server writes null for them."""
+
+    value: float | None
+
+
+class Text(msgspec.Struct, frozen=True, tag="text", tag_field="type"):
+    """A string."""
+
+    value: str
+
+
+class Blob(msgspec.Struct, frozen=True, tag="blob", tag_field="type"):
+    """Bytes in base64, padded or not."""
+
+    base64: str
+
+
+Value: TypeAlias = Null | Integer | Float | Text | Blob
+
+
+def encode_statement(statement: Statement) -> EncodedStatement:
+    """Put a statement's arguments into the form they travel in.
+
+    Raises:
+        StatementError: A value has no form in SQLite or in the protocol.
+    """
+    args = [encode_value(value) for value in statement.args]
+    size = _STEP_BYTES + len(statement.sql) + _VALUE_BYTES * len(args)
+    for value in args:
+        text = value.get("base64") or value.get("value")
+        size += len(text) if isinstance(text, str) else 0
+    return EncodedStatement(statement.sql, args, size)
+
+
+def encode_batch(steps: Sequence[Step], sql_ids: Mapping[str, int]) -> Request:
+    """A program as Hrana writes it.
+
+    Args:
+        steps: The program.
+        sql_ids: The numbers of texts that the server has stored; the others are sent as text.
+    """
+    return {"steps": [_encode_step(step, sql_ids) for step in steps]}
+
+
+def _encode_step(step: Step, sql_ids: Mapping[str, int]) -> Request:
+    sql_id = sql_ids.get(step.sql)
+    statement: Request = {"sql": step.sql} if sql_id is None else {"sql_id": sql_id}
+    if step.args:
+        statement["args"] = step.args
+    if step.condition is None:
+        return {"stmt": statement}
+    return {"condition": step.condition, "stmt": statement}
+
+
+def encode_value(value: SqlValue) -> WireValue:
+    """One argument as JSON-ready data.
+
+    Raises:
+        StatementError: The value has no form in SQLite or in the protocol.
+    """
+    if value is None:
+        return _NULL
+    if isinstance(value, str):
+        return {"type": "text", "value": value}
+    if isinstance(value, bytes):
+        text = b2a_base64(value, newline=False).rstrip(b"=").decode("ascii")
+        return {"type": "blob", "base64": text}
+    if isinstance(value, int):
+        if not -_INT64 <= value < _INT64:
+            msg = f"integer of {value.bit_length()} bits does not fit into 64"
+            raise StatementError(msg, code="SQLITE_MISMATCH")
+        return {"type": "integer", "value": str(int(value))}
+    if not math.isfinite(value):
+        msg = f"{value} cannot be sent to a server"
+        raise StatementError(msg, code="SQLITE_MISMATCH")
+    return {"type": "float", "value": value}
+
+
+def decode_rows(rows: Sequence[Sequence[Value]]) -> list[Row]:
+    """Rows as Python values."""
+    return [tuple([decode_value(value) for value in row]) for row in rows]
+
+
+def decode_value(value: Value) -> SqlValue:
+    """One value of a row.
+
+    Raises:
+        NoAnswerError: It is not what the protocol says.
+    """
+    if isinstance(value, Text):
+        return value.value
+    if isinstance(value, Integer):
+        return _decode_integer(value.value)
+    if isinstance(value, Blob):
+        return _decode_base64(value.base64)
+    if isinstance(value, Null):
+        return None
+    if value.value is None:
+        msg = "the server sent a float that JSON cannot express"
+        raise NoAnswerError(msg)
+    return value.value
+
+
+def _decode_integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        msg = "the server sent a malformed integer"
+        raise NoAnswerError(msg) from error
+
+
+def _decode_base64(text: str) -> bytes:
+    try:
+        return a2b_base64(text + "==")
+    except (Base64Error, ValueError) as error:
+        msg = "the server sent a blob that is not base64"
+        raise NoAnswerError(msg) from error
 
 
 class StatementRows(msgspec.Struct, frozen=True):
@@ -33,7 +217,7 @@ class BatchRows(msgspec.Struct, frozen=True):
     """The results of a batch, step by step."""
 
     step_results: list[StatementRows | None]
-    step_errors: list[Error | None]
+    step_errors: list[StepError | None]
 
 
 class BatchResponse(msgspec.Struct, frozen=True, tag="batch", tag_field="type"):
@@ -74,7 +258,7 @@ class Ok(msgspec.Struct, frozen=True, tag="ok", tag_field="type"):
 class Failed(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
     """A request of a pipeline that failed."""
 
-    error: Error
+    error: StepError
 
 
 class PipelineAnswer(msgspec.Struct, frozen=True):
@@ -108,7 +292,7 @@ class StepFailed(msgspec.Struct, frozen=True, tag="step_error", tag_field="type"
     """A step failed."""
 
     step: int
-    error: Error
+    error: StepError
 
 
 class CursorRow(msgspec.Struct, frozen=True, tag="row", tag_field="type"):
@@ -120,7 +304,7 @@ class CursorRow(msgspec.Struct, frozen=True, tag="row", tag_field="type"):
 class CursorFailed(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
     """The whole batch failed."""
 
-    error: Error
+    error: StepError
 
 
 class ReplicationIndex(msgspec.Struct, frozen=True, tag="replication_index", tag_field="type"):
@@ -154,10 +338,10 @@ def decode_cursor_start(line: bytes) -> CursorStart:
     return _decode(_cursor_start_decoder, line)
 
 
-def decode_error(body: bytes) -> Error | None:
+def decode_error(body: bytes) -> StepError | None:
     """The error in the body of a refusal, where it is written as Hrana writes it."""
     try:
-        return msgspec.json.decode(body, type=Error)
+        return msgspec.json.decode(body, type=StepError)
     except msgspec.DecodeError:
         return None
 
@@ -174,14 +358,9 @@ def program_answer(rows: BatchRows, steps: int, *, autocommit: bool | None = Non
             else StatementResult(decode_rows(result.rows), result.affected_row_count)
             for result in rows.step_results
         ],
-        errors=[None if error is None else step_error(error) for error in rows.step_errors],
+        errors=rows.step_errors,
         autocommit=autocommit,
     )
-
-
-def step_error(error: Error) -> StepError:
-    """An error as programs have it."""
-    return StepError(error.code or "", error.message)
 
 
 class CursorAssembler:
@@ -210,9 +389,9 @@ class CursorAssembler:
                 result = StatementResult(decode_rows(self._rows), entry.affected_row_count)
                 self._results[self._step], self._step = result, None
             case StepFailed():
-                self._errors[self._known(entry.step)] = step_error(entry.error)
+                self._errors[self._known(entry.step)] = entry.error
             case CursorFailed():
-                self.failure = step_error(entry.error)
+                self.failure = entry.error
             case _:
                 # The end of a step that did not begin has nothing to add.
                 pass

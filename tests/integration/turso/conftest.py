@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import attrs
 import pytest
 
-from memory_storage_turso.server.driver import ServerDriver, open_server_driver
+from memory_storage_turso import TursoConfig
+from memory_storage_turso.server.driver import ServerDriver
 from memory_storage_turso.sql.statement import Statement
 from tests.servers.sqld import Sqld, running_sqld
 from tests.servers.tcp_proxy import TcpProxy, running_proxy
@@ -75,8 +77,9 @@ async def open_driver() -> AsyncIterator[OpenDriver]:
     """Opens drivers and closes them at the end."""
     async with AsyncExitStack() as stack:
 
-        def opened(url: str, **options: object) -> ServerDriver:
-            driver = open_server_driver(url, environ={}, **options)  # pyright: ignore[reportArgumentType] - passed on as given
+        def opened(url: str, config: TursoConfig | None = None, **options: object) -> ServerDriver:
+            config = attrs.evolve(config or TursoConfig(), **options)
+            driver = ServerDriver(url, config, environ={})
             stack.push_async_callback(driver.aclose)
             return driver
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from memory_core.errors import ConfigurationError, StorageUnavailableError
-from memory_storage_turso.server_config import RetryConfig, ServerConfig
+from memory_storage_turso.config import RetryConfig, TursoConfig
 from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import OpenDriver, create_schema, insert, names
 from tests.servers import tokens
@@ -28,7 +28,7 @@ class TestAuthentication:
         self, guarded: Sqld, transport: str, open_driver: OpenDriver
     ) -> None:
         url = guarded.http_url if transport == "http" else guarded.ws_url
-        driver = open_driver(url, token=tokens.READ_WRITE)
+        driver = open_driver(url, auth_token=tokens.READ_WRITE)
         await create_schema(driver)
         await driver.write([[insert("a")]])
         assert await names(driver) == ["a"]
@@ -44,7 +44,7 @@ class TestAuthentication:
     ) -> None:
         caplog.set_level(logging.DEBUG)
         url = guarded.http_url if transport == "http" else guarded.ws_url
-        driver = open_driver(url, token=token)
+        driver = open_driver(url, auth_token=token)
         with pytest.raises(ConfigurationError) as caught:
             await driver.read([Statement("SELECT 1")])
         with pytest.raises(ConfigurationError):
@@ -55,9 +55,9 @@ class TestAuthentication:
     async def test_read_only_token_reads_and_does_not_write(
         self, guarded: Sqld, open_driver: OpenDriver
     ) -> None:
-        owner = open_driver(guarded.http_url, token=tokens.READ_WRITE)
+        owner = open_driver(guarded.http_url, auth_token=tokens.READ_WRITE)
         await create_schema(owner)
-        reader = open_driver(guarded.http_url, token=tokens.READ_ONLY)
+        reader = open_driver(guarded.http_url, auth_token=tokens.READ_ONLY)
         assert await names(reader) == []
         with pytest.raises(ConfigurationError):
             await reader.write([[insert("a")]])
@@ -87,7 +87,7 @@ async def test_database_that_is_not_there_is_a_typed_error(
     tenants: Sqld, transport: str, open_driver: OpenDriver
 ) -> None:
     url = tenants.http_url if transport == "http" else tenants.ws_url
-    config = ServerConfig(retry=RetryConfig(attempts=2, initial=0.01))
+    config = TursoConfig(retry=RetryConfig(attempts=2))
     driver = open_driver(url, database="nobody", config=config)
     # Over WebSocket sqld closes the connection without saying why.
     expected = ConfigurationError if transport == "http" else StorageUnavailableError

@@ -21,6 +21,7 @@ import pytest
 
 from memory_core import Episode, Memory, Query, Relationship, WriteBatch, open_memory
 from memory_core.errors import OutcomeUnknownError, StorageUnavailableError
+from memory_storage_turso.server import replicas, resilience
 from tests.integration.turso.leaks import nothing_left
 from tests.servers.sqld import Sqld, running_sqld
 from tests.servers.tcp_proxy import TcpProxy, running_proxy
@@ -32,15 +33,10 @@ SECONDS = float(
 LONG = 300.0
 OPTIONS = {
     "limits.request_timeout": 2.0,
-    "limits.connect_timeout": 1.0,
-    "retry.initial": 0.02,
-    "retry.maximum": 0.3,
     "retry.timeout": 4.0,
     "retry.resolve_timeout": 8.0,
     "breaker.reset_timeout": 0.1,
-    "breaker.max_reset_timeout": 0.5,
     "replica.timeout": 0.5,
-    "replica.check_interval": 0.2,
 }
 WRITERS = 6
 _CALM = 1.5
@@ -318,6 +314,14 @@ async def chaos(folder: Path, transport: str, freshness: str, seconds: float) ->
         assert len(ledger.acknowledged) > 100
         assert ledger.reads > 100
         assert ledger.after > ledger.before / 3, str(ledger)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed servers are probed soon, so that there are many faults a minute."""
+    monkeypatch.setattr(replicas, "_CHECK_INTERVAL", 0.2)
+    monkeypatch.setattr(resilience, "_LONGEST_RESET", 0.5)
+    monkeypatch.setattr(resilience, "_LONGEST_PAUSE", 0.3)
 
 
 TRANSPORTS = pytest.mark.parametrize(("transport", "freshness"), [("http", "all"), ("ws", "own")])

@@ -21,15 +21,16 @@ from memory_core.errors import (
 from memory_core.query import Query
 from memory_core.records import Heuristic
 from memory_core.storage import WriteBatch
-from memory_storage_turso import TursoConfig, TursoStorage
-from memory_storage_turso.server_config import (
+from memory_storage_turso import TursoStorage
+from memory_storage_turso.config import (
     BreakerConfig,
     PoolConfig,
     ReplicaConfig,
     RetryConfig,
-    ServerConfig,
     ServerLimits,
+    TursoConfig,
 )
+from memory_storage_turso.server import resilience
 from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import OpenDriver, create_schema, insert, names
 from tests.integration.turso.leaks import nothing_left
@@ -105,11 +106,15 @@ async def test_closing_at_a_hung_server_is_bounded(
         proxy.cut()
 
 
-async def test_closing_does_not_wait_for_pauses_between_tries(server: Sqld, transport: str) -> None:
+async def test_closing_does_not_wait_for_pauses_between_attempts(
+    server: Sqld, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resilience, "_FIRST_PAUSE", 30)
+    monkeypatch.setattr(resilience, "_LONGEST_PAUSE", 60)
     config = TursoConfig(
         pool=PoolConfig(drain_timeout=DRAIN),
-        retry=RetryConfig(initial=30, maximum=60, timeout=600),
-        breaker=BreakerConfig(failure_threshold=1, reset_timeout=60, max_reset_timeout=60),
+        retry=RetryConfig(timeout=600),
+        breaker=BreakerConfig(failure_threshold=1, reset_timeout=60),
     )
     url = server.http_url if transport == "http" else server.ws_url
     async with nothing_left():
@@ -153,7 +158,7 @@ async def test_a_page_under_way_is_still_decoded(proxy: TcpProxy, transport: str
 async def test_idle_streams_of_a_restarted_server_fail_no_call(
     server: Sqld, transport: str, open_driver: OpenDriver
 ) -> None:
-    config = ServerConfig(pool=PoolConfig(min_size=32, max_size=32), retry=RetryConfig(attempts=1))
+    config = TursoConfig(pool=PoolConfig(min_size=32, max_size=32), retry=RetryConfig(attempts=1))
     driver = open_driver(server.http_url if transport == "http" else server.ws_url, config=config)
     await create_schema(driver)
     counting = "WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 100000) "
@@ -182,8 +187,8 @@ class Cluster:
         urls = [r.http_url if transport == "http" else r.ws_url for r in self.replicas]
         return TursoConfig(
             replicas=urls,
-            retry=RetryConfig(attempts=100, timeout=60, resolve_timeout=60, initial=0.01),
-            limits=ServerLimits(request_timeout=30, connect_timeout=30),
+            retry=RetryConfig(attempts=100, timeout=60, resolve_timeout=60),
+            limits=ServerLimits(request_timeout=30),
             replica=ReplicaConfig(timeout=30),
             pool=PoolConfig(drain_timeout=DRAIN),
         )
@@ -280,8 +285,8 @@ async def test_nothing_is_left_of_an_opening_that_failed(
             await cluster.strike(fault)
         config = attrs.evolve(
             cluster.config(transport),
-            retry=RetryConfig(attempts=2, timeout=1, initial=0.01),
-            limits=ServerLimits(request_timeout=1, connect_timeout=1),
+            retry=RetryConfig(attempts=2, timeout=1),
+            limits=ServerLimits(request_timeout=1),
         )
         with pytest.raises(StorageUnavailableError):
             await TursoStorage.open(cluster.url(transport), config=config)

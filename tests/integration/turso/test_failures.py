@@ -13,18 +13,17 @@ from memory_core.errors import (
     OutcomeUnknownError,
     StorageUnavailableError,
 )
-from memory_storage_turso.engine.driver import StatementError
-from memory_storage_turso.server.driver import ServerDriver, open_server_driver
-from memory_storage_turso.server.hrana.program import GroupProgram
-from memory_storage_turso.server.resilience import CircuitOpenError
-from memory_storage_turso.server_config import (
+from memory_storage_turso.config import (
     BreakerConfig,
     KeepAliveConfig,
     PoolConfig,
     RetryConfig,
-    ServerConfig,
     ServerLimits,
+    TursoConfig,
 )
+from memory_storage_turso.server.driver import ServerDriver
+from memory_storage_turso.server.hrana.program import GroupProgram
+from memory_storage_turso.server.resilience import CircuitOpenError
 from tests.integration.turso.conftest import (
     POSITION,
     BreakerClock,
@@ -39,9 +38,9 @@ from tests.servers.sqld import Sqld
 from tests.servers.tcp_proxy import TcpProxy
 from tests.servers.waiting import until
 
-IMPATIENT = ServerConfig(
-    limits=ServerLimits(request_timeout=0.4, connect_timeout=0.4),
-    retry=RetryConfig(initial=0.01, maximum=0.1, timeout=5, resolve_timeout=5),
+IMPATIENT = TursoConfig(
+    limits=ServerLimits(request_timeout=0.4),
+    retry=RetryConfig(timeout=5, resolve_timeout=5),
     breaker=BreakerConfig(failure_threshold=100),
 )
 
@@ -101,9 +100,8 @@ async def test_lost_answer_is_found_out(
     outcome = await writing
     assert outcome.recovered
     assert isinstance(outcome.results[0], list)
-    failed = outcome.results[1]
-    assert isinstance(failed, StatementError)
-    assert "UNIQUE" in failed.message
+    # It was rejected, and the answer that said why was lost.
+    assert isinstance(outcome.results[1], StorageUnavailableError)
     stood = outcome.results[2]
     assert isinstance(stood, list)
     assert stood[1].rows == [(2,)]
@@ -141,9 +139,9 @@ async def test_write_that_arrives_late_is_applied_once(
 async def test_outcome_that_cannot_be_found_out_is_unknown(
     server: Sqld, proxy: TcpProxy, witness: ServerDriver, open_driver: OpenDriver
 ) -> None:
-    config = ServerConfig(
+    config = TursoConfig(
         limits=IMPATIENT.limits,
-        retry=RetryConfig(initial=0.01, maximum=0.1, resolve_timeout=0.5),
+        retry=RetryConfig(resolve_timeout=0.5),
     )
     driver = open_driver(f"turso+http://127.0.0.1:{proxy.port}", config=config)
     assert await names(driver) == []
@@ -161,9 +159,9 @@ async def test_outcome_that_cannot_be_found_out_is_unknown(
 async def test_groups_behind_a_failing_one_were_not_sent(
     proxy: TcpProxy, witness: ServerDriver, open_driver: OpenDriver, survivors: int
 ) -> None:
-    config = ServerConfig(
+    config = TursoConfig(
         limits=ServerLimits(max_group_bytes=1024),
-        retry=RetryConfig(attempts=2, initial=0.01, resolve_timeout=0.3),
+        retry=RetryConfig(attempts=2, resolve_timeout=0.3),
     )
     driver = open_driver(f"turso+http://127.0.0.1:{proxy.port}", config=config)
     assert await names(driver) == []
@@ -223,13 +221,13 @@ async def test_question_for_a_lost_answer_waits_for_a_connection(
     await waiting
     timeouts = pool.stats().timeouts
     await until(lambda: writing.done() or pool.stats().timeouts >= timeouts + 3)
-    pool._return_permit()
+    pool._release_permit()
     assert (await writing).recovered
     assert await names(driver) == ["a"]
 
 
 async def test_server_that_is_not_there(open_driver: OpenDriver, transport: str) -> None:
-    config = ServerConfig(retry=RetryConfig(attempts=3, initial=0.01))
+    config = TursoConfig(retry=RetryConfig(attempts=3))
     with nobody_listening() as port:
         driver = open_driver(f"turso+{transport}://127.0.0.1:{port}", config=config)
         with pytest.raises(StorageUnavailableError):
@@ -242,7 +240,7 @@ async def test_server_that_is_not_there(open_driver: OpenDriver, transport: str)
 async def test_breaker_opens_and_lets_a_single_probe_through(
     server: Sqld, open_driver: OpenDriver
 ) -> None:
-    config = ServerConfig(
+    config = TursoConfig(
         retry=RetryConfig(attempts=1),
         breaker=BreakerConfig(failure_threshold=3, reset_timeout=5),
     )
@@ -266,7 +264,7 @@ async def test_breaker_opens_and_lets_a_single_probe_through(
 
 
 #: One connection, for which nobody waits for long, and a single try.
-NARROW = ServerConfig(
+NARROW = TursoConfig(
     pool=PoolConfig(min_size=1, max_size=1, acquire_timeout=0.05), retry=RetryConfig(attempts=1)
 )
 
@@ -289,7 +287,7 @@ async def test_waiting_for_a_connection_in_vain_says_nothing_of_the_server(
     await pool._permit(None)
     with pytest.raises(StorageUnavailableError, match="within"):
         await driver.read([POSITION])
-    pool._return_permit()
+    pool._release_permit()
     assert figures(driver, "breaker")["state"] == "half_open"
     assert figures(driver, "breaker")["probes"] == 0
 
@@ -297,13 +295,13 @@ async def test_waiting_for_a_connection_in_vain_says_nothing_of_the_server(
 async def test_breaker_opens_under_load_at_a_hung_server(
     proxy: TcpProxy, transport: str, open_driver: OpenDriver, witness: ServerDriver
 ) -> None:
-    limits = ServerLimits(request_timeout=0.3, connect_timeout=0.3)
+    limits = ServerLimits(request_timeout=0.3)
     config = attrs.evolve(NARROW, limits=limits, breaker=BreakerConfig(failure_threshold=3))
     driver = open_driver(f"turso+{transport}://127.0.0.1:{proxy.port}", config=config)
     clock = BreakerClock(driver)
 
     async def answers() -> bool:
-        clock.now += config.breaker.max_reset_timeout
+        clock.now += 60
         with contextlib.suppress(StorageUnavailableError):
             return bool(await driver.read([POSITION]))
         return False
@@ -329,10 +327,10 @@ async def test_breaker_opens_under_load_at_a_hung_server(
 async def test_connection_lost_while_idle_is_replaced_before_anyone_meets_it(
     server: Sqld, transport: str, open_driver: OpenDriver
 ) -> None:
-    keepalive = KeepAliveConfig(interval=0.05, timeout=0.5)
+    keepalive = KeepAliveConfig(interval=0.05)
     driver = open_driver(
         server.http_url if transport == "http" else server.ws_url,
-        config=ServerConfig(keepalive=keepalive),
+        config=TursoConfig(keepalive=keepalive),
     )
     await create_schema(driver)
     await server.restart()
@@ -360,9 +358,7 @@ async def test_nothing_is_left_after_closing(
     server: Sqld, proxy: TcpProxy, transport: str, fault: str
 ) -> None:
     async with nothing_left():
-        driver = open_server_driver(
-            f"turso+{transport}://127.0.0.1:{proxy.port}", config=IMPATIENT, environ={}
-        )
+        driver = ServerDriver(f"turso+{transport}://127.0.0.1:{proxy.port}", IMPATIENT, environ={})
         await create_schema(driver)
         writing = [asyncio.ensure_future(driver.write([[insert(f"{n}")]])) for n in range(10)]
         await asyncio.sleep(0.002)

@@ -12,11 +12,16 @@ from memory_core.query import Query
 from memory_core.records import Heuristic
 from memory_core.storage import WriteBatch
 from memory_storage_turso import TursoConfig, TursoStorage
-from memory_storage_turso.server_config import ReplicaConfig
+from memory_storage_turso.config import ReplicaConfig
+from memory_storage_turso.server import replicas
 from tests.servers.sqld import Sqld, running_sqld
 from tests.servers.waiting import until
 
-CHECKED_OFTEN = ReplicaConfig(check_interval=0.05)
+
+@pytest.fixture(autouse=True)
+def quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas are looked at often."""
+    monkeypatch.setattr(replicas, "_CHECK_INTERVAL", 0.05)
 
 
 def rule(text: str) -> Heuristic:
@@ -60,9 +65,7 @@ def excluded(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
 async def test_records_of_another_store_are_never_served(
     server: Sqld, other: Sqld, freshness: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = TursoConfig(
-        replicas=(other.http_url,), replica=ReplicaConfig(freshness=freshness, check_interval=0.05)
-    )
+    config = TursoConfig(replicas=(other.http_url,), replica=ReplicaConfig(freshness=freshness))
     store = await TursoStorage.open(server.http_url, config=config)
     own = await put(store, "own")
     for _ in range(5):
@@ -81,7 +84,7 @@ async def test_a_replica_that_becomes_another_store_is_found_out(
     server: Sqld, other: Sqld, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running_sqld(tmp_path / "replica", primary_grpc=server.grpc_port) as replica:
-        config = TursoConfig(replicas=(replica.http_url,), replica=CHECKED_OFTEN)
+        config = TursoConfig(replicas=(replica.http_url,))
         store = await TursoStorage.open(server.http_url, config=config)
         own = await put(store, "own")
 
@@ -113,7 +116,7 @@ async def test_a_replica_that_refuses_the_token_is_left_alone_until_it_does_not(
 ) -> None:
     guarded = tmp_path / "guarded"
     async with running_sqld(guarded, primary_grpc=server.grpc_port, auth=True) as replica:
-        config = TursoConfig(replicas=(replica.http_url,), replica=CHECKED_OFTEN)
+        config = TursoConfig(replicas=(replica.http_url,))
         store = await TursoStorage.open(server.http_url, config=config)
         own = await put(store, "own")
         await store.get(Heuristic, [own.id])

@@ -8,7 +8,7 @@ from memory_core.errors import RecordTooLargeError
 from memory_core.records import Episode, Heuristic, TaskContext
 from memory_core.storage import Receipt, WriteBatch
 from memory_storage_turso import TursoConfig, TursoStorage
-from memory_storage_turso.server_config import RetryConfig
+from memory_storage_turso.config import RetryConfig
 from tests.servers.sqld import Sqld
 
 

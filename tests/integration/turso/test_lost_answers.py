@@ -9,7 +9,7 @@ import pytest
 from memory_core.errors import StorageUnavailableError
 from memory_storage_turso.engine.driver import StatementError
 from memory_storage_turso.server.driver import ServerDriver
-from memory_storage_turso.server.hrana.errors import NoAnswerError, RefusedError
+from memory_storage_turso.server.hrana.errors import NoAnswerError
 from memory_storage_turso.server.hrana.program import GroupProgram
 from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import POSITION, insert, names
@@ -35,58 +35,46 @@ def losing(driver: ServerDriver) -> ServerDriver:
     return driver
 
 
-async def test_a_refused_batch_is_not_applied_behind_later_ones(losing: ServerDriver) -> None:
+async def test_a_rejected_batch_is_not_applied_behind_later_ones(losing: ServerDriver) -> None:
     """It would bring back what they have deleted, or put old values over new ones."""
-    refused = [insert("a", parent=99), POSITION]
-    both = [insert("b"), insert("b"), POSITION]
+    dangling = [insert("a", parent=99), POSITION]
+    twice = [insert("b"), insert("b"), POSITION]
     outcome = await losing.write(
-        [[insert("a"), POSITION], [insert("a"), POSITION], both, refused, [DELETE, POSITION], both]
+        [[insert("a"), POSITION], [insert("a"), POSITION], dangling, [DELETE, POSITION], twice]
     )
     assert outcome.recovered
-    first, twice, in_itself, dangling, deleted, last = outcome.results
+    first, *rejected, deleted, last = outcome.results
     assert isinstance(first, list)
-    # Why it was refused, nobody can tell any more: it would be accepted now.
-    assert isinstance(twice, StorageUnavailableError)
-    for result in (in_itself, last):
-        assert isinstance(result, StatementError)
-        assert "UNIQUE" in result.message
-        assert result.index == 1
+    assert isinstance(deleted, list)
+    assert deleted[-1].rows == [(1,)]
+    for result in (*rejected, last):
+        assert isinstance(result, StorageUnavailableError)
+        assert isinstance(result.__cause__, NoAnswerError)
+    # Each has an error of its own, to which its caller may add notes and a traceback.
+    assert len({id(result) for result in (*rejected, last)}) == 3
+    assert await names(losing) == []
+    # They were not applied and may be retried, and then the reason arrives.
+    again = await losing.write([twice])
+    assert isinstance(again.results[0], StatementError)
+
+
+async def test_a_group_whose_batches_were_all_rejected_is_sent_again(losing: ServerDriver) -> None:
+    """Nothing of it was applied, so that the reasons can be had without harm."""
+    outcome = await losing.write([[insert("b"), insert("b")], [insert("a", parent=99)]])
+    assert not outcome.recovered
+    twice, dangling = outcome.results
+    assert isinstance(twice, StatementError)
+    assert (twice.index, "UNIQUE" in twice.message) == (1, True)
     assert isinstance(dangling, StatementError)
     assert "FOREIGN KEY" in dangling.message
-    assert isinstance(deleted, list)
+    stats: Any = losing.stats()
+    assert stats["writes"]["answers_lost"] == stats["writes"]["recovered"] == 1
     assert await names(losing) == []
 
 
-async def test_a_refused_batch_behind_all_others_is_tried_again(losing: ServerDriver) -> None:
-    outcome = await losing.write([[insert("a")], [insert("a"), POSITION]])
-    assert isinstance(outcome.results[0], list)
-    assert isinstance(outcome.results[1], StatementError)
-    assert await names(losing) == ["a"]
-
-
-async def test_what_was_applied_stands_whatever_fails_afterwards(
-    losing: ServerDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The token is refused from then on, and no server answers a read."""
-
-    async def fail(*_: object, **__: object) -> Any:
-        raise StorageUnavailableError("no server answers")
-
-    run = losing._primary.run
-    groups = 0
-
-    async def expire(build: Any) -> Any:
-        nonlocal groups
-        groups += isinstance(build(*[True]), GroupProgram)
-        if groups == 2:
-            raise RefusedError(401, "", "expired")
-        return await run(build)
-
+async def test_what_was_applied_stands_and_is_not_sent_again(losing: ServerDriver) -> None:
     trim = Statement("DELETE FROM changes WHERE seq < 0")
-    with monkeypatch.context() as patched:
-        patched.setattr(losing._router, "read", fail)
-        patched.setattr(losing._primary, "run", expire)
-        outcome = await losing.write([[insert("a")], [insert("a")]], [trim, POSITION])
+    outcome = await losing.write([[insert("a")], [insert("a")]], [trim, POSITION])
     assert isinstance(outcome.results[0], list)
     assert isinstance(outcome.results[1], StorageUnavailableError)
     assert outcome.closing[-1].rows == [(1,)]

@@ -12,9 +12,9 @@ from memory_core.query import Query
 from memory_core.records import Heuristic
 from memory_core.storage import Receipt, WriteBatch
 from memory_storage_turso import TursoConfig, TursoStorage
+from memory_storage_turso.config import ReplicaConfig
 from memory_storage_turso.server.hrana.errors import NoAnswerError
 from memory_storage_turso.server.hrana.program import GroupProgram
-from memory_storage_turso.server_config import ReplicaConfig
 from tests.servers.sqld import Sqld, running_sqld
 from tests.servers.tcp_proxy import running_proxy
 from tests.servers.waiting import until

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from memory_core.errors import StorageClosedError
+from memory_storage_turso.config import PoolConfig, ServerLimits, TursoConfig
 from memory_storage_turso.engine.driver import BatchTooLargeError, StatementError
 from memory_storage_turso.server.driver import ServerDriver
-from memory_storage_turso.server.hrana.program import Step
-from memory_storage_turso.server_config import PoolConfig, ServerConfig, ServerLimits
+from memory_storage_turso.server.hrana.wire import Step
 from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import POSITION, OpenDriver, create_schema, insert, names
 from tests.servers.sqld import Sqld
@@ -135,7 +135,7 @@ async def test_lazy_batches_are_consumed(driver: ServerDriver) -> None:
 async def test_batch_that_cannot_fit_is_refused_by_name(
     server: Sqld, open_driver: OpenDriver
 ) -> None:
-    config = ServerConfig(limits=ServerLimits(max_batch_bytes=10_000))
+    config = TursoConfig(limits=ServerLimits(max_batch_bytes=10_000))
     driver = open_driver(server.http_url, config=config)
     await create_schema(driver)
     outcome = await driver.write([[insert("big", body=bytes(10_000))], [insert("small")]])
@@ -157,7 +157,7 @@ async def test_value_over_the_servers_limit_is_refused_by_name(driver: ServerDri
 async def test_large_group_is_sent_in_several_transactions(
     server: Sqld, open_driver: OpenDriver
 ) -> None:
-    config = ServerConfig(limits=ServerLimits(max_group_bytes=2_000))
+    config = TursoConfig(limits=ServerLimits(max_group_bytes=2_000))
     driver = open_driver(server.http_url, config=config)
     await create_schema(driver)
     outcome = await driver.write([[insert(f"{n}")] for n in range(50)], [POSITION])
@@ -187,7 +187,7 @@ async def test_idle_transaction_of_someone_else_does_not_stop_writes(
 ) -> None:
     driver = open_driver(server.http_url)
     await create_schema(driver)
-    stream = await driver._primary._connector.connect()  # pyright: ignore[reportPrivateUsage] - to hold a lock
+    stream = await driver._primary._transport.connect()  # pyright: ignore[reportPrivateUsage] - to hold a lock
     await stream.run([Step("BEGIN IMMEDIATE")])
     await driver.write([[insert("a")]])
     # The server took the lock away, and did not wait until it gives up the whole stream.
@@ -198,7 +198,7 @@ async def test_idle_transaction_of_someone_else_does_not_stop_writes(
 
 
 async def test_cancelled_write_leaves_nothing_locked(server: Sqld, open_driver: OpenDriver) -> None:
-    driver = open_driver(server.http_url, config=ServerConfig(pool=PoolConfig(max_size=2)))
+    driver = open_driver(server.http_url, config=TursoConfig(pool=PoolConfig(max_size=2)))
     await create_schema(driver)
     for number in range(20):
         task = asyncio.ensure_future(driver.write([[insert(f"{number}")] * 1]))

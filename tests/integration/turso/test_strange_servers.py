@@ -14,21 +14,21 @@ from memory_core.errors import (
     OutcomeUnknownError,
     StorageUnavailableError,
 )
-from memory_storage_turso.engine.driver import StatementError
-from memory_storage_turso.server_config import (
+from memory_storage_turso.config import (
     BreakerConfig,
     RetryConfig,
-    ServerConfig,
     ServerLimits,
+    TursoConfig,
 )
+from memory_storage_turso.engine.driver import StatementError
 from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import POSITION, OpenDriver, create_schema, insert, names
 from tests.servers import tokens
 from tests.servers.gateway import Gateway, running_gateway
 from tests.servers.sqld import Sqld
 
-CONFIG = ServerConfig(
-    retry=RetryConfig(attempts=3, initial=0.01, maximum=0.05, resolve_timeout=0.3),
+CONFIG = TursoConfig(
+    retry=RetryConfig(attempts=3, resolve_timeout=0.3),
     breaker=BreakerConfig(failure_threshold=1000),
 )
 LARGE = Statement("SELECT hex(zeroblob(1000000))")
@@ -65,7 +65,7 @@ async def test_gateway_that_had_no_route_for_a_while_does_not_cost_hrana_3(
 ) -> None:
     driver = open_driver(url(gateway), config=CONFIG)
     await create_schema(driver)
-    transport = driver._primary._connector._transport  # pyright: ignore[reportAttributeAccessIssue] - to let time pass
+    transport = driver._primary._transport  # pyright: ignore[reportAttributeAccessIssue] - to let time pass
     gateway.hide = "/v3"
     await driver.write([[insert("a")]])
     assert transport.version == 2
@@ -165,14 +165,14 @@ async def test_answer_over_the_clients_limit_is_refused(
     gateway: Gateway, open_driver: OpenDriver
 ) -> None:
     limits = ServerLimits(max_response_bytes=100_000)
-    driver = open_driver(url(gateway), config=ServerConfig(limits=limits))
+    driver = open_driver(url(gateway), config=TursoConfig(limits=limits))
     with pytest.raises(StorageUnavailableError, match="max_response_bytes=100000"):
         await driver.read([LARGE])
     await driver.read([Statement("SELECT 1")])
 
 
 async def test_redirect_is_not_followed(gateway: Gateway, open_driver: OpenDriver) -> None:
-    driver = open_driver(url(gateway), config=CONFIG, token=tokens.READ_WRITE)
+    driver = open_driver(url(gateway), config=CONFIG, auth_token=tokens.READ_WRITE)
     gateway.tamper = lambda _path, _answer: web.Response(
         status=307, headers={"Location": f"http://127.0.0.1:{gateway.port}/elsewhere"}
     )
@@ -206,7 +206,7 @@ async def test_base_url_does_not_lead_the_token_astray(
         return 200, json.dumps(decoded).encode()
 
     gateway.tamper = elsewhere
-    driver = open_driver(url(gateway), config=CONFIG, token=tokens.READ_WRITE)
+    driver = open_driver(url(gateway), config=CONFIG, auth_token=tokens.READ_WRITE)
     await driver.read([Statement("SELECT 1")])
     with pytest.raises(ConfigurationError, match="in the clear"):
         await driver.read([Statement("SELECT 1")])

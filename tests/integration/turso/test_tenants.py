@@ -21,7 +21,7 @@ from memory_core.errors import (
 )
 from memory_core.storage import Capability, StorageContext, require
 from memory_storage_turso import TenantStorage, TursoConfig, TursoStorage
-from memory_storage_turso.server_config import PoolConfig, RetryConfig, TenancyConfig
+from memory_storage_turso.config import PoolConfig, RetryConfig, TenancyConfig
 from memory_storage_turso.tenants import database_name
 from tests.integration.turso.leaks import nothing_left
 from tests.servers.ports import nobody_listening

@@ -13,8 +13,8 @@ from memory_core import Episode, open_memory
 from memory_core.errors import ConfigurationError, StorageUnavailableError
 from memory_core.records import Heuristic
 from memory_core.storage import WriteBatch
-from memory_storage_turso import TursoConfig, TursoStorage
-from memory_storage_turso.server_config import RetryConfig, ServerConfig
+from memory_storage_turso import TursoStorage
+from memory_storage_turso.config import RetryConfig, TursoConfig
 from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import OpenDriver, insert
 from tests.integration.turso.leaks import nothing_left
@@ -74,9 +74,9 @@ async def test_an_authority_that_is_named_is_trusted(
 
 
 async def refused(
-    open_driver: OpenDriver, proxy: TcpProxy, address: str, config: ServerConfig
+    open_driver: OpenDriver, proxy: TcpProxy, address: str, config: TursoConfig
 ) -> None:
-    driver = open_driver(address, config=config, token="s3cret")
+    driver = open_driver(address, config=config, auth_token="s3cret")
     with pytest.raises(ConfigurationError, match="certificate"):
         await driver.read(READ)
     with pytest.raises(ConfigurationError, match="certificate"):
@@ -90,7 +90,7 @@ async def refused(
 async def test_an_authority_that_nobody_knows_is_refused(
     encrypted: TcpProxy, url: Callable[[TcpProxy], str], open_driver: OpenDriver
 ) -> None:
-    await refused(open_driver, encrypted, url(encrypted), ServerConfig())
+    await refused(open_driver, encrypted, url(encrypted), TursoConfig())
 
 
 async def test_another_authority_than_the_one_that_is_named_is_refused(
@@ -101,7 +101,7 @@ async def test_another_authority_than_the_one_that_is_named_is_refused(
 ) -> None:
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(str(other))
-    await refused(open_driver, encrypted, url(encrypted), ServerConfig(ca_file=str(other)))
+    await refused(open_driver, encrypted, url(encrypted), TursoConfig(ca_file=str(other)))
 
 
 async def test_a_certificate_of_another_host_is_refused(
@@ -112,13 +112,13 @@ async def test_a_certificate_of_another_host_is_refused(
     open_driver: OpenDriver,
 ) -> None:
     async with running_proxy(server.port, certified(authority, "db.example")) as proxy:
-        await refused(open_driver, proxy, url(proxy), ServerConfig(ca_file=ca_file))
+        await refused(open_driver, proxy, url(proxy), TursoConfig(ca_file=ca_file))
 
 
 async def test_a_server_without_tls_is_unavailable(
     proxy: TcpProxy, url: Callable[[TcpProxy], str], open_driver: OpenDriver
 ) -> None:
-    config = ServerConfig(retry=RetryConfig(attempts=2, initial=0.01))
+    config = TursoConfig(retry=RetryConfig(attempts=2))
     driver = open_driver(url(proxy), config=config)
     with pytest.raises(StorageUnavailableError):
         await driver.read(READ)

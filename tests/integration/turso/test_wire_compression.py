@@ -10,10 +10,10 @@ import pytest
 from aiohttp import web
 
 from memory_core.errors import StorageUnavailableError
-from memory_storage_turso import TursoConfig, TursoStorage
+from memory_storage_turso import TursoStorage
+from memory_storage_turso.config import RetryConfig, ServerLimits, TursoConfig
 from memory_storage_turso.server.driver import ServerDriver
 from memory_storage_turso.server.hrana import endpoint
-from memory_storage_turso.server_config import RetryConfig, ServerConfig, ServerLimits
 from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import OpenDriver
 from tests.servers.gateway import Gateway, running_gateway
@@ -42,7 +42,7 @@ async def test_what_travels_is_counted(
     setting, elsewhere, compressed = case
     if elsewhere:
         monkeypatch.setattr(endpoint, "is_loopback", lambda _: False)
-    driver = open_driver(server.http_url, config=ServerConfig(wire_compression=setting))
+    driver = open_driver(server.http_url, config=TursoConfig(wire_compression=setting))
     for query, size in ((LARGE, 2_000_000), (OVER_THE_SERVERS_LIMIT, 12_000_000)):
         before = wire(driver)
         (result,) = await driver.read([query])
@@ -86,7 +86,7 @@ def answered(body: bytes, encoding: str = "gzip") -> web.Response:
 async def test_a_compressed_answer_is_not_trusted(
     gateway: Gateway, open_driver: OpenDriver, answer: Any, words: str
 ) -> None:
-    config = ServerConfig(
+    config = TursoConfig(
         wire_compression="on",
         limits=ServerLimits(max_response_bytes=100_000),
         retry=RetryConfig(attempts=1),
@@ -103,7 +103,7 @@ async def test_a_compressed_refusal_is_understood(
     gateway: Gateway, open_driver: OpenDriver
 ) -> None:
     driver = open_driver(
-        f"turso+http://127.0.0.1:{gateway.port}", config=ServerConfig(wire_compression="on")
+        f"turso+http://127.0.0.1:{gateway.port}", config=TursoConfig(wire_compression="on")
     )
     refusal = gzip.compress(b'{"message": "so many of them", "code": "BLOCKED"}')
     gateway.tamper = lambda _path, _answer: web.Response(

@@ -75,7 +75,7 @@ async def test_every_preparation_is_counted(opener):
 
 
 async def test_without_a_cache_every_use_prepares(opener):
-    from memory_storage_turso.server_config import PreparedConfig
+    from memory_storage_turso.config import PreparedConfig
 
     store = await opener(prepared=PreparedConfig(max_size=0))
     await work(store, 5)
@@ -86,7 +86,7 @@ async def test_without_a_cache_every_use_prepares(opener):
 
 
 async def test_a_small_cache_evicts(opener):
-    from memory_storage_turso.server_config import PreparedConfig
+    from memory_storage_turso.config import PreparedConfig
 
     store = await opener(prepared=PreparedConfig(max_size=4), readers=1)
     driver = store._shared.driver

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from memory_core.errors import StorageClosedError
+from memory_storage_turso.config import TursoConfig
 from memory_storage_turso.server.hrana.endpoint import parse_endpoint
 from memory_storage_turso.server.hrana.errors import NoAnswerError, NotReachedError
-from memory_storage_turso.server.hrana.program import ReadProgram, Step, encode_statement
+from memory_storage_turso.server.hrana.program import ReadProgram
+from memory_storage_turso.server.hrana.wire import Step, encode_statement
 from memory_storage_turso.server.node import ServerNode
-from memory_storage_turso.server_config import ServerConfig
 from memory_storage_turso.sql.statement import Statement
 from tests.servers.waiting import until
 
@@ -31,7 +32,7 @@ class Hanging:
         pass
 
 
-class Connector:
+class Transport:
     def __init__(self, *, connects: bool) -> None:
         self.connects = connects
 
@@ -55,9 +56,9 @@ async def test_who_waits_learns_whether_anything_was_sent(
     connects: bool, error: type[Exception]
 ) -> None:
     endpoint = parse_endpoint("libsql://db.example", environ={})
-    node = ServerNode(endpoint, Connector(connects=connects), ServerConfig())
+    node = ServerNode(endpoint, Transport(connects=connects), TursoConfig())
     calls = [asyncio.ensure_future(node.run(program)) for _ in range(3)]
-    await until(lambda: len(node._asked) == 3)
+    await until(lambda: len(node._in_flight) == 3)
     failures: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: failures.append(context))

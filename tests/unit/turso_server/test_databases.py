@@ -12,7 +12,7 @@ from memory_core import InMemoryStorage, Query, StorageContext
 from memory_core.errors import StorageUnavailableError
 from memory_core.records import Episode
 from memory_storage_turso import TenantStorage, TursoConfig, TursoStorage
-from memory_storage_turso.server_config import TenancyConfig
+from memory_storage_turso.config import TenancyConfig
 
 
 class Database(InMemoryStorage):

@@ -7,10 +7,10 @@ import pickle
 import pytest
 
 from memory_core.errors import ConfigurationError
-from memory_storage_turso.server.hrana.body import WireFigures
+from memory_storage_turso.config import TursoConfig
 from memory_storage_turso.server.hrana.endpoint import Token, is_server_url, parse_endpoint
-from memory_storage_turso.server.hrana.http import HttpTransport
-from memory_storage_turso.server_config import ServerLimits
+from memory_storage_turso.server.hrana.http import HttpTransport, WireStats
+from memory_storage_turso.server.hrana.stored_sql import SharedSql
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_token_that_is_none_is_refused_when_it_is_read(token: str) -> None:
 
 def test_transport_does_not_keep_the_token() -> None:
     endpoint = parse_endpoint("libsql://db.example", token="s3cret", environ={})
-    transport = HttpTransport(endpoint, ServerLimits(), compressed=True, figures=WireFigures())
+    transport = HttpTransport(endpoint, TursoConfig(), SharedSql(), WireStats())
     assert "s3cret" not in repr(vars(transport))
 
 

@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack
 import pytest
 
 from memory_core.errors import StorageClosedError, StorageUnavailableError
+from memory_storage_turso.config import KeepAliveConfig, PoolConfig
 from memory_storage_turso.server.pool import Pool
-from memory_storage_turso.server_config import KeepAliveConfig, PoolConfig
 from tests.servers.waiting import until
 
-QUIET = KeepAliveConfig(interval=1000, stale_after=2000, max_idle=3000)
+QUIET = KeepAliveConfig(interval=1000)
 
 
 class FakeConnection:
@@ -76,7 +76,7 @@ async def test_bound_binds_while_connections_are_out(server: FakeServer) -> None
 
     async def use() -> None:
         nonlocal most, out
-        async with pool.lease():
+        async with pool.acquire():
             out += 1
             most = max(most, out)
             await asyncio.sleep(0.001)
@@ -98,7 +98,7 @@ async def test_first_come_first_served(server: FakeServer) -> None:
     order: list[int] = []
 
     async def use(number: int) -> None:
-        async with pool.lease():
+        async with pool.acquire():
             order.append(number)
             await asyncio.sleep(0)
 
@@ -109,11 +109,11 @@ async def test_first_come_first_served(server: FakeServer) -> None:
 
 async def test_waiting_too_long_is_an_error_and_costs_no_permit(server: FakeServer) -> None:
     pool = Pool(server.connect, fixed(1, acquire_timeout=0.02), QUIET)
-    async with pool.lease():
+    async with pool.acquire():
         with pytest.raises(StorageUnavailableError, match="within"):
-            async with pool.lease():
+            async with pool.acquire():
                 pass
-    async with pool.lease():
+    async with pool.acquire():
         pass
     assert pool.stats().timeouts == 1
     assert pool.stats().waiting == 0
@@ -123,7 +123,7 @@ async def test_waiting_too_long_is_an_error_and_costs_no_permit(server: FakeServ
 async def test_too_many_waiting_are_refused_at_once(server: FakeServer) -> None:
     pool = Pool(server.connect, fixed(1, max_waiting=2), QUIET)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(pool.lease())
+        await stack.enter_async_context(pool.acquire())
         waiting = [asyncio.ensure_future(_once(pool)) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(StorageUnavailableError, match="already"):
@@ -134,7 +134,7 @@ async def test_too_many_waiting_are_refused_at_once(server: FakeServer) -> None:
 
 
 async def _once(pool: Pool[FakeConnection]) -> None:
-    async with pool.lease():
+    async with pool.acquire():
         await asyncio.sleep(0)
 
 
@@ -150,7 +150,7 @@ async def test_cancelled_acquire_loses_no_permit(server: FakeServer, turns: int)
         await asyncio.gather(*tasks, return_exceptions=True)
         assert pool.stats().in_use == 0
         assert pool.stats().waiting == 0
-    async with pool.lease(), pool.lease():
+    async with pool.acquire(), pool.acquire():
         assert pool.stats().in_use == 2
     await pool.aclose()
     assert server.open == 0
@@ -169,9 +169,9 @@ async def test_failing_to_connect_costs_no_permit(server: FakeServer) -> None:
 
 async def test_broken_connection_is_not_handed_out_again(server: FakeServer) -> None:
     pool = Pool(server.connect, fixed(1), QUIET)
-    async with pool.lease() as first:
+    async with pool.acquire() as first:
         first.broken = True
-    async with pool.lease() as second:
+    async with pool.acquire() as second:
         assert second is not first
     assert pool.stats().discarded == 1
     await pool.aclose()
@@ -180,12 +180,11 @@ async def test_broken_connection_is_not_handed_out_again(server: FakeServer) -> 
 
 async def test_stale_connection_is_replaced_before_anyone_meets_it(server: FakeServer) -> None:
     clock = Clock()
-    keepalive = KeepAliveConfig(interval=4, stale_after=9, max_idle=60)
-    pool = Pool(server.connect, fixed(1), keepalive, clock=clock)
-    async with pool.lease() as first:
+    pool = Pool(server.connect, fixed(1), KeepAliveConfig(), clock=clock)
+    async with pool.acquire() as first:
         pass
     clock.now += 10
-    async with pool.lease() as second:
+    async with pool.acquire() as second:
         assert second is not first
     assert pool.stats().stale_replaced == 1
     await pool.aclose()
@@ -193,14 +192,13 @@ async def test_stale_connection_is_replaced_before_anyone_meets_it(server: FakeS
 
 async def test_idle_connection_is_pinged_and_stays(server: FakeServer) -> None:
     clock = Clock()
-    keepalive = KeepAliveConfig(interval=4, stale_after=9, max_idle=60)
-    pool = Pool(server.connect, fixed(1), keepalive, clock=clock)
-    async with pool.lease() as first:
+    pool = Pool(server.connect, fixed(1), KeepAliveConfig(), clock=clock)
+    async with pool.acquire() as first:
         pass
     for _ in range(5):
         clock.now += 5
         await pool.tend()
-    async with pool.lease() as second:
+    async with pool.acquire() as second:
         assert second is first
     assert first.pings == pool.stats().pings == 5
     await pool.aclose()
@@ -208,8 +206,7 @@ async def test_idle_connection_is_pinged_and_stays(server: FakeServer) -> None:
 
 async def test_lost_idle_connection_is_dropped_by_its_ping(server: FakeServer) -> None:
     clock = Clock()
-    keepalive = KeepAliveConfig(interval=4, stale_after=9, max_idle=60)
-    pool = Pool(server.connect, fixed(1), keepalive, clock=clock)
+    pool = Pool(server.connect, fixed(1), KeepAliveConfig(), clock=clock)
     await _once(pool)
     server.answers = False
     clock.now += 5
@@ -224,11 +221,10 @@ async def test_idle_connections_of_a_hung_server_are_pinged_beside_each_other(
     server: FakeServer,
 ) -> None:
     clock = Clock()
-    keepalive = KeepAliveConfig(interval=4, stale_after=9, max_idle=60, timeout=1000)
-    pool = Pool(server.connect, fixed(32), keepalive, clock=clock)
+    pool = Pool(server.connect, fixed(32), KeepAliveConfig(), clock=clock)
     async with AsyncExitStack() as stack:
         for _ in range(32):
-            await stack.enter_async_context(pool.lease())
+            await stack.enter_async_context(pool.acquire())
     server.hangs = asyncio.Event()
     clock.now += 5
     tending = asyncio.ensure_future(pool.tend())
@@ -247,8 +243,8 @@ async def test_idle_connections_of_a_hung_server_are_pinged_beside_each_other(
 async def test_whoever_asks_for_a_fresh_one_gets_none_that_was_idle(server: FakeServer) -> None:
     pool = Pool(server.connect, fixed(4), QUIET)
     async with AsyncExitStack() as stack:
-        idle = [await stack.enter_async_context(pool.lease()) for _ in range(3)]
-    async with pool.lease(fresh=True) as fresh:
+        idle = [await stack.enter_async_context(pool.acquire()) for _ in range(3)]
+    async with pool.acquire(fresh=True) as fresh:
         assert fresh not in idle
     pool.discard_idle()
     assert pool.stats().idle == 0
@@ -258,12 +254,11 @@ async def test_whoever_asks_for_a_fresh_one_gets_none_that_was_idle(server: Fake
 
 async def test_unused_connections_are_closed_down_to_the_minimum(server: FakeServer) -> None:
     clock = Clock()
-    config = PoolConfig(min_size=1, max_size=8, shrink_cooldown=1)
-    keepalive = KeepAliveConfig(interval=4, stale_after=9, max_idle=20)
-    pool = Pool(server.connect, config, keepalive, clock=clock)
+    config = PoolConfig(min_size=1, max_size=8)
+    pool = Pool(server.connect, config, KeepAliveConfig(), clock=clock)
     async with AsyncExitStack() as stack:
         for _ in range(6):
-            await stack.enter_async_context(pool.lease())
+            await stack.enter_async_context(pool.acquire())
     assert server.open == 6
     for _ in range(20):
         clock.now += 4
@@ -280,7 +275,7 @@ async def test_closing_waits_for_what_is_in_use(server: FakeServer) -> None:
     entered, leave = asyncio.Event(), asyncio.Event()
 
     async def hold() -> None:
-        async with pool.lease():
+        async with pool.acquire():
             entered.set()
             await leave.wait()
 
@@ -305,7 +300,7 @@ async def test_closing_does_not_wait_for_ever(server: FakeServer) -> None:
     leave = asyncio.Event()
 
     async def hold() -> None:
-        async with pool.lease():
+        async with pool.acquire():
             await leave.wait()
 
     holding = asyncio.ensure_future(hold())
@@ -320,7 +315,7 @@ async def test_pool_grows_with_demand_up_to_its_bound(server: FakeServer) -> Non
     pool = Pool(server.connect, PoolConfig(min_size=1, max_size=5), QUIET)
     async with AsyncExitStack() as stack:
         for _ in range(5):
-            await stack.enter_async_context(pool.lease())
+            await stack.enter_async_context(pool.acquire())
         assert pool.stats().waited == 0
         waiting = asyncio.ensure_future(_once(pool))
         await asyncio.sleep(0)

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from memory_storage_turso.server.hrana.program import Snapshot, encode_statement
+from memory_storage_turso.config import BreakerConfig, ReplicaConfig
+from memory_storage_turso.server import replicas
+from memory_storage_turso.server.hrana.program import Snapshot
+from memory_storage_turso.server.hrana.wire import encode_statement
 from memory_storage_turso.server.replicas import ReadRouter
 from memory_storage_turso.server.resilience import CircuitBreaker
-from memory_storage_turso.server_config import BreakerConfig, ReplicaConfig
 from memory_storage_turso.sql.statement import Statement
 from tests.servers.waiting import until
 
@@ -36,13 +38,13 @@ class FakeNode:
 
 
 async def test_checks_go_on_after_an_error_nobody_thought_of(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     primary, replica = FakeNode(), FakeNode()
-    config = ReplicaConfig(check_interval=0.001)
-    router = ReadRouter(primary, [replica], config)  # pyright: ignore[reportArgumentType] - a stand-in
-    router.use_mark(MARK, None)
-    await router.read([], None)
+    monkeypatch.setattr(replicas, "_CHECK_INTERVAL", 0.001)
+    router = ReadRouter(primary, [replica], ReplicaConfig())  # pyright: ignore[reportArgumentType] - a stand-in
+    router.use_position(MARK, None)
+    await router.read([])
     replica.failure = RuntimeError("a bug")
     seen = replica.reads
     await until(lambda: replica.reads >= seen + 3)

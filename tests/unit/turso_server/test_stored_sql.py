@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from memory_storage_turso.config import PreparedConfig
 from memory_storage_turso.server.hrana.stored_sql import (
     HTTP_CAPACITY,
-    PreparedFigures,
+    SharedSql,
     StoredSql,
     changes_schema,
 )
-from memory_storage_turso.server_config import PreparedConfig
 
 
 class Clock:
@@ -47,31 +47,31 @@ def text(number: int) -> str:
 
 
 @pytest.fixture
-def figures() -> PreparedFigures:
-    return PreparedFigures()
+def figures() -> SharedSql:
+    return SharedSql()
 
 
-def store(figures: PreparedFigures, **options: float) -> StoredSql:
+def store(figures: SharedSql, **options: float) -> StoredSql:
     config = PreparedConfig(**options)  # pyright: ignore[reportArgumentType] - numbers all
     return StoredSql(config, figures, HTTP_CAPACITY)
 
 
-def test_text_is_sent_once(figures: PreparedFigures) -> None:
+def test_text_is_sent_once(figures: SharedSql) -> None:
     server = Server(store(figures))
     for _ in range(10):
         assert server.request(text(1))
-    stats = figures.snapshot()
+    stats = figures.stats()
     assert (stats.hits, stats.misses, stats.current_size) == (9, 1, 1)
     assert stats.hit_rate() == 0.9
     assert stats.bytes_saved == 9 * (len(text(1)) + 2)
 
 
-def test_repeats_within_a_request_are_hits(figures: PreparedFigures) -> None:
+def test_repeats_within_a_request_are_hits(figures: SharedSql) -> None:
     Server(store(figures)).request(text(1), text(1), text(1))
     assert (figures.hits, figures.misses) == (2, 1)
 
 
-def test_least_recently_used_makes_room(figures: PreparedFigures) -> None:
+def test_least_recently_used_makes_room(figures: SharedSql) -> None:
     server = Server(store(figures, max_size=3))
     for number in (1, 2, 3, 1, 4):
         server.request(text(number))
@@ -81,14 +81,14 @@ def test_least_recently_used_makes_room(figures: PreparedFigures) -> None:
 
 
 def test_request_with_more_texts_than_fit_sends_the_rest_as_they_are(
-    figures: PreparedFigures,
+    figures: SharedSql,
 ) -> None:
     server = Server(store(figures, max_size=3))
     assert len(server.request(*map(text, range(10)))) == 3
     assert figures.current_size == 3
 
 
-def test_never_more_than_the_server_takes(figures: PreparedFigures) -> None:
+def test_never_more_than_the_server_takes(figures: SharedSql) -> None:
     server = Server(store(figures, max_size=1000))
     for number in range(200):
         server.request(text(number))
@@ -99,30 +99,30 @@ def test_never_more_than_the_server_takes(figures: PreparedFigures) -> None:
     "sql", ["COMMIT", "SELECT '" + "a" * 6000 + "'", "SELECT '" + "ü" * 3000 + "'"]
 )
 def test_text_that_is_not_worth_it_or_too_long_is_sent_as_it_is(
-    figures: PreparedFigures, sql: str
+    figures: SharedSql, sql: str
 ) -> None:
     assert Server(store(figures)).request(sql) == {}
 
 
-def test_switched_off(figures: PreparedFigures) -> None:
+def test_switched_off(figures: SharedSql) -> None:
     assert Server(store(figures, max_size=0)).request(text(1)) == {}
     assert figures.misses == 0
 
 
-def test_old_text_in_use_is_refreshed_and_out_of_use_dropped(figures: PreparedFigures) -> None:
+def test_old_text_in_use_is_refreshed_and_out_of_use_dropped(figures: SharedSql) -> None:
     clock = Clock()
-    stored = StoredSql(PreparedConfig(max_age=100), figures, HTTP_CAPACITY, clock=clock)
+    stored = StoredSql(PreparedConfig(), figures, HTTP_CAPACITY, clock=clock)
     server = Server(stored)
     server.request(text(1), text(2))
-    clock.now = 60
+    clock.now = 2400
     server.request(text(1))
-    clock.now = 120
+    clock.now = 4800
     server.request(text(3))
     assert (figures.refreshes, figures.evictions, figures.current_size) == (1, 1, 2)
     assert sorted(server.texts.values()) == [text(1), text(3)]
 
 
-def test_schema_change_refreshes_every_connection(figures: PreparedFigures) -> None:
+def test_schema_change_refreshes_every_connection(figures: SharedSql) -> None:
     servers = [Server(store(figures)) for _ in range(2)]
     for server in servers:
         server.request(text(1))
@@ -134,7 +134,7 @@ def test_schema_change_refreshes_every_connection(figures: PreparedFigures) -> N
     assert figures.misses == 2
 
 
-def test_lost_stream_takes_its_texts_along(figures: PreparedFigures) -> None:
+def test_lost_stream_takes_its_texts_along(figures: SharedSql) -> None:
     stored = store(figures)
     Server(stored).request(text(1), text(2))
     stored.clear()
@@ -143,7 +143,7 @@ def test_lost_stream_takes_its_texts_along(figures: PreparedFigures) -> None:
     assert (figures.misses, figures.current_size) == (3, 1)
 
 
-def test_server_that_holds_less_is_learnt_from(figures: PreparedFigures) -> None:
+def test_server_that_holds_less_is_learnt_from(figures: SharedSql) -> None:
     first = store(figures)
     Server(first).request(*map(text, range(20)))
     first.server_holds_less()
@@ -162,7 +162,7 @@ def test_schema_changes_are_recognised(sql: str, expected: bool) -> None:
 
 
 @pytest.mark.parametrize("sql", [f"SELECT {'1, ' * 2000} 1", "CREATE TABLE something (a, b, c, d)"])
-def test_what_cannot_be_stored_is_a_miss_each_time(figures: PreparedFigures, sql: str) -> None:
+def test_what_cannot_be_stored_is_a_miss_each_time(figures: SharedSql, sql: str) -> None:
     server = Server(store(figures))
     for _ in range(3):
         assert server.request(sql) == {}

@@ -1,9 +1,14 @@
-"""The pool: permits, a first-come queue for them, and the connections they stand for."""
+"""A bounded pool of connections that sizes itself and keeps idle connections usable.
+
+A caller gets a permit first, in the order of asking, and then a connection. How many permits there are
+follows a forecast of demand.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -13,10 +18,32 @@ from typing import Generic, Protocol, TypeVar
 import attrs
 
 from memory_core.errors import StorageClosedError, StorageUnavailableError
-from memory_storage_turso.server.pool.sizing import PoolSizer
-from memory_storage_turso.server_config import KeepAliveConfig, PoolConfig
+from memory_storage_turso.config import KeepAliveConfig, PoolConfig
 
 _PINGS_AT_ONCE = 8
+#: A ping that takes longer means that the connection is lost.
+_PING_TIMEOUT = 3.0
+#: In intervals of keep-alive: neither used nor pinged for so long, a connection is replaced ...
+_STALE_AFTER = 2.25
+#: ... and unused for so long, it is closed.
+_MAX_IDLE = 15
+
+#: Seconds of demand that make one sample.
+_SAMPLE = 0.1
+#: Samples for which demand is forecast.
+_AHEAD = 5
+#: Share of the connections that should be in use at forecast demand.
+_TARGET_UTILISATION = 0.7
+#: Utilisation under which the pool shrinks.
+_SHRINK_BELOW = 0.35
+#: Seconds that have to pass after any change of size before the pool shrinks.
+_SHRINK_COOLDOWN = 10.0
+#: Weight of the newest sample in the level and in the trend.
+_LEVEL_WEIGHT = 0.5
+_TREND_WEIGHT = 0.3
+#: What is left of the trend after each further step.
+_DAMPING = 0.7
+_MAX_IDLE_STEPS = 64
 
 
 class Connection(Protocol):
@@ -29,7 +56,7 @@ class Connection(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Let go of it; never raises."""
+        """Release it; never raises."""
         ...
 
 
@@ -38,27 +65,27 @@ C = TypeVar("C", bound=Connection)
 
 @attrs.frozen(slots=True)
 class PoolStats:
-    """A pool's figures.
+    """A pool's statistics.
 
     Attributes:
         size: Connections there may be now.
-        in_use: Connections handed out and not yet returned.
-        idle: Connections ready to be handed out.
-        waiting: Callers that wait for one.
-        peak_in_use: The most that were ever handed out at once.
-        acquired: Times one was handed out.
+        in_use: Connections that are checked out.
+        idle: Connections that can be checked out at once.
+        waiting: Callers that wait for a connection.
+        peak_in_use: The most that were ever checked out at once.
+        acquired: Times one was checked out.
         waited: Times a caller had to wait first.
         wait_time: Seconds callers waited altogether.
         longest_wait: The longest any of them waited, in seconds.
         timeouts: Callers that waited too long.
-        refused: Callers that were refused because too many waited already.
+        refused: Callers that were rejected because too many waited already.
         opened: Connections made.
-        discarded: Connections found broken when they were returned.
-        stale_replaced: Idle connections replaced before anyone met them.
+        discarded: Connections found broken when they were released.
+        stale_replaced: Idle connections replaced before a caller got them.
         pings: Pings sent to idle connections.
         grown: Times the pool grew.
         shrunk: Times it shrank.
-        forecast: Connections expected to be wanted soon.
+        forecast: Connections that are expected to be needed soon.
     """
 
     size: int
@@ -104,15 +131,15 @@ class _Counters:
 
 
 class Pool(Generic[C]):
-    """Hands out connections, at most as many as it may have.
+    """Checks connections out, at most as many as there may be.
 
-    A permit is held from before a connection is looked for until it is back, so the bound binds
-    whatever happens to the connection. Permits go to callers in the order they came.
+    A permit is held from before a connection is looked for until the connection is released, so the bound
+    holds whatever happens to the connection. Permits go to callers in the order in which they asked.
 
     Args:
         connect: Makes a connection.
         config: Sizes and waits.
-        keepalive: Idle times.
+        keepalive: How long a connection may be idle.
         clock: Monotonic seconds.
     """
 
@@ -126,11 +153,13 @@ class Pool(Generic[C]):
     ) -> None:
         self._connect = connect
         self._config = config
-        self._keepalive = keepalive
+        self._ping_after = keepalive.interval
+        self._stale_after = _STALE_AFTER * keepalive.interval
+        self._max_idle = _MAX_IDLE * keepalive.interval
         self._clock = clock
         self._sizer = PoolSizer(config, clock())
         self._in_use = 0
-        self._leased: set[C] = set()
+        self._checked_out: set[C] = set()
         self._idle: deque[_Idle[C]] = deque()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._counters = _Counters()
@@ -141,61 +170,61 @@ class Pool(Generic[C]):
         self._maintenance: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
-    async def lease(
+    async def acquire(
         self,
         within: float | None = None,
         around: AbstractAsyncContextManager[None] | None = None,
         *,
         fresh: bool = False,
     ) -> AsyncGenerator[C]:
-        """A connection for the length of the context.
+        """Check a connection out for the length of the context.
 
-        Whoever leaves by an exception that is not the connection's fault returns it in working
-        order; a connection knows by itself when it is broken.
+        An exception inside the context does not make the connection unusable: a connection knows
+        by itself when it is broken.
 
         Args:
             within: Seconds to wait for it at most, where that is less than ``acquire_timeout``.
-            around: Entered once there is a permit, and left before that is given back: it sees how
-                connecting and using the connection end, and nothing of waiting.
+            around: Entered once there is a permit, and left before the permit is released: it sees how
+                connecting and using the connection end, and not the waiting.
             fresh: Make a new one, whatever is idle.
 
         Raises:
             StorageClosedError: The pool is closed.
-            StorageUnavailableError: None became free in time, or too many wait already.
+            StorageUnavailableError: No connection became free in time, or too many callers wait already.
         """
         await self._permit(within)
         try:
             async with around or contextlib.nullcontext():
-                connection = await (self._open() if fresh else self._take())
-                self._leased.add(connection)
+                connection = await (self._open() if fresh else self._idle_or_new())
+                self._checked_out.add(connection)
                 try:
                     yield connection
                 finally:
-                    self._leased.discard(connection)
-                    self._put_back(connection)
+                    self._checked_out.discard(connection)
+                    self._release(connection)
         finally:
-            self._return_permit()
+            self._release_permit()
 
     def discard_idle(self) -> None:
-        """Give up what is idle now: one of them turned out to be lost, and so may they all be."""
+        """Close all idle connections: one turned out to be lost, so they may all be."""
         while self._idle:
             self._counters.stale_replaced += 1
             self._close_later(self._idle.popleft().connection)
 
     async def tend(self) -> None:
-        """One round of maintenance: replace the stale, ping the idle, close the unused.
+        """One round of maintenance: close unused connections, ping idle ones, close the lost.
 
-        A pinged connection takes a permit meanwhile, so the bound holds for it too.
+        A ping holds a permit, so the bound holds for it too.
         """
         now = self._clock()
         self._resize(now)
         self._drop_surplus(now)
-        due = iter([i for i in self._idle if now - i.touched_at >= self._keepalive.interval])
-        # Beside each other, as those of a server that hangs would take a timeout each.
+        due = iter([i for i in self._idle if now - i.touched_at >= self._ping_after])
+        # At the same time, as each ping of a server that hangs takes the whole timeout.
         await asyncio.gather(*(self._ping_each(due) for _ in range(_PINGS_AT_ONCE)))
 
     def stats(self) -> PoolStats:
-        """The figures as they are now."""
+        """The statistics as they are now."""
         counted = attrs.asdict(self._counters)
         return PoolStats(
             size=self._sizer.size,
@@ -209,14 +238,14 @@ class Pool(Generic[C]):
         )
 
     def refuse(self) -> None:
-        """Hand nothing out any more, also to who waits."""
+        """Check nothing out any more; callers that wait are rejected."""
         self._closed = True
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(StorageClosedError("the connection pool is closed"))
 
     async def aclose(self) -> None:
-        """Refuse who waits, wait for what is in use, close everything. Idempotent."""
+        """Reject callers that wait, wait for connections in use, close everything. Idempotent."""
         self.refuse()
         if self._maintenance is not None:
             self._maintenance.cancel()
@@ -224,7 +253,7 @@ class Pool(Generic[C]):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.drain_timeout):
                 await self._all_returned.wait()
-        for connection in self._leased:
+        for connection in self._checked_out:
             connection.broken = True
             self._close_later(connection)
         while self._idle:
@@ -239,11 +268,11 @@ class Pool(Generic[C]):
         if self._in_use < self._sizer.size and not self._waiters:
             self._take_permit()
         else:
-            patience = self._config.acquire_timeout
-            await self._wait_for_permit(patience if within is None else min(patience, within))
+            timeout = self._config.acquire_timeout
+            await self._wait_for_permit(timeout if within is None else min(timeout, within))
         self._counters.acquired += 1
 
-    async def _wait_for_permit(self, patience: float) -> None:
+    async def _wait_for_permit(self, longest: float) -> None:
         if len(self._waiters) >= self._config.max_waiting:
             self._counters.refused += 1
             msg = f"{len(self._waiters)} callers wait for a connection already"
@@ -253,14 +282,14 @@ class Pool(Generic[C]):
         started = self._clock()
         self._counters.waited += 1
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(longest):
                 await waiter
         except BaseException as error:
             self._give_up(waiter)
             if not isinstance(error, TimeoutError):
                 raise
             self._counters.timeouts += 1
-            msg = f"no connection became free within {patience:g} s"
+            msg = f"no connection became free within {longest:g} s"
             raise StorageUnavailableError(msg) from None
         finally:
             waited = self._clock() - started
@@ -270,8 +299,8 @@ class Pool(Generic[C]):
     def _give_up(self, waiter: asyncio.Future[None]) -> None:
         granted = waiter.done() and not waiter.cancelled() and waiter.exception() is None
         if granted:
-            # The permit came in the same tick as the cancellation: pass it on.
-            self._return_permit()
+            # The permit came in the same tick as the cancellation: the next caller gets it.
+            self._release_permit()
         with contextlib.suppress(ValueError):
             self._waiters.remove(waiter)
 
@@ -280,7 +309,7 @@ class Pool(Generic[C]):
         self._all_returned.clear()
         self._counters.peak_in_use = max(self._counters.peak_in_use, self._in_use)
 
-    def _return_permit(self) -> None:
+    def _release_permit(self) -> None:
         self._in_use -= 1
         self._resize(self._clock())
         self._grant()
@@ -299,13 +328,13 @@ class Pool(Generic[C]):
         if self._sizer.observe(demand, now):
             self._grant()
 
-    async def _take(self) -> C:
+    async def _idle_or_new(self) -> C:
         self._check_open()
         now = self._clock()
         while self._idle:
-            # The one used last is the least likely to be stale.
+            # The most recently used one is the least likely to be stale.
             idle = self._idle.pop()
-            if now - idle.touched_at < self._keepalive.stale_after and not idle.connection.broken:
+            if now - idle.touched_at < self._stale_after and not idle.connection.broken:
                 return idle.connection
             self._counters.stale_replaced += 1
             self._close_later(idle.connection)
@@ -316,7 +345,7 @@ class Pool(Generic[C]):
         self._counters.opened += 1
         return connection
 
-    def _put_back(self, connection: C) -> None:
+    def _release(self, connection: C) -> None:
         if connection.broken or self._closed:
             self._counters.discarded += connection.broken
             self._close_later(connection)
@@ -333,12 +362,12 @@ class Pool(Generic[C]):
             try:
                 await self._ping(idle)
             finally:
-                self._return_permit()
+                self._release_permit()
 
     async def _ping(self, idle: _Idle[C]) -> None:
         self._counters.pings += 1
         try:
-            async with asyncio.timeout(self._keepalive.timeout):
+            async with asyncio.timeout(_PING_TIMEOUT):
                 await idle.connection.ping()
         except asyncio.CancelledError:
             self._close_later(idle.connection)
@@ -357,7 +386,7 @@ class Pool(Generic[C]):
         def unused(idle: _Idle[C]) -> bool:
             surplus = self._in_use + len(self._idle) > self._sizer.size
             spare = self._in_use + len(self._idle) > self._config.min_size
-            return surplus or (spare and now - idle.used_at >= self._keepalive.max_idle)
+            return surplus or (spare and now - idle.used_at >= self._max_idle)
 
         while self._idle and unused(oldest := min(self._idle, key=lambda i: i.used_at)):
             self._idle.remove(oldest)
@@ -374,10 +403,112 @@ class Pool(Generic[C]):
 
     async def _maintain(self) -> None:
         while True:
-            await asyncio.sleep(self._keepalive.interval / 2)
+            await asyncio.sleep(self._ping_after / 2)
             await self.tend()
 
     def _check_open(self) -> None:
         if self._closed:
             msg = "the connection pool is closed"
             raise StorageClosedError(msg)
+
+
+class DemandForecast:
+    """Double exponential smoothing with a damped trend, which overshoots less after a jump.
+
+    C. C. Holt, "Forecasting seasonals and trends by exponentially weighted moving averages",
+    ONR Memorandum 52, 1957; E. S. Gardner and E. McKenzie, "Forecasting trends in time series",
+    Management Science 31 (1985).
+    """
+
+    def __init__(self) -> None:
+        self.level = 0.0
+        self.trend = 0.0
+
+    def observe(self, demand: float) -> None:
+        """Add the next sample; samples are evenly spaced."""
+        previous, trend = self.level, _DAMPING * self.trend
+        self.level = _LEVEL_WEIGHT * demand + (1 - _LEVEL_WEIGHT) * (previous + trend)
+        self.trend = _TREND_WEIGHT * (self.level - previous) + (1 - _TREND_WEIGHT) * trend
+
+    def ahead(self, steps: float) -> float:
+        """Demand this many samples from now; never below zero."""
+        reach = _DAMPING * (1 - _DAMPING**steps) / (1 - _DAMPING)
+        return max(self.level + reach * self.trend, 0.0)
+
+
+class PoolSizer:
+    """Decides the size of a pool from the demand it sees.
+
+    Demand is the most connections that were in use or waited for at once during a sample. The
+    pool grows as soon as forecast demand would use more than the target share of it, and shrinks
+    only when utilisation is under a lower bound and some time has passed since the last change;
+    between the two bounds its size stays.
+
+    Attributes:
+        size: How many connections there may be now.
+        grown: Times it grew.
+        shrunk: Times it shrank.
+    """
+
+    def __init__(self, config: PoolConfig, now: float) -> None:
+        self.size = config.min_size
+        self.grown = 0
+        self.shrunk = 0
+        self._config = config
+        self._forecast = DemandForecast()
+        self._peak = 0
+        self._sample_ends = now + _SAMPLE
+        self._changed_at = now
+
+    @property
+    def forecast(self) -> float:
+        """Connections that are expected to be needed soon."""
+        return self._forecast.ahead(_AHEAD)
+
+    def observe(self, demand: int, now: float) -> bool:
+        """Add how many connections are in use or waited for at this moment.
+
+        Returns:
+            Whether the size changed.
+        """
+        self._peak = max(self._peak, demand)
+        if now < self._sample_ends:
+            # A queue does not wait for the sample to end.
+            return demand > self.size and self._grow(demand, now)
+        self._close_sample(demand, now)
+        wanted = max(self.forecast, demand)
+        if wanted > self.size * _TARGET_UTILISATION:
+            return self._grow(wanted / _TARGET_UTILISATION, now)
+        if wanted < self.size * _SHRINK_BELOW:
+            return self._shrink(wanted / _TARGET_UTILISATION, now)
+        return False
+
+    def _close_sample(self, demand: int, now: float) -> None:
+        elapsed = int((now - self._sample_ends) / _SAMPLE)
+        self._forecast.observe(self._peak)
+        # The samples that passed since then had no demand.
+        for _ in range(min(elapsed, _MAX_IDLE_STEPS)):
+            self._forecast.observe(0)
+        self._peak = demand
+        self._sample_ends = now + _SAMPLE
+
+    def _grow(self, wanted: float, now: float) -> bool:
+        size = min(math.ceil(wanted), self._config.max_size)
+        if size <= self.size:
+            return False
+        self.size = size
+        self.grown += 1
+        self._changed_at = now
+        return True
+
+    def _shrink(self, wanted: float, now: float) -> bool:
+        if now - self._changed_at < _SHRINK_COOLDOWN:
+            return False
+        # At most by half at once: demand that pauses often comes back.
+        size = max(math.ceil(wanted), math.ceil(self.size / 2), self._config.min_size)
+        if size >= self.size:
+            return False
+        self.size = size
+        self.shrunk += 1
+        self._changed_at = now
+        return True

@@ -20,7 +20,8 @@ from libsql_client.hrana.conn import (  # pyright: ignore[reportMissingTypeStubs
     HranaStream,
 )
 
-from memory_storage_turso.server.hrana.endpoint import Endpoint
+from memory_storage_turso.config import ServerLimits, TursoConfig
+from memory_storage_turso.server.hrana.endpoint import Endpoint, tls_context
 from memory_storage_turso.server.hrana.errors import (
     HranaError,
     NoAnswerError,
@@ -30,18 +31,20 @@ from memory_storage_turso.server.hrana.errors import (
     ResponseTooLargeError,
     StreamLostError,
 )
-from memory_storage_turso.server.hrana.http import namespace_header
-from memory_storage_turso.server.hrana.program import ProgramAnswer, Step
+from memory_storage_turso.server.hrana.http import CONNECT_TIMEOUT
 from memory_storage_turso.server.hrana.stored_sql import (
     WEBSOCKET_CAPACITY,
-    PreparedFigures,
+    SharedSql,
     StoredSql,
     StorePlan,
 )
-from memory_storage_turso.server.hrana.stream import encode_batch
-from memory_storage_turso.server.hrana.trust import tls_context
-from memory_storage_turso.server.hrana.wire import BatchRows, program_answer
-from memory_storage_turso.server_config import ServerConfig, ServerLimits
+from memory_storage_turso.server.hrana.wire import (
+    BatchRows,
+    ProgramAnswer,
+    Step,
+    encode_batch,
+    program_answer,
+)
 
 T = TypeVar("T")
 _CLOSE_TIMEOUT = 1.0
@@ -55,7 +58,7 @@ class WebSocketConnection:
     """One WebSocket with one stream on it.
 
     Attributes:
-        broken: Whether something went wrong in a way that makes it unfit for further use.
+        broken: Whether something went wrong that makes it unfit for further use.
         knows_autocommit: Hrana 2 does not.
     """
 
@@ -77,7 +80,7 @@ class WebSocketConnection:
         """
         self._check_alive()
         plan = self._stored.plan(step.sql for step in steps)
-        batch = encode_batch(steps, self._apply(plan))
+        batch = encode_batch(steps, self._sql_ids_of(plan))
         stream = self._open_stream()
         result = await self._answer(stream.batch(cast("Any", batch)))
         try:
@@ -93,7 +96,7 @@ class WebSocketConnection:
         return None
 
     async def reset(self) -> None:
-        """Start anew, outside any transaction, whatever state the last request left."""
+        """Start over outside any transaction, whatever state the last request left."""
         self._check_alive()
         if self._stream is not None:
             self._stream.close()
@@ -124,19 +127,18 @@ class WebSocketConnection:
             self._stream = self._connection.open_stream()
         return self._stream
 
-    def _apply(self, plan: StorePlan) -> StorePlan:
+    def _sql_ids_of(self, plan: StorePlan) -> dict[str, int]:
+        """Carry out a plan, and tell libsql-client's number of each stored text."""
         for number in plan.close:
             sql_id = self._sql_ids.pop(number, None)
             if sql_id is not None:
                 self._connection.close_sql(sql_id)
         for number, sql in plan.store.items():
             self._sql_ids[number] = self._connection.store_sql(sql)
-        ids = {sql: self._sql_ids[number] for sql, number in plan.ids.items()}
-        return StorePlan(close=[], store={}, ids=ids)
+        return {sql: self._sql_ids[number] for sql, number in plan.ids.items()}
 
     async def _answer(self, answer: asyncio.Future[T]) -> T:
-        # libsql-client sets the future's result even if it was cancelled meanwhile, so it is never
-        # awaited in a way that would cancel it.
+        # libsql-client sets the future's result even if it was cancelled meanwhile: never cancel it.
         answer.add_done_callback(_retrieve)
         broken, self.broken = self.broken, True
         await asyncio.wait([answer], timeout=self._limits.request_timeout)
@@ -161,13 +163,13 @@ class WebSocketConnection:
         return RefusedError(0, error.code, _words(error))
 
 
-class WebSocketConnector:
-    """WebSockets to one server."""
+class WebSocketTransport:
+    """Makes WebSockets to one server."""
 
-    def __init__(self, endpoint: Endpoint, config: ServerConfig, figures: PreparedFigures) -> None:
+    def __init__(self, endpoint: Endpoint, config: TursoConfig, sql: SharedSql) -> None:
         self._endpoint = endpoint
         self._config = config
-        self._figures = figures
+        self._sql = sql
         self._tls = tls_context(config.ca_file)
         self._session: aiohttp.ClientSession | None = None
 
@@ -184,12 +186,12 @@ class WebSocketConnector:
             self._endpoint.base_url,
             token.reveal() if token is not None else None,
         )
-        stored = StoredSql(self._config.prepared, self._figures, WEBSOCKET_CAPACITY)
+        stored = StoredSql(self._config.prepared, self._sql, WEBSOCKET_CAPACITY)
         greeted = WebSocketConnection(connection, stored, self._config.limits)
         try:
-            async with asyncio.timeout(self._config.limits.connect_timeout):
+            async with asyncio.timeout(min(CONNECT_TIMEOUT, self._config.limits.request_timeout)):
                 await connection.wait_connected()
-                # A refused greeting shows only once something is asked for.
+                # A rejected greeting shows only with the first request.
                 await greeted.ping()
         except BaseException as error:
             await close_connection(connection)
@@ -216,13 +218,10 @@ class WebSocketConnector:
         return self._session
 
     def _options(self) -> Mapping[str, Any]:
-        headers = {}
-        if self._endpoint.database is not None:
-            headers["x-namespace-bin"] = namespace_header(self._endpoint.database)
         return {
             "max_msg_size": self._config.limits.max_response_bytes,
             "timeout": aiohttp.ClientWSTimeout(ws_close=_CLOSE_TIMEOUT),  # pyright: ignore[reportCallIssue] - made by attrs, which pyright cannot see
-            "headers": headers,
+            "headers": self._endpoint.headers,
         }
 
 
@@ -241,7 +240,7 @@ class _BoundedSession:
 
 
 async def close_connection(connection: HranaConn) -> None:
-    """Close a connection of libsql-client, and wait for the tasks it only cancels."""
+    """Close a connection of libsql-client, and wait for the tasks that it only cancels."""
     # It ends its tasks first; what follows is a goodbye to a server that may hang.
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_CLOSE_TIMEOUT):
@@ -265,7 +264,7 @@ def _connection_failure(error: BaseException, kind: type[HranaError]) -> HranaEr
     if isinstance(error, aiohttp.WSServerHandshakeError):
         return RefusedError(error.status, "", error.message)
     if isinstance(error, LibsqlError) and error.code not in _CONNECTION_CODES:
-        # The greeting was refused: the token is missing, wrong or expired.
+        # The greeting was rejected: the token is missing, wrong or expired.
         return RefusedError(401, error.code, _words(error))
     return kind(f"{type(error).__name__}: {error}")
 
