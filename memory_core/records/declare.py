@@ -23,10 +23,12 @@ from attrs import Attribute
 from memory_core.records import fields
 
 __all__ = [
+    "NOTES",
     "NOT_EMPTY",
     "RULES",
     "checked",
     "instance",
+    "notes",
     "to_integer",
     "to_json_object",
     "to_json_value",
@@ -50,6 +52,9 @@ _Converter: TypeAlias = Callable[[Any], Any]
 RULES = "memory_core"
 """Key of what ``checked`` finds in a field's metadata."""
 
+NOTES = "memory_core.notes"
+"""Key of what the docs say of a field beyond its declaration."""
+
 NOT_EMPTY: Mapping[str, Any] = {RULES: {"empty": False}}
 """Metadata of a text that is not only white space."""
 
@@ -57,6 +62,16 @@ NOT_EMPTY: Mapping[str, Any] = {RULES: {"empty": False}}
 def within(low: float | None = None, high: float | None = None) -> Mapping[str, Any]:
     """Metadata of a number within bounds, both inclusive."""
     return {RULES: {"low": low, "high": high}}
+
+
+def notes(*, limit: str = "", default: str = "") -> Mapping[str, Any]:
+    """Metadata for the docs, of what a class checks or sets itself.
+
+    Args:
+        limit: which values are rejected: ``"not negative"``.
+        default: what a field is that is left out, where its default does not show that.
+    """
+    return {NOTES: {"limit": limit, "default": default}}
 
 
 def instance(cls: type, *, optional: bool = False) -> Mapping[str, Any]:

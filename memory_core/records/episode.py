@@ -16,6 +16,7 @@ from memory_core.records.declare import (
     NOT_EMPTY,
     checked,
     instance,
+    notes,
     to_integer,
     to_json_object,
     to_json_value,
@@ -133,8 +134,14 @@ class StepResult:
     """
 
     status: ResultStatus = field(converter=_result_status)
-    output: Any = field(default=None, converter=to_json_value)  # pyright: ignore[reportUnknownVariableType]  # any JSON value
-    message: str | None = field(default=None, converter=to_optional_text)
+    output: Any = field(  # pyright: ignore[reportUnknownVariableType]  # any JSON value
+        default=None, converter=to_json_value, metadata=notes(limit="only of a success")
+    )
+    message: str | None = field(
+        default=None,
+        converter=to_optional_text,
+        metadata=notes(limit="of an error, and only of an error"),
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.output is not None:
@@ -199,16 +206,36 @@ class Outcome:
     """
 
     status: OutcomeStatus = field(converter=_outcome_status)
-    verdict: str | None = field(default=None, converter=to_optional_text)
-    artifacts: tuple[str, ...] = field(default=(), converter=to_texts)
-    completed: tuple[str, ...] = field(default=(), converter=to_texts)
-    failed: tuple[str, ...] = field(default=(), converter=to_texts)
-    reason: str | None = field(default=None, converter=to_optional_text)
-    error_details: str | None = field(default=None, converter=to_optional_text)
-    stopped_at_step: int | None = field(
-        default=None, converter=to_optional_integer, metadata=within(0)
+    verdict: str | None = field(
+        default=None,
+        converter=to_optional_text,
+        metadata=notes(limit="required by a success and a partial success, only of them"),
     )
-    signals: tuple[str, ...] = field(default=(), converter=to_texts)
+    artifacts: tuple[str, ...] = field(
+        default=(), converter=to_texts, metadata=notes(limit="only of a success")
+    )
+    completed: tuple[str, ...] = field(
+        default=(), converter=to_texts, metadata=notes(limit="only of a partial success")
+    )
+    failed: tuple[str, ...] = field(
+        default=(), converter=to_texts, metadata=notes(limit="only of a partial success")
+    )
+    reason: str | None = field(
+        default=None,
+        converter=to_optional_text,
+        metadata=notes(limit="required by a failure and an abstention, only of them"),
+    )
+    error_details: str | None = field(
+        default=None, converter=to_optional_text, metadata=notes(limit="only of a failure")
+    )
+    stopped_at_step: int | None = field(
+        default=None,
+        converter=to_optional_integer,
+        metadata={**within(0), **notes(limit="only of an abstention")},
+    )
+    signals: tuple[str, ...] = field(
+        default=(), converter=to_texts, metadata=notes(limit="only of an abstention")
+    )
 
     def __attrs_post_init__(self) -> None:
         required, allowed = _OUTCOME_FIELDS[self.status]
@@ -357,9 +384,17 @@ class Episode(Record):
     task_description: str = field(converter=to_text, metadata=NOT_EMPTY)
     task_type: TaskType = field(default=TaskType.OTHER, converter=_task_type)
     context: TaskContext = field(factory=TaskContext, metadata=instance(TaskContext))
-    start_time: datetime = field(default=_LEFT_OUT, converter=to_time)
-    end_time: datetime | None = field(default=None, converter=to_optional_time)
-    steps: tuple[ExecutionStep, ...] = field(default=(), converter=_numbered)
+    start_time: datetime = field(
+        default=_LEFT_OUT,
+        converter=to_time,
+        metadata=notes(default="now, or `end_time` if that is earlier"),
+    )
+    end_time: datetime | None = field(
+        default=None, converter=to_optional_time, metadata=notes(limit="not before `start_time`")
+    )
+    steps: tuple[ExecutionStep, ...] = field(
+        default=(), converter=_numbered, metadata=notes(limit="in ascending order of `number`")
+    )
     outcome: Outcome | None = field(default=None, metadata=instance(Outcome, optional=True))
     reward: RewardScore | None = field(default=None, metadata=instance(RewardScore, optional=True))
     reflection: Reflection | None = field(

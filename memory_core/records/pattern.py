@@ -15,6 +15,7 @@ from memory_core.records.declare import (
     NOT_EMPTY,
     checked,
     instance,
+    notes,
     to_integer,
     to_number,
     to_optional_time,
@@ -118,7 +119,9 @@ class ToolSequence(Pattern):
     variant: ClassVar[str] = PatternType.TOOL_SEQUENCE.value
 
     tools: tuple[str, ...] = field(converter=to_texts)
-    avg_latency: timedelta = field(default=timedelta(0), converter=_latency)
+    avg_latency: timedelta = field(
+        default=timedelta(0), converter=_latency, metadata=notes(limit="not negative")
+    )
     occurrence_count: int = field(default=1, converter=to_integer, metadata=within(0))
 
 

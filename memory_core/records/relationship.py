@@ -13,6 +13,7 @@ from memory_core.errors import InvalidValueError
 from memory_core.records.base import Acyclic, Index, OnDelete, Record, Reference, Unique
 from memory_core.records.declare import (
     checked,
+    notes,
     to_json_object,
     to_optional_integer,
     to_optional_number,
@@ -66,7 +67,9 @@ class Relationship(Record):
     default_order: ClassVar[str] = "created_at"
 
     from_episode_id: UUID = field(converter=to_uuid)
-    to_episode_id: UUID = field(converter=to_uuid)
+    to_episode_id: UUID = field(
+        converter=to_uuid, metadata=notes(limit="another episode than `from_episode_id`")
+    )
     relationship_type: RelationshipType = field(converter=_relationship_type)
     reason: str | None = field(default=None, converter=to_optional_text)
     created_by: str | None = field(default=None, converter=to_optional_text)

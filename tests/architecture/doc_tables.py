@@ -16,13 +16,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import attrs
 
+import memory_core
 from memory_core.hookspecs import HookSpecs
 from memory_core.importers import BUILTIN_IMPORTERS, FormatImporter
 from memory_core.records import CORE_RECORD_TYPES, Record
+from memory_core.records.declare import NOTES, RULES
 from tests.architecture.tree import ROOT
 
 MARKED = re.compile(r"(<!-- table: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -112,7 +114,11 @@ def methods(path: str) -> str:
 
 
 def fields(paths: str) -> str:
-    """The fields of attrs classes, with their types and defaults."""
+    """The fields of attrs classes, those of records and their parts if none is named.
+
+    A field that a class inherits from another one of them is listed there only.
+    """
+    classes = [load(path) for path in paths.split()] or record_classes()
     rows = [
         (
             f"`{cls.__name__}`" if place == 0 else "",
@@ -120,11 +126,23 @@ def fields(paths: str) -> str:
             # As it is written: attrs forgets that when somebody has the types resolved.
             f"`{_escaped(inspect.get_annotations(cls)[item.name])}`",
             _default_of_field(item),
+            _limit(item),
         )
-        for cls in map(load, paths.split())
-        for place, item in enumerate(attrs.fields(cls))
+        for cls in classes
+        for place, item in enumerate(item for item in attrs.fields(cls) if not item.inherited)
     ]
-    return _table(("class", "field", "type", "default"), rows)
+    return _table(("class", "field", "type", "default", "limit"), rows)
+
+
+def enums(_: str) -> str:
+    """The enums that users meet, with their values."""
+    public = (getattr(memory_core, name) for name in memory_core.__all__)
+    found = [item for item in public if inspect.isclass(item) and issubclass(item, Enum)]
+    rows = [
+        (f"`{enum.__name__}`", _summary(enum), ", ".join(f"`{item.value}`" for item in enum))
+        for enum in found
+    ]
+    return _table(("enum", "meaning", "values"), rows)
 
 
 def formats(_: str) -> str:
@@ -140,6 +158,26 @@ def formats(_: str) -> str:
     return "\n".join(parts)
 
 
+def record_classes() -> list[type]:
+    """Every class of records of the core, each followed by the classes of its parts."""
+    found: dict[type, None] = {Record: None}
+    for cls in CORE_RECORD_TYPES:
+        for each in (base_of(cls), cls):
+            _add_with_parts(each, found)
+    return list(found)
+
+
+def _add_with_parts(cls: type, found: dict[type, None]) -> None:
+    if cls in found:
+        return
+    found[cls] = None
+    hints = get_type_hints(cls)
+    for item in attrs.fields(cls):
+        for part in (hints[item.name], *get_args(hints[item.name])):
+            if inspect.isclass(part) and attrs.has(part):
+                _add_with_parts(part, found)
+
+
 MAKERS: Mapping[str, Callable[[str], str]] = {
     "options": options,
     "names": names,
@@ -147,6 +185,7 @@ MAKERS: Mapping[str, Callable[[str], str]] = {
     "hooks": hooks,
     "methods": methods,
     "fields": fields,
+    "enums": enums,
     "formats": formats,
 }
 
@@ -194,12 +233,25 @@ def _default(item: attrs.Attribute[Any]) -> str:
 
 
 def _default_of_field(item: attrs.Attribute[Any]) -> str:
+    if noted := item.metadata.get(NOTES, {}).get("default"):
+        return noted
     if item.default is attrs.NOTHING:
         return "required"
     if isinstance(item.default, attrs.Factory):
         # What it makes differs from call to call.
         return f"`{item.default.factory.__name__}()`"
-    return f"`{item.default!r}`"
+    return f"`{_Shown.of(item.default)!r}`".replace("datetime.", "")
+
+
+def _limit(item: attrs.Attribute[Any]) -> str:
+    rules = item.metadata.get(RULES, {})
+    low, high = rules.get("low"), rules.get("high")
+    limits = [
+        "not empty" if rules.get("empty") is False else "",
+        f"{low} to {high}" if high is not None else f"at least {low}" if low is not None else "",
+        item.metadata.get(NOTES, {}).get("limit", ""),
+    ]
+    return ", ".join(filter(None, limits))
 
 
 def _called(name: str, function: Any) -> str:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
 import tomllib
 from datetime import UTC, datetime
+from enum import Enum
 
 import attrs
 import pytest
 
 import memory_core
-from memory_core import Episode, PluginRegistry, Settings, load_settings, open_memory
+from memory_core import Episode, PluginRegistry, Settings, load_settings, open_memory, records
 from memory_core.codec import Codec
 from memory_core.hookspecs import HookSpecs
-from memory_core.records import Limits, RecordTypes
+from memory_core.records import Acyclic, Index, Limits, RecordTypes, Reference, Unique
 from tests.architecture import doc_tables
 from tests.architecture.tree import ROOT, source_files, tracked_files
 
@@ -62,9 +64,29 @@ def test_methods_and_parts_of_records_are_documented():
     table = doc_tables.methods("memory_core:Memory")
     assert "| `await get_many(kind, ids)` | `list[R \\| None]` | Records in the order" in table
     assert "`await get_relationships(episode_id, direction=Direction.BOTH, types=None)`" in table
-    (parts,) = (what for what in doc_tables.tables(docs / "records.md") if "fields" in what)
-    for name in ("Checkpoint", "Effectiveness", "Evidence", "OutcomeStats", "Reflection"):
-        assert f"memory_core:{name}" in parts
+    assert {"fields", "enums", "indexes"} <= set(doc_tables.tables(docs / "records.md"))
+
+
+def test_every_class_of_records_is_in_the_table_of_fields():
+    declarations = {Acyclic, Index, Limits, Reference, Unique}
+    public = {getattr(records, name) for name in records.__all__}
+    having_fields = {item for item in public if inspect.isclass(item) and attrs.has(item)}
+    assert set(doc_tables.record_classes()) == having_fields - declarations
+    table = doc_tables.fields("")
+    assert "| `Episode` | `task_description` | `str` | required | not empty |" in table
+    assert "|  | `priority` | `int \\| None` | `None` | 1 to 10 |" in table
+    assert "|  | `avg_latency` | `timedelta` | `timedelta(0)` | not negative |" in table
+    assert "|  | `start_time` | `datetime` | now, or `end_time` if that is earlier |  |" in table
+
+
+def test_every_public_enum_is_listed_with_its_values():
+    table = doc_tables.enums("")
+    for name in records.__all__:
+        item = getattr(records, name)
+        if inspect.isclass(item) and issubclass(item, Enum):
+            values = ", ".join(f"`{member.value}`" for member in item)
+            assert f"| `{name}` |" in table
+            assert f"| {values} |" in table
 
 
 def test_a_table_does_not_depend_on_what_ran_before():
