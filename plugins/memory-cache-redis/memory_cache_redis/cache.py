@@ -1,13 +1,13 @@
-"""``RedisCache``: bytes that several hosts share, and word of what others changed.
+"""``RedisCache``: bytes that several hosts share, and messages about what others wrote.
 
-Redis is never needed: whatever goes wrong with it is counted, and the caller goes on as if nothing
-had been cached. Entries say for themselves at which position they were valid (``SharedTier``), so an
-invalidation that Redis missed makes nothing stale.
+Redis is never needed: its errors are counted, and the caller goes on as if nothing had been cached.
+Each entry says at which position it was valid (``SharedTier``), so an invalidation that Redis missed makes
+nothing stale.
 
 Clients tell each other over pub/sub in which namespaces they wrote. On backends that cannot tell
-their position cheaply this cuts the staleness from ``max_staleness`` to the time a message takes;
-when a connection was lost, and with it perhaps a message, everything is looked at again. A message
-that is lost for another reason leaves ``max_staleness`` as the bound.
+their position cheaply this cuts the staleness from ``max_staleness`` to the time that a message takes.
+When a connection was lost, and with it perhaps a message, the feed is pulled before the next read of every
+namespace. Where a message is lost for another reason, ``max_staleness`` is the bound.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class RedisCache:
         self._sender = uuid4().hex.encode()
         self._callbacks: list[Callback] = []
         self._listener: asyncio.Task[None] | None = None
-        self._left_alone_until = float("-inf")
+        self._retry_at = float("-inf")
         self._closed = False
         self._counts: Counter[str] = Counter()
         self._measured_at = float("-inf")
@@ -72,7 +72,7 @@ class RedisCache:
 
     @classmethod
     def create(cls, location: str, *, config: RedisConfig) -> RedisCache:
-        """Make a tier as the factory of caches does; it connects when it is first used."""
+        """Make a tier as ``CacheFactory`` says; it connects when it is first used."""
         return cls(location, config)
 
     @property
@@ -126,8 +126,8 @@ class RedisCache:
             self._counts[f"deletes_{cause}"] += await self._attempt(forget, 0)
 
     async def clear(self, namespace: str | None = None) -> None:
-        """Forget everything of this prefix, or of a namespace. Each of its steps may take as long as any
-        other call; where one fails the rest stays, and ``clears_failed`` counts it.
+        """Forget everything of this prefix, or of a namespace, in steps that each have the timeout of a call.
+        Where one fails, the rest stays, and ``clears_failed`` counts it.
         """
         space = self._space(namespace) if namespace is not None else f"{self._config.prefix}:"
         pattern = f"{space}*"
@@ -143,9 +143,9 @@ class RedisCache:
         await self._attempt(self._measure, None)
 
     def stats(self) -> CacheStats:
-        """Figures of this client, but for ``entries`` and ``bytes``: those are the keys of the Redis
-        database and what the data of the server take, whoever put them there, as it said when it was
-        last asked. That is done along with other calls, once in a second.
+        """Statistics of this client, except ``entries`` and ``bytes``: these are the keys of the Redis
+        database and the bytes of all data of the server, also those of other programs, as it last said. It
+        is asked along with other calls, at most once a second.
         """
         counts = dict(self._counts)
         return CacheStats(
@@ -172,12 +172,12 @@ class RedisCache:
         return f"{self._space(namespace)}{kind}:{tail}"
 
     def _space(self, namespace: str) -> str:
-        """What the keys of a namespace begin with, and no others do."""
+        """The beginning of all keys of a namespace, and of no others."""
         return f"{self._config.prefix}:{quote(namespace)}:"
 
     async def _attempt(self, ask: Callable[[], Awaitable[T]], otherwise: T) -> T:
-        """Ask Redis; ``otherwise`` when it is down, slow, or was so a moment ago."""
-        if self._closed or time.monotonic() < self._left_alone_until:
+        """Ask Redis; ``otherwise`` when it is down or slow, or was less than ``retry_after`` ago."""
+        if self._closed or time.monotonic() < self._retry_at:
             self._counts["skipped"] += 1
             return otherwise
         self._listen()
@@ -189,12 +189,12 @@ class RedisCache:
         return outcome[0] if outcome else otherwise
 
     async def _clear_some(self, cursor: int, pattern: str) -> tuple[int, int]:
-        """Where to go on, 0 at the end; and how many keys were there."""
+        """Clear one step; the cursor of the next one, 0 at the end, and how many keys were removed."""
         cursor, names = await self._redis.scan(cursor, match=pattern, count=_SCAN)
         return cursor, await self._redis.unlink(*names) if names else 0
 
     async def _measure(self) -> None:
-        """Ask how much there is."""
+        """Ask how much Redis holds."""
         self._measured_at = time.monotonic()
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.dbsize()
@@ -206,7 +206,7 @@ class RedisCache:
 
     @contextmanager
     def _counted(self) -> Generator[list[Any]]:
-        """Count what goes wrong with Redis, leave it alone for a while, and go on."""
+        """Count an error of Redis, do not ask it again before ``retry_after``, and go on."""
         try:
             yield []
         except TimeoutError:
@@ -216,7 +216,7 @@ class RedisCache:
 
     def _failed(self, what: str) -> None:
         self._counts[what] += 1
-        self._left_alone_until = time.monotonic() + self._config.retry_after
+        self._retry_at = time.monotonic() + self._config.retry_after
 
     def _listen(self) -> None:
         if self._callbacks and (self._listener is None or self._listener.done()):
@@ -235,7 +235,7 @@ class RedisCache:
 
     def _heard(self, message: Mapping[str, Any]) -> None:
         if message["type"] == "subscribe":
-            # Only now does it hold: what was sent before was not heard.
+            # What was sent before the subscription was not received.
             self._counts["subscriptions"] += 1
             self._tell(None)
             return

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from math import inf
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
-from attrs.validators import gt, matches_re
 
+from memory_core.config.validators import Check, above
 from memory_core.errors import ConfigurationError
 
 __all__ = ["RedisConfig", "check_address"]
+
+_PREFIX = Check(
+    "1 to 64 letters, digits, underscores, dots and hyphens",
+    lambda value: isinstance(value, str) and bool(re.fullmatch(r"[\w.-]{1,64}", value)),
+)
 
 
 @frozen(kw_only=True)
@@ -19,20 +26,20 @@ class RedisConfig:
     A password comes from ``MEMORY_REDIS_PASSWORD``, a user name from ``MEMORY_REDIS_USERNAME``.
 
     Attributes:
-        timeout: seconds after which a slow answer is given up and the backend asked.
-        retry_after: seconds for which a Redis that failed is left alone.
+        timeout: seconds that Redis may take to answer; then the backend is asked.
+        retry_after: seconds until a Redis that failed is asked again.
         ttl: seconds an entry is kept at most.
-        prefix: what all keys begin with.
+        prefix: the beginning of all keys, which separates installations that share a Redis.
     """
 
-    timeout: float = field(default=0.25, validator=gt(0))
-    retry_after: float = field(default=1.0, validator=gt(0))
-    ttl: float = field(default=3600.0, validator=gt(0))
-    prefix: str = field(default="memory-core", validator=matches_re(r"[\w.-]{1,64}"))
+    timeout: float = field(default=0.25, validator=above(0, inf))
+    retry_after: float = field(default=1.0, validator=above(0, inf))
+    ttl: float = field(default=3600.0, validator=above(0, inf))
+    prefix: str = field(default="memory-core", validator=_PREFIX)
 
 
 def check_address(url: str) -> None:
-    """Refuse what the driver would pass over in silence: a database that is no number, say.
+    """Reject what the driver would ignore, such as a database that is not a number.
 
     Raises:
         ConfigurationError: it is not ``redis://HOST[:PORT][/DATABASE]``, or ``rediss:`` of the same form.
@@ -41,23 +48,23 @@ def check_address(url: str) -> None:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise _refused("its host or port cannot be read") from None
+        raise _rejected("its host or port cannot be read") from None
     if parts.scheme not in {"redis", "rediss"}:
-        raise _refused("it begins with something else")
-    # Not shown: whoever writes it there takes it for a place to put secrets.
+        raise _rejected("it begins with something else")
+    # The address is not shown: it contains a secret.
     if "@" in parts.netloc:
-        raise _refused("a user and password belong into the environment")
+        raise _rejected("a user name and password belong in the environment")
     if not parts.hostname:
-        raise _refused("it names no host")
+        raise _rejected("it names no host")
     if port == 0:
-        raise _refused("there is no port 0")
+        raise _rejected("there is no port 0")
     if parts.query or parts.fragment:
-        raise _refused("nothing may follow the database")
+        raise _rejected("nothing may follow the database")
     database = parts.path.removeprefix("/")
     if database and not (database.isascii() and database.isdigit()):
-        raise _refused(f"the database must be a number, not {database!r}")
+        raise _rejected(f"the database must be a number, not {database!r}")
 
 
-def _refused(reason: str) -> ConfigurationError:
+def _rejected(reason: str) -> ConfigurationError:
     form = "redis://HOST[:PORT][/DATABASE], or rediss: for TLS"
     return ConfigurationError(f"the address of a redis cache must be {form}: {reason}")

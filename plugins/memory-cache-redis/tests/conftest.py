@@ -21,7 +21,7 @@ class RedisServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # Bound, and never listening: the system gives the port to nobody else who asks for any, not
+        # Bound, and never listening: the system gives the port to no other program that asks for any, not
         # even for the near end of a connection, while the server gets it whenever it is started.
         self._holder = socket.socket()
         self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -53,7 +53,7 @@ class RedisServer:
             self._process = None
 
     def release(self) -> None:
-        """Let go of the port; it cannot be started any more."""
+        """Release the port; the server cannot be started any more."""
         self._holder.close()
 
     def ask(self, *command: str) -> Any:

@@ -19,12 +19,12 @@ from memory_storage_lmdb.adaptive import AdaptiveCache
 TYPES = RecordTypes(CORE_RECORD_TYPES)
 
 
-#: For tests in which Redis is well: on a busy machine it may take its time.
-PATIENT = RedisConfig(timeout=30.0)
+# For tests in which Redis is well: on a busy machine it may be slow.
+LONG_TIMEOUT = RedisConfig(timeout=30.0)
 
 
-def make_impatient(cache: RedisCache, timeout: float) -> None:
-    """Have a tier that was patient so far give up sooner, now that Redis is not well."""
+def shorten_timeout(cache: RedisCache, timeout: float) -> None:
+    """Give a tier a shorter timeout, now that Redis is not well."""
     cache._config = evolve(cache._config, timeout=timeout)
 
 

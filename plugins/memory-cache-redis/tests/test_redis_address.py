@@ -25,17 +25,17 @@ from memory_core.memory.composing import create_cache
         ("redis://:6379/0", "names no host"),
     ],
 )
-def test_one_that_the_driver_would_misread_is_refused(address, reason) -> None:
-    with pytest.raises(ConfigurationError, match="redis://HOST") as refused:
+def test_an_address_that_the_driver_would_misread_is_rejected(address, reason) -> None:
+    with pytest.raises(ConfigurationError, match="redis://HOST") as rejected:
         create_cache(address, PluginRegistry(), {})
-    assert reason in str(refused.value)
+    assert reason in str(rejected.value)
 
 
 @pytest.mark.parametrize("address", ["redis://:hunter2@host/0", "redis://host/0?password=hunter2"])
-def test_a_password_in_it_is_refused_and_not_repeated(address) -> None:
-    with pytest.raises(ConfigurationError) as refused:
+def test_a_password_in_an_address_is_rejected_and_not_repeated(address) -> None:
+    with pytest.raises(ConfigurationError) as rejected:
         RedisCache(address)
-    assert "hunter2" not in str(refused.value)
+    assert "hunter2" not in str(rejected.value)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_password_in_it_is_refused_and_not_repeated(address) -> None:
         "redis://[::1]:1/0",
     ],
 )
-async def test_the_others_are_taken(address) -> None:
+async def test_other_addresses_are_accepted(address) -> None:
     cache = create_cache(address, PluginRegistry(), {})
     assert isinstance(cache, RedisCache)
     await cache.aclose()

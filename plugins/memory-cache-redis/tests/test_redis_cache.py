@@ -7,7 +7,7 @@ import time
 
 import pytest
 from attrs import evolve
-from hosts import PATIENT, NoCache, host, make_impatient, until
+from hosts import LONG_TIMEOUT, NoCache, host, shorten_timeout, until
 
 from memory_cache_redis import RedisCache
 from memory_core import CacheEntry, ConfigurationError, Episode, Memory, PluginRegistry, new_id
@@ -16,7 +16,7 @@ from memory_core.memory.composing import create_cache
 
 
 async def test_keeps_bytes_until_they_expire_or_are_deleted(redis_server) -> None:
-    cache = RedisCache(redis_server.url, PATIENT)
+    cache = RedisCache(redis_server.url, LONG_TIMEOUT)
     keys = [("ns", "episode", new_id()) for _ in range(3)]
     await cache.set_many(
         [
@@ -29,14 +29,14 @@ async def test_keeps_bytes_until_they_expire_or_are_deleted(redis_server) -> Non
     await cache.delete_many([keys[2]])
     await asyncio.sleep(0.05)
     assert await cache.get_many(keys) == [b"0", None, None]
-    figures = cache.stats()
-    assert (figures.hits, figures.misses) == (4, 2)
-    assert figures.counters["deletes_invalidated"] == 1
+    stats = cache.stats()
+    assert (stats.hits, stats.misses) == (4, 2)
+    assert stats.counters["deletes_invalidated"] == 1
     await cache.aclose()
 
 
 async def test_clear_spares_other_namespaces(redis_server) -> None:
-    cache = RedisCache(redis_server.url, PATIENT)
+    cache = RedisCache(redis_server.url, LONG_TIMEOUT)
     keys = [(namespace, "episode", new_id()) for namespace in ("a", "a", "a:b", "b")]
     await cache.set_many([CacheEntry(key, b"x", 1) for key in keys])
     await cache.clear("a")
@@ -57,8 +57,8 @@ async def test_is_found_by_its_url_and_lists_its_options() -> None:
 
 async def test_a_second_host_reads_what_the_first_one_cached(redis_server) -> None:
     store = InMemoryStorage()
-    first = host(store, RedisCache(redis_server.url, PATIENT))
-    redis = RedisCache(redis_server.url, PATIENT)
+    first = host(store, RedisCache(redis_server.url, LONG_TIMEOUT))
+    redis = RedisCache(redis_server.url, LONG_TIMEOUT)
     second = host(store, redis)
     stored = Episode(task_description="shared")
     await second.get_episode(new_id())
@@ -74,8 +74,8 @@ async def test_a_second_host_reads_what_the_first_one_cached(redis_server) -> No
 
 async def test_staleness_is_bounded_by_a_message_not_by_the_poll(redis_server) -> None:
     store = InMemoryStorage()
-    first = host(store, RedisCache(redis_server.url, PATIENT), max_staleness=3600.0)
-    redis = RedisCache(redis_server.url, PATIENT)
+    first = host(store, RedisCache(redis_server.url, LONG_TIMEOUT), max_staleness=3600.0)
+    redis = RedisCache(redis_server.url, LONG_TIMEOUT)
     second = host(store, redis, max_staleness=3600.0)
     stored = Episode(task_description="old")
     await first.store_episode(stored)
@@ -96,7 +96,7 @@ async def test_an_entry_that_redis_kept_too_long_is_not_served(redis_server) -> 
     stored = Episode(task_description="old")
     writer = Memory(store.scoped("default"))
     await writer.store_episode(stored)
-    reader = host(store, RedisCache(redis_server.url, PATIENT), NoCache(), max_staleness=0.0)
+    reader = host(store, RedisCache(redis_server.url, LONG_TIMEOUT), NoCache(), max_staleness=0.0)
     assert await reader.storage.get(Episode, [stored.id]) == [stored]
     # Written past the cache: Redis hears nothing of it.
     await writer.store_episode(evolve(stored, task_description="new"))
@@ -107,7 +107,7 @@ async def test_an_entry_that_redis_kept_too_long_is_not_served(redis_server) -> 
 
 async def test_without_redis_the_backend_answers(redis_server) -> None:
     store = InMemoryStorage()
-    redis = RedisCache(redis_server.url, evolve(PATIENT, retry_after=3600.0))
+    redis = RedisCache(redis_server.url, evolve(LONG_TIMEOUT, retry_after=3600.0))
     memory = host(store, redis, NoCache(), max_staleness=0.0)
     stored = Episode(task_description="kept")
     await memory.store_episode(stored)
@@ -115,13 +115,13 @@ async def test_without_redis_the_backend_answers(redis_server) -> None:
     for _ in range(3):
         assert await memory.storage.get(Episode, [stored.id]) == [stored]
     await memory.store_episode(evolve(stored, task_description="written while it was down"))
-    figures = redis.stats().counters
-    assert figures["errors"] >= 1
-    assert figures["skipped"] >= 1
+    stats = redis.stats().counters
+    assert stats["errors"] >= 1
+    assert stats["skipped"] >= 1
     await until(lambda: redis.stats().counters.get("reconnects", 0) >= 1)
     redis_server.start()
-    # As if it had been left alone for so long.
-    redis._left_alone_until = float("-inf")
+    # As if ``retry_after`` had passed.
+    redis._retry_at = float("-inf")
     hits = redis.stats().hits
     for _ in range(2):
         (found,) = await memory.storage.get(Episode, [stored.id])
@@ -133,18 +133,18 @@ async def test_without_redis_the_backend_answers(redis_server) -> None:
 
 async def test_a_slow_redis_costs_at_most_its_timeout(redis_server) -> None:
     store = InMemoryStorage()
-    redis = RedisCache(redis_server.url, evolve(PATIENT, retry_after=3600.0))
+    redis = RedisCache(redis_server.url, evolve(LONG_TIMEOUT, retry_after=3600.0))
     memory = host(store, redis, NoCache(), max_staleness=0.0)
     stored = Episode(task_description="kept")
     await memory.store_episode(stored)
     assert await memory.storage.get(Episode, [stored.id]) == [stored]
     redis_server.freeze()
-    make_impatient(redis, 0.1)
+    shorten_timeout(redis, 0.1)
     try:
         began = time.monotonic()
         for _ in range(200):
             assert await memory.storage.get(Episode, [stored.id]) == [stored]
-        # Two hundred reads, one timeout: after it Redis is left alone.
+        # Two hundred reads, one timeout: after it Redis is not asked.
         assert redis.stats().counters["timeouts"] == 1
         assert time.monotonic() - began < 200 * 0.1
     finally:
@@ -154,7 +154,7 @@ async def test_a_slow_redis_costs_at_most_its_timeout(redis_server) -> None:
 
 async def test_nothing_is_left_after_close(redis_server) -> None:
     store = InMemoryStorage()
-    memory = host(store, RedisCache(redis_server.url, PATIENT))
+    memory = host(store, RedisCache(redis_server.url, LONG_TIMEOUT))
     await memory.store_episode(Episode(task_description="x"))
     await memory.get_episode(new_id())
     await memory.aclose()

@@ -1,4 +1,4 @@
-"""Clearing the tier, its figures afterwards, and a Redis that does not answer."""
+"""Clearing the tier, its statistics afterwards, and a Redis that does not answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from attrs import evolve
-from hosts import PATIENT, make_impatient
+from hosts import LONG_TIMEOUT, shorten_timeout
 
 from memory_cache_redis import RedisCache
 from memory_cache_redis import cache as module
@@ -32,8 +32,11 @@ async def clear_by_command(url: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def test_the_figures_are_those_of_the_server(redis_server, always_measured) -> None:
-    cache, other = RedisCache(redis_server.url, PATIENT), RedisCache(redis_server.url, PATIENT)
+async def test_entries_and_bytes_are_those_of_the_server(redis_server, always_measured) -> None:
+    cache, other = (
+        RedisCache(redis_server.url, LONG_TIMEOUT),
+        RedisCache(redis_server.url, LONG_TIMEOUT),
+    )
     await cache.get_many([("ns", "episode", new_id())])
     empty = cache.stats().bytes
     kept = entries(10, 100_000)
@@ -58,15 +61,17 @@ async def test_the_figures_are_those_of_the_server(redis_server, always_measured
 
 
 class Clock:
-    """What the tier takes for the time: none passes."""
+    """A clock for the tier that stands still."""
 
     def monotonic(self) -> float:
         return 1_000.0
 
 
-async def test_the_server_is_not_asked_for_figures_by_every_call(redis_server, monkeypatch) -> None:
+async def test_the_server_is_not_asked_for_its_size_by_every_call(
+    redis_server, monkeypatch
+) -> None:
     monkeypatch.setattr(module, "time", Clock())
-    cache = RedisCache(redis_server.url, PATIENT)
+    cache = RedisCache(redis_server.url, LONG_TIMEOUT)
     for _ in range(50):
         await cache.set_many(entries(1))
     assert int(redis_server.ask("INFO", "commandstats")["cmdstat_dbsize"]["calls"]) == 1
@@ -74,27 +79,27 @@ async def test_the_server_is_not_asked_for_figures_by_every_call(redis_server, m
 
 
 async def test_clearing_goes_in_steps_to_the_end(redis_server) -> None:
-    cache = RedisCache(redis_server.url, PATIENT)
+    cache = RedisCache(redis_server.url, LONG_TIMEOUT)
     await cache.set_many(entries(3_500))
     await cache.clear()
     assert redis_server.ask("DBSIZE") == 0
-    figures = cache.stats()
-    assert figures.entries == 0
-    assert figures.counters["deletes_cleared"] == 3_500
-    assert "clears_failed" not in figures.counters
+    stats = cache.stats()
+    assert stats.entries == 0
+    assert stats.counters["deletes_cleared"] == 3_500
+    assert "clears_failed" not in stats.counters
     await cache.aclose()
 
 
 async def test_clearing_a_frozen_redis_ends_and_counts(redis_server) -> None:
-    cache = RedisCache(redis_server.url, evolve(PATIENT, retry_after=3600.0))
+    cache = RedisCache(redis_server.url, evolve(LONG_TIMEOUT, retry_after=3600.0))
     await cache.set_many(entries(1))
     redis_server.freeze()
-    make_impatient(cache, 0.05)
+    shorten_timeout(cache, 0.05)
     async with asyncio.timeout(20):
         await cache.clear()
         assert cache.stats().counters["timeouts"] == 1
         assert cache.stats().counters["clears_failed"] == 1
-        # It is left alone for a while, which clears nothing either.
+        # It is not asked for a while, which clears nothing either.
         await cache.clear()
         assert cache.stats().counters["clears_failed"] == 2
         await cache.aclose()
@@ -103,7 +108,7 @@ async def test_clearing_a_frozen_redis_ends_and_counts(redis_server) -> None:
 
 
 async def test_clearing_that_breaks_off_half_way_says_so(redis_server, monkeypatch) -> None:
-    cache = RedisCache(redis_server.url, PATIENT)
+    cache = RedisCache(redis_server.url, LONG_TIMEOUT)
     await cache.set_many(entries(3_500))
     steps: list[int] = []
     clear_some = cache._clear_some
@@ -112,7 +117,7 @@ async def test_clearing_that_breaks_off_half_way_says_so(redis_server, monkeypat
         steps.append(cursor)
         step = await clear_some(cursor, pattern)
         redis_server.freeze()
-        make_impatient(cache, 0.05)
+        shorten_timeout(cache, 0.05)
         return step
 
     # Nothing else is asked between two steps.
@@ -128,7 +133,7 @@ async def test_clearing_that_breaks_off_half_way_says_so(redis_server, monkeypat
 
 
 async def test_the_command_clears(redis_server) -> None:
-    cache = RedisCache(redis_server.url, PATIENT)
+    cache = RedisCache(redis_server.url, LONG_TIMEOUT)
     await cache.set_many(entries(3))
     patient = f"{redis_server.url}?timeout=30"
     said = await clear_by_command(patient)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from attrs import evolve
-from hosts import PATIENT, NoCache, host, until
+from hosts import LONG_TIMEOUT, NoCache, host, until
 
 from memory_cache_redis import RedisCache, RedisConfig
 from memory_core import Episode, Memory
@@ -20,7 +20,7 @@ SECONDS = 30.0
 
 
 class Clock:
-    """What the coherence takes for the time."""
+    """A clock for the coherence that the test sets."""
 
     def __init__(self) -> None:
         self.now = time.monotonic()
@@ -65,7 +65,7 @@ async def subscribed(
 ) -> tuple[Memory, RedisCache, InMemoryStorage, Episode]:
     """A host that hears what others write, and an episode that it has cached."""
     store = InMemoryStorage()
-    redis = RedisCache(server.url, evolve(PATIENT, retry_after=retry_after))
+    redis = RedisCache(server.url, evolve(LONG_TIMEOUT, retry_after=retry_after))
     memory = host(store, redis, max_staleness=max_staleness)
     stored = Episode(task_description="old")
     await memory.store_episode(stored)
@@ -78,7 +78,7 @@ async def test_what_a_lost_connection_did_not_tell_is_looked_at_when_there_is_an
     redis_server,
 ) -> None:
     memory, redis, store, stored = await subscribed(redis_server, 0.05, 3600.0)
-    # Nobody tells: so it is with a message that was sent while the connection was dead.
+    # No message arrives, as when it was sent while the connection was dead.
     await Memory(store.scoped("default")).store_episode(evolve(stored, task_description="new"))
     assert await description(memory, stored) == "old"
     redis_server.ask("CLIENT", "KILL", "TYPE", "pubsub")
@@ -89,7 +89,7 @@ async def test_what_a_lost_connection_did_not_tell_is_looked_at_when_there_is_an
 
 async def test_without_a_subscription_the_bound_is_max_staleness(redis_server, clock) -> None:
     memory, redis, store, stored = await subscribed(redis_server, 3600.0, 60.0)
-    writer = host(store, RedisCache(redis_server.url, PATIENT))
+    writer = host(store, RedisCache(redis_server.url, LONG_TIMEOUT))
     redis_server.ask("ACL", "SETUSER", "default", "-subscribe")
     redis_server.ask("CLIENT", "KILL", "TYPE", "pubsub")
     await until(lambda: redis.stats().counters.get("reconnects", 0) == 1, SECONDS)
@@ -111,7 +111,7 @@ async def test_a_redis_that_dies_and_comes_back_fails_no_read(redis_server) -> N
     memory = host(store, redis, NoCache(), max_staleness=0.0)
     stored = [Episode(task_description=str(number)) for number in range(20)]
     await memory.store_episodes_batch(stored)
-    figures = redis.stats
+    stats = redis.stats
     stop = asyncio.Event()
     reads = 0
 
@@ -128,15 +128,15 @@ async def test_a_redis_that_dies_and_comes_back_fails_no_read(redis_server) -> N
         for _ in range(4):
             readers.create_task(read())
         for _ in range(2):
-            served, failed = figures().hits, failures(redis)
-            await until(lambda served=served: figures().hits > served + 100, SECONDS)
+            served, failed = stats().hits, failures(redis)
+            await until(lambda served=served: stats().hits > served + 100, SECONDS)
             redis_server.stop()
             await until(lambda failed=failed: failures(redis) > failed, SECONDS)
-            skipped = figures().counters["skipped"]
-            await until(lambda n=skipped: figures().counters["skipped"] > n + 100, SECONDS)
+            skipped = stats().counters["skipped"]
+            await until(lambda n=skipped: stats().counters["skipped"] > n + 100, SECONDS)
             redis_server.start()
-        served = figures().hits
-        await until(lambda: figures().hits > served + 100, SECONDS)
+        served = stats().hits
+        await until(lambda: stats().hits > served + 100, SECONDS)
         stop.set()
     assert reads > 500
     await memory.aclose()

@@ -21,6 +21,6 @@ class TestRedisCache(CacheSuite):
         self._numbers = count()
 
     def create(self) -> RedisCache:
-        # Patient, as the machine may be busy; each apart from the others.
+        # A long timeout, as the machine may be busy; a prefix of its own for each.
         config = RedisConfig(timeout=30.0, prefix=f"suite-{next(self._numbers)}")
         return RedisCache(self._url, config)
