@@ -1,0 +1,159 @@
+"""Stores that an earlier version made open, with all that is in them.
+
+``tests/data/stores`` holds one of each backend on disk, as it was before heuristics had a domain, a
+language and tags, and before episodes had ``applied_heuristics``.
+"""
+
+from __future__ import annotations
+
+import gzip
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from memory_core import (
+    ContextPattern,
+    DecisionPoint,
+    Episode,
+    ErrorRecovery,
+    Evidence,
+    ExecutionStep,
+    Heuristic,
+    Outcome,
+    Pattern,
+    Query,
+    Record,
+    Relationship,
+    RewardScore,
+    StepResult,
+    TaskContext,
+    ToolSequence,
+    any_of,
+    at_least,
+    open_memory,
+)
+
+STORES = Path(__file__).parents[1] / "data" / "stores"
+AT = datetime(2026, 3, 2, 9, tzinfo=UTC)
+
+
+def numbered(number: int) -> UUID:
+    return UUID(int=0x01990000_0000_7000_8000_000000000000 + number)
+
+
+COMPLETE = Episode(
+    id=numbered(1),
+    task_description="Retry the call",
+    task_type="debugging",
+    context=TaskContext(domain="web", language="python", tags=("http",)),
+    start_time=AT,
+    end_time=AT + timedelta(minutes=5),
+    steps=[
+        ExecutionStep(
+            number=number,
+            timestamp=AT,
+            tool=tool,
+            parameters={"n": number},
+            result=StepResult.success({"ok": True}),
+        )
+        for number, tool in enumerate(("curl", "curl", "grep"), 1)
+    ],
+    outcome=Outcome.success("done"),
+    reward=RewardScore(total=0.5),
+    tags=("retry",),
+    metadata={"run": "42"},
+    pattern_ids=[numbered(3)],
+    heuristic_ids=[numbered(7)],
+    applied_patterns=[numbered(3)],
+)
+RUNNING = Episode(
+    id=numbered(2),
+    task_description="Fix the page",
+    start_time=AT,
+    steps=[ExecutionStep(number=1, timestamp=AT, tool="grep")],
+)
+WEB = TaskContext(domain="web")
+HEURISTIC = Heuristic(
+    id=numbered(7),
+    condition="rate limited",
+    action="wait",
+    confidence=0.75,
+    evidence=Evidence(episode_ids=[numbered(1)], success_rate=1, sample_size=1),
+    created_at=AT,
+    updated_at=AT,
+)
+RECORDS: list[Record] = [
+    COMPLETE,
+    RUNNING,
+    ToolSequence(
+        id=numbered(3), tools=("curl", "grep"), context=WEB, created_at=AT, success_rate=0.5
+    ),
+    DecisionPoint(id=numbered(4), condition="429", action="wait", context=WEB, created_at=AT),
+    ErrorRecovery(id=numbered(5), error_type="Timeout", recovery_steps=("wait",), created_at=AT),
+    ContextPattern(
+        id=numbered(6), context_features=("web",), recommended_approach="retry", created_at=AT
+    ),
+    HEURISTIC,
+    Relationship(
+        id=numbered(8),
+        from_episode_id=numbered(1),
+        to_episode_id=numbered(2),
+        relationship_type="follows",
+        created_at=AT,
+    ),
+]
+FILES = {"turso": "mem.db", "lmdb": "mem/data.mdb", "jsonl": "mem.jsonl"}
+
+
+@pytest.fixture(params=sorted(FILES))
+def url(request, tmp_path) -> str:
+    file = tmp_path / FILES[request.param]
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(gzip.decompress((STORES / f"{request.param}.gz").read_bytes()))
+    return f"{request.param}:{file.parent if request.param == 'lmdb' else file}"
+
+
+async def test_every_record_is_read(url):
+    async with open_memory(url, create=False) as memory:
+        for record in RECORDS:
+            assert await memory.get(type(record), record.id) == record
+        assert await memory.count_episodes() == 2
+        assert await memory.count(Query(Pattern)) == 4
+
+
+async def test_every_query_finds_them(url):
+    async with open_memory(url, create=False) as memory:
+        for query in (
+            Query(Episode).where(domain="web", language="python", tags="http", tools="grep"),
+            Query(Episode).where(metadata={"run": "42"}, outcome="success", reward=at_least(0.5)),
+            Query(Episode).where(pattern_ids=numbered(3), heuristic_ids=numbered(7)),
+        ):
+            assert list(await memory.query_episodes(query)) == [COMPLETE]
+        found = await memory.query(Query(Pattern).where(pattern_type=any_of("error_recovery")))
+        assert [record.id for record in found] == [numbered(5)]
+        rules = Query(Heuristic).where(episode_ids=numbered(1), confidence=at_least(0.7))
+        assert list(await memory.query_heuristics(rules)) == [HEURISTIC]
+
+
+async def test_heuristics_have_defaults_and_take_what_is_new(url):
+    async with open_memory(url, create=False) as memory:
+        found = await memory.get_heuristic(HEURISTIC.id)
+        assert (found.domain, found.language, found.tags) == ("", None, ())
+        changed = found.replace(domain="web", language="python", tags=["http"])
+        await memory.store_heuristic(changed)
+    async with open_memory(url, create=False) as memory:
+        assert await memory.get_heuristic(HEURISTIC.id) == changed
+
+
+async def test_a_running_episode_is_completed(url):
+    async with open_memory(url, create=False) as memory:
+        await memory.log_step(RUNNING.id, step := ExecutionStep(number=2, tool="sed"))
+        done = await memory.complete_episode(
+            RUNNING.id, Outcome.success("fixed"), applied_heuristics=[HEURISTIC.id]
+        )
+        assert done.steps == (*RUNNING.steps, step)
+    async with open_memory(url, create=False) as memory:
+        assert await memory.get_episode(RUNNING.id) == done
+        assert done.applied_heuristics == (HEURISTIC.id,)
