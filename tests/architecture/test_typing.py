@@ -19,6 +19,7 @@ import pytest
 from memory_core.memory.arguments import COMPLETION
 from memory_core.query import keywords
 from memory_core.records import CORE_RECORD_TYPES, Episode, Index, Pattern, Record, changes
+from tests.architecture.typing_cases.completion import LanguageServer
 from tests.architecture.typing_cases.mistakes import MISTAKES
 
 CASES = Path(__file__).parent / "typing_cases"
@@ -53,12 +54,17 @@ def mypy(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def run(folder: Path, checker: str, *arguments: str) -> str:
-    """What a checker says of a folder."""
+def need(checker: str) -> None:
+    """Skip, or fail with ``CI=true``, where a checker is not installed."""
     if find_spec(checker) is None:
         if os.environ.get("CI") == "true":
             pytest.fail(f"{checker} is missing: pip install --group types")
         pytest.skip(f"no {checker}: pip install --group types")
+
+
+def run(folder: Path, checker: str, *arguments: str) -> str:
+    """What a checker says of a folder."""
+    need(checker)
     command = [sys.executable, "-m", checker, *arguments]
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False
@@ -88,6 +94,22 @@ def test_checkers_pass_what_is_right_and_find_what_is_wrong(
     }
     expected = {mistake.wrong for mistake in MISTAKES if checker.__name__ in mistake.missed}
     assert missed == expected
+
+
+@pytest.mark.timeout(SECONDS)
+def test_editors_complete_keywords(tmp_path: Path):
+    need("pyright")
+    fields = {item.name for item in attrs.fields(Episode)}
+    with LanguageServer(tmp_path) as server:
+        for call, expected in {
+            "Query(Episode).where(": {index.name for index in Episode.indexes},
+            "Query(ToolSequence).limit(3).where(": {index.name for index in Pattern.indexes},
+            "Episode(": fields,
+            "episode.replace(": fields,
+            "memory.start_episode(": {"episode", *fields},
+            "memory.complete_episode(episode.id, outcome, ": {"episode_id", "outcome", *COMPLETION},
+        }.items():
+            assert set(server.keywords(call)) == expected, call
 
 
 def test_there_are_enough_mistakes_that_each_checker_finds():
