@@ -23,6 +23,7 @@ __all__ = [
     "mapping",
     "objects",
     "plain_text",
+    "sequence",
     "time_of",
 ]
 
@@ -129,6 +130,11 @@ def objects(values: list[Any], log: Log, place: str, name: str) -> Iterator[Fiel
 def mapping(value: object) -> Mapping[str, Any]:
     """The value if it is a JSON object, else an empty one."""
     return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def sequence(value: object) -> list[Any]:
+    """The value if it is a JSON array, else an empty one."""
+    return cast("list[Any]", value) if isinstance(value, list) else []
 
 
 def plain_text(value: object) -> str | None:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from memory_core.importers.content import arguments_of, text_of
+from memory_core.importers.fields import Fields
 from memory_core.importers.language import patched_files
 from memory_core.records import Outcome
 
 if TYPE_CHECKING:
     from memory_core.importers.draft import Draft
+    from memory_core.importers.log import Log
 
-__all__ = ["SHELL", "issue_in", "outcome_of_submission", "set_observation", "tool_of_command"]
+__all__ = [
+    "SHELL",
+    "issue_in",
+    "outcome_of_submission",
+    "set_command_output",
+    "set_observation",
+    "tool_of_command",
+]
 
 SHELL = "bash"
 _ISSUES = (
@@ -28,6 +38,13 @@ _NAMED = frozenset(
     }
 )  # fmt: skip
 _TIMED_OUT = re.compile(r"EXECUTION TIMED OUT|was cancelled because it took more than")
+_EXIT_CODE = re.compile(
+    r"(?:(?:Chunk ID|Wall time|Command|Session ID|Original token count):?[^\n]*\n)*"
+    r"(?:Exit code:|Process exited with code) (-?\d{1,9})\b"
+)
+_COMMAND_TIMED_OUT = re.compile(
+    r"(?:Error: )?(?:command timed out|execution timed out)", re.IGNORECASE
+)
 _FAILED = (
     re.compile(
         r"Traceback \(most recent call last\)[\s\S]*^[\w.]*(?:Error|Exception)\b", re.MULTILINE
@@ -65,6 +82,34 @@ def set_observation(step: Draft, text: str) -> None:
         step.timed_out()
         step.metadata["observation"] = text
     elif any(pattern.search(text) for pattern in _FAILED):
+        step.failed(text)
+    else:
+        step.succeeded(text)
+
+
+def set_command_output(step: Draft, output: object, log: Log, place: str) -> None:
+    """Give a command its result, with the exit code that stands in or around its output.
+
+    Args:
+        step: the command.
+        output: text, perhaps of JSON with ``output`` and ``metadata.exit_code``, or with a heading that names
+            the exit code; or an object with ``content`` and ``success``.
+        log: gets notes.
+        place: where it is in the file.
+    """
+    given = Fields(arguments_of(output, "text"), log, place)
+    text = text_of(given.get("output", "content", "text", "body"), log, place)
+    if not text and not any(name in given for name in ("output", "content", "text", "body")):
+        text = text_of(output, log, place)
+    code = given.integer("metadata.exit_code", "exit_code")
+    heading = _EXIT_CODE.match(text) if code is None else None
+    if heading is not None:
+        code = int(heading[1])
+    if code is not None:
+        step.metadata["exit_code"] = str(code)
+    if _COMMAND_TIMED_OUT.match(text):
+        step.timed_out(text)
+    elif code or given.get("success") is False:
         step.failed(text)
     else:
         step.succeeded(text)

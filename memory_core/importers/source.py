@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import sys
 import tempfile
 import zipfile
@@ -41,6 +42,7 @@ EXPANSION, EXPANDS_FREELY = 250, 256 * 2**20
 """Packed content may grow to ``EXPANSION`` times its size, and to ``EXPANDS_FREELY`` bytes anyway."""
 
 STDIN = "-"
+_ZIP_ZSTD, _ZIP_HEADER = 93, 30
 _CHUNK = 2**20
 _WHOLE = 64 * 2**20
 _BOM = b"\xef\xbb\xbf"
@@ -195,12 +197,12 @@ class Source:
     def member(self, info: zipfile.ZipInfo) -> Entry:
         """One file of an archive as an entry. Raises like ``members``."""
         try:
-            with (
-                self._reporting(),
-                zipfile.ZipFile(self.path) as archive,
-                archive.open(info) as file,
-            ):
-                data = file.read(MAX_ENTRY_BYTES + 1)
+            with self._reporting(), zipfile.ZipFile(self.path) as archive:
+                if info.compress_type == _ZIP_ZSTD:
+                    data = _zstd_member(self.path, info)
+                else:
+                    with archive.open(info) as file:
+                        data = file.read(MAX_ENTRY_BYTES + 1)
         except (NotImplementedError, RuntimeError) as error:
             # An encrypted member, or a method that this Python has no decompressor for.
             raise self.error(f"cannot be decompressed: {error}", info.filename) from error
@@ -291,6 +293,25 @@ def _unpacked(file: io.BufferedReader, packing: str, source: Source) -> io.Buffe
     return io.BufferedReader(cast("Any", _Expanding(packed, limit, source)), _CHUNK)
 
 
+def _zstd_member(path: Path, info: zipfile.ZipInfo) -> bytes:
+    """A file of an archive that is packed with zstd, which Python reads only since 3.14."""
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        header = file.read(_ZIP_HEADER)
+        if len(header) < _ZIP_HEADER:
+            raise zipfile.BadZipFile("an entry is cut")
+        name, extra = struct.unpack_from("<HH", header, _ZIP_HEADER - 4)
+        file.seek(name + extra, os.SEEK_CUR)
+        packed = io.BytesIO(file.read(min(info.compress_size, MAX_ENTRY_BYTES)))
+    stream = _Zstd(packed)
+    parts: list[bytes] = []
+    size = 0
+    while size <= MAX_ENTRY_BYTES and (part := stream.read(_CHUNK)):
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
+
+
 class _Zstd:
     """Reads frames of zstd; unlike the library's own reader it does not take a cut one for a whole.
 
@@ -299,7 +320,7 @@ class _Zstd:
 
     _IN = 2**11
 
-    def __init__(self, file: io.BufferedReader) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._unpacker = zstandard.ZstdDecompressor(max_window_size=MAX_ENTRY_BYTES)
         self._frame = self._unpacker.decompressobj()

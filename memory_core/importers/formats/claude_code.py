@@ -46,7 +46,10 @@ def _is_line(item: Peek) -> bool:
         return False
     if any(item.has(name) for name in _LINKS) or item.has("messageId", "snapshot"):
         return True
-    return item.has("session_id") and plain_text(item.get("type")) in _STREAMED
+    kind = plain_text(item.get("type"))
+    if kind in _TURNS and item.has("message", "timestamp"):
+        return True
+    return item.has("session_id") and kind in _STREAMED
 
 
 def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
@@ -58,6 +61,9 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
         except NotJsonError as error:
             unreadable(entry, error, log)
             continue
+        if not last and line.kind in _TURNS:
+            # No line says which session it is of: the file's name does.
+            line.session_id = source.stem
         key = _key(line, entry.where, log)
         if key is None:
             continue
@@ -67,6 +73,8 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
             log.repaired(entry.where, repairs)
         if last.get(key) == entry.where:
             yield from sessions.pop(key).finished()
+    for session in sessions.values():
+        yield from session.finished()
 
 
 def _key(line: Line, where: str, log: Log) -> _Key | None:

@@ -487,3 +487,11 @@ def test_a_subagent_is_a_part_of_its_session_and_a_fork_follows_another(tmp_path
     (other,) = read(tmp_path, [claude_line("user", 1, "Before", sessionId="other")])
     assert session.follows == other.id
     assert session.episode.metadata["forked_from"] == "other"
+
+
+def test_lines_without_any_session_are_of_the_one_that_the_file_is_named_for(tmp_path):
+    lines = [claude_line("user", 1, "Hi"), claude_line("assistant", 2, "Hello")]
+    for line in lines:
+        del line["sessionId"], line["uuid"]
+    episode = read_one(tmp_path, lines)
+    assert (len(episode.steps), episode.metadata["session_id"]) == (2, "session")

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from memory_core.errors import ImportFormatError
 from memory_core.importers import BUILTIN_IMPORTERS, Importer, detect
+from memory_core.importers.sample import sample_of
+from memory_core.importers.source import opened
 from tests.unit.importers.transcripts import (
     chat_entry,
     claude_session,
@@ -25,8 +28,25 @@ def test_every_builtin_importer_keeps_the_contract():
     for importer in BUILTIN_IMPORTERS:
         assert isinstance(importer, Importer)
         assert importer.summary
+        assert importer.format.table
     names = [importer.name for importer in BUILTIN_IMPORTERS]
-    assert names == ["tau-bench", "swe-agent", "openai-chat", "claude-code"]
+    assert len(names) == len(set(names))
+    assert {"tau-bench", "swe-agent", "openai-chat", "claude-code", "codex"} <= set(names)
+
+
+def cases():
+    folder = Path(__file__).parent / "cases"
+    return [path for path in sorted(folder.iterdir()) if path.is_file()]
+
+
+@pytest.mark.parametrize("path", cases(), ids=lambda path: path.name)
+def test_only_one_importer_recognises_a_file(path):
+    """Special ones exclude each other; the general one is asked only where none of them knows a file."""
+    with opened(path) as source:
+        sample = sample_of(source)
+        found = [i.name for i in BUILTIN_IMPORTERS if i.format.recognises(sample)]
+    special = [name for name in found if name != "openai-chat"]
+    assert len(special or found) == 1
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.jsonl", "x.traj", "x", "x.gz", "x.xz"])

@@ -31,6 +31,31 @@ SAMPLES = {
     "openai-chat": [chat_entry(created=1, metadata={"domain": "x", "tags": ["y"]}, usage={})],
     "claude-code": claude_session(),
 }
+LINES = {"claude-code"}
+
+
+def case(name, file):
+    """A case as the sample of its format; an archive is not JSON, and damaged elsewhere."""
+    path = Path(__file__).parent / "cases" / file
+    text = path.read_text("utf-8")
+    if path.suffix == ".jsonl":
+        LINES.add(name)
+        return [json.loads(line) for line in text.splitlines()]
+    return json.loads(text)
+
+
+SAMPLES |= {
+    name: case(name, file)
+    for name, file in {
+        "codex": "codex_rollout.jsonl",
+        "gemini": "gemini_contents.json",
+        "gemini-cli": "gemini_cli_chat.json",
+        "inspect-ai": "inspect_log.json",
+        "mini-swe-agent": "mini_swe_agent_v2.traj.json",
+        "openhands": "openhands_output.jsonl",
+        "tau2-bench": "tau2_results.json",
+    }.items()
+}
 
 odd = st.one_of(
     st.none(),
@@ -72,7 +97,7 @@ def replaced(value, path, new):
 
 def encoded(name, value):
     # Allows NaN, Infinity and lone surrogates, as some writers do.
-    if name == "claude-code" and isinstance(value, list):
+    if name in LINES and isinstance(value, list):
         return "\n".join(json.dumps(line) for line in value).encode()
     return json.dumps(value).encode()
 
@@ -103,7 +128,7 @@ def checked(importer, data):
 
 
 @pytest.mark.parametrize("name", IMPORTERS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_a_transcript_with_anything_anywhere(name, data):
     sample = SAMPLES[name]
@@ -113,14 +138,14 @@ def test_a_transcript_with_anything_anywhere(name, data):
 
 
 @pytest.mark.parametrize("name", IMPORTERS)
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(value=st.lists(values, max_size=3) | values)
 def test_any_json(name, value):
     checked(IMPORTERS[name], encoded(name, value))
 
 
 @pytest.mark.parametrize("name", IMPORTERS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_damaged_bytes(name, data):
     whole = encoded(name, SAMPLES[name])
@@ -150,8 +175,8 @@ def test_detection_of_any_file(data):
 def test_wrong_encodings(name, encoding):
     text = encoded(name, SAMPLES[name]).decode().replace("a", "\\u00e4").encode()
     data = text.decode("unicode_escape").encode(encoding)
-    _, errors = checked(IMPORTERS[name], data)
-    assert errors
+    episodes, errors = checked(IMPORTERS[name], data)
+    assert errors or all("repaired" in episode.metadata for episode in episodes)
 
 
 @pytest.mark.parametrize("name", IMPORTERS)

@@ -1,0 +1,119 @@
+"""Chats of Gemini CLI, as under ``~/.gemini/tmp/PROJECT/chats``.
+
+A chat is one object with ``sessionId`` and ``messages`` of type ``user``, ``gemini``, ``info``,
+``warning`` or ``error``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memory_core.importers.base import Format, FormatImporter
+from memory_core.importers.content import arguments_of, text_of
+from memory_core.importers.draft import EpisodeDraft
+from memory_core.importers.fields import Fields, mapping
+from memory_core.importers.formats.gemini_contents import response_text
+from memory_core.importers.reading import entries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from memory_core.importers.log import Log
+    from memory_core.importers.sample import Sample
+    from memory_core.importers.source import Source
+
+__all__ = ["FORMAT", "GeminiCliImporter"]
+
+_NOTICES = {"info", "warning", "error"}
+
+
+def _recognises(sample: Sample) -> bool:
+    return sample.any("sessionId", "messages") and sample.any("projectHash")
+
+
+def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
+    for chat in entries(source, log):
+        session = chat.text("sessionId") or source.stem
+        draft = EpisodeDraft(
+            source="gemini-cli",
+            key=(session,),
+            log=log,
+            place=chat.place,
+            unnamed="A Gemini CLI session",
+            domain="software-engineering",
+            start=chat.time("startTime"),
+            end=chat.time("lastUpdated"),
+            metadata={"session_id": session, "project": chat.text("projectHash")},
+        )
+        for message in chat.objects("messages"):
+            _add(draft, message)
+        if draft.steps:
+            yield draft
+
+
+def _add(draft: EpisodeDraft, message: Fields) -> None:
+    time, place, log = message.time("timestamp"), message.place, draft.log
+    kind = message.text("type") or "unknown"
+    if model := message.text("model"):
+        draft.metadata.setdefault("model", model)
+    before = len(draft.steps)
+    for thought in message.objects("thoughts"):
+        said = (thought.text("subject"), thought.text("description"))
+        text = "\n".join(part for part in said if part)
+        draft.say("thinking", text, thought.time("timestamp") or time, place)
+    text = text_of(message.get("content"), log, place)
+    said = draft.say("assistant" if kind == "gemini" else _role(kind), text, time, place)
+    if said is not None and kind in _NOTICES:
+        said.metadata["notice"] = kind
+    for call in message.objects("toolCalls"):
+        _call(draft, call)
+    if len(draft.steps) > before:
+        # Those of a cache had been read before.
+        cached = message.integer("tokens.cached") or 0
+        draft.steps[before].count((message.integer("tokens.total") or 0) - cached)
+
+
+def _role(kind: str) -> str:
+    return "system" if kind in _NOTICES else kind
+
+
+def _call(draft: EpisodeDraft, call: Fields) -> None:
+    log, place = draft.log, call.place
+    step = draft.call(
+        call.text("name"), arguments_of(call.get("args")), call.text("id"),
+        call.time("timestamp"), place,
+    )  # fmt: skip
+    answers = [mapping(part).get("functionResponse") or part for part in call.list("result")]
+    texts = [response_text(answer, log, place) for answer in answers]
+    text = "\n".join(texts) or text_of(call.get("resultDisplay"), log, place)
+    status = call.text("status")
+    if status in {"error", "cancelled"}:
+        step.failed(text or status)
+    elif status is not None or text:
+        step.succeeded(text)
+    if status is not None:
+        step.metadata["status"] = status
+
+
+FORMAT = Format(
+    name="gemini-cli",
+    summary="Gemini CLI chats (session-*.json)",
+    recognises=_recognises,
+    read=_read,
+    table={
+        "sessionId": "id; metadata session_id",
+        "projectHash": "metadata project",
+        "startTime, lastUpdated; timestamp": "start, end; times of steps",
+        "messages[].content by type": "steps: user, assistant; notices have role system",
+        "messages[].thoughts": "steps: thinking",
+        "messages[].toolCalls": "steps with parameters, result, metadata status; error, cancelled: failed",
+        "messages[].tokens": "tokens of the message's first step, without cached ones",
+        "messages[].model": "metadata model",
+    },
+)
+
+
+class GeminiCliImporter(FormatImporter):
+    """Reads the chats of Gemini CLI."""
+
+    format = FORMAT

@@ -1,0 +1,134 @@
+"""Contents of Gemini's API: lists of ``{role, parts}``, bare, in a request, or as ``messages``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memory_core.importers.base import Format, FormatImporter
+from memory_core.importers.content import arguments_of, text_of
+from memory_core.importers.draft import EpisodeDraft, content_digest
+from memory_core.importers.fields import Fields, mapping, plain_text, sequence
+from memory_core.importers.reading import document, values
+from memory_core.importers.sample import Layout, sample_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from memory_core.importers.log import Log
+    from memory_core.importers.sample import Sample
+    from memory_core.importers.source import Source
+
+__all__ = ["FORMAT", "GeminiContentsImporter", "response_text"]
+
+_LISTS = ("contents", "messages", "request.contents")
+
+
+def _recognises(sample: Sample) -> bool:
+    if sample.layout is Layout.ARRAY and sample.first.has("role", "parts"):
+        return _are_parts(sample.first.get("parts"))
+    return any(
+        _are_parts(mapping(item.get(f"{name}.0")).get("parts"))
+        for item in sample.objects
+        for name in _LISTS
+    )
+
+
+def _are_parts(parts: object) -> bool:
+    """Parts without a type: those of Vercel's UI messages have one."""
+    return isinstance(parts, list) and all("type" not in mapping(part) for part in sequence(parts))  # pyright: ignore[reportUnknownArgumentType]  # any JSON value
+
+
+def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
+    sample = sample_of(source)
+    if sample.layout is Layout.ARRAY and sample.first.has("role"):
+        found = iter([("", document(source, log))])
+    else:
+        found = values(source, log)
+    for place, value in found:
+        entry = Fields({"contents": bare} if (bare := sequence(value)) else value, log, place)
+        draft = EpisodeDraft(
+            source="gemini", key=(content_digest(value),), log=log, place=place, unnamed="A chat",
+            start=entry.time("createTime", "created_at", "timestamp"),
+            metadata={"model": entry.text("model", "modelVersion", "request.model")},
+        )  # fmt: skip
+        system = entry.object(
+            "systemInstruction", "system_instruction", "request.systemInstruction"
+        )
+        turns = [*([{"role": "system", **system.value}] if system else []), *entry.list(*_LISTS)]
+        turns += [candidate.get("content") for candidate in entry.objects("candidates")][:1]
+        for number, turn in enumerate(turns, 1):
+            _turn(draft, Fields(turn, log, f"{place} content {number}".strip()))
+        if draft.steps:
+            yield draft
+        else:
+            log.skip(place, "contents: expected a list of contents with parts")
+
+
+def _turn(draft: EpisodeDraft, turn: Fields) -> None:
+    role = turn.text("role") or "user"
+    for part in turn.list("parts"):
+        _part(draft, "assistant" if role == "model" else role, part, turn.time("timestamp"), turn)
+
+
+def _part(draft: EpisodeDraft, role: str, part: Any, time: datetime | None, turn: Fields) -> None:
+    fields, log, place = mapping(part), draft.log, turn.place
+    if call := mapping(fields.get("functionCall") or fields.get("function_call")):
+        draft.call(
+            plain_text(call.get("name")), arguments_of(call.get("args")),
+            plain_text(call.get("id")), time, place,
+        )  # fmt: skip
+    elif answer := mapping(fields.get("functionResponse") or fields.get("function_response")):
+        step = draft.answer(
+            plain_text(answer.get("id")), plain_text(answer.get("name")), time, place
+        )
+        text = response_text(answer, log, place)
+        if "error" in mapping(answer.get("response")):
+            step.failed(text)
+        else:
+            step.succeeded(text)
+    elif code := mapping(fields.get("executableCode")):
+        draft.call("code_execution", code, "code_execution", time, place)
+    elif result := mapping(fields.get("codeExecutionResult")):
+        step = draft.answer("code_execution", "code_execution", time, place)
+        text = text_of(result.get("output"), log, place)
+        if result.get("outcome") in {None, "OUTCOME_OK"}:
+            step.succeeded(text)
+        else:
+            step.failed(text or str(result.get("outcome")))
+    else:
+        draft.say(
+            "thinking" if fields.get("thought") is True else role,
+            text_of([part], log, place),
+            time,
+            place,
+        )
+
+
+def response_text(answer: object, log: Log, place: str) -> str:
+    """What a function answered: its output or error where there is nothing else."""
+    given = mapping(mapping(answer).get("response"))
+    only = [given[name] for name in ("output", "error", "result", "content") if name in given]
+    return text_of(only[0] if len(only) == 1 == len(given) else given or answer, log, place)
+
+
+FORMAT = Format(
+    name="gemini",
+    summary="Gemini contents: lists of role and parts, bare, in requests or as messages",
+    recognises=_recognises,
+    read=_read,
+    table={
+        "the whole entry": "id",
+        "contents[].parts text, thought": "steps with the role, model being assistant; thinking",
+        "functionCall, functionResponse; executableCode, codeExecutionResult": "steps and their results",
+        "systemInstruction; candidates[0].content": "the first step; the last",
+        "inlineData": "its type, size and digest",
+        "model, modelVersion": "metadata model",
+    },
+)
+
+
+class GeminiContentsImporter(FormatImporter):
+    """Reads contents of Gemini's API."""
+
+    format = FORMAT

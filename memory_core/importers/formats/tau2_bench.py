@@ -1,0 +1,171 @@
+"""tau2-bench results: one object with ``info``, ``tasks`` and ``simulations``, or a simulation in a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memory_core.importers.base import Format, FormatImporter
+from memory_core.importers.content import arguments_of, set_result, text_of
+from memory_core.importers.draft import EpisodeDraft, content_digest
+from memory_core.importers.fields import Fields, json_of
+from memory_core.importers.reading import entries
+from memory_core.records import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from memory_core.importers.log import Log
+    from memory_core.importers.sample import Sample
+    from memory_core.importers.source import Source
+
+__all__ = ["FORMAT", "Tau2BenchImporter"]
+
+_ENDED = {"user_stop", "agent_stop"}
+_INSTRUCTIONS = ("reason_for_call", "known_info", "unknown_info", "task_instructions")
+
+
+def _recognises(sample: Sample) -> bool:
+    first = sample.first
+    if first.has("tasks", "info") and isinstance(first.get("info.environment_info"), dict):
+        return True
+    return first.has("task_id", "termination_reason") and (
+        first.has("messages") or first.has("ticks")
+    )
+
+
+def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
+    for run in entries(source, log):
+        if "termination_reason" in run:
+            yield from _draft(run, run.object("info"), {})
+            continue
+        info = run.object("info")
+        tasks = {task.text("id"): task for task in run.objects("tasks")}
+        for simulation in run.objects("simulations"):
+            yield from _draft(simulation, info, tasks)
+        if "simulations" not in run:
+            log.note(run.place, "its simulations are in files of their own")
+
+
+def _draft(run: Fields, info: Fields, tasks: Mapping[str | None, Fields]) -> Iterator[EpisodeDraft]:
+    if not isinstance(run.get("messages"), list):
+        run.log.skip(run.place, "it has no messages (a voice call has ticks instead)")
+        return
+    task_id = run.text("task_id")
+    task = tasks.get(task_id) or Fields({}, run.log)
+    key = run.text("id") or content_digest(run.list("messages"))
+    draft = EpisodeDraft(
+        source="tau2-bench",
+        key=(key, task_id, run.text("trial")),
+        log=run.log,
+        place=run.place,
+        description=_description(task),
+        unnamed="tau2-bench task",
+        domain=info.text("environment_info.domain_name"),
+        start=run.time("start_time"),
+        end=run.time("end_time"),
+    )
+    for message in run.objects("messages"):
+        _add(draft, message)
+    if draft.domain:
+        draft.tags = [draft.domain]
+    draft.reward = run.number("reward_info.reward")
+    draft.outcome = _outcome(run, draft.reward)
+    actions = (action.text("name") for action in task.objects("evaluation_criteria.actions"))
+    draft.metadata = {
+        "task_id": task_id,
+        "trial": run.text("trial"),
+        "simulation_id": run.text("id"),
+        "seed": run.text("seed"),
+        "termination_reason": run.text("termination_reason"),
+        "model": info.text("agent_info.llm"),
+        "user_model": info.text("user_info.llm"),
+        "cost": run.get("agent_cost"),
+        "user_cost": run.get("user_cost"),
+        "expected_actions": ",".join(name for name in actions if name),
+    }
+    yield draft
+
+
+def _description(task: Fields) -> str | None:
+    given = task.get("user_scenario.instructions")
+    if not isinstance(given, dict):
+        return text_of(given, task.log, task.place) or task.text("description.purpose")
+    instructions = task.object("user_scenario.instructions")
+    parts = (instructions.text(name) for name in _INSTRUCTIONS)
+    said = [part for part in parts if part and part.strip(" .")]
+    return "\n".join(said) or task.text("description.purpose")
+
+
+def _add(draft: EpisodeDraft, message: Fields) -> None:
+    role, time, place = message.text("role") or "unknown", message.time("timestamp"), message.place
+    answers = list(message.objects("tool_messages")) or [message]
+    if role == "tool":
+        for answer in answers:
+            step = draft.answer(answer.text("id"), None, time, place)
+            text = text_of(answer.get("content"), draft.log, place)
+            set_result(step, text, failed=answer.flag("error"))
+        return
+    before = len(draft.steps)
+    draft.say(role, text_of(message.get("content"), draft.log, place), time, place)
+    for call in message.objects("tool_calls"):
+        step = draft.call(
+            call.text("name"), arguments_of(call.get("arguments")), call.text("id"), time, place
+        )
+        if role != "assistant":
+            step.metadata["requestor"] = role
+    if len(draft.steps) > before:
+        usage = message.object("usage")
+        counts = (usage.integer("prompt_tokens"), usage.integer("completion_tokens"))
+        draft.steps[before].count(sum(count or 0 for count in counts))
+        if cost := message.text("cost"):
+            draft.steps[before].metadata["cost"] = cost
+
+
+def _outcome(run: Fields, reward: float | None) -> Outcome | None:
+    if reward is None:
+        return None
+    if reward == 1:
+        return Outcome.success("The database and the answers are as expected.")
+    ended = run.text("termination_reason")
+    checks = run.object("reward_info")
+    missed = [
+        what
+        for what, name in (
+            ("The database is not as expected.", "db_check.db_match"),
+            ("The environment is not as expected.", "env_match"),
+        )
+        if checks.get(name) is False
+    ]
+    untold = [c.text("info") for c in checks.objects("communicate_checks") if c.get("met") is False]
+    if untold:
+        missed.append(f"The user was not told: {', '.join(text for text in untold if text)}.")
+    if ended is not None and ended not in _ENDED:
+        missed.insert(0, f"The conversation ended with {ended}.")
+    reason = " ".join(missed) or "The reward is less than 1."
+    return Outcome.failure(reason, json_of(checks.value) if checks else None)
+
+
+FORMAT = Format(
+    name="tau2-bench",
+    summary="tau2-bench results: info, tasks and simulations",
+    recognises=_recognises,
+    read=_read,
+    table={
+        "simulations[].id, task_id, trial": "id; metadata simulation_id, task_id, trial",
+        "tasks[].user_scenario.instructions, by task_id": "description",
+        "tasks[].evaluation_criteria.actions": "metadata expected_actions",
+        "info.environment_info.domain_name": "domain, tag",
+        "messages[].content, tool_calls": "steps; metadata requestor of a user's calls",
+        "role tool: content, error": "results; latency",
+        "messages[].timestamp, usage, cost": "times; tokens; metadata cost of a step",
+        "reward_info": "reward; outcome: 1 is a success, less a failure with its checks",
+        "termination_reason, agent_cost, user_cost, seed": "metadata",
+        "info.agent_info.llm, user_info.llm": "metadata model, user_model",
+    },
+)
+
+
+class Tau2BenchImporter(FormatImporter):
+    """Reads the results of tau2-bench."""
+
+    format = FORMAT

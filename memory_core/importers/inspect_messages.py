@@ -1,0 +1,139 @@
+"""Messages of inspect_ai's samples as steps, at the times of their events."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from memory_core.importers.content import arguments_of, text_of
+from memory_core.importers.fields import Fields, is_number, mapping
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from memory_core.importers.draft import EpisodeDraft
+
+__all__ = ["add_messages", "resolved", "score_of"]
+
+_ATTACHMENT = re.compile(r"attachment://([0-9a-f]{32})")
+_LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
+_THOUGHTS = ("reasoning", "summary", "redacted")
+
+
+def add_messages(draft: EpisodeDraft, sample: Fields) -> None:
+    """Add the messages of a sample."""
+    models, tools = _events(sample)
+    replies = iter(models.values())
+    for message in sample.objects("messages"):
+        if message.text("role") == "tool":
+            _answer(draft, message, tools)
+            continue
+        event = models.get(message.text("id") or "")
+        if event is None and message.text("source") == "generate":
+            # Older logs have no ids: the replies come in order.
+            event = next(replies, None)
+        _say(draft, message, event or Fields({}, draft.log), tools)
+
+
+def _events(sample: Fields) -> tuple[dict[str, Fields], dict[str, Fields]]:
+    """Events of replies by their messages, and of tools by their calls."""
+    models: dict[str, Fields] = {}
+    tools: dict[str, Fields] = {}
+    events = sample.objects("events") if "events" in sample else sample.objects("transcript.events")
+    for number, event in enumerate(events):
+        kind = event.text("event")
+        if kind == "model":
+            reply = Fields(next(iter(event.list("output.choices")), None))
+            models[reply.text("message.id") or f"event {number}"] = event
+        elif kind == "tool" and (call_id := event.text("id")):
+            tools[call_id] = event
+    return models, tools
+
+
+def _say(draft: EpisodeDraft, message: Fields, event: Fields, tools: Mapping[str, Fields]) -> None:
+    role, place, log = message.text("role") or "unknown", message.place, draft.log
+    time = event.time("timestamp")
+    before = len(draft.steps)
+    said: list[object] = []
+    content = message.get("content")
+    for part in cast("list[object]", content) if isinstance(content, list) else [content]:
+        fields = Fields(part)
+        if fields.get("type") == "reasoning":
+            draft.say("thinking", text_of(fields.get(*_THOUGHTS), log, place), time, place)
+        elif part is not None:
+            said.append(part)
+    draft.say(role, text_of(said, log, place), time, place)
+    for call in message.objects("tool_calls"):
+        _call(draft, call, time, tools)
+    if len(draft.steps) == before:
+        draft.turn(role, "", time, place)
+    draft.steps[before].count(event.integer("output.usage.total_tokens"))
+    draft.steps[before].latency_ms = 1000 * max(0.0, event.number("output.time") or 0.0)
+
+
+def _call(
+    draft: EpisodeDraft, call: Fields, time: datetime | None, tools: Mapping[str, Fields]
+) -> None:
+    call_id = call.text("id")
+    event = tools.get(call_id or "")
+    began = event.time("timestamp") if event is not None else None
+    step = draft.call(
+        call.text("function", "name"),
+        arguments_of(call.get("arguments")),
+        call_id,
+        began or time,
+        call.place,
+    )
+    if error := call.text("parse_error"):
+        step.metadata["parse_error"] = error
+
+
+def _answer(draft: EpisodeDraft, message: Fields, tools: Mapping[str, Fields]) -> None:
+    call_id = message.text("tool_call_id")
+    event = tools.get(call_id or "") or Fields({})
+    step = draft.answer(call_id, message.text("function"), event.time("completed"), message.place)
+    text = text_of(message.get("content"), draft.log, message.place)
+    if "error" not in message:
+        step.succeeded(text)
+        return
+    kind = message.text("error.type") or "unknown"
+    words = message.text("error.message") or kind
+    step.metadata["error_type"] = kind
+    if kind == "timeout":
+        step.timed_out("\n".join(filter(None, (text, words))))
+    else:
+        if text and text != words:
+            step.metadata["output"] = text
+        step.failed(words)
+
+
+def score_of(value: object) -> float | None:
+    """A score as a number; ``None`` where it is neither a number, a boolean nor one of inspect's letters."""
+    if isinstance(value, bool):
+        return float(value)
+    if is_number(value):
+        return float(cast("float", value))
+    return _LETTERS.get(value) if isinstance(value, str) else None
+
+
+def resolved(sample: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A sample with its attachments put back where they belong, in what was said and asked."""
+    attached = mapping(sample.get("attachments"))
+    if not attached:
+        return sample
+    names = ("input", "messages", "output", "error")
+    return {**sample, **{name: _attach(sample[name], attached) for name in names if name in sample}}
+
+
+def _attach(value: Any, attached: Mapping[str, Any]) -> Any:
+    if isinstance(value, str):
+        found = _ATTACHMENT.search(value)
+        if found is None:
+            return value
+        return _ATTACHMENT.sub(lambda match: str(attached.get(match[1], match[0])), value)
+    if isinstance(value, list):
+        return [_attach(item, attached) for item in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {key: _attach(item, attached) for key, item in cast("dict[str, Any]", value).items()}
+    return value
