@@ -13,7 +13,7 @@ from memory_storage_turso.local.borrowed import BorrowedDriver
 from memory_storage_turso.local.driver import LocalDriver
 from memory_storage_turso.server.hrana.endpoint import is_server_url
 
-__all__ = ["borrow_backend", "open_backend"]
+__all__ = ["borrow_backend", "open_backend", "require_aiohttp"]
 
 Backend = Driver
 """Its earlier name."""
@@ -39,11 +39,20 @@ async def borrow_backend(connection: aiosqlite.Connection) -> Driver:
     return await BorrowedDriver.open(connection)
 
 
+def require_aiohttp() -> None:
+    """Check that the client of servers is installed.
+
+    Raises:
+        ConfigurationError: it is not; says how to install it.
+    """
+    if find_spec("aiohttp") is None:
+        raise ConfigurationError("a libSQL server needs aiohttp: pip install 'memory-core[turso]'")
+
+
 def _server(url: str, config: TursoConfig) -> Driver:
     if config.names_tenants(url):
         raise ConfigurationError(f"{url}: `TenantStorage` opens a database for each namespace")
-    if find_spec("aiohttp") is None:
-        raise ConfigurationError("a libSQL server needs aiohttp: pip install 'memory-core[turso]'")
+    require_aiohttp()
     from memory_storage_turso.server.driver import ServerDriver
 
     return ServerDriver(url, config)

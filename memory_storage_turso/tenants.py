@@ -1,7 +1,8 @@
 """A database of its own for each namespace, on servers that hold many databases.
 
 Where the URL or ``database`` has ``{namespace}`` in it, each namespace is a database: it is opened when
-it is first used, and closed again when others need its place.
+it is first used, and closed when others need its place. The module stands beside ``storage`` and not in
+``server``, because it opens a `TursoStorage` for each of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from attrs import define, evolve
+from attrs import define, evolve, field
 
 from memory_core.errors import (
     ConfigurationError,
@@ -34,6 +35,7 @@ from memory_core.storage import (
     WriteBatch,
     check_namespace,
 )
+from memory_storage_turso.backends import require_aiohttp
 from memory_storage_turso.config import PLACEHOLDER, TursoConfig
 from memory_storage_turso.server.hrana.endpoint import is_server_url
 from memory_storage_turso.storage import TursoStorage
@@ -49,17 +51,17 @@ _LONGEST_LABEL = 63
 
 
 def database_name(namespace: str) -> str:
-    """The name of a namespace's database, another one for each namespace.
+    """The name of a namespace's database; each namespace has its own.
 
-    Lower-case letters, digits and dashes stay as they are; what else a namespace may have becomes an
-    underscore and its two hexadecimal digits.
+    Lower-case letters, digits and dashes stay as they are; any other character becomes an underscore and
+    its two hexadecimal digits.
     """
     return _ESCAPED.sub(lambda found: f"_{ord(found[0]):02x}", namespace)
 
 
 @define
-class _Place:
-    """Where the databases are.
+class _Server:
+    """The server that has the databases.
 
     Attributes:
         location: the server's URL, perhaps with a placeholder.
@@ -70,13 +72,16 @@ class _Place:
     location: str
     config: TursoConfig
     context: StorageContext
+    _in_host: bool = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        urls = (self.location, *self.config.replicas)
+        self._in_host = any(PLACEHOLDER in urlsplit(url).netloc for url in urls)
 
     def check(self, namespace: str) -> None:
-        """Refuse a namespace that cannot name a database here."""
+        """Reject a namespace that cannot name a database here."""
         name = database_name(check_namespace(namespace))
-        urls = (self.location, *self.config.replicas)
-        in_host = any(PLACEHOLDER in urlsplit(url).netloc for url in urls)
-        if in_host and (name != namespace or len(name) > _LONGEST_LABEL):
+        if self._in_host and (name != namespace or len(name) > _LONGEST_LABEL):
             expected = "lower-case letters, digits and dashes, as it is part of a host name"
             raise InvalidValueError("namespace", expected, namespace)
         if len(name) > _LONGEST_NAME:
@@ -84,7 +89,7 @@ class _Place:
             raise InvalidValueError("namespace", expected, namespace)
 
     async def open(self, namespace: str) -> TursoStorage:
-        """Open a namespace's database, and make it where that may be done."""
+        """Open a namespace's database, and make it first where that is allowed."""
         name = database_name(namespace)
 
         def filled(text: str) -> str:
@@ -93,6 +98,7 @@ class _Place:
         database = self.config.database and filled(self.config.database)
         admin_url = self.config.tenancy.admin_url
         if admin_url is not None and self.context.create:
+            require_aiohttp()
             await _create(admin_url, database or name, self.config.limits.request_timeout)
         config = evolve(
             self.config, database=database, replicas=tuple(map(filled, self.config.replicas))
@@ -102,7 +108,7 @@ class _Place:
 
 
 async def _create(admin_url: str, database: str, within: float) -> None:
-    """Have sqld make a database, unless it is there."""
+    """Have sqld make a database, unless it exists."""
     import aiohttp
 
     url = f"{admin_url.rstrip('/')}/v1/namespaces/{quote(database, safe='')}/create"
@@ -128,16 +134,17 @@ class _Database:
 
 
 class _Databases:
-    """The databases that are open, the one used longest ago first. The bound binds: with all of them
-    in use, whoever needs another one waits.
+    """The databases that are open, the one used longest ago first.
+
+    The bound holds: with all of them in use, a caller that needs another one waits.
     """
 
-    def __init__(self, place: _Place) -> None:
-        self.place = place
-        self._max_open = place.config.tenancy.max_open
+    def __init__(self, server: _Server) -> None:
+        self.server = server
+        self._max_open = server.config.tenancy.max_open
         self._open: OrderedDict[str, _Database] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
-        self._given_back = asyncio.Event()
+        self._released = asyncio.Event()
         self._closed: asyncio.Task[None] | None = None
         self._opened = self._evicted = self._waits = 0
 
@@ -153,10 +160,10 @@ class _Databases:
             yield await self._when_open(database)
         finally:
             database.users -= 1
-            self._given_back.set()
+            self._released.set()
 
-    def figures(self) -> Mapping[str, int]:
-        """Databases open now, opened and closed for others so far, and waits for a place."""
+    def stats(self) -> Mapping[str, int]:
+        """Databases open now, opened and evicted so far, and waits for a place."""
         return {
             "open": len(self._open),
             "opened": self._opened,
@@ -186,8 +193,8 @@ class _Databases:
                 database.users += 1
                 return database
             self._waits += 1
-            self._given_back.clear()
-            await self._given_back.wait()
+            self._released.clear()
+            await self._released.wait()
 
     async def _when_open(self, database: _Database) -> TursoStorage:
         try:
@@ -196,7 +203,7 @@ class _Databases:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if database.opening.cancelled() and not (task and task.cancelling()):
-                # Not the caller was cancelled: it took too long, and all is being closed.
+                # The opening was cancelled, not the caller: all databases are being closed.
                 self.check_open()
             raise
 
@@ -207,14 +214,14 @@ class _Databases:
 
     async def _opening(self, namespace: str) -> TursoStorage:
         try:
-            storage = await self.place.open(namespace)
+            storage = await self.server.open(namespace)
         except BaseException:
-            # The next one to ask tries again, and may have begun to: this one's place was taken meanwhile
-            # if nobody waited for it any longer.
+            # The next caller tries again. It may have begun already, as the place of an opening that
+            # nobody waits for is given away.
             database = self._open.get(namespace)
             if database is not None and database.opening is asyncio.current_task():
                 del self._open[namespace]
-            self._given_back.set()
+            self._released.set()
             raise
         self._opened += 1
         if self._closed is not None:
@@ -236,17 +243,17 @@ class _Databases:
         return True
 
     async def _close_all(self) -> None:
-        # Those who wait for a place are told that there will be none.
-        self._given_back.set()
+        # Wake callers that wait for a place: they are rejected.
+        self._released.set()
         for database in self._open.values():
             storage = _opened(database)
             if storage is not None:
                 storage.drain()
         try:
-            async with asyncio.timeout(self.place.config.pool.drain_timeout):
+            async with asyncio.timeout(self.server.config.pool.drain_timeout):
                 while any(database.users for database in self._open.values()):
-                    self._given_back.clear()
-                    await self._given_back.wait()
+                    self._released.clear()
+                    await self._released.wait()
         except TimeoutError:
             for database in self._open.values():
                 database.opening.cancel()
@@ -263,7 +270,7 @@ async def _close(database: _Database) -> None:
 
 
 def _opened(database: _Database) -> TursoStorage | None:
-    """The storage, where it is open: who asked for one that could not be opened has been told."""
+    """The storage, where it is open; its callers have been told of an opening that failed."""
     opening = database.opening
     failed = not opening.done() or opening.cancelled() or opening.exception() is not None
     return None if failed else opening.result()
@@ -273,8 +280,7 @@ class TenantStorage:
     """A storage whose namespaces are databases of their own. Make it with ``open``.
 
     Each namespace has its own positions, change feed and dictionaries, and its own writer on the
-    server. What spans namespaces is the server's business: they cannot be listed here, so
-    ``Capability.NAMESPACES`` is not declared.
+    server. Only the server can list its databases, so ``Capability.NAMESPACES`` is not declared.
     """
 
     def __init__(self, databases: _Databases, namespace: str, *, owner: bool) -> None:
@@ -290,7 +296,7 @@ class TenantStorage:
         config: TursoConfig | None = None,
         context: StorageContext | None = None,
     ) -> TenantStorage:
-        """Open the database of the context's namespace, making what is missing.
+        """Open the database of the context's namespace, and create what is missing.
 
         Args:
             location: a server's URL. It, ``config.database`` or both have ``{namespace}`` in them.
@@ -302,12 +308,12 @@ class TenantStorage:
             InvalidValueError: the namespace cannot name a database.
             StorageUnavailableError: the server cannot be reached.
         """
-        place = _Place(location, config or TursoConfig(), context or StorageContext())
-        if not place.config.names_tenants(location):
+        server = _Server(location, config or TursoConfig(), context or StorageContext())
+        if not server.config.names_tenants(location):
             raise ConfigurationError(f"{location} has no {PLACEHOLDER} in it, nor has database")
-        namespace = place.context.namespace
-        place.check(namespace)
-        databases = _Databases(place)
+        namespace = server.context.namespace
+        server.check(namespace)
+        databases = _Databases(server)
         try:
             async with databases.use(namespace):
                 return cls(databases, namespace, owner=True)
@@ -362,14 +368,14 @@ class TenantStorage:
             InvalidValueError: the namespace cannot name a database.
         """
         self._databases.check_open()
-        self._databases.place.check(namespace)
+        self._databases.server.check(namespace)
         return TenantStorage(self._databases, namespace, owner=False)
 
     async def stats(self) -> StorageStats:
-        """Figures of this namespace's database, and in the section ``databases`` of all of them."""
+        """Statistics of this namespace's database; the section ``databases`` is about all of them."""
         async with self._databases.use(self._namespace) as storage:
             stats = await storage.stats()
-        sections = {**stats.sections, "databases": self._databases.figures()}
+        sections = {**stats.sections, "databases": self._databases.stats()}
         return evolve(stats, sections=sections)
 
     async def aclose(self) -> None:
@@ -388,9 +394,11 @@ class ServerStorage:
         """See ``TursoStorage.open`` and ``TenantStorage.open``.
 
         Raises:
-            ConfigurationError: also where the location is no server's, but could be a file's.
+            ConfigurationError: also where the location is not a server's, but could be a file's.
         """
         if not is_server_url(location):
-            raise ConfigurationError(f"{location!r} is no server's URL, such as libsql://HOST")
+            raise ConfigurationError(
+                f"{location!r} is not the URL of a server, such as libsql://HOST"
+            )
         kind = TenantStorage if config.names_tenants(location) else TursoStorage
         return await kind.open(location, config=config, context=context)

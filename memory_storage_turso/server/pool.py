@@ -63,7 +63,7 @@ class Connection(Protocol):
 C = TypeVar("C", bound=Connection)
 
 
-@attrs.frozen(slots=True)
+@attrs.define(slots=True)
 class PoolStats:
     """A pool's statistics.
 
@@ -88,35 +88,10 @@ class PoolStats:
         forecast: Connections that are expected to be needed soon.
     """
 
-    size: int
-    in_use: int
-    idle: int
-    waiting: int
-    peak_in_use: int
-    acquired: int
-    waited: int
-    wait_time: float
-    longest_wait: float
-    timeouts: int
-    refused: int
-    opened: int
-    discarded: int
-    stale_replaced: int
-    pings: int
-    grown: int
-    shrunk: int
-    forecast: float
-
-
-@attrs.define(slots=True, eq=False)
-class _Idle(Generic[C]):
-    connection: C
-    used_at: float
-    touched_at: float
-
-
-@attrs.define(slots=True)
-class _Counters:
+    size: int = 0
+    in_use: int = 0
+    idle: int = 0
+    waiting: int = 0
     peak_in_use: int = 0
     acquired: int = 0
     waited: int = 0
@@ -128,6 +103,16 @@ class _Counters:
     discarded: int = 0
     stale_replaced: int = 0
     pings: int = 0
+    grown: int = 0
+    shrunk: int = 0
+    forecast: float = 0.0
+
+
+@attrs.define(slots=True, eq=False)
+class _Idle(Generic[C]):
+    connection: C
+    used_at: float
+    touched_at: float
 
 
 class Pool(Generic[C]):
@@ -162,7 +147,7 @@ class Pool(Generic[C]):
         self._checked_out: set[C] = set()
         self._idle: deque[_Idle[C]] = deque()
         self._waiters: deque[asyncio.Future[None]] = deque()
-        self._counters = _Counters()
+        self._stats = PoolStats()
         self._closed = False
         self._all_returned = asyncio.Event()
         self._all_returned.set()
@@ -208,7 +193,7 @@ class Pool(Generic[C]):
     def discard_idle(self) -> None:
         """Close all idle connections: one turned out to be lost, so they may all be."""
         while self._idle:
-            self._counters.stale_replaced += 1
+            self._stats.stale_replaced += 1
             self._close_later(self._idle.popleft().connection)
 
     async def tend(self) -> None:
@@ -225,8 +210,8 @@ class Pool(Generic[C]):
 
     def stats(self) -> PoolStats:
         """The statistics as they are now."""
-        counted = attrs.asdict(self._counters)
-        return PoolStats(
+        return attrs.evolve(
+            self._stats,
             size=self._sizer.size,
             in_use=self._in_use,
             idle=len(self._idle),
@@ -234,7 +219,6 @@ class Pool(Generic[C]):
             grown=self._sizer.grown,
             shrunk=self._sizer.shrunk,
             forecast=self._sizer.forecast,
-            **counted,
         )
 
     def refuse(self) -> None:
@@ -270,17 +254,17 @@ class Pool(Generic[C]):
         else:
             timeout = self._config.acquire_timeout
             await self._wait_for_permit(timeout if within is None else min(timeout, within))
-        self._counters.acquired += 1
+        self._stats.acquired += 1
 
     async def _wait_for_permit(self, longest: float) -> None:
         if len(self._waiters) >= self._config.max_waiting:
-            self._counters.refused += 1
+            self._stats.refused += 1
             msg = f"{len(self._waiters)} callers wait for a connection already"
             raise StorageUnavailableError(msg)
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         started = self._clock()
-        self._counters.waited += 1
+        self._stats.waited += 1
         try:
             async with asyncio.timeout(longest):
                 await waiter
@@ -288,13 +272,13 @@ class Pool(Generic[C]):
             self._give_up(waiter)
             if not isinstance(error, TimeoutError):
                 raise
-            self._counters.timeouts += 1
+            self._stats.timeouts += 1
             msg = f"no connection became free within {longest:g} s"
             raise StorageUnavailableError(msg) from None
         finally:
             waited = self._clock() - started
-            self._counters.wait_time += waited
-            self._counters.longest_wait = max(self._counters.longest_wait, waited)
+            self._stats.wait_time += waited
+            self._stats.longest_wait = max(self._stats.longest_wait, waited)
 
     def _give_up(self, waiter: asyncio.Future[None]) -> None:
         granted = waiter.done() and not waiter.cancelled() and waiter.exception() is None
@@ -307,7 +291,7 @@ class Pool(Generic[C]):
     def _take_permit(self) -> None:
         self._in_use += 1
         self._all_returned.clear()
-        self._counters.peak_in_use = max(self._counters.peak_in_use, self._in_use)
+        self._stats.peak_in_use = max(self._stats.peak_in_use, self._in_use)
 
     def _release_permit(self) -> None:
         self._in_use -= 1
@@ -336,18 +320,18 @@ class Pool(Generic[C]):
             idle = self._idle.pop()
             if now - idle.touched_at < self._stale_after and not idle.connection.broken:
                 return idle.connection
-            self._counters.stale_replaced += 1
+            self._stats.stale_replaced += 1
             self._close_later(idle.connection)
         return await self._open()
 
     async def _open(self) -> C:
         connection = await self._connect()
-        self._counters.opened += 1
+        self._stats.opened += 1
         return connection
 
     def _release(self, connection: C) -> None:
         if connection.broken or self._closed:
-            self._counters.discarded += connection.broken
+            self._stats.discarded += connection.broken
             self._close_later(connection)
             return
         now = self._clock()
@@ -365,7 +349,7 @@ class Pool(Generic[C]):
                 self._release_permit()
 
     async def _ping(self, idle: _Idle[C]) -> None:
-        self._counters.pings += 1
+        self._stats.pings += 1
         try:
             async with asyncio.timeout(_PING_TIMEOUT):
                 await idle.connection.ping()
@@ -373,7 +357,7 @@ class Pool(Generic[C]):
             self._close_later(idle.connection)
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the connection did not answer
-            self._counters.stale_replaced += 1
+            self._stats.stale_replaced += 1
             self._close_later(idle.connection)
             return
         idle.touched_at = self._clock()

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import attrs
 
+from memory_core.coalesce import GroupCommit
 from memory_core.errors import ConfigurationError, StorageError, StorageUnavailableError
 from memory_storage_turso.config import ReplicaConfig
 from memory_storage_turso.engine.driver import StatementError, StatementResult
@@ -64,51 +66,6 @@ class Replica:
         return "refused" if self.refused else self.node.breaker.state.value
 
 
-class NewestPosition:
-    """The primary's newest position, asked for once by all callers that wait at the same time.
-
-    Each caller gets the answer to a question that was sent after its call.
-
-    Args:
-        fetch: Asks the primary.
-    """
-
-    def __init__(self, fetch: Callable[[], Awaitable[int]]) -> None:
-        self._fetch = fetch
-        self._in_flight: asyncio.Task[int] | None = None
-        self._next: asyncio.Task[int] | None = None
-        self.inquiries = 0
-
-    def ask(self) -> asyncio.Task[int]:
-        """An answer that is at least as new as this call. The caller must not cancel it."""
-        if self._next is not None:
-            return self._next
-        if self._in_flight is None or self._in_flight.done():
-            self._in_flight = self._start(None)
-            return self._in_flight
-        self._next = self._start(self._in_flight)
-        return self._next
-
-    async def aclose(self) -> None:
-        """Wait for questions in-flight."""
-        tasks = {task for task in (self._in_flight, self._next) if task is not None}
-        if tasks:
-            await asyncio.wait(tasks)
-
-    def _start(self, before: asyncio.Task[int] | None) -> asyncio.Task[int]:
-        task = asyncio.get_running_loop().create_task(self._inquire(before))
-        # The caller may have got its answer from elsewhere; then nobody looks at a failure.
-        task.add_done_callback(_retrieve)
-        return task
-
-    async def _inquire(self, before: asyncio.Task[int] | None) -> int:
-        if before is not None:
-            await asyncio.wait([before])
-            self._in_flight, self._next = self._next, None
-        self.inquiries += 1
-        return await self._fetch()
-
-
 class ReadRouter:
     """Sends each read to a replica that has seen enough, or to the primary."""
 
@@ -132,7 +89,9 @@ class ReadRouter:
         self._store: SqlValue = None
         self._checks: asyncio.Task[None] | None = None
         self._checked = 0
-        self._newest = NewestPosition(self._ask_primary)
+        # Each read gets the answer to a question that was sent after its call; those that wait at the
+        # same time share one.
+        self._newest = GroupCommit[None, int](self._ask_primary)
         self._introduced = False
 
     def use_position(self, statement: EncodedStatement, store: SqlValue) -> None:
@@ -173,7 +132,7 @@ class ReadRouter:
         now = self._clock()
         return {
             "primary_reads": self._primary_reads,
-            "position_inquiries": self._newest.inquiries,
+            "position_inquiries": self._newest.groups,
             "waits": self._waits,
             "checks": self._checked,
             "seen_position": self._seen,
@@ -191,7 +150,24 @@ class ReadRouter:
     async def _read_replicas(
         self, statements: Sequence[EncodedStatement], floor: int
     ) -> list[StatementResult] | None:
-        newest = self._newest.ask() if self._must_ask() else None
+        newest = None
+        if self._must_ask():
+            # Beside the replica, so that this takes no longer.
+            newest = asyncio.create_task(self._newest.submit([None]))
+            # Where no replica answers, nobody looks at a failure.
+            newest.add_done_callback(_retrieve)
+        try:
+            return await self._first_answer(statements, floor, newest)
+        finally:
+            if newest is not None:
+                newest.cancel()
+
+    async def _first_answer(
+        self,
+        statements: Sequence[EncodedStatement],
+        floor: int,
+        newest: asyncio.Task[list[int]] | None,
+    ) -> list[StatementResult] | None:
         deadline = self._clock() + self._config.max_wait
         while True:
             for replica in self._candidates():
@@ -207,18 +183,18 @@ class ReadRouter:
         # A store that was just opened has seen nothing yet, and must show what was there.
         return self._config.freshness == "all" or not self._introduced
 
-    async def _ask_primary(self) -> int:
+    async def _ask_primary(self, asked: Sequence[None]) -> list[int]:
         position = (await self._primary.read([], self._position)).position
         self._introduced = True
         self.saw(position)
-        return position or 0
+        return [position or 0] * len(asked)
 
     async def _try_replica(
         self,
         replica: Replica,
         statements: Sequence[EncodedStatement],
         floor: int,
-        newest: asyncio.Task[int] | None,
+        newest: asyncio.Task[list[int]] | None,
     ) -> list[StatementResult] | None:
         snapshot = await self._ask(replica, statements)
         if snapshot is None:
@@ -226,8 +202,7 @@ class ReadRouter:
             return None
         if newest is not None:
             try:
-                # The primary was asked at the same time, so this takes no longer.
-                floor = max(floor, await asyncio.shield(newest))
+                floor = max(floor, *await asyncio.shield(newest))
             except StorageUnavailableError:
                 if self._config.freshness == "all":
                     return None
@@ -334,6 +309,6 @@ class ReadRouter:
         }
 
 
-def _retrieve(task: asyncio.Task[int]) -> None:
+def _retrieve(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()

@@ -30,12 +30,8 @@ from memory_storage_turso.server.hrana.errors import (
 )
 from memory_storage_turso.server.hrana.stored_sql import HTTP_CAPACITY, SharedSql, StoredSql
 from memory_storage_turso.server.hrana.wire import (
-    AutocommitResponse,
-    BatchResponse,
     CursorAssembler,
     CursorStart,
-    Failed,
-    Ok,
     PipelineAnswer,
     ProgramAnswer,
     Request,
@@ -377,20 +373,19 @@ class HttpStream:
         return answer
 
     def _program_answer(self, answer: PipelineAnswer, steps: int, prepared: int) -> ProgramAnswer:
-        if any(isinstance(result, Failed) for result in answer.results[:prepared]):
+        if any(result.error is not None for result in answer.results[:prepared]):
             # The server has not stored what this stream thinks it has. A program that needed it was
             # rejected; this one did not.
             self.broken = True
         batch = answer.results[prepared]
         autocommit = None
         for result in answer.results[prepared + 1 :]:
-            if isinstance(result, Ok) and isinstance(result.response, AutocommitResponse):
-                autocommit = result.response.is_autocommit
+            autocommit = None if result.response is None else result.response.is_autocommit
         if autocommit is False:
             self.broken = True
-        if isinstance(batch, Failed):
+        if batch.error is not None:
             raise _whole_batch_failed(batch.error)
-        if not isinstance(batch.response, BatchResponse):
+        if batch.response is None or batch.response.result is None:
             self.broken = True
             msg = "the server answered something else than was asked"
             raise NoAnswerError(msg)

@@ -10,7 +10,7 @@ import math
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import attrs
 import msgspec
@@ -220,51 +220,31 @@ class BatchRows(msgspec.Struct, frozen=True):
     step_errors: list[StepError | None]
 
 
-class BatchResponse(msgspec.Struct, frozen=True, tag="batch", tag_field="type"):
-    """Answer to ``batch``."""
+class Response(msgspec.Struct, frozen=True):
+    """The response to a request of a pipeline, with what its type has.
 
-    result: BatchRows
+    Attributes:
+        result: Of ``batch``.
+        is_autocommit: Of ``get_autocommit``.
+    """
 
-
-class AutocommitResponse(msgspec.Struct, frozen=True, tag="get_autocommit", tag_field="type"):
-    """Answer to ``get_autocommit``."""
-
-    is_autocommit: bool
-
-
-class StoreSqlResponse(msgspec.Struct, frozen=True, tag="store_sql", tag_field="type"):
-    """Answer to ``store_sql``."""
+    type: str
+    result: BatchRows | None = None
+    is_autocommit: bool | None = None
 
 
-class CloseSqlResponse(msgspec.Struct, frozen=True, tag="close_sql", tag_field="type"):
-    """Answer to ``close_sql``."""
+class RequestResult(msgspec.Struct, frozen=True):
+    """How a request of a pipeline ended: with a response or an error."""
 
-
-class CloseResponse(msgspec.Struct, frozen=True, tag="close", tag_field="type"):
-    """Answer to ``close``."""
-
-
-Response: TypeAlias = (
-    BatchResponse | AutocommitResponse | StoreSqlResponse | CloseSqlResponse | CloseResponse
-)
-
-
-class Ok(msgspec.Struct, frozen=True, tag="ok", tag_field="type"):
-    """A request of a pipeline that was executed."""
-
-    response: Response
-
-
-class Failed(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
-    """A request of a pipeline that failed."""
-
-    error: StepError
+    type: Literal["ok", "error"]
+    response: Response | None = None
+    error: StepError | None = None
 
 
 class PipelineAnswer(msgspec.Struct, frozen=True):
     """Answer to a whole pipeline."""
 
-    results: list[Ok | Failed]
+    results: list[RequestResult]
     baton: str | None = None
     base_url: str | None = None
 
@@ -308,7 +288,7 @@ class CursorFailed(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
 
 
 class ReplicationIndex(msgspec.Struct, frozen=True, tag="replication_index", tag_field="type"):
-    """How far the server's log had come; not used."""
+    """How far the server's log has come; not used."""
 
 
 CursorEntry: TypeAlias = (
@@ -321,10 +301,10 @@ _cursor_entry_decoder = msgspec.json.Decoder(CursorEntry)
 
 
 def decode_pipeline(body: bytes, expected: int) -> PipelineAnswer:
-    """The answer to a pipeline of so many requests.
+    """The answer to a pipeline of this many requests.
 
     Raises:
-        NoAnswerError: It is not one.
+        NoAnswerError: It is malformed.
     """
     answer = _decode(_pipeline_decoder, body)
     if len(answer.results) != expected:
@@ -339,7 +319,7 @@ def decode_cursor_start(line: bytes) -> CursorStart:
 
 
 def decode_error(body: bytes) -> StepError | None:
-    """The error in the body of a refusal, where it is written as Hrana writes it."""
+    """The error in the body of an answer, where it is written as Hrana writes it."""
     try:
         return msgspec.json.decode(body, type=StepError)
     except msgspec.DecodeError:
@@ -347,7 +327,7 @@ def decode_error(body: bytes) -> StepError | None:
 
 
 def program_answer(rows: BatchRows, steps: int, *, autocommit: bool | None = None) -> ProgramAnswer:
-    """The answer to a batch of so many steps."""
+    """The answer to a batch of this many steps."""
     if len(rows.step_results) != steps or len(rows.step_errors) != steps:
         msg = f"the server answered {len(rows.step_results)} of {steps} steps"
         raise NoAnswerError(msg)
@@ -364,7 +344,7 @@ def program_answer(rows: BatchRows, steps: int, *, autocommit: bool | None = Non
 
 
 class CursorAssembler:
-    """Puts the entries of a cursor together to the answer a batch would have given."""
+    """Combines the entries of a cursor into the answer that a batch would have."""
 
     def __init__(self, steps: int) -> None:
         self._results: list[StatementResult | None] = [None] * steps
@@ -374,7 +354,7 @@ class CursorAssembler:
         self.failure: StepError | None = None
 
     def feed(self, line: bytes) -> None:
-        """Take in the next line.
+        """Add the next line.
 
         Raises:
             NoAnswerError: It is not what the protocol says.

@@ -183,7 +183,7 @@ async def test_closing_at_a_hung_server_is_bounded(tenants: Sqld, transport: str
         proxy.stall("down")
         # One whose database is open, one whose database is being opened.
         writes = [asyncio.create_task(put(handle, "x")) for handle in (store, store.scoped("new"))]
-        await until(lambda: store._databases.figures()["open"] == 2)
+        await until(lambda: store._databases.stats()["open"] == 2)
         started = time.monotonic()
         await store.aclose()
         # Not as long as a request may take.

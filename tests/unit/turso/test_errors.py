@@ -26,7 +26,7 @@ from memory_core.query import Query
 from memory_core.records import Episode
 from memory_core.storage import Receipt, WriteBatch
 from memory_core.testing.data.samples import episode, large_episode
-from memory_storage_turso import TursoConfig, TursoStorage
+from memory_storage_turso import TenancyConfig, TenantStorage, TursoConfig, TursoStorage
 from memory_storage_turso.engine.driver import StatementError
 from memory_storage_turso.local.errors import failure_of
 
@@ -255,6 +255,10 @@ async def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(ConfigurationError, match=r"aiohttp: pip install 'memory-core\[turso\]'"):
         await TursoStorage.open("turso+http://localhost:1")
+    tenancy = TenancyConfig(admin_url="http://localhost:1")
+    config = TursoConfig(database="{namespace}", tenancy=tenancy)
+    with pytest.raises(ConfigurationError, match=r"aiohttp: pip install 'memory-core\[turso\]'"):
+        await TenantStorage.open("turso+http://localhost:1", config=config)
 
 
 @pytest.mark.parametrize("replicas", [(), ("turso+ws://localhost:2",)])

@@ -96,7 +96,7 @@ def test_the_plugin_names_what_there_is():
 @pytest.mark.parametrize("location", ["my-db.turso.io", "", "/var/lib/memory.db"])
 async def test_a_server_without_a_url_is_not_taken_for_a_file(location, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigurationError, match="no server's URL"):
+    with pytest.raises(ConfigurationError, match="not the URL of a server"):
         await ServerStorage.open(location, config=TursoConfig(), context=StorageContext())
     with pytest.raises(ConfigurationError):
         await TursoStorage.open("libsql:my-db.turso.io")
