@@ -10,15 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memory_core.importers.base import Format, FormatImporter
-from memory_core.importers.content import arguments_of, text_of
+from memory_core.importers.codex_items import add_event, add_item
+from memory_core.importers.content import text_of
 from memory_core.importers.draft import MESSAGE, EpisodeDraft, stable_id
 from memory_core.importers.fields import Fields
 from memory_core.importers.reading import entries
-from memory_core.importers.software import set_command_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from memory_core.importers.log import Log
     from memory_core.importers.sample import Peek, Sample
@@ -28,11 +27,6 @@ __all__ = ["FORMAT", "CodexImporter"]
 
 _ITEMS = {"message", "reasoning", "function_call", "function_call_output", "local_shell_call"}
 _LINES = {"session_meta", "turn_context", "response_item", "event_msg", "compacted"}
-# What the program puts before the first prompt.
-_CONTEXT = (
-    "<environment_context", "<user_instructions", "<permissions", "<skills", "<INSTRUCTIONS",
-    "# AGENTS.md instructions", "<turn_aborted", "<collaboration_mode", "<app-context", "<personality",
-)  # fmt: skip
 
 
 def _recognises(sample: Sample) -> bool:
@@ -61,12 +55,12 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
             case "turn_context":
                 draft.metadata["model"] = draft.metadata.get("model") or payload.text("model")
             case "response_item":
-                _item(draft, payload, time)
+                add_item(draft, payload, time)
             case "compacted":
                 summary = text_of(payload.get("message"), log, line.place)
                 draft.say("system", summary, time, line.place, compacted="true")
             case "event_msg":
-                counted = _event(draft, payload, time, counted)
+                counted = add_event(draft, payload, time, counted)
             case _:
                 log.left_out[kind or "unknown"] += 1
     if draft.steps:
@@ -83,55 +77,6 @@ def _of(line: Fields) -> tuple[str | None, Fields]:
     if kind in _ITEMS:
         return "response_item", line
     return ("session_meta" if "id" in line and kind is None else kind), line
-
-
-def _item(draft: EpisodeDraft, item: Fields, time: datetime | None) -> None:
-    kind = item.text("type") or ("message" if "role" in item else "unknown")
-    log, place = draft.log, item.place
-    if kind == "message":
-        role = item.text("role") or "unknown"
-        said = draft.say(role, text_of(item.get("content"), log, place), time, place)
-        if said is not None and str(said.parameters["content"]).lstrip().startswith(_CONTEXT):
-            said.metadata["meta"] = "true"
-    elif kind == "reasoning":
-        thought = text_of(item.get("content") or item.get("summary"), log, place)
-        draft.say("thinking", thought, time, place)
-    elif kind.endswith("_output"):
-        step = draft.answer(item.text("call_id"), None, time, place)
-        set_command_output(step, item.get("output"), log, place)
-    elif kind.endswith("_call"):
-        name = item.text("name") or kind.removesuffix("_call")
-        given = item.get("arguments", "input", "action")
-        parameters = arguments_of(given, "input" if "input" in item else "arguments")
-        step = draft.call(name, parameters, item.text("call_id", "id"), time, place)
-        if item.text("status") in {"failed", "incomplete"}:
-            step.failed(item.text("status") or "")
-    else:
-        log.left_out[kind] += 1
-
-
-def _event(draft: EpisodeDraft, event: Fields, time: datetime | None, counted: int) -> int:
-    """Take over what only an event tells.
-
-    Returns:
-        How many tokens the session has taken so far; those that it had read before are not counted.
-    """
-    kind = event.text("type") or "unknown"
-    if kind == "token_count":
-        usage = event.object("info.total_token_usage")
-        total = (usage.integer("total_tokens") or 0) - (usage.integer("cached_input_tokens") or 0)
-        if draft.steps and total > counted:
-            draft.steps[-1].tokens_used = (draft.steps[-1].tokens_used or 0) + total - counted
-        draft.metadata["tokens"] = usage.integer("total_tokens") or draft.metadata.get("tokens")
-        return max(counted, total)
-    if kind in {"error", "stream_error", "turn_aborted"}:
-        text = event.text("message", "reason") or kind
-        step = draft.turn("system", text, time, event.place, event=kind)
-        if kind != "turn_aborted":
-            step.failed(text)
-    else:
-        draft.log.left_out[f"event {kind}"] += 1
-    return counted
 
 
 def _describe(draft: EpisodeDraft, meta: Fields, source: Source) -> None:

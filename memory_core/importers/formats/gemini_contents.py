@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memory_core.importers.base import Format, FormatImporter
-from memory_core.importers.content import arguments_of, text_of
+from memory_core.importers.content import arguments_of, set_result, text_of
 from memory_core.importers.draft import EpisodeDraft, content_digest
 from memory_core.importers.fields import Fields, mapping, plain_text, sequence
 from memory_core.importers.reading import document, values
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "GeminiContentsImporter", "response_text"]
 
 _LISTS = ("contents", "messages", "request.contents")
+_KINDS = (
+    "functionCall", "function_call", "functionResponse", "function_response", "executableCode",
+    "codeExecutionResult",
+)  # fmt: skip
 
 
 def _recognises(sample: Sample) -> bool:
@@ -73,36 +77,27 @@ def _turn(draft: EpisodeDraft, turn: Fields) -> None:
 
 def _part(draft: EpisodeDraft, role: str, part: Any, time: datetime | None, turn: Fields) -> None:
     fields, log, place = mapping(part), draft.log, turn.place
-    if call := mapping(fields.get("functionCall") or fields.get("function_call")):
-        draft.call(
-            plain_text(call.get("name")), arguments_of(call.get("args")),
-            plain_text(call.get("id")), time, place,
-        )  # fmt: skip
-    elif answer := mapping(fields.get("functionResponse") or fields.get("function_response")):
-        step = draft.answer(
-            plain_text(answer.get("id")), plain_text(answer.get("name")), time, place
-        )
-        text = response_text(answer, log, place)
-        if "error" in mapping(answer.get("response")):
-            step.failed(text)
-        else:
-            step.succeeded(text)
-    elif code := mapping(fields.get("executableCode")):
-        draft.call("code_execution", code, "code_execution", time, place)
-    elif result := mapping(fields.get("codeExecutionResult")):
-        step = draft.answer("code_execution", "code_execution", time, place)
-        text = text_of(result.get("output"), log, place)
-        if result.get("outcome") in {None, "OUTCOME_OK"}:
-            step.succeeded(text)
-        else:
-            step.failed(text or str(result.get("outcome")))
-    else:
-        draft.say(
-            "thinking" if fields.get("thought") is True else role,
-            text_of([part], log, place),
-            time,
-            place,
-        )
+    kind = next((name for name in _KINDS if mapping(fields.get(name))), "")
+    inner = mapping(fields.get(kind))
+    call_id = plain_text(inner.get("id"))
+    match kind:
+        case "functionCall" | "function_call":
+            given = arguments_of(inner.get("args"))
+            draft.call(plain_text(inner.get("name")), given, call_id, time, place)
+        case "functionResponse" | "function_response":
+            step = draft.answer(call_id, plain_text(inner.get("name")), time, place)
+            failed = "error" in mapping(inner.get("response"))
+            set_result(step, response_text(inner, log, place), failed=failed)
+        case "executableCode":
+            draft.call("code_execution", inner, "code_execution", time, place)
+        case "codeExecutionResult":
+            step = draft.answer("code_execution", "code_execution", time, place)
+            ended = plain_text(inner.get("outcome")) or "OUTCOME_OK"
+            text = text_of(inner.get("output"), log, place)
+            set_result(step, text or ended, failed=ended != "OUTCOME_OK")
+        case _:
+            said = "thinking" if fields.get("thought") is True else role
+            draft.say(said, text_of([part], log, place), time, place)
 
 
 def response_text(answer: object, log: Log, place: str) -> str:
