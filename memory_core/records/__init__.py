@@ -1,4 +1,4 @@
-"""What is stored: one module per kind."""
+"""The kinds of records that the core knows, and how a kind declares itself."""
 
 from memory_core.records.base import (
     Acyclic,

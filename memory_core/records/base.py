@@ -1,7 +1,7 @@
-"""How a kind of record declares itself: its fields, indexes, references and constraints.
+"""How a kind of record declares its indexes, references and constraints.
 
-Backends read these declarations and need no code per kind. Index values are normalised to scalars (see
-``scalars``).
+Backends read these declarations and need no code for a single kind. Index values are normalised to scalars
+(see ``scalars``); fields are declared as ``declare`` says.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def new_id() -> UUID:
 
 
 class OnDelete(StrEnum):
-    """What deleting a record does to those that refer to it."""
+    """What happens to the records that refer to a record when it is deleted."""
 
     CASCADE = "cascade"
     RESTRICT = "restrict"
@@ -68,7 +68,7 @@ class Index:
         path: attribute path of the value (``"context.domain"``), or a function of the record.
             Defaults to the name. ``None`` anywhere on the path gives ``None``.
         multi: whether a record has any number of values (tags) instead of one or none.
-        pairs: whether its values are ``key=value`` texts; a condition on anything else is refused.
+        pairs: whether its values are ``key=value`` texts; a condition with another text is rejected.
     """
 
     name: str
@@ -122,9 +122,9 @@ def _texts(values: Iterable[str]) -> frozenset[str]:
 
 @frozen
 class Reference:
-    """A field that holds the id of another record, and what deleting that one does.
+    """A field that holds the id of another record, and what happens when that record is deleted.
 
-    The field must also be a single-valued ``UUID`` index, by which referrers are found.
+    The field must also be a single-valued ``UUID`` index, by which the referring records are found.
     """
 
     field: str
@@ -134,7 +134,7 @@ class Reference:
 
 @frozen(init=False)
 class Unique:
-    """Indexes whose values together belong to at most one record. ``None`` never collides."""
+    """Indexes whose values, taken together, only one record may have. ``None`` equals nothing."""
 
     fields: tuple[str, ...]
 
@@ -144,13 +144,13 @@ class Unique:
 
 @frozen
 class Acyclic:
-    """Edges (records) that must form no cycle among those with the same value of ``group``.
+    """Edges (records) that must not form a cycle with edges of the same ``group``.
 
     Attributes:
         source: index of the id an edge starts from.
         target: index of the id an edge points at.
-        group: index that holds the type of edge.
-        groups: the types that must stay acyclic, each over its own edges.
+        group: index of the edge's type.
+        groups: the types that must stay acyclic, each by itself.
     """
 
     source: str
@@ -174,7 +174,7 @@ class Record:
         variant_index: the index that holds the variant, so that a query for a variant finds only it.
         schema_version: version of the body; ``upcast`` turns an older one into the newest.
         indexes: what can be filtered and ordered by.
-        references: what it points at.
+        references: fields that hold the id of another record.
         constraints: what must hold among all records of the kind in a namespace.
         default_order: index by which a query without an order sorts, newest first; "" for the id.
     """
@@ -206,7 +206,7 @@ class Record:
     def upcast(cls, body: dict[str, Any], version: int) -> dict[str, Any]:  # noqa: ARG003  # for subclasses
         """Turn the body of an older ``schema_version`` (field name to value) into the newest."""
         raise ConfigurationError(
-            f"{cls.kind}: no way from schema version {version} to {cls.schema_version}"
+            f"{cls.kind}: cannot upcast from schema version {version} to {cls.schema_version}"
         )
 
     @classmethod
@@ -224,7 +224,7 @@ class Record:
 
 
 class RecordTypes:
-    """The kinds a store knows: an immutable registry, in an order in which referred-to kinds come first.
+    """The kinds a store knows: an immutable registry, each kind after the kinds it refers to.
 
     Raises:
         ConfigurationError: when a declaration is wrong, or two classes claim one kind.
@@ -241,7 +241,7 @@ class RecordTypes:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Names of all kinds, referred-to ones before those that refer to them."""
+        """Names of all kinds, each after the kinds it refers to."""
         return self._kinds
 
     def __contains__(self, kind: object) -> bool:
@@ -266,12 +266,12 @@ class RecordTypes:
         return self._variants[kind]
 
     def extended(self, classes: Iterable[type[Record]]) -> RecordTypes:
-        """These kinds and more."""
+        """A registry of these kinds and more."""
         known = [cls for variants in self._variants.values() for cls in variants.values()]
         return RecordTypes([*known, *classes])
 
     def referrers(self, kind: str) -> list[tuple[type[Record], Reference]]:
-        """Who refers to a kind, and by which reference."""
+        """The classes that refer to a kind, each with its reference."""
         return [
             (cls, reference)
             for cls in self._classes.values()
@@ -327,18 +327,18 @@ class RecordTypes:
 
     def _ordered(self) -> tuple[str, ...]:
         ordered: list[str] = []
-        waiting = dict(self._classes)
-        while waiting:
+        unordered = dict(self._classes)
+        while unordered:
             ready = [
                 kind
-                for kind, cls in waiting.items()
-                if all(ref.kind not in waiting or ref.kind == kind for ref in cls.references)
+                for kind, cls in unordered.items()
+                if all(ref.kind not in unordered or ref.kind == kind for ref in cls.references)
             ]
             if not ready:
-                raise ConfigurationError(f"references form a cycle among: {', '.join(waiting)}")
+                raise ConfigurationError(f"references form a cycle among: {', '.join(unordered)}")
             ordered += ready
             for kind in ready:
-                del waiting[kind]
+                del unordered[kind]
         return tuple(ordered)
 
 

@@ -125,12 +125,12 @@ class TaskContext:
 
 @frozen(kw_only=True, field_transformer=checked("result."))
 class StepResult:
-    """How a step ended: made by ``success(output)``, ``error(message)`` or ``timeout()``.
+    """How a step ended. Make it with ``success(output)``, ``error(message)`` or ``timeout()``.
 
     Attributes:
         status: which of the three.
-        output: any JSON value; only of a success.
-        message: only of an error.
+        output: any JSON value; only a success has one.
+        message: what went wrong; only an error has one.
     """
 
     status: ResultStatus = field(converter=_result_status)
@@ -152,22 +152,22 @@ class StepResult:
             )
         if (self.message is not None) != (self.status is ResultStatus.ERROR):
             raise InvalidValueError(
-                "result.message", "text for an error and for nothing else", self.message
+                "result.message", "text for an error, and None otherwise", self.message
             )
 
     @classmethod
     def success(cls, output: Any = None) -> StepResult:
-        """The step did what it should; ``output`` is any JSON value."""
+        """A step that succeeded; ``output`` is any JSON value."""
         return cls(status=ResultStatus.SUCCESS, output=output)
 
     @classmethod
     def error(cls, message: str) -> StepResult:
-        """The step failed."""
+        """A step that failed."""
         return cls(status=ResultStatus.ERROR, message=message)
 
     @classmethod
     def timeout(cls) -> StepResult:
-        """The step did not end in time."""
+        """A step that did not end in time."""
         return cls(status=ResultStatus.TIMEOUT)
 
 
@@ -200,9 +200,9 @@ class ExecutionStep:
 
 @frozen(kw_only=True, field_transformer=checked("outcome."))
 class Outcome:
-    """How an episode ended: made by ``success``, ``partial_success``, ``failure`` or ``abstained``.
+    """How an episode ended. Make it with ``success``, ``partial_success``, ``failure`` or ``abstained``.
 
-    A field that does not belong to the status keeps its default.
+    A field that the status does not have keeps its default.
     """
 
     status: OutcomeStatus = field(converter=_outcome_status)
@@ -245,20 +245,20 @@ class Outcome:
             if name not in allowed and getattr(self, name):
                 raise InvalidValueError(
                     f"outcome.{name}",
-                    f"nothing, as {self.status} has no such field",
+                    f"no value, as {self.status} has no such field",
                     getattr(self, name),
                 )
 
     @classmethod
     def success(cls, verdict: str, artifacts: Iterable[str] = ()) -> Outcome:
-        """The task was done."""
+        """The outcome of a task that was done."""
         return cls(status=OutcomeStatus.SUCCESS, verdict=verdict, artifacts=tuple(artifacts))
 
     @classmethod
     def partial_success(
         cls, verdict: str, completed: Iterable[str] = (), failed: Iterable[str] = ()
     ) -> Outcome:
-        """Some of the task was done."""
+        """The outcome of a task of which a part was done."""
         return cls(
             status=OutcomeStatus.PARTIAL_SUCCESS,
             verdict=verdict,
@@ -268,14 +268,14 @@ class Outcome:
 
     @classmethod
     def failure(cls, reason: str, error_details: str | None = None) -> Outcome:
-        """The task was not done."""
+        """The outcome of a task that was not done."""
         return cls(status=OutcomeStatus.FAILURE, reason=reason, error_details=error_details)
 
     @classmethod
     def abstained(
         cls, reason: str, stopped_at_step: int | None = None, signals: Iterable[str] = ()
     ) -> Outcome:
-        """The agent chose not to go on."""
+        """The outcome of a task that the agent chose not to continue."""
         return cls(
             status=OutcomeStatus.ABSTAINED,
             reason=reason,
@@ -297,7 +297,7 @@ _OUTCOME_FIELDS: dict[OutcomeStatus, tuple[str, frozenset[str]]] = {
 
 @frozen(kw_only=True, field_transformer=checked("reward."))
 class RewardScore:
-    """How good the outcome was, and what made it so."""
+    """How good the outcome was: a total, and the parts that it was computed from."""
 
     total: float = field(converter=to_number)
     base: float = field(default=0.0, converter=to_number)
@@ -309,7 +309,7 @@ class RewardScore:
 
 @frozen(kw_only=True, field_transformer=checked("reflection."))
 class Reflection:
-    """What the agent made of the episode afterwards."""
+    """What the agent concluded from the episode."""
 
     successes: tuple[str, ...] = field(default=(), converter=to_texts)
     improvements: tuple[str, ...] = field(default=(), converter=to_texts)
@@ -329,7 +329,7 @@ class SalientFeatures:
 
 @frozen(kw_only=True, field_transformer=checked("checkpoint."))
 class Checkpoint:
-    """A point of a running episode that the agent can return to."""
+    """A point in a running episode to which the agent can return."""
 
     id: UUID = field(factory=new_id, converter=to_uuid)
     created_at: datetime = field(factory=now, converter=to_time)
@@ -342,7 +342,7 @@ def _tags(record: Any) -> set[str]:
     return {*record.tags, *record.context.tags}
 
 
-# Known by identity; what is meant depends on the end.
+# Recognised by identity: the default depends on ``end_time``.
 _LEFT_OUT = datetime.min.replace(tzinfo=UTC)
 _LATEST = datetime.max.replace(tzinfo=UTC)
 
@@ -373,7 +373,7 @@ def _numbered(value: Iterable[ExecutionStep]) -> tuple[ExecutionStep, ...]:
 
 @frozen(kw_only=True, field_transformer=checked())
 class Episode(Record):
-    """A task, its steps and its outcome; complete when it has both ``end_time`` and ``outcome``.
+    """A task, its steps and its outcome. It is complete when it has an ``end_time`` and an ``outcome``.
 
     Without a ``start_time`` it starts now, or at its ``end_time`` if that is earlier.
     """
@@ -435,16 +435,16 @@ class Episode(Record):
             _set(self, "start_time", min(now(), self.end_time or _LATEST))
         if self.end_time is not None and self.end_time < self.start_time:
             raise InvalidValueError(
-                "end_time", f"no time before start_time ({self.start_time})", self.end_time
+                "end_time", f"a time not before start_time ({self.start_time})", self.end_time
             )
 
     @property
     def is_complete(self) -> bool:
-        """Whether it has ended and its outcome is known."""
+        """Whether it has an ``end_time`` and an ``outcome``."""
         return self.end_time is not None and self.outcome is not None
 
     def with_steps(self, steps: Iterable[ExecutionStep]) -> Episode:
-        """This episode with more steps, in the order of their numbers; one it has already is kept."""
+        """This episode with more steps, in the order of their numbers; its own win over new ones."""
         known = {step.number: step for step in steps} | {step.number: step for step in self.steps}
         return evolve(self, steps=tuple(known[number] for number in sorted(known)))
 

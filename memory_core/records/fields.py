@@ -1,7 +1,6 @@
 """Converters of record fields: they check, normalise and freeze a value when an object is made.
 
-They are converters rather than validators so that decoding trusted (checksummed) bytes, which
-bypasses ``__init__``, does not pay for them again.
+Decoding checksummed bytes bypasses ``__init__`` and so does not pay for them again.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def now() -> datetime:
 
 
 def optional(convert: Callable[[Any], T]) -> Callable[[Any], T | None]:
-    """The same, but ``None`` passes."""
+    """The same converter, but ``None`` stays ``None``."""
 
     def check(value: Any) -> T | None:
         return None if value is None else convert(value)
@@ -57,7 +56,7 @@ def optional(convert: Callable[[Any], T]) -> Callable[[Any], T | None]:
 
 
 def a_text(name: str, *, empty: bool = True) -> Callable[[Any], str]:
-    """A ``str`` that UTF-8 can represent; with ``empty=False`` not only white space."""
+    """Convert a ``str`` that UTF-8 can represent; with ``empty=False`` not only white space."""
 
     def check(value: Any) -> str:
         if not isinstance(value, str):
@@ -72,7 +71,11 @@ def a_text(name: str, *, empty: bool = True) -> Callable[[Any], str]:
 
 
 def encodable(name: str, value: str) -> None:
-    """Check that UTF-8 can represent a text."""
+    """Check that UTF-8 can represent a text.
+
+    Raises:
+        InvalidValueError: when it cannot.
+    """
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -80,7 +83,7 @@ def encodable(name: str, value: str) -> None:
 
 
 def a_uuid(name: str) -> Callable[[Any], UUID]:
-    """A ``UUID``, or its text."""
+    """Convert a ``UUID`` or its text."""
 
     def check(value: Any) -> UUID:
         if isinstance(value, UUID):
@@ -96,7 +99,7 @@ def a_uuid(name: str) -> Callable[[Any], UUID]:
 
 
 def a_time(name: str) -> Callable[[Any], datetime]:
-    """An aware ``datetime``, kept in UTC."""
+    """Convert an aware ``datetime`` to UTC."""
 
     def check(value: Any) -> datetime:
         if not isinstance(value, datetime):
@@ -116,7 +119,7 @@ def a_time(name: str) -> Callable[[Any], datetime]:
 
 
 def a_member(name: str, enum: type[E]) -> Callable[[Any], E]:
-    """A member of an enum, or its value."""
+    """Convert a member of an enum or its value."""
 
     def check(value: Any) -> E:
         try:
@@ -129,7 +132,7 @@ def a_member(name: str, enum: type[E]) -> Callable[[Any], E]:
 
 
 def an_integer(name: str, low: int | None = None, high: int | None = None) -> Callable[[Any], int]:
-    """An ``int`` within bounds (inclusive)."""
+    """Convert an ``int`` within bounds (inclusive)."""
     expected = f"a 64-bit integer{_bounds(low, high)}"
 
     def check(value: Any) -> int:
@@ -145,7 +148,7 @@ def an_integer(name: str, low: int | None = None, high: int | None = None) -> Ca
 def a_number(
     name: str, low: float | None = None, high: float | None = None
 ) -> Callable[[Any], float]:
-    """A finite ``float`` within bounds (inclusive); an ``int`` is converted."""
+    """Convert a finite ``float`` or ``int`` within bounds (inclusive) to a ``float``."""
     expected = f"a finite number{_bounds(low, high)}"
 
     def check(value: Any) -> float:
@@ -159,7 +162,7 @@ def a_number(
 
 
 def is_finite_number(value: object) -> bool:
-    """Whether a value is a number that a ``float`` can hold, and neither NaN nor infinite."""
+    """Whether a value is a finite number that a ``float`` can hold."""
     try:
         return (
             isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -169,7 +172,7 @@ def is_finite_number(value: object) -> bool:
 
 
 def texts(name: str) -> Callable[[Any], tuple[str, ...]]:
-    """Any iterable of strings but a string, as a tuple."""
+    """Convert any iterable of strings, except a string, to a tuple."""
     item = a_text(name)
 
     def check(value: Any) -> tuple[str, ...]:
@@ -179,7 +182,7 @@ def texts(name: str) -> Callable[[Any], tuple[str, ...]]:
 
 
 def uuids(name: str) -> Callable[[Any], tuple[UUID, ...]]:
-    """Any iterable of UUIDs, as a tuple."""
+    """Convert any iterable of UUIDs or their texts to a tuple."""
     item = a_uuid(name)
 
     def check(value: Any) -> tuple[UUID, ...]:
@@ -189,7 +192,7 @@ def uuids(name: str) -> Callable[[Any], tuple[UUID, ...]]:
 
 
 def an_instance(name: str, cls: type[T]) -> Callable[[Any], T]:
-    """An instance of a class."""
+    """Check that a value is an instance of a class."""
     expected = f"{'an' if cls.__name__[0] in 'AEIOU' else 'a'} {cls.__name__}"
 
     def check(value: Any) -> T:
@@ -201,7 +204,7 @@ def an_instance(name: str, cls: type[T]) -> Callable[[Any], T]:
 
 
 def instances(name: str, cls: type[T]) -> Callable[[Any], tuple[T, ...]]:
-    """Any iterable of instances of a class, as a tuple."""
+    """Convert any iterable of instances of a class to a tuple."""
     item = an_instance(name, cls)
 
     def check(value: Any) -> tuple[T, ...]:
@@ -211,7 +214,7 @@ def instances(name: str, cls: type[T]) -> Callable[[Any], tuple[T, ...]]:
 
 
 def a_string_map(name: str) -> Callable[[Any], FrozenDict[str, str]]:
-    """A mapping of strings to strings."""
+    """Convert a mapping of strings to strings, and freeze it."""
     text = a_text(name)
 
     def check(value: Any) -> FrozenDict[str, str]:
@@ -226,7 +229,7 @@ def a_string_map(name: str) -> Callable[[Any], FrozenDict[str, str]]:
 
 
 def a_json_value(name: str) -> Callable[[Any], Any]:
-    """What JSON can hold: null, booleans, 64-bit integers, finite numbers, strings, lists, objects."""
+    """Freeze a JSON value: null, booleans, 64-bit integers, finite numbers, strings, lists, objects."""
 
     def check(value: Any) -> Any:
         _check_json(name, value, 0)
@@ -236,13 +239,13 @@ def a_json_value(name: str) -> Callable[[Any], Any]:
 
 
 def a_json_object(name: str) -> Callable[[Any], FrozenDict[str, Any]]:
-    """A mapping of strings to JSON values."""
+    """Freeze a mapping of strings to JSON values."""
 
     def check(value: Any) -> FrozenDict[str, Any]:
         if not isinstance(value, Mapping):
             raise InvalidValueError(name, "a JSON object", value)
-        given = cast("Mapping[Any, Any]", value)
-        plain = given if isinstance(given, dict) else dict(given)
+        mapping = cast("Mapping[Any, Any]", value)
+        plain = mapping if isinstance(mapping, dict) else dict(mapping)
         _check_json(name, plain, 0)
         return freeze(plain)
 
@@ -284,10 +287,10 @@ def _check_json_number(name: str, value: Any) -> None:
 
 
 def _iterated(name: str, of: str, value: Any) -> Iterable[Any]:
-    given = cast("object", value)
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+    untyped = cast("object", value)
+    if isinstance(untyped, str | bytes | Mapping) or not isinstance(untyped, Iterable):
         raise InvalidValueError(name, f"a list or tuple of {of}", value)
-    return cast("Iterable[Any]", given)
+    return cast("Iterable[Any]", untyped)
 
 
 def _bounds(low: float | None, high: float | None) -> str:

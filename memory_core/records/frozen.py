@@ -1,7 +1,6 @@
-"""Immutable JSON containers, so that a record shared by a cache cannot be changed by a caller.
+"""Immutable JSON containers: callers cannot change a record that a cache shares with others.
 
-They are subclasses of ``dict`` and ``list`` because every serializer encodes those natively, and
-compare equal to plain ones.
+They subclass ``dict`` and ``list``, which every serializer encodes, and compare equal to them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def _refuse(self: object, *_: object, **__: object) -> NoReturn:
+def _reject(self: object, *_: object, **__: object) -> NoReturn:
     message = f"{type(self).__name__} is immutable: records are values, use their replace()"
     raise TypeError(message)
 
@@ -27,8 +26,8 @@ class FrozenDict(dict[K, V]):
 
     __slots__ = ()
 
-    __setitem__ = __delitem__ = _refuse
-    clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]  # narrowed to refuse
+    __setitem__ = __delitem__ = _reject
+    clear = pop = popitem = setdefault = update = __ior__ = _reject  # type: ignore[assignment]  # narrowed to reject
 
     def __hash__(self) -> int:  # type: ignore[override]  # dict sets it to None
         return hash(frozenset(self.items()))
@@ -48,8 +47,8 @@ class FrozenList(list[V]):
 
     __slots__ = ()
 
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse  # type: ignore[assignment]  # narrowed to refuse
-    append = clear = extend = insert = pop = remove = reverse = sort = _refuse  # type: ignore[assignment]  # as above
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _reject  # type: ignore[assignment]  # narrowed to reject
+    append = clear = extend = insert = pop = remove = reverse = sort = _reject  # type: ignore[assignment]  # as above
 
     def __hash__(self) -> int:  # type: ignore[override]  # list sets it to None
         return hash(tuple(self))
@@ -68,7 +67,7 @@ EMPTY: FrozenDict[str, Any] = FrozenDict()
 
 
 def freeze(value: object) -> Any:
-    """Deeply freeze a JSON value; scalars are returned as they are."""
+    """A JSON value, deeply frozen; a scalar is returned as it is."""
     kind = type(value)
     if kind is str or kind is int or kind is bool or kind is float or value is None:
         return value
@@ -82,7 +81,7 @@ def freeze(value: object) -> Any:
 
 
 def freeze_mapping(value: Mapping[str, Any]) -> FrozenDict[str, Any]:
-    """Deeply freeze a JSON object."""
+    """A JSON object, deeply frozen."""
     if type(value) is FrozenDict:
         return cast("FrozenDict[str, Any]", value)
     if not value:

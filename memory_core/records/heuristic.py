@@ -1,4 +1,4 @@
-"""Heuristics: rules of thumb, with the evidence for them."""
+"""Heuristics: rules of thumb and the evidence for them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["Evidence", "Heuristic"]
 
 @frozen(kw_only=True, field_transformer=checked("evidence."))
 class Evidence:
-    """What a heuristic rests on."""
+    """The evidence for a heuristic."""
 
     episode_ids: tuple[UUID, ...] = field(default=(), converter=to_uuids)
     success_rate: float = field(default=0.0, converter=to_number, metadata=within(0, 1))
@@ -38,7 +38,7 @@ class Evidence:
 
 @frozen(kw_only=True, field_transformer=checked())
 class Heuristic(Record):
-    """When the condition holds, do the action; ``confidence`` is from 0 to 1."""
+    """A rule: when the condition holds, do the action. ``confidence`` is from 0 to 1."""
 
     kind: ClassVar[str] = "heuristic"
     schema_version: ClassVar[int] = 2

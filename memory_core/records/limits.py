@@ -1,4 +1,4 @@
-"""Size limits: settings, never truncations. What exceeds one is refused with its name."""
+"""Size limits of records. A record over a limit is rejected, never cut; the error names the limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Limits"]
 
 _COMPLETING = 3
-"""Operations of the batch that completes an episode, besides taking its logged steps away."""
+"""Operations of the batch that completes an episode, besides deleting its logged steps."""
 
 
 @frozen(kw_only=True)
@@ -27,8 +27,8 @@ class Limits:
         max_index_bytes: UTF-8 size of a single-valued indexed string (``domain``); at most 400, as
             some engines bound their keys. Values of multi-valued indexes may be longer.
         max_index_values: how many values a multi-valued index (tags) may have in one record.
-        max_steps: steps of an episode. Logged one by one, there are at most three fewer than
-            ``max_batch_operations``, as one batch completes the episode.
+        max_steps: steps of an episode. Steps that are logged one by one are at most three fewer
+            than ``max_batch_operations``, as one batch completes the episode.
         max_batch_operations: puts and deletes in one ``WriteBatch``.
     """
 
@@ -46,7 +46,7 @@ class Limits:
         """
         for name, value in values.items():
             if type(value) is str:
-                # Four bytes at most for a character: the exact size is needed only near the limit.
+                # A character has at most four bytes, so the exact size matters only near the limit.
                 if len(value) * 4 > self.max_index_bytes:
                     self._at_most(record, name, len(value.encode()), "max_index_bytes")
             elif type(value) is tuple and len(value) > self.max_index_values:
@@ -63,17 +63,16 @@ class Limits:
     def check_logged(self, record: Record, number: int) -> None:
         """Check the number of a step that is logged.
 
-        An episode is completed in one batch, which takes its logged steps away: there must be no more
-        of them than fit in.
+        One batch completes an episode and deletes its logged steps, so they must fit into a batch.
 
         Raises:
-            RecordTooLargeError: when it exceeds ``max_steps``, or nearly ``max_batch_operations``.
+            RecordTooLargeError: when it exceeds ``max_steps``, or ``max_batch_operations`` less three.
         """
         self.check_steps(record, number)
-        room = self.max_batch_operations - _COMPLETING
-        if number > room:
+        most = self.max_batch_operations - _COMPLETING
+        if number > most:
             what = f"{record.kind} {record.id}: steps to be completed in one batch"
-            raise RecordTooLargeError(what, number, room, "max_batch_operations")
+            raise RecordTooLargeError(what, number, most, "max_batch_operations")
 
     def check_bytes(self, record: Record, size: int) -> None:
         """Check a record's encoded size.

@@ -1,4 +1,4 @@
-"""Patterns: what has been seen to work, in four variants that share one kind."""
+"""Patterns: what has worked before, in four variants of one kind."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class PatternType(StrEnum):
 
 @frozen(kw_only=True, field_transformer=checked("effectiveness."))
 class Effectiveness:
-    """How a pattern has done since it was found.
+    """How well a pattern has worked since it was found.
 
     Attributes:
         avg_reward_delta: mean change of the reward in episodes that applied it.
@@ -85,7 +85,7 @@ def _latency(value: timedelta) -> timedelta:
 
 @frozen(kw_only=True, field_transformer=checked())
 class Pattern(Record):
-    """Base of the four variants; ``Query(Pattern)`` finds them all."""
+    """Base of the four variants; ``Query(Pattern)`` finds all of them."""
 
     kind: ClassVar[str] = "pattern"
     variant_index: ClassVar[str] = "pattern_type"
@@ -114,7 +114,7 @@ class Pattern(Record):
 
 @frozen(kw_only=True, field_transformer=checked())
 class ToolSequence(Pattern):
-    """Tools that work well one after the other."""
+    """Tools that work well in sequence."""
 
     variant: ClassVar[str] = PatternType.TOOL_SEQUENCE.value
 
@@ -138,7 +138,7 @@ class DecisionPoint(Pattern):
 
 @frozen(kw_only=True, field_transformer=checked())
 class ErrorRecovery(Pattern):
-    """How to get over an error."""
+    """How to recover from an error."""
 
     variant: ClassVar[str] = PatternType.ERROR_RECOVERY.value
 
@@ -148,7 +148,7 @@ class ErrorRecovery(Pattern):
 
 @frozen(kw_only=True, field_transformer=checked())
 class ContextPattern(Pattern):
-    """An approach that suits a context; ``evidence`` are ids of the episodes that show it."""
+    """An approach that suits a context; ``evidence`` holds the ids of episodes that show it."""
 
     variant: ClassVar[str] = PatternType.CONTEXT_PATTERN.value
 

@@ -55,7 +55,7 @@ ACYCLIC_TYPES = frozenset(
 
 @frozen(kw_only=True, field_transformer=checked())
 class Relationship(Record):
-    """An edge; unique on both ends and the type, and gone with either end.
+    """An edge, unique in its ends and type. It is deleted with either end.
 
     Attributes:
         priority: 1 to 10.

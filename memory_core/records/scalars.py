@@ -31,7 +31,7 @@ _INT64 = range(-(2**63), 2**63)
 
 
 def to_scalar(index: str, kind: type[Any]) -> ToScalar:
-    """How the values of an index are normalised.
+    """The function that normalises the values of an index.
 
     Raises:
         ConfigurationError: when values of that type cannot be indexed.
@@ -53,7 +53,7 @@ def distinct(name: str, scalar: ToScalar, values: Iterable[object]) -> tuple[Sca
     if scalar is _text_scalar and set(map(type, items)) == {str}:
         return _texts(name, cast("set[str]", set(items)))
     scalars: set[Any] = {scalar(name, item) for item in items}
-    # One type per index, so they can be ordered.
+    # An index has one type, so its values can be ordered.
     return tuple(sorted(scalars))
 
 
@@ -109,7 +109,7 @@ _SCALARS: dict[type, Callable[[str, object], Scalar]] = {
 
 
 def _texts(name: str, texts: set[str]) -> tuple[str, ...]:
-    """Texts as a multi-valued index has them; an episode has dozens, so they are checked together."""
+    """The distinct texts of a multi-valued index, checked together, as an episode has dozens of them."""
     together = "".join(texts)
     if "\0" in together or not together.isascii():
         for text in texts:
@@ -119,7 +119,7 @@ def _texts(name: str, texts: set[str]) -> tuple[str, ...]:
 
 def _enum_scalar(enum: type[Enum]) -> Callable[[str, object], Scalar]:
     values: dict[object, str] = {member.value: member.value for member in enum}
-    # A member is looked up by itself: reading its value takes longer.
+    # A member is looked up directly, as reading its value takes longer.
     values |= {member: member.value for member in enum}
 
     def scalar(name: str, value: object) -> Scalar:

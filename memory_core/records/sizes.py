@@ -19,18 +19,18 @@ _Sizer = Callable[[Any], int]
 _FLOAT_BYTES = getsizeof(1.0)
 _TIME_BYTES = getsizeof(datetime.now(UTC))
 _UUID_BYTES = getsizeof(UUID(int=1)) + getsizeof(1 << 127)
-# What every object has in front that the garbage collector looks after.
+# The header of every object that the garbage collector tracks.
 _COLLECTED = getsizeof(()) - ().__class__.__basicsize__
-# Python keeps one object of each of these numbers, and of texts of no more than one character.
+# Python shares one object for each of these numbers, and for each text of at most one character.
 _SMALLEST, _LARGEST = -5, 256
 _SHARED_TEXT = getsizeof("x")
 
 
 def size_of(value: object) -> int:
-    """Bytes of a record, or of what one holds, and of all it refers to, as the allocator counts them.
+    """Bytes that a record, or a part of one, and all that it refers to take from the allocator.
 
-    What many records share counts nothing: classes, members of enumerations, small numbers, the keys of JSON
-    objects. Takes some 60 µs for an episode of 25 steps.
+    Objects that many records share count nothing: classes, members of enums, small numbers, the keys of JSON
+    objects. Takes about 60 µs for an episode of 25 steps.
     """
     kind: type[Any] = type(value)
     return (_SIZERS.get(kind) or _new_sizer(kind))(value)
@@ -40,7 +40,7 @@ def _sum_of(values: Iterable[object]) -> int:
     total = 0
     for value in values:
         kind: type[Any] = type(value)
-        # The usual ones first: a call would cost more than they do.
+        # The most frequent types first, without a call, which would cost more than the rest.
         if kind is str:
             size = getsizeof(value)
             total += size if size > _SHARED_TEXT else 0
@@ -75,12 +75,12 @@ def _uuid(value: UUID) -> int:
 
 
 def _sequence(value: Any) -> int:
-    # An empty tuple is always the same one.
+    # All empty tuples are one object.
     return getsizeof(value) + _sum_of(value) if value or type(value) is not tuple else 0
 
 
 def _mapping(value: Mapping[Any, Any]) -> int:
-    # Keys are few and repeated in every record; the decoder shares them.
+    # Records repeat the same few keys, and the decoder shares them.
     return getsizeof(value) + _sum_of(value.values()) if value else 0
 
 
@@ -104,7 +104,7 @@ def _of_attrs(kind: type) -> _Sizer:
     if kind.__dictoffset__ or len(names) < 2:
         return lambda value: getsizeof(value) + _sum_of([getattr(value, name) for name in names])
     fields = cast("Callable[[Any], tuple[Any, ...]]", attrgetter(*names))
-    # Slotted instances of a class are all of one size.
+    # All slotted instances of a class have one size.
     own = kind.__basicsize__ + _COLLECTED
     return lambda value: own + _sum_of(fields(value))
 

@@ -1,8 +1,8 @@
 """Steps of running episodes: records of their own until the episode is completed.
 
-A step that is logged refers to its episode's ``Run`` and holds its delete back. So a store itself sees
-to it, in the write's transaction, that no step is added to what was completed, and that nothing is
-completed without a step that was added.
+A logged step refers to the ``Run`` of its episode, which then cannot be deleted. So the store ensures,
+in the write's transaction, that no step is added to a completed episode, and that no episode is completed
+without all of its logged steps.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ __all__ = ["Run", "Step"]
 
 @frozen(kw_only=True, field_transformer=checked())
 class Run(Record):
-    """Stands for the fact that steps of an episode are logged; gone once it is completed.
+    """Says that the steps of an episode are being logged; it is deleted when the episode is completed.
 
-    Its id is never used again, so whoever has seen it knows, where it is still there, that the episode
-    was not completed since.
+    Its id is never used again. As long as a run with the same id exists, the episode has not been completed.
     """
 
     kind: ClassVar[str] = "run"

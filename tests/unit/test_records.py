@@ -53,7 +53,7 @@ NAIVE = datetime(2025, 1, 1)  # noqa: DTZ001  # naive on purpose
 ONE, OTHER = new_id(), new_id()
 
 
-# Values are refused with the field's name and what was expected
+# Wrong values are rejected, with the field's name and what was expected
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ ONE, OTHER = new_id(), new_id()
         (lambda: Step(episode_id=ONE, step="x"), "step", "ExecutionStep"),
     ],
 )
-def test_refused(make, field, expected):
+def test_wrong_values_are_rejected(make, field, expected):
     with pytest.raises(InvalidValueError) as caught:
         make()
     assert caught.value.field == field
@@ -145,7 +145,7 @@ def test_refused(make, field, expected):
     assert str(caught.value).startswith(f"{field}: expected ")
 
 
-def test_steps_are_in_order():
+def test_steps_must_be_in_order():
     steps = [ExecutionStep(number=number, tool="x") for number in (1, 2, 2)]
     with pytest.raises(InvalidValueError, match="ascending"):
         episode(1, steps=steps)
@@ -153,7 +153,7 @@ def test_steps_are_in_order():
         episode(1, steps=reversed(steps[:2]))
 
 
-def test_json_is_nested_to_a_depth():
+def test_json_that_is_nested_too_deeply_is_rejected():
     deep = value = {}
     for _ in range(70):
         value["x"] = {}
@@ -162,7 +162,7 @@ def test_json_is_nested_to_a_depth():
         ExecutionStep(number=1, tool="x", parameters=deep)
 
 
-def test_a_long_value_is_shortened_in_the_message_only():
+def test_a_long_value_is_shortened_only_in_the_message():
     with pytest.raises(InvalidValueError) as caught:
         episode(1, task_type="x" * 10_000)
     assert len(str(caught.value)) < 400
@@ -188,7 +188,7 @@ def test_times_are_kept_in_utc_with_microseconds():
     assert found.start_time.microsecond == 999_999
 
 
-def test_ids_are_ordered_by_their_making():
+def test_ids_are_ordered_by_creation():
     made = [new_id() for _ in range(1_000)]
     assert made == sorted(made)
     assert len(set(made)) == len(made)
@@ -196,7 +196,7 @@ def test_ids_are_ordered_by_their_making():
     assert episode(1, id=str(ONE)).id == ONE
 
 
-def test_an_episode_starts_now_or_at_an_end_that_has_passed():
+def test_an_episode_starts_now_or_at_an_earlier_end():
     before = datetime.now(UTC)
     running = Episode(task_description="x")
     ended = Episode(task_description="x", end_time=datetime.now(UTC))
@@ -208,14 +208,14 @@ def test_an_episode_starts_now_or_at_an_end_that_has_passed():
     assert evolve(running, task_description="y").start_time == running.start_time
 
 
-def test_complete_when_it_has_ended_and_its_outcome_is_known():
+def test_an_episode_with_end_and_outcome_is_complete():
     assert not episode(1).is_complete
     assert not episode(1, end_time=EPOCH + timedelta(days=1)).is_complete
     assert not episode(1, outcome=Outcome.failure("x")).is_complete
     assert full_episode(1).is_complete
 
 
-def test_with_steps_keeps_what_is_there():
+def test_with_steps_keeps_known_steps():
     own = [ExecutionStep(number=number, tool="own") for number in (2, 4)]
     more = [ExecutionStep(number=number, tool="more") for number in (5, 2, 1)]
     merged = episode(1, steps=own).with_steps(more)
@@ -230,7 +230,7 @@ def test_with_steps_keeps_what_is_there():
 # Records cannot be changed
 
 
-def test_nothing_of_a_record_can_be_changed():
+def test_records_are_immutable():
     given = {"list": [1, {"deep": [2]}]}
     step = ExecutionStep(number=1, tool="x", parameters=given)
     given["list"].append(3)
@@ -278,7 +278,7 @@ def mutators(cls):
 
 
 @pytest.mark.parametrize("cls", [FrozenDict, FrozenList])
-def test_no_mutator_is_forgotten(cls):
+def test_every_mutator_is_rejected(cls):
     assert {
         name for name in mutators(cls) if getattr(cls, name) is getattr(cls.__mro__[1], name)
     } == set()
@@ -326,7 +326,7 @@ def test_scalars_of_an_episode():
     assert values["pattern_ids"] == (record.pattern_ids[0].bytes,)
 
 
-def test_what_is_missing_on_the_way_is_none():
+def test_a_missing_object_on_the_path_gives_none():
     values = episode(1).index_values()
     for name in ("end_time", "outcome", "reward", "language"):
         assert values[name] is None
@@ -361,7 +361,7 @@ def test_negative_zero_is_zero():
     assert str(index.scalar(-0.0)) == "0.0"
 
 
-def test_u0000_is_refused_where_it_is_indexed_only():
+def test_u0000_is_rejected_only_in_indexed_text():
     assert full_episode(1).task_description.endswith("\0")
     full_episode(1).index_values()
     for bad in (episode(1, tags=("a\0",)), episode(1, metadata={"a": "\0"})):
@@ -394,7 +394,7 @@ def test_limits_name_the_record_and_the_setting():
 
 
 @pytest.mark.parametrize("options", [{"max_index_bytes": 401}, {"max_steps": 0}])
-def test_limits_are_limited(options):
+def test_limits_have_bounds(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         Limits(**options)
 
@@ -402,7 +402,7 @@ def test_limits_are_limited(options):
 # Declarations
 
 
-def test_referred_to_kinds_come_first():
+def test_kinds_come_after_the_kinds_they_refer_to():
     kinds = RecordTypes(reversed(KIT_RECORD_TYPES)).kinds
     for cls in KIT_RECORD_TYPES:
         for reference in cls.references:
@@ -461,7 +461,7 @@ def declared(**variables):
         ),
     ],
 )
-def test_wrong_declarations_are_refused(variables, message):
+def test_wrong_declarations_are_rejected(variables, message):
     with pytest.raises(ConfigurationError, match=message):
         RecordTypes([declared(**variables)])
 
@@ -478,7 +478,7 @@ def test_two_classes_cannot_claim_a_kind():
         RecordTypes([*CORE_RECORD_TYPES, declared(kind="episode")])
 
 
-def test_references_form_no_ring():
+def test_references_must_not_form_a_cycle():
     indexes = (Index("other", UUID),)
     one = declared(kind="one", indexes=indexes, references=(Reference("other", "two"),))
     two = declared(kind="two", indexes=indexes, references=(Reference("other", "one"),))
@@ -490,7 +490,7 @@ def test_a_class_may_be_named_twice():
     assert RecordTypes([Episode, Episode]).kinds == ("episode",)
 
 
-def test_no_way_from_an_older_version_is_said():
+def test_an_older_version_without_an_upcast_is_rejected():
     @frozen(kw_only=True)
     class Newer(Record):
         kind: ClassVar[str] = "newer"
@@ -542,6 +542,6 @@ def test_heuristics_of_the_first_schema_version_are_read_with_defaults():
     assert (rule.domain, rule.language, rule.tags) == ("", None, ())
 
 
-def test_heuristics_of_an_unknown_schema_version_are_refused():
+def test_heuristics_of_an_unknown_schema_version_are_rejected():
     with pytest.raises(ConfigurationError, match="from schema version 0 to 2"):
         Heuristic.upcast({}, 0)
