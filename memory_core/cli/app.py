@@ -1,13 +1,15 @@
-"""The ``memory`` application: its own commands and those of plugins."""
+"""The ``memory`` application: its own commands, which are loaded on demand, and those of plugins."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+import typer.main
 
-from memory_core.cli.commands import Shared
+from memory_core.cli.commands import Group, Shared
 from memory_core.cli.failures import exit_code_of, report
 from memory_core.cli.session import Session
 from memory_core.config.settings import blocked_plugins
@@ -26,17 +28,79 @@ _EPILOG = (
 )
 
 
+class _Command(NamedTuple):
+    """A command or group of commands, before it is loaded.
+
+    Attributes:
+        module: the module of ``memory_core.cli`` whose ``add_commands`` adds it.
+        help: the first line of its help. A test compares it with the command's own.
+    """
+
+    module: str
+    help: str
+
+
+_COMMANDS = {
+    "demo": _Command("demo", "Show what memory-core does, with sample transcripts."),
+    "import": _Command("imports", "Store the episodes of agent transcripts."),
+    "list": _Command("records", "List records, newest first."),
+    "search": _Command("records", "Find episodes by text and conditions."),
+    "show": _Command("showing", "Show one record."),
+    "relate": _Command("graphs", "Relate two episodes: FROM depends_on TO."),
+    "graph": _Command("graphs", "Print the graph of relationships."),
+    "stats": _Command("stores", "Show statistics of the store."),
+    "plugins": _Command("stores", "List the plugins."),
+    "backup": _Command(
+        "stores", "Write a consistent copy of the whole store, all namespaces included."
+    ),
+    "export": _Command("files", "Write every record to a file."),
+    "load": _Command("files", "Put the records of an export into the store."),
+    "copy": _Command(
+        "files", "Copy every record from one store to another, whatever their backends."
+    ),
+    "namespaces": _Command("stores", "List or wipe namespaces."),
+    "cache": _Command("caches", "Look into caches of running processes."),
+}
+
+
+class _Commands(Group):
+    """The commands of plugins, which are loaded, and those of ``_COMMANDS``, which are when asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of all commands."""
+        return [*_COMMANDS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command, which is loaded now if it has to be."""
+        if cmd_name not in _COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        part = typer.Typer(rich_markup_mode=None)
+        import_module(f"memory_core.cli.{_COMMANDS[cmd_name].module}").add_commands(part)
+        return typer.main.get_group(part).commands[cmd_name]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  # click passes it
+        """List the commands in the help; loads none of them."""
+        for title, commands in (
+            ("Commands", {name: command.help for name, command in _COMMANDS.items()}),
+            ("Plugins", {name: c.get_short_help_str(200) for name, c in self.commands.items()}),
+        ):
+            if commands:
+                with formatter.section(title):
+                    formatter.write_dl(list(commands.items()))
+
+
 def build(registry: PluginRegistry | None = None) -> typer.Typer:
     """The application, with the commands of a registry's plugins."""
-    from memory_core.cli import caches, demo, files, graphs, imports, records, stores
-
     app = typer.Typer(
         name="memory",
+        cls=_Commands,
         help=_HELP,
         epilog=_EPILOG,
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        # What would lay out the help in boxes takes longer to load than all the rest.
+        rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
@@ -63,8 +127,6 @@ def build(registry: PluginRegistry | None = None) -> typer.Typer:
             loaded=registry,
         )
 
-    for module in (demo, imports, records, graphs, stores, files, caches):
-        module.add_commands(app)
     if registry is not None:
         _add_plugin_commands(app, registry.cli_commands)
     return app
@@ -97,14 +159,13 @@ def _blocked() -> tuple[str, ...]:
 
 
 def _add_plugin_commands(app: typer.Typer, commands: Mapping[str, Any]) -> None:
-    taken = {item.name for item in (*app.registered_commands, *app.registered_groups)}
     for name, command in commands.items():
-        if name in taken:
+        if name in _COMMANDS:
             sys.stderr.write(
                 f"memory: the plugin command {name!r} is left out: the name is taken\n"
             )
         else:
-            app.add_typer(command, name=name, rich_help_panel="Plugins")
+            app.add_typer(command, name=name)
 
 
 def _version(value: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from memory_core.cache.monitor import INTERVAL, monitored, request_clear
-from memory_core.cli.commands import command
+from memory_core.cli.commands import Group, command
 from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.session import Session
 from memory_core.cli.streams import say
@@ -26,7 +26,9 @@ _NONE = "no process shares its cache statistics: set monitor = true in [cache] o
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to an application."""
-    caches = typer.Typer(help="Look into caches of running processes.", no_args_is_help=True)
+    caches = typer.Typer(
+        cls=Group, help="Look into caches of running processes.", no_args_is_help=True
+    )
     command(caches, "stats")(stats)
     command(caches, "top")(top)
     command(caches, "clear")(clear)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import signal
 import sys
-import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import attrs
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from memory_core.cli.failures import ExitCode, exit_code_of, report
 from memory_core.cli.session import Session
 from memory_core.cli.streams import mute_stdout, show_log, show_traceback
 
-__all__ = ["Shared", "command", "run_async", "shared_parameters"]
+__all__ = ["Command", "Group", "Shared", "command", "run_async", "shared_parameters"]
 
-_PANEL = "Store and output"
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
@@ -33,23 +30,59 @@ class Shared:
             "--url",
             help="The store, such as lmdb:./memory. Else MEMORY_URL, else memory.toml, "
             "else a file in the user's data directory.",
-            rich_help_panel=_PANEL,
         ),
     ]
     Namespace = Annotated[
         str | None,
-        typer.Option("--namespace", help="Else MEMORY_NAMESPACE.", rich_help_panel=_PANEL),
+        typer.Option("--namespace", help="Else MEMORY_NAMESPACE."),
     ]
     Config = Annotated[
         Path | None,
-        typer.Option("--config", help="Settings file. Else MEMORY_CONFIG.", rich_help_panel=_PANEL),
+        typer.Option("--config", help="Settings file. Else MEMORY_CONFIG."),
     ]
-    Json = Annotated[
-        bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=_PANEL)
-    ]
-    Debug = Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=_PANEL)
-    ]
+    Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+    Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+class Command(TyperCommand):
+    """A command that loads pydantic only for a value that it converts."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, ``--help`` included."""
+        return _without_conversions(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """A group of commands that loads pydantic only for a value that it converts."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, ``--help`` included."""
+        return _without_conversions(super().get_params(ctx))
+
+
+def _without_conversions(parameters: list[Any]) -> list[Any]:
+    """Let parameters take a value that needs no conversion as it is.
+
+    Typer converts every value by pydantic, even one that was not given, and loading pydantic takes longer
+    than a short command.
+    """
+    for parameter in parameters:
+        if hasattr(parameter, "type_descriptor") and "process_value" not in vars(parameter):
+            parameter.process_value = _processing(parameter, parameter.process_value)
+    return parameters
+
+
+def _processing(parameter: Any, convert: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    several = parameter.multiple or parameter.nargs == -1
+
+    def process_value(ctx: Any, value: Any) -> Any:
+        if value is None and not parameter.required:
+            value = () if several else None
+        elif type(value) is not parameter.type_descriptor.annotation:
+            return convert(ctx, value)
+        return value if parameter.callback is None else parameter.callback(ctx, parameter, value)
+
+    return process_value
 
 
 def shared_parameters() -> list[inspect.Parameter]:
@@ -70,7 +103,7 @@ def command(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        app.command(name, **options)(_bound(function))
+        app.command(name, cls=Command, **options)(_bound(function))
         return function
 
     return decorate
@@ -83,6 +116,9 @@ def run_async(work: Coroutine[Any, Any, Any]) -> Any:
         KeyboardInterrupt: on Ctrl-C.
         asyncio.CancelledError: on SIGTERM.
     """
+    import asyncio
+    import signal
+    import threading
 
     async def cancellable() -> Any:
         task = asyncio.current_task()
@@ -134,6 +170,8 @@ def _fields(cls: type) -> list[inspect.Parameter]:
 
 
 def _guarded(function: Callable[..., Any], session: Session, values: dict[str, Any]) -> None:
+    import asyncio
+
     show_log(debug=session.debug)
     try:
         result = function(session, **values)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 from rich.console import Console
@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from memory_core.cli.streams import safe
-from memory_core.importers.draft import EPOCH
+from memory_core.importers.fields import EPOCH
 from memory_core.records import (
     ContextPattern,
     DecisionPoint,
@@ -33,7 +33,9 @@ from memory_core.records import (
     Step,
     ToolSequence,
 )
-from memory_core.transfer import OnProgress, Progress
+
+if TYPE_CHECKING:
+    from memory_core.transfer import OnProgress, Progress
 
 __all__ = [
     "RIGHT",

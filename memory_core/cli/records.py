@@ -1,4 +1,4 @@
-"""``memory list``, ``search`` and ``show``."""
+"""``memory list`` and ``memory search``."""
 
 from __future__ import annotations
 
@@ -31,9 +31,6 @@ def add_commands(app: typer.Typer) -> None:
     """Add the commands to an application."""
     command(app, "list")(list_records)
     command(app, "search")(search)
-    from memory_core.cli.showing import show
-
-    command(app, "show")(show)
 
 
 async def list_records(

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from attrs import define, evolve, field
 
-from memory_core.cli.hints import misspelt_variables, similar
 from memory_core.cli.streams import warn, write_json
 from memory_core.config import load_settings
 from memory_core.errors import ConfigurationError
-from memory_core.memory.opening import open_memory
 from memory_core.plugins import PluginRegistry
 
 if TYPE_CHECKING:
     from memory_core.config import Settings
+    from memory_core.memory.opening import open_memory
     from memory_core.records import RecordTypes
 
 __all__ = ["Session"]
@@ -46,6 +45,8 @@ class Session:
     @cached_property
     def settings(self) -> Settings:
         """The settings, without their cache: a command reads too little for one."""
+        from memory_core.cli.hints import misspelt_variables
+
         for line in misspelt_variables(os.environ):
             warn(f"hint: {line}")
         return load_settings(
@@ -77,6 +78,8 @@ class Session:
             url: the other URL.
             create: whether to create a missing store; only commands that write do.
         """
+        from memory_core.memory.opening import open_memory
+
         settings = self.settings
         _ = self._cache_is_known
         if url is not None and _scheme(url) != _scheme(settings.url):
@@ -93,8 +96,12 @@ class Session:
         except ConfigurationError as error:
             warn(f"hint: {error}")
             return False
+        if cache is None:
+            return True
+        from memory_core.cli.hints import similar
+
         known = self.registry.caches
-        names = [_scheme(tier).partition("?")[0] for tier in (cache.tiers if cache else ())]
+        names = [_scheme(tier).partition("?")[0] for tier in cache.tiers]
         unknown = [name for name in names if name not in known]
         for name in unknown:
             warn(

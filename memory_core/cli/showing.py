@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from memory_core.cli.commands import command
 from memory_core.cli.lookup import find_record
 from memory_core.cli.session import Session
 from memory_core.codec.convert import record_to_json
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
 
     from memory_core.graph import RelatedEpisode
 
-__all__ = ["show"]
+__all__ = ["add_commands", "show"]
 
 _LONGEST = 200
 _LONGEST_NUMBER = 15
 _WIDEST_TOOL = 24
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    command(app, "show")(show)
 
 
 async def show(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from memory_core.cli.commands import command
+from memory_core.cli.commands import Group, command
 from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.hints import hint_at_namespace
 from memory_core.cli.session import Session
@@ -22,7 +22,7 @@ def add_commands(app: typer.Typer) -> None:
     """Add the commands to an application."""
     command(app, "stats")(stats)
     command(app, "plugins")(plugins)
-    namespaces = typer.Typer(help="List or wipe namespaces.", no_args_is_help=True)
+    namespaces = typer.Typer(cls=Group, help="List or wipe namespaces.", no_args_is_help=True)
     command(namespaces, "list")(list_namespaces)
     command(namespaces, "wipe")(wipe)
     app.add_typer(namespaces, name="namespaces")

@@ -5,16 +5,17 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import lru_cache
-from typing import Any, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
 from uuid import UUID
 
 import attrs
-from cattrs import ClassValidationError, Converter
-from cattrs.gen import make_dict_structure_fn
 
 from memory_core.config.options import explain
 from memory_core.errors import CodecError, InvalidValueError, MemoryCoreError, SchemaVersionError
 from memory_core.records import FrozenDict, FrozenList, Record, RecordTypes
+
+if TYPE_CHECKING:
+    from cattrs import Converter
 
 __all__ = ["explain", "plain_converter", "record_from_json", "record_to_json"]
 
@@ -24,6 +25,9 @@ _KIND, _VARIANT, _VERSION = "kind", "variant", "schema_version"
 @lru_cache(maxsize=1)
 def plain_converter() -> Converter:
     """A cattrs converter between attrs classes and what JSON and msgpack can hold."""
+    from cattrs import Converter
+    from cattrs.gen import make_dict_structure_fn
+
     converter = Converter(detailed_validation=True)
     converter.register_unstructure_hook(datetime, datetime.isoformat)
     converter.register_structure_hook(datetime, _to_datetime)
@@ -83,6 +87,8 @@ def record_from_json(types: RecordTypes, value: dict[str, Any]) -> Record:
         raise CodecError(f"unknown variant {variant!r} of kind {kind!r}")
     if version != cls.schema_version:
         body = _upcast(cls, body, version)
+    from cattrs import ClassValidationError
+
     try:
         return plain_converter().structure(body, cls)
     except ClassValidationError as error:

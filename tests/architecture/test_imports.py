@@ -56,6 +56,44 @@ def test_no_driver_is_loaded(code):
     assert not loaded.intersection(DRIVERS)
 
 
+HELP = """
+import sys
+from memory_core.cli import main
+
+sys.argv = ["memory", *{arguments}]
+try:
+    main()
+except SystemExit:
+    pass
+"""
+# What takes long to load: each is for something that not every program does.
+SLOW = {
+    "aiohttp", "asyncio", "attr", "cattrs", "importlib.metadata", "importlib.resources", "memory_core.cache",
+    "memory_core.codec", "memory_core.importers", "memory_core.query", "memory_core.records",
+    "memory_core.storage", "msgspec", "platformdirs", "pluggy", "psutil", "pydantic", "rich", "rich.markdown",
+    "tomllib", "typer", "typer.rich_utils", "zstandard",
+}  # fmt: skip
+FOR_HELP = {"attr", "importlib.metadata", "importlib.resources", "platformdirs", "pluggy", "typer"}
+FOR_LIST = FOR_HELP | {
+    "asyncio", "memory_core.codec", "memory_core.importers", "memory_core.query", "memory_core.records",
+    "memory_core.storage", "msgspec", "rich", "zstandard",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "needed"),
+    [
+        pytest.param("import memory_core", set(), id="import"),
+        pytest.param(HELP.format(arguments=["--help"]), FOR_HELP, id="help"),
+        pytest.param(HELP.format(arguments=["list", "--url", "inmemory:"]), FOR_LIST, id="list"),
+    ],
+)
+def test_a_program_loads_what_it_uses(code, needed):
+    loaded = modules_loaded_by(code)
+    assert loaded.intersection(SLOW) - needed == set()
+    assert not [name for name in loaded if name.startswith("memory_core.importers.formats")]
+
+
 def test_the_library_loads_nothing_of_the_command_line_and_the_kit():
     loaded = modules_loaded_by(DISCOVERY)
     assert not loaded.intersection({"typer", "rich", "pytest", "hypothesis", "memory_core.cli"})

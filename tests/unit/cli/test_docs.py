@@ -1,12 +1,13 @@
 """``docs/cli.md`` cannot drift from the command."""
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 import typer.main
 
-from memory_core.cli.app import build
+from memory_core.cli.app import _COMMANDS, build
 from memory_core.cli.failures import ExitCode
 from memory_core.samples import write_samples
 from tests.unit.cli.episodes import EPISODES, numbered, relationship
@@ -23,7 +24,8 @@ SHARED = {"--url", "--namespace", "--config", "--json", "--debug"}
 
 def commands(group=None, prefix=""):
     group = group or typer.main.get_command(build())
-    for name, item in group.commands.items():
+    for name in group.list_commands(None):
+        item = group.get_command(None, name)
         if hasattr(item, "commands"):
             yield from commands(item, f"{prefix}{name} ")
         else:
@@ -32,6 +34,17 @@ def commands(group=None, prefix=""):
 
 def test_every_command_is_described_and_no_other():
     assert set(SECTIONS) == {name for name, _ in commands()}
+
+
+def test_the_help_lists_every_command_as_it_describes_itself():
+    group = typer.main.get_command(build())
+    for name, command in _COMMANDS.items():
+        described = group.get_command(None, name).help.partition("\n\n")[0]
+        assert command.help == " ".join(described.split())
+    with_all = typer.Typer()
+    for module in {command.module for command in _COMMANDS.values()}:
+        importlib.import_module(f"memory_core.cli.{module}").add_commands(with_all)
+    assert set(typer.main.get_group(with_all).commands) == set(_COMMANDS)
 
 
 def test_every_option_is_described():
