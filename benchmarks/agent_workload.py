@@ -10,9 +10,9 @@ for 20 % of the episodes, the answers to the questions included.
 
 What the cache does with records that were just written is a setting, so both are shown and judged. The
 exit code is 0 when both reach the bound, 1 when the default (``write_through=True``) misses it, and 3 when
-only the other one does. ``--memoryless``
-has every read pick anew, as if the agent forgot at once what it works on: then no cache of this size
-can have more than 80 % of the reads, however it chooses; it is not judged.
+only the other one does. With ``--memoryless`` every read picks an episode independently, as if the agent
+forgot at once what it works on: then no cache of this size can answer more than 80 % of the reads, whatever
+it keeps; it is not judged.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Agent:
 async def run(
     workload: Workload, url: str, namespace: str = "default", **settings: Any
 ) -> dict[str, float]:
-    """Figures of one run."""
+    """What one run measured."""
     config = CacheConfig(max_entries=int(workload.episodes * workload.capacity), **settings)
     async with open_memory(url, cache=config, namespace=namespace) as memory:
         agent = Agent(workload, memory)
@@ -179,7 +179,7 @@ async def measure(workload: Workload, url: str | None) -> dict[str, dict[str, fl
         with tempfile.TemporaryDirectory() as folder:
             target = url or f"lmdb:{Path(folder) / 'lmdb'}?durability=normal"
             name = f"write_through={write_through}"
-            # Apart from the other one also where the store is the same.
+            # A namespace of its own, as both may run on the same store.
             namespace = f"through-{write_through}"
             found[name] = await run(workload, target, namespace, write_through=write_through)
     return found
@@ -204,7 +204,7 @@ def main() -> int:
     )
     parser.add_argument("--operations", type=int, default=Workload().operations)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--memoryless", action="store_true", help="every read picks anew")
+    parser.add_argument("--memoryless", action="store_true", help="every read picks independently")
     given = parser.parse_args()
     workload = Workload(operations=given.operations)
     if given.memoryless:

@@ -147,19 +147,6 @@ class EvictionPolicy:
     ``clock`` is the number of lookups that the cache has answered, in every method.
     """
 
-    __slots__ = (
-        "_failed",
-        "_main",
-        "_main_ghosts",
-        "_most",
-        "_returning",
-        "_share",
-        "_small",
-        "_small_ghosts",
-        "_success",
-        "_trial_success",
-    )
-
     def __init__(self) -> None:
         self._small = Queue()
         self._main = Queue()

@@ -51,21 +51,6 @@ class PressureGauge:
         ratio: used memory as a share of the limit, at the last look.
     """
 
-    __slots__ = (
-        "_calm",
-        "_credit",
-        "_floor",
-        "_interval",
-        "_next",
-        "_source",
-        "_used",
-        "events",
-        "level",
-        "ratio",
-        "reliefs",
-        "share",
-    )
-
     def __init__(self, source: MemorySource, max_bytes: int, interval: float) -> None:
         self._source = source
         self._interval = interval

@@ -25,8 +25,8 @@ class TestCachedInMemory(StorageSuite):
 
 
 class TestCachedLmdb(test_lmdb.TestLmdbStorage):
-    # What fulfils a condition is not the cache's business, and takes as long as all the rest. How pages
-    # go on is: ``test_pages_in_every_order``.
+    # Conditions do not concern the cache, and take as long as all other tests together. How pages continue
+    # does: ``test_pages_in_every_order``.
     test_every_condition_in_every_order = None
 
     @classmethod
@@ -37,7 +37,7 @@ class TestCachedLmdb(test_lmdb.TestLmdbStorage):
 
 
 class TestCachedTursoLocal(test_turso_local.TestTursoLocal):
-    # What was just written is not asked of the backend at all.
+    # A record that was just written is not read from the backend at all.
     coalesces_reads = False
     test_every_condition_in_every_order = None
 

@@ -131,7 +131,7 @@ async def test_opening_a_memory_with_a_cache_costs_its_budget_and_no_more(tmp_pa
     assert 0.7 * budget < taken - without <= 1.1 * budget
 
 
-# Reads ten times what the limit leaves room for, through a cache whose budget is far beyond it.
+# Reads ten times as much as fits under the limit, through a cache whose budget is far larger.
 LIMITED = textwrap.dedent("""
     import asyncio, json, resource, sys
     import psutil
@@ -152,7 +152,7 @@ LIMITED = textwrap.dedent("""
         own = before.rss - before.shared
         options = {}
         if limit == "address space":
-            # What goes beyond this, the system refuses.
+            # The system allows no more than this.
             address_space = before.vms + 64 * 2**20 + room
             resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
         else:
@@ -185,8 +185,8 @@ def test_a_process_near_its_limit_lives_and_its_cache_shrinks(tmp_path, limit) -
         timeout=100,
     )
     assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
-    assert figures["peak"] < figures["room"]
-    assert figures["pressure_events"] >= 1
-    assert figures["evictions_pressure"] > 100
-    assert 0 < figures["entries"] < 120
+    counted = json.loads(done.stdout)
+    assert counted["peak"] < counted["room"]
+    assert counted["pressure_events"] >= 1
+    assert counted["evictions_pressure"] > 100
+    assert 0 < counted["entries"] < 120

@@ -143,7 +143,7 @@ async def test_a_preset_before_other_tiers(cache, settings) -> None:
 
 
 @pytest.mark.parametrize("cache", [["adaptive", "balanced"], ["balanced", "read_heavy"]])
-async def test_a_preset_behind_a_tier_is_refused_with_what_to_write(cache) -> None:
+async def test_a_preset_behind_a_tier_is_rejected_with_what_to_write(cache) -> None:
     said = r"'\w+' is a preset.* the first .*preset = .*tiers = \['adaptive'"
     with pytest.raises(ConfigurationError, match=said):
         await open_memory("lmdb:store", cache=cache)
@@ -196,7 +196,7 @@ async def test_a_wrong_setting_is_refused_and_nothing_stays_open(settings, text,
     settings.write_text(text)
     with pytest.raises(ConfigurationError, match=said):
         await open_memory("lmdb:store")
-    # Otherwise other options for the same store would be refused.
+    # Otherwise other options for the same store would be rejected.
     settings.unlink()
     async with open_memory("lmdb:store?max_dbs=128") as memory:
         assert tiers(memory) == []

@@ -98,7 +98,7 @@ def tier(tmp_path) -> Path:
 
 
 async def read_all(url: str, tier: Path) -> tuple[list[Episode | None], dict, dict]:
-    """All episodes, and the figures of the tier and of the coherence."""
+    """All episodes, and the statistics of the tier and of the coherence."""
     async with open_memory(url, cache=two_tiers(str(tier))) as memory:
         found = await memory.get_episodes_batch([UUID(int=n + 1) for n in range(EPISODES)])
         sections = (await memory.stats()).sections
@@ -112,7 +112,7 @@ async def test_a_third_process_finds_what_did_not_change_and_nothing_else(url, t
     writing = process("write_past", url, tier)
     assert await asyncio.to_thread(writing.wait, 60) == 0
 
-    found, figures, counts = await read_all(url, tier)
+    found, stats, counts = await read_all(url, tier)
     expected = [
         None
         if number in DELETED
@@ -120,15 +120,15 @@ async def test_a_third_process_finds_what_did_not_change_and_nothing_else(url, t
         for number in range(EPISODES)
     ]
     assert found == expected
-    # All were there; those that had changed were told by their position.
-    assert figures["hits"] == EPISODES
+    # All were there; the changed ones were recognized by their position.
+    assert stats["hits"] == EPISODES
     assert counts["shared_outdated"] == len(CHANGED) + len(DELETED)
     assert "shared_corrupt" not in counts
 
     # And next time what was read from the store is in the tier as well, and what is gone is not.
-    found, figures, counts = await read_all(url, tier)
+    found, stats, counts = await read_all(url, tier)
     assert found == expected
-    assert figures["hits"] == EPISODES - len(DELETED)
+    assert stats["hits"] == EPISODES - len(DELETED)
     assert "shared_outdated" not in counts
 
 

@@ -1,7 +1,7 @@
 """No read returns older data than a commit that was acknowledged before it began, in any process.
 
-The short runs are as many operations as find violations at once when the coherence is off; the long
-ones are what is promised.
+The short runs have as many operations as it takes to find violations when the coherence is off; the
+long ones are the promise.
 """
 
 from __future__ import annotations

@@ -133,11 +133,11 @@ def test_it_is_found_and_listed(installed, python) -> None:
 
 @pytest.mark.parametrize("url", ["turso:memory.db", "lmdb:store"])
 def test_it_serves_a_memory(installed, python, url, tmp_path) -> None:
-    figures = json.loads(run(python, "-c", USED, url, tmp_path / "tier", folder=tmp_path))
-    assert figures["hits"] == 1
+    counted = json.loads(run(python, "-c", USED, url, tmp_path / "tier", folder=tmp_path))
+    assert counted["hits"] == 1
 
 
-def test_what_is_not_its_own_stays(installed, python, tmp_path) -> None:
+def test_files_that_the_cache_did_not_make_stay(installed, python, tmp_path) -> None:
     notes = [tmp_path / "notes.txt", tmp_path / "work" / "thesis.txt"]
     notes[1].parent.mkdir()
     for path in notes:
@@ -149,6 +149,6 @@ def test_what_is_not_its_own_stays(installed, python, tmp_path) -> None:
     assert [path.read_text() for path in notes] == ["years of work"] * 2
 
 
-def test_it_is_as_short_as_the_guide_says() -> None:
+def test_the_cache_is_as_short_as_the_guide_says() -> None:
     lines = blocks()["memory_cache_files.py"].splitlines()
     assert len([line for line in lines if line.strip()]) <= 60

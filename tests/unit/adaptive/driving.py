@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class FakeClock:
-    """Time that passes when told to."""
+    """A clock that the test advances."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -26,7 +26,7 @@ class FakeClock:
 
 
 class FakeMemory:
-    """Memory of which as much is used as told; ``None`` where nothing can be read."""
+    """Memory of which the test says how much is used; ``None`` where nothing can be read."""
 
     def __init__(self, used: int | None = 0, limit: int = 1000) -> None:
         self.used = used
@@ -98,7 +98,7 @@ class Driven:
         run(self.cache.delete_many([key(number) for number in numbers], cause))
 
     def held(self, numbers: Sequence[int]) -> list[int]:
-        """Which of these are there; asking changes nothing that a policy looks at."""
+        """Which of these are there. Asking changes nothing that the policy looks at."""
         return [number for number in numbers if key(number) in self.cache._table]
 
     def statistic(self, name: str) -> int | float:

@@ -89,7 +89,7 @@ def test_it_holds_under_writes_deletes_and_expiry() -> None:
     assert driven.cache._shared.entries == len(table)
 
 
-def test_a_value_that_grows_makes_others_leave() -> None:
+def test_a_value_that_grows_evicts_others() -> None:
     driven = Driven(max_bytes=100_000)
     driven.put(*[entry(number, size=5_000) for number in range(15)])
     driven.put(entry(14, size=24_000))
@@ -98,7 +98,7 @@ def test_a_value_that_grows_makes_others_leave() -> None:
     assert driven.get(14) is not None
 
 
-def test_an_entry_over_its_limit_is_refused_and_pushes_nothing_out() -> None:
+def test_an_entry_over_its_limit_is_declined_and_evicts_nothing() -> None:
     driven = Driven(max_bytes=100_000)
     driven.put(*[entry(number, size=5_000) for number in range(10)])
     driven.put(entry(99, size=30_000))  # over a quarter of the budget
@@ -110,7 +110,7 @@ def test_an_entry_over_its_limit_is_refused_and_pushes_nothing_out() -> None:
     assert larger.get(99) is not None
 
 
-def test_a_budget_for_nothing_refuses_all() -> None:
+def test_a_budget_too_small_for_anything_declines_everything() -> None:
     driven = Driven(max_bytes=100)
     driven.put(entry(1, size=1))
     assert driven.get(1) is None

@@ -79,7 +79,7 @@ def test_clear_forgets_all_or_one_namespace() -> None:
     assert driven.get(1) == "again"
 
 
-def test_what_left_is_freed_at_once() -> None:
+def test_what_was_removed_is_freed_at_once() -> None:
     """Queues and buckets are linked through entries: no cycle may keep a value alive."""
 
     class Value:
@@ -105,7 +105,7 @@ def test_what_left_is_freed_at_once() -> None:
         gc.enable()
 
 
-async def test_closing_ends_its_use() -> None:
+async def test_a_closed_cache_keeps_nothing() -> None:
     cache = AdaptiveCache()
     await cache.set_many([entry(1)])
     await cache.aclose()
@@ -114,7 +114,7 @@ async def test_closing_ends_its_use() -> None:
     assert await cache.get_many([key(1), key(2)]) == [None, None]
 
 
-def test_top_keys_are_those_read_most() -> None:
+def test_top_keys_are_the_keys_read_most() -> None:
     driven = Driven()
     driven.put(*[entry(number) for number in range(20)])
     driven.read(7, 5)
@@ -146,7 +146,7 @@ def test_kinds_without_bytes_of_their_own_share_those_of_the_whole() -> None:
         sum(driven.get(n, kind=kind) is not None for n in range(50))
         for kind in ("episode", "pattern")
     ]
-    assert min(held) >= 5, "neither may push the other out"
+    assert min(held) >= 5, "neither may evict all of the other"
 
 
 def test_kinds_with_bytes_of_their_own_keep_to_them() -> None:

@@ -1,4 +1,4 @@
-"""Who leaves: what was read stays, scans pass through, and nothing is counted twice."""
+"""Which entries are evicted: not those that were read, but those of scans; nothing is counted twice."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_loop_over_more_than_fits_keeps_a_part_of_it() -> None:
     assert driven.cache.stats().hit_rate > 0.4
 
 
-def test_what_was_popular_gives_way_to_what_is() -> None:
+def test_formerly_popular_entries_make_room_for_popular_ones() -> None:
     driven = Driven(max_entries=CAPACITY)
     for phase in range(4):
         popular = range(phase * 1000, phase * 1000 + CAPACITY // 2)
@@ -160,7 +160,7 @@ def test_what_was_invalidated_returns_to_the_main_queue_if_it_was_read_twice(
     assert driven.held([1000]) == ([1000] if returns else [])
 
 
-def test_what_was_read_a_thousand_times_leaves_when_nobody_reads_it_any_more() -> None:
+def test_an_entry_that_was_read_a_thousand_times_is_evicted_when_it_is_not_read_any_more() -> None:
     """It goes round the main queue at most 15 times."""
     policy = EvictionPolicy()
     popular = Entry(key(0), "popular", 1)
@@ -178,12 +178,12 @@ def test_what_was_read_a_thousand_times_leaves_when_nobody_reads_it_any_more() -
                 popular.hits += 1_000
             turns.add(popular.stamp)
     else:
-        raise AssertionError("it never left")
+        raise AssertionError("it was never evicted")
     # The first stamp is that of its way into the main queue.
     assert 10 < len(turns) - 1 <= 15
 
 
-def test_a_queue_keeps_its_order_when_some_leave() -> None:
+def test_a_queue_keeps_its_order_when_entries_are_removed() -> None:
     queue = Queue()
     entries = [Entry(key(number), number, 1) for number in range(5)]
     for one in entries:

@@ -1,4 +1,4 @@
-"""Expired entries leave by themselves: with a background task, and without."""
+"""Expired entries are removed without being asked for: with a background task, and without."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def waiting(number: int, due: float) -> Entry:
     return Entry(key(number), number, 1, due=due)
 
 
-def test_the_wheel_hands_over_what_is_due_and_nothing_else() -> None:
+def test_the_wheel_passes_on_what_is_due_and_nothing_else() -> None:
     rng = random.Random(3)
     wheel = ExpiryWheel(0.5, 100.0)
     entries = [waiting(number, 100 + rng.random() * 1000) for number in range(2000)]
@@ -125,20 +125,20 @@ async def test_the_task_ends_when_nothing_is_left_and_starts_again() -> None:
     await cache.aclose()
 
 
-async def test_the_task_does_not_keep_a_dropped_cache() -> None:
+async def test_the_task_does_not_keep_an_abandoned_cache_alive() -> None:
     cache = AdaptiveCache(memory=FakeMemory(None), interval=0.001)
     before = asyncio.all_tasks()
     await cache.set_many([entry(1)])
     (task,) = asyncio.all_tasks() - before
-    dropped = weakref.ref(cache)
+    abandoned = weakref.ref(cache)
     del cache
     gc.collect()
-    assert dropped() is None
+    assert abandoned() is None
     async with asyncio.timeout(60):
         await task
 
 
-def test_it_may_be_used_in_one_loop_after_another() -> None:
+def test_a_cache_may_be_used_in_one_loop_after_another() -> None:
     cache = AdaptiveCache(memory=FakeMemory(None), interval=0.001)
     seen = []
 

@@ -108,7 +108,7 @@ def test_lfu_evicts_what_was_used_least() -> None:
     assert [get(cache, number) is not None for number in range(4)] == [True, False, True, True]
 
 
-def test_ttl_gives_its_own_time_and_cleans_up() -> None:
+def test_ttl_gives_entries_its_own_time_to_live_and_removes_the_expired() -> None:
     clock = FakeClock(0.0)
     cache = ttl(clock, ttl=10.0)
     run(cache.set_many([entry(number) for number in range(5)]))

@@ -168,7 +168,7 @@ def test_what_survives_is_what_was_read() -> None:
     assert len(driven.held(range(0, 200, 4))) == 50
 
 
-def test_the_room_of_what_left_is_given_back_too() -> None:
+def test_the_memory_of_the_bookkeeping_is_given_back_too() -> None:
     memory = FakeMemory(0, 1000)
     driven = Driven(memory, max_entries=20_000)
     for number in range(40_000):
@@ -182,7 +182,7 @@ def test_the_room_of_what_left_is_given_back_too() -> None:
     assert all(driven.fetch(number) for number in driven.held(range(40_000)))
 
 
-def test_it_is_looked_at_once_a_second_and_not_more() -> None:
+def test_the_memory_is_read_once_a_second_and_not_more_often() -> None:
     memory = FakeMemory(0, 10**12)
     driven = Driven(memory)
     for number in range(1000):

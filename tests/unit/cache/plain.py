@@ -1,4 +1,4 @@
-"""Caches as simple as can be, and a backend whose reads can be held up."""
+"""The simplest caches, and a backend whose reads can be held."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class DictCache:
 
 
 class HeldStorage:
-    """An in-memory store whose reads wait, after they have read, until they are let go."""
+    """An in-memory store whose reads wait, after they have read, until they are released."""
 
     def __init__(self, storage: InMemoryStorage, *, cheap: bool = True) -> None:
         self._storage = storage

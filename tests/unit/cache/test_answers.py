@@ -1,4 +1,4 @@
-"""Cached answers: the nearest tier owns them, and none is used that a change could not drop."""
+"""Cached answers: the nearest tier owns them, and none is used that a change would not invalidate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def episode(text: str = "task", **fields: Any) -> Episode:
 
 
 class Copying(DictCache):
-    """Breaks the rule that objects are kept as they are given."""
+    """Breaks the rule that a cache keeps the objects themselves."""
 
     async def get_many(self, keys: Any) -> list[Any]:
         return [copy.copy(value) for value in await super().get_many(keys)]
@@ -54,19 +54,19 @@ async def test_what_the_tier_evicts_is_not_remembered() -> None:
     await cached.aclose()
 
 
-async def test_an_answer_that_no_change_could_drop_is_not_used() -> None:
+async def test_an_answer_that_no_change_would_invalidate_is_not_used() -> None:
     cached, other, held = setup(Copying())
     stored = episode()
     await other.store_episode(stored)
     assert len(await cached.query(TAGGED)) == 1
     assert len(await cached.query(TAGGED)) == 1
-    # The copies are strangers: the store was asked again.
+    # The copies are not registered, so the store was asked again.
     assert held.queries == 2
     await other.delete_episode(stored.id)
     assert len(await cached.query(TAGGED)) == 0
 
 
-async def test_what_an_own_write_touches_is_told_without_the_store() -> None:
+async def test_which_answers_an_own_write_touches_is_known_without_the_store() -> None:
     cached, other, held = setup(DictCache())
     memory = Memory(cached)
     stored = episode()
@@ -80,7 +80,7 @@ async def test_what_an_own_write_touches_is_told_without_the_store() -> None:
 
 
 @pytest.mark.parametrize("budget", [None, Budget(max_entries=3)])
-async def test_the_oldest_answers_are_given_up_first(monkeypatch, budget) -> None:
+async def test_the_oldest_answers_are_superseded_first(monkeypatch, budget) -> None:
     monkeypatch.setattr("memory_core.cache.queries.WITHOUT_BUDGET", 2 if budget else 3)
     registry = QueryRegistry("ns", {"query:episode": budget} if budget else {})
     answers = {
@@ -88,10 +88,10 @@ async def test_the_oldest_answers_are_given_up_first(monkeypatch, budget) -> Non
         for query in map(TAGGED.limit, range(1, 6))
     }
     keys = list(answers)
-    given_up = [registry.add(key, answer) for key, answer in answers.items()]
-    assert given_up[:3] == [[], [], []]
-    # The caller drops them from the tier; they are known until that lets go of them.
-    assert given_up[3] == keys[:1]
+    superseded = [registry.add(key, answer) for key, answer in answers.items()]
+    assert superseded[:3] == [[], [], []]
+    # The caller invalidates them in the tier; they are known until it has released them.
+    assert superseded[3] == keys[:1]
     assert registry.knows(keys[4], answers[keys[4]])
     assert not registry.knows(keys[4], copy.copy(answers[keys[4]]))
     del answers[keys[0]]
@@ -101,7 +101,7 @@ async def test_the_oldest_answers_are_given_up_first(monkeypatch, budget) -> Non
     assert len(registry) == 0
 
 
-async def test_nothing_is_given_up_for_an_answer_that_is_not_kept() -> None:
+async def test_an_answer_that_is_not_kept_supersedes_nothing() -> None:
     registry = QueryRegistry("ns", {"count:episode": Budget(max_entries=0)})
     page, count = CachedAnswer.of_page(TAGGED, Page((), None)), CachedAnswer.of_count(TAGGED, 0)
     assert registry.add(page_key("ns", TAGGED), page) == []

@@ -37,7 +37,7 @@ def episode(text: str = "task", **fields: Any) -> Episode:
 
 
 class Setup:
-    """A cached handle, and a second writer that it knows nothing of."""
+    """A cached handle, and a second writer that it does not know of."""
 
     def __init__(self, *, cheap: bool = True, far: DictCache | None = None, **config: Any) -> None:
         self.store = InMemoryStorage()
@@ -170,7 +170,7 @@ async def test_simultaneous_misses_are_one_fetch() -> None:
     assert (await setup.coherence())["single_flight_joins"] == 4
 
 
-async def test_those_who_joined_survive_the_cancellation_of_the_first() -> None:
+async def test_the_callers_who_joined_survive_the_cancellation_of_the_first() -> None:
     setup = Setup()
     stored = episode()
     await setup.other.store_episode(stored)
@@ -190,7 +190,7 @@ async def test_those_who_joined_survive_the_cancellation_of_the_first() -> None:
             await task
 
 
-async def test_a_change_drops_only_the_queries_it_matches() -> None:
+async def test_a_change_invalidates_only_the_queries_it_matches() -> None:
     setup = Setup()
     await setup.other.store_episodes_batch([episode(tags=("a",)), episode(tags=("b",))])
     of_a, of_b = (Query(Episode).where(tags=tag) for tag in "ab")
@@ -203,7 +203,7 @@ async def test_a_change_drops_only_the_queries_it_matches() -> None:
     assert setup.held.queries == asked + 1
 
 
-async def test_a_record_that_leaves_a_query_drops_it() -> None:
+async def test_a_record_that_matches_a_query_no_more_invalidates_it() -> None:
     setup = Setup()
     stored = episode(tags=("a",))
     await setup.other.store_episode(stored)
@@ -224,7 +224,7 @@ async def test_queries_that_differ_in_anything_do_not_share_an_entry() -> None:
         assert await setup.cached.count(query) == await setup.store.count(query)
 
 
-async def test_a_trimmed_feed_drops_everything() -> None:
+async def test_a_trimmed_feed_invalidates_everything() -> None:
     setup = Setup()
     setup.store = InMemoryStorage(config=InMemoryConfig(change_feed_limit=4))
     setup.other = Memory(setup.store.scoped("default"))
@@ -302,7 +302,7 @@ async def test_a_monitored_process_can_be_watched_and_cleared(tmp_path, monkeypa
     setup = Setup(monitor=True)
     await setup.memory.store_episode(episode())
 
-    async def figures(wanted: str) -> dict[str, Any]:
+    async def published(wanted: str) -> dict[str, Any]:
         async with asyncio.timeout(60):
             while True:
                 for found in monitored():
@@ -313,9 +313,9 @@ async def test_a_monitored_process_can_be_watched_and_cleared(tmp_path, monkeypa
     await setup.memory.query_episodes(Query(Episode).where(tags="none"))
     await setup.cached.clear_cache()
     await setup.memory.get_episode(new_id())
-    found = await figures("filled")
+    found = await published("filled")
     assert found["caches"][0]["misses"] >= 1
     request_clear(found)
-    await figures("empty")
+    await published("empty")
     await setup.memory.aclose()
     assert not list(tmp_path.glob("*.json"))

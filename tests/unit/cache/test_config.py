@@ -66,7 +66,7 @@ class Setup:
 
 
 class TimedSetup(Setup):
-    """The adaptive cache with a clock that is turned by hand."""
+    """The adaptive cache with a clock that the test sets."""
 
     def __init__(self, **config: Any) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ async def test_budgets_by_type_of_query() -> None:
     await setup.storage.aclose()
 
 
-async def test_a_budget_for_queries_may_be_as_large_as_one_likes(monkeypatch) -> None:
+async def test_a_budget_for_queries_may_be_larger_than_the_bound_without_one(monkeypatch) -> None:
     monkeypatch.setattr("memory_core.cache.queries.WITHOUT_BUDGET", 5)
     setup = Setup(budgets={"query:episode": Budget(max_entries=50)})
     await setup.stored(3)
@@ -301,7 +301,7 @@ WRONG_BUDGET = {
     [(CacheConfig, name, value) for name, values in WRONG.items() for value in values]
     + [(Budget, name, value) for name, values in WRONG_BUDGET.items() for value in values],
 )
-def test_a_wrong_value_is_refused_by_its_name_with_what_was_expected(made, name, value) -> None:
+def test_a_wrong_value_is_rejected_by_its_name_with_what_was_expected(made, name, value) -> None:
     with pytest.raises(ConfigurationError, match=f"^{made.__name__}.{name}: expected .*, got "):
         made(**{name: value})
 
@@ -311,7 +311,7 @@ def test_every_field_is_checked() -> None:
     assert WRONG_BUDGET.keys() == {item.name for item in fields(Budget)}
 
 
-def test_what_is_no_number_or_has_no_bound_is_accepted_where_it_means_something() -> None:
+def test_none_zero_and_infinity_are_accepted_where_they_mean_something() -> None:
     forever = CacheConfig(ttl=float("inf"), max_staleness=0)
     assert forever.ttl == float("inf")
     assert Budget(max_entries=0, max_bytes=None, ttl=None).max_entries == 0
@@ -335,7 +335,7 @@ def test_what_is_no_number_or_has_no_bound_is_accepted_where_it_means_something(
         (CacheConfig(budgets={"page:episode": Budget()}), "unknown kind 'page:episode'"),
     ],
 )
-def test_what_cannot_be_composed_is_refused(config, said) -> None:
+def test_tiers_that_cannot_be_combined_are_rejected(config, said) -> None:
     with pytest.raises(ConfigurationError, match=said):
         cached(InMemoryStorage(), config, PluginRegistry())
 
@@ -371,7 +371,9 @@ class BytesPlugin:
         CacheConfig(tiers="plain:x", budgets={"episode": Budget()}),
     ],
 )
-def test_one_that_holds_bytes_and_knows_no_budget_is_refused_for_what_it_holds(config) -> None:
+def test_a_nearest_tier_that_holds_bytes_is_rejected_for_that_and_not_for_its_options(
+    config,
+) -> None:
     registry = PluginRegistry()
     registry.register(BytesPlugin, name="plain")
     with pytest.raises(ConfigurationError, match=r"'plain:x' holds bytes: .* put it behind one"):
@@ -382,7 +384,7 @@ class TestPresets:
     def test_balanced_is_the_default(self) -> None:
         assert CacheConfig.preset("balanced") == CacheConfig()
 
-    def test_an_unknown_one_lists_those_there_are(self) -> None:
+    def test_an_unknown_preset_lists_the_valid_ones(self) -> None:
         with pytest.raises(ConfigurationError, match="balanced, read_heavy, write_heavy"):
             CacheConfig.preset("large")
 

@@ -1,4 +1,4 @@
-"""Whatever is written, by whomever, a cached read equals an uncached one."""
+"""A cached read equals an uncached one, whatever is written and by which handle."""
 
 from __future__ import annotations
 

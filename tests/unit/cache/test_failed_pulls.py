@@ -1,4 +1,4 @@
-"""What goes wrong while the cache follows the feed: it goes on where it can, and else begins again."""
+"""Errors while the cache follows the feed: it goes on where it can, and otherwise starts over."""
 
 from __future__ import annotations
 
@@ -64,14 +64,16 @@ class Setup:
         )
         self.memory = Memory(self.cached)
 
-    async def figures(self) -> dict[str, int]:
+    async def counters(self) -> dict[str, int]:
         return dict((await self.memory.stats()).sections["coherence"])
 
 
 @pytest.mark.parametrize(
     "error", [CodecError("checksum does not match"), SchemaVersionError("an episode", 9, 1)]
 )
-async def test_a_record_that_cannot_be_read_spoils_only_the_answers_about_its_kind(error) -> None:
+async def test_a_record_that_cannot_be_read_invalidates_only_the_answers_about_its_kind(
+    error,
+) -> None:
     setup = Setup()
     broken, whole, pattern = episode("first"), episode(), ToolSequence(tools=("a", "b"))
     await setup.other.put(broken, whole, pattern)
@@ -86,15 +88,15 @@ async def test_a_record_that_cannot_be_read_spoils_only_the_answers_about_its_ki
     assert await setup.cached.count(TAGGED) == 1
     with pytest.raises(type(error)):
         await setup.memory.get_episode(broken.id)
-    assert (await setup.figures())["invalidated_unreadable"] == 1
-    # It is whole again: that is a change as any other.
+    assert (await setup.counters())["invalidated_unreadable"] == 1
+    # It is whole again, which is a change like any other.
     setup.store.unreadable = None
     await setup.other.store_episode(broken)
     assert await setup.memory.get_episode(broken.id) == broken
     assert await setup.cached.count(TAGGED) == 2
 
 
-async def test_while_the_store_cannot_be_reached_nothing_older_is_returned() -> None:
+async def test_while_the_store_cannot_be_reached_nothing_stale_is_returned() -> None:
     setup = Setup()
     stored = episode("old")
     await setup.other.store_episode(stored)
@@ -125,16 +127,16 @@ async def test_changes_that_are_read_again_do_not_disturb_what_vouches_for_share
     history = setup.cached._coherence.history
     assert history is not None
     assert history._positions == [1, 2, 3, 4, 5]
-    assert (await setup.figures())["changes_seen"] == 3
+    assert (await setup.counters())["changes_seen"] == 3
 
 
-async def test_a_pull_that_is_cancelled_is_taken_up_by_another() -> None:
+async def test_another_read_continues_a_pull_that_was_cancelled() -> None:
     setup = Setup(shared=True)
     stored = episode("old")
     await setup.other.store_episode(stored)
     assert len(await setup.cached.query(TAGGED)) == 1
     await setup.other.store_episode(evolve(stored, task_description="new"))
-    # It is held up where it looks at the record that changed.
+    # It is held where it reads the record that changed.
     setup.store.gate.clear()
     setup.store.reached.clear()
     reading = asyncio.create_task(setup.cached.query(TAGGED))

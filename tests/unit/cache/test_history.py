@@ -1,4 +1,4 @@
-"""What vouches for an entry of a shared tier."""
+"""The newest changes of a namespace tell whether an entry of a shared tier is valid."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def following(*changes: Change, floor: int = 0) -> FeedHistory:
     return found
 
 
-def test_what_has_not_changed_since_holds() -> None:
+def test_an_entry_whose_record_has_not_changed_since_is_valid() -> None:
     known = following(change(10, 1), change(12, 2), change(15, 1))
     assert known.holds(key(2), 12, known.mark_at(12))
     assert known.holds(key(2), 14, known.mark_at(14))
@@ -35,7 +35,7 @@ def test_what_has_not_changed_since_holds() -> None:
     assert known.holds(key(3), 10, known.mark_at(10))
 
 
-def test_what_is_older_than_what_is_known_does_not() -> None:
+def test_an_entry_older_than_the_known_changes_is_not() -> None:
     known = following(change(10, 1), floor=9)
     assert known.holds(key(2), 9, known.mark_at(9))
     assert not known.holds(key(2), 8, known.mark_at(9))
@@ -44,7 +44,7 @@ def test_what_is_older_than_what_is_known_does_not() -> None:
     assert known.holds(key(1), 20, known.mark_at(20))
 
 
-def test_the_same_number_of_another_history_does_not() -> None:
+def test_an_entry_of_another_history_is_not() -> None:
     one = following(change(10, 1), change(11, 2))
     other = following(change(10, 1), change(11, 3))
     assert one.mark_at(10) == other.mark_at(10)

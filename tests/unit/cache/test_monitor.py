@@ -1,4 +1,4 @@
-"""A window that cannot be opened keeps nobody from the caches, and nothing from being closed."""
+"""A monitor that cannot publish keeps no caller from the caches, and nothing from being closed."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_without_a_usable_folder_the_caches_work_and_are_closed(folder) ->
     assert (setup.near.closed, setup.far.closed) == (1, 1)
 
 
-async def test_it_is_tried_again(folder) -> None:
+async def test_publishing_is_retried(folder) -> None:
     folder.write_text("a file")
     setup = Setup()
     await setup.read()
@@ -96,9 +96,9 @@ async def test_it_is_tried_again(folder) -> None:
     assert list(folder.iterdir()) == []
 
 
-async def test_a_process_that_was_killed_while_it_wrote_leaves_nothing(folder) -> None:
+async def test_the_files_of_a_process_that_was_killed_while_it_wrote_are_removed(folder) -> None:
     folder.mkdir()
-    # No process has such a number.
+    # No process has this number.
     (folder / "1-1.json").write_text(json.dumps({"pid": 2**30, "started": 0.0}))
     (folder / "1-1.part").write_text('{"pid":')
     (folder / "1-1.clear").touch()
@@ -128,7 +128,7 @@ async def test_a_store_that_cannot_say_where_it_is_can_be_watched_later(monkeypa
     setup = Setup()
 
     async def unavailable() -> None:
-        raise StorageUnavailableError("no figures today")
+        raise StorageUnavailableError("no statistics today")
 
     with monkeypatch.context() as patched:
         patched.setattr(setup.store, "stats", unavailable)
@@ -139,7 +139,7 @@ async def test_a_store_that_cannot_say_where_it_is_can_be_watched_later(monkeypa
     await setup.cached.aclose()
 
 
-async def test_all_is_closed_whatever_cannot_be() -> None:
+async def test_everything_is_closed_even_if_some_of_it_fails() -> None:
     setup = Setup()
     await setup.read()
     setup.store.fails = setup.near.fails = True

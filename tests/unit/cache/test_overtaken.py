@@ -64,7 +64,7 @@ class SteppedStorage(HeldStorage):
 
 
 class Setup:
-    """A cached handle, and a second writer that it knows nothing of."""
+    """A cached handle, and a second writer that it does not know of."""
 
     def __init__(
         self, *, cheap: bool = True, far: DictCache | None = None, near: Any = None, **config: Any
@@ -223,7 +223,7 @@ async def test_what_is_written_while_everything_is_forgotten_is_pulled_by_the_ne
         await setup.change(wanted, "new")
 
     near.write = write
-    # The first read of a namespace starts over, as one does that the feed does not reach back to.
+    # The first read of a namespace starts over, as does one to which the feed does not reach back.
     assert await setup.cached.get(Episode, [new_id()]) == [None]
     state = setup.cached._coherence
     assert state.caught_up == 1
@@ -276,7 +276,7 @@ async def test_the_staleness_bound_counts_from_the_beginning_of_a_slow_pull(monk
     setup.held.feed_gate.clear()
     reading = asyncio.create_task(setup.text(wanted))
     await setup.held.feed_reached.wait()
-    # The answer is on the way for four seconds, so it is four seconds old when it comes.
+    # The answer takes four seconds to arrive, so it is four seconds old then.
     now[0] += 4.0
     setup.held.feed_gate.set()
     assert await reading == "old"

@@ -1,4 +1,4 @@
-"""What was written is kept only if it is what the store has: others may have had the last word."""
+"""What was written is cached only if the store still has it: others may have written later."""
 
 from __future__ import annotations
 

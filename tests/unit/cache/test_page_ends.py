@@ -1,4 +1,4 @@
-"""A cached page says rightly whether there is more, whatever becomes of what is past its end."""
+"""A cached page says correctly whether there is more, whatever changes past its end."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_a_page_goes_on_when_something_follows_that_did_not() -> None:
     assert (await setup.cached.query(query)).next_cursor is not None
 
 
-async def test_what_cannot_have_been_next_drops_no_page() -> None:
+async def test_a_record_that_cannot_have_been_next_invalidates_no_page() -> None:
     setup = await Setup(9).filled()
     pages = [TAGGED.limit(2), TAGGED.limit(3), TAGGED.limit(9)]
     for query in pages:
@@ -100,7 +100,9 @@ async def test_pages_are_followed_to_the_end() -> None:
         assert found == setup.stored
 
 
-async def test_the_largest_page_is_dropped_by_whatever_might_have_followed_it(monkeypatch) -> None:
+async def test_the_largest_page_is_invalidated_by_any_record_that_might_have_followed_it(
+    monkeypatch,
+) -> None:
     monkeypatch.setattr("memory_core.cache.queries.MAX_LIMIT", 4)
     setup = await Setup(5).filled()
     assert MAX_LIMIT > 4

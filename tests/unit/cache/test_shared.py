@@ -96,7 +96,7 @@ async def test_an_entry_under_the_key_of_another_is_not_used(store) -> None:
     assert await process.count("shared_corrupt") == 2
 
 
-async def test_what_is_found_behind_is_passed_on_to_the_tiers_before(store) -> None:
+async def test_what_a_farther_tier_has_fills_the_nearer_ones(store) -> None:
     host, network = DictCache("bytes"), DictCache("bytes")
     stored = await filled(store, network)
     process = Process(store, host, network)
@@ -108,7 +108,7 @@ async def test_what_is_found_behind_is_passed_on_to_the_tiers_before(store) -> N
     assert again.held.gets == 0
 
 
-async def test_what_is_gone_leaves_the_tier_when_that_is_found_out(store) -> None:
+async def test_a_missing_record_is_deleted_from_the_tier_when_that_is_found_out(store) -> None:
     far = DictCache("bytes")
     stored = await filled(store, far)
     await Memory(store.scoped("default")).delete_episode(stored.id)
@@ -127,7 +127,7 @@ async def test_a_write_tells_the_tier(store) -> None:
     assert far.causes["written"] == 1
 
 
-async def test_a_late_fill_by_a_slow_process_is_told_by_its_position(store) -> None:
+async def test_a_late_fill_by_a_slow_process_is_recognized_by_its_position(store) -> None:
     far = DictCache("bytes")
     stored = episode("old")
     other = Memory(store.scoped("default"))
@@ -139,7 +139,7 @@ async def test_a_late_fill_by_a_slow_process_is_told_by_its_position(store) -> N
     await Memory(quick.storage).store_episode(evolve(stored, task_description="new"))
     slow.held.gate.set()
     await reading
-    # It has put the old one back.
+    # The slow process has put the stale entry back.
     assert len(far.values) == 1
     assert (await quick.read(stored)).task_description == "new"
     assert (await Process(store, far).read(stored)).task_description == "new"
@@ -166,7 +166,7 @@ async def test_a_store_that_was_set_back_is_not_answered_from_its_lost_future() 
     assert await process.count("shared_outdated") == 1
 
 
-async def test_what_is_known_in_part_vouches_for_nothing(monkeypatch) -> None:
+async def test_a_history_known_in_part_vouches_for_nothing(monkeypatch) -> None:
     monkeypatch.setattr("memory_core.cache.coherence._FEED_PAGE", 2)
     store = InMemoryStorage()
     memory = Memory(store.scoped("default"))

@@ -1,4 +1,4 @@
-"""A shared tier is never needed: what goes wrong with it is counted, the store answers, nothing is stale."""
+"""A shared tier is never needed: its errors are counted, the store answers, and nothing is stale."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ class FailingTier(DictCache):
 
 
 class Server(HeldStorage):
-    """A store that may be unable to tell its figures."""
+    """A store that may be unable to report its statistics."""
 
-    figures = True
+    reports = True
 
     async def stats(self) -> StorageStats:
-        if not self.figures:
-            raise StorageUnavailableError("no figures today")
+        if not self.reports:
+            raise StorageUnavailableError("no statistics today")
         return await self._storage.stats()
 
 
@@ -113,35 +113,35 @@ async def test_a_commit_is_acknowledged_whatever_the_tier_does(store, far, faili
     receipt = await process.memory.store_episode(evolve(stored, task_description="new"))
     assert receipt.position == 2
     assert process.errors == 1
-    # What it could not be told to drop is there, but is not used.
+    # The entry that it did not delete is still there, but is not used.
     assert len(far.values) == 1
     assert [await item.text(stored) for item in (process, other)] == ["new", "new"]
     far.failing = set()
     assert await Process(store, far).text(stored) == "new"
 
 
-async def test_a_store_that_cannot_say_who_it_is_does_without_the_tier(store, far) -> None:
+async def test_a_store_that_cannot_tell_its_id_does_not_use_the_tier(store, far) -> None:
     process = Process(store, far)
-    process.server.figures = False
+    process.server.reports = False
     stored = episode("old")
     assert (await process.memory.store_episode(stored)).position == 1
     assert await process.text(stored) == "old"
     assert far.values == {}
     assert process.errors > 0
-    process.server.figures = True
+    process.server.reports = True
     await process.cached.clear_cache()
     assert await process.text(stored) == "old"
     assert len(far.values) == 1
 
 
-async def test_after_a_commit_the_store_need_not_be_asked_who_it_is(store, far) -> None:
+async def test_after_a_commit_the_store_is_not_asked_for_its_id(store, far) -> None:
     process = Process(store, far)
     stored = episode("old")
     commit = process.server.commit
 
     async def commits(batches: Any) -> Any:
         results = await commit(batches)
-        process.server.figures = False
+        process.server.reports = False
         return results
 
     process.server.commit = commits
@@ -150,7 +150,7 @@ async def test_after_a_commit_the_store_need_not_be_asked_who_it_is(store, far) 
     assert process.errors == 0
 
 
-async def test_a_tier_that_cannot_be_read_is_passed_by(store, far) -> None:
+async def test_a_tier_that_cannot_be_read_is_bypassed(store, far) -> None:
     stored = episode("there")
     await Process(store, far).memory.store_episode(stored)
     far.failing = {"get_many", "set_many"}

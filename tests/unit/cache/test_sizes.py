@@ -62,7 +62,7 @@ def test_is_what_is_allocated_within_a_tenth(records) -> None:
     assert sum(map(size_of, decoded)) == pytest.approx(real, rel=0.1)
 
 
-def test_what_is_shared_counts_nothing() -> None:
+def test_shared_values_count_nothing() -> None:
     for value in (None, True, 7, "", "a", (), Episode, TaskType.DEBUGGING):
         assert size_of(value) == 0
 

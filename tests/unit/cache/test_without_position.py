@@ -35,7 +35,7 @@ class PushingCache(DictCache):
 
 
 class Setup:
-    """A cached memory on a server, as it were, and another client of that."""
+    """A cached memory on something like a server, and another client of it."""
 
     def __init__(self, *, bound: float, **config: Any) -> None:
         store = InMemoryStorage()
@@ -56,7 +56,7 @@ class Setup:
         return (await self.memory.get_episode(wanted.id)).task_description
 
     async def pulling(self, wanted: Episode) -> asyncio.Task[str]:
-        """A read whose pull of the feed is under way: its answer is on the way."""
+        """A read whose pull of the feed is in flight: its answer has not arrived."""
         self.held.feed_gate.clear()
         self.held.feed_reached.clear()
         reading = asyncio.create_task(self.text(wanted))
@@ -79,7 +79,7 @@ async def test_within_the_bound_others_may_go_unseen_but_own_writes_do_not() -> 
     assert await setup.text(stored) == "theirs"
 
 
-async def test_a_bound_of_nothing_is_no_staleness() -> None:
+async def test_a_bound_of_0_allows_no_staleness() -> None:
     setup = Setup(bound=0.0)
     stored = episode("first")
     await setup.other.store_episode(stored)
@@ -118,7 +118,7 @@ async def test_what_is_pushed_during_a_pull_is_seen(pushed) -> None:
     assert await setup.text(stored) == "new"
 
 
-async def test_those_who_ask_during_a_pull_that_began_too_early_wait_for_another() -> None:
+async def test_callers_who_ask_during_a_pull_that_began_too_early_wait_for_another() -> None:
     setup = Setup(bound=0.0)
     stored = episode("old")
     await setup.other.store_episode(stored)
@@ -132,7 +132,7 @@ async def test_those_who_ask_during_a_pull_that_began_too_early_wait_for_another
     assert await late == "new"
 
 
-async def test_a_pull_that_failed_is_done_again() -> None:
+async def test_a_pull_that_failed_is_retried() -> None:
     setup = Setup(bound=3_600.0)
     stored = episode("old")
     await setup.memory.store_episode(stored)
