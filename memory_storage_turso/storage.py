@@ -91,7 +91,7 @@ class TursoStorage:
 
         Raises:
             ConfigurationError: the connection's settings do not let the store work.
-            SchemaVersionError: a newer version wrote the store; it was left untouched.
+            SchemaVersionError: a newer version wrote the store; it was not touched.
         """
         return await cls._over(await borrow_backend(connection), config or TursoConfig(), context)
 

@@ -1,13 +1,13 @@
-"""Queries as SQL: one statement a page, in a bounded number of shapes, every value a parameter.
+"""Queries as SQL: one statement for a page, in a bounded number of shapes, every value a parameter.
 
-A page is found in two steps. Inner *arms* give the keys (order value, id) of at most one page each:
-every arm runs along one B-tree in the page's order and stops at its limit, so that its cost follows
-the page and not the store. There is an arm for each value of the condition that leads, one for the
-records that have not been indexed yet, and one for those without an order value where the cursor
+A page is found in two steps. Inner *arms* select the keys (order value, id) of at most one page each:
+every arm runs along one B-tree in the page's order and stops at its limit, so that its cost depends on
+the page and not on the store. There is an arm for each value of the leading condition, one for the
+records whose index entries are pending, and one for the records without an order value where the cursor
 has not reached them. The outer statement merges the arms and fetches the bodies.
 
-A statement names the index that it runs along (``INDEXED BY``): the plan then depends on no
-statistics, and stays the same on every version of SQLite.
+A statement names the index that it runs along (``INDEXED BY``): so the plan depends on no statistics,
+and is the same on every version of SQLite.
 """
 
 # ruff: noqa: S608  # names come from the kinds' declarations, quoted; values are parameters
@@ -44,10 +44,13 @@ _MOST_PARAMETERS = 16_384
 def page_statement(table: KindTable, ns: int, query: Query[Any]) -> Statement | None:
     """The statement of a page: rows of order value, id, body and the overriding columns.
 
-    One row more than the page has tells that there is a next one. ``None``: nothing can match.
+    It selects one row more than the page has, which shows that there is a next page.
+
+    Returns:
+        ``None`` where no record can fulfil the conditions.
 
     Raises:
-        QueryError: a condition has more values than a statement can carry.
+        QueryError: a condition has more values than a statement can have parameters.
     """
     conditions = possible(query.conditions)
     if conditions is None:
@@ -64,7 +67,11 @@ def page_statement(table: KindTable, ns: int, query: Query[Any]) -> Statement | 
 
 
 def count_statement(table: KindTable, ns: int, query: Query[Any]) -> Statement | None:
-    """The statement that counts: one row with one number. ``None``: nothing can match."""
+    """The statement that counts: one row with one number.
+
+    Returns:
+        ``None`` where no record can fulfil the conditions.
+    """
     conditions = possible(query.conditions)
     if conditions is None:
         return None
@@ -79,7 +86,7 @@ def count_statement(table: KindTable, ns: int, query: Query[Any]) -> Statement |
 
 
 class _Page:
-    """What goes into one page's statement."""
+    """The parts of one page's statement."""
 
     def __init__(
         self, table: KindTable, ns: int, query: Query[Any], conditions: Sequence[Condition]
@@ -102,13 +109,13 @@ class _Page:
         )
 
     def ordering(self, value: str, record_id: str) -> str:
-        """The page's order, of these columns."""
+        """The terms of ``ORDER BY`` for the page's order, over these columns."""
         direction = "DESC" if self._query.descending else "ASC"
         terms = [f"{value} {direction}"] if self._order is not None else []
         return ", ".join([*terms, f"{record_id} {direction}"])
 
     def arms(self) -> Iterator[Sql]:
-        """The statements whose results together hold the page."""
+        """The statements whose results together contain the page."""
         lead = self._lead
         if lead is None:
             yield from self._scan()
@@ -129,12 +136,12 @@ class _Page:
             return None
         if lead.rank <= _SELECTIVE:
             return lead
-        # Many records have such a value: it leads only where its B-tree has the page's order.
+        # Many records have such a value: it leads only where its B-tree has the order of the page.
         fits = self._natural and len(lead.condition.values) <= _MOST_ARMS
         return lead if fits else None
 
     def _scan(self) -> Iterator[Sql]:
-        """Along the order itself; the conditions are looked at row by row."""
+        """Arms along the order itself, which check the conditions row by row."""
         order = self._order
         by, whole = (self._table.by_id, True) if order is None else (order.by, order.complete)
         source = Sql(
@@ -173,7 +180,7 @@ class _Page:
             yield from self._from_start(found, entries=True, distinct=several)
 
     def _groups(self, lead: Lead) -> list[tuple[Scalar, ...]]:
-        """The values that share an arm: each has its own where that keeps the order."""
+        """The values of each arm: one value an arm where that keeps the order."""
         values = lead.condition.values
         if self._natural and len(values) <= _MOST_ARMS:
             return [(value,) for value in values]
@@ -193,13 +200,13 @@ class _Page:
     def _from_start(
         self, source: Sql, *, entries: bool = False, distinct: bool = False
     ) -> Iterator[Sql]:
-        """An arm, or two where the records without an order value come as a range of their own."""
+        """An arm, or two where the records without an order value are a range of their own."""
         if entries and self._natural:
             starts = started_entries(self._order is not None, self._query)
         else:
             starts = started("e", self._order, self._query)
             if self._ranged:
-                # What has no order value is in no range of them.
+                # A record without an order value is in no range of order values.
                 starts = starts[:1]
         if not starts:
             yield self._arm(source, entries=entries, distinct=distinct)
@@ -209,7 +216,7 @@ class _Page:
     def _arm(self, source: Sql, *, entries: bool = False, distinct: bool = False) -> Sql:
         value = "NULL" if self._order is None else f"e.{self._order.name}"
         if distinct:
-            # A record that has several of the values comes up several times.
+            # A record that has several of the values is found several times.
             ordering = self.ordering("o", "id")
         elif entries and self._natural:
             ordering = self.ordering("m.ord", "m.id")
@@ -226,7 +233,7 @@ class _Page:
 
 
 def _after_start(query: Query[Any], conditions: Sequence[Condition]) -> list[Condition]:
-    """The conditions without the bound that the cursor is past: left in, SQLite might start there."""
+    """The conditions without the bound that the cursor has passed: SQLite might start at the bound."""
     if query.start is None or query.start.value is None or not query.order:
         return list(conditions)
     reached = {"upper": None} if query.descending else {"lower": None}
@@ -325,7 +332,7 @@ class Sql:
 
 @frozen
 class Lead:
-    """The condition that an arm's B-tree is searched by."""
+    """The leading condition: the one that an arm's B-tree is searched by."""
 
     condition: AnyOf | AllOf
     at: Column | MultiTable
@@ -333,14 +340,14 @@ class Lead:
 
 
 def possible(conditions: Sequence[Condition]) -> list[Condition] | None:
-    """The conditions without those that everything fulfils; ``None`` where nothing can fulfil one."""
+    """The conditions without those that every record fulfils; ``None`` where no record can."""
     if any(isinstance(item, AnyOf) and not item.values for item in conditions):
         return None
     return [item for item in conditions if isinstance(item, Between) or item.values]
 
 
 def leads(table: KindTable, conditions: Sequence[Condition]) -> Iterator[Lead]:
-    """The conditions an arm can be searched by; a lower rank is expected to find fewer records."""
+    """The conditions that an arm can be searched by; a lower rank probably finds fewer records."""
     for condition in conditions:
         if isinstance(condition, Between):
             continue
@@ -353,7 +360,7 @@ def leads(table: KindTable, conditions: Sequence[Condition]) -> Iterator[Lead]:
 
 
 def remaining(table: KindTable, conditions: Sequence[Condition], lead: Lead | None) -> Sql:
-    """The conditions that a search by this one leaves to be looked at row by row."""
+    """The conditions that a search by the leading one has to check row by row."""
     sql = Sql("")
     for condition in conditions:
         if lead is None or condition is not lead.condition:
@@ -362,14 +369,14 @@ def remaining(table: KindTable, conditions: Sequence[Condition], lead: Lead | No
 
 
 def one_of(column: str, values: tuple[Scalar, ...]) -> Sql:
-    """The column has one of these values, ``None`` being one that it can have."""
+    """The condition that a column has one of these values, which may include ``None``."""
     some = [value for value in values if value is not None]
     if not some:
         return Sql(f"{column} IS NULL")
     if len(some) == len(values) == 1:
         return Sql(f"{column} = ?", (some[0],))
     if len(some) > _MOST_PARAMETERS:
-        msg = f"a condition with {len(some)} values; at most {_MOST_PARAMETERS} can be asked for"
+        msg = f"a condition has {len(some)} values; the most is {_MOST_PARAMETERS}"
         raise QueryError(msg)
     marks = padded(some)
     among = Sql(f"{column} IN ({', '.join('?' * len(marks))})", tuple(marks))
@@ -379,7 +386,7 @@ def one_of(column: str, values: tuple[Scalar, ...]) -> Sql:
 
 
 def one_of_many(column: str, values: tuple[Scalar, ...]) -> Sql:
-    """The value of a multi-valued index is one of these."""
+    """The condition that a value of a multi-valued index is one of these."""
     given = [multi_value(value) for value in values]
     if len(given) == 1:
         return Sql(f"{column} = ?", (given[0],))
@@ -388,7 +395,7 @@ def one_of_many(column: str, values: tuple[Scalar, ...]) -> Sql:
 
 
 def started(row: str, order: Column | None, query: Query[Any]) -> list[Sql]:
-    """Conditions of which one holds for each record after the cursor; each is one range."""
+    """The conditions of which each record after the cursor fulfils one; each is one range."""
     start = query.start
     if start is None:
         return []
@@ -404,7 +411,7 @@ def started(row: str, order: Column | None, query: Query[Any]) -> list[Sql]:
 
 
 def started_entries(ordered: bool, query: Query[Any]) -> list[Sql]:
-    """The same along the table of a multi-valued index, where no order value is NULL."""
+    """Like `started`, along the table of a multi-valued index, where no order value is NULL."""
     start = query.start
     if start is None:
         return []
@@ -417,7 +424,7 @@ def started_entries(ordered: bool, query: Query[Any]) -> list[Sql]:
 
 
 def joined(parts: Sequence[Sql], word: str) -> Sql:
-    """The parts with a word between them."""
+    """The parts, with a word between them."""
     return Sql(
         word.join(part.text for part in parts), tuple(arg for part in parts for arg in part.args)
     )

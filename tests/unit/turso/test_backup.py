@@ -1,4 +1,4 @@
-"""Copies of a file while it is in use, and what is left of those that fail."""
+"""Backups of a file that is in use, and what a failed backup leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An error in one part of closing keeps none of the others open."""
+"""An error while one part is closed does not keep the other parts open."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ async def test_the_other_parts_are_closed(
         record = Heuristic(condition="if", action="then", confidence=0.5)
         await store.commit([WriteBatch().put(record)])
         await store.get(Heuristic, [record.id])
-        inner = store._shared
+        shared = store._shared
         broken = {
-            "writer": inner.writer,
-            "reader": inner.reader,
-            "dictionaries": inner.dictionaries,
-            "driver.checkpoints": inner.driver._checkpoints,  # pyright: ignore[reportAttributeAccessIssue] - a local one
+            "writer": shared.writer,
+            "reader": shared.reader,
+            "dictionaries": shared.dictionaries,
+            "driver.checkpoints": shared.driver._checkpoints,  # pyright: ignore[reportAttributeAccessIssue] - a local one
         }[part]
         monkeypatch.setattr(broken, "aclose", fail)
         with pytest.raises(RuntimeError, match="a bug"):

@@ -1,4 +1,4 @@
-"""Connections: their settings, their threads, and what is left when they are closed."""
+"""Connections: their settings, their threads, and what they leave when they are closed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_every_connection_has_every_setting(opener, durability, synchronou
 
 
 async def test_a_write_takes_its_lock_at_once(store):
-    """A transaction that begins by reading and writes later can fail half-way with a lock."""
+    """A transaction that reads first and writes later may find the file locked half-way."""
     seen = []
     writer = connections_of(store)[0]
     await writer.run(writer.session.connection.set_trace_callback, seen.append)

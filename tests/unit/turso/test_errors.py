@@ -1,4 +1,4 @@
-"""Every error of sqlite3 becomes one of ours; what goes wrong outside leaves nothing half done."""
+"""Every error of sqlite3 becomes an error of the framework, and leaves nothing half done."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ async def test_a_lock_that_is_given_up_in_time(opener, plain):
 
 
 async def test_a_database_that_may_not_grow(store):
-    """A full disk as SQLite sees it: refused, nothing half written, and usable afterwards."""
+    """A full disk as SQLite sees it: the commit is rejected whole, and the store stays usable."""
     await store.commit([WriteBatch().put(episode(1))])
     driver = store._shared.driver
     writer = driver._writer

@@ -101,7 +101,7 @@ async def test_of_another_process(opener, location):
 
 
 async def test_wiping_when_an_answer_is_lost(opener, monkeypatch):
-    """It was applied, but which kinds there are was lost with the answer."""
+    """The wipe was applied, but the list of kinds was lost with the answer."""
     store = await opener(CORE)
     other = await opener()
     folder = Folder(name="f")

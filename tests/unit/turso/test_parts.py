@@ -37,7 +37,7 @@ def batches(count, size=20):
 
 
 async def test_another_process_reads_what_a_new_dictionary_compressed(opener):
-    """It was open before there was one."""
+    """The other process opened the store before the dictionary was trained."""
     writer = await opener(compression=SMALL)
     reader = await opener(compression=SMALL)
     other = await opener(compression=SMALL)
@@ -128,7 +128,7 @@ async def test_capabilities_of_a_file(store):
 
 
 async def test_a_closed_codec_thread_says_so():
-    """A call that closing breaks off may reach it late."""
+    """A call that closing interrupts may reach the thread late."""
     context = kit_context()
     thread = CodecThread(Codec(context.record_types, context.limits))
     assert await thread.run(lambda: 1) == 1

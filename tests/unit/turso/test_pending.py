@@ -1,4 +1,4 @@
-"""Index entries that are put off: made in time, found in any case."""
+"""Pending index entries are written in time, and queries find their records before that."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from memory_storage_turso.engine import pending
 from tests.servers.waiting import until
 
 
-def waiting(connection) -> int:
+def pending_of(connection) -> int:
     [(count,)] = connection.execute("SELECT count(*) FROM episode WHERE indexed = 0").fetchall()
     return count
 
@@ -24,16 +24,16 @@ def entries(connection) -> int:
     return count
 
 
-async def test_single_puts_wait_and_batches_do_not(store, plain):
+async def test_entries_of_single_puts_are_pending_and_those_of_batches_are_not(store, plain):
     await store.commit([WriteBatch().put(*(episode(n, tags=("t",)) for n in range(200)))])
     connection = plain()
-    assert (waiting(connection), entries(connection)) == (0, 200)
+    assert (pending_of(connection), entries(connection)) == (0, 200)
     await store.commit([WriteBatch().put(episode(200, tags=("t",)))])
-    assert (waiting(connection), entries(connection)) == (1, 200)
+    assert (pending_of(connection), entries(connection)) == (1, 200)
     assert await store.count(Query(Episode).where(tags="t")) == 201
 
 
-async def test_a_pause_is_used(store, plain, monkeypatch):
+async def test_pending_entries_are_written_in_a_pause(store, plain, monkeypatch):
     monkeypatch.setattr(pending, "_PAUSE", 0.01)
     done = asyncio.Event()
     written_later = store._shared.pending
@@ -47,7 +47,7 @@ async def test_a_pause_is_used(store, plain, monkeypatch):
     position = (await store.commit([WriteBatch().put(episode(1, tags=("t",)))]))[0].position
     await asyncio.wait_for(done.wait(), 60)
     connection = plain()
-    assert (waiting(connection), entries(connection)) == (0, 1)
+    assert (pending_of(connection), entries(connection)) == (0, 1)
     # It changes no record: the feed and the position know nothing of it.
     assert store.position() == position
     assert (await store.changes(position)).changes == ()
@@ -56,21 +56,21 @@ async def test_a_pause_is_used(store, plain, monkeypatch):
     }  # fmt: skip
 
 
-async def test_there_are_never_very_many(store, plain, monkeypatch):
+async def test_the_index_backlog_is_bounded(store, plain, monkeypatch):
     monkeypatch.setattr(pending, "_MOST", 16)
     monkeypatch.setattr(pending, "_AT_ONCE", 4)
     most = 0
     connection = plain()
     for number in range(100):
         await store.commit([WriteBatch().put(episode(number))])
-        most = max(most, waiting(connection))
+        most = max(most, pending_of(connection))
     assert most <= 17
     figures = store._shared.pending.stats()
     assert figures["runs"] >= 5
     assert figures["indexed_later"] >= 80
 
 
-async def test_a_query_that_meets_many_has_them_indexed(store, plain, monkeypatch):
+async def test_a_query_that_meets_many_begins_to_index_them(store, plain, monkeypatch):
     monkeypatch.setattr(pending, "_MANY", 8)
     # Not because writing pauses.
     monkeypatch.setattr(pending, "_PAUSE", 600)
@@ -78,19 +78,19 @@ async def test_a_query_that_meets_many_has_them_indexed(store, plain, monkeypatc
         await store.commit([WriteBatch().put(episode(number))])
     written_later = store._shared.pending
     assert len(await store.query(Query(Episode))) == 7
-    assert waiting(plain()) == 7
+    assert pending_of(plain()) == 7
     await store.commit([WriteBatch().put(episode(7))])
     assert await store.count(Query(Episode).where(tags="t")) == 0
     await until(lambda: written_later.runs == 1)
-    assert waiting(plain()) == 0
+    assert pending_of(plain()) == 0
 
 
-async def test_closing_leaves_none(opener, plain):
+async def test_closing_leaves_no_pending_entries(opener, plain):
     store = await opener()
     await store.commit([WriteBatch().put(episode(1, tags=("t",)))])
     await store.aclose()
     connection = plain()
-    assert (waiting(connection), entries(connection)) == (0, 1)
+    assert (pending_of(connection), entries(connection)) == (0, 1)
 
 
 async def test_what_a_killed_process_left_is_indexed(opener, plain, monkeypatch):
@@ -99,16 +99,16 @@ async def test_what_a_killed_process_left_is_indexed(opener, plain, monkeypatch)
     # As if it had been killed here.
     monkeypatch.setattr(store._shared.pending, "_records", 0)
     await store.aclose()
-    assert waiting(plain()) == 1
+    assert pending_of(plain()) == 1
     again = await opener()
     assert await again.count(Query(Episode).where(tags="t")) == 1
     assert again._shared.pending._records == 1
     await again.aclose()
-    assert (waiting(plain()), entries(plain())) == (0, 1)
+    assert (pending_of(plain()), entries(plain())) == (0, 1)
 
 
-async def test_changes_of_waiting_and_of_indexed_records(store):
-    """Whatever is done to a record before and after it is indexed, its entries follow."""
+async def test_changes_of_pending_and_of_indexed_records(store):
+    """The entries follow every change of a record, before and after it is indexed."""
     written_later = store._shared.pending
 
     async def labels(*expected: str) -> None:
@@ -133,7 +133,7 @@ async def test_changes_of_waiting_and_of_indexed_records(store):
         await labels()
 
 
-async def test_an_upkeep_that_fails_is_tried_again(opener, plain, caplog):
+async def test_a_failed_run_is_retried(opener, plain, caplog):
     store = await opener(busy_timeout=0.01)
     await store.commit([WriteBatch().put(episode(1))])
     connection = plain()
@@ -143,7 +143,7 @@ async def test_an_upkeep_that_fails_is_tried_again(opener, plain, caplog):
     assert "still wait" in caplog.text
     connection.execute("ROLLBACK")
     await written_later.index_pending()
-    assert waiting(connection) == 0
+    assert pending_of(connection) == 0
 
 
 async def test_two_processes_do_not_disturb_each_other(store, opener):

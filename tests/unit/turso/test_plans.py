@@ -1,4 +1,4 @@
-"""How SQLite finds a page: along an index, in the page's order, and no further than it has to."""
+"""SQLite finds a page along an index, in the page's order, and reads no further than it has to."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def varied(number: int) -> Episode:
 
 
 async def test_a_page_stops_at_its_limit(store):
-    """Steps of SQLite's machine: the same among few and among many records that match."""
+    """The steps of SQLite's virtual machine do not depend on how many records match."""
     counted: dict[str, list[int]] = {}
     table = store._shared.tables["episode"]
     for records in (300, 3000):

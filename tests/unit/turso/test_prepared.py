@@ -1,4 +1,4 @@
-"""The figures of prepared statements are SQLite's own."""
+"""The statistics of prepared statements agree with SQLite's own."""
 
 from __future__ import annotations
 

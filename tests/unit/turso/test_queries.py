@@ -1,4 +1,4 @@
-"""Queries answer as the reference does, whichever way SQLite takes to the answer."""
+"""Queries give the same answers as the reference, along every index."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _records() -> list[Specimen]:
 
 @pytest.fixture(params=["waiting", "indexed", "mixed"])
 async def pair(request: pytest.FixtureRequest, store: TursoStorage) -> Pair:
-    """All records waiting to be indexed, none, or one half."""
+    """The index entries of all records are pending, of none, or of one half."""
     pair = Pair(store, InMemoryStorage(kit_context()))
     records = _records()
     half = len(records) // 2
@@ -155,7 +155,7 @@ async def test_values_that_no_statement_can_carry(store: TursoStorage) -> None:
 
 
 def test_the_number_of_shapes_is_bounded() -> None:
-    """However many different values are asked for, the SQL repeats."""
+    """Conditions with any number of values share a few SQL texts."""
     table = KindTable.of(Specimen)
     shapes: dict[int, set[str]] = {10: set(), 400: set()}
     for most, seen in shapes.items():

@@ -1,4 +1,4 @@
-"""A refusal names what the batch itself has written, although that was rolled back."""
+"""An error names what the rejected batch itself had written, although that was rolled back."""
 
 from __future__ import annotations
 

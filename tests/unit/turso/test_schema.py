@@ -1,4 +1,4 @@
-"""The schema: made, migrated forward, and kept consistent by its triggers whoever writes."""
+"""The schema is created, migrated forward, and kept consistent by triggers, whichever program writes."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ async def test_a_reference_that_points_at_nothing(opener):
 
 
 async def test_a_kind_that_comes_to_refer_to_itself(opener):
-    """Its table is made anew; the triggers of others on it come back."""
+    """Its table is rebuilt; the triggers that other kinds have on it are made again."""
     first = note(indexes=(Index("text"), Index("parent_id", UUID)))
 
     @frozen(kw_only=True)
@@ -323,7 +323,7 @@ class TestAnotherProgram:
 
 
 async def test_a_delete_that_takes_both_is_not_held(opener):
-    """A record that goes with the same delete does not forbid it, over whichever way it is reached."""
+    """A record that the same delete deletes does not forbid it, by whichever reference it is reached."""
 
     @frozen(kw_only=True)
     class Area(Record):

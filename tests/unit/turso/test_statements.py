@@ -1,4 +1,4 @@
-"""Rows that follow each other go together, in few different statements, in their order."""
+"""Rows that follow each other are inserted together, in order, by few different statements."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_few_statements_of_few_texts():
     assert len(texts) == 4
 
 
-def test_what_is_between_keeps_its_place():
+def test_other_statements_keep_their_places():
     found = put_together([row(1), row(2), OTHER, row(3), row(4, "u"), row(5, "u")])
     assert [statement.args for statement in found] == [
         (1, "1"), (2, "2"), (3,), (3, "3"), (4, "4"), (5, "5"),

@@ -102,7 +102,7 @@ async def test_a_connection_that_reads_bytes():
             await TursoStorage.wrap(connection)
 
 
-async def test_it_claims_no_figures_of_statements_it_does_not_watch(tmp_path):
+async def test_it_has_no_statistics_of_statements_that_it_does_not_observe(tmp_path):
     async with aiosqlite.connect(tmp_path / "mine.db") as connection:
         store = await TursoStorage.wrap(connection)
         with pytest.raises(UnsupportedCapabilityError):

@@ -1,4 +1,4 @@
-"""Transactions: what fails leaves nothing, what is cancelled leaves nothing open."""
+"""Transactions: a rejected batch leaves nothing, a cancelled call leaves no transaction open."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def test_a_put_is_whole_by_itself(store, plain):
 
 
 @pytest.mark.parametrize("size", [1, 3, 200])
-async def test_a_refused_batch_leaves_its_neighbours(store, size):
+async def test_a_rejected_batch_leaves_its_neighbours(store, size):
     await store.commit([WriteBatch().put(episode(0))])
 
     def batch(number):
@@ -139,7 +139,7 @@ async def test_errors_name_what_was_refused(store):
 
 
 async def test_the_record_that_is_held_is_named(store):
-    """Also where the delete reaches it over others."""
+    """Also where the delete reaches it by other records."""
     keeper = Specimen()
     root, inner = Folder(name="root"), Folder(name="inner")
     chain = [root]
@@ -215,7 +215,7 @@ async def test_a_cancelled_read_leaves_nothing_open(store):
 
 
 async def test_a_job_that_fails_inside_leaves_nothing_open(store):
-    """Whatever is raised, also by code that is not ours."""
+    """Any exception rolls back, also of code outside this package."""
     driver = driver_of(store)
 
     def batch():
@@ -231,8 +231,8 @@ async def test_a_job_that_fails_inside_leaves_nothing_open(store):
     assert result.rows == [(0,)]
 
 
-async def test_a_refused_commit_is_rolled_back(store):
-    """What only the COMMIT finds: a deferred foreign key."""
+async def test_a_rejected_commit_is_rolled_back(store):
+    """Only the COMMIT finds a broken deferred foreign key."""
     driver = driver_of(store)
     await driver.write(
         [
@@ -305,7 +305,7 @@ async def test_the_feed_is_trimmed_and_never_goes_back(opener, plain):
     assert (await again.changes(62)).changes[0].position == 63
 
 
-async def test_wipe_lets_go_what_holds_each_other(store):
+async def test_wipe_deletes_records_that_refer_to_each_other(store):
     keeper = Specimen()
     folders = [Folder(name=f"{n}", keeper_id=keeper.id, emblem_id=keeper.id) for n in range(3)]
     other = store.scoped("other")
@@ -338,7 +338,7 @@ async def test_an_unknown_error_of_a_record_is_typed(store, monkeypatch, size):
 
 
 async def test_relationships_survive_a_put_of_their_ends(store):
-    """A replace that deletes the old row would take them along."""
+    """A put that deleted the old row would delete them, too."""
     await store.commit([WriteBatch().put(episode(1), episode(2), edge(1, 1, 2))])
     for size in (1, 200):
         again = [episode(n, tags=("again",)) for n in range(size + 1)]
