@@ -65,32 +65,22 @@ class SharedState:
             StorageError: the database holds no store of this version, or cannot be used.
         """
         try:
-            return await cls._open(driver, context, compression, feed_limit)
+            tables = Tables(context.record_types)
+            codec = Codec(context.record_types, context.limits, compression)
+            thread = CodecThread(codec)
+            dictionaries = Dictionaries(driver, codec.compressor, thread)
+            pending = PendingEntries(driver, tables)
+            store_id = await open_system(driver)
+            await dictionaries.load()
+            foreign = await open_kinds(driver, tables, codec)
+            driver.use_position(POSITION, StoreIdentity(Statement(STORE_ID), store_id.bytes))
+            await pending.load()
         except StatementError as error:
             await driver.aclose()
             raise StorageError(f"{driver.where}: {error}") from error
         except BaseException:
             await driver.aclose()
             raise
-
-    @classmethod
-    async def _open(
-        cls,
-        driver: Driver,
-        context: StorageContext,
-        compression: CompressionConfig,
-        feed_limit: int,
-    ) -> SharedState:
-        tables = Tables(context.record_types)
-        codec = Codec(context.record_types, context.limits, compression)
-        thread = CodecThread(codec)
-        dictionaries = Dictionaries(driver, codec.compressor, thread)
-        pending = PendingEntries(driver, tables)
-        store_id = await open_system(driver)
-        await dictionaries.load()
-        foreign = await open_kinds(driver, tables, codec)
-        driver.use_position(POSITION, StoreIdentity(Statement(STORE_ID), store_id.bytes))
-        await pending.load()
         return cls(
             driver=driver,
             store_id=store_id,

@@ -142,21 +142,10 @@ class _Page:
 
     def _scan(self) -> Iterator[Sql]:
         """Arms along the order itself, which check the conditions row by row."""
-        order = self._order
-        by, whole = (self._table.by_id, True) if order is None else (order.by, order.complete)
-        source = Sql(
-            f"FROM {self._table.name} e INDEXED BY {by} WHERE e.ns = ?"
-            + ("" if whole else " AND e.indexed = 1"),
-            (self._ns,),
-        )
-        yield from self._from_start(source + self._rest(None))
+        yield from self._from_start(_along(self._table, self._ns, self._order) + self._rest(None))
 
     def _by_column(self, lead: Lead, column: Column) -> Iterator[Sql]:
-        which = "" if column.complete else " AND e.indexed = 1"
-        source = Sql(
-            f"FROM {self._table.name} e INDEXED BY {column.by} WHERE e.ns = ?{which} AND ",
-            (self._ns,),
-        )
+        source = _along(self._table, self._ns, column) + Sql(" AND ")
         rest = self._rest(lead)
         for value in self._groups(lead):
             yield from self._from_start(source + one_of(f"e.{column.name}", value) + rest)
@@ -188,14 +177,9 @@ class _Page:
         return [group for group in (some, (None,) if None in values else ()) if group]
 
     def _unindexed(self) -> Iterator[Sql]:
-        source = Sql(
-            f"FROM {self._table.name} e INDEXED BY {self._table.by_pending} "
-            f"WHERE e.ns = ? AND e.indexed = 0",
-            (self._ns,),
-        )
         start = started("e", self._order, self._query)
         whole = Sql("") if not start else Sql(" AND (") + joined(start, " OR ") + Sql(")")
-        yield self._arm(source + self._rest(None) + whole)
+        yield self._arm(_pending(self._table, self._ns) + self._rest(None) + whole)
 
     def _from_start(
         self, source: Sql, *, entries: bool = False, distinct: bool = False
@@ -254,46 +238,41 @@ def _merged(arms: Sequence[Sql], ordering: str, limit: int, *, distinct: bool) -
     return Sql(f"{text} ORDER BY {ordering} LIMIT ?", (*args, limit))
 
 
+def _along(table: KindTable, ns: int, column: Column | None) -> Sql:
+    """Rows of a namespace along the B-tree of a column, or of the id."""
+    by = table.by_id if column is None else column.by
+    indexed = "" if column is None or column.complete else " AND e.indexed = 1"
+    return Sql(f"FROM {table.name} e INDEXED BY {by} WHERE e.ns = ?{indexed}", (ns,))
+
+
+def _pending(table: KindTable, ns: int) -> Sql:
+    """Rows of a namespace whose index entries are pending."""
+    return Sql(
+        f"FROM {table.name} e INDEXED BY {table.by_pending} WHERE e.ns = ? AND e.indexed = 0",
+        (ns,),
+    )
+
+
 def _counts(
     table: KindTable, ns: int, conditions: Sequence[Condition], lead: Lead | None
 ) -> Iterator[Sql]:
-    rest = remaining(table, conditions, lead)
+    """Statements whose numbers together are the count."""
+    count, every = Sql("SELECT count(*) "), remaining(table, conditions, None)
     if lead is not None and isinstance(lead.at, MultiTable):
         yield _count_entries(table, ns, lead, lead.at, conditions)
-        whole = False
-    elif lead is not None and isinstance(lead.at, Column):
-        whole = lead.at.complete
-        yield (
-            Sql(
-                f"SELECT count(*) FROM {table.name} e INDEXED BY {lead.at.by} WHERE e.ns = ? "
-                f"AND {'' if whole else 'e.indexed = 1 AND '}",
-                (ns,),
-            )
-            + one_of(f"e.{lead.at.name}", lead.condition.values)
-            + rest
-        )
+        yield count + _pending(table, ns) + every
+        return
+    if lead is not None and isinstance(lead.at, Column):
+        column = lead.at
+        found = Sql(" AND ") + one_of(f"e.{column.name}", lead.condition.values)
+        found += remaining(table, conditions, lead)
     else:
         ranged = next((item for item in conditions if isinstance(item, Between)), None)
-        column = table.singles[ranged.index] if ranged is not None else None
-        whole = column is None or column.complete
-        by = table.by_id if column is None else column.by
-        yield (
-            Sql(
-                f"SELECT count(*) FROM {table.name} e INDEXED BY {by} WHERE e.ns = ?"
-                + ("" if whole else " AND e.indexed = 1"),
-                (ns,),
-            )
-            + rest
-        )
-    if not whole:
-        yield (
-            Sql(
-                f"SELECT count(*) FROM {table.name} e INDEXED BY {table.by_pending} "
-                "WHERE e.ns = ? AND e.indexed = 0",
-                (ns,),
-            )
-            + remaining(table, conditions, None)
-        )
+        column = None if ranged is None else table.singles[ranged.index]
+        found = every
+    yield count + _along(table, ns, column) + found
+    if column is not None and not column.complete:
+        yield count + _pending(table, ns) + every
 
 
 def _count_entries(
@@ -376,7 +355,7 @@ def one_of(column: str, values: tuple[Scalar, ...]) -> Sql:
     if len(some) == len(values) == 1:
         return Sql(f"{column} = ?", (some[0],))
     if len(some) > _MOST_PARAMETERS:
-        msg = f"a condition has {len(some)} values; the most is {_MOST_PARAMETERS}"
+        msg = f"a condition has {len(some)} values; at most {_MOST_PARAMETERS} are possible"
         raise QueryError(msg)
     marks = padded(some)
     among = Sql(f"{column} IN ({', '.join('?' * len(marks))})", tuple(marks))
