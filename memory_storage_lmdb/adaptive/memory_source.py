@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 __all__ = ["ControlGroup", "MemoryReading", "MemorySource", "SystemMemory", "control_groups"]
 
 _UNLIMITED = 1 << 60  # version 1 writes a number near 2**63 for "no limit"
+# Of each version: the file with the memory in use, those with limits, and the fields that are page cache.
+_FILES = {
+    1: (
+        "memory.usage_in_bytes",
+        ("memory.limit_in_bytes",),
+        ("total_active_file", "total_inactive_file"),
+    ),
+    2: ("memory.current", ("memory.max", "memory.high"), ("active_file", "inactive_file")),
+}
 
 
 @frozen
@@ -128,31 +137,19 @@ def control_groups(root: Path = Path("/")) -> list[ControlGroup]:
         relative = Path(own[version]).relative_to("/")
         if inside != "/" and own[version].startswith(inside):
             relative = Path(own[version]).relative_to(inside)
-        make = _version_2 if version == 2 else _version_1
+        used, limits, page_cache = _FILES[version]
         for folder in (mount / relative, *(mount / relative).parents):
-            if (group := make(folder)).used.exists():
+            group = ControlGroup(
+                used=folder / used,
+                limits=tuple(folder / limit for limit in limits),
+                statistics=folder / "memory.stat",
+                page_cache=page_cache,
+            )
+            if group.used.exists():
                 levels.append(group)
             if folder == mount:
                 break
     return levels
-
-
-def _version_1(folder: Path) -> ControlGroup:
-    return ControlGroup(
-        used=folder / "memory.usage_in_bytes",
-        limits=(folder / "memory.limit_in_bytes",),
-        statistics=folder / "memory.stat",
-        page_cache=("total_active_file", "total_inactive_file"),
-    )
-
-
-def _version_2(folder: Path) -> ControlGroup:
-    return ControlGroup(
-        used=folder / "memory.current",
-        limits=(folder / "memory.max", folder / "memory.high"),
-        statistics=folder / "memory.stat",
-        page_cache=("active_file", "inactive_file"),
-    )
 
 
 def _own_groups(root: Path) -> Iterator[tuple[int, str]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from enum import StrEnum
+from typing import Any
 
-from attrs import define, field
+from attrs import asdict, define, field
 
 __all__ = ["Counters", "EvictionCause"]
 
@@ -53,18 +54,11 @@ class Counters:
     cold: int = 0
 
     def as_mapping(self) -> dict[str, int | float]:
-        """All by name; those by cause as ``evictions_bytes``, ``invalidations_write``."""
-        flat: dict[str, int | float] = {
-            "expirations": self.expirations,
-            "insertions": self.insertions,
-            "replacements": self.replacements,
-            "admissions_refused": self.admissions_refused,
-            "ttl_raises": self.ttl_raises,
-            "ttl_cuts": self.ttl_cuts,
-            "ttl_bound_hits": self.ttl_bound_hits,
-            "hot": self.hot,
-            "cold": self.cold,
-        }
+        """By name; those by cause as ``evictions_bytes`` or ``invalidations_write``."""
+        single: dict[str, Any] = asdict(self, recurse=False)
+        for name in ("lookups", "misses", "evictions", "invalidations"):
+            del single[name]
+        flat: dict[str, int | float] = single
         flat |= {f"evictions_{cause}": self.evictions[cause] for cause in EvictionCause}
         flat |= {f"invalidations_{cause}": count for cause, count in self.invalidations.items()}
         return flat
