@@ -94,6 +94,13 @@ class Driven:
         self.put(entry(number, size=size))
         return False
 
+    def sweep(self) -> None:
+        """Sweep until nothing is left to remove, as the background task does."""
+        for _ in range(1_000):
+            if not self.cache.sweep(512):
+                return
+        raise AssertionError("a sweep finds no end")
+
     def delete(self, *numbers: int, cause: str = "invalidated") -> None:
         run(self.cache.delete_many([key(number) for number in numbers], cause))
 

@@ -14,6 +14,9 @@ from memory_storage_lmdb.adaptive.entry import Entry
 from memory_storage_lmdb.adaptive.expiry import ExpiryWheel
 from tests.unit.adaptive.driving import Driven, FakeClock, FakeMemory, entry, key
 
+# Where expiry is wrong, what waits for it must not wait for the limit of all tests.
+pytestmark = pytest.mark.timeout(30)
+
 
 def waiting(number: int, due: float) -> Entry:
     return Entry(key(number), number, 1, due=due)
@@ -92,7 +95,7 @@ async def test_a_task_removes_them_without_any_call() -> None:
     await cache.set_many([entry(number, ttl=5.0) for number in range(2000)])
     (task,) = asyncio.all_tasks() - before
     clock.advance(10)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(20):
         await task  # it ends when nothing is left
     assert not cache._table
     assert cache.stats().counters["expirations"] == 2000
@@ -120,7 +123,7 @@ async def test_the_task_ends_when_nothing_is_left_and_starts_again() -> None:
         await cache.set_many([entry(1)])
         (task,) = asyncio.all_tasks() - before
         await cache.clear()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(20):
             await task
     await cache.aclose()
 
@@ -134,7 +137,7 @@ async def test_the_task_does_not_keep_an_abandoned_cache_alive() -> None:
     del cache
     gc.collect()
     assert abandoned() is None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(20):
         await task
 
 

@@ -108,8 +108,7 @@ def test_evictions_by_cause() -> None:
     pressure.put(*[entry(number) for number in range(100)])
     memory.used = 950
     pressure.clock.advance(1)
-    while pressure.cache.sweep(1000):
-        pass
+    pressure.sweep()
     assert pressure.statistic("evictions_pressure") == 50
     for driven, cause in ((capacity, "capacity"), (size, "bytes"), (pressure, "pressure")):
         others = {"capacity", "bytes", "pressure"} - {cause}
