@@ -43,6 +43,9 @@ class _Command(NamedTuple):
 _COMMANDS = {
     "demo": _Command("demo", "Show what memory-core does, with sample transcripts."),
     "import": _Command("imports", "Store the episodes of agent transcripts."),
+    "watch": _Command(
+        "watching", "Import transcripts, and go on as they grow, until it is stopped."
+    ),
     "list": _Command("records", "List records, newest first."),
     "search": _Command("records", "Find episodes by text and conditions."),
     "show": _Command("showing", "Show one record."),

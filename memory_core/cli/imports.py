@@ -26,9 +26,18 @@ from memory_core.importers.storing import FileReport, Storing
 if TYPE_CHECKING:
     from memory_core.memory import Memory
 
-__all__ = ["FileReport", "add_commands", "import_file", "transcripts_in"]
+__all__ = [
+    "AUTO",
+    "FileReport",
+    "add_commands",
+    "import_file",
+    "named_importer",
+    "report_json",
+    "source_in",
+    "transcripts_in",
+]
 
-_AUTO = "auto"
+AUTO = "auto"
 _MOST_SHOWN = 20
 # What is called so is meant to be a transcript, whatever is in it.
 _TRANSCRIPTS = {".json", ".jsonl", ".ndjson", ".traj", ".eval"}
@@ -51,7 +60,7 @@ async def import_files(
     *,
     form: Annotated[
         str, typer.Option("--format", help="An importer's name (see memory plugins), or auto.")
-    ] = _AUTO,
+    ] = AUTO,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="No longer needed.", hidden=True)
     ] = False,
@@ -70,7 +79,7 @@ async def import_files(
             stacklevel=2,
         )
     importers = session.registry.importers
-    named = _named(form, importers)
+    named = named_importer(form, session)
     for path in files:
         _check_readable(path)
     reports: list[FileReport] = []
@@ -156,26 +165,39 @@ def _chosen(
     for given in files:
         inside = given.is_dir()
         for path in transcripts_in(given) if inside else [given]:
-            yield from _recognised(path, named, importers, reports, inside)
+            report = FileReport(shown(path), log=Log(shown(path)))
+            found = False
+            for source in source_in(path, named, importers, report.log, inside=inside):
+                found = True
+                yield source
+            if not found:
+                reports.append(report)
 
 
-def _recognised(
+def source_in(
     path: Path,
     named: Importer | None,
     importers: Mapping[str, Importer],
-    reports: list[FileReport],
-    inside: bool,
+    log: Log,
+    *,
+    inside: bool = True,
 ) -> Iterator[tuple[Source, Importer]]:
-    report = FileReport(shown(path), log=Log(shown(path)))
+    """The source at a path with its importer; none, with a reason in the log, if it cannot be read.
+
+    Args:
+        path: where it is.
+        named: the importer to use; without one the content decides.
+        importers: every importer by name.
+        log: gets the reason.
+        inside: whether it was found in a folder, where anything may be.
+    """
     try:
         with opened(path) as source:
-            importer = named or _importer(source, importers, report.log, inside=inside)
+            importer = named or _importer(source, importers, log, inside=inside)
             if importer is not None:
                 yield source, importer
-                return
     except ImportFormatError as error:
-        report.log.skip_error(error)
-    reports.append(report)
+        log.skip_error(error)
 
 
 def _importer(
@@ -202,11 +224,17 @@ def _importer(
         raise
 
 
-def _named(form: str, importers: Mapping[str, Importer]) -> Importer | None:
-    if form == _AUTO:
+def named_importer(form: str, session: Session) -> Importer | None:
+    """The importer of ``--format``; ``None`` for ``auto``.
+
+    Raises:
+        ConfigurationError: there is none of that name.
+    """
+    importers = session.registry.importers
+    if form == AUTO:
         return None
     if form not in importers:
-        known = ", ".join((_AUTO, *importers))
+        known = ", ".join((AUTO, *importers))
         raise ConfigurationError(f"unknown format {form!r}; known: {known}")
     return importers[form]
 
@@ -227,7 +255,7 @@ def _print(session: Session, reports: Sequence[FileReport]) -> None:
         totals = ("stored", "unchanged", "kept", "related")
         session.write_json(
             {
-                "files": [_json(report) for report in reports],
+                "files": [report_json(report) for report in reports],
                 **{name: sum(getattr(report, name) for report in reports) for name in totals},
                 "skipped": sum(report.log.lost for report in reports),
                 "notes": sum(report.log.noted for report in reports),
@@ -245,7 +273,8 @@ def _print(session: Session, reports: Sequence[FileReport]) -> None:
     output.console().print(table)
 
 
-def _json(report: FileReport) -> dict[str, Any]:
+def report_json(report: FileReport) -> dict[str, Any]:
+    """What became of a file."""
     return {
         "file": report.file,
         "format": report.format,

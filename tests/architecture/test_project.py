@@ -17,7 +17,7 @@ from tests.architecture.tree import PACKAGES, ROOT
 
 PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
 DISTRIBUTIONS = [ROOT, *PLUGINS]
-EXTRAS = ("turso", "turso-ws", "testing")
+EXTRAS = ("turso", "turso-ws", "testing", "watch")
 
 each = pytest.mark.parametrize("folder", DISTRIBUTIONS, ids=lambda folder: folder.name)
 

@@ -1,0 +1,113 @@
+"""``memory watch``: every line that an agent writes is there soon, and only once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memory_core import open_memory
+from tests.unit.importers.transcripts import claude_line, claude_session, write_lines
+
+MEMORY = [sys.executable, "-m", "memory_core.cli"]
+PATIENCE = 30
+
+
+@pytest.fixture
+def watcher(tmp_path):
+    """Starts `memory watch` on a folder; every one that still runs is ended."""
+    folder = tmp_path / "transcripts"
+    folder.mkdir()
+    url = f"turso:{tmp_path / 'memory.db'}"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MEMORY_")}
+    environment = kept | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    running = []
+
+    def start(*options):
+        process = subprocess.Popen(
+            [*MEMORY, "--url", url, "watch", str(folder), *options],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        running.append(process)
+        return process
+
+    start.folder, start.url = folder, url
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+async def texts_when(memory, count):
+    """What is said in all episodes, once it is this much."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            found = [episode async for episode in memory.iter_episodes()]
+            texts = [step.parameters.get("content") for e in found for step in e.steps]
+            if len(texts) >= count:
+                return len(found), texts
+            await asyncio.sleep(0.02)
+
+
+def append(path, number):
+    kind = "user" if number % 2 else "assistant"
+    line = claude_line(kind, number, f"line {number}", uuid=f"u{number}")
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+async def test_a_session_that_grows_is_followed_also_after_a_kill(watcher):
+    path = watcher.folder / "deep" / "session.jsonl"
+    path.parent.mkdir()
+    async with open_memory(watcher.url) as memory:
+        process = watcher()
+        for number in range(1, 13):
+            append(path, number)
+            if number in {4, 8}:
+                # In the middle of whatever it does.
+                process.kill()
+                process.communicate()
+                process = watcher()
+            episodes, texts = await texts_when(memory, number)
+            assert episodes == 1
+            assert texts == [f"line {n}" for n in range(1, number + 1)]
+
+
+async def test_what_was_there_before_is_imported_and_what_cannot_be_read_is_listed(watcher):
+    write_lines(watcher.folder / "before.jsonl", claude_session())
+    (watcher.folder / "broken.json").write_text('{"messages": [')
+    process = watcher("--json")
+    reports = {}
+    while len(reports) < 2:
+        report = json.loads(await asyncio.to_thread(process.stdout.readline))
+        reports[Path(report["file"]).name] = report
+    assert reports["before.jsonl"]["stored"] == 1
+    assert len(reports["broken.json"]["skipped"]) == 1
+    (watcher.folder / "broken.json").write_text(
+        json.dumps({"messages": [{"role": "user", "content": "Hi"}]})
+    )
+    mended = json.loads(await asyncio.to_thread(process.stdout.readline))
+    assert (mended["stored"], mended["skipped"]) == (1, [])
+    process.send_signal(signal.SIGINT)
+    assert await asyncio.to_thread(process.wait, PATIENCE) == 130
+
+
+def test_what_is_not_a_folder_is_refused(cli, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "is not a folder" in cli("watch", tmp_path / "file", code=2).stderr
+    assert "unknown format" in cli("watch", tmp_path, "--format", "nonsense", code=2).stderr
+
+
+def test_without_watchfiles_it_says_what_to_install(cli, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    assert "memory-core[watch]" in cli("watch", tmp_path, code=2).stderr
