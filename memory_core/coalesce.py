@@ -20,11 +20,33 @@ from attrs import define, field
 
 from memory_core.errors import StorageClosedError
 
-__all__ = ["GroupCommit", "ReadCoalescer"]
+__all__ = ["GroupCommit", "ReadCoalescer", "own_error"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Value = TypeVar("Value")
+Error = TypeVar("Error", bound=BaseException)
+
+
+def own_error(error: Error) -> Error:
+    """A copy of an error for one of several callers, caused by the original.
+
+    Where several tasks raise one instance, its traceback grows by the frames of each of them.
+    """
+    # Not `copy.copy`: it calls `__init__` with the message, where many errors take something else.
+    own = type(error).__new__(type(error), *error.args)
+    own.__dict__.update(error.__dict__)
+    own.__cause__ = error
+    return own
+
+
+def _fail(waiting: Iterable[asyncio.Future[Any]], error: BaseException) -> None:
+    """Give an error to all who still wait, each an instance of its own."""
+    left = [done for done in waiting if not done.done()]
+    for done in left:
+        done.set_exception(own_error(error) if len(left) > 1 else error)
+        # A caller that is cancelled meanwhile does not fetch it; asyncio need not report that.
+        done.exception()
 
 
 @define(eq=False)
@@ -39,7 +61,7 @@ class GroupCommit(Generic[Item, Result]):
 
     Args:
         write: writes a group durably and returns one result an item, in order. An exception goes to
-            every caller of the group.
+            every caller of the group, to each an instance of its own.
         weigh: the weight of an item.
         max_weight: a group is closed before it exceeds this; an item that does by itself is a group
             of its own.
@@ -116,11 +138,7 @@ class GroupCommit(Generic[Item, Result]):
         try:
             results = await self._write(items)
         except BaseException as error:
-            for waiting in group:
-                if not waiting.done.done():
-                    waiting.done.set_exception(error)
-                    # Whoever was cancelled meanwhile does not fetch it; that is no leak.
-                    waiting.done.exception()
+            _fail([waiting.done for waiting in group], error)
             if not isinstance(error, Exception):
                 raise
             return
@@ -215,24 +233,23 @@ class ReadCoalescer(Generic[Value]):
         try:
             values = await self._fetch(key, ids)
         except BaseException as error:
-            for call in calls:
-                if not call.done.done():
-                    call.done.set_exception(error)
-                    call.done.exception()
+            _fail([call.done for call in calls], error)
             if not isinstance(error, Exception):
                 raise
             return
         for call in calls:
             if not call.done.done():
-                _settle(call, values)
+                _settle(call, values, shared=len(calls) > 1)
 
 
-def _settle(call: _Call[Value], values: Mapping[UUID, Value | Exception | None]) -> None:
+def _settle(
+    call: _Call[Value], values: Mapping[UUID, Value | Exception | None], *, shared: bool
+) -> None:
     found: list[Value | None] = []
     for record_id in call.ids:
         value = values.get(record_id)
         if isinstance(value, Exception):
-            call.done.set_exception(value)
+            call.done.set_exception(own_error(value) if shared else value)
             return
         found.append(value)
     call.done.set_result(found)

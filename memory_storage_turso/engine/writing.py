@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, count
 from typing import cast
 
-from memory_core.coalesce import GroupCommit
+from memory_core.coalesce import GroupCommit, own_error
 from memory_core.codec import Operation
 from memory_core.errors import MemoryCoreError, StorageError
 from memory_core.storage import CommitResult, Receipt, WriteBatch
@@ -187,7 +187,7 @@ class Writer:
         if isinstance(result, StatementError):
             return []
         if isinstance(result, StorageError):
-            return [result] * len(sound)
+            return [own_error(result) for _ in sound]
         group = [item for item, _ in sound]
         return list(self._counted_receipts(group, _position(result)))
 

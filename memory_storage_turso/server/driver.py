@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import attrs
 
+from memory_core.coalesce import own_error
 from memory_core.errors import (
     ConfigurationError,
     StorageClosedError,
@@ -259,7 +260,7 @@ class ServerDriver(Driver):
             except (StorageError, StatementError) as error:
                 if len(groups) == 1:
                     raise
-                results += [error] * len(group)
+                results += [own_error(error) for _ in group]
                 results += [self._not_sent(error) for _ in sound[len(results) :]]
                 break
             except ConfigurationError as error:

@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from memory_core.coalesce import GroupCommit, ReadCoalescer
-from memory_core.errors import StorageClosedError
+from memory_core.coalesce import GroupCommit, ReadCoalescer, own_error
+from memory_core.errors import DuplicateError, StorageClosedError
 from memory_core.records import new_id
 
 
@@ -102,10 +102,36 @@ async def test_a_failure_goes_to_its_group_alone():
     later = asyncio.create_task(commits.submit(["c"]))
     await turns()
     writer.gate.set()
-    for task in failing:
-        with pytest.raises(OSError, match="no b"):
-            await task
+    raised = await asyncio.gather(*failing, return_exceptions=True)
+    assert [str(error) for error in raised] == ["no b", "no b"]
+    assert raised[0] is not raised[1]
+    assert raised[0].__cause__ is raised[1].__cause__ is not None
     assert await later == ["did c"]
+
+
+async def test_the_only_caller_gets_the_error_itself():
+    failure = DuplicateError("episode", ["start_time"])
+
+    async def write(items):
+        raise failure
+
+    with pytest.raises(DuplicateError) as caught:
+        await GroupCommit(write).submit(["a"])
+    assert caught.value is failure
+
+
+def test_an_own_error_says_what_the_original_says():
+    for error in (
+        DuplicateError("episode", ["start_time"]),
+        StorageClosedError("closed"),
+        OSError(28, "No space left on device"),
+        KeyError("x"),
+    ):
+        own = own_error(error)
+        assert own is not error
+        assert type(own) is type(error)
+        assert (str(own), own.args, vars(own)) == (str(error), error.args, vars(error))
+        assert own.__cause__ is error
 
 
 async def test_cancelled_before_it_is_taken_it_never_happens():
@@ -277,6 +303,7 @@ async def test_an_error_of_one_id_reaches_only_who_asked_for_it():
     assert good == ["fine"]
     assert isinstance(bad, ValueError)
     assert isinstance(both, ValueError)
+    assert both is not bad
     assert len(fetcher.fetches) == 1
 
 
@@ -289,6 +316,7 @@ async def test_a_failed_fetch_reaches_all_who_wait_for_it():
         *(reads.get("episode", [record_id]) for record_id in IDS), return_exceptions=True
     )
     assert [type(result) for result in results] == [OSError] * 5
+    assert len(set(map(id, results))) == 5
 
 
 async def test_a_cancelled_reader_does_not_take_others_along():
