@@ -44,7 +44,7 @@ from memory_core import (
 from memory_core.importers import BUILTIN_IMPORTERS, detect
 from memory_core.samples import write_samples
 from memory_storage_turso import TursoConfig, TursoStorage
-from memory_storage_turso.local.connections import Session
+from memory_storage_turso.local.session import Session
 from tests.servers.sqld import running_sqld
 
 ROUNDS = 15

@@ -118,7 +118,7 @@ async def writes(folder: Path, blocks: int, transport: str, steps: int) -> dict[
                 alone, batch = fresh(single, steps), fresh(BATCH, steps)
                 groups = [fresh(many, steps) for _ in range(TASKS)]
                 # What the block before has left to be indexed is not what is measured here.
-                await storage._store.writer.upkeep.run_now()
+                await storage._shared.pending.index_pending()
                 await clock.run("single", partial(one_by_one, storage, alone))
                 await clock.run("batch", partial(stored, storage, batch))
                 await clock.run(
