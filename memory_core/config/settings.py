@@ -228,13 +228,12 @@ def _settings_file(given: Path | str | None) -> Path | None:
         if not path.is_file():
             raise ConfigurationError(f"{path}: no such settings file")
         return path
-    here = Path(_FILE)
-    if here.is_file():
-        return here
+    # `Path.is_file` raises where a folder may not be entered, such as another user's home.
+    if os.path.isfile(_FILE):  # noqa: PTH113  # see above
+        return Path(_FILE)
     from platformdirs import user_config_path
 
     of_user = user_config_path("memory-core") / _FILE
-    # `Path.is_file` raises where a folder may not be entered, such as another user's home.
     return of_user if os.path.isfile(of_user) else None  # noqa: PTH113  # see above
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import shutil
@@ -15,13 +14,9 @@ from pathlib import Path
 import pytest
 
 from memory_core import open_memory
-from tests.conftest import ROOT
+from tests.conftest import ROOT, bound_by_permissions
 
 SCHEMES = ["turso", "lmdb", "jsonl"]
-
-_PR_CAPBSET_DROP = 24
-_CAP_DAC_OVERRIDE = 1
-_CAP_DAC_READ_SEARCH = 2
 
 OPENING = textwrap.dedent("""
     import asyncio, sys
@@ -60,15 +55,6 @@ async def made(scheme: str, path: Path) -> Path:
 
 def contents(folder: Path) -> dict[Path, bytes | None]:
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
-
-
-def bound_by_permissions() -> None:
-    """Take from root what lets it read and write any file; runs in the child before its program."""
-    if os.geteuid() == 0:
-        library = ctypes.CDLL(None, use_errno=True)
-        for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
-            if library.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0):
-                raise OSError(ctypes.get_errno(), "root's rights cannot be taken away")
 
 
 def openings(scheme: str, *paths: Path, prefix: tuple[str, ...] = ()) -> list[str]:

@@ -5,8 +5,10 @@ from uuid import UUID
 import pytest
 
 from memory_core import (
+    Delete,
     Episode,
     OutcomeUnknownError,
+    ReferenceRestrictedError,
     Relationship,
     StorageError,
     StorageFullError,
@@ -262,3 +264,69 @@ async def test_progress_of_copy_and_verify():
     seen.clear()
     await verify_records(source, target, TYPES, on_progress=seen.append)
     assert seen[-1].done == seen[-1].total == total
+
+
+class RejectingDeletes(Failing):
+    """Rejects the first deletes, as if a referrer were still there."""
+
+    async def commit(self, batches):
+        results = []
+        for batch in batches:
+            deletes = [item for item in batch.operations if isinstance(item, Delete)]
+            if deletes and self._left[0] > 0:
+                self._left[0] -= 1
+                one = deletes[0]
+                results.append(ReferenceRestrictedError(one.kind, one.id, "step", "run_id"))
+            else:
+                results += await self._storage.commit([batch])
+        return results
+
+
+class Deleting:
+    """A source from which an episode is deleted while it is copied."""
+
+    def __init__(self, storage, record):
+        self._storage = storage
+        self._record = record
+
+    def __getattr__(self, name):
+        return getattr(self._storage, name)
+
+    def scoped(self, namespace):
+        return Deleting(self._storage.scoped(namespace), self._record)
+
+    async def query(self, query):
+        page = await self._storage.query(query)
+        if query.kind == "relationship":
+            await self._storage.commit([WriteBatch().delete(type(self._record), self._record.id)])
+        return page
+
+
+async def test_a_delete_that_the_target_rejects_at_first_is_retried_at_the_end():
+    source, target = memory_store(), memory_store()
+    await put(source, episode(1), episode(2))
+    rejecting = RejectingDeletes(target, 2, None)
+    report = await copy_records(Deleting(source, episode(1)), rejecting, TYPES)
+    assert rejecting._left == [0]
+    assert (report.deletes, report.refused_count, report.settled) == (1, 0, True)
+    assert (await contents(target)).keys() == {("episode", numbered(2))}
+
+
+class OneByOne(Failing):
+    """Has room for one record, but not for the log of a large batch."""
+
+    async def commit(self, batches):
+        results = []
+        for batch in batches:
+            if len(batch.operations) > 1:
+                results.append(StorageFullError("no room for the log"))
+            else:
+                results += await self._storage.commit([batch])
+        return results
+
+
+async def test_where_a_batch_finds_no_room_its_records_are_written_one_by_one():
+    source, target = await filled(memory_store()), memory_store()
+    report = await copy_records(source, OneByOne(target, 0, None), TYPES)
+    assert report.refused_count == 0
+    assert await contents(target) == await contents(source)

@@ -20,9 +20,12 @@ from memory_core import (
 from memory_core.inmemory import InMemoryConfig, InMemoryStorage
 from memory_core.records import CORE_RECORD_TYPES
 from memory_core.storage import StorageContext
-from memory_core.transfer import export_records, load_records, verify_records
+from memory_core.transfer import export_records, load_records, scan, verify_records
+from memory_core.transfer.lines import LineWriter
 from tests.integration.transfer_stores import (
+    MONDAY,
     TYPES,
+    Note,
     contents,
     episode,
     filled,
@@ -402,3 +405,69 @@ async def test_a_device_is_written_in_place():
 
 def is_device(path: Path) -> bool:
     return path.is_char_device()
+
+
+class Written:
+    """A store that somebody writes to whenever its change feed is read, in one namespace."""
+
+    def __init__(self, storage, namespace, left):
+        self._storage = storage
+        self._namespace = namespace
+        self._left = left
+
+    def __getattr__(self, name):
+        return getattr(self._storage, name)
+
+    def scoped(self, namespace):
+        return Written(self._storage.scoped(namespace), self._namespace, self._left)
+
+    async def changes(self, since, limit=1_000):
+        if self._storage.namespace == self._namespace and self._left[0]:
+            self._left[0] -= 1
+            await put(self._storage, episode(500 + self._left[0]))
+        return await self._storage.changes(since, limit)
+
+
+@pytest.mark.parametrize("names", [["busy", "quiet"], ["quiet", "busy"]])
+async def test_an_export_is_settled_only_if_each_of_its_namespaces_is(file, monkeypatch, names):
+    monkeypatch.setattr(scan, "_MOST_ROUNDS", 5)
+    storage = memory_store()
+    for name in names:
+        await put(storage.scoped(name), episode(1))
+    report = await exported(Written(storage, "busy", [1_000]), file, namespaces=names)
+    assert report.settled is False
+    assert json.loads(file.read_bytes().splitlines()[-1])["settled"] is False
+    quiet = await exported(storage, file, namespaces=names)
+    assert quiet.settled is True
+
+
+async def test_the_position_of_an_export_is_the_newest_that_it_holds(file):
+    storage = memory_store()
+    await put(storage, episode(1))
+    before = storage.position()
+    report = await exported(Written(storage, "default", [3]), file)
+    assert report.counts == {"episode": 4}
+    assert report.position == storage.position() == before + 3
+    header, *_, trailer = map(json.loads, file.read_bytes().splitlines())
+    assert (header["position"], trailer["position"]) == (before, report.position)
+
+
+async def test_an_older_put_is_not_retried_over_a_newer_one(file):
+    parent, child = Note(id=numbered(1)), numbered(2)
+    with file.open("wb") as stream:
+        writer = LineWriter(stream)
+        writer.header(
+            TYPES, store_id=numbered(9), position=1, created_at=MONDAY, namespaces=["default"]
+        )
+        writer.record("default", Note(id=child, text="older", parent_id=parent.id))
+        # Another namespace's line ends the batch, so that the older put is rejected by itself.
+        writer.record("other", Note(id=numbered(3)))
+        writer.record("default", Note(id=child, text="newer"))
+        writer.record("other", Note(id=numbered(4)))
+        writer.record("default", parent)
+        writer.trailer(settled=True, position=2)
+    target = memory_store()
+    report = await load_records(target, TYPES, file)
+    assert report.refused_count == 0
+    (found,) = await target.get(Note, [child])
+    assert (found.text, found.parent_id) == ("newer", None)

@@ -371,3 +371,14 @@ async def test_a_fetch_that_is_cancelled_before_it_begins_holds_up_nothing():
     with pytest.raises(asyncio.CancelledError):
         await getting
     await asyncio.wait_for(reads.aclose(), 10)
+
+
+async def test_closing_waits_for_reads_that_were_asked_for_in_its_tick():
+    fetcher = Fetcher(VALUES)
+    reads = ReadCoalescer(fetcher)
+    task = asyncio.create_task(reads.get("episode", IDS[:1]))
+    await asyncio.sleep(0)
+    assert fetcher.fetches == []
+    await reads.aclose()
+    assert fetcher.fetches == [("episode", IDS[:1])]
+    assert await task == ["value 0"]

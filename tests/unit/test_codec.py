@@ -25,6 +25,7 @@ from memory_core.errors import (
 from memory_core.records import (
     CORE_RECORD_TYPES,
     Episode,
+    ExecutionStep,
     FrozenDict,
     Index,
     Limits,
@@ -188,6 +189,18 @@ def test_deep_nesting_is_refused_not_fatal():
     body = b"\x91" * 100_000 + b"\xc0"
     with pytest.raises(CodecError):
         codec().decode("episode", reseal(body), new_id())
+
+
+def test_deep_nesting_where_anything_may_be_names_the_record():
+    tested = codec(enabled=False)
+    step = ExecutionStep(number=1, tool="bash", parameters={"deep": None})
+    record = episode(1, steps=(step,))
+    body = tested.encode(record)[8:]
+    assert body.count(b"\xa4deep\xc0") == 1
+    deep = body.replace(b"\xa4deep\xc0", b"\xa4deep" + b"\x91" * 100_000 + b"\xc0")
+    with pytest.raises(CodecError, match=str(record.id)) as caught:
+        _ = tested.decode("episode", reseal(deep), record.id).steps
+    assert isinstance(caught.value.__cause__, RecursionError)
 
 
 # Versions

@@ -204,6 +204,15 @@ def test_next_to_nothing_is_not_trained_on(size):
     assert tested.train("episode") is None
 
 
+def test_no_more_samples_are_kept_than_training_takes():
+    tested = compressor(dictionary_samples=8, threshold=0)
+    for body in transcripts(100):
+        tested.compress("episode", body)
+    tested.compress_all("episode", transcripts(100))
+    assert {kind: len(kept) for kind, kept in tested._samples.items()} == {"episode": 8}
+    assert tested.trainable() == ["episode"]
+
+
 def test_no_samples_are_kept_when_dictionaries_are_off():
     tested = compressor(dictionary=False)
     for body in transcripts(200):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import ClassVar, Literal
 from urllib.parse import quote
@@ -14,6 +17,7 @@ from memory_core import CacheConfig, ConfigurationError, Limits, load_settings
 from memory_core.cache import CACHE_PRESETS
 from memory_core.config import StorageURL, build_options, cache_config, default_url, option_names
 from memory_core.config.options import accepts_dropped
+from tests.conftest import ROOT, bound_by_permissions
 
 
 @frozen(kw_only=True)
@@ -51,6 +55,8 @@ class TestURLs:
             ("LMDB:./Mem", "lmdb", "./Mem"),
             ("turso:/var/lib/a%20b.db", "turso", "/var/lib/a b.db"),
             ("turso:///var/lib/mem.db", "turso", "/var/lib/mem.db"),
+            ("lmdb:///srv/a%20b", "lmdb", "/srv/a b"),
+            ("lmdb:/srv/a%20b", "lmdb", "/srv/a b"),
             ("lmdb:a#b", "lmdb", "a#b"),
             ("turso+http://127.0.0.1:8080", "turso+http", "turso+http://127.0.0.1:8080"),
             ("libsql://db.example.org/x", "libsql", "libsql://db.example.org/x"),
@@ -348,3 +354,42 @@ def test_options_of_the_file_are_for_the_backend_it_names(tmp_path):
 def test_a_path_that_cannot_be_is_refused(url):
     with pytest.raises(ConfigurationError, match="no path may have"):
         StorageURL.parse(url)
+
+
+def test_an_empty_variable_switches_the_cache_of_the_file_off(tmp_path):
+    (tmp_path / "memory.toml").write_text('cache = "balanced"\n')
+    assert load_settings(environment={}).cache is not None
+    assert load_settings(environment={"MEMORY_CACHE": ""}).cache is None
+
+
+OPENING = """
+import os, sys
+from pathlib import Path
+import platformdirs
+
+os.chdir(sys.argv[1])
+platformdirs.user_config_path = lambda _: Path(sys.argv[2])
+Path(sys.argv[1]).chmod(0)
+Path(sys.argv[2]).chmod(0)
+from memory_core import load_settings
+
+print(load_settings(environment={"MEMORY_URL": "lmdb:x"}).url)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="root's rights are taken away as Linux does")
+def test_folders_that_may_not_be_entered_hold_no_settings(tmp_path):
+    folders = [tmp_path / "here", tmp_path / "config"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "memory.toml").write_text("not read")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", OPENING, *map(str, folders)],
+            capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            preexec_fn=bound_by_permissions,
+        )  # fmt: skip
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert (done.returncode, done.stdout) == (0, "lmdb:x\n"), done.stderr

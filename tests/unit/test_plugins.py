@@ -81,6 +81,19 @@ class TestDiscovery:
         monkeypatch.syspath_prepend(sys.path[0])
         assert info(PluginRegistry(), "acme_store").error is None
 
+    def test_of_two_copies_of_a_distribution_the_first_on_the_path_counts(
+        self, tmp_path, monkeypatch
+    ):
+        Installed(tmp_path / "later", monkeypatch).plugin("acme-twice", backend("old"))
+        Installed(tmp_path / "first", monkeypatch).plugin(
+            "acme-twice", backend("new"), version="2.0"
+        )
+        registry = PluginRegistry()
+        (info,) = (info for info in registry.plugins() if info.distribution == "acme-twice")
+        assert (info.version, info.error) == ("2.0", None)
+        assert "new" in registry.storages
+        assert "old" not in registry.storages
+
     def test_blocked_plugins_are_listed_and_not_imported(self, installed):
         installed.plugin("acme-store", "raise SystemExit('imported')")
         registry = PluginRegistry(blocked=["acme_store"])

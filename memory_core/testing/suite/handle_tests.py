@@ -167,6 +167,16 @@ class HandleTests(Harness):
             found = {record.id for record in await drain(again, Query(Episode))}
             assert found == {sample_id("episode", number) for number in kept}
 
+    async def test_closing_answers_reads_that_have_begun(self, store: Storage) -> None:
+        await put(store, *map(episode, range(3)))
+        ids = [sample_id("episode", number) for number in range(3)]
+        reads = [asyncio.create_task(store.get(Episode, [one])) for one in ids]
+        await asyncio.sleep(0)
+        await store.aclose()
+        # Their results need one more turn of the loop to reach them, but nothing from the store.
+        await asyncio.wait(reads, timeout=1)
+        assert [await read for read in reads] == [[episode(number)] for number in range(3)]
+
     async def test_closing_leaves_nothing_behind(self, location: str) -> None:
         tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
         store = whole(await self.open(location, context=kit_context()))

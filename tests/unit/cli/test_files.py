@@ -17,6 +17,7 @@ from memory_core import (
     hookimpl,
     open_memory,
 )
+from memory_core.transfer import scan
 from memory_core.transfer.lines import LineWriter
 from tests.unit.cli.conftest import Cli
 from tests.unit.cli.episodes import EPISODES, episode, numbered, relationship
@@ -277,3 +278,16 @@ def test_kinds_without_their_plugin_are_named_and_not_left_out(cli, tmp_path, sc
     (found,) = cli.json("namespaces", "list", "--url", url)["namespaces"]
     assert found["records"]["memo"] == 1
     assert "memo" in cli("namespaces", "list", "--url", url).stdout
+
+
+def test_an_export_or_a_copy_that_never_settles_says_so(filled, tmp_path, other, monkeypatch):
+    monkeypatch.setattr(scan, "_MOST_ROUNDS", 0)
+    file = tmp_path / "all.jsonl"
+    exported = filled("export", file, "--json", code=1)
+    assert json.loads(exported.stdout)["settled"] is False
+    assert "other processes wrote all the time" in exported.stderr
+    assert file.exists()
+    copied = filled("copy", filled.url, other, "--json", code=1)
+    assert json.loads(copied.stdout)["settled"] is False
+    assert "other processes wrote all the time: run the copy again" in copied.stderr
+    monkeypatch.undo()

@@ -150,3 +150,19 @@ def test_a_text_is_found_however_its_characters_are_composed(cli, form, wanted):
 def test_a_letter_is_not_found_in_another_letter_with_an_accent(cli):
     cli.put(episode(1, task_description="caf\u0065\u0301"))
     assert numbers(cli.json("search", "cafe")) == []
+
+
+@pytest.mark.usefixtures("new_york")
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--since", "2025-03-03T12:00"], [4, 3, 2]),
+        (["--since", "2025-03-03T12:01"], [4, 3]),
+        (["--until", "2025-03-03T12:00"], [2, 1]),
+        (["--until", "2025-03-03T11:59"], [1]),
+        (["--since", "2025-03-03", "--until", "2025-03-03"], [2]),
+        (["--since", "2025-03-03T07:00-05:00"], [4, 3, 2]),
+    ],
+)
+def test_a_time_without_a_zone_is_utc_whatever_the_local_time(filled, arguments, expected):
+    assert numbers(filled.json("search", *arguments)) == expected

@@ -1,4 +1,5 @@
 import json
+import re
 from datetime import timedelta
 from uuid import UUID
 
@@ -258,3 +259,24 @@ def test_long_steps_are_shown_whole_on_demand(cli):
     assert "    timeout=5" in lines
     assert "    line 49 of the output [bold]" in lines
     assert lines[-2:] == ["2 · read · +0.0 s", "    no file"]
+
+
+def test_short_ids_tell_the_records_apart(cli):
+    one, other = (
+        UUID("01234567-8a00-4000-8000-000000000000"),
+        UUID("01234567-8b00-4000-8000-000000000000"),
+    )
+    far = UUID("f1234567-8b00-4000-8000-000000000000")
+    cli.put(*(episode(1, id=item, task_description=f"task {item}") for item in (one, other, far)))
+    shown = {line.split()[0] for line in cli("list").stdout.splitlines()[1:]}
+    assert shown == {"01234567-8a", "01234567-8b", "f1234567"}
+    for text in shown:
+        assert cli.json("show", text)["record"]["id"].startswith(text)
+
+
+def test_the_tree_of_relationships_has_the_far_under_the_near(filled):
+    lines = filled("show", numbered(4), "--depth", 3).stdout.splitlines()
+    tree = lines[lines.index("Relationships") + 1 :]
+    assert [int(re.search(r"\b0{7}(\d)\b", line)[1]) for line in tree] == [1, 2, 3]
+    starts = [len(line) - len(line.lstrip("│ ")) for line in tree]
+    assert starts == sorted(set(starts))

@@ -118,3 +118,10 @@ def test_an_empty_graph_is_valid_in_every_format():
     assert empty.to_mermaid() == "flowchart LR\n"
     assert empty.to_dot().startswith("digraph relationships {")
     assert json.loads(empty.to_json()) == {"nodes": [], "edges": []}
+
+
+def test_entities_of_html_appear_literally_in_dot():
+    (line,) = (
+        line for line in graph_of("a &lt; b &amp; c & d").to_dot().splitlines() if "&" in line
+    )
+    assert line.endswith('[label="a &amp;lt; b &amp;amp; c &amp; d"];')

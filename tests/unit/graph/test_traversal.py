@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_core import Episode, QueryError, Relationship, WriteBatch
+from memory_core import Episode, QueryError, Relationship, RelationshipType, WriteBatch
 from memory_core.graph import Direction, find_related, relationship_graph, relationships_of
 from memory_core.graph import edges as edges_module
 from tests.unit.graph.stores import CountingStorage, episode_id, store_of
@@ -222,3 +222,22 @@ async def test_the_graph_takes_one_round_a_level():
 async def test_a_negative_depth_is_refused():
     with pytest.raises(QueryError, match="max_depth"):
         await relationship_graph(await store_of([]), [episode_id(0)], max_depth=-1)
+
+
+async def test_a_limit_is_filled_from_the_next_level():
+    storage = await store_of(
+        [(0, 1, "follows"), (0, 2, "follows"), (1, 3, "follows"), (3, 4, "follows")]
+    )
+    for limit in range(1, 5):
+        found = await find_related(storage, episode_id(0), max_depth=9, limit=limit)
+        assert numbers(found) == [1, 2, 3, 4][:limit]
+
+
+@pytest.mark.parametrize("types", ["follows", RelationshipType.FOLLOWS, ["follows"]])
+async def test_one_type_needs_no_list(types):
+    storage = await store_of([(0, 1, "follows"), (0, 2, "blocks")])
+    assert numbers(await find_related(storage, episode_id(0), types=types)) == [1]
+    (edge,) = await relationships_of(storage, episode_id(0), types=types)
+    assert edge.relationship_type is RelationshipType.FOLLOWS
+    graph = await relationship_graph(storage, types=types)
+    assert [edge.relationship_type for edge in graph.edges] == [RelationshipType.FOLLOWS]
