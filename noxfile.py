@@ -1,7 +1,7 @@
 """Checks and tests. ``nox`` alone runs what must pass before pushing; ``nox --list`` shows the rest.
 
-A backend is whatever has a file in ``tests/conformance`` or a distribution in ``plugins``: new ones
-join the matrix by themselves. Interpreters that are not installed are left out.
+A backend has a file in ``tests/conformance`` or a distribution in ``plugins``; a new one joins the matrix
+by itself. Interpreters that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CONFORMANCE = {
 BACKENDS = {name: [path] for name, path in CONFORMANCE.items()} | {
     Path(plugin).name: [f"{plugin}/tests"] for plugin in PLUGINS
 }
-# What belongs to no backend alone.
+# The tests that belong to no single backend.
 BACKENDS["core"] = ["tests", "--ignore=tests/conformance"]
 MUST_BE_IN_WHEEL = (
     "memory_core/py.typed",
@@ -59,7 +59,7 @@ def group(name: str) -> list[str]:
 @nox.session(python=PYTHONS)
 @nox.parametrize("backend", [nox.param(name, id=name) for name in sorted(BACKENDS)])
 def tests(session: nox.Session, backend: str) -> None:
-    """Run the tests of one backend, or of all that is no backend's own (``core``)."""
+    """Run the tests of one backend, or those that belong to none (``core``)."""
     install(session)
     session.run("pytest", *BACKENDS[backend], *(session.posargs or ["-n", "logical"]))
 
@@ -112,13 +112,13 @@ def bench(session: nox.Session) -> None:
     """
     install(session, *group("bench"))
     for name in session.posargs or ["hit_ratio", "agent_workload", "cache_latency"]:
-        # 3 says that a setting that is not the default misses a bound, as docs/caching.md tells.
+        # Exit code 3: a setting other than the default misses a bound, as docs/caching.md describes.
         session.run("python", "-m", f"benchmarks.{name}", success_codes=[0, 3])
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build every distribution, and use the wheels where nothing else is installed."""
+    """Build every distribution, and use the wheels in an environment with nothing else."""
     session.install(*group("build"))
     scratch = Path(session.create_tmp()).resolve()
     target = scratch / "dist"

@@ -1,4 +1,4 @@
-"""Options of ``memory search`` to a ``Query``."""
+"""The options of ``memory search``, and the ``Query`` that they make."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Texts: TypeAlias = list[str] | None
 
 
 class Ending(StrEnum):
-    """How an episode ended, or that nothing is known of it."""
+    """How an episode ended, or that it has no outcome."""
 
     SUCCESS = "success"
     PARTIAL_SUCCESS = "partial_success"
@@ -36,32 +36,39 @@ class Ending(StrEnum):
 
     @property
     def outcome(self) -> OutcomeStatus | None:
-        """What an episode's index has of it."""
+        """Its value in the index of episodes."""
         return None if self is Ending.NONE else OutcomeStatus(self.value)
 
 
 @frozen(kw_only=True)
 class Conditions:
-    """What an episode must fulfil: all of it; of several values of one option any, of tags, tools and
-    metadata all.
+    """Conditions that an episode must fulfil, all of them. Of several values of one option it needs one; of
+    tags, tools and metadata it needs all.
     """
 
-    tags: Annotated[Texts, Option("--tag", help="Has this tag, and all others given.")] = None
-    any_tags: Annotated[Texts, Option("--any-tag", help="Has any of the tags given so.")] = None
-    tools: Annotated[Texts, Option("--tool", help="Used this tool, and all others given.")] = None
-    outcomes: Annotated[
-        list[Ending] | None, Option("--outcome", help="Ended so; none: no outcome is known.")
+    tags: Annotated[
+        Texts, Option("--tag", help="Has this tag. Given more than once: has all of them.")
     ] = None
-    task_types: Annotated[list[TaskType] | None, Option("--task-type", help="Is of this type.")] = (
-        None
-    )
-    domains: Annotated[Texts, Option("--domain", help="Is of this domain.")] = None
-    languages: Annotated[Texts, Option("--language", help="Is in this language.")] = None
+    any_tags: Annotated[Texts, Option("--any-tag", help="Has any of these tags.")] = None
+    tools: Annotated[
+        Texts, Option("--tool", help="Used this tool. Given more than once: used all of them.")
+    ] = None
+    outcomes: Annotated[
+        list[Ending] | None,
+        Option("--outcome", help="Ended with this outcome; none: has no outcome."),
+    ] = None
+    task_types: Annotated[
+        list[TaskType] | None, Option("--task-type", help="Has this task type.")
+    ] = None
+    domains: Annotated[Texts, Option("--domain", help="Has this domain.")] = None
+    languages: Annotated[Texts, Option("--language", help="Has this language.")] = None
     since: Annotated[
-        str | None, Option(help="Began then or later: 2025-03-01, 2025-03-01T14:30, 7d, 12h.")
+        str | None,
+        Option(help="Began at this time or later: 2025-03-01, 2025-03-01T14:30, 7d, 12h."),
     ] = None
     until: Annotated[
-        str | None, Option(help="Began then or earlier; of a date alone, by the end of that day.")
+        str | None,
+        Option(help="Began at this time or earlier; a date alone means the end of that day."),
     ] = None
     metadata: Annotated[Texts, Option(metavar="KEY=VALUE", help="Has this metadata.")] = None
     min_reward: Annotated[float | None, Option(help="Reward of at least this.")] = None
@@ -70,10 +77,10 @@ class Conditions:
     running: Annotated[bool, Option("--running", help="Has not ended.")] = False
 
     def query(self) -> Query[Episode]:
-        """The query for them.
+        """The query for these conditions.
 
         Raises:
-            typer.BadParameter: for a time or pair that is none, or what no episode can fulfil.
+            typer.BadParameter: a time or pair is malformed, or no episode can fulfil the conditions.
         """
         query = Query(Episode)
         outcomes = [item.outcome for item in self.outcomes or ()]
@@ -103,7 +110,7 @@ class Conditions:
         )
         if self.complete and self.running:
             raise typer.BadParameter(
-                "no episode has ended and still runs", param_hint="--complete and --running"
+                "no episode has ended and is still running", param_hint="--complete and --running"
             )
         if self.complete:
             ended = at_least(datetime(1, 1, 1, tzinfo=UTC))
@@ -113,20 +120,22 @@ class Conditions:
 
 @frozen(kw_only=True)
 class Paging:
-    """In what order, how many, and from where on."""
+    """The order, the size and the start of a page."""
 
     order: Annotated[
-        str | None, Option(help="Index to order by, or 'id'. Default: when it began.")
+        str | None, Option(help="Index to order by, or 'id'. Default: the start time.")
     ] = None
-    desc: Annotated[bool, Option("--desc/--asc", help="Largest or smallest first.")] = True
-    limit: Annotated[int, Option(min=1, max=MAX_LIMIT, help="How many at most.")] = 20
-    cursor: Annotated[str | None, Option(help="Go on after an earlier page's next_cursor.")] = None
+    desc: Annotated[bool, Option("--desc/--asc", help="Largest first, or smallest first.")] = True
+    limit: Annotated[int, Option(min=1, max=MAX_LIMIT, help="The most records on a page.")] = 20
+    cursor: Annotated[
+        str | None, Option(help="Continue after the next_cursor of an earlier page.")
+    ] = None
 
     def of(self, query: Query[Any]) -> Query[Any]:
-        """The query for that page.
+        """The query for this page.
 
         Raises:
-            QueryError: for an unknown index or a cursor of another query.
+            QueryError: the index is unknown, or the cursor is another query's.
         """
         ordered = query.order_by(self.order or query.order or "id", descending=self.desc)
         return ordered.limit(self.limit).after(self.cursor)
@@ -161,13 +170,13 @@ def point_in_time(text: str, option: str) -> datetime:
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError):
         raise typer.BadParameter(
-            f"{text!r} is no time: write 2025-03-01, 2025-03-01T14:30, or 7d for seven days ago",
+            f"{text!r} is not a time: write 2025-03-01, 2025-03-01T14:30, or 7d for seven days ago",
             param_hint=option,
         ) from None
 
 
 def _end_of(text: str, option: str) -> datetime:
-    """The point in time, or of a date alone the last moment of that day, in UTC."""
+    """A point in time, or the last moment of a day where only a date is given, in UTC."""
     try:
         day = date.fromisoformat(text.strip())
     except ValueError:
@@ -178,13 +187,13 @@ def _end_of(text: str, option: str) -> datetime:
 def _within(
     query: Query[Episode], index: str, lower: tuple[Any, str], upper: tuple[Any, str]
 ) -> Query[Episode]:
-    """Add the conditions of two options, each of which may be ``None``."""
+    """Add the bounds that two options give; each may be ``None``."""
     (low, least), (high, most) = lower, upper
     condition: Any = None
     if low is not None and high is not None:
         if low > high:
             raise typer.BadParameter(
-                f"{low} is more than {high}: nothing is in between",
+                f"{low} is more than {high}: no value is between them",
                 param_hint=f"{least} and {most}",
             )
         condition = between(low, high)

@@ -44,7 +44,7 @@ def tables(path: Path) -> list[str]:
 
 
 def rewritten(text: str) -> str:
-    """A document with its tables made anew."""
+    """A document with its tables generated again."""
     return MARKED.sub(lambda found: found[1] + rendered(found[2]) + found[4], text)
 
 

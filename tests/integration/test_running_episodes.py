@@ -1,4 +1,4 @@
-"""Steps and outcomes of running episodes, whoever else logs, completes, gives up or is killed.
+"""Steps and outcomes of running episodes while others log, complete, give up or are killed.
 
 An interleaving is made of two calls: the first one stops before or after one of its calls to the
 storage, the other one runs meanwhile, and the first one goes on, or never does.
@@ -235,7 +235,7 @@ async def test_an_episode_is_completed_once(memory, begin, goes_on) -> None:
         acknowledged = [result for result in (one, other) if isinstance(result, Episode)]
         found = await memory.get_episode(episode_id)
         assert found.is_complete
-        # Whoever was killed after its commit did not get to say so.
+        # A process that was killed after its commit could not acknowledge it.
         assert len(acknowledged) == 1 or isinstance(one, KilledError)
         assert not acknowledged or acknowledged == [found]
         assert [step.number for step in found.steps] == [1]

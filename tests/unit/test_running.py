@@ -21,8 +21,11 @@ class Completing:
         self._storage = storage
         self._episode = episode
         self._pages = pages
+        self._queries = 0
 
     async def query(self, query: Query[Any]) -> Any:
+        self._queries += 1
+        assert self._queries <= 20, "reads pages without end"
         found = await self._storage.query(query)
         if query.cls is Episode:
             return found

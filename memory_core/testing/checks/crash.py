@@ -40,14 +40,14 @@ _WORK = "memory_core.testing.checks.crash:write_until_killed"
 
 @define
 class CrashReport:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         kills: how often a process was killed.
         while_opening: how many of these before the store was open.
         acknowledged: batches that were acknowledged; all of them are there.
         unacknowledged: batches that are there though the process died before it could say so.
-        applied: the last batch that is there, by run and task; of runs that are still kept.
+        applied: the last batch that is there, by run and task, for the runs whose records are kept.
     """
 
     kills: int = 0
@@ -90,7 +90,7 @@ def _batch(run: int, writer: int, number: int) -> WriteBatch:
 
 
 def write_until_killed(emit: Emit, spec: str, location: str, run: int) -> None:
-    """What the child does."""
+    """Run in the child: write batches until the process is killed."""
     asyncio.run(_write(emit, spec, location, run))
 
 
@@ -136,7 +136,7 @@ async def crash(
         acknowledged = await asyncio.to_thread(_kill, worker, random, report)
         store = await open_target(spec, location)
         try:
-            await _come_behind(store, run)
+            await _wait_for_in_flight(store, run)
             await _check_run(store, run, acknowledged, report)
             if run == kills - 1 or run % _RUNS_KEPT == _RUNS_KEPT - 1:
                 await _check_all(store, report)
@@ -148,9 +148,9 @@ async def crash(
     return report
 
 
-async def _come_behind(store: Storage, run: int) -> None:
-    """Write something that leaves nothing: where a server applies what was under way when its client
-    was killed, it has done so before it applies this.
+async def _wait_for_in_flight(store: Storage, run: int) -> None:
+    """Write and delete a record: a server applies batches in order, so it has then applied those that were
+    in-flight when their client was killed.
     """
     passing = _episode(run, _WRITERS, 0, 0)
     (result,) = await store.commit([WriteBatch().put(passing).delete(Episode, passing.id)])
@@ -192,11 +192,11 @@ async def _check_run(
     for writer in range(_WRITERS):
         last = acknowledged.get(writer, -1)
         report.acknowledged += last + 1
-        # At most one batch of a task was under way.
-        under_way = await _present(store, _records(run, writer, last + 1))
-        if any(under_way):
-            if not all(under_way):
-                raise AssertionError(f"batch {run}.{writer}.{last + 1} is torn: {under_way}")
+        # At most one batch of a task was in-flight.
+        in_flight = await _present(store, _records(run, writer, last + 1))
+        if any(in_flight):
+            if not all(in_flight):
+                raise AssertionError(f"batch {run}.{writer}.{last + 1} is torn: {in_flight}")
             last += 1
             report.unacknowledged += 1
         beyond = await _present(store, _records(run, writer, last + 1))
@@ -224,7 +224,7 @@ async def _present(store: Storage, records: Sequence[Record]) -> list[bool]:
 
 
 async def _check_all(store: Storage, report: CrashReport) -> None:
-    """Look at everything once more: nothing is lost by later crashes either."""
+    """Check all batches again: later crashes must not lose them either."""
     for (run, writer), last in report.applied.items():
         await _check_batches(store, run, writer, last)
     batches = sum(last + 1 for last in report.applied.values())
@@ -235,7 +235,7 @@ async def _check_all(store: Storage, report: CrashReport) -> None:
 
 
 async def _clear(store: Storage, report: CrashReport) -> None:
-    """Delete what the runs so far have left, so that a thousand of them take no longer each."""
+    """Delete the records of the runs so far, so that each of a thousand runs takes the same time."""
     for (run, writer), last in report.applied.items():
         ids = [_id(run, writer, number, part) for number in range(last + 1) for part in range(3)]
         (result,) = await store.commit([WriteBatch().delete(Episode, *ids)])

@@ -1,4 +1,4 @@
-"""What has been begun and acknowledged, of records that several processes write and read.
+"""Which versions of records were begun and acknowledged, in memory that several processes share.
 
 Every record has one writer, so its versions are ordered. What a read may return lies between the newest
 version that had been acknowledged when it began and the newest that had been begun when it ended.
@@ -16,7 +16,7 @@ WORD = 8
 
 
 def words_of(memory: SharedMemory) -> memoryview:
-    """The bytes of memory that is open."""
+    """The bytes of open shared memory."""
     assert memory.buf is not None, "it is open"
     return memory.buf
 
@@ -51,16 +51,16 @@ class Ledger:
         return self._words[self._records + record]
 
     def all_acknowledged(self) -> list[int]:
-        """The same of every record."""
+        """The oldest version that may be there, of every record."""
         return self._words[self._records : 2 * self._records].tolist()
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         self._words.release()
 
 
 class LaggingLedger:
-    """What had been acknowledged some time ago: what one may count on where staleness is allowed.
+    """What had been acknowledged some time ago, which a read must know of where staleness is allowed.
 
     Args:
         ledger: the ledger.
@@ -78,7 +78,7 @@ class LaggingLedger:
     def look(self) -> list[int]:
         """The versions of all records of which every read that begins now must know."""
         now = self._clock()
-        # So many looks are kept that what one counts on is at most a quarter older than it might be.
+        # Looks are kept a quarter of the bound apart, so the answer is at most that much older than needed.
         if now - self._seen[-1][0] >= self._bound / 4:
             self._seen.append((now, self._ledger.all_acknowledged()))
         while len(self._seen) > 1 and self._seen[1][0] <= now - self._bound:

@@ -159,7 +159,7 @@ async def _process(
         for _ in range(_ROUNDS):
             await worker.work(settings.operations // _ROUNDS)
             # Nor would those that get no turn for a while. So each has cached something that the others
-            # change before it goes on, whoever runs when.
+            # change before it goes on, in whatever order they run.
             await asyncio.to_thread(start.wait, _PATIENCE)
         sections = (await memory.stats()).sections
     near = next(value for name, value in sections.items() if name.startswith("cache.0"))

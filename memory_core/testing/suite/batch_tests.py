@@ -17,7 +17,15 @@ from memory_core.records import Episode, Record, Relationship, new_id
 from memory_core.storage import Receipt, Storage, WriteBatch
 from memory_core.testing.data.kinds import Folder, Specimen
 from memory_core.testing.data.samples import edge, episode, sample_id, specimens
-from memory_core.testing.suite.harness import Harness, accepted, drain, follow, put, refused, stored
+from memory_core.testing.suite.harness import (
+    Harness,
+    accepted,
+    drain,
+    follow,
+    put,
+    rejected,
+    stored,
+)
 
 __all__ = ["BatchTests"]
 
@@ -46,7 +54,7 @@ class BatchTests(Harness):
             .delete(Episode, sample_id("episode", 2))
             .put(edge(9, 1, 99))
         )
-        await refused(store, batch, ReferenceNotFoundError)
+        await rejected(store, batch, ReferenceNotFoundError)
         assert await stored(store, episode(1, tags=("before",)), episode(2), edge(1, 1, 2))
         assert await store.get(Episode, [sample_id("episode", 3)]) == [None]
         assert await drain(store, Query(Episode).where(tags="after")) == []
@@ -54,10 +62,10 @@ class BatchTests(Harness):
             episode(1, tags=("before",))
         ]
 
-    async def test_a_refused_batch_is_not_in_the_feed(self, store: Storage) -> None:
+    async def test_a_rejected_batch_is_not_in_the_feed(self, store: Storage) -> None:
         start = (await put(store, episode(1))).position
         bad = WriteBatch().put(episode(2), edge(1, 1, 99))
-        await refused(store, bad, ReferenceNotFoundError)
+        await rejected(store, bad, ReferenceNotFoundError)
         receipt = await put(store, episode(3))
         changes, _ = await follow(store, start)
         assert [change.id for change in changes] == [sample_id("episode", 3)]
@@ -114,7 +122,7 @@ class BatchTests(Harness):
         assert await drain(store, Query(Specimen)) == []
 
     async def test_referred_to_before_referring(self, store: Storage) -> None:
-        error = await refused(
+        error = await rejected(
             store, WriteBatch().put(edge(1, 1, 2), episode(1), episode(2)), ReferenceNotFoundError
         )
         assert (error.kind, error.target_kind) == ("relationship", "episode")
@@ -123,7 +131,7 @@ class BatchTests(Harness):
     async def test_unique_values_can_move_within_a_batch(self, store: Storage) -> None:
         one, other = Specimen(id=new_id(), code="x"), Specimen(id=new_id(), code="x")
         await put(store, one)
-        await refused(store, WriteBatch().put(other).delete(Specimen, one.id), DuplicateError)
+        await rejected(store, WriteBatch().put(other).delete(Specimen, one.id), DuplicateError)
         await accepted(store, WriteBatch().delete(Specimen, one.id).put(other))
         await accepted(store, WriteBatch().put(evolve(other, code="y"), one))
         assert await stored(store, evolve(other, code="y"), one)

@@ -29,7 +29,7 @@ from memory_core.testing.suite.harness import (
     needs,
     only_if,
     put,
-    refused,
+    rejected,
     remove,
     stored,
 )
@@ -79,8 +79,8 @@ class DurabilityTests(Harness):
         await put(store, keeper, Folder(id=sample_id("folder", 1), emblem_id=keeper.id))
         await store.aclose()
         store = await opener()
-        await refused(store, WriteBatch().put(edge(3, 2, 0)), CycleError)
-        await refused(store, WriteBatch().put(Specimen(code="x")), DuplicateError)
+        await rejected(store, WriteBatch().put(edge(3, 2, 0)), CycleError)
+        await rejected(store, WriteBatch().put(Specimen(code="x")), DuplicateError)
         await remove(store, Specimen, keeper.id)
         (folder,) = await drain(store, Query(Folder))
         assert folder.emblem_id is None
@@ -136,7 +136,7 @@ class DurabilityTests(Harness):
         assert await store.count(Query(Step)) == 0
 
     @only_if(lambda suite: _corrupts(suite) and suite.checks_when_opened)
-    async def test_a_corrupt_record_refuses_the_opening(
+    async def test_a_store_with_a_corrupt_record_does_not_open(
         self, opener: Opener, location: str
     ) -> None:
         damaged = full_episode(1)
@@ -145,7 +145,7 @@ class DurabilityTests(Harness):
         await put(store, full_episode(3))
         await store.aclose()
         self.corrupt(location, "episode", damaged.id)
-        # And again: the first one has changed nothing.
+        # The first attempt must have changed nothing.
         for _ in range(2):
             with pytest.raises(CodecError, match=re.escape(location)):
                 await opener()

@@ -154,7 +154,7 @@ class FeedTests(Harness):
         assert [change.id for change in fresh] == [sample_id("episode", 2)]
 
     async def test_a_position_from_the_future_counts_as_trimmed(self, store: Storage) -> None:
-        # The store was replaced by an older copy: whoever was ahead must start over.
+        # The store was replaced by an older copy: readers that were ahead must start over.
         receipt = await put(store, episode(1))
         page = await store.changes(receipt.position + 1_000)
         assert page.trimmed

@@ -1,4 +1,4 @@
-"""Handles: capabilities, namespaces, closing, figures."""
+"""Handles: capabilities, namespaces, closing, statistics."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from memory_core.testing.suite.harness import (
     Harness,
     Opener,
     drain,
-    figure,
     needs,
     only_if,
     put,
-    refused,
+    rejected,
     remove,
+    statistic,
     stored,
     whole,
 )
@@ -69,7 +69,7 @@ class HandleTests(Harness):
         # Neither references nor constraints reach across; the same id may live in both.
         theirs = episode(1, tags=("theirs",))
         await put(other, theirs, Specimen(code="x"))
-        await refused(other, WriteBatch().put(edge(2, 1, 2)), ReferenceNotFoundError)
+        await rejected(other, WriteBatch().put(edge(2, 1, 2)), ReferenceNotFoundError)
         assert await stored(store, episode(1))
         await put(other, episode(2), edge(1, 2, 1))
         await remove(other, Episode, sample_id("episode", 1))
@@ -91,7 +91,7 @@ class HandleTests(Harness):
         assert await stored(store.scoped("agent-1"), episode(1))
 
     @pytest.mark.parametrize("name", ["", "a b", "a/b", "ä", "a\0", "x" * 129, "a'b", "*"])
-    async def test_bad_namespaces_are_refused(self, store: Storage, name: str) -> None:
+    async def test_bad_namespaces_are_rejected(self, store: Storage, name: str) -> None:
         with pytest.raises(InvalidValueError):
             store.scoped(name)
 
@@ -132,7 +132,7 @@ class HandleTests(Harness):
         await put(store, episode(1))
         assert await stored(store.scoped("other"), episode(1))
 
-    async def test_a_closed_store_refuses(self, store: Storage) -> None:
+    async def test_a_closed_store_rejects_every_call(self, store: Storage) -> None:
         await put(store, episode(1))
         scoped = store.scoped("other")
         await store.aclose()
@@ -239,8 +239,8 @@ class HandleTests(Harness):
         before = await store.stats()
         await asyncio.gather(*(put(store, episode(number)) for number in range(64)))
         after = await store.stats()
-        batches = figure(after, "batches") - figure(before, "batches")
-        groups = figure(after, "groups") - figure(before, "groups")
+        batches = statistic(after, "batches") - statistic(before, "batches")
+        groups = statistic(after, "groups") - statistic(before, "groups")
         assert batches == 64
         assert groups <= 8
         assert await store.count(Query(Episode)) == 64
@@ -253,9 +253,9 @@ class HandleTests(Harness):
         found = await asyncio.gather(*(store.get(Episode, [record_id]) for record_id in asked))
         assert found == [[episode(number % 10)] for number in range(64)]
         after = await store.stats()
-        assert figure(after, "get_calls") - figure(before, "get_calls") == 64
-        assert figure(after, "get_fetches") - figure(before, "get_fetches") <= 2
-        assert figure(after, "ids_fetched") - figure(before, "ids_fetched") <= 20
+        assert statistic(after, "get_calls") - statistic(before, "get_calls") == 64
+        assert statistic(after, "get_fetches") - statistic(before, "get_fetches") <= 2
+        assert statistic(after, "ids_fetched") - statistic(before, "ids_fetched") <= 20
 
     @needs(Capability.BACKUP)
     async def test_backup(self, store: Storage, tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ async def _work(store: Storage) -> None:
     await put(store, *every_kind(), *map(episode, range(100, 140)))
     await asyncio.gather(*(put(store, episode(number)) for number in range(200, 220)))
     bad: WriteBatch = WriteBatch().put(edge(99, 1_000, 1_001))
-    await refused(store, bad, ReferenceNotFoundError)
+    await rejected(store, bad, ReferenceNotFoundError)
     ids = [sample_id("episode", number) for number in range(300)]
     await asyncio.gather(*(store.get(Episode, ids[:150]) for _ in range(3)))
     await drain(store, Query(Episode).limit(7))

@@ -38,7 +38,9 @@ __all__ = [
     "only_if",
     "put",
     "refused",
+    "rejected",
     "remove",
+    "statistic",
     "stored",
     "whole",
 ]
@@ -64,19 +66,19 @@ class Opener(Protocol):
 
 
 class Harness:
-    """What a backend's test class states.
+    """What a backend's test class declares.
 
     Attributes:
         capabilities: what the backend declares; tests of others are left out.
-        coalesces_commits: concurrent ``commit`` calls share a durable commit, which the figures
+        coalesces_commits: concurrent ``commit`` calls share a durable commit, which the statistics
             ``groups`` and ``batches`` show.
         coalesces_reads: concurrent ``get`` calls share a fetch, which the figures ``get_calls`` and
             ``get_fetches`` show.
-        trains_dictionaries: bodies are compressed with trained dictionaries, which the figures
+        trains_dictionaries: bodies are compressed with trained dictionaries, which the statistics
             ``with_dictionary`` and ``dictionaries`` show.
         shares_positions: all namespaces are one store, with one identity, one count of positions and
             one change feed that is trimmed for all.
-        checks_when_opened: a store is read whole when it is opened, which a damaged record refuses.
+        checks_when_opened: opening a store reads all of it, and fails where a record is damaged.
         still_counters: counters that ordinary work does not move (retries, growths of a map); the
             backend's own tests move them.
         examples: how many runs of the state machine.
@@ -215,16 +217,19 @@ async def accepted(store: Storage, batch: WriteBatch) -> Receipt:
     """Commit a batch, which must be accepted."""
     results = await store.commit([batch])
     assert len(results) == 1
-    assert isinstance(results[0], Receipt), f"refused: {results[0]!r}"
+    assert isinstance(results[0], Receipt), f"rejected: {results[0]!r}"
     return results[0]
 
 
-async def refused(store: Storage, batch: WriteBatch, error: type[E]) -> E:
-    """Commit a batch, which must be refused with this error."""
+async def rejected(store: Storage, batch: WriteBatch, error: type[E]) -> E:
+    """Commit a batch, which must be rejected with this error."""
     results = await store.commit([batch])
     assert len(results) == 1
     assert isinstance(results[0], error), f"expected {error.__name__}, got {results[0]!r}"
     return results[0]
+
+
+refused = rejected  # its earlier name
 
 
 async def stored(store: Storage, *records: Record) -> bool:
@@ -233,16 +238,18 @@ async def stored(store: Storage, *records: Record) -> bool:
 
 
 async def drain(store: Storage, query: Query[R]) -> list[R]:
-    """Every record of a query, page by page."""
-    found: list[R] = []
+    """Every record of a query, page by page; fails where a page repeats a record, so that it ends."""
+    found: dict[UUID, R] = {}
     page = await store.query(query)
-    found += page.records
-    while page.next_cursor is not None:
+    while True:
+        repeated = [record.id for record in page.records if record.id in found]
+        assert not repeated, f"on two pages: {repeated}"
+        found |= {record.id: record for record in page.records}
+        if page.next_cursor is None:
+            return list(found.values())
         assert len(page) == query.page_size, "only the last page may be short"
         page = await store.query(query.after(page.next_cursor))
         assert page.records, "a cursor led to an empty page"
-        found += page.records
-    return found
 
 
 async def follow(
@@ -261,13 +268,16 @@ async def follow(
         since = page.position
 
 
-def figure(stats: StorageStats, name: str) -> int | float:
-    """A figure by name, of the counters or of any section."""
-    for figures in (stats.counters, *stats.sections.values()):
-        if name in figures:
-            return figures[name]
+def statistic(stats: StorageStats, name: str) -> int | float:
+    """A statistic by name, of the counters or of any section."""
+    for section in (stats.counters, *stats.sections.values()):
+        if name in section:
+            return section[name]
     known: Sequence[str] = [
         *stats.counters,
         *(key for part in stats.sections.values() for key in part),
     ]
-    raise AssertionError(f"no figure {name!r}; there are {', '.join(known)}")
+    raise AssertionError(f"no statistic {name!r}; there are {', '.join(known)}")
+
+
+figure = statistic  # its earlier name

@@ -32,7 +32,7 @@ from memory_core.testing.suite.harness import (
     drain,
     follow,
     put,
-    refused,
+    rejected,
     remove,
     stored,
 )
@@ -51,21 +51,21 @@ def _step(number: int, of: int) -> Step:
 class IntegrityTests(Harness):
     """References, cascades and constraints."""
 
-    async def test_a_missing_reference_is_refused(self, store: Storage) -> None:
+    async def test_a_missing_reference_is_rejected(self, store: Storage) -> None:
         await put(store, episode(1))
         missing = sample_id("episode", 2)
-        error = await refused(store, WriteBatch().put(edge(1, 1, 2)), ReferenceNotFoundError)
+        error = await rejected(store, WriteBatch().put(edge(1, 1, 2)), ReferenceNotFoundError)
         assert (error.kind, error.field) == ("relationship", "to_episode_id")
         assert error.target_kind == "episode"
         assert error.target_id in {missing, None}
-        await refused(store, WriteBatch().put(Leaf(folder_id=new_id())), ReferenceNotFoundError)
+        await rejected(store, WriteBatch().put(Leaf(folder_id=new_id())), ReferenceNotFoundError)
         assert await store.count(Query(Relationship)) == 0
 
     async def test_a_reference_is_checked_when_it_changes(self, store: Storage) -> None:
         first, second = Folder(id=new_id(), name="1"), Folder(id=new_id(), name="2")
         leaf = Leaf(id=new_id(), folder_id=first.id)
         await put(store, first, second, leaf)
-        await refused(
+        await rejected(
             store, WriteBatch().put(evolve(leaf, folder_id=new_id())), ReferenceNotFoundError
         )
         assert await stored(store, leaf)
@@ -152,7 +152,7 @@ class IntegrityTests(Harness):
         folder = Folder(id=new_id(), keeper_id=keeper.id)
         await put(store, keeper, other, folder)
         batch = WriteBatch().delete(Specimen, other.id).delete(Specimen, keeper.id)
-        error = await refused(store, batch, ReferenceRestrictedError)
+        error = await rejected(store, batch, ReferenceRestrictedError)
         assert (error.kind, error.record_id) == ("specimen", keeper.id)
         assert (error.referrer_kind, error.field) == ("folder", "keeper_id")
         assert await stored(store, keeper, other, folder)
@@ -168,7 +168,7 @@ class IntegrityTests(Harness):
         other = Folder(id=new_id(), name="other")
         outside = Leaf(id=new_id(), folder_id=other.id, pinned_id=inner.id)
         await put(store, other, outside)
-        await refused(store, WriteBatch().delete(Folder, top.id), ReferenceRestrictedError)
+        await rejected(store, WriteBatch().delete(Folder, top.id), ReferenceRestrictedError)
         assert await stored(store, top, inner, own, other, outside)
         await remove(store, Leaf, outside.id)
         await remove(store, Folder, top.id)
@@ -199,9 +199,9 @@ class IntegrityTests(Harness):
         first = Specimen(id=new_id(), code="x", name="first")
         second = Specimen(id=new_id(), code="y")
         await put(store, first, second)
-        error = await refused(store, WriteBatch().put(Specimen(code="x")), DuplicateError)
+        error = await rejected(store, WriteBatch().put(Specimen(code="x")), DuplicateError)
         assert (error.kind, error.fields) == ("specimen", ("code",))
-        await refused(store, WriteBatch().put(evolve(second, code="x")), DuplicateError)
+        await rejected(store, WriteBatch().put(evolve(second, code="x")), DuplicateError)
         assert await stored(store, first, second)
         await put(store, evolve(first, name="again"))
         await put(store, evolve(first, code="z"))
@@ -216,24 +216,24 @@ class IntegrityTests(Harness):
         inner = Folder(id=new_id(), name="n", parent_id=top.id)
         await put(store, inner, Folder(id=new_id(), name="n", parent_id=same.id))
         again = Folder(id=new_id(), name="n", parent_id=top.id)
-        error = await refused(store, WriteBatch().put(again), DuplicateError)
+        error = await rejected(store, WriteBatch().put(again), DuplicateError)
         assert error.fields == ("parent_id", "name")
 
     async def test_one_edge_of_a_type_between_two(self, store: Storage) -> None:
         await put(store, episode(1), episode(2), edge(1, 1, 2, "follows"))
-        error = await refused(store, WriteBatch().put(edge(2, 1, 2, "follows")), DuplicateError)
+        error = await rejected(store, WriteBatch().put(edge(2, 1, 2, "follows")), DuplicateError)
         assert error.kind == "relationship"
         await put(store, edge(3, 2, 1, "follows"), edge(4, 1, 2, "related_to"))
         await put(store, edge(1, 1, 2, "follows", reason="the same edge, replaced"))
         assert await store.count(Query(Relationship)) == 3
 
     @pytest.mark.parametrize("kind", sorted(ACYCLIC_TYPES))
-    async def test_cycles_are_refused(self, store: Storage, kind: RelationshipType) -> None:
+    async def test_cycles_are_rejected(self, store: Storage, kind: RelationshipType) -> None:
         chain = [edge(n, n, n + 1, kind) for n in range(4)]
         await put(store, *map(episode, range(5)), *chain)
         for number, (source, target) in enumerate([(4, 0), (1, 0), (4, 3), (3, 1)]):
             closing = edge(100 + number, source, target, kind)
-            error = await refused(store, WriteBatch().put(closing), CycleError)
+            error = await rejected(store, WriteBatch().put(closing), CycleError)
             assert (error.kind, error.group) == ("relationship", kind)
             assert (error.source, error.target) == (closing.from_episode_id, closing.to_episode_id)
         shortcut = edge(200, 0, 4, kind)
@@ -249,7 +249,7 @@ class IntegrityTests(Harness):
             edge(4, 1, 0, "blocks"),
             edge(5, 2, 1, "depends_on"),
         )
-        await refused(
+        await rejected(
             store,
             WriteBatch().put(edge(6, 2, 0, "depends_on"), edge(7, 0, 2, "depends_on")),
             CycleError,
@@ -264,10 +264,10 @@ class IntegrityTests(Harness):
         await put(store, *edges)
         assert await store.count(Query(Relationship)) == 2 * len(cyclic)
 
-    async def test_a_cycle_within_one_batch_is_refused(self, store: Storage) -> None:
+    async def test_a_cycle_within_one_batch_is_rejected(self, store: Storage) -> None:
         await put(store, *map(episode, range(3)))
         ring = WriteBatch().put(edge(1, 0, 1), edge(2, 1, 2), edge(3, 2, 0))
-        await refused(store, ring, CycleError)
+        await rejected(store, ring, CycleError)
         assert await store.count(Query(Relationship)) == 0
 
     async def test_an_edge_that_is_turned_round_is_no_cycle(self, store: Storage) -> None:
@@ -276,18 +276,18 @@ class IntegrityTests(Harness):
         await put(store, turned)
         assert await drain(store, Query(Relationship)) == [turned]
         await put(store, edge(1, 1, 0, "related_to"), edge(2, 0, 1))
-        await refused(store, WriteBatch().put(edge(1, 1, 0)), CycleError)
+        await rejected(store, WriteBatch().put(edge(1, 1, 0)), CycleError)
 
     async def test_a_deleted_edge_no_longer_counts(self, store: Storage) -> None:
         await put(store, *map(episode, range(3)), edge(1, 0, 1), edge(2, 1, 2))
-        await refused(store, WriteBatch().put(edge(3, 2, 0)), CycleError)
+        await rejected(store, WriteBatch().put(edge(3, 2, 0)), CycleError)
         await accepted(
             store, WriteBatch().delete(Relationship, edge(1, 0, 1).id).put(edge(3, 2, 0))
         )
         await remove(store, Episode, sample_id("episode", 1))
         await put(store, episode(1), edge(4, 0, 1))
 
-    async def test_a_self_loop_is_refused(self, store: Storage) -> None:
+    async def test_a_self_loop_is_rejected(self, store: Storage) -> None:
         await put(store, episode(0))
         for kind in RelationshipType:
             with pytest.raises(InvalidValueError):

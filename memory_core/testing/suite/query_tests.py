@@ -263,7 +263,7 @@ class QueryTests(Harness):
         rest = await drain(store, query.after(page.next_cursor))
         assert [record.amount for record in rest] == [2, 3, 4, 5, 100]
 
-    async def test_foreign_and_damaged_cursors_are_refused(self, store: Storage) -> None:
+    async def test_foreign_and_damaged_cursors_are_rejected(self, store: Storage) -> None:
         await put(store, *map(episode, range(4)))
         query = Query(Episode).where(task_type="other").limit(2)
         cursor = (await store.query(query)).next_cursor

@@ -34,11 +34,11 @@ from memory_core.testing.suite.harness import (
     Opener,
     accepted,
     drain,
-    figure,
     only_if,
     put,
-    refused,
+    rejected,
     remove,
+    statistic,
     stored,
 )
 
@@ -167,10 +167,10 @@ class RecordTests(Harness):
         await put(store, record)
         assert await stored(store, record)
 
-    async def test_unknown_kinds_are_refused(self, store: Storage) -> None:
-        error = await refused(store, WriteBatch().put(_Stranger()), ConfigurationError)
+    async def test_unknown_kinds_are_rejected(self, store: Storage) -> None:
+        error = await rejected(store, WriteBatch().put(_Stranger()), ConfigurationError)
         assert "specimen" in str(error), "the message lists the known kinds"
-        await refused(store, WriteBatch().delete("stranger", new_id()), ConfigurationError)
+        await rejected(store, WriteBatch().delete("stranger", new_id()), ConfigurationError)
         with pytest.raises(ConfigurationError):
             await store.get(_Stranger, [new_id()])
         with pytest.raises(ConfigurationError):
@@ -178,12 +178,12 @@ class RecordTests(Harness):
         with pytest.raises(ConfigurationError):
             await store.count(Query(_Stranger))
 
-    async def test_values_that_cannot_be_indexed_are_refused(self, store: Storage) -> None:
+    async def test_values_that_cannot_be_indexed_are_rejected(self, store: Storage) -> None:
         for bad in (Specimen(name="a\0b"), Specimen(amount=2**63), Specimen(ratio=float("nan"))):
-            await refused(store, WriteBatch().put(bad), InvalidValueError)
+            await rejected(store, WriteBatch().put(bad), InvalidValueError)
         assert await store.count(Query(Specimen)) == 0
 
-    async def test_limits_refuse_and_never_cut(self, opener: Opener) -> None:
+    async def test_limits_reject_and_never_cut(self, opener: Opener) -> None:
         limits = Limits(
             max_record_bytes=10_000,
             max_index_bytes=50,
@@ -200,11 +200,11 @@ class RecordTests(Harness):
             "max_steps": episode(1, steps=steps),
         }
         for limit_name, record in over.items():
-            error = await refused(store, WriteBatch().put(record), RecordTooLargeError)
+            error = await rejected(store, WriteBatch().put(record), RecordTooLargeError)
             assert error.limit_name == limit_name
             assert error.limit == getattr(limits, limit_name)
             assert error.size > error.limit
-        error = await refused(store, WriteBatch().put(*specimens(9)), RecordTooLargeError)
+        error = await rejected(store, WriteBatch().put(*specimens(9)), RecordTooLargeError)
         assert error.limit_name == "max_batch_operations"
         within = Specimen(name="é" * 25, labels=tuple("abcde"), note="x" * 9_000)
         await put(store, within, episode(1, steps=steps[:3]))
@@ -224,12 +224,12 @@ class RecordTests(Harness):
         for start in range(0, len(made), 40):
             await put(store, *made[start : start + 40])
         stats = await store.stats()
-        assert figure(stats, "dictionaries") >= 1
-        assert figure(stats, "with_dictionary") > 0
+        assert statistic(stats, "dictionaries") >= 1
+        assert statistic(stats, "with_dictionary") > 0
         await store.aclose()
         again = await opener()
         assert await again.get(Episode, [record.id for record in made]) == made
         changed = evolve(made[0], tags=("again",))
         await accepted(again, WriteBatch().put(changed))
         assert await stored(again, changed)
-        assert figure(await again.stats(), "with_dictionary") > 0
+        assert statistic(await again.stats(), "with_dictionary") > 0

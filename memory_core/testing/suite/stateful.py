@@ -117,13 +117,13 @@ class _Machine(RuleBasedStateMachine):
             waiting: list[WriteBatch] = [batch for _, batch in together]
             while waiting:
                 results = self._run(reference.commit(waiting))
-                refused: list[WriteBatch] = [
+                rejected: list[WriteBatch] = [
                     batch
                     for batch, result in zip(waiting, results, strict=True)
                     if not isinstance(result, Receipt)
                 ]
-                assert len(refused) < len(waiting), f"accepted in spite of {results}"
-                waiting = refused
+                assert len(rejected) < len(waiting), f"accepted in spite of {results}"
+                waiting = rejected
 
     @rule(
         namespace=_NAMESPACES,
@@ -206,7 +206,7 @@ def _compare(
     assert len(results) == len(given)
     for batch, result, wanted in zip(given, results, expected, strict=True):
         if isinstance(wanted, Receipt):
-            assert isinstance(result, Receipt), f"{batch}: refused with {result!r}"
+            assert isinstance(result, Receipt), f"{batch}: rejected with {result!r}"
             assert result.ids == wanted.ids
         else:
             # A batch may break several rules; which of them is named first is the backend's choice.

@@ -123,10 +123,11 @@ async def test_reads_are_spread_over_the_replicas(
 async def test_own_writes_are_always_read(cluster: Cluster, open_driver: OpenDriver) -> None:
     driver = cluster.open(open_driver)
     await create_schema(driver)
-    for number in range(100):
-        await driver.write([[insert(f"{number}")]])
-        (count,) = await driver.read([COUNT])
-        assert count.rows == [(number + 1,)]
+    async with asyncio.timeout(60):
+        for number in range(100):
+            await driver.write([[insert(f"{number}")]])
+            (count,) = await driver.read([COUNT])
+            assert count.rows == [(number + 1,)]
 
 
 async def test_replica_that_is_behind_is_passed_over(

@@ -1,4 +1,5 @@
 import unicodedata
+from datetime import UTC, datetime
 
 import pytest
 
@@ -100,7 +101,7 @@ def test_the_table_has_short_ids_and_no_markup_from_records(filled):
     ("arguments", "message"),
     [
         (["--since", "yesterday"], "2025-03-01"),
-        (["--since", "999999w"], "is no time"),
+        (["--since", "999999w"], "is not a time"),
         (["--metadata", "run"], "key=value"),
         (["--since", "2025-03-04", "--until", "2025-03-03"], "--since and --until"),
         (["--min-reward", "1", "--max-reward", "0.5"], "--min-reward and --max-reward"),
@@ -166,3 +167,11 @@ def test_a_letter_is_not_found_in_another_letter_with_an_accent(cli):
 )
 def test_a_time_without_a_zone_is_utc_whatever_the_local_time(filled, arguments, expected):
     assert numbers(filled.json("search", *arguments)) == expected
+
+
+@pytest.mark.usefixtures("new_york")
+def test_a_day_ends_in_utc_whatever_the_local_time(cli):
+    times = (datetime(2025, 3, 3, 23, 59, tzinfo=UTC), datetime(2025, 3, 4, 0, 1, tzinfo=UTC))
+    cli.put(*(episode(n, start_time=at, end_time=at) for n, at in enumerate(times, 1)))
+    assert numbers(cli.json("search", "--until", "2025-03-03")) == [1]
+    assert numbers(cli.json("search", "--since", "2025-03-04")) == [2]
