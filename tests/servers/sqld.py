@@ -132,7 +132,7 @@ class Sqld:
         await self._end(signal.SIGTERM)
 
     def release(self) -> None:
-        """Let go of the ports; it cannot be started any more."""
+        """Release the ports; it cannot be started any more."""
         for holder in self._held:
             holder.close()
 

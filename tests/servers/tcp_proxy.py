@@ -138,7 +138,7 @@ class TcpProxy:
     async def _take_in(
         self, source: asyncio.StreamReader, line: asyncio.Queue[tuple[float, bytes]]
     ) -> None:
-        """Note when each chunk is due: what is under way at the same time is late only once."""
+        """Note when each chunk is due: chunks that travel at the same time are late only once."""
         chunk = b" "
         while chunk:
             try:

@@ -16,7 +16,7 @@ import msgspec
 from memory_storage_turso.config import PreparedConfig
 from memory_storage_turso.engine.driver import PreparedCacheStats
 
-#: sqld stores so many texts per stream over HTTP, and per connection over WebSocket.
+#: The texts that sqld stores per stream over HTTP, and per connection over WebSocket.
 HTTP_CAPACITY = 50
 WEBSOCKET_CAPACITY = 150
 MAX_STORED_BYTES = 5000
@@ -203,7 +203,7 @@ class StoredSql:
 
 def _can_be_stored(sql: str) -> bool:
     sizes = len(sql) >= MIN_STORED_BYTES and len(sql.encode()) <= MAX_STORED_BYTES
-    # A schema is made once: its texts would only evict those that come again.
+    # A schema is made once: its texts would only evict texts that are used again.
     return sizes and not changes_schema(sql)
 
 

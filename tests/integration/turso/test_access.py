@@ -1,4 +1,4 @@
-"""Who is let in: tokens, and databases that a server may not have."""
+"""Access: tokens, and databases that a server does not have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Closing takes no longer than it may, and leaves nothing, whatever the servers do meanwhile."""
+"""Closing takes bounded time and leaves nothing behind, whatever the servers do."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def work(store: Any, calls: int = 5) -> list[asyncio.Task[Any]]:
 
 
 async def ended(tasks: Sequence[asyncio.Task[Any]]) -> Counter[str]:
-    """How they ended: well, or with an error of those that say what became of a call."""
+    """How they ended: well, or with an error that says whether the call was applied."""
     results = await asyncio.gather(*tasks, return_exceptions=True)
     errors = [result for result in results if isinstance(result, BaseException)]
     allowed = (
@@ -99,7 +99,7 @@ async def test_closing_at_a_hung_server_is_bounded(
         await store.aclose()
         assert time.monotonic() - started < AT_MOST
         errors = await ended(tasks)
-        # The first write was under way; those behind it were never sent.
+        # The first write was in-flight; those behind it were never sent.
         assert errors["OutcomeUnknownError"] >= 1
         assert errors["StorageClosedError"] >= 1
         proxy.heal()
@@ -141,9 +141,9 @@ async def test_what_can_be_finished_in_time_is(proxy: TcpProxy, transport: str) 
     await closing
 
 
-async def test_a_page_under_way_is_still_decoded(proxy: TcpProxy, transport: str) -> None:
+async def test_a_page_in_flight_is_still_decoded(proxy: TcpProxy, transport: str) -> None:
     store = await TursoStorage.open(f"turso+{transport}://127.0.0.1:{proxy.port}")
-    # So many that nothing is left to be indexed, and a page is not decoded on the event loop.
+    # This many leave no pending index entries, and a page is not decoded on the event loop.
     await store.commit([WriteBatch().put(rule(f"{number}")) for number in range(1024)])
     proxy.stall("up")
     query = asyncio.create_task(store.query(Query(Heuristic).limit(50)))
@@ -183,7 +183,7 @@ class Cluster:
         return f"turso+{transport}://127.0.0.1:{self.network.port}"
 
     def config(self, transport: str) -> TursoConfig:
-        """What is waited for in vain takes much longer than closing may."""
+        """Timeouts are much longer than closing may take."""
         urls = [r.http_url if transport == "http" else r.ws_url for r in self.replicas]
         return TursoConfig(
             replicas=urls,
@@ -200,8 +200,8 @@ class Cluster:
 
         async def all_in_use() -> bool:
             await asyncio.gather(*(store.get(Heuristic, [record.id]) for _ in range(4)))
-            figures = (await store.stats()).sections["reads"]["replicas"]
-            return all(replica["reads"] for replica in figures)
+            replicas = (await store.stats()).sections["reads"]["replicas"]
+            return all(replica["reads"] for replica in replicas)
 
         await until(all_in_use)
         return store
@@ -224,7 +224,7 @@ class Cluster:
                 assert fault == "nothing"
 
     def heal(self) -> None:
-        """Let go of what the fault held, so that only this client's own is left."""
+        """End the fault, so that only what this client holds is left."""
         self.network.heal()
         self.network.cut()
         for server in (self.primary, *self.replicas):

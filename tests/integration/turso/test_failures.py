@@ -45,7 +45,7 @@ IMPATIENT = TursoConfig(
 )
 
 
-def figures(driver: ServerDriver, section: str) -> dict[str, Any]:
+def stats_of(driver: ServerDriver, section: str) -> dict[str, Any]:
     found = driver.stats()[section]
     assert isinstance(found, dict)
     return found
@@ -60,10 +60,10 @@ async def witness(server: Sqld, open_driver: OpenDriver) -> ServerDriver:
 
 
 @pytest.fixture
-async def tried(
+async def driver_behind_proxy(
     proxy: TcpProxy, transport: str, open_driver: OpenDriver, witness: ServerDriver
 ) -> ServerDriver:
-    """A driver whose network can be broken, connected already."""
+    """A connected driver whose network can be broken."""
     driver = open_driver(f"turso+{transport}://127.0.0.1:{proxy.port}", config=IMPATIENT)
     driver.use_position(POSITION)
     assert await names(driver) == await names(witness)
@@ -81,19 +81,19 @@ async def test_write_goes_on_after_a_restart(driver: ServerDriver, server: Sqld)
     await driver.write([[insert("before")]])
     await server.kill()
     writing = asyncio.ensure_future(driver.write([[insert("during")]]))
-    await until(lambda: figures(driver, "breaker")["failures"] > 0)
+    await until(lambda: stats_of(driver, "breaker")["failures"] > 0)
     await server.start()
     await writing
     assert await names(driver) == ["before", "during"]
-    assert figures(driver, "write_retries")["retries"] > 0
+    assert stats_of(driver, "write_retries")["retries"] > 0
 
 
 async def test_lost_answer_is_found_out(
-    tried: ServerDriver, proxy: TcpProxy, witness: ServerDriver
+    driver_behind_proxy: ServerDriver, proxy: TcpProxy, witness: ServerDriver
 ) -> None:
     proxy.stall("down")
     batches = [[insert("a")], [insert("a"), insert("x")], [insert("b"), POSITION]]
-    writing = asyncio.ensure_future(tried.write(batches, [POSITION]))
+    writing = asyncio.ensure_future(driver_behind_proxy.write(batches, [POSITION]))
     await until_named(witness, ["a", "b"])
     proxy.cut()
     proxy.resume()
@@ -107,14 +107,14 @@ async def test_lost_answer_is_found_out(
     assert stood[1].rows == [(2,)]
     assert outcome.closing[0].rows == [(2,)]
     assert await names(witness) == ["a", "b"]
-    assert figures(tried, "writes")["recovered"] == 1
+    assert stats_of(driver_behind_proxy, "writes")["recovered"] == 1
 
 
 async def test_write_lost_on_its_way_is_sent_again(
-    tried: ServerDriver, proxy: TcpProxy, witness: ServerDriver
+    driver_behind_proxy: ServerDriver, proxy: TcpProxy, witness: ServerDriver
 ) -> None:
     proxy.stall("up")
-    writing = asyncio.ensure_future(tried.write([[insert("a")]]))
+    writing = asyncio.ensure_future(driver_behind_proxy.write([[insert("a")]]))
     await until(lambda: proxy.held["up"] > 0)
     proxy.cut()
     proxy.resume()
@@ -123,13 +123,17 @@ async def test_write_lost_on_its_way_is_sent_again(
 
 
 async def test_write_that_arrives_late_is_applied_once(
-    tried: ServerDriver, proxy: TcpProxy, witness: ServerDriver
+    driver_behind_proxy: ServerDriver, proxy: TcpProxy, witness: ServerDriver
 ) -> None:
     for number in range(5):
-        lost = figures(tried, "writes")["answers_lost"]
+        lost = stats_of(driver_behind_proxy, "writes")["answers_lost"]
         proxy.stall("up")
-        writing = asyncio.ensure_future(tried.write([[insert(f"{number}")]], [POSITION]))
-        await until(lambda lost=lost: figures(tried, "writes")["answers_lost"] > lost)
+        writing = asyncio.ensure_future(
+            driver_behind_proxy.write([[insert(f"{number}")]], [POSITION])
+        )
+        await until(
+            lambda lost=lost: stats_of(driver_behind_proxy, "writes")["answers_lost"] > lost
+        )
         proxy.resume()
         outcome = await writing
         assert outcome.closing[0].rows == [(number + 1,)]
@@ -152,7 +156,7 @@ async def test_outcome_that_cannot_be_found_out_is_unknown(
     proxy.cut()
     with pytest.raises(OutcomeUnknownError):
         await writing
-    assert figures(driver, "writes")["unknown"] == 1
+    assert stats_of(driver, "writes")["unknown"] == 1
 
 
 @pytest.mark.parametrize("survivors", [0, 3])
@@ -234,7 +238,7 @@ async def test_server_that_is_not_there(open_driver: OpenDriver, transport: str)
             await driver.write([[insert("a")]])
         with pytest.raises(StorageUnavailableError):
             await driver.read([POSITION])
-    assert figures(driver, "write_retries") == {"retries": 2, "exhausted": 1}
+    assert stats_of(driver, "write_retries") == {"retries": 2, "exhausted": 1}
 
 
 async def test_breaker_opens_and_lets_a_single_probe_through(
@@ -255,21 +259,21 @@ async def test_breaker_opens_and_lets_a_single_probe_through(
         await driver.read([POSITION])
     await server.start()
     clock.now += 5
-    assert figures(driver, "breaker")["state"] == "half_open"
+    assert stats_of(driver, "breaker")["state"] == "half_open"
     calls = [asyncio.ensure_future(driver.read([POSITION])) for _ in range(20)]
     answers = await asyncio.gather(*calls, return_exceptions=True)
     assert sum(isinstance(answer, CircuitOpenError) for answer in answers) == 19
-    assert figures(driver, "breaker")["probes"] == 1
-    assert figures(driver, "breaker")["state"] == "closed"
+    assert stats_of(driver, "breaker")["probes"] == 1
+    assert stats_of(driver, "breaker")["state"] == "closed"
 
 
-#: One connection, for which nobody waits for long, and a single try.
+#: One connection, a short wait for it, and a single attempt.
 NARROW = TursoConfig(
     pool=PoolConfig(min_size=1, max_size=1, acquire_timeout=0.05), retry=RetryConfig(attempts=1)
 )
 
 
-async def test_waiting_for_a_connection_in_vain_says_nothing_of_the_server(
+async def test_a_timeout_of_the_pool_tells_nothing_about_the_server(
     proxy: TcpProxy, transport: str, open_driver: OpenDriver, witness: ServerDriver
 ) -> None:
     config = attrs.evolve(NARROW, breaker=BreakerConfig(failure_threshold=2))
@@ -282,14 +286,14 @@ async def test_waiting_for_a_connection_in_vain_says_nothing_of_the_server(
         with pytest.raises(StorageUnavailableError):
             await driver.read([POSITION])
     clock.now += config.breaker.reset_timeout
-    assert figures(driver, "breaker")["state"] == "half_open"
+    assert stats_of(driver, "breaker")["state"] == "half_open"
     pool = driver._primary.pool
     await pool._permit(None)
     with pytest.raises(StorageUnavailableError, match="within"):
         await driver.read([POSITION])
     pool._release_permit()
-    assert figures(driver, "breaker")["state"] == "half_open"
-    assert figures(driver, "breaker")["probes"] == 0
+    assert stats_of(driver, "breaker")["state"] == "half_open"
+    assert stats_of(driver, "breaker")["probes"] == 0
 
 
 async def test_breaker_opens_under_load_at_a_hung_server(
@@ -308,23 +312,23 @@ async def test_breaker_opens_under_load_at_a_hung_server(
 
     # On a busy machine it may take more than one try.
     await until(answers)
-    failures = figures(driver, "breaker")["failures"]
+    failures = stats_of(driver, "breaker")["failures"]
     proxy.stall("up")
 
     async def read_on() -> None:
-        while figures(driver, "breaker")["state"] == "closed":
+        while stats_of(driver, "breaker")["state"] == "closed":
             with contextlib.suppress(StorageUnavailableError):
                 await driver.read([POSITION])
 
     async with asyncio.timeout(60):
         await asyncio.gather(*(read_on() for _ in range(10)))
-    assert figures(driver, "breaker")["failures"] == failures + 3
-    # Those that still wait for a connection are turned away, too.
+    assert stats_of(driver, "breaker")["failures"] == failures + 3
+    # Calls that still wait for a connection are rejected, too.
     with pytest.raises(CircuitOpenError):
         await driver.read([POSITION])
 
 
-async def test_connection_lost_while_idle_is_replaced_before_anyone_meets_it(
+async def test_connection_lost_while_idle_is_replaced_before_a_caller_gets_it(
     server: Sqld, transport: str, open_driver: OpenDriver
 ) -> None:
     keepalive = KeepAliveConfig(interval=0.05)
@@ -334,10 +338,10 @@ async def test_connection_lost_while_idle_is_replaced_before_anyone_meets_it(
     )
     await create_schema(driver)
     await server.restart()
-    await until(lambda: figures(driver, "pool")["stale_replaced"] > 0)
+    await until(lambda: stats_of(driver, "pool")["stale_replaced"] > 0)
     await driver.write([[insert("a")]])
-    assert figures(driver, "write_retries")["retries"] == 0
-    assert figures(driver, "writes")["answers_lost"] == 0
+    assert stats_of(driver, "write_retries")["retries"] == 0
+    assert stats_of(driver, "writes")["answers_lost"] == 0
 
 
 async def test_frozen_server_is_given_up_and_found_again(
@@ -347,7 +351,7 @@ async def test_frozen_server_is_given_up_and_found_again(
     await driver.write([[insert("a")]])
     server.freeze()
     writing = asyncio.ensure_future(driver.write([[insert("b")]]))
-    await until(lambda: figures(driver, "writes")["answers_lost"] > 0)
+    await until(lambda: stats_of(driver, "writes")["answers_lost"] > 0)
     server.thaw()
     await writing
     assert await names(witness) == ["a", "b"]

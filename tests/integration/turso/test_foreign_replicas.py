@@ -34,7 +34,7 @@ async def put(store: TursoStorage, *texts: str) -> Heuristic:
     return records[-1]
 
 
-async def replica_figures(store: TursoStorage) -> dict[str, Any]:
+async def replica_stats(store: TursoStorage) -> dict[str, Any]:
     return (await store.stats()).sections["reads"]["replicas"][0]
 
 
@@ -73,9 +73,9 @@ async def test_records_of_another_store_are_never_served(
         assert await store.count(Query(Heuristic)) == 1
         assert [found.condition for found in await store.query(Query(Heuristic))] == ["own"]
     await checked(store)
-    figures = await replica_figures(store)
-    assert figures["state"] == "another store"
-    assert figures["reads"] == 0
+    replica = await replica_stats(store)
+    assert replica["state"] == "another store"
+    assert replica["reads"] == 0
     assert len(excluded(caplog, "another store")) == 1
     await store.aclose()
 
@@ -90,11 +90,11 @@ async def test_a_replica_that_becomes_another_store_is_found_out(
 
         async def replica_answers() -> bool:
             assert await store.get(Heuristic, [own.id]) == [own]
-            return (await replica_figures(store))["reads"] > 0
+            return (await replica_stats(store))["reads"] > 0
 
         await until(replica_answers)
         await replica.kill()
-        # Whatever answers at its address from now on is not what it was.
+        # Another server answers at its address from now on.
         other.port, port = replica.port, other.port
         other._arguments = [
             argument.replace(str(port), str(replica.port)) for argument in other._arguments
@@ -104,7 +104,7 @@ async def test_a_replica_that_becomes_another_store_is_found_out(
         async def found_out() -> bool:
             assert await store.get(Heuristic, [own.id]) == [own]
             assert await store.count(Query(Heuristic)) == 1
-            return (await replica_figures(store))["state"] == "another store"
+            return (await replica_stats(store))["state"] == "another store"
 
         await until(found_out)
         assert len(excluded(caplog, "another store")) == 1
@@ -120,13 +120,13 @@ async def test_a_replica_that_refuses_the_token_is_left_alone_until_it_does_not(
         store = await TursoStorage.open(server.http_url, config=config)
         own = await put(store, "own")
         await store.get(Heuristic, [own.id])
-        before = await replica_figures(store)
+        before = await replica_stats(store)
         assert before["state"] == "refused"
         assert before["failures"] == 1
         for _ in range(50):
             assert await store.get(Heuristic, [own.id]) == [own]
         await checked(store)
-        assert (await replica_figures(store))["failures"] == 1
+        assert (await replica_stats(store))["failures"] == 1
         assert len(excluded(caplog, "refused the token")) == 1
         key = replica._arguments.index("--auth-jwt-key-file")
         del replica._arguments[key : key + 2]
@@ -134,7 +134,7 @@ async def test_a_replica_that_refuses_the_token_is_left_alone_until_it_does_not(
 
         async def in_use() -> bool:
             await store.get(Heuristic, [own.id])
-            return (await replica_figures(store))["reads"] > 0
+            return (await replica_stats(store))["reads"] > 0
 
         await until(in_use)
         await store.aclose()

@@ -47,7 +47,7 @@ async def test_a_record_over_a_limit_is_refused_by_name_while_the_server_is_down
     await store.commit([WriteBatch().put(Episode(task_description="a"))])
     await server.kill()
     large = Episode(task_description="a", context=TaskContext(domain="x" * 401))
-    # So many are not encoded before they are written.
+    # This many are not encoded before they are written.
     others = [Episode(task_description="b") for _ in range(10)]
     [refused] = await store.commit([WriteBatch().put(*others, large)])
     assert isinstance(refused, RecordTooLargeError)

@@ -86,11 +86,11 @@ async def test_no_more_are_open_than_may_be(tenants: Sqld) -> None:
         await asyncio.gather(*(put(store.scoped(name), name) for name in names))
         for name in names:
             assert await texts(store.scoped(name)) == [name]
-        figures = (await store.stats()).sections["databases"]
-        assert figures["open"] <= 2
-        assert figures["opened"] >= len(names)
-        assert figures["evicted"] >= figures["opened"] - 2
-        assert figures["waits"] > 0
+        stats = (await store.stats()).sections["databases"]
+        assert stats["open"] <= 2
+        assert stats["opened"] >= len(names)
+        assert stats["evicted"] >= stats["opened"] - 2
+        assert stats["waits"] > 0
         await store.aclose()
 
 

@@ -1,4 +1,4 @@
-"""Encrypted connections: who is trusted, and that nothing reaches who is not."""
+"""Encrypted connections: which servers are trusted, and that nothing is sent to others."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def certified(authority: trustme.CA, name: str) -> ssl.SSLContext:
 
 @pytest.fixture
 async def encrypted(server: Sqld, authority: trustme.CA) -> AsyncIterator[TcpProxy]:
-    """TLS in front of the server, its certificate by an authority that nobody knows."""
+    """TLS in front of the server, its certificate by an unknown authority."""
     async with running_proxy(server.port, certified(authority, "127.0.0.1")) as running:
         yield running
 
@@ -133,9 +133,9 @@ async def test_a_replica_that_is_not_trusted_is_not_asked(
     await store.commit([WriteBatch().put(record)])
     for _ in range(5):
         assert await store.get(Heuristic, [record.id]) == [record]
-    [figures] = (await store.stats()).sections["reads"]["replicas"]
-    assert figures["state"] == "refused"
-    assert figures["failures"] == 1
+    [replica] = (await store.stats()).sections["reads"]["replicas"]
+    assert replica["state"] == "refused"
+    assert replica["failures"] == 1
     await store.aclose()
 
 

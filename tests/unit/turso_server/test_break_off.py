@@ -1,4 +1,4 @@
-"""Answers that are no longer waited for."""
+"""Calls that are broken off when a store closes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.servers.waiting import until
 
 
 class Hanging:
-    """A connection whose server says nothing, once it is there at all."""
+    """A connection whose server never answers."""
 
     broken = False
     knows_autocommit = True
@@ -52,7 +52,7 @@ def program(knows_autocommit: bool) -> ReadProgram:
 
 
 @pytest.mark.parametrize(("connects", "error"), [(True, NoAnswerError), (False, NotReachedError)])
-async def test_who_waits_learns_whether_anything_was_sent(
+async def test_a_call_that_is_broken_off_says_whether_anything_was_sent(
     connects: bool, error: type[Exception]
 ) -> None:
     endpoint = parse_endpoint("libsql://db.example", environ={})

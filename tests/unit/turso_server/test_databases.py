@@ -21,7 +21,7 @@ class Database(InMemoryStorage):
     was_closed = False
 
     def drain(self) -> None:
-        """Nothing is under way."""
+        """No call is in-flight."""
 
     async def aclose(self) -> None:
         """Close it, and remember that."""
@@ -37,7 +37,7 @@ class Server:
         self.opened: list[Database] = []
 
     async def open(self, _: str, *, config: TursoConfig, context: StorageContext) -> Any:
-        """Wait for the test's word, but for the first one."""
+        """Wait until the test says so, except for the first one."""
         assert config.database == context.namespace
         word: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.asked.append((context.namespace, word))
@@ -54,10 +54,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def test_an_opening_that_fails_late_leaves_the_place_to_who_has_it_now(
+async def test_an_opening_that_fails_late_does_not_close_a_newer_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nobody waited for it any longer, its place was given away, and then asked for again."""
+    """Its caller was cancelled, another namespace got its place, and then it was opened again."""
     server = Server()
     monkeypatch.setattr(TursoStorage, "open", server.open)
     config = TursoConfig(database="{namespace}", tenancy=TenancyConfig(max_open=1))
@@ -77,7 +77,7 @@ async def test_an_opening_that_fails_late_leaves_the_place_to_who_has_it_now(
         assert await asking == 0
     server.asked[1][1].set_exception(StorageUnavailableError("too late"))
     await asyncio.sleep(0.01)
-    # It is still there, and opened by no one a second time.
+    # It is still there, and was not opened a second time.
     async with asyncio.timeout(5):
         assert await ask("one") == 0
     assert [namespace for namespace, _ in server.asked] == ["default", "one", "two", "one"]

@@ -56,7 +56,7 @@ def test_wrong_url_is_explained(url: str, words: str) -> None:
         "libsql://s3cret@db.example",
     ],
 )
-def test_secret_in_the_url_is_refused_and_not_repeated(url: str) -> None:
+def test_a_secret_in_the_url_is_rejected_and_not_shown(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_endpoint(url, environ={})
     assert "s3cret" not in str(caught.value)
@@ -83,12 +83,12 @@ def test_token_is_not_sent_in_the_clear_to_another_machine(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["turso+http://127.0.0.1", "turso+ws://localhost", "turso+http://a.localhost"]
 )
-def test_loopback_is_no_other_machine(url: str) -> None:
+def test_loopback_is_this_machine(url: str) -> None:
     assert parse_endpoint(url, token="t", environ={}).token is not None
 
 
 @pytest.mark.parametrize("token", ["abc\ns3cret", "töken€s3cret", "a s3cret", "\x00s3cret"])
-def test_token_that_is_none_is_refused_when_it_is_read(token: str) -> None:
+def test_a_malformed_token_is_rejected_when_it_is_read(token: str) -> None:
     for options in ({"token": token, "environ": {}}, {"environ": {"TURSO_AUTH_TOKEN": token}}):
         with pytest.raises(ConfigurationError, match="ASCII") as caught:
             parse_endpoint("libsql://db.example", **options)

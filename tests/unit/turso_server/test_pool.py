@@ -120,7 +120,7 @@ async def test_waiting_too_long_is_an_error_and_costs_no_permit(server: FakeServ
     await pool.aclose()
 
 
-async def test_too_many_waiting_are_refused_at_once(server: FakeServer) -> None:
+async def test_one_caller_too_many_is_rejected_at_once(server: FakeServer) -> None:
     pool = Pool(server.connect, fixed(1, max_waiting=2), QUIET)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(pool.acquire())
@@ -178,7 +178,7 @@ async def test_broken_connection_is_not_handed_out_again(server: FakeServer) -> 
     assert server.open == 0
 
 
-async def test_stale_connection_is_replaced_before_anyone_meets_it(server: FakeServer) -> None:
+async def test_stale_connection_is_replaced_before_a_caller_gets_it(server: FakeServer) -> None:
     clock = Clock()
     pool = Pool(server.connect, fixed(1), KeepAliveConfig(), clock=clock)
     async with pool.acquire() as first:
@@ -217,7 +217,7 @@ async def test_lost_idle_connection_is_dropped_by_its_ping(server: FakeServer) -
     assert server.open == 0
 
 
-async def test_idle_connections_of_a_hung_server_are_pinged_beside_each_other(
+async def test_idle_connections_of_a_hung_server_are_pinged_at_the_same_time(
     server: FakeServer,
 ) -> None:
     clock = Clock()
@@ -229,7 +229,7 @@ async def test_idle_connections_of_a_hung_server_are_pinged_beside_each_other(
     clock.now += 5
     tending = asyncio.ensure_future(pool.tend())
     await until(lambda: pool.stats().pings > 4)
-    # Not all of them: whoever comes meanwhile finds some that are free.
+    # Not all of them: callers find free connections meanwhile.
     assert pool.stats().pings == pool.stats().in_use < 16
     await _once(pool)
     server.hangs.set()
@@ -240,7 +240,7 @@ async def test_idle_connections_of_a_hung_server_are_pinged_beside_each_other(
     assert server.open == 0
 
 
-async def test_whoever_asks_for_a_fresh_one_gets_none_that_was_idle(server: FakeServer) -> None:
+async def test_a_fresh_connection_is_not_an_idle_one(server: FakeServer) -> None:
     pool = Pool(server.connect, fixed(4), QUIET)
     async with AsyncExitStack() as stack:
         idle = [await stack.enter_async_context(pool.acquire()) for _ in range(3)]

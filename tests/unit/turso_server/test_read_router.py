@@ -1,4 +1,4 @@
-"""The router of reads, with servers that do as they are told."""
+"""The router of reads, with stand-ins for servers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class FakeNode:
         pass
 
 
-async def test_checks_go_on_after_an_error_nobody_thought_of(
+async def test_checks_go_on_after_an_unexpected_error(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     primary, replica = FakeNode(), FakeNode()

@@ -1,4 +1,4 @@
-"""The breaker, and what is tried again."""
+"""The circuit breaker, and retries."""
 
 from __future__ import annotations
 
@@ -211,24 +211,24 @@ class Flaky:
 RETRY = RetryConfig(attempts=4)
 
 
-async def test_tries_again_what_was_not_applied() -> None:
-    flaky, figures = Flaky(RetryableError("a"), RetryableError("b")), RetryStats()
-    assert await with_retries(flaky, RETRY, figures) == "done"
-    assert (flaky.calls, figures.retries, figures.exhausted) == (3, 2, 0)
+async def test_what_was_not_applied_is_retried() -> None:
+    flaky, stats = Flaky(RetryableError("a"), RetryableError("b")), RetryStats()
+    assert await with_retries(flaky, RETRY, stats) == "done"
+    assert (flaky.calls, stats.retries, stats.exhausted) == (3, 2, 0)
 
 
 async def test_gives_up_after_its_attempts() -> None:
-    flaky, figures = Flaky(*[RetryableError("a")] * 9), RetryStats()
+    flaky, stats = Flaky(*[RetryableError("a")] * 9), RetryStats()
     with pytest.raises(StorageUnavailableError):
-        await with_retries(flaky, RETRY, figures)
-    assert (flaky.calls, figures.retries, figures.exhausted) == (4, 3, 1)
+        await with_retries(flaky, RETRY, stats)
+    assert (flaky.calls, stats.retries, stats.exhausted) == (4, 3, 1)
 
 
-async def test_anything_else_is_not_tried_again() -> None:
-    flaky, figures = Flaky(ValueError("no")), RetryStats()
+async def test_anything_else_is_not_retried() -> None:
+    flaky, stats = Flaky(ValueError("no")), RetryStats()
     with pytest.raises(ValueError, match="no"):
-        await with_retries(flaky, RETRY, figures)
-    assert (flaky.calls, figures.retries) == (1, 0)
+        await with_retries(flaky, RETRY, stats)
+    assert (flaky.calls, stats.retries) == (1, 0)
 
 
 async def test_waits_for_an_open_breaker() -> None:
