@@ -1,11 +1,10 @@
 """``LmdbTier``: a cache of bytes in a file that all processes of a host share.
 
-Nothing depends on it. Whatever goes wrong with its file is counted, and the caller goes on as if
-nothing had been cached; a file that is damaged is begun anew. Entries say for themselves at which
-position of the store they were valid (``SharedTier``), so what was kept over a restart, or written
-late, makes nothing stale.
+Nothing depends on it. Every failure of its file is counted, and the caller goes on as if nothing had been
+cached; a damaged file is replaced by a new one. Entries say for themselves at which position of the store
+they were valid (``SharedTier``), so one that was kept over a restart, or written late, makes nothing stale.
 
-Reads run where they are called: a few microseconds. Writes run on a thread.
+Reads run in the caller's thread: they take a few microseconds. Writes run on a thread.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 from memory_core.cache import CacheEntry, CacheKey, CacheStats
@@ -28,9 +27,9 @@ __all__ = ["LmdbTier"]
 
 T = TypeVar("T")
 
-# How long a write may wait, for a process that was stopped while it held the file's lock, and for how
-# long a file that failed is left alone.
-_PATIENCE = 2.0
+# How long a write may wait for a process that was stopped while it held the file's lock, and for how
+# long a file that failed is not used.
+_TIMEOUT = 2.0
 _RETRY_AFTER = 1.0
 _MOST_MARKS = 1_024
 _MOST_OWED = 4_096
@@ -50,18 +49,18 @@ class LmdbTier:
         folder: str | os.PathLike[str],
         config: LmdbTierConfig | None = None,
         *,
-        patience: float = _PATIENCE,
+        patience: float = _TIMEOUT,
     ) -> None:
         self._folder = os.fspath(folder)
         self._config = config or LmdbTierConfig()
-        self._patience = patience
-        self._held: TierFile | None = None
+        self._timeout = patience
+        self._file: TierFile | None = None
         self._closed = False
-        self._left_alone_until = float("-inf")
+        self._unused_until = float("-inf")
         self._counts: Counter[str] = Counter()
-        # Keys that were read since the last write: what the hand shall spare.
+        # Keys that were read since the last write: the hand spares them.
         self._read: set[bytes] = set()
-        # Keys that could not be deleted yet, and whether that is true of all.
+        # Keys that could not be deleted yet, and whether none of the others could be.
         self._owed: set[bytes] = set()
         self._owes_all = False
 
@@ -96,7 +95,7 @@ class LmdbTier:
         return values
 
     async def set_many(self, entries: Sequence[CacheEntry]) -> None:
-        """Keep entries, as far as they are not too large; others leave for them."""
+        """Store entries, except those that are too large; others are evicted for them."""
         names = {entry_key(entry.key) for entry in entries}
         done = await self._write(lambda inside: inside.put(entries))
         if done is None:
@@ -105,7 +104,7 @@ class LmdbTier:
             self._counts += done
 
     async def delete_many(self, keys: Sequence[CacheKey], cause: str = "invalidated") -> None:
-        """Forget keys; those that were there are counted under ``cause``."""
+        """Forget keys; those that were stored are counted under ``cause``."""
         names = {entry_key(key) for key in keys}
         done = await self._write(lambda inside: inside.delete(names))
         if done is None:
@@ -127,14 +126,14 @@ class LmdbTier:
         self._owes_all = self._owes_all or done is None
 
     def stats(self) -> CacheStats:
-        """Figures of this process; ``entries`` and ``bytes`` are those of all that share the file."""
+        """Statistics of this process; ``entries`` and ``bytes`` are those of all that share the file."""
         counts = dict(self._counts)
         entries, size = 0, 0
-        held = self._held
-        if held is not None:
-            counts["replaced"] = held.replaced
+        file = self._file
+        if file is not None:
+            counts["replaced"] = file.replaced
             try:
-                found = held.read(lambda inside: (inside.count(), inside.size()), self._config)
+                found = file.read(lambda inside: (inside.count(), inside.size()), self._config)
             except FAILURES:
                 found = None
             entries, size = found or (0, 0)
@@ -148,19 +147,19 @@ class LmdbTier:
         )
 
     async def aclose(self) -> None:
-        """Write what is in memory to the disk and let go of the file. Idempotent."""
-        held = self._held
-        self._closed, self._held = True, None
-        if held is not None and held.pid == os.getpid():
-            await self._attempt(release(held))
+        """Write everything to the disk and release the file. Idempotent."""
+        file = self._file
+        self._closed, self._file = True, None
+        if file is not None and file.pid == os.getpid():
+            await self._attempt(release(file))
 
     async def _look_up(self, names: Sequence[bytes]) -> list[tuple[bool, bytes | None]]:
         nothing: list[tuple[bool, bytes | None]] = [(False, None)] * len(names)
-        file = self._file()
+        file = self._usable_file()
         if file is None:
             return nothing
         if not file.is_open:
-            await self._attempt(file.thread.run(lambda: file.open(self._config)))
+            await self._attempt(file.thread.run(file.open, self._config))
         try:
             return file.read(lambda inside: inside.find(names), self._config) or nothing
         except FAILURES as failure:
@@ -174,11 +173,11 @@ class LmdbTier:
         try:
             file.recover(error, self._config)
         except FAILURES:
-            self._left_alone_until = time.monotonic() + _RETRY_AFTER
+            self._unused_until = time.monotonic() + _RETRY_AFTER
 
     async def _write(self, job: Callable[[Entries], T]) -> T | None:
         """Run a job that writes; ``None`` when it could not be done."""
-        file = self._file()
+        file = self._usable_file()
         if file is None:
             return None
         read, self._read = self._read, set()
@@ -191,37 +190,35 @@ class LmdbTier:
             inside.mark(read)
             return job(inside)
 
-        done = await self._attempt(
-            file.thread.run(lambda: file.write(settle_and_work, self._config))
-        )
+        done = await self._attempt(file.thread.run(file.write, settle_and_work, self._config))
         if done is not None:
             self._owed -= owed
             self._owes_all = self._owes_all and not owes_all
         return done
 
-    def _file(self) -> TierFile | None:
-        """The file, unless it is to be left alone."""
-        if self._held is not None and self._held.pid != os.getpid():
+    def _usable_file(self) -> TierFile | None:
+        """The file, unless it is not to be used now."""
+        if self._file is not None and self._file.pid != os.getpid():
             # This is a fork: the parent's file is not to be touched.
-            self._held = None
-        usable = not self._closed and time.monotonic() >= self._left_alone_until
-        if usable and self._held is None:
-            self._held = acquire(self._folder)
-        if usable and self._held is not None:
-            return self._held
+            self._file = None
+        usable = not self._closed and time.monotonic() >= self._unused_until
+        if usable and self._file is None:
+            self._file = acquire(self._folder)
+        if usable and self._file is not None:
+            return self._file
         self._counts["skipped"] += 1
         return None
 
-    async def _attempt(self, doing: Any) -> Any:
-        """Wait for what is done on the thread; count what goes wrong, and leave the file alone then."""
+    async def _attempt(self, doing: Awaitable[T]) -> T | None:
+        """Wait for work on the thread. When it fails, count that, and do not use the file for a while."""
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 return await doing
         except TimeoutError:
             self._counts["timeouts"] += 1
         except FAILURES:
             self._counts["errors"] += 1
-        self._left_alone_until = time.monotonic() + _RETRY_AFTER
+        self._unused_until = time.monotonic() + _RETRY_AFTER
         return None
 
     def _owe(self, names: Iterable[bytes]) -> None:

@@ -1,10 +1,10 @@
-"""How a tier's entries lie in LMDB, and which of them leave when it is full.
+"""How a tier's entries are stored in LMDB, and which of them are evicted when it is full.
 
 Two databases: ``entries`` holds values by key, each behind the sequence number it was stored with and
 the time it expires; ``queue`` holds keys by that number, each behind a mark that says whether it was
 read since the hand last passed. The hand goes through the queue in sweeps (the CLOCK algorithm,
-Corbató 1968): it takes the mark of those that have one and removes those that have none. A sweep ends
-at what was newest when it began, so that nothing leaves before the hand has gone round once.
+Corbató 1968): it removes the marks of marked entries and evicts unmarked ones. A sweep ends at the entry
+that was newest when it began, so that no entry is evicted before the hand has gone round once.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _LARGEST = 1 / 16  # of the file, for one entry
 
 @lru_cache(maxsize=1_024)
 def namespace_prefix(namespace: str) -> bytes:
-    """What the keys of a namespace begin with."""
+    """The prefix of the keys of a namespace."""
     return blake2b(namespace.encode(), digest_size=16).digest()
 
 
@@ -97,7 +97,7 @@ class Entries:
         return found
 
     def put(self, given: Iterable[CacheEntry]) -> Counter[str]:
-        """Store entries, and make room for them; counts what was done."""
+        """Store entries, and make room for them; the statistics of that."""
         counts: Counter[str] = Counter()
         now = time.time()
         for entry in given:
@@ -117,18 +117,18 @@ class Entries:
         return counts
 
     def mark(self, keys: Iterable[bytes]) -> None:
-        """Note that entries were read."""
+        """Mark entries as read."""
         for key in keys:
             place = self._place(key)
             if place is not None:
                 self.txn.put(place, _READ + key, db=self.queue)
 
     def delete(self, keys: Iterable[bytes]) -> int:
-        """Forget entries; how many there were."""
+        """Forget entries; how many of the keys had one."""
         return sum(map(self._remove, keys))
 
     def clear_some(self, prefix: bytes) -> int:
-        """Forget some of the entries whose keys begin with this; 0 once there are none."""
+        """Forget some of the entries whose keys begin with a prefix; 0 once none is left."""
         keys = list(self._first(prefix))
         return self.delete(keys)
 
@@ -144,7 +144,7 @@ class Entries:
         return self.txn.stat(self.entries)["entries"]
 
     def size(self) -> int:
-        """Bytes of the pages they take."""
+        """Bytes of the pages that they take."""
         pages = 0
         page_size = 0
         for database in (self.entries, self.queue):
@@ -154,7 +154,7 @@ class Entries:
         return pages * page_size
 
     def evict(self, number: int) -> Counter[str]:
-        """Remove this many entries."""
+        """Evict this many entries."""
         return self._sweep(time.time(), until=max(0, self.count() - number), room=None)
 
     def _make_room(self, size: int, now: float) -> Counter[str]:
@@ -174,7 +174,7 @@ class Entries:
             found = self._next(place)
             if found is None or found[0] >= end:
                 if not self.txn.stat(self.queue)["entries"]:
-                    # Entries that no queue knows: a file that something else has written to.
+                    # Entries that are in no queue: something else has written to the file.
                     self.clear()
                     break
                 place, end = 0, self._newest() + 1

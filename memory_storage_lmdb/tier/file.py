@@ -40,7 +40,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @frozen
 class Generation:
-    """What ``current`` says.
+    """The generation that ``current`` names.
 
     Attributes:
         name: the file's name.
@@ -56,7 +56,7 @@ class Generations:
 
     Args:
         folder: where they are; made when missing.
-        boot: which boot of the machine this is; found out by default.
+        boot: the boot of the machine that this is; found by default.
     """
 
     def __init__(self, folder: Path, boot: str | None = None) -> None:
@@ -84,7 +84,7 @@ class Generations:
         return self._folder / current.name
 
     def begin(self, old: str) -> Path:
-        """A file of a new generation, unless another process has begun one since that of name ``old``."""
+        """The file of a new generation, unless another process has begun one since ``old``."""
         found = self._read()
         if found is None or found.name == old:
             self._point_at(Generation(f"tier-{uuid4().hex}.mdb", self._boot))
@@ -101,19 +101,19 @@ class Generations:
         return self._identity() != self._seen
 
     def note_written(self, path: Path) -> None:
-        """Note, before it is committed, that a write is not on the disk yet. Under the write lock."""
+        """Note, before a write is committed, that it is not on the disk yet. Under the write lock."""
         marker = _marker(path)
         if marker.exists():
             marker.unlink(missing_ok=True)
             _sync_folder(self._folder)
 
     def note_synced(self, path: Path) -> None:
-        """Note that all that was ever written is on the disk. Under the write lock."""
+        """Note that everything that was ever written is on the disk. Under the write lock."""
         _marker(path).touch()
         _sync_folder(self._folder)
 
     def _trusted(self, generation: Generation) -> bool:
-        # A file that is not there yet is about to be made by whoever named it.
+        # A missing file is about to be made by the process that named it.
         return generation.boot == self._boot or _marker(self._folder / generation.name).exists()
 
     def _read(self) -> Generation | None:
@@ -121,7 +121,7 @@ class Generations:
             name, boot = self._pointer.read_text(encoding="utf-8").split()
         except (OSError, ValueError):
             return None
-        # It names a file beside it and nothing else, whatever it says.
+        # A name with a folder in it is damaged: the file is beside this one.
         return Generation(name, boot) if Path(name).name == name else None
 
     def _point_at(self, generation: Generation) -> None:
@@ -139,7 +139,7 @@ class Generations:
     def _remove_others(self, name: str) -> None:
         for path in self._folder.glob("tier-*"):
             if not path.name.startswith(name):
-                # Some systems refuse it while another process has it open: then the next one will.
+                # Some systems refuse while another process has it open; the next one to open removes it.
                 with suppress(OSError):
                     path.unlink()
 
@@ -169,7 +169,7 @@ def _boot_of_machine() -> str:
 T = TypeVar("T")
 
 FAILURES = (lmdb.Error, OSError, struct.error)
-"""What can go wrong with a tier's file."""
+"""The errors of a tier's file."""
 
 _NAMES = (b"entries", b"queue", b"hand")
 _MOST_READERS = 512
@@ -198,9 +198,9 @@ class TierFile:
 
     Attributes:
         folder: real path of the folder it is in.
-        thread: where everything runs that changes it.
+        thread: runs everything that changes it.
         users: how many tiers of this process use it.
-        replaced: how often it was found damaged and begun anew.
+        replaced: how often it was found damaged and replaced.
         pid: the process it belongs to.
     """
 
@@ -222,7 +222,11 @@ class TierFile:
         return self._opened is not None
 
     def read(self, job: Callable[[Entries], T], config: LmdbTierConfig) -> T | None:
-        """Run a job that reads; ``None`` while the file is not open. Raises what is in ``FAILURES``."""
+        """Run a job that reads; ``None`` while the file is not open.
+
+        Raises:
+            FAILURES: see there.
+        """
         with self._reading:
             opened = self._opened
             if opened is None:
@@ -232,7 +236,10 @@ class TierFile:
 
     def write(self, job: Callable[[Entries], T], config: LmdbTierConfig) -> T:
         """Run a job in a write transaction; again when the file was full or had to be replaced. On the
-        thread. Raises what is in ``FAILURES`` when nothing helped.
+        thread.
+
+        Raises:
+            FAILURES: it failed eight times.
         """
         attempts = _ATTEMPTS
         while True:
@@ -251,7 +258,7 @@ class TierFile:
                 self.recover(error, config)
 
     def open(self, config: LmdbTierConfig) -> _Opened:
-        """Open the file, or that of another generation if there is one by now. On the thread."""
+        """Open the file, or that of a newer generation. On the thread."""
         opened = self._opened
         if opened is not None and not self._generations.superseded:
             return opened
@@ -311,7 +318,7 @@ class TierFile:
             max_dbs=len(_NAMES),
             max_readers=_MOST_READERS,
             max_spare_txns=1,
-            # What is lost with the machine is found out by the generations.
+            # A file that the machine has lost a part of is recognized by its generation.
             sync=False,
             metasync=False,
         )
@@ -326,7 +333,7 @@ class TierFile:
             raise
 
     def _make_room(self, opened: _Opened, config: LmdbTierConfig) -> None:
-        """Evict until a share is free; where even that does not fit, let the file grow a little."""
+        """Evict until a quarter is free; when even that fails for want of pages, let the file grow."""
         try:
             left = self._transact(opened, Entries.count, config) * (1 - _EVICTED_WHEN_FULL)
             while self._transact(opened, _evict_some, config) > left:
@@ -348,7 +355,7 @@ class _Registry:
 
     files: dict[str, TierFile] = field(factory=dict[str, TierFile])
     lock: threading.Lock = field(factory=threading.Lock)
-    # Of the parent, after a fork: neither usable nor closed, as their reader slots are the parent's.
+    # Files of the parent, after a fork: neither used nor closed, as their reader slots are the parent's.
     abandoned: dict[str, TierFile] = field(factory=dict[str, TierFile])
 
 
@@ -356,8 +363,8 @@ _registry = _Registry()
 
 
 def acquire(folder: str) -> TierFile | None:
-    """The file of a folder, to be released by whoever asked for it. It opens when it is used. ``None``
-    in a fork of a process that had it open: LMDB then cannot open it again.
+    """The file of a folder, which the caller releases. It opens when it is used. ``None`` in a fork of a
+    process that had it open: LMDB then cannot open it again.
     """
     path = os.path.realpath(folder)
     with _registry.lock:
@@ -372,7 +379,7 @@ def acquire(folder: str) -> TierFile | None:
 
 
 async def release(file: TierFile) -> None:
-    """Give a file back; the last user closes it."""
+    """Release a file; the last user closes it."""
     with _registry.lock:
         file.users -= 1
         if file.users:
@@ -380,14 +387,14 @@ async def release(file: TierFile) -> None:
     await file.thread.run(file.close)
     with _registry.lock:
         if file.users:
-            # Somebody acquired it meanwhile; it opens again when it is used.
+            # It was acquired again meanwhile, and opens again when it is used.
             return
         _registry.files.pop(file.folder, None)
     await file.thread.end()
 
 
 def _after_fork() -> None:
-    """In the child: neither the map nor the thread nor a lock of the parent may be used."""
+    """In the child: use neither the map nor the thread nor a lock of the parent."""
     _registry.abandoned |= _registry.files
     _registry.files = {}
     _registry.lock = threading.Lock()
