@@ -1,11 +1,11 @@
 """Group commit and read coalescing, shared by all backends.
 
-``GroupCommit``: items that wait at the same time are handed to the writer together, so that they
-share one durable commit (group commit, DeWitt et al. 1984). ``ReadCoalescer``: fetches asked for in
-one tick of the event loop become one.
+``GroupCommit`` hands items that are submitted at the same time to the writer together, so that they share
+one durable commit (group commit, DeWitt et al. 1984). ``ReadCoalescer`` makes one fetch of the calls of one
+tick of the event loop.
 
-Both keep a caller's cancellation apart from the work: what has not been handed over yet is dropped,
-what has is finished, whoever still waits for it.
+Cancelling a caller does not cancel the work of others: items that the writer does not have yet are dropped,
+and a write or fetch that has begun is finished. Each caller gets an exception of its own (``own_error``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from attrs import define, field
 
 from memory_core.errors import StorageClosedError
 
-__all__ = ["GroupCommit", "ReadCoalescer", "own_error"]
+__all__ = ["GroupCommit", "ReadCoalescer", "join", "own_error"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,8 +33,10 @@ def own_error(error: Error) -> Error:
 
     Where several tasks raise one instance, its traceback grows by the frames of each of them.
     """
-    # Not `copy.copy`: it calls `__init__` with the message, where many errors take something else.
-    own = type(error).__new__(type(error), *error.args)
+    # Not `copy.copy`: it calls `__init__` with the message, where many errors take something else. An OSError
+    # has the name of its file beside `args`.
+    args = error.__reduce__()[1] if isinstance(error, OSError) else error.args
+    own = type(error).__new__(type(error), *args)
     own.__dict__.update(error.__dict__)
     own.__cause__ = error
     return own
@@ -57,14 +59,13 @@ class _Waiting(Generic[Item, Result]):
 
 
 class GroupCommit(Generic[Item, Result]):
-    """Runs one group at a time; while one is written, the next one gathers.
+    """Writes one group at a time. What is submitted meanwhile becomes the next group.
 
     Args:
         write: writes a group durably and returns one result an item, in order. An exception goes to
             every caller of the group, to each an instance of its own.
         weigh: the weight of an item.
-        max_weight: a group is closed before it exceeds this; an item that does by itself is a group
-            of its own.
+        max_weight: a group does not exceed this, unless a single item does: it is a group of its own.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class GroupCommit(Generic[Item, Result]):
         self.groups = self.items = self.largest_group = 0
 
     async def submit(self, items: Sequence[Item]) -> list[Result]:
-        """Have items written, in order, and wait until they are durable.
+        """Write items in order, and wait until they are durable.
 
         Raises:
             StorageClosedError: after ``aclose``.
@@ -101,12 +102,12 @@ class GroupCommit(Generic[Item, Result]):
         return await done
 
     async def aclose(self) -> None:
-        """Finish what was submitted, then refuse. Idempotent."""
+        """Write what was submitted, then reject further items. Idempotent."""
         self._closed = True
         if self._pump is not None:
             await asyncio.shield(self._pump)
 
-    def figures(self) -> dict[str, int]:
+    def stats(self) -> dict[str, int]:
         """How many groups and items were written, and the most items in one group."""
         return {"groups": self.groups, "batches": self.items, "largest_group": self.largest_group}
 
@@ -157,12 +158,12 @@ class _Call(Generic[Value]):
 
 
 class ReadCoalescer(Generic[Value]):
-    """Joins fetches of one tick. A fetch that has begun is never joined, so that a read that starts
-    after a commit returned cannot see what was before it.
+    """Joins the calls of one tick into one fetch. No call joins a fetch that has begun: a read that starts
+    after a commit returned must not see what was stored before it.
 
     Args:
-        fetch: fetches distinct ids of a key (a kind); gives for each its value, ``None`` where there
-            is none, or the exception that belongs to this id alone.
+        fetch: fetches distinct ids of a key (a kind). Returns the value of each id, ``None`` for a missing
+            one, or an exception that concerns this id alone.
     """
 
     def __init__(
@@ -176,7 +177,7 @@ class ReadCoalescer(Generic[Value]):
         self.calls = self.fetches = self.asked = self.fetched = 0
 
     async def get(self, key: Any, ids: Sequence[UUID]) -> list[Value | None]:
-        """The values in the order asked, ``None`` where there is none.
+        """The values in the order of the ids, ``None`` for each that is missing.
 
         Raises:
             StorageClosedError: after ``aclose``.
@@ -205,8 +206,8 @@ class ReadCoalescer(Generic[Value]):
         while self._running:
             await asyncio.wait(self._running)
 
-    def figures(self) -> dict[str, int]:
-        """Calls and the fetches they became; ids asked for and ids fetched."""
+    def stats(self) -> dict[str, int]:
+        """The numbers of calls and of fetches, of ids asked for and of ids fetched."""
         return {
             "get_calls": self.calls,
             "get_fetches": self.fetches,
@@ -240,6 +241,17 @@ class ReadCoalescer(Generic[Value]):
         for call in calls:
             if not call.done.done():
                 _settle(call, values, shared=len(calls) > 1)
+
+
+async def join(work: asyncio.Future[Value]) -> Value:
+    """Wait for work that others may wait for as well.
+
+    Cancelling this wait does not cancel the work. Each caller gets a copy of an error of the work.
+    """
+    try:
+        return await asyncio.shield(work)
+    except Exception as error:
+        raise own_error(error) from error
 
 
 def _settle(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
+from memory_core.coalesce import join
 from memory_core.errors import ConfigurationError, StorageClosedError
 from memory_core.query import Page, Query
 from memory_core.records import Record
@@ -137,7 +138,7 @@ class LmdbStorage:
             counters={**reader.counters, **writer.stats()},
             sections={
                 "map": size,
-                "compression": shared.codec.compressor.figures(),
+                "compression": shared.codec.compressor.stats(),
                 "upkeep": {"waiting": head.sequence - head.indexed, **writer.upkeep},
             },
         )
@@ -180,7 +181,7 @@ class LmdbStorage:
         if shared.closing is None:
             shared.closing = asyncio.create_task(shared.close(), name="memory-core lmdb close")
         # A caller that is cancelled meanwhile leaves it closing.
-        await asyncio.shield(shared.closing)
+        await join(shared.closing)
 
     def _opened(self) -> SharedState:
         shared = self._shared

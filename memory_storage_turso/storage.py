@@ -236,7 +236,7 @@ class TursoStorage:
     def _sections(self) -> Mapping[str, Mapping[str, Any]]:
         shared = self._shared
         sections: dict[str, Mapping[str, Any]] = {
-            "compression": shared.codec.compressor.figures(),
+            "compression": shared.codec.compressor.stats(),
             "indexing": shared.pending.stats(),
         }
         prepared = shared.driver.prepared_stats()

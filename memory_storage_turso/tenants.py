@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from attrs import define, evolve, field
 
+from memory_core.coalesce import join
 from memory_core.errors import (
     ConfigurationError,
     InvalidValueError,
@@ -180,7 +181,7 @@ class _Databases:
         """Finish what was accepted, then close every database. Idempotent."""
         if self._closed is None:
             self._closed = asyncio.create_task(self._close_all(), name="memory-core close")
-        await asyncio.shield(self._closed)
+        await join(self._closed)
 
     async def _acquire(self, namespace: str) -> _Database:
         while True:
@@ -199,7 +200,7 @@ class _Databases:
     async def _when_open(self, database: _Database) -> TursoStorage:
         try:
             # Shielded, as others may wait for it as well.
-            return await asyncio.shield(database.opening)
+            return await join(database.opening)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if database.opening.cancelled() and not (task and task.cancelling()):

@@ -162,7 +162,7 @@ class Compressor:
         self._samples.pop(kind, None)
         return dictionary_id
 
-    def figures(self) -> dict[str, Any]:
+    def stats(self) -> dict[str, Any]:
         """What was compressed since the store was opened."""
         return {
             "bodies": self.bodies,

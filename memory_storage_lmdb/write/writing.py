@@ -267,7 +267,7 @@ class Writer:
 
     def stats(self) -> dict[str, int]:
         """Commits, the groups that they were written in, and rejected batches."""
-        return {**self.counters, **self._group.figures()}
+        return {**self.counters, **self._group.stats()}
 
     def index_soon(self) -> None:
         """Write the pending index entries after what the writer thread does now; from any thread."""

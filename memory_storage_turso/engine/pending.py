@@ -14,6 +14,7 @@ import logging
 from collections.abc import Iterable
 from typing import cast
 
+from memory_core.coalesce import join
 from memory_core.errors import MemoryCoreError
 from memory_storage_turso.engine.driver import Driver, StatementError
 from memory_storage_turso.sql.tables import KindTable
@@ -75,7 +76,7 @@ class PendingEntries:
             self._timer.cancel()
             self._timer = None
         if self._task is not None:
-            await asyncio.shield(self._task)
+            await join(self._task)
         if self._records:
             await self._run()
 

@@ -128,7 +128,7 @@ class Reader:
     def stats(self) -> dict[str, int]:
         """Calls, and how many reads they were joined to."""
         return {
-            **self.gets.figures(),
+            **self.gets.stats(),
             "queries": self.queries,
             "counts": self.counts,
             "feed_reads": self.feed_reads,

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from attrs import define
 
+from memory_core.coalesce import join
 from memory_core.codec import Codec
 from memory_core.codec.compression import CompressionConfig
 from memory_core.errors import StorageError
@@ -99,7 +100,7 @@ class SharedState:
         """Finish what was accepted, then release everything. Idempotent."""
         if self.closing is None:
             self.closing = asyncio.create_task(self._close(), name="memory-core close")
-        await asyncio.shield(self.closing)
+        await join(self.closing)
 
     async def _close(self) -> None:
         self.driver.drain()

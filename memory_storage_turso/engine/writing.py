@@ -93,7 +93,7 @@ class Writer:
 
     def stats(self) -> dict[str, int]:
         """Groups, their batches, and how many batches were rejected."""
-        return {**self._group.figures(), "batches_refused": self.rejected}
+        return {**self._group.stats(), "batches_refused": self.rejected}
 
     async def aclose(self) -> None:
         """Finish what was submitted."""

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from memory_core.coalesce import join
 from memory_core.disk import disk_failure, new_backup
 from memory_core.errors import (
     ConfigurationError,
@@ -206,7 +207,7 @@ class LocalDriver(Driver):
         """Finish what was accepted, then end threads and close files. Idempotent."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="memory-core close")
-        await asyncio.shield(self._closing)
+        await join(self._closing)
 
     async def _close(self) -> None:
         # An error in one part does not keep the others open; the writer is closed last.

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import attrs
 
-from memory_core.coalesce import own_error
+from memory_core.coalesce import join, own_error
 from memory_core.errors import (
     ConfigurationError,
     StorageClosedError,
@@ -179,7 +179,7 @@ class ServerDriver(Driver):
         self.drain()
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="memory-core close")
-        await asyncio.shield(self._closing)
+        await join(self._closing)
 
     async def _close(self) -> None:
         async with AsyncExitStack() as stack:

@@ -2,8 +2,13 @@ import asyncio
 
 import pytest
 
-from memory_core.coalesce import GroupCommit, ReadCoalescer, own_error
-from memory_core.errors import DuplicateError, StorageClosedError
+from memory_core.coalesce import GroupCommit, ReadCoalescer, join, own_error
+from memory_core.errors import (
+    DuplicateError,
+    RecordTooLargeError,
+    StorageClosedError,
+    StorageFullError,
+)
 from memory_core.records import new_id
 
 
@@ -38,7 +43,7 @@ async def test_submitted_in_one_tick_is_one_group():
     results = await asyncio.gather(*(commits.submit([number]) for number in range(5)))
     assert results == [[f"did {number}"] for number in range(5)]
     assert writer.groups == [[0, 1, 2, 3, 4]]
-    assert commits.figures() == {"groups": 1, "batches": 5, "largest_group": 5}
+    assert commits.stats() == {"groups": 1, "batches": 5, "largest_group": 5}
 
 
 async def test_the_next_group_gathers_while_one_is_written():
@@ -256,7 +261,7 @@ async def test_reads_of_one_tick_are_one_fetch_of_distinct_ids():
     values = [f"value {number}" for number in range(3)]
     assert found == [values[:2], [values[1], values[0], values[1]], values[2:], []]
     assert fetcher.fetches == [("episode", IDS[:3])]
-    assert reads.figures() == {
+    assert reads.stats() == {
         "get_calls": 3,
         "get_fetches": 1,
         "ids_asked": 6,
@@ -317,6 +322,50 @@ async def test_a_failed_fetch_reaches_all_who_wait_for_it():
     )
     assert [type(result) for result in results] == [OSError] * 5
     assert len(set(map(id, results))) == 5
+
+
+async def test_each_caller_that_joins_work_gets_an_error_of_its_own():
+    error = StorageFullError("no room")
+
+    async def fail():
+        raise error
+
+    work = asyncio.create_task(fail())
+    results = await asyncio.gather(*(join(work) for _ in range(3)), return_exceptions=True)
+    assert len(set(map(id, [*results, error]))) == 4
+    for result in results:
+        assert (type(result), str(result)) == (StorageFullError, "no room")
+        assert result.__cause__ is error
+
+
+async def test_cancelling_one_who_joins_work_does_not_cancel_it():
+    ready = asyncio.get_running_loop().create_future()
+    cancelled, kept = (asyncio.create_task(join(ready)) for _ in range(2))
+    await turns()
+    cancelled.cancel()
+    await turns()
+    ready.set_result("done")
+    assert await kept == "done"
+    assert cancelled.cancelled()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RecordTooLargeError("metadata", 5, 4, "max_index_bytes"),
+        DuplicateError("pattern", ("name",)),
+        OSError(13, "Permission denied", "file"),
+        KeyError("x"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_copy_of_an_error_says_the_same_and_has_its_attributes(error):
+    error.add_note("while testing")
+    copy = own_error(error)
+    assert copy is not error
+    assert (type(copy), str(copy), copy.args) == (type(error), str(error), error.args)
+    assert vars(copy) == vars(error)
+    assert getattr(copy, "errno", None) == getattr(error, "errno", None)
 
 
 async def test_a_cancelled_reader_does_not_take_others_along():

@@ -42,8 +42,8 @@ def test_never_larger():
     tested = compressor(threshold=0)
     for size in (0, 1, 10, 100, 5_000):
         assert tested.compress("episode", os.urandom(size)) is None
-    assert tested.figures()["compressed"] == 0
-    assert tested.figures()["stored_bytes"] == tested.figures()["raw_bytes"]
+    assert tested.stats()["compressed"] == 0
+    assert tested.stats()["stored_bytes"] == tested.stats()["raw_bytes"]
 
 
 def test_small_bodies_are_left_alone():
@@ -66,7 +66,7 @@ def test_many_at_once_are_the_same_as_one_by_one(sizes):
     together, single = compressor(dictionary=False), compressor(dictionary=False)
     frames = together.compress_all("episode", bodies)
     assert frames == [single.compress("episode", body) for body in bodies]
-    assert together.figures() == single.figures()
+    assert together.stats() == single.stats()
     for body, frame in zip(bodies, frames, strict=True):
         assert frame is None or together.decompress(frame) == body
 
@@ -139,8 +139,8 @@ def test_a_dictionary_makes_frames_smaller_and_is_named_in_them():
     assert len(frame) < len(before)
     assert zstandard.get_frame_parameters(frame).dict_id == dictionary_id
     assert tested.decompress(frame) == body
-    assert tested.figures()["dictionaries"] == 1
-    assert tested.figures()["with_dictionary"] == 1
+    assert tested.stats()["dictionaries"] == 1
+    assert tested.stats()["with_dictionary"] == 1
 
 
 def test_trained_once_a_kind():
@@ -238,11 +238,11 @@ def test_figures_add_up():
     tested = compressor(threshold=100)
     tested.compress("episode", b"a" * 50)
     frame = tested.compress("episode", b"a" * 1_000)
-    figures = tested.figures()
+    figures = tested.stats()
     assert (figures["bodies"], figures["compressed"]) == (2, 1)
     assert (figures["raw_bytes"], figures["stored_bytes"]) == (1_050, 50 + len(frame))
     assert figures["ratio"] == round(1_050 / (50 + len(frame)), 3)
-    assert compressor().figures()["ratio"] == 1.0
+    assert compressor().stats()["ratio"] == 1.0
 
 
 @pytest.mark.parametrize(

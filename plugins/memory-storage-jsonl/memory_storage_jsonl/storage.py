@@ -140,7 +140,7 @@ class JsonlStorage:
             position=engine.feed.position,
             records=engine.model.counts(self._namespace),
             size_bytes=engine.log.size,
-            counters={**engine.counters, **engine.commits.figures()},
+            counters={**engine.counters, **engine.commits.stats()},
             sections={"log": engine.log_figures()},
         )
 

@@ -239,11 +239,11 @@ async def test_a_dictionary_is_trained_once_and_known_to_others(opens):
     made = [large_episode(number, 2_000) for number in range(400)]
     await put(store, *made[:200])
     await put(store, *made[200:300])
-    assert store._shared.codec.compressor.figures()["with_dictionary"] == 100
+    assert store._shared.codec.compressor.stats()["with_dictionary"] == 100
     # The other handle has not heard of it, and has trained none.
     assert await other.get(Episode, [made[250].id]) == [made[250]]
     await put(other, *made[300:])
-    assert other._shared.codec.compressor.figures()["with_dictionary"] == 100
+    assert other._shared.codec.compressor.stats()["with_dictionary"] == 100
     stats = await store.stats()
     assert stats.sections["upkeep"]["dictionaries_trained"] == 1
     assert (await other.stats()).sections["upkeep"]["dictionaries_trained"] == 0
