@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-import aiosqlite
-
 from memory_core.errors import ConfigurationError
 from memory_storage_turso.config import TursoConfig
 from memory_storage_turso.engine.driver import Driver
@@ -13,10 +11,11 @@ from memory_storage_turso.local.borrowed import BorrowedDriver
 from memory_storage_turso.local.driver import LocalDriver
 from memory_storage_turso.server.hrana.endpoint import is_server_url
 
-__all__ = ["borrow_backend", "open_backend", "require_aiohttp"]
+__all__ = ["open_backend", "require_aiohttp"]
 
 Backend = Driver
-"""Its earlier name."""
+borrow_backend = BorrowedDriver.open
+"""Their earlier names."""
 
 
 async def open_backend(location: str, config: TursoConfig) -> Driver:
@@ -28,15 +27,6 @@ async def open_backend(location: str, config: TursoConfig) -> Driver:
     server = is_server_url(location)
     config.check_used(server=server)
     return _server(location, config) if server else await LocalDriver.open(location, config)
-
-
-async def borrow_backend(connection: aiosqlite.Connection) -> Driver:
-    """Use a database that the caller has opened.
-
-    Raises:
-        ConfigurationError: its settings do not let the store work.
-    """
-    return await BorrowedDriver.open(connection)
 
 
 def require_aiohttp() -> None:

@@ -25,10 +25,11 @@ from memory_core.storage import (
     check_namespace,
     require,
 )
-from memory_storage_turso.backends import borrow_backend, open_backend
+from memory_storage_turso.backends import open_backend
 from memory_storage_turso.config import TursoConfig
 from memory_storage_turso.engine.driver import Driver, PreparedCacheStats
 from memory_storage_turso.engine.shared_state import SharedState
+from memory_storage_turso.local.borrowed import BorrowedDriver
 
 __all__ = ["TursoStorage"]
 
@@ -93,7 +94,9 @@ class TursoStorage:
             ConfigurationError: the connection's settings do not let the store work.
             SchemaVersionError: a newer version wrote the store; it was not touched.
         """
-        return await cls._over(await borrow_backend(connection), config or TursoConfig(), context)
+        return await cls._over(
+            await BorrowedDriver.open(connection), config or TursoConfig(), context
+        )
 
     @classmethod
     async def _over(

@@ -208,15 +208,20 @@ class Driver(ABC):
         """
 
     @abstractmethod
-    async def read(
-        self, statements: Sequence[Statement], *, primary: bool = False
-    ) -> list[StatementResult]:
+    async def read_then(
+        self,
+        statements: Sequence[Statement],
+        then: Callable[[list[StatementResult]], T],
+        *,
+        primary: bool = False,
+    ) -> T:
         """Run the statements against one snapshot, in one round trip where there is a network.
 
         The snapshot has every commit that this driver has seen.
 
         Args:
             statements: Reads only.
+            then: Makes something of the results; runs on a thread, at least where there are many rows.
             primary: The snapshot must contain every commit, also of rows that no position covers:
                 only records have positions, namespaces, kinds and dictionaries have none.
 
@@ -226,11 +231,11 @@ class Driver(ABC):
             StorageClosedError: The driver was closed before.
         """
 
-    @abstractmethod
-    async def read_then(
-        self, statements: Sequence[Statement], then: Callable[[list[StatementResult]], T]
-    ) -> T:
-        """Read, and make something of the results; where there are many, on a thread."""
+    async def read(
+        self, statements: Sequence[Statement], *, primary: bool = False
+    ) -> list[StatementResult]:
+        """The results of `read_then` themselves."""
+        return await self.read_then(statements, list, primary=primary)
 
     @abstractmethod
     def stats(self) -> Mapping[str, object]:

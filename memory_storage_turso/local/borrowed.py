@@ -59,17 +59,15 @@ class BorrowedDriver(Driver):
         self._rewrites += again
         return outcome
 
-    async def read(
-        self, statements: Sequence[Statement], *, primary: bool = False
-    ) -> list[StatementResult]:
-        """Run reads against one snapshot; see ``Driver.read``."""
-        del primary  # there is only one connection
-        return await self.read_then(statements, list)
-
     async def read_then(
-        self, statements: Sequence[Statement], then: Callable[[list[StatementResult]], T]
+        self,
+        statements: Sequence[Statement],
+        then: Callable[[list[StatementResult]], T],
+        *,
+        primary: bool = False,
     ) -> T:
-        """Read, and make something of the results on the same thread."""
+        """Read, and make something of the results on the same thread; see ``Driver.read_then``."""
+        del primary  # there is only one connection
         self._reads += 1
         return await self._run(lambda session: self._idle(session).read(statements, then))
 

@@ -127,17 +127,15 @@ class LocalDriver(Driver):
         self._checkpoints.committed()
         return outcome
 
-    async def read(
-        self, statements: Sequence[Statement], *, primary: bool = False
-    ) -> list[StatementResult]:
-        """Run reads against one snapshot; see ``Driver.read``."""
-        del primary  # every read sees the newest commit
-        return await self.read_then(statements, list)
-
     async def read_then(
-        self, statements: Sequence[Statement], then: Callable[[list[StatementResult]], T]
+        self,
+        statements: Sequence[Statement],
+        then: Callable[[list[StatementResult]], T],
+        *,
+        primary: bool = False,
     ) -> T:
-        """Read, and make something of the results on the same thread."""
+        """Read, and make something of the results on the same thread; see ``Driver.read_then``."""
+        del primary  # every read sees the newest commit
         self._check()
         self._reads += 1
         reader = min(self._readers, key=_jobs)

@@ -133,11 +133,15 @@ class ServerDriver(Driver):
             )
 
     async def read_then(
-        self, statements: Sequence[Statement], then: Callable[[list[StatementResult]], T]
+        self,
+        statements: Sequence[Statement],
+        then: Callable[[list[StatementResult]], T],
+        *,
+        primary: bool = False,
     ) -> T:
         """Read, and make something of the results; see `Driver.read_then`."""
         with self._call():
-            results = await self.read(statements)
+            results = await self.read(statements, primary=primary)
             if sum(len(result.rows) for result in results) <= _FEW_ROWS:
                 return then(results)
             return await asyncio.get_running_loop().run_in_executor(self._thread(), then, results)
