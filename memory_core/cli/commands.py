@@ -79,10 +79,20 @@ def _processing(parameter: Any, convert: Callable[[Any, Any], Any]) -> Callable[
         if value is None and not parameter.required:
             value = () if several else None
         elif type(value) is not parameter.type_descriptor.annotation:
-            return convert(ctx, value)
+            try:
+                return convert(ctx, value)
+            except typer.BadParameter as error:
+                error.message = _plain_reason(error.message)
+                raise
         return value if parameter.callback is None else parameter.callback(ctx, parameter, value)
 
     return process_value
+
+
+def _plain_reason(message: str) -> str:
+    """The reason for which pydantic rejects a value, in the words of the other messages."""
+    reason = message.removeprefix("Value error, ").replace("Input should be", "must be")
+    return reason.partition(", unable to parse")[0]
 
 
 def shared_parameters() -> list[inspect.Parameter]:

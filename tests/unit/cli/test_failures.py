@@ -104,6 +104,26 @@ def test_usage_and_configuration(cli, arguments, message):
     assert message in cli(*arguments, code=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (
+            ["search", "--outcome", "failed"],
+            "'failed' is not one of 'success', 'partial_success', ",
+        ),
+        (["search", "--limit", "x"], "valid integer"),
+        (["search", "--min-reward", "x"], "valid"),
+        (["show", "1", "--depth", "0"], "1"),
+    ],
+)
+def test_a_wrong_value_is_explained_in_one_language(cli, arguments, reason):
+    line = cli(*arguments, code=2).stderr.splitlines()[-1]
+    assert line.startswith(f"Error: Invalid value for '{arguments[-2]}': ")
+    assert reason in line
+    for words in ("Value error", "Input should be", "unable to parse"):
+        assert words not in line
+
+
 def test_a_file_that_is_no_store_and_a_directory(cli, tmp_path):
     file = tmp_path / "notes.txt"
     file.write_text("not a database " * 1000)
