@@ -24,7 +24,7 @@ PATHS = {
     "composing": "memory.composing",
     "compression": "codec.compression",
     "conditions": "query.conditions",
-    "convert": "codec.convert",
+    "convert": "codec.json_objects",
     "importers.claude_code": "importers.formats.claude_code",
     "importers.openai_chat": "importers.formats.openai_chat",
     "importers.swe_agent": "importers.formats.swe_agent",
@@ -59,6 +59,7 @@ PATHS = {
 
 NAMES = {
     "access.RecordAccess": "memory.memory.Memory",
+    "convert.explain": "config.options.explain",
     "cache.invalidation.Invalidation": "cache.coherence.NamespaceCoherence",
 }
 """What moved modules of the core contain under another name now, or in another module."""

@@ -77,7 +77,7 @@ async def relate(
         )
         receipt = await memory.add_relationship(relationship)
     if session.as_json:
-        from memory_core.codec.convert import record_to_json
+        from memory_core.codec.json_objects import record_to_json
 
         shown = {"relationship": record_to_json(relationship), "position": receipt.position}
         session.write_json(shown)

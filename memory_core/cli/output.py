@@ -209,7 +209,7 @@ def summary(record: Record) -> str:
         return about(record)
     import msgspec
 
-    from memory_core.codec.convert import record_to_json
+    from memory_core.codec.json_objects import record_to_json
 
     body = record_to_json(record)
     rest = {name: body[name] for name in body if name not in {"kind", "id"} and body[name]}

@@ -101,7 +101,7 @@ def _after(query: Query[Episode], episode: Episode) -> str:
 
 def _print(session: Session, kind: str, page: Page[Any]) -> None:
     if session.as_json:
-        from memory_core.codec.convert import record_to_json
+        from memory_core.codec.json_objects import record_to_json
 
         records = [record_to_json(record) for record in page.records]
         session.write_json({"kind": kind, "records": records, "next_cursor": page.next_cursor})

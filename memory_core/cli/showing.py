@@ -9,7 +9,7 @@ import typer
 from memory_core.cli.commands import command
 from memory_core.cli.lookup import find_record
 from memory_core.cli.session import Session
-from memory_core.codec.convert import record_to_json
+from memory_core.codec.json_objects import record_to_json
 from memory_core.records import Episode, ExecutionStep, Record
 
 if TYPE_CHECKING:

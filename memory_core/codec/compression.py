@@ -1,8 +1,8 @@
-"""zstd for stored bodies, with dictionaries trained on the store's own records.
+"""Compression of stored bodies by zstd, with dictionaries that are trained on the store's own records.
 
-A body is compressed only when that makes it smaller. Dictionaries are named by the id that zstd
-writes into each frame; a store keeps them beside its records, and a codec that meets an id it does
-not know asks its backend for it (``DictionaryMissingError``).
+A body is compressed only if that makes it smaller. zstd writes the id of a dictionary into each frame. A
+store keeps its dictionaries beside its records; a codec that finds an unknown id asks its backend for the
+dictionary (``DictionaryMissingError``).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, cast
 
 import zstandard
 from attrs import field, frozen
-from attrs.validators import ge, in_, le
 
+from memory_core.config.validators import at_least, between, flag
 from memory_core.errors import CodecError
 
 __all__ = ["CompressionConfig", "Compressor", "DictionaryMissingError"]
@@ -24,7 +24,7 @@ __all__ = ["CompressionConfig", "Compressor", "DictionaryMissingError"]
 _COVER_SEGMENT = 256
 _COVER_DMER = 8
 _ALL_AT_ONCE = 8
-# Given next to nothing, zstd's trainer crashes the process (8 samples of one byte do, in 1.5.7).
+# With very little data, zstd's trainer crashes the process (in 1.5.7 with 8 samples of one byte).
 _LEAST_TRAINING_BYTES = 1024
 
 
@@ -41,28 +41,28 @@ class CompressionConfig:
     """How bodies are compressed.
 
     Attributes:
-        enabled: whether new bodies are compressed at all; compressed ones can always be read.
+        enabled: whether new bodies are compressed; compressed bodies can always be read.
         level: zstd level, 1 to 19.
-        threshold: bodies smaller than this many bytes are left as they are.
+        threshold: smaller bodies, in bytes, are not compressed.
         dictionary: whether to train a dictionary per kind.
         dictionary_bytes: size of a trained dictionary.
         dictionary_samples: how many bodies of a kind to train it on.
     """
 
-    enabled: bool = field(default=True, validator=in_((True, False)))
-    level: int = field(default=3, validator=[ge(1), le(19)])
-    threshold: int = field(default=256, validator=ge(0))
-    dictionary: bool = field(default=True, validator=in_((True, False)))
-    dictionary_bytes: int = field(default=64 * 1024, validator=[ge(1024), le(2**20)])
-    dictionary_samples: int = field(default=128, validator=ge(8))
+    enabled: bool = field(default=True, validator=flag)
+    level: int = field(default=3, validator=between(1, 19, whole=True))
+    threshold: int = field(default=256, validator=at_least(0, whole=True))
+    dictionary: bool = field(default=True, validator=flag)
+    dictionary_bytes: int = field(default=64 * 1024, validator=between(1024, 2**20, whole=True))
+    dictionary_samples: int = field(default=128, validator=at_least(8, whole=True))
 
 
 class Compressor:
     """Compresses and decompresses bodies; safe to use from several threads.
 
     Args:
-        config: how.
-        max_bytes: no frame is decompressed to more than this.
+        config: how to compress.
+        max_bytes: the largest body that a frame may decompress to.
     """
 
     def __init__(self, config: CompressionConfig, max_bytes: int) -> None:
@@ -76,20 +76,20 @@ class Compressor:
         self.raw_bytes = self.stored_bytes = 0
 
     def compress(self, kind: str, body: bytes) -> bytes | None:
-        """The compressed body, or ``None`` where that would not make it smaller."""
+        """The compressed body, or ``None`` if it would not be smaller."""
         if not self._is_worth(body):
             return self._counted(body, None, 0)
         dictionary_id = self._dictionary_for(kind, [body])
         return self._counted(body, self._compressor(dictionary_id).compress(body), dictionary_id)
 
     def compress_all(self, kind: str, bodies: Sequence[bytes]) -> list[bytes | None]:
-        """``compress`` for many bodies of a kind, in one call without the GIL where that is possible."""
-        # The call makes a context of its own, and reads the dictionary into it: not for a few.
+        """``compress`` for many bodies of a kind: where possible in one call, which releases the GIL."""
+        # The call creates a context and reads the dictionary into it, which costs too much for few bodies.
         if len(bodies) < _ALL_AT_ONCE or not all(map(self._is_worth, bodies)):
             return [self.compress(kind, body) for body in bodies]
         dictionary_id = self._dictionary_for(kind, bodies)
         compressor = self._compressor(dictionary_id)
-        # Not every backend of zstandard has it.
+        # Not every backend of zstandard has this method.
         together = getattr(compressor, "multi_compress_to_buffer", None)
         frames: Iterable[bytes] = (
             map(compressor.compress, bodies)
@@ -111,7 +111,7 @@ class Compressor:
         try:
             parameters = zstandard.get_frame_parameters(frame)
             if parameters.content_size > self._max_bytes:
-                # Also where the size is unknown, which zstd gives as the greatest one.
+                # zstd gives an unknown size as the largest number.
                 raise CodecError(
                     f"frame of {parameters.content_size} bytes, over {self._max_bytes}"
                 )
@@ -120,20 +120,20 @@ class Compressor:
             raise CodecError(f"corrupt zstd frame: {error}") from error
 
     def trainable(self) -> list[str]:
-        """The kinds of which enough bodies were seen to train a dictionary."""
+        """The kinds with enough sampled bodies to train a dictionary."""
         wanted = self.config.dictionary_samples
         # A copy, as another thread may be collecting.
         samples = list(self._samples.items())
         return [kind for kind, collected in samples if len(collected) >= wanted]
 
     def train(self, kind: str) -> bytes | None:
-        """Train a dictionary on the bodies seen; CPU-bound, some 15 ms, releases the GIL.
+        """Train a dictionary on the sampled bodies. Takes about 15 ms of CPU and releases the GIL.
 
         Returns:
-            The dictionary, which is not used before it was added; ``None`` when the bodies have too
-            little in common.
+            The dictionary, which is used once it was added; ``None`` when the bodies have too little in
+            common.
         """
-        # A kind is trained once: from now on it collects no more samples.
+        # A kind is trained once: it collects no more samples.
         self._active.setdefault(kind, 0)
         samples = self._samples.pop(kind, [])
         if sum(map(len, samples)) < _LEAST_TRAINING_BYTES:
@@ -150,7 +150,7 @@ class Compressor:
         return trained.as_bytes()
 
     def add(self, kind: str, dictionary: bytes) -> int:
-        """Make a dictionary known, and compress bodies of the kind with it from now on.
+        """Add a dictionary, and compress further bodies of the kind with it.
 
         Returns:
             Its id.
@@ -163,7 +163,7 @@ class Compressor:
         return dictionary_id
 
     def stats(self) -> dict[str, Any]:
-        """What was compressed since the store was opened."""
+        """Statistics of the bodies since the store was opened."""
         return {
             "bodies": self.bodies,
             "compressed": self.compressed,
@@ -178,7 +178,7 @@ class Compressor:
         return self.config.enabled and len(body) >= self.config.threshold
 
     def _dictionary_for(self, kind: str, bodies: Iterable[bytes]) -> int:
-        """The dictionary to compress with; while there is none, the bodies become samples for one."""
+        """The id of the kind's dictionary; 0 while it has none, when the bodies become samples for one."""
         dictionary_id = self._active.get(kind, 0)
         if not dictionary_id and self.config.dictionary:
             for body in bodies:
@@ -186,7 +186,7 @@ class Compressor:
         return dictionary_id
 
     def _counted(self, body: bytes, frame: bytes | None, dictionary_id: int) -> bytes | None:
-        """The frame if it is smaller than the body."""
+        """Count a body, and return its frame if that is smaller."""
         if frame is not None and len(frame) >= len(body):
             frame = None
         self.bodies += 1

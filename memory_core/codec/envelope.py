@@ -1,9 +1,9 @@
 """Records to bytes and back: a versioned, checksummed envelope around a msgpack body.
 
-The envelope is ``format (u8) | flags (u8) | schema version (u16) | crc32 (u32) | [variant] | body``,
-big-endian; the checksum covers all but itself, the variant is one length byte and its name. The
-body is msgpack by msgspec, which encodes attrs classes natively. Bytes are never trusted: what does
-not check out raises ``CodecError`` naming the record, and decompression is bounded.
+The envelope is ``format (u8) | flags (u8) | schema version (u16) | crc32 (u32) | [variant] | body``, in
+big-endian order. The checksum covers everything but itself; the variant is a length byte and a name. The body
+is msgpack, which msgspec encodes directly from attrs classes. Stored bytes are checked: wrong bytes raise a
+``CodecError`` that names the record, and the size of a decompressed body is bounded.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class Codec:
     """Encodes and decodes the records of one store; safe to use from several threads.
 
     Args:
-        types: the kinds the store knows.
-        limits: what is refused.
+        types: the kinds that the store knows.
+        limits: the limits that records must keep.
         compression: how bodies are compressed.
     """
 
@@ -84,13 +84,9 @@ class Codec:
         self.limits = limits
         # A decompressed body may be as large as a record, never larger.
         self.compressor = Compressor(compression or CompressionConfig(), limits.max_record_bytes)
+        # A class is prepared when its first record is encoded or decoded, which takes milliseconds.
         self._by_class: dict[type[Record], _Variant] = {}
         self._by_name: dict[tuple[str, str], _Variant] = {}
-        for kind in types.kinds:
-            for name, cls in types.variants(kind).items():
-                variant = _variant_codec(cls, name)
-                self._by_class[cls] = variant
-                self._by_name[kind, name] = variant
 
     def prepare(self, batch: WriteBatch) -> list[Operation]:
         """Check and encode a batch.
@@ -105,7 +101,7 @@ class Codec:
         return list(self.encode_operations(batch.operations))
 
     def encode_operations(self, operations: Iterable[Put | Delete]) -> Iterable[Operation]:
-        """Encode operations one after the other, as they are asked for. Raises like ``prepare``."""
+        """Encode operations lazily, in order. Raises like ``prepare``."""
         for operation in operations:
             if isinstance(operation, Put):
                 yield self.encode_put(operation.record)
@@ -136,12 +132,7 @@ class Codec:
 
     def serialize(self, record: Record) -> bytes:
         """The record's body before compression. Raises like ``prepare``."""
-        variant = self._by_class.get(type(record))
-        if variant is None:
-            raise ConfigurationError(
-                f"{type(record).__name__} is no record type of this store; "
-                f"known kinds: {', '.join(self.types.kinds)}"
-            )
+        variant = self._by_class.get(type(record)) or self._prepared(record.kind, type(record))
         if isinstance(record, Episode):
             self.limits.check_steps(record, len(record.steps))
         elif isinstance(record, Step):
@@ -158,8 +149,8 @@ class Codec:
 
         Args:
             record: the record.
-            body: what ``serialize`` made of it.
-            frame: what the compressor made of that.
+            body: its body, from ``serialize``.
+            frame: the compressed body, if it is smaller.
         """
         prefix = self._by_class[type(record)].prefix
         flags = _VARIANT if prefix else 0
@@ -174,9 +165,9 @@ class Codec:
         """The record.
 
         Raises:
-            CodecError: when the bytes are corrupt, or are another record's.
-            DictionaryMissingError: a ``CodecError`` after which the caller may add the dictionary to
-                ``compressor`` and try again.
+            CodecError: when the bytes are corrupt, or belong to another record.
+            DictionaryMissingError: a ``CodecError``, after which the caller may add the dictionary to
+                ``compressor`` and retry.
             SchemaVersionError: when a newer version wrote it.
         """
         try:
@@ -213,11 +204,26 @@ class Codec:
             name, payload = bytes(payload[1:end]).decode("ascii"), payload[end:]
         variant = self._by_name.get((kind, name))
         if variant is None:
-            raise CodecError(f"unknown variant {name!r} of kind {kind!r}")
+            cls = self.types.variants(kind).get(name)
+            if cls is None:
+                raise CodecError(f"unknown variant {name!r} of kind {kind!r}")
+            variant = self._prepared(kind, cls)
         body = self.compressor.decompress(payload) if flags & _COMPRESSED else payload
         if version != variant.cls.schema_version:
             body = self._upcast(variant.cls, body, version)
         return variant.decode(body)
+
+    def _prepared(self, kind: str, cls: type[Record]) -> _Variant:
+        """How a class is encoded and decoded; raises ``ConfigurationError`` for a class of another store."""
+        for name, known in self.types.variants(kind).items() if kind in self.types else ():
+            if known is cls:
+                prepared = _variant_codec(cls, name)
+                self._by_class[cls] = self._by_name[kind, name] = prepared
+                return prepared
+        raise ConfigurationError(
+            f"{cls.__name__} is not a record type of this store; "
+            f"known kinds: {', '.join(self.types.kinds)}"
+        )
 
     @staticmethod
     def _upcast(kind: type[Record], body: bytes, version: int) -> bytes:
@@ -228,7 +234,7 @@ class Codec:
         except MemoryCoreError:
             raise
         except Exception as error:
-            # upcast is a plugin's code: whatever it raises must name the record.
+            # `upcast` is a plugin's code and may raise anything; the error must name the record.
             raise CodecError(f"upcast from version {version} failed: {error!r}") from error
 
 
@@ -236,7 +242,7 @@ _ENCODER = msgspec.msgpack.Encoder(uuid_format="bytes")
 
 
 def _own_code_failed(record: Record, error: Exception) -> StorageError:
-    """A plugin's record may raise anything. What refuses it must not take the others along."""
+    """An error that rejects one record. A plugin's code may raise anything, and must not fail the others."""
     return StorageError(f"{record.kind} {record.id} could not be encoded: {error!r}")
 
 
@@ -245,8 +251,8 @@ def _variant_codec(cls: type[Record], name: str) -> _Variant:
     try:
         decoder = msgspec.msgpack.Decoder(cls)
     except TypeError:
-        # A plugin's field types that msgspec cannot tell apart (a union of classes): cattrs can.
-        from memory_core.codec.convert import plain_converter
+        # msgspec cannot tell the types of a plugin's field apart (a union of classes); cattrs can.
+        from memory_core.codec.json_objects import plain_converter
 
         plain = plain_converter()
 

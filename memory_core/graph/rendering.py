@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from attrs import frozen
 
-from memory_core.codec.convert import record_to_json
+from memory_core.codec.json_objects import record_to_json
 from memory_core.records import Episode, OutcomeStatus, Relationship, TaskType
 
 __all__ = ["GraphNode", "RelationshipGraph"]

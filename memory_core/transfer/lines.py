@@ -26,7 +26,7 @@ from uuid import UUID
 import msgspec
 from attrs import define, field
 
-from memory_core.codec.convert import record_from_json, record_to_json
+from memory_core.codec.json_objects import record_from_json, record_to_json
 from memory_core.errors import CodecError, MemoryCoreError, SchemaVersionError
 from memory_core.records import Record, RecordTypes
 from memory_core.storage import Delete, Put, check_namespace

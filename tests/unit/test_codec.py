@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from memory_core.codec import Codec
 from memory_core.codec.compression import CompressionConfig, DictionaryMissingError
-from memory_core.codec.convert import record_from_json, record_to_json
+from memory_core.codec.json_objects import record_from_json, record_to_json
 from memory_core.errors import (
     CodecError,
     ConfigurationError,
@@ -373,7 +373,7 @@ def test_json_is_plain():
         ({"tags": "abc"}, "tags"),
         ({"steps": [{"number": 0, "tool": "x"}]}, "number"),
         ({"variant": "x"}, "unknown variant"),
-        ({"schema_version": "one"}, "'one' is no number"),
+        ({"schema_version": "one"}, "'one' is not a number"),
         ({"steps": "abc"}, "steps.*array"),
     ],
 )

@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 from attrs import frozen
 
-from memory_core.codec.convert import record_from_json, record_to_json
+from memory_core.codec.json_objects import record_from_json, record_to_json
 from memory_core.errors import CodecError
 from memory_core.records import Record, RecordTypes
 from memory_core.storage import Change, ChangeOperation

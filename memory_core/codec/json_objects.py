@@ -1,4 +1,4 @@
-"""Records at the edges: JSON in and out, by cattrs, with errors that say where."""
+"""Records as JSON objects: for exports, imports and output. Errors name the place in the object."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from memory_core.records import FrozenDict, FrozenList, Record, RecordTypes
 if TYPE_CHECKING:
     from cattrs import Converter
 
-__all__ = ["explain", "plain_converter", "record_from_json", "record_to_json"]
+__all__ = ["plain_converter", "record_from_json", "record_to_json"]
 
 _KIND, _VARIANT, _VERSION = "kind", "variant", "schema_version"
 
@@ -47,7 +47,7 @@ def plain_converter() -> Converter:
         items: Any = list[get_args(cls)[0]]
 
         def structure(value: Any, _: type) -> tuple[Any, ...]:
-            # A string can be iterated as well, and must not become its letters.
+            # Iterating over a string would give its letters.
             if not isinstance(value, list | tuple):
                 raise TypeError(f"expected an array, got {value!r}")
             return tuple(converter.structure(value, items))
@@ -70,18 +70,18 @@ def record_to_json(record: Record) -> dict[str, Any]:
 
 
 def record_from_json(types: RecordTypes, value: dict[str, Any]) -> Record:
-    """The record that ``record_to_json`` made the object of.
+    """The record of an object that ``record_to_json`` made.
 
     Raises:
         ConfigurationError: for an unknown kind.
-        CodecError: when the object does not fit it; the message names each field.
+        CodecError: when the object does not fit the kind; the message names each field.
         SchemaVersionError: when a newer version wrote it.
     """
     body = dict(value)
     kind, variant = body.pop(_KIND, None), body.pop(_VARIANT, "")
     version = body.pop(_VERSION, 1)
     if not isinstance(kind, str):
-        raise CodecError("no kind")
+        raise CodecError("the object has no kind")
     cls = types.variants(kind).get(variant)
     if cls is None:
         raise CodecError(f"unknown variant {variant!r} of kind {kind!r}")
@@ -99,7 +99,7 @@ def record_from_json(types: RecordTypes, value: dict[str, Any]) -> Record:
 
 def _upcast(kind: type[Record], body: dict[str, Any], version: Any) -> dict[str, Any]:
     if not isinstance(version, int):
-        raise CodecError(f"{kind.kind}: schema version {version!r} is no number")
+        raise CodecError(f"{kind.kind}: schema version {version!r} is not a number")
     if version > kind.schema_version:
         raise SchemaVersionError(f"a {kind.kind} record", version, kind.schema_version)
     try:
@@ -107,12 +107,12 @@ def _upcast(kind: type[Record], body: dict[str, Any], version: Any) -> dict[str,
     except MemoryCoreError:
         raise
     except Exception as error:
-        # upcast is a plugin's code: it may raise anything.
+        # `upcast` is a plugin's code and may raise anything.
         raise CodecError(f"{kind.kind}: upcast from version {version} failed: {error!r}") from error
 
 
 def _plain(value: Any) -> Any:
-    """JSON containers only: cattrs leaves tuples and enums inside ``Any`` as they are."""
+    """The value in JSON's types: cattrs leaves tuples and enums inside ``Any`` as they are."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in cast("dict[Any, Any]", value).items()}
     if isinstance(value, list | tuple):
