@@ -22,7 +22,7 @@ class TestLmdbStorage(StorageSuite):
 
     @classmethod
     async def open(cls, location, *, context, change_feed_limit=None):
-        # So small a lag has records wait for the indexes, and entered into them, in every test.
+        # With so small a lag every test has pending index entries, and writes them.
         config = LmdbConfig(change_feed_limit=change_feed_limit or 100_000, index_lag=5)
         return await LmdbStorage.open(location, config=config, context=context)
 

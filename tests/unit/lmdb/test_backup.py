@@ -1,4 +1,4 @@
-"""Copies of a store while it is in use, and what is left of those that fail."""
+"""Copies of a store while it is in use; failed ones leave nothing."""
 
 import errno
 import os

@@ -64,7 +64,7 @@ def driver_error(code, *, old=False):
         (lmdb.DbsFullError("mdb_dbi_open"), ConfigurationError),
     ],
 )
-def test_what_an_error_becomes(error, expected, tmp_path):
+def test_the_translation_of_an_error(error, expected, tmp_path):
     (tmp_path / "data.mdb").touch()
     assert type(binding.translate(error, str(tmp_path))) is expected
 

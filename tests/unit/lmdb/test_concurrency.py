@@ -129,7 +129,7 @@ async def test_decoding_many_records_lets_others_run(opens, monkeypatch):
     assert turns >= 40
 
 
-async def test_closing_finishes_what_was_accepted_and_ends_every_thread(opens):
+async def test_closing_finishes_accepted_work_and_ends_every_thread(opens):
     before = set(threading.enumerate())
     store = await opens()
     small = [asyncio.create_task(store.commit([WriteBatch().put(episode(n))])) for n in range(20)]
@@ -202,7 +202,7 @@ async def test_scoped_handles_close_with_their_store_only(opens):
         await third.get(Episode, [])
 
 
-async def test_large_batches_are_refused_each_for_itself(opens):
+async def test_large_batches_are_rejected_each_for_itself(opens):
     store = await opens()
     batches = [
         WriteBatch().put(*map(episode, range(40))),
@@ -260,7 +260,7 @@ async def test_of_two_dictionaries_the_first_is_kept(opens):
     assert await stored(store, *made[::25])
 
 
-async def test_a_dictionary_that_is_nowhere_is_an_error(opens):
+async def test_a_missing_dictionary_is_an_error(opens):
     store = await opens()
     made = [large_episode(number, 2_000) for number in range(300)]
     await put(store, *made[:200])

@@ -1,8 +1,8 @@
-"""Data files that are not what was written: what is answered is right, or an error says what is wrong.
+"""Damaged data files: an answer is right, or an error says what is wrong.
 
-LMDB itself has no checksums. Bodies and index values of records have some, and so has what the store
-says about itself; the keys of records and indexes have none, so one that is damaged may be missed.
-Damaged files are opened in other processes, as a mistake here would be the end of this one.
+LMDB itself has no checksums. Bodies and index values of records have checksums, and so do the entries of
+the store's own databases; the keys of records and indexes do not, so a damaged one may be missed.
+Damaged files are opened in other processes, as a mistake would end this one.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ EDGES = [edge(number, number, number + 1) for number in range(40)]
 TAGGED = Query(Episode).where(tags="tag 1").order_by("start_time")
 OWN_DATABASES = [b"memory/meta", b"memory/journal"]
 
-RIGHT, REFUSED, MISSED = "right", "refused", "missed"
+RIGHT, REJECTED, MISSED = "right", "rejected", "missed"
 
 
 # In the other processes
@@ -48,13 +48,13 @@ async def _answer(location):
     try:
         store = await LmdbStorage.open(location, context=kit_context())
     except MemoryCoreError as error:
-        return REFUSED if location in str(error) else f"names no place: {error!r}"
+        return REJECTED if location in str(error) else f"names no place: {error!r}"
     try:
         said = [await _asked(call) for call in _questions(store)]
     finally:
         await store.aclose()
-    odd = [one for one in said if one not in {RIGHT, REFUSED, MISSED}]
-    return next((one for one in (*odd, MISSED, REFUSED) if one in said), RIGHT)
+    odd = [one for one in said if one not in {RIGHT, REJECTED, MISSED}]
+    return next((one for one in (*odd, MISSED, REJECTED) if one in said), RIGHT)
 
 
 def _questions(store):
@@ -62,7 +62,7 @@ def _questions(store):
     yield _records(store.get(Relationship, [record.id for record in EDGES]), EDGES)
     yield _records(drain(store, TAGGED.limit(7)), EPISODES[1::3])
     yield _records(drain(store, Query(Episode).order_by("start_time")), EPISODES)
-    yield _figures(store)
+    yield _statistics(store)
     yield _written(store)
 
 
@@ -70,7 +70,7 @@ async def _asked(question):
     try:
         return await question
     except MemoryCoreError as error:
-        return REFUSED if str(error) else "an error without words"
+        return REJECTED if str(error) else "an error without words"
 
 
 async def _records(asked, expected):
@@ -82,7 +82,7 @@ async def _records(asked, expected):
     return f"made up: {made_up}" if made_up else MISSED
 
 
-async def _figures(store):
+async def _statistics(store):
     page, stats = await store.changes(0), await store.stats()
     written = [("episode", record.id) for record in EPISODES] + [
         ("relationship", record.id) for record in EDGES
@@ -94,7 +94,7 @@ async def _figures(store):
         and await store.count(Query(Relationship)) == len(EDGES)
         and [info.name for info in await store.namespaces()] == ["default"]
     )
-    return RIGHT if right else "wrong figures"
+    return RIGHT if right else "wrong statistics"
 
 
 async def _written(store):
@@ -114,7 +114,7 @@ def processes():
 @pytest.fixture
 def ask(processes, location):
     def ask_one(data):
-        """What a process says of a store with this file; it must not die of it."""
+        """The answer of a process that opens a store with this file, which must not kill it."""
         shutil.rmtree(location, ignore_errors=True)
         Path(location).mkdir()
         Path(location, "data.mdb").write_bytes(data)
@@ -128,7 +128,7 @@ def ask(processes, location):
 
 @pytest_asyncio.fixture
 async def whole(opens, location):
-    """The file of a store that is well."""
+    """The file of a whole store."""
     store = await opens(index_lag=0)
     await put(store, *EPISODES)
     await put(store, *EDGES)
@@ -142,7 +142,7 @@ def flipped(data, at, bit):
     return bytes(damaged)
 
 
-def test_a_file_that_is_well(ask, whole):
+def test_a_whole_file(ask, whole):
     assert ask(whole) == RIGHT
 
 
@@ -154,14 +154,14 @@ def test_flipped_bits_anywhere(ask, whole):
     said = Counter(
         ask(flipped(whole, random.randrange(len(whole)), random.randrange(8))) for _ in range(300)
     )
-    assert set(said) <= {RIGHT, REFUSED, MISSED}
+    assert set(said) <= {RIGHT, REJECTED, MISSED}
     # Keys are a small part of a store.
     assert said[MISSED] < 30
-    assert said[REFUSED] > 50
+    assert said[REJECTED] > 50
 
 
 def own_entries(location):
-    """The keys and values of what the store says about itself."""
+    """The keys and values of the store's own databases."""
     with lmdb.open(location, max_dbs=64, readonly=True) as env:
         databases = [env.open_db(name, create=False) for name in OWN_DATABASES]
         with env.begin() as txn:
@@ -169,19 +169,19 @@ def own_entries(location):
 
 
 def test_flipped_bits_in_what_the_store_says_about_itself(ask, whole, location):
-    """None of these is missed, or taken for something else."""
+    """Each of these is noticed."""
     random = Random(2)
     said = Counter()
     entries = own_entries(location)
     assert len(entries) > 10
     for key, value in entries:
-        # What is large lies on pages of its own.
+        # Large values are on pages of their own.
         entry = key + value if len(value) < PAGE // 2 else value
         for _ in range(12):
             damaged = flipped(entry, random.randrange(len(entry)), random.randrange(8))
-            # Older copies of it may lie on pages that are free by now.
+            # Older copies may be on pages that are free by now.
             said[ask(whole.replace(entry, damaged))] += 1
-    assert set(said) == {REFUSED}
+    assert set(said) == {REJECTED}
 
 
 @pytest.mark.parametrize("name", [*OWN_DATABASES, b"episode/records", b"step/1/by/tool"])
@@ -189,8 +189,8 @@ def test_a_database_whose_name_is_damaged(ask, whole, name):
     place = whole.rindex(name)
     for at in range(len(name)):
         said = ask(flipped(whole, place + at, 1))
-        # One without records is made anew.
-        assert said == (RIGHT if name.startswith(b"step") else REFUSED)
+        # A database without records is created again.
+        assert said == (RIGHT if name.startswith(b"step") else REJECTED)
 
 
 async def test_the_error_names_the_place_and_the_key(opens, location):
@@ -205,16 +205,16 @@ async def test_the_error_names_the_place_and_the_key(opens, location):
         await opens()
 
 
-def test_what_is_cut_off_is_refused(ask, whole):
+def test_a_truncated_file_is_rejected(ask, whole):
     pages = len(whole) // PAGE
     assert ask(whole) == RIGHT
     for kept in range(1, pages):
-        assert ask(whole[: kept * PAGE]) == REFUSED
+        assert ask(whole[: kept * PAGE]) == REJECTED
     for kept in (1, 100, PAGE + 1, (pages - 1) * PAGE + 1, len(whole) - 1):
-        assert ask(whole[:kept]) == REFUSED
+        assert ask(whole[:kept]) == REJECTED
 
 
-async def test_what_is_cut_off_is_left_alone(opens, location, whole):
+async def test_a_truncated_file_is_left_as_it_is(opens, location, whole):
     data = Path(location, "data.mdb")
     os.truncate(data, len(whole) - PAGE)
     for _ in range(2):
@@ -224,7 +224,7 @@ async def test_what_is_cut_off_is_left_alone(opens, location, whole):
 
 
 async def test_pages_that_were_never_written_are_not_missed(opens, location):
-    """LMDB does not write what one transaction both adds and removes, but counts it."""
+    """LMDB counts pages that one transaction both takes and frees, but does not write them."""
     store = await opens()
     await put(store, *every_kind())
     large = episode(7, metadata={"blob": os.urandom(400_000).hex()})

@@ -1,4 +1,4 @@
-"""Pitfalls 30 to 32: one environment a process, forks, readers, growth, durability."""
+"""One environment a process, forks, readers, growth, durability."""
 
 import asyncio
 import os
@@ -76,7 +76,7 @@ async def filled(store):
     return kept
 
 
-async def test_a_full_map_refuses_and_stays_usable(opens, small_map):
+async def test_a_full_map_rejects_writes_and_stays_usable(opens, small_map):
     store = await opens(max_map_size=4 * MIB)
     kept = await filled(store)
     assert 10 < len(kept) < 200
@@ -203,13 +203,13 @@ async def test_opening_and_closing_at_once(opens):
     assert await stored(stores[3], episode(1))
 
 
-async def test_two_opens_with_other_options_are_refused(opens, location):
+async def test_two_opens_with_different_options_are_rejected(opens, location):
     await opens()
     with pytest.raises(ConfigurationError, match="durability"):
         await opens(durability="normal")
 
 
-async def test_use_after_a_fork_is_refused_and_opening_again_works(opens, location):
+async def test_use_after_a_fork_is_an_error_and_opening_again_works(opens, location):
     store = await opens()
     await put(store, episode(1))
     pid = os.fork()
@@ -292,7 +292,7 @@ async def test_data_is_always_synced(opens, durability, metasync):
     assert flags["writemap"] is False
 
 
-async def test_a_file_is_no_store(opens, tmp_path):
+async def test_a_file_is_not_a_store(opens, tmp_path):
     path = tmp_path / "file"
     path.write_text("mine")
     with pytest.raises(ConfigurationError, match="file"):
@@ -308,7 +308,7 @@ async def test_a_directory_where_the_data_should_be(opens, tmp_path):
         await opens(at=str(tmp_path / "odd"))
 
 
-async def test_a_file_that_is_no_database(opens, tmp_path):
+async def test_a_file_that_is_not_a_database(opens, tmp_path):
     (tmp_path / "odd").mkdir()
     data = tmp_path / "odd" / "data.mdb"
     data.write_bytes(b"not a database " * 1_000)
@@ -390,7 +390,7 @@ FULL_DISK = """
 """
 
 
-async def test_a_full_disk_refuses_and_leaves_the_store_usable(opens, location):
+async def test_a_full_disk_rejects_writes_and_leaves_the_store_usable(opens, location):
     printed = await in_child(location, FULL_DISK)
     assert printed.splitlines() == ["full True", "10 10", "Receipt 11"]
     store = await opens()

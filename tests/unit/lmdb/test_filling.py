@@ -1,4 +1,4 @@
-"""Kinds that are declared differently than before: indexed anew, never wiped."""
+"""Kinds that are declared differently than before: indexed again, never wiped."""
 
 from typing import ClassVar
 from uuid import UUID
@@ -72,7 +72,7 @@ def types(*classes):
 
 
 @pytest.mark.parametrize("lag", [0, 1_000])
-async def test_changed_indexes_are_filled_anew(opens, lag):
+async def test_changed_indexes_are_filled_again(opens, lag):
     store = await opens(types=types(V1), index_lag=lag)
     await put(store, *notes(V1, 1_200), episode(1))
     await remove(store, V1, sample_id("note", 7))
@@ -113,7 +113,7 @@ async def test_filling_goes_on_after_a_crash(opens, monkeypatch):
     with pytest.raises(RuntimeError, match="power cut"):
         await opens(types=types(V2))
     monkeypatch.setattr(filling, "_next_records", real)
-    # Whoever does not need the kind is not kept from the rest.
+    # A process that does not need the kind can use the others.
     bystander = await opens(types=types())
     await put(bystander, episode(1))
     await bystander.aclose()
@@ -157,14 +157,14 @@ async def test_a_record_that_cannot_be_read_stays_as_it_is(opens):
     assert len(await drain(store, Query(V2))) == 4
 
 
-async def test_two_declarations_in_one_process_are_refused(opens):
+async def test_two_declarations_in_one_process_are_rejected(opens):
     await opens(types=types(V1))
     with pytest.raises(ConfigurationError, match="note"):
         await opens(types=types(V2))
     await opens(types=types())
 
 
-async def test_a_process_that_is_left_behind_is_told(opens):
+async def test_a_process_with_an_old_declaration_gets_an_error(opens):
     store = await opens(types=types(V1))
     await put(store, *notes(V1, 3))
     shared = store._shared.store

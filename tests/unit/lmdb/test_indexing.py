@@ -1,4 +1,4 @@
-"""When records are entered into the indexes, and what happens to the feed meanwhile."""
+"""When pending index entries are written, and what the feed keeps until then."""
 
 import asyncio
 
@@ -22,11 +22,11 @@ async def upkeep(store):
 
 
 async def settled(store):
-    """Wait for what the writer thread has been given."""
+    """Wait for the jobs that the writer thread has."""
     await store._shared.store.thread.run(lambda: None)
 
 
-async def test_small_commits_wait_for_each_other(opens):
+async def test_index_entries_of_small_commits_are_pending_up_to_the_lag(opens):
     store = await opens(index_lag=10)
     for number in range(9):
         await put(store, episode(number))
@@ -43,23 +43,23 @@ async def test_small_commits_wait_for_each_other(opens):
     assert await store.count(Query(Episode)) == 10
 
 
-async def entered(store):
-    """Wait until nothing waits."""
+async def indexed(store):
+    """Wait until no index entry is pending."""
     async with asyncio.timeout(30):
         while (await upkeep(store))["waiting"]:
             await settled(store)
 
 
-async def test_what_waits_is_entered_when_writing_pauses(opens, monkeypatch):
+async def test_pending_entries_are_written_when_writing_pauses(opens, monkeypatch):
     monkeypatch.setattr(writing, "_IDLE_SECONDS", 0.001)
     store = await opens()
     await put(store, episode(1))
     await put(store, episode(2))
-    await entered(store)
+    await indexed(store)
     assert len(await drain(store, Query(Episode).limit(1))) == 2
 
 
-async def test_what_waits_is_entered_when_a_query_meets_too_much_of_it(opens, monkeypatch):
+async def test_pending_entries_are_written_when_a_query_meets_too_many(opens, monkeypatch):
     monkeypatch.setattr(reading, "_MOST_PENDING", 20)
     monkeypatch.setattr(writing, "_PASS", 8)
     store = await opens()
@@ -69,7 +69,7 @@ async def test_what_waits_is_entered_when_a_query_meets_too_much_of_it(opens, mo
     assert (await upkeep(store))["waiting"] == 15
     await put(store, *map(episode, range(15, 30)))
     assert await store.count(Query(Episode).where(complexity="moderate")) == 30
-    await entered(store)
+    await indexed(store)
     assert (await upkeep(store))["passes"] == 4
     assert await store.count(Query(Episode).where(complexity="moderate")) == 30
 
@@ -111,7 +111,7 @@ async def test_without_a_lag_every_commit_is_indexed(opens):
     assert (await upkeep(store))["waiting"] == 0
 
 
-async def test_another_handle_sees_what_waits_and_enters_it(opens):
+async def test_another_handle_sees_pending_records_and_indexes_them(opens):
     store = await opens(index_lag=100)
     await put(store, *map(episode, range(5)))
     await store.aclose()
@@ -124,7 +124,7 @@ async def test_another_handle_sees_what_waits_and_enters_it(opens):
     assert len(await drain(again, Query(Episode).limit(2))) == 6
 
 
-async def test_what_is_put_and_deleted_while_waiting_is_not_entered(opens):
+async def test_a_record_deleted_while_pending_is_not_indexed(opens):
     store = await opens(index_lag=8)
     for record in specimens(3):
         await put(store, record)
@@ -135,7 +135,7 @@ async def test_what_is_put_and_deleted_while_waiting_is_not_entered(opens):
     assert len(await drain(store, Query(Specimen).order_by("amount").limit(4))) == 10
 
 
-async def test_the_feed_keeps_what_is_not_indexed(opens):
+async def test_the_feed_keeps_changes_with_pending_entries(opens):
     store = await opens(index_lag=10_000, change_feed_limit=5)
     for start in range(0, 1_200, 15):
         await put(store, *(episode(number) for number in range(start, start + 15)))
@@ -169,7 +169,7 @@ async def test_the_feed_from_the_middle_of_a_segment(opens):
         assert [change.position for change in page.changes] == list(range(since + 1, 401))
 
 
-async def test_references_and_uniques_do_not_wait(opens):
+async def test_entries_of_references_and_uniques_are_never_pending(opens):
     store = await opens(index_lag=10_000)
     await put(store, episode(1), episode(2), edge(1, 1, 2))
     await refused(store, WriteBatch().put(edge(2, 1, 2)), DuplicateError)
@@ -199,7 +199,7 @@ async def test_a_pass_that_fails_is_repeated(opens, monkeypatch):
     assert len(await drain(store, Query(Episode).limit(2))) == 6
 
 
-async def test_one_refused_batch_has_its_group_applied_again(opens):
+async def test_one_rejected_batch_has_its_group_applied_again(opens):
     store = await opens()
     await put(store, episode(1))
     batches = [WriteBatch().put(episode(number)) for number in range(10, 20)]

@@ -1,4 +1,4 @@
-"""Answers against the reference, whatever is indexed, waiting, changed or gone."""
+"""Answers against the reference, with records indexed, pending, changed and deleted."""
 
 import random
 from datetime import timedelta
@@ -119,7 +119,7 @@ async def test_answers_are_those_of_the_reference(opens, monkeypatch, lag, seed)
     await reference.aclose()
 
 
-async def test_entries_of_old_versions_go_although_the_new_one_waits(opens):
+async def test_entries_of_old_versions_are_removed_while_the_new_one_is_pending(opens):
     store = await opens(index_lag=4)
     made = specimens(8)
     for record in made:
@@ -136,7 +136,7 @@ async def test_entries_of_old_versions_go_although_the_new_one_waits(opens):
         ):
             matching = [version] if query.matches(version.index_values()) else []
             assert [item for item in await drain(store, query) if item.id == version.id] == matching
-    # Entered at last, no trace of the versions in between is left.
+    # Once they are indexed, no entry of the versions in between is left.
     await put(store, *specimens(8, 100))
     assert (await store.stats()).sections["upkeep"]["waiting"] == 0
     assert await drain(store, Query(Specimen).where(name="x")) == []
@@ -144,7 +144,7 @@ async def test_entries_of_old_versions_go_although_the_new_one_waits(opens):
     assert await drain(store, Query(Specimen).where(name="y")) == [third]
 
 
-async def test_the_newest_ones_are_found_whatever_their_keys(opens):
+async def test_the_newest_records_are_found_with_any_keys(opens):
     """Pitfall 33: stopping at the limit in key order and sorting afterwards."""
     store = await opens(index_lag=0)
     rng = random.Random(1)
@@ -230,7 +230,7 @@ async def test_values_that_share_a_digest_are_told_apart(opens, monkeypatch):
     assert await store.count(both) == 2
 
 
-async def test_a_cursor_with_a_foreign_value_is_refused(opens):
+async def test_a_cursor_with_a_foreign_value_is_rejected(opens):
     store = await opens()
     query = Query(Specimen).order_by("amount")
     forged = evolve(query, start=Start("text", sample_id("specimen", 1)))

@@ -1,4 +1,4 @@
-"""Whatever goes wrong with the file, callers go on as if nothing had been cached."""
+"""When the file fails, callers go on as if nothing had been cached."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def filled(tmp_path) -> None:
         "ones after the head",
     ],
 )
-async def test_a_damaged_file_is_begun_anew(tmp_path, damage) -> None:
+async def test_a_damaged_file_is_replaced(tmp_path, damage) -> None:
     await filled(tmp_path)
     path = file_of(tmp_path)
     damaged = damage(path.read_bytes())
@@ -62,7 +62,7 @@ async def test_a_damaged_file_is_begun_anew(tmp_path, damage) -> None:
         assert await tier.get_many([key(1)]) == [b"new"]
 
 
-async def test_a_file_that_is_damaged_while_open_is_begun_anew(tmp_path) -> None:
+async def test_a_file_that_is_damaged_while_open_is_replaced(tmp_path) -> None:
     async with opened(tmp_path) as tier:
         await tier.set_many([entry(number, b"x" * 3_000) for number in MANY])
         with file_of(tmp_path).open("r+b") as file:
@@ -75,7 +75,7 @@ async def test_a_file_that_is_damaged_while_open_is_begun_anew(tmp_path) -> None
     assert (counters["replaced"], counters["errors"]) == (1, 1)
 
 
-async def test_a_folder_that_cannot_be_used_is_no_cache(tmp_path) -> None:
+async def test_a_folder_that_cannot_be_used_caches_nothing(tmp_path) -> None:
     path = tmp_path / "file"
     path.write_text("not a folder")
     async with opened(path) as tier:
@@ -90,7 +90,7 @@ async def test_a_folder_that_cannot_be_used_is_no_cache(tmp_path) -> None:
     assert stats.misses == 2
 
 
-async def test_what_is_not_on_the_disk_is_not_trusted_after_the_machine_restarts(
+async def test_a_file_that_is_not_on_the_disk_is_not_trusted_after_the_machine_restarts(
     tmp_path, monkeypatch
 ) -> None:
     async with opened(tmp_path) as tier:

@@ -34,10 +34,10 @@ asyncio.run(main())
 def test_values_are_never_mixed_up(tmp_path) -> None:
     children = [other_process(MIXED, tmp_path, number) for number in range(3)]
     for child in children:
-        figures = json.loads(ended(child))
-        assert figures["wrong"] == 0
-        assert figures["hits"] > 50
-        assert (figures.get("errors", 0), figures["replaced"]) == (0, 0)
+        stats = json.loads(ended(child))
+        assert stats["wrong"] == 0
+        assert stats["hits"] > 50
+        assert (stats.get("errors", 0), stats["replaced"]) == (0, 0)
 
 
 KILLED = """
@@ -54,7 +54,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_killed_process_leaves_what_it_wrote(tmp_path) -> None:
+async def test_the_entries_of_a_killed_process_stay(tmp_path) -> None:
     for _ in range(3):
         child = other_process(KILLED, tmp_path)
         assert [child.stdout.readline() for _ in range(2)] == ["begun\n", "working\n"]

@@ -35,7 +35,7 @@ def clock(monkeypatch) -> Clock:
     return clock
 
 
-async def test_keeps_what_it_was_given_until_it_is_replaced_or_deleted(tmp_path) -> None:
+async def test_an_entry_is_kept_until_it_is_replaced_or_deleted(tmp_path) -> None:
     async with opened(tmp_path) as tier:
         assert await tier.get_many([key(1)]) == [None]
         await tier.set_many([entry(1, b"one"), entry(2, b"two"), entry(3, b"")])
@@ -72,7 +72,7 @@ async def test_keys_that_differ_in_anything_are_different(tmp_path) -> None:
         assert await tier.get_many(keys) == values
 
 
-async def test_what_was_kept_is_there_after_a_restart(tmp_path) -> None:
+async def test_entries_survive_a_restart(tmp_path) -> None:
     async with opened(tmp_path) as tier:
         await tier.set_many([entry(1, b"one")])
     async with opened(tmp_path) as tier:
@@ -157,7 +157,7 @@ async def test_the_file_stays_within_its_bound_and_is_never_full(tmp_path) -> No
         assert file_of(tmp_path).stat().st_size <= bound
 
 
-async def test_a_file_that_is_full_all_the_same_makes_room(tmp_path, monkeypatch) -> None:
+async def test_a_file_that_is_full_nevertheless_makes_room(tmp_path, monkeypatch) -> None:
     # With nothing left for LMDB to work in, it does run into the end of the file.
     monkeypatch.setattr(entries, "_USABLE", 1.5)
     async with opened(tmp_path, max_bytes=2**20) as tier:
@@ -168,7 +168,7 @@ async def test_a_file_that_is_full_all_the_same_makes_room(tmp_path, monkeypatch
     assert (counters.get("errors", 0), counters["replaced"]) == (0, 0)
 
 
-async def test_what_is_read_stays_longer(tmp_path) -> None:
+async def test_entries_that_are_read_are_evicted_later(tmp_path) -> None:
     async with opened(tmp_path, max_entries=20) as tier:
         await tier.set_many([entry(number) for number in range(20)])
         for number in range(100, 160):
