@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from attrs import frozen
 
@@ -23,9 +23,6 @@ from memory_core.storage import Delete, Put, Storage, check_namespace
 from memory_core.transfer.lines import LineReader
 from memory_core.transfer.progress import OnProgress, Progress, ignore_progress
 from memory_core.transfer.sink import Key, Refusal, Sink
-
-if TYPE_CHECKING:
-    from _typeshed import SupportsRead
 
 __all__ = ["Export", "LoadReport", "load_export", "load_records", "open_export"]
 
@@ -197,7 +194,7 @@ def _plain(stream: BinaryIO, name: str) -> Generator[BinaryIO]:
 
 
 @contextmanager
-def _spooled(stream: SupportsRead[bytes], name: str) -> Generator[BinaryIO]:
+def _spooled(stream: BinaryIO | gzip.GzipFile | lzma.LZMAFile, name: str) -> Generator[BinaryIO]:
     """A temporary copy of a stream."""
     with tempfile.TemporaryFile() as copy:
         try:

@@ -1,4 +1,4 @@
-"""The docs say what the code says, and what they show runs."""
+"""The docs agree with the code, and their examples run."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ async def test_the_kind_of_the_plugins_guide_cannot_be_changed():
 
 
 async def run(source: str, known: dict) -> None:
-    """Run a block as it stands; ``await`` may be used outside functions."""
+    """Run a block unchanged; it may use ``await`` outside functions."""
     code = compile(source, "<docs>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     waiting = eval(code, known)
     if waiting is not None:

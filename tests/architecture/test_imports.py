@@ -1,4 +1,4 @@
-"""Who may import whom, and what is imported before it is needed."""
+"""Imports: which modules may import which, and none before it is needed."""
 
 from __future__ import annotations
 

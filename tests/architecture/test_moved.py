@@ -1,4 +1,4 @@
-"""Modules that moved are still found where they were, and everything they offered with them."""
+"""Modules that moved are still found at their earlier paths, with all of their public names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the project files say about one another."""
+"""The files of the project agree: dependencies, versions, Pythons, licences."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def project(folder: Path) -> dict:
 
 
 def requirements(folder: Path) -> list[Requirement]:
-    """What users of a distribution get, extras included; not what only contributors need."""
+    """The requirements of a distribution and its extras, without those of contributors only."""
     declared = project(folder)
     extras = declared.get("optional-dependencies", {})
     texts = [*declared["dependencies"], *(t for name in EXTRAS for t in extras.get(name, ()))]
@@ -81,7 +81,7 @@ def test_plugins_ask_for_nothing_older_than_the_core_does():
 
 
 @each
-def test_what_is_imported_is_declared_and_what_is_declared_is_imported(folder):
+def test_imports_and_declared_dependencies_are_the_same(folder):
     owners = packages_distributions()
     used = {normal(owners.get(name, [name])[0]) for name in imported(folder)}
     declared = {normal(item.name) for item in requirements(folder)}

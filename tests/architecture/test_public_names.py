@@ -1,4 +1,4 @@
-"""What users may import is a list, and each name on it is documented."""
+"""The public names are a list, and each of them is documented."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the tests are run, and what a run says at its end."""
+"""How tests run: their last lines, and the commands beside them."""
 
 from __future__ import annotations
 

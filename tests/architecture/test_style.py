@@ -1,4 +1,4 @@
-"""The rules of the house that ruff has no rule for."""
+"""Rules of style that ruff does not check."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SILENCED = re.compile(
     r"#\s*(?:noqa|type: ignore|pyright: ignore|pragma: no cover)(?:: ?[A-Z0-9, ]+|\[[\w, -]+\])?(.*)"
 )
 TEXTS = {".py", ".md", ".toml", ".sh", ".yml", ".yaml", ".html", ".js", ".txt", ""}
-# Spelled apart, so that this file is none of what it looks for.
+# Spelled in parts, so that this file does not contain what it looks for.
 UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
 REGISTRIES = re.compile("|".join(("pypi" + r"\.org", "python" + "hosted", "npmjs" + r"\.")))
 
@@ -45,7 +45,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 @sources
-def test_modules_are_short_and_named_for_what_they_are_about(path):
+def test_modules_are_short_and_named_after_their_subject(path):
     assert sum(1 for _ in lines(path)) <= MOST_LINES
     assert path.stem not in VAGUE
 
@@ -71,7 +71,7 @@ def test_no_error_is_swallowed(path):
 
 
 @python
-def test_what_silences_a_check_says_why(path):
+def test_a_silenced_check_says_why(path):
     for number, line in lines(path):
         found = SILENCED.search(line)
         if found is not None:

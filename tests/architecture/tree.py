@@ -1,4 +1,4 @@
-"""The files of the tree, as the tests of its shape see them."""
+"""The files of the project, for the tests of its structure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ PACKAGES = ("memory_core", "memory_storage_turso", "memory_storage_lmdb")
 
 
 def tracked_files() -> list[Path]:
-    """Every file of the project: those git knows, and the new ones it does not ignore."""
+    """Every file of the project: tracked by git, or new and not ignored."""
     command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return sorted({path for name in listed.splitlines() if (path := ROOT / name).is_file()})
 
 
 def source_files(*, tests: bool = False) -> list[Path]:
-    """Python files: those of the packages and plugins, or with ``tests`` all others too."""
+    """Python files of the packages and plugins; with ``tests``, all Python files."""
     files = [path for path in tracked_files() if path.suffix == ".py"]
     if tests:
         return files
@@ -39,5 +39,5 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def place(path: Path, line: int) -> str:
-    """Where something is, to be read in a failure."""
+    """The file and line of something, for a message."""
     return f"{path.relative_to(ROOT)}:{line}"

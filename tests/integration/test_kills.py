@@ -1,4 +1,4 @@
-"""The full run of what the kit does a few times: a thousand processes killed during commits."""
+"""A thousand processes are killed during commits; the kit kills only a few."""
 
 from __future__ import annotations
 

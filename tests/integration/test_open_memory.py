@@ -1,4 +1,4 @@
-"""The façade on every embedded backend that is installed, from a URL to a store reopened."""
+"""``open_memory`` on every installed embedded backend, from a URL to a reopened store."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class TestEachBackend:
                 await memory.log_step(running.id, ExecutionStep(number=30, tool="t"))
 
     async def test_steps_logged_while_it_is_completed(self, url):
-        """What was acknowledged is in the episode, and nothing is left beside it."""
+        """Acknowledged steps are in the episode, and no other record of them is left."""
         async with open_memory(url) as memory:
             for _ in range(5):
                 running = await memory.start_episode(task_description="run")
@@ -246,7 +246,7 @@ class TestEachDurableBackend:
                 assert await memory.get_episode(stored.id) == stored
 
     async def test_what_another_program_acknowledged_is_there(self, url, tmp_path):
-        """A process that ends without closing anything has lost nothing."""
+        """A process that ends without closing its store loses no acknowledged record."""
         code = f"""
 import asyncio, os
 from memory_core import Episode, open_memory
@@ -264,7 +264,7 @@ asyncio.run(main())
             (found,) = await memory.query_episodes()
             assert found.task_description == "before the end"
 
-    async def test_what_is_no_store_is_refused_and_left_as_it_is(self, scheme, tmp_path):
+    async def test_a_file_that_is_not_a_store_is_rejected_and_not_changed(self, scheme, tmp_path):
         path = tmp_path / "notes"
         path.write_text("These are notes.\n" * 500)
         with pytest.raises(MemoryCoreError, match="notes"):
@@ -277,7 +277,7 @@ asyncio.run(main())
         with pytest.raises(MemoryCoreError, match="file"):
             await open_memory(f"{scheme}:{tmp_path / 'file' / 'store'}")
 
-    async def test_without_a_path_it_says_what_is_missing(self, scheme):
+    async def test_a_url_without_a_path_is_an_error_that_says_so(self, scheme):
         with pytest.raises(ConfigurationError, match=scheme):
             await open_memory(f"{scheme}:")
 

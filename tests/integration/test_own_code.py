@@ -1,4 +1,4 @@
-"""A record's own code may raise anything: that refuses its batch, and no other one."""
+"""Code of a record may raise any error: its batch is rejected, and no other batch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _shout(label: Any) -> str:
 
 @frozen(kw_only=True)
 class Label(Record):
-    """Its index fails for a text that is none."""
+    """Its index fails for a value that is not a text."""
 
     kind: ClassVar[str] = "label"
     text: Any = ""
@@ -46,7 +46,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @pytest.mark.parametrize("others", [0, 40])
 @pytest.mark.parametrize("text", [5, object()], ids=["index", "body"])
-async def test_only_the_batch_of_the_record_is_refused(
+async def test_only_the_batch_of_the_record_is_rejected(
     store: Storage, text: object, others: int
 ) -> None:
     first, last = Label(text="first"), Label(text="last")

@@ -1,4 +1,4 @@
-"""Stores that may be read but not written: opening says so, and which path it is about."""
+"""Stores that may be read but not written: the error of opening names the path."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MOUNTED = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """One that can be taken away afterwards, whatever became of its permissions."""
+    """A folder that can be removed afterwards, whatever its permissions are then."""
     made = tmp_path / "folder"
     made.mkdir()
     yield made
@@ -58,7 +58,7 @@ def contents(folder: Path) -> dict[Path, bytes | None]:
 
 
 def openings(scheme: str, *paths: Path, prefix: tuple[str, ...] = ()) -> list[str]:
-    """What opening these paths said, in a process of its own."""
+    """The output of a process that opens these paths."""
     done = subprocess.run(
         [*prefix, sys.executable, "-c", OPENING, scheme, *map(str, paths)],
         capture_output=True,

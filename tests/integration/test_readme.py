@@ -1,4 +1,4 @@
-"""What the README shows runs, and what its table says is so."""
+"""The examples of the README run, and its table is right."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def block(language: str, containing: str = "") -> str:
 
 
 def table() -> dict[str, frozenset[Capability]]:
-    """The capabilities of each URL, as the table of backends tells them."""
+    """The capabilities of each URL, from the table of backends."""
     section = README.partition("\n## Backends\n")[2].partition("\n## ")[0]
     head, _, *rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -62,7 +62,7 @@ def test_the_example_is_short():
 
 
 @pytest.mark.parametrize("url", EMBEDDED)
-async def test_an_embedded_backend_can_do_what_the_table_says(url, tmp_path):
+async def test_an_embedded_backend_has_the_capabilities_of_the_table(url, tmp_path):
     storage = await open_storage(EMBEDDED[url].format(folder=tmp_path))
     try:
         assert storage.capabilities == table()[url]
@@ -70,7 +70,7 @@ async def test_an_embedded_backend_can_do_what_the_table_says(url, tmp_path):
         await storage.aclose()
 
 
-async def test_a_server_can_do_what_the_table_says(tmp_path):
+async def test_a_server_has_the_capabilities_of_the_table(tmp_path):
     async with running_sqld(tmp_path) as server:
         for url, attribute in SERVERS.items():
             storage = await open_storage(getattr(server, attribute))

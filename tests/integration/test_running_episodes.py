@@ -177,7 +177,7 @@ async def steps_of(memory: Memory, episode_id: UUID) -> list[int]:
 
 
 async def settle(memory: Memory, episode_id: UUID) -> Episode:
-    """Complete it, if nobody has; what the store then holds beside it."""
+    """Complete the episode unless it is complete; return the other records that are left."""
     found = await memory.get_episode(episode_id)
     assert found is not None
     if not found.is_complete:
@@ -189,7 +189,7 @@ async def settle(memory: Memory, episode_id: UUID) -> Episode:
 
 
 @pytest.mark.parametrize("goes_on", [True, False], ids=["goes on", "is killed"])
-async def test_a_step_logged_while_somebody_completes(memory, begin, goes_on) -> None:
+async def test_a_step_logged_while_another_task_completes(memory, begin, goes_on) -> None:
     tried = 0
     async for episode_id, completed, logged in interleavings(
         memory, begin, completing, logging, goes_on=goes_on
@@ -209,7 +209,7 @@ async def test_a_step_logged_while_somebody_completes(memory, begin, goes_on) ->
 
 
 @pytest.mark.parametrize("goes_on", [True, False], ids=["goes on", "is killed"])
-async def test_an_episode_completed_while_somebody_logs(memory, begin, goes_on) -> None:
+async def test_an_episode_completed_while_another_task_logs(memory, begin, goes_on) -> None:
     tried = 0
     async for episode_id, logged, completed in interleavings(
         memory, begin, logging, completing, goes_on=goes_on
@@ -242,7 +242,7 @@ async def test_an_episode_is_completed_once(memory, begin, goes_on) -> None:
         assert await memory.count(Query(Run)) == 0
 
 
-async def test_a_step_logged_while_somebody_logs_the_first_one(memory) -> None:
+async def test_a_step_logged_while_another_task_logs_the_first_one(memory) -> None:
     async def first(other: Memory, episode_id: UUID) -> Any:
         return await other.log_step(episode_id, numbered(3))
 
@@ -325,7 +325,7 @@ async def test_an_episode_that_was_opened_again_can_be_completed_again(memory) -
     assert done.outcome == Outcome.failure("second")
 
 
-async def test_starting_again_keeps_what_was_logged(memory) -> None:
+async def test_starting_again_keeps_logged_steps(memory) -> None:
     running = await memory.start_episode(task_description="run")
     await memory.log_step(running.id, numbered(1))
     await memory.start_episode(running, tags=("again",))
@@ -369,7 +369,7 @@ async def test_no_more_steps_are_logged_than_can_be_put_together(tmp_path) -> No
 
 
 def complete_until_killed(emit: Emit, location: str, ids: list[str]) -> None:
-    """What the child does: complete one episode after the other, as it hears of nothing else."""
+    """Run in the child: complete one episode after the other."""
     asyncio.run(_complete(emit, location, ids))
 
 
@@ -387,7 +387,7 @@ _EPISODES = 30
 
 @pytest.mark.parametrize("backend", SHARED_STORES)
 async def test_another_process_completes_and_is_killed(backend, tmp_path) -> None:
-    """Whatever each came to first: a step is there or refused, what was completed stays so."""
+    """In any order: a step is stored or rejected, and a completed episode stays complete."""
     url = SHARED_STORES[backend].format(tmp_path / "store")
     random = Random(7)
     completed = set[UUID]()

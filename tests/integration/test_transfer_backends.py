@@ -1,4 +1,4 @@
-"""Transfers between the real backends, of made-up records of every kind and of real transcripts."""
+"""Transfers between real backends: generated records of every kind, and real transcripts."""
 
 import asyncio
 import json
@@ -114,7 +114,7 @@ async def test_real_episodes_go_through_all_backends_unchanged(opened, real_data
 
 @pytest.mark.parametrize("backend", ["turso", "lmdb"])
 async def test_an_export_of_a_store_that_is_written_to_without_pause(opened, backend, tmp_path):
-    """What was acknowledged before the export began is in it, and it loads without refusals."""
+    """Records acknowledged before the export began are in it, and it loads without a rejection."""
     async with opened(backend, "source") as source:
         await put(source, *map(episode, range(300)))
         stop = asyncio.Event()
@@ -242,7 +242,7 @@ def test_memory_stays_bounded(tmp_path, source, target):
         )
         assert done.returncode == 0, done.stderr
         used = json.loads(done.stdout.splitlines()[-1])
-        print(f"{source} {stage}: {used}")  # noqa: T201  # the figures, for `pytest -rP`
+        print(f"{source} {stage}: {used}")  # noqa: T201  # for `pytest -rP`
         assert used["MB"] < LIMIT_MB, f"{stage}: {used}"
         (tmp_path / "again.jsonl").unlink(missing_ok=True)
 
@@ -266,7 +266,7 @@ async def without_plugin(request, tmp_path, registry):
 CORE = RecordTypes(CORE_RECORD_TYPES)
 
 
-async def test_figures_tell_of_kinds_without_their_plugin(without_plugin):
+async def test_statistics_count_kinds_without_their_plugin(without_plugin):
     assert (await without_plugin.stats()).records == dict.fromkeys(CORE.kinds, 0) | {"episode": 2}
     assert (await without_plugin.scoped("b").stats()).records["note"] == 2
     held = {info.name: info.records for info in await without_plugin.namespaces()}
@@ -274,7 +274,7 @@ async def test_figures_tell_of_kinds_without_their_plugin(without_plugin):
     assert not held["default"].get("note")
 
 
-async def test_what_would_leave_out_such_kinds_is_refused(without_plugin, tmp_path):
+async def test_transfers_that_would_omit_such_kinds_are_errors(without_plugin, tmp_path):
     target = memory_store(types=CORE)
     assert (await copy_records(without_plugin, target, CORE)).copied == {"episode": 2}
     for names in (["b"], ["default", "b"]):
@@ -310,7 +310,7 @@ class WrittenTo:
         return await self._storage.query(query)
 
 
-async def test_such_kinds_that_come_during_an_export_are_not_left_out(tmp_path, registry):
+async def test_such_kinds_that_are_written_during_an_export_are_an_error(tmp_path, registry):
     url = f"lmdb:{tmp_path / 'notes'}"
     async with open_memory(url) as memory, open_memory(url, registry=registry) as other:
         storage = WrittenTo(memory.storage, lambda: other.put(Note(id=numbered(3))))

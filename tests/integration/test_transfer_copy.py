@@ -56,7 +56,7 @@ async def test_a_second_copy_writes_nothing():
 
 
 class Failing:
-    """Fails after some commits."""
+    """A store whose commits fail after some have succeeded."""
 
     def __init__(self, storage, commits, error):
         self._storage = storage
@@ -79,7 +79,7 @@ class Failing:
 
 
 class FailingByBatch(Failing):
-    """Gives its failure as what became of each batch."""
+    """A store that returns its failure as the result of each batch."""
 
     async def commit(self, batches):
         try:
@@ -120,7 +120,7 @@ async def test_all_namespaces():
     assert await list_namespaces(target) == names
 
 
-async def test_what_the_target_has_besides_stays():
+async def test_other_records_of_the_target_stay():
     source, target = memory_store(), memory_store()
     await put(source, episode(1))
     await put(target, episode(1, task_description="older"), episode(2))
@@ -189,7 +189,7 @@ async def test_a_chain_in_the_wrong_order_takes_a_few_passes_only():
     assert counting._left[0] < 4 * 3_000
 
 
-async def test_what_the_target_refuses_for_good_is_reported():
+async def test_records_that_the_target_rejects_are_reported():
     source, target = memory_store(), memory_store()
     await put(source, episode(1), episode(2))
     edge = Relationship(

@@ -199,7 +199,7 @@ class Interrupted:
         return page
 
 
-async def test_what_is_written_meanwhile_is_in_the_export(file):
+async def test_records_written_during_an_export_are_in_it(file):
     source = await filled(memory_store())
     edge = Relationship(
         from_episode_id=numbered(500), to_episode_id=numbered(501), relationship_type="follows"
@@ -218,7 +218,7 @@ async def test_what_is_written_meanwhile_is_in_the_export(file):
     assert await contents(target) == await contents(source)
 
 
-async def test_what_is_written_meanwhile_to_any_namespace_is_in_the_export(file):
+async def test_records_written_to_any_namespace_during_an_export_are_in_it(file):
     source = memory_store()
     names = ["first", "second"]
     for name in names:
@@ -255,7 +255,7 @@ async def test_what_is_written_meanwhile_to_any_namespace_is_in_the_export(file)
         assert await contents(target.scoped(name)) == await contents(source.scoped(name))
 
 
-async def test_an_edge_that_was_replaced_meanwhile_by_one_of_the_same_ends(file):
+async def test_an_edge_that_is_replaced_during_an_export_by_one_of_the_same_ends(file):
     source = memory_store()
     await put(source, episode(0), episode(1))
     edges = [
@@ -301,7 +301,7 @@ async def whole(file):
     return file.read_bytes()
 
 
-async def refuses(data: bytes, match: str, error=CodecError, types=TYPES):
+async def rejects(data: bytes, match: str, error=CodecError, types=TYPES):
     target = memory_store(types=types)
     with pytest.raises(error, match=match):
         await load_records(target, types, io.BytesIO(data))
@@ -310,10 +310,10 @@ async def refuses(data: bytes, match: str, error=CodecError, types=TYPES):
 
 async def test_a_file_that_was_cut_off_loads_nothing(whole):
     lines = whole.splitlines(keepends=True)
-    await refuses(b"".join(lines[:-1]), "cut off")
-    await refuses(whole[:-1], "cut off")
-    await refuses(whole[: len(whole) // 2], "cut off")
-    await refuses(b"".join(lines[:1]), "cut off")
+    await rejects(b"".join(lines[:-1]), "cut off")
+    await rejects(whole[:-1], "cut off")
+    await rejects(whole[: len(whole) // 2], "cut off")
+    await rejects(b"".join(lines[:1]), "cut off")
 
 
 async def test_any_altered_byte_is_found_before_anything_is_loaded(whole):
@@ -326,28 +326,28 @@ async def test_any_altered_byte_is_found_before_anything_is_loaded(whole):
         assert not await contents(target)
 
 
-async def test_a_line_left_out_or_repeated_is_found(whole):
+async def test_a_missing_or_repeated_line_is_found(whole):
     lines = whole.splitlines(keepends=True)
-    await refuses(b"".join(lines[:5] + lines[6:]), "altered")
-    await refuses(b"".join(lines[:5] + lines[4:]), "altered")
+    await rejects(b"".join(lines[:5] + lines[6:]), "altered")
+    await rejects(b"".join(lines[:5] + lines[4:]), "altered")
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"hello", b'{"a": 1}\n', b"\xff\xfe\n" * 9, b"[]\n"])
-async def test_what_is_no_export(data):
-    await refuses(data, "no export")
+async def test_a_file_that_is_not_an_export(data):
+    await rejects(data, "no export")
 
 
 async def test_a_newer_version(whole):
-    await refuses(whole.replace(b'"version":1', b'"version":2', 1), "version 2", SchemaVersionError)
+    await rejects(whole.replace(b'"version":1', b'"version":2', 1), "version 2", SchemaVersionError)
 
 
 async def test_records_of_a_newer_version(whole):
     newer = whole.replace(b'"episode":1', b'"episode":9', 1)
-    await refuses(newer, "episode has schema version 9", SchemaVersionError)
+    await rejects(newer, "episode has schema version 9", SchemaVersionError)
 
 
 async def test_kinds_that_no_plugin_declares_are_named(whole):
-    await refuses(whole, "60 of kind 'note'", types=RecordTypes(CORE_RECORD_TYPES))
+    await rejects(whole, "60 of kind 'note'", types=RecordTypes(CORE_RECORD_TYPES))
 
 
 async def test_a_directory_or_a_missing_file(tmp_path):
@@ -357,7 +357,7 @@ async def test_a_directory_or_a_missing_file(tmp_path):
         await load_records(memory_store(), TYPES, tmp_path / "none.jsonl")
 
 
-async def test_what_the_store_refuses_is_reported_and_the_rest_loaded(file):
+async def test_rejected_records_are_reported_and_the_others_are_loaded(file):
     await exported(await filled(memory_store()), file)
     target = memory_store()
     rival = Relationship(

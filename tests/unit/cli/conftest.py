@@ -18,7 +18,7 @@ def registry():
 
 @define
 class Cli:
-    """Runs the command line in this process, on a store of its own."""
+    """Run the command line in this process, on its own store."""
 
     url: str
     app: object

@@ -1,4 +1,4 @@
-"""A few episodes that differ in everything one can search by."""
+"""A few episodes that differ in every field that a search has a condition for."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID

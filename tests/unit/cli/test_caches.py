@@ -1,4 +1,4 @@
-"""``memory cache``: what it shows of another process's caches, and what it clears there."""
+"""``memory cache`` shows and clears the caches of other processes."""
 
 import asyncio
 import json
@@ -171,7 +171,7 @@ def test_a_tier_that_was_not_cleared_is_an_error(cli, tmp_path):
 
 
 @pytest.mark.parametrize("tier", ["adaptive", "lru", "ttl"])
-def test_a_tier_within_a_process_cannot_be_cleared_from_without(cli, tier):
+def test_a_tier_of_one_process_cannot_be_cleared_by_another(cli, tier):
     said = cli("cache", "clear", "--tier", tier, code=2)
     assert "each process has its own; name a shared tier" in said.stderr
     assert not said.stdout

@@ -41,7 +41,7 @@ def test_json(cli):
     }
 
 
-def test_what_is_kept_can_be_looked_at(cli, tmp_path):
+def test_kept_stores_can_be_opened(cli, tmp_path):
     folder = tmp_path / "kept % and ?"
     assert "kept in" in cli("demo", "--keep", folder).stdout
     from urllib.parse import quote
@@ -54,7 +54,7 @@ def test_what_is_kept_can_be_looked_at(cli, tmp_path):
     assert cli.json("demo", "--keep", folder)["ok"] is True
 
 
-def test_a_folder_of_somebody_else_is_left_alone(cli, tmp_path):
+def test_a_folder_with_other_files_is_not_used(cli, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     cli("demo", "--keep", folder)

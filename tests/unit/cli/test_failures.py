@@ -124,7 +124,7 @@ def test_a_wrong_value_is_explained_in_one_language(cli, arguments, reason):
         assert words not in line
 
 
-def test_a_file_that_is_no_store_and_a_directory(cli, tmp_path):
+def test_neither_a_text_file_nor_a_directory_is_a_store(cli, tmp_path):
     file = tmp_path / "notes.txt"
     file.write_text("not a database " * 1000)
     for url in (f"turso:{file}", f"turso:{tmp_path}", f"lmdb:{file}"):

@@ -229,7 +229,7 @@ def test_a_store_is_not_copied_onto_itself(filled):
 
 
 @pytest.mark.parametrize("scheme", ["lmdb", "turso", "jsonl"])
-def test_what_is_no_whole_export_makes_no_store(filled, tmp_path, scheme):
+def test_a_damaged_export_creates_no_store(filled, tmp_path, scheme):
     file, target = tmp_path / "all.jsonl", tmp_path / "new"
     filled("export", file)
     whole = file.read_bytes()
@@ -255,7 +255,7 @@ class Memos:
 
 
 @pytest.mark.parametrize("scheme", ["turso", "lmdb"])
-def test_kinds_without_their_plugin_are_named_and_not_left_out(cli, tmp_path, scheme, other):
+def test_kinds_without_their_plugin_are_an_error_that_names_them(cli, tmp_path, scheme, other):
     url, registry = f"{scheme}:{tmp_path / 'memos'}", PluginRegistry()
     registry.register(Memos(), name="memos")
 

@@ -38,7 +38,7 @@ def test_a_namespace_that_holds_nothing(filled, arguments, code):
     assert said.count("hint:") == 1
 
 
-def test_a_namespace_that_holds_nothing_is_no_matter_in_a_new_store(cli):
+def test_an_empty_store_gives_no_hint_at_namespaces(cli):
     cli.put(episode(1))
     cli("namespaces", "wipe", "default", "--yes")
     assert cli("list").stderr == ""

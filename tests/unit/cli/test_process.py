@@ -1,4 +1,4 @@
-"""The command as the shell meets it: signals, pipes, start-up."""
+"""The command as a process: signals, pipes, start-up."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from tests.unit.cli.episodes import episode
 
 MEMORY = [sys.executable, "-m", "memory_core.cli"]
 
-# Runs the command line with a storage whose writes and reads wait to be told to go on: what the
-# signal meets is then no matter of chance.
+# Runs the command line with a storage that stops at one of its calls, so that it is certain what the
+# signal interrupts.
 WAITING = textwrap.dedent("""
     import asyncio, sys
     from memory_core.cli import main
@@ -54,7 +54,7 @@ def run(*arguments, environment, **options):
 
 
 def signalled(number, arguments, environment, cwd):
-    """Send a signal once the storage waits; return the exit code and what was said after."""
+    """Send a signal once the storage waits; return the exit code and standard error after that."""
     with subprocess.Popen(
         [sys.executable, "-c", WAITING, *map(str, arguments)],
         env=environment,
@@ -154,7 +154,7 @@ def test_export_through_a_pipe_into_load(environment, cli, tmp_path):
     assert loaded.stderr == b""
 
 
-def test_no_progress_bar_where_nobody_looks(environment, tmp_path):
+def test_a_pipe_gets_no_progress_bar(environment, tmp_path):
     files = write_samples(tmp_path / "transcripts")
     done = run("--url", "inmemory:", "import", *files, environment=environment)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -229,7 +229,7 @@ WARNED = textwrap.dedent("""
 
 @pytest.mark.parametrize("debug", [False, True])
 def test_an_error_stands_alone(environment, debug):
-    """What a backend warns of is shown on demand; what it has as errors is never hidden."""
+    """Warnings of a backend are shown with --debug only; its errors are always shown."""
     given = ["--url", "inmemory:", "list", *(["--debug"] if debug else [])]
     done = subprocess.run(
         [sys.executable, "-c", WARNED, *given],

@@ -71,12 +71,12 @@ def test_a_prefix_of_several_lists_them(filled):
 
 
 @pytest.mark.parametrize("text", ["99", str(numbered(99))])
-def test_what_is_not_there(filled, text):
+def test_a_missing_record(filled, text):
     assert f"no record {text} in namespace 'default'" in filled("show", text, code=1).stderr
 
 
 @pytest.mark.parametrize("text", ["xyz", "-", "0" * 33])
-def test_what_is_no_id(filled, text):
+def test_a_text_that_is_not_an_id(filled, text):
     assert "neither an id" in filled("show", "--", text, code=1).stderr
 
 
@@ -122,7 +122,7 @@ def test_relate(cli):
     assert [str(edge.id) for edge in found] == [made["id"]]
 
 
-def test_relate_refuses_what_the_store_refuses(cli):
+def test_a_relationship_that_the_store_rejects(cli):
     cli.put(episode(1), episode(2))
     cli("relate", numbered(1), numbered(2), "--type", "blocks")
     again = cli("relate", numbered(1), numbered(2), "--type", "blocks", code=1)

@@ -66,7 +66,7 @@ def test_stored_text_does_not_control_the_terminal(evil, arguments, shape):
     assert not CONTROLS & set(shown.stderr)
 
 
-def test_json_still_says_what_is_stored(evil):
+def test_json_has_the_stored_text(evil):
     assert evil.json("show", numbered(1))["record"]["task_description"] == f"{EVIL}\n{EVIL}"
 
 
