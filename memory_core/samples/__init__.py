@@ -1,4 +1,4 @@
-"""Sample transcripts for demonstrations and tests, in every format that can be imported.
+"""Sample transcripts for demonstrations and tests, in four of the formats that can be imported.
 
 They are data files, as the programs that keep such transcripts write them. What they tell (a hosting
 company's support desk, bugs in made-up projects, incidents, coding sessions) is invented.
