@@ -147,8 +147,8 @@ class Environment:
         """Whether another thread waits for all reads to end."""
         return self._resizing
 
-    def read(self, gate: Gate, job: Callable[[Transaction, *Ts], T], *args: *Ts) -> T:
-        """Run a job in a read transaction, before the other arguments; it must return soon.
+    def read(self, gate: Gate, job: Callable[[Transaction], T]) -> T:
+        """Run a job in a read transaction; it must return soon.
 
         Raises:
             StorageClosedError: closed, or used after a fork.
@@ -161,10 +161,16 @@ class Environment:
             gate.reading += 1
             try:
                 if not self._resizing:
-                    # Ended in any case: a transaction that a traceback keeps open would keep every
-                    # page that is freed meanwhile.
-                    with env.begin() as txn:
-                        return job(txn, *args)
+                    # Not ``with``, which costs 0.15 µs more: every cached read asks for the position.
+                    txn = env.begin()
+                    try:
+                        return job(txn)
+                    except BaseException:
+                        # Its traceback would keep it open, and with it every page that is freed meanwhile.
+                        txn.abort()
+                        raise
+                    finally:
+                        del txn  # which ends it
                 failure = None
             except (MapResizedError, ReadersFullError) as error:
                 failure = error

@@ -384,7 +384,9 @@ class Reader:
             try:
                 if not inline:
                     return await self._run_on_thread(job)
-                return self.environment.read(self._gate, job, self._pending, _InlineMeter())
+                return self.environment.read(
+                    self._gate, lambda txn: job(txn, self._pending, _InlineMeter())
+                )
             except _TooLongError:
                 inline = False
             except StaleCatalogError:
@@ -413,7 +415,9 @@ class Reader:
         try:
             for _ in range(_INTERRUPTIONS):
                 try:
-                    return self.environment.read(gate, job, Pending(self.catalog), meter)
+                    return self.environment.read(
+                        gate, lambda txn: job(txn, Pending(self.catalog), meter)
+                    )
                 except _InterruptedError:
                     if meter.stopped:
                         raise StorageClosedError("the storage is closed") from None
