@@ -3,10 +3,10 @@
 ::
 
     MemoryCoreError
-    ├── InvalidValueError (ValueError)      a value refused when an object is made
+    ├── InvalidValueError (ValueError)      a wrong value for a field of an object
     ├── ConfigurationError                  settings, URLs, options
     │   ├── InvalidOptionError              the value of an option; an InvalidValueError too
-    │   ├── StoreNotFoundError              none there, and none is to be made
+    │   ├── StoreNotFoundError              no store, and none may be created
     │   └── UnknownKindError                records whose plugin is not installed
     ├── PluginError                         discovery, loading, name clashes
     ├── QueryError                          a query that cannot be answered
@@ -18,7 +18,7 @@
         ├── ReferenceRestrictedError        a delete that something still points at
         ├── DuplicateError                  a unique constraint
         ├── CycleError                      an edge that closes a cycle
-        ├── EpisodeCompleteError            a step or an outcome for what is complete already
+        ├── EpisodeCompleteError            a step or an outcome for a complete episode
         ├── UnsupportedCapabilityError      the backend declared it cannot
         ├── StorageClosedError              used after ``aclose``
         ├── StorageUnavailableError         not reachable or busy; certainly not applied
@@ -70,12 +70,12 @@ class MemoryCoreError(Exception):
 
 
 class InvalidValueError(MemoryCoreError, ValueError):
-    """A value was refused when an object was made.
+    """A value is wrong for a field of an object.
 
     Attributes:
         field: name of the field, dotted where it is nested.
-        expected: what would have been accepted, in words.
-        value: what was given.
+        expected: what is accepted, in words.
+        value: the wrong value.
     """
 
     def __init__(self, field: str, expected: str, value: object) -> None:
@@ -97,10 +97,10 @@ class InvalidOptionError(ConfigurationError, InvalidValueError):
 
 
 class StoreNotFoundError(ConfigurationError):
-    """There is no store at a location, and none was to be made.
+    """A location has no store, and none may be created.
 
     Attributes:
-        location: where it was looked for.
+        location: the location.
     """
 
     def __init__(self, location: str) -> None:
@@ -175,7 +175,7 @@ class ImportFormatError(MemoryCoreError):
 
 
 class StorageError(MemoryCoreError):
-    """The storage refused or failed; what was acknowledged before still stands."""
+    """The store rejected an operation, or failed. Acknowledged writes stay."""
 
 
 class RecordTooLargeError(StorageError):
@@ -197,12 +197,12 @@ class RecordTooLargeError(StorageError):
 
 
 class ReferenceNotFoundError(StorageError):
-    """A record points at one that is not there.
+    """A record refers to a missing record.
 
     Attributes:
         kind: kind of the record that was to be written.
         field: its reference field.
-        target_kind: the kind it points at.
+        target_kind: the kind that it refers to.
         target_id: the missing id, where the backend knows it.
     """
 
@@ -215,7 +215,7 @@ class ReferenceNotFoundError(StorageError):
 
 
 class ReferenceRestrictedError(StorageError):
-    """A delete was refused because a record still points at its target.
+    """A delete was rejected because another record still refers to the record.
 
     Attributes:
         kind: kind of the record that was to be deleted.
@@ -265,11 +265,11 @@ class CycleError(StorageError):
 
 
 class EpisodeCompleteError(StorageError):
-    """The episode is complete already: it takes no more steps and no other outcome.
+    """The episode is complete: it takes no further steps and no other outcome.
 
     Attributes:
         episode_id: the episode.
-        refused: what it was to take.
+        refused: what was not added to it.
     """
 
     def __init__(self, episode_id: UUID, refused: str) -> None:

@@ -1,14 +1,15 @@
-"""Running episodes: their steps are logged one by one and sealed into them in the end.
+"""Running episodes: their steps are logged one by one, and sealed into the episode when it is completed.
 
-A step is a record of its own, so logging one costs the same on step 5 as on step 5,000. What keeps
-steps and sealing apart is a record, the episode's ``Run``, and the store's own constraints:
+A step is a record of its own, so that logging costs the same on step 5 as on step 5,000. A further record,
+the episode's ``Run``, and the constraints of the store keep logging and sealing apart:
 
-- a step refers to the run: it is refused in the write's transaction once the run is gone;
-- the batch that seals the episode deletes the run, so it is refused as long as there is a step that it
-  does not seal, and it puts a record that refers to the run, so it is refused once the run is gone.
+- A step refers to the run. The store rejects it, in the write's transaction, once the run is deleted.
+- The batch that seals the episode deletes the run. The store rejects it while there is a step that the
+  batch does not seal. The batch also puts a record that refers to the run, so that the store rejects it once
+  the run is deleted.
 
-So what was acknowledged is in the episode, whoever was cancelled or killed wherever; and an episode is
-completed once.
+So an acknowledged step is in the episode, even if a task is cancelled or a process is killed at any point,
+and an episode is completed once.
 """
 
 from __future__ import annotations
@@ -36,20 +37,20 @@ __all__ = ["RunningEpisodes", "is_sealed", "with_logged_steps"]
 R = TypeVar("R", bound=Record | None)
 
 _RUNS_KNOWN = 4_096
-# Where reads may be a while behind, what refuses a write may not be seen at once.
+# Where reads may be stale for a while, they may not show yet why a write was rejected.
 _PAUSE = 0.01
 _LONGEST_PAUSE = 0.2
 
 
 def is_sealed(record: Record | None) -> bool:
-    """Whether reading it needs no logged steps."""
+    """Whether all steps of a record are in it: it is a complete episode, or of another kind."""
     return not isinstance(record, Episode) or (
         record.end_time is not None and record.outcome is not None
     )
 
 
 async def with_logged_steps(storage: Storage, records: Sequence[R]) -> list[R]:
-    """The records; running episodes among them with the steps logged so far."""
+    """The records, where running episodes have the steps that were logged so far."""
     running = [
         record.id for record in records if isinstance(record, Episode) and not is_sealed(record)
     ]
@@ -59,8 +60,8 @@ async def with_logged_steps(storage: Storage, records: Sequence[R]) -> list[R]:
     steps, pages = await _steps(storage, running)
     for record in steps:
         logged.setdefault(record.episode_id, []).append(record.step)
-    # One without steps may have none, or may have been sealed since it was read, with its steps; one
-    # whose steps are on several pages, while these were read.
+    # An episode without logged steps may have been sealed since it was read, and an episode whose steps are
+    # on several pages while these were read.
     unclear = [episode_id for episode_id in running if pages > 1 or episode_id not in logged]
     again = await storage.get(Episode, unclear) if unclear else []
     sealed = {found.id: found for found in again if found is not None and is_sealed(found)}
@@ -77,16 +78,16 @@ class RunningEpisodes:
     """Logs to the running episodes of one namespace, and completes them.
 
     Args:
-        storage: where they are.
+        storage: the store.
     """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        # Runs by episode, so that only the first step has to look for its own.
+        # Runs by episode: only the first step queries for its run.
         self._runs: dict[UUID, UUID] = {}
 
     async def start(self, episode: Episode) -> None:
-        """Store an episode that is beginning; one that runs already goes on."""
+        """Store an episode that begins. If it is running already, it continues."""
         batch = WriteBatch().put(episode)
         if is_sealed(episode):
             await self._write(batch)
@@ -104,13 +105,13 @@ class RunningEpisodes:
         """Append a step to a running episode; see ``Memory.log_step``."""
         refused = f"step {step.number}"
         record, receipt = await self._append(episode_id, step, refused)
-        # Somebody may have completed it by storing it, and not by ``complete``.
+        # Another caller may have completed it by storing it instead of by ``complete``.
         if not await self._is_left_out(record):
             return receipt
         await self._write(WriteBatch().delete(Step, record.id))
-        # Refused while others have steps of this run to take back.
+        # Rejected while other callers still have to delete steps of this run.
         await self._commit(WriteBatch().delete(Run, *filter(None, (record.run_id,))))
-        # Whoever was completing it meanwhile may have sealed the step before it was gone.
+        # A caller that completed it meanwhile may have sealed the step before it was deleted.
         if not await self._is_left_out(record):
             return receipt
         raise EpisodeCompleteError(episode_id, refused)
@@ -148,12 +149,12 @@ class RunningEpisodes:
             attempt += 1
 
     async def _run(self, episode_id: UUID, refused: str, attempt: int) -> UUID:
-        """The run of an episode, made where it has none.
+        """The run of an episode, created if it has none.
 
         Args:
             episode_id: the episode.
-            refused: what is refused when it is complete.
-            attempt: how often what was done with the run has been refused.
+            refused: what the error names as not added if the episode is complete.
+            attempt: how often a batch with the run was rejected.
         """
         if attempt:
             self._runs.pop(episode_id, None)
@@ -172,7 +173,7 @@ class RunningEpisodes:
             elif not isinstance(result, DuplicateError):
                 raise result
             else:
-                # Somebody else has just made it.
+                # Another caller has just created it.
                 await asyncio.sleep(_PAUSE)
         self._know(episode_id, known)
         return known
@@ -204,7 +205,7 @@ class RunningEpisodes:
 
 
 def _sealing(sealed: Episode, steps: Sequence[Step], run_id: UUID) -> WriteBatch:
-    """The batch that completes an episode, if its run is there and has no further steps."""
+    """The batch that completes an episode, provided that its run exists and has no further steps."""
     if steps:
         witness = evolve(steps[0], run_id=run_id)
     else:
@@ -213,12 +214,12 @@ def _sealing(sealed: Episode, steps: Sequence[Step], run_id: UUID) -> WriteBatch
     return WriteBatch().put(witness, sealed).delete(Step, *logged).delete(Run, run_id)
 
 
-def _is_overtaken(refusal: MemoryCoreError) -> bool:
-    """Whether steps were logged, or the run has ended, since they were read."""
+def _is_overtaken(rejection: MemoryCoreError) -> bool:
+    """Whether steps were logged, or the run ended, since the steps were read."""
     return (
-        (isinstance(refusal, ReferenceRestrictedError) and refusal.kind == Run.kind)
-        or (isinstance(refusal, ReferenceNotFoundError) and refusal.kind == Step.kind)
-        or (isinstance(refusal, DuplicateError) and refusal.kind == Step.kind)
+        (isinstance(rejection, ReferenceRestrictedError) and rejection.kind == Run.kind)
+        or (isinstance(rejection, ReferenceNotFoundError) and rejection.kind == Step.kind)
+        or (isinstance(rejection, DuplicateError) and rejection.kind == Step.kind)
     )
 
 

@@ -1,27 +1,31 @@
-"""The SPI: what a storage backend is. Small, and every write is a batch."""
+"""The contract of storage backends. It is small, and every write is a batch."""
 
-from memory_core.storage.protocol import (
-    Capability,
+from memory_core.storage.batch import (
     Change,
     ChangeOperation,
     ChangePage,
     CommitResult,
     Delete,
-    NamespaceInfo,
     Position,
     Put,
     Receipt,
+    WriteBatch,
+)
+from memory_core.storage.protocol import (
+    Capability,
     Storage,
     StorageContext,
-    StorageStats,
     SupportsBackup,
     SupportsNamespaces,
-    WriteBatch,
     check_limit,
     check_namespace,
     local_path,
     missing_members,
     require,
+)
+from memory_core.storage.stats import (
+    NamespaceInfo,
+    StorageStats,
 )
 
 __all__ = [

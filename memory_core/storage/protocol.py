@@ -1,16 +1,16 @@
-"""The SPI: what a storage backend is. Small, and every write is a batch.
+"""The contract of a storage backend.
 
-A backend implements ``Storage`` and nothing else; what goes beyond is a small protocol of its own
-(``SupportsNamespaces``, ``SupportsBackup``) and an entry in ``capabilities``, declared, not sniffed.
+A backend implements ``Storage``. An optional ability is a small protocol of its own (``SupportsNamespaces``,
+``SupportsBackup``), which the backend declares in ``capabilities``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
 from attrs import field, frozen
@@ -18,30 +18,20 @@ from attrs import field, frozen
 from memory_core.errors import (
     ConfigurationError,
     InvalidValueError,
-    MemoryCoreError,
     StoreNotFoundError,
     UnsupportedCapabilityError,
 )
 from memory_core.query import Page, Query
 from memory_core.records import CORE_RECORD_TYPES, Limits, Record, RecordTypes
+from memory_core.storage.batch import ChangePage, CommitResult, Position, WriteBatch
+from memory_core.storage.stats import NamespaceInfo, StorageStats
 
 __all__ = [
     "Capability",
-    "Change",
-    "ChangeOperation",
-    "ChangePage",
-    "CommitResult",
-    "Delete",
-    "NamespaceInfo",
-    "Position",
-    "Put",
-    "Receipt",
     "Storage",
     "StorageContext",
-    "StorageStats",
     "SupportsBackup",
     "SupportsNamespaces",
-    "WriteBatch",
     "check_limit",
     "check_namespace",
     "local_path",
@@ -50,9 +40,6 @@ __all__ = [
 ]
 
 R = TypeVar("R", bound=Record)
-
-Position: TypeAlias = int
-"""A point in a store's history: the number of its newest change. Grows with every change."""
 
 _NAMESPACE = re.compile(r"[\w.:@-]{1,128}", re.ASCII)
 
@@ -70,131 +57,6 @@ class Capability(StrEnum):
     """``SupportsNamespaces``: namespaces can be listed and wiped."""
     BACKUP = "backup"
     """``SupportsBackup``: a consistent copy while the store is in use."""
-
-
-@frozen
-class Put:
-    """Insert a record, or replace the one with its id; what refers to it stays."""
-
-    record: Record
-
-
-@frozen
-class Delete:
-    """Remove a record and what cascades from it; nothing happens when it is not there."""
-
-    kind: str
-    id: UUID
-
-
-@frozen
-class WriteBatch:
-    """Puts and deletes of any kinds, applied in order, all or none. Immutable: calls return a new one."""
-
-    operations: tuple[Put | Delete, ...] = ()
-
-    def put(self, *records: Record) -> WriteBatch:
-        """The batch with these records put at its end."""
-        for record in records:
-            if not isinstance(record, Record):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
-                raise InvalidValueError("put", "a record", record)
-        return WriteBatch((*self.operations, *map(Put, records)))
-
-    def delete(self, kind: type[Record] | str, *ids: UUID) -> WriteBatch:
-        """The batch with these deletes at its end."""
-        name = kind if isinstance(kind, str) else kind.kind
-        for record_id in ids:
-            if not isinstance(record_id, UUID):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
-                raise InvalidValueError("delete", "a UUID", record_id)
-        return WriteBatch((*self.operations, *(Delete(name, record_id) for record_id in ids)))
-
-    @property
-    def ids(self) -> tuple[UUID, ...]:
-        """The ids its operations name, in their order."""
-        return tuple(
-            operation.record.id if isinstance(operation, Put) else operation.id
-            for operation in self.operations
-        )
-
-    def __len__(self) -> int:
-        return len(self.operations)
-
-
-@frozen
-class Receipt:
-    """Proof that a batch is durable.
-
-    Attributes:
-        position: the store's position once the batch was applied; a later ``changes(since=position)``
-            does not repeat the batch.
-        ids: the ids its operations named, in their order.
-    """
-
-    position: Position
-    ids: tuple[UUID, ...]
-
-
-CommitResult: TypeAlias = Receipt | MemoryCoreError
-"""What became of one batch."""
-
-
-class ChangeOperation(StrEnum):
-    """What happened to a record."""
-
-    PUT = "put"
-    DELETE = "delete"
-
-
-@frozen
-class Change:
-    """One record's change."""
-
-    position: Position
-    kind: str
-    id: UUID
-    operation: ChangeOperation
-
-
-@frozen
-class ChangePage:
-    """A part of the change feed.
-
-    Attributes:
-        changes: this namespace's changes, oldest first.
-        position: up to where they reach: the ``since`` of the next call.
-        trimmed: changes after ``since`` are no longer kept. ``changes`` is then empty and ``position``
-            the newest one: whoever follows the feed must start over from the records themselves.
-    """
-
-    changes: tuple[Change, ...]
-    position: Position
-    trimmed: bool = False
-
-
-@frozen(kw_only=True)
-class StorageStats:
-    """Figures of a store; every one of them moves.
-
-    Attributes:
-        backend: the backend's name.
-        location: where the store is, without secrets.
-        store_id: identity of the store, made with it.
-        position: the newest position.
-        records: records per kind in this handle's namespace; also of kinds that the handle was not
-            opened with, where there are any.
-        size_bytes: size on disk, or of the encoded records in memory.
-        counters: operations since the store was opened.
-        sections: further figures by subject: ``pool``, ``statements``, ``compression``, ``cache``…
-    """
-
-    backend: str
-    location: str
-    store_id: UUID
-    position: Position
-    records: Mapping[str, int]
-    size_bytes: int
-    counters: Mapping[str, int | float]
-    sections: Mapping[str, Mapping[str, Any]] = field(factory=dict[str, Mapping[str, Any]])
 
 
 @runtime_checkable
@@ -225,7 +87,7 @@ class Storage(Protocol):
         has a receipt is durable and seen by every read that starts afterwards, in any process.
 
         Returns:
-            One entry a batch: its ``Receipt``, or the error that refused it
+            One entry a batch: its ``Receipt``, or the error that rejected it
             (``ReferenceNotFoundError``, ``ReferenceRestrictedError``, ``DuplicateError``,
             ``CycleError``, ``RecordTooLargeError``, ``InvalidValueError``, ``ConfigurationError``
             for a kind the store does not know).
@@ -277,7 +139,7 @@ class Storage(Protocol):
         ...
 
     async def stats(self) -> StorageStats:
-        """Counters, sizes, pool and statement-cache figures."""
+        """Statistics: counters, sizes, and sections by subject."""
         ...
 
     async def aclose(self) -> None:
@@ -286,21 +148,11 @@ class Storage(Protocol):
 
 
 def missing_members(storage: object) -> list[str]:
-    """The members of ``Storage`` that an object has not, in their order. Unlike ``isinstance``, it counts
-    those that a wrapper forwards by ``__getattr__``.
+    """The members of ``Storage`` that an object lacks, in order. A member that a wrapper forwards by
+    ``__getattr__`` is not lacking, as it is to ``isinstance``.
     """
     members = (name for name in vars(Storage) if not name.startswith("_"))
     return [name for name in members if not hasattr(storage, name)]
-
-
-@frozen
-class NamespaceInfo:
-    """A namespace that holds something, and how many records of each kind; also of kinds that the
-    store was not opened with.
-    """
-
-    name: str
-    records: Mapping[str, int]
 
 
 @runtime_checkable
@@ -340,8 +192,8 @@ class StorageContext:
     Attributes:
         namespace: the namespace of the first handle.
         record_types: the kinds to prepare for.
-        limits: what to refuse.
-        create: whether to make the store where there is none.
+        limits: the limits that records must keep.
+        create: whether to create a missing store.
     """
 
     namespace: str = field(default="default", converter=_namespace)
@@ -350,14 +202,14 @@ class StorageContext:
     create: bool = True
 
     def check_exists(self, file: Path, location: str | None = None) -> None:
-        """Check that an embedded store's file is there, unless it may be made.
+        """Check that the file of an embedded store exists, unless the store may be created.
 
         Args:
-            file: what is there where the store is.
-            location: what the user calls the store, if that is not this file.
+            file: a file that every store has.
+            location: the user's name for the store, if it is not this file.
 
         Raises:
-            StoreNotFoundError: it is not.
+            StoreNotFoundError: it does not exist.
         """
         if not self.create and not local_path(file).exists():
             raise StoreNotFoundError(str(file) if location is None else location)
@@ -367,7 +219,7 @@ def local_path(location: Path | str) -> Path:
     """The path of an embedded store, ``~`` at its beginning being the home of the user, as in a shell.
 
     Raises:
-        ConfigurationError: there is no such home.
+        ConfigurationError: the user has no home.
     """
     try:
         return Path(location).expanduser()

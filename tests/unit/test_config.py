@@ -306,7 +306,7 @@ class TestSettings:
 
     def test_a_folder_that_cannot_be_looked_into_holds_none(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        # The system refuses to look, whoever asks.
+        # The system rejects such a path for every user.
         monkeypatch.setenv("XDG_CONFIG_HOME", f"/{'n' * 300}")
         assert load_settings().source is None
 
