@@ -170,7 +170,12 @@ class EvictionPolicy:
 
     def footprint(self) -> int:
         """Bytes that the remembered keys take."""
-        return sum(ghosts.footprint() for ghosts in self._remembered())
+        # Each by its name: a small cache asks at every insertion.
+        return (
+            self._small_ghosts.footprint()
+            + self._main_ghosts.footprint()
+            + self._returning.footprint()
+        )
 
     def admit(self, entry: Entry, clock: int) -> None:
         """Add a new entry: to the main queue if its key is known to be worth it."""
