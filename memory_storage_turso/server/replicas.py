@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 
-from memory_core.coalesce import GroupCommit, join
+from memory_core.coalesce import GroupCommit
 from memory_core.errors import ConfigurationError, StorageError, StorageUnavailableError
 from memory_storage_turso.config import ReplicaConfig
 from memory_storage_turso.engine.driver import StatementError, StatementResult
@@ -202,7 +202,7 @@ class ReadRouter:
             return None
         if newest is not None:
             try:
-                floor = max(floor, *await join(newest))
+                floor = max(floor, *await newest)
             except StorageUnavailableError:
                 if self._config.freshness == "all":
                     return None

@@ -31,12 +31,17 @@ class CircuitOpenError(StorageUnavailableError):
     """The server has failed so often that no call is sent to it now.
 
     Attributes:
+        server: Its address.
         retry_after: Seconds until the next probe may be sent.
     """
 
     def __init__(self, server: str, retry_after: float) -> None:
-        super().__init__(f"{server} kept failing; next try in {retry_after:.2f} s")
+        super().__init__(f"{server} kept failing; next attempt in {retry_after:.2f} s")
+        self.server = server
         self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[type[CircuitOpenError], tuple[str, float]]:
+        return type(self), (self.server, self.retry_after)
 
 
 class Outcome(Enum):

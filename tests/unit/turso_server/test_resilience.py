@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pickle
 from contextlib import AbstractContextManager
 
 import pytest
@@ -194,6 +195,12 @@ def test_failures_of_calls_from_before_it_opened_do_not_open_it_again(
             call.__exit__(OSError, OSError("down"), None)
     assert breaker.state is BreakerState.CLOSED
     assert breaker.stats().failures == 6
+
+
+def test_the_error_of_an_open_breaker_can_be_pickled() -> None:
+    error = CircuitOpenError("server", 0.5)
+    copied = pickle.loads(pickle.dumps(error))
+    assert (str(copied), copied.retry_after) == (str(error), 0.5)
 
 
 class Flaky:
