@@ -1,7 +1,7 @@
-"""Finding and composing plugins: a typed façade over pluggy's ``PluginManager``.
+"""Finding and combining plugins: a typed façade over pluggy's ``PluginManager``.
 
-A ``PluginRegistry`` is an explicit object; there is no module-level one. It composes at open time
-and is never on a record's path. A plugin that fails to load is reported and takes no other down.
+A ``PluginRegistry`` is an explicit object; the module has none of its own. It is used when a memory is
+opened, never on a record's path. A plugin that fails to load is reported, and the others are used.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 @frozen(kw_only=True)
 class PluginInfo:
-    """What is known of a plugin.
+    """A plugin that was found.
 
     Attributes:
         name: its entry point's name.
@@ -61,7 +61,7 @@ class PluginInfo:
 
 
 class _Core:
-    """What the core itself contributes, by the same hooks as everyone else."""
+    """What the core contributes, by the hooks that plugins use."""
 
     @hookimpl
     def memory_storage_factories(self) -> Mapping[str, StorageFactory]:
@@ -122,7 +122,7 @@ class PluginRegistry:
         self._register(plugin, PluginInfo(name=name, distribution="(registered)", version=""))
 
     def plugins(self) -> list[PluginInfo]:
-        """Everything that was found, by name."""
+        """Every plugin that was found, by name."""
         return [self._infos[name] for name in sorted(self._infos)]
 
     @cached_property
@@ -166,7 +166,7 @@ class PluginRegistry:
         """The backend of a URL scheme.
 
         Raises:
-            ConfigurationError: when there is none; the message lists those there are, and the plugins
+            ConfigurationError: when it is unknown; the message lists the known backends, and the plugins
                 that failed to load.
         """
         return self._lookup(self.storages, scheme, "storage backend")
@@ -192,7 +192,7 @@ class PluginRegistry:
         try:
             plugin = entry.load()
         except Exception as error:  # noqa: BLE001  # see below
-            # A plugin's import may fail in any way; it must not take the others down.
+            # A plugin's import may raise anything; the other plugins must be usable.
             self._infos[entry.name] = evolve(info, error=f"{type(error).__name__}: {error}")
             return
         try:
@@ -224,7 +224,7 @@ class PluginRegistry:
             try:
                 results.append((name, read(implementation.function())))
             except Exception as error:  # noqa: BLE001  # see below
-                # One plugin's failure stays its own, but is seen in `memory plugins`.
+                # The other plugins must be usable; `memory plugins` shows the error.
                 self._infos[name] = evolve(self._infos[name], error=f"{hook}: {error!r}")
         return results
 
@@ -260,7 +260,7 @@ class PluginRegistry:
             ) from None
 
     def _where_from(self, name: str) -> str:
-        """What to do to have this, where that is known."""
+        """A hint at how to get an unknown name, if it is in a distribution of this project."""
         distribution = _DISTRIBUTIONS.get(name)
         infos = [info for info in self._infos.values() if info.distribution == distribution]
         if distribution is None or any(not info.blocked for info in infos):

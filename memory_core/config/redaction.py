@@ -1,6 +1,4 @@
-"""Secrets in URLs and options, which are known by their names: where they are refused, and how they are
-kept from being shown.
-"""
+"""Secrets in URLs and options, which are recognised by their names: rejecting them and hiding them."""
 
 from __future__ import annotations
 
@@ -36,10 +34,10 @@ def is_secret(name: str) -> bool:
 
 
 def refuse_secrets(options: Mapping[str, str]) -> None:
-    """Refuse options of a URL that hold a secret, by their names or within URLs that they are.
+    """Reject the options of a URL if one holds a secret: by its name, or in a URL that is its value.
 
     Raises:
-        ConfigurationError: one of them does; the message does not show it.
+        ConfigurationError: an option holds a secret; the message does not show it.
     """
     for name, value in options.items():
         parts = urlsplit(value) if "://" in value else urlsplit("")

@@ -37,7 +37,7 @@ class StorageURL:
         scheme, colon, rest = url.partition(":")
         if not colon or not scheme or "/" in scheme or "\\" in scheme or len(scheme) == 1:
             raise ConfigurationError(
-                f"{shown_url(url)!r} is no storage URL: expected scheme:path, such as lmdb:./memory"
+                f"{shown_url(url)!r} is not a storage URL: expected scheme:path, such as lmdb:./memory"
             )
         if not _is_path_text(unquote(rest)):
             raise ConfigurationError(f"{shown_url(url)!r} has characters that no path may have")
@@ -53,7 +53,7 @@ class StorageURL:
         try:
             parts = urlsplit(f"{scheme}:{rest}")
         except ValueError:
-            # What it says may repeat a password.
+            # The error's message may repeat a password.
             raise ConfigurationError(f"{shown_url(url)!r} has no valid host") from None
         if parts.username is not None or parts.password is not None:
             raise ConfigurationError("a URL must not hold a user or password; use the environment")
@@ -61,13 +61,13 @@ class StorageURL:
         return cls(scheme.lower(), location, options)
 
     def check_host(self) -> None:
-        """Check that it is a server's URL: without ``//`` it would be taken for the path of a file.
+        """Check that the URL names a server: without ``//`` it would be the path of a file.
 
         Raises:
             ConfigurationError: it names no host.
         """
         if "://" not in self.location:
-            # What is before an "@" may be a secret.
+            # The part before an "@" may be a secret.
             host = self.location.rpartition("@")[2].strip("/") or "HOST"
             raise ConfigurationError(f"{self.scheme}: needs a host: {self.scheme}://{host}")
 

@@ -107,7 +107,7 @@ class Model:
 
     Args:
         types: the kinds it knows.
-        limits: what it refuses.
+        limits: the limits that records must keep.
     """
 
     def __init__(self, types: RecordTypes, limits: Limits) -> None:
@@ -158,7 +158,7 @@ class Model:
         """Apply a batch, in order, all or nothing.
 
         Raises:
-            StorageError: what refused it; nothing has changed then.
+            StorageError: it was rejected; nothing has changed.
         """
         effects: list[Effect] = []
         try:

@@ -33,7 +33,7 @@ def cached(storage: Storage, config: CacheConfig, registry: PluginRegistry) -> C
     try:
         near = create_cache(nearest, registry, {**budget, **config.options}, config.budgets)
     except ConfigurationError:
-        # One that holds bytes need not know these options, which is not what is wrong with it.
+        # A cache of bytes need not know these options: then its place is the error to report.
         _check_nearest(nearest, create_cache(nearest, registry, {}))
         raise
     _check_nearest(nearest, near)

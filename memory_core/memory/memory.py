@@ -263,8 +263,8 @@ class Memory:
         """Append a step to a running episode. Costs the same on step 5 as on step 5,000.
 
         Raises:
-            InvalidValueError: it is no ``ExecutionStep``.
-            ReferenceNotFoundError: there is no such episode.
+            InvalidValueError: it is not an ``ExecutionStep``.
+            ReferenceNotFoundError: the episode does not exist.
             DuplicateError: it has a step with this number.
             EpisodeCompleteError: it is complete already.
         """
@@ -285,7 +285,7 @@ class Memory:
 
         Raises:
             InvalidValueError: a value does not fit its field.
-            ReferenceNotFoundError: there is no such episode.
+            ReferenceNotFoundError: the episode does not exist.
             EpisodeCompleteError: it is complete already; its outcome stays.
         """
         changes = changes_of(Episode, COMPLETION, fields)

@@ -51,7 +51,7 @@ async def open_storage(
     Raises:
         ConfigurationError: unknown scheme or option, the message lists the valid ones; or a server's
             URL without a host.
-        PluginError: the backend's package cannot be loaded, or its class is no storage.
+        PluginError: the backend's package cannot be loaded, or its class is not a storage.
         StorageError: the store cannot be opened.
     """
     registry = registry or PluginRegistry()
@@ -91,7 +91,7 @@ class _NotOpenError(StorageClosedError, AttributeError):
 class open_memory:  # noqa: N801  # used like a function: `async with open_memory(...)`, `await open_memory(...)`
     """Open a memory: ``async with open_memory("lmdb:./mem") as memory`` or ``await open_memory(...)``.
 
-    What is not given comes from the environment, ``memory.toml`` and the defaults; see
+    Arguments that are left out come from the environment, ``memory.toml`` and the defaults; see
     ``load_settings``. A cache that is given comes before ``?cache=`` in the URL, and that before them.
 
     Args:

@@ -241,7 +241,7 @@ def sort_key(value: IndexValue) -> tuple[bool, Any]:
 
 
 def condition_key(condition: Condition) -> tuple[Any, ...]:
-    """What is equal for, and only for, equal conditions, and has an order."""
+    """A sortable key, which is equal for equal conditions and for no others."""
     if isinstance(condition, Between):
         bounds = (
             condition.lower,

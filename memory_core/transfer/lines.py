@@ -157,7 +157,7 @@ class LineReader:
         name: what messages call it.
 
     Raises:
-        CodecError: when the file is no export, was cut off or altered.
+        CodecError: when the file is not an export, was cut off or altered.
         SchemaVersionError: when a newer version wrote it, or records of it.
     """
 
@@ -197,9 +197,9 @@ class LineReader:
         try:
             header = msgspec.json.decode(line, type=Header)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise self._broken("is no export of memory-core") from error
+            raise self._broken("is not an export of memory-core") from error
         if header.format != FORMAT:
-            raise self._broken("is no export of memory-core")
+            raise self._broken("is not an export of memory-core")
         if header.version > VERSION:
             raise SchemaVersionError(self._name, header.version, VERSION)
         return header

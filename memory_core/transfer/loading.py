@@ -86,8 +86,8 @@ async def load_records(
         on_progress: told how far it is.
 
     Raises:
-        ConfigurationError: there is no such file, or ``into`` would mix several namespaces.
-        CodecError: the file is no export, was cut off or altered; nothing was written.
+        ConfigurationError: the file does not exist, or ``into`` would mix several namespaces.
+        CodecError: the file is not an export, was cut off or altered; nothing was written.
         SchemaVersionError: a newer version wrote it; nothing was written.
         StorageError: the store failed; loading again goes on from there.
     """

@@ -334,7 +334,7 @@ async def test_a_missing_or_repeated_line_is_found(whole):
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"hello", b'{"a": 1}\n', b"\xff\xfe\n" * 9, b"[]\n"])
 async def test_a_file_that_is_not_an_export(data):
-    await rejects(data, "no export")
+    await rejects(data, "not an export")
 
 
 async def test_a_newer_version(whole):

@@ -81,7 +81,7 @@ class Engine:
     Raises:
         StorageUnavailableError: the store is open elsewhere.
         OSError: the file cannot be used.
-        CodecError: the file is no log, or is damaged.
+        CodecError: the file is not a log, or is damaged.
         ConfigurationError: the path is a directory, or a stored kind is unknown.
         SchemaVersionError: a newer version wrote it.
     """
@@ -121,7 +121,7 @@ class Engine:
             raise result
         return result.position
 
-    def log_figures(self) -> dict[str, int]:
+    def log_stats(self) -> dict[str, int]:
         """What the log came to since it was opened."""
         return {
             "bytes": self.log.size,

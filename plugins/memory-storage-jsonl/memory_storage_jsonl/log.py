@@ -102,7 +102,7 @@ class Log:
 
     Raises:
         ConfigurationError: the path is a directory, or no regular file.
-        CodecError: the file is no log.
+        CodecError: the file is not a log.
         SchemaVersionError: a newer version wrote it.
     """
 
@@ -110,7 +110,7 @@ class Log:
         if path.is_dir():
             raise ConfigurationError(f"{path} is a directory; a JSON-lines store is a file")
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise ConfigurationError(f"{path} is no regular file, and is left alone")
+            raise ConfigurationError(f"{path} is not a regular file")
         self.path = path
         self.size = 0
         self.syncs = self.torn_bytes = self.rewrites = 0
@@ -220,9 +220,11 @@ class Log:
         try:
             version = msgspec.json.decode(line)["version"]
             if msgspec.json.decode(line)["format"] != _FORMAT:
-                raise CodecError(f"{self.path} is no JSON-lines store")
+                raise CodecError(f"{self.path} is not a JSON-lines store")
         except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise CodecError(f"{self.path} is no JSON-lines store: line 1 is no header") from error
+            raise CodecError(
+                f"{self.path} is not a JSON-lines store: line 1 is not a header"
+            ) from error
         if isinstance(version, int) and version > _VERSION:
             raise SchemaVersionError(str(self.path), version, _VERSION)
         try:

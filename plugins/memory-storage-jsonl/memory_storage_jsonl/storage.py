@@ -58,7 +58,7 @@ class JsonlStorage:
         Raises:
             ConfigurationError: the path is empty or a directory or cannot be written, or a stored
                 kind is unknown.
-            CodecError: the file is no log, or is damaged; names line and offset.
+            CodecError: the file is not a log, or is damaged; names line and offset.
             SchemaVersionError: a newer version wrote it.
             StorageUnavailableError: another process has it open; the message names it.
             StorageError: the disk failed.
@@ -141,7 +141,7 @@ class JsonlStorage:
             records=engine.model.counts(self._namespace),
             size_bytes=engine.log.size,
             counters={**engine.counters, **engine.commits.stats()},
-            sections={"log": engine.log_figures()},
+            sections={"log": engine.log_stats()},
         )
 
     async def aclose(self) -> None:

@@ -156,7 +156,7 @@ def test_a_frame_that_was_lost_in_the_middle_is_damage(path):
 )
 def test_other_files_are_refused(path, content):
     path.write_bytes(content)
-    with pytest.raises(CodecError, match="no JSON-lines store"):
+    with pytest.raises(CodecError, match="not a JSON-lines store"):
         Log(path, sync=True)
     assert path.read_bytes() == content
 
