@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import typer
 from memory_core.cli.commands import command
 from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.session import Session
+from memory_core.cli.streams import warn
 from memory_core.errors import ConfigurationError, ImportFormatError
 from memory_core.importers import Importer
 from memory_core.importers.base import recognised
@@ -107,15 +107,15 @@ def _end(session: Session, reports: Sequence[FileReport], files: Sequence[Path])
     _print(session, reports)
     lost = sum(report.log.lost for report in reports)
     for error in skipped:
-        sys.stderr.write(f"skipped: {error}\n")
+        warn(f"skipped: {error}")
     if lost > len(skipped):
-        sys.stderr.write(f"skipped: {lost - len(skipped)} more\n")
+        warn(f"skipped: {lost - len(skipped)} more")
     notes = [note for report in reports for note in report.log.notes]
     for note in notes[:_MOST_SHOWN]:
-        sys.stderr.write(f"note: {note}\n")
+        warn(f"note: {note}")
     noted = sum(report.log.noted for report in reports)
     if noted > _MOST_SHOWN:
-        sys.stderr.write(f"note: {noted - _MOST_SHOWN} more; --json lists them\n")
+        warn(f"note: {noted - _MOST_SHOWN} more; --json lists them")
     if lost and not any(report.episodes or report.refused for report in reports):
         raise skipped[0]
     if lost:

@@ -16,6 +16,7 @@ from attrs import define, field
 from memory_core.cli.commands import command
 from memory_core.cli.imports import AUTO, named_importer, report_json, source_in, transcripts_in
 from memory_core.cli.session import Session
+from memory_core.cli.streams import say, warn
 from memory_core.errors import ConfigurationError, PluginError
 from memory_core.importers.log import Log
 from memory_core.importers.source import shown
@@ -145,7 +146,7 @@ class _Watching:
             return
         counts = {"stored": report.stored, "kept": report.kept, "skipped": report.log.lost}
         said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        sys.stdout.write(f"{report.file}: {said or 'nothing new'}\n")
+        say(f"{report.file}: {said or 'nothing new'}")
         sys.stdout.flush()
         for error in report.skipped:
-            sys.stderr.write(f"skipped: {error}\n")
+            warn(f"skipped: {error}")
