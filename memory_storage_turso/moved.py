@@ -46,7 +46,7 @@ PATHS = {
     "sqlite_errors": "local.errors",
     "tables": "sql.tables",
     "transactions": "local.session",
-    "under_way": "engine.in_flight",
+    "under_way": "server.driver",
     "upkeep": "engine.pending",
     "websocket_driver": "server.hrana.websocket",
     "writing": "engine.writing",
@@ -63,7 +63,7 @@ NAMES = {
     "outcomes.refusal": "engine.rejections.rejection",
     "schema.SCHEMA_VERSION": "sql.system.SCHEMA_VERSION",
     "schema.SYSTEM_TABLES": "sql.system.SYSTEM_TABLES",
-    "under_way.UnderWay": "engine.in_flight.InFlight",
+    "under_way.UnderWay": "server.driver.InFlight",
     "upkeep.IndexUpkeep": "engine.pending.PendingEntries",
     "writing.POSITION": "sql.system.POSITION",
 }

@@ -30,7 +30,6 @@ from memory_storage_turso.engine.driver import (
     StoreIdentity,
     WriteOutcome,
 )
-from memory_storage_turso.engine.in_flight import InFlight
 from memory_storage_turso.server.group_writer import (
     EncodedBatch,
     GroupWriter,
@@ -52,6 +51,28 @@ T = TypeVar("T")
 _MANY = 64
 #: Decoding more rows than this would hold up the event loop.
 _FEW_ROWS = 4
+
+
+class InFlight:
+    """A context that each call enters; closing waits until all calls have left it."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def __enter__(self) -> None:
+        self._calls += 1
+        self._none.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._calls -= 1
+        if not self._calls:
+            self._none.set()
+
+    async def ended(self) -> None:
+        """Wait until no call is in flight."""
+        await self._none.wait()
 
 
 class ServerDriver(Driver):
