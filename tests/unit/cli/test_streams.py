@@ -81,7 +81,7 @@ def test_names_of_files_do_not_control_the_terminal(cli, tmp_path):
         (["load", f"{folder}.jsonl"], 0),
         (["list", "--url", f"lmdb:{folder}x"], 2),
         (["list", "--config", folder / "y"], 2),
-        (["import", f"{folder}.jsonl", "--keep-going"], 1),
+        (["import", f"{folder}.jsonl"], 3),
     ):
         shown = cli(*arguments, code=code)
         assert not CONTROLS & set(shown.output + shown.stderr), arguments
