@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 
 from memory_core.importers.fields import json_of, mapping, plain_text
-from memory_core.importers.json_text import NotJsonError, loads
+from memory_core.importers.json_text import NotJsonError, is_held, loads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,19 +128,9 @@ def arguments_of(raw: object, name: str = "arguments") -> Mapping[str, Any]:
             value, repairs = loads(raw.encode("utf-8", "surrogatepass"))
         except NotJsonError:
             return {name: raw}
-        if isinstance(value, dict) and not repairs and not _too_large(cast("object", value)):
+        if isinstance(value, dict) and not repairs and is_held(value):
             return cast("dict[str, Any]", value)
     return {name: raw}
-
-
-def _too_large(value: object, depth: int = 0) -> bool:
-    """Whether a record cannot hold the value; its own text is kept then."""
-    if isinstance(value, dict):
-        value = list(cast("dict[str, object]", value).values())
-    if isinstance(value, list):
-        items = cast("list[object]", value)
-        return depth > 60 or any(_too_large(item, depth + 1) for item in items)
-    return type(value) is int and not -(2**63) <= value < 2**64
 
 
 def set_result(draft: Draft, text: str, failed: bool | None = None) -> None:

@@ -15,6 +15,7 @@ import json
 from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import pairwise
+from math import inf
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
@@ -23,7 +24,7 @@ from attrs import Factory, define, evolve
 
 from memory_core.errors import ImportFormatError, InvalidValueError
 from memory_core.importers.fields import EPOCH, is_number, plain_text
-from memory_core.importers.json_text import holdable, without_surrogates
+from memory_core.importers.json_text import holdable, is_held, without_surrogates
 from memory_core.importers.log import Log
 from memory_core.records import (
     Episode,
@@ -98,16 +99,10 @@ class Draft:
 
 def _result(status: ResultStatus, content: object) -> StepResult:
     """A result that a record accepts: what it cannot hold is repaired when the step is made."""
-    try:
-        if status is ResultStatus.ERROR:
-            return StepResult.error(str(content))
-        return StepResult.success(content)
-    except InvalidValueError:
-        repairs: set[str] = set()
-        kept = holdable(content, repairs)
-        if status is ResultStatus.ERROR:
-            return StepResult.error(str(kept))
-        return StepResult.success(kept)
+    kept = content if is_held(content) else holdable(content, set())
+    if status is ResultStatus.ERROR:
+        return StepResult.error(str(kept))
+    return msgspec.convert({"status": status, "output": kept}, StepResult)
 
 
 def message(role: str, content: str, **metadata: str) -> Draft:
@@ -359,19 +354,35 @@ def _step(number: int, draft: Draft, log: Log, repairs: set[str]) -> ExecutionSt
 
 
 def _made(number: int, draft: Draft) -> ExecutionStep:
-    if "\0" in draft.tool:
-        raise InvalidValueError("step.tool", "text without U+0000, as it is indexed", draft.tool)
-    return ExecutionStep(
-        number=number,
-        timestamp=draft.timestamp or EPOCH,
-        tool=draft.tool,
-        action=draft.action,
-        parameters=draft.parameters,  # pyright: ignore[reportArgumentType]  # the converter takes any mapping
-        result=draft.result,
-        latency_ms=draft.latency_ms,
-        tokens_used=draft.tokens_used,
-        metadata=draft.metadata,
-    )
+    """The step, its types checked; what types do not tell is checked here.
+
+    Decoding as stored steps are decoded takes half of the time of the constructor.
+
+    Raises:
+        InvalidValueError: a record refuses it.
+    """
+    if not draft.tool.strip() or "\0" in draft.tool:
+        raise InvalidValueError("step.tool", "text that can be indexed", draft.tool)
+    if not 0 <= draft.latency_ms < inf or (draft.tokens_used or 0) < 0:
+        raise InvalidValueError("step", "a duration and tokens that are not negative", draft)
+    texts = "".join((draft.tool, draft.action, *draft.metadata, *draft.metadata.values()))
+    if not is_held(texts) or not is_held(draft.parameters):
+        raise InvalidValueError("step.parameters", "what JSON can hold", draft.parameters)
+    values = {
+        "number": number,
+        "timestamp": draft.timestamp or EPOCH,
+        "tool": draft.tool,
+        "action": draft.action,
+        "parameters": draft.parameters,
+        "result": draft.result,
+        "latency_ms": draft.latency_ms,
+        "tokens_used": draft.tokens_used,
+        "metadata": draft.metadata,
+    }
+    try:
+        return msgspec.convert(values, ExecutionStep)
+    except msgspec.ValidationError as error:
+        raise InvalidValueError("step", f"its fields ({error})", draft) from error
 
 
 def _mend(draft: Draft, repairs: set[str]) -> None:

