@@ -213,6 +213,8 @@ def recognised(source: Source, importers: Iterable[Importer]) -> Importer:
         for what, looks_so in KNOWN.items():
             if looks_so(sample):
                 raise source.error(f"looks like {what}, for which there is no importer")
+        if sample.broken:
+            raise source.error(sample.broken)
         tried = ", ".join(importer.name for importer in known) or "none"
         raise source.error(f"is of no known format: {sample.described()}; tried {tried}")
     return found[0]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from memory_core.importers.draft import Draft
     from memory_core.importers.log import Log
 
-__all__ = ["Line", "Session"]
+__all__ = ["Label", "Line", "Session"]
 
 _EDITS = {"Edit", "MultiEdit", "NotebookEdit", "Write"}
 _SAID = {"user", "assistant", "system"}
@@ -41,15 +41,32 @@ _AROUND_PROMPT = re.compile(r"\s*<(ide_\w+|system-reminder)>.*?</\1>\s*", re.DOT
 _COUNTED = ("input_tokens", "cache_creation_input_tokens", "output_tokens")
 
 
-class Line(msgspec.Struct, rename="camel"):
-    """A line, as far as it matters. What varies between versions is checked where it is used."""
+class Label(msgspec.Struct, rename="camel"):
+    """What tells which session a line is of, or what it is a title of."""
 
-    type: Any = None
-    subtype: Any = None
     session_id: Any = None
     stream_id: Any = msgspec.field(default=None, name="session_id")
     agent_id: Any = None
     is_sidechain: Any = None
+    summary: Any = None
+    leaf_uuid: Any = None
+
+    @property
+    def session(self) -> str | None:
+        """The session's id, in a session's own file or in a stream."""
+        return plain_text(self.session_id) or plain_text(self.stream_id)
+
+    @property
+    def agent(self) -> str | None:
+        """The subagent's id, where the line is of one."""
+        return plain_text(self.agent_id) if self.is_sidechain is True else None
+
+
+class Line(Label, rename="camel"):
+    """A line, as far as it matters. What varies between versions is checked where it is used."""
+
+    type: Any = None
+    subtype: Any = None
     uuid: Any = None
     parent_uuid: Any = None
     parent_call: Any = msgspec.field(default=None, name="parent_tool_use_id")
@@ -63,8 +80,6 @@ class Line(msgspec.Struct, rename="camel"):
     attachment: Any = None
     ai_title: Any = None
     custom_title: Any = None
-    summary: Any = None
-    leaf_uuid: Any = None
     cwd: Any = None
     git_branch: Any = None
     version: Any = None
@@ -80,16 +95,6 @@ class Line(msgspec.Struct, rename="camel"):
     def kind(self) -> str | None:
         """The line's type."""
         return plain_text(self.type)
-
-    @property
-    def session(self) -> str | None:
-        """The session's id, in a session's own file or in a stream."""
-        return plain_text(self.session_id) or plain_text(self.stream_id)
-
-    @property
-    def agent(self) -> str | None:
-        """The subagent's id, where the line is of one."""
-        return plain_text(self.agent_id) if self.is_sidechain is True else None
 
 
 @define
@@ -155,7 +160,8 @@ class Session:
 
     def _entitle(self, line: Line, titles: Mapping[str, str]) -> None:
         for kind in ("custom_title", "ai_title"):
-            if text := plain_text(getattr(line, kind)):
+            given = getattr(line, kind)
+            if given is not None and (text := plain_text(given)):
                 self._titles[kind] = text
         if (uuid := plain_text(line.uuid)) in titles:
             self._titles["summary"] = titles[uuid or ""]
@@ -192,8 +198,8 @@ class Session:
             "forked_from": mapping(line.forked_from).get("sessionId"),
         }
         for name, value in facts.items():
-            if text := plain_text(value):
-                self._facts.setdefault(name, text)
+            if name not in self._facts and (text := plain_text(value)):
+                self._facts[name] = text
 
     def _turn(self, line: Line, where: str, time: datetime | None) -> None:
         said = mapping(line.message)
@@ -215,8 +221,8 @@ class Session:
 
     def _count(self, said: Mapping[str, Any], added: list[Draft]) -> None:
         """A reply is written as a line for each block, with the same usage on all or a growing one."""
-        if model := plain_text(said.get("model")):
-            self._facts.setdefault("model", model)
+        if "model" not in self._facts and (model := plain_text(said.get("model"))):
+            self._facts["model"] = model
         usage = mapping(said.get("usage"))
         counts = [usage.get(name) for name in _COUNTED]
         total = sum(int(n) for n in counts if is_number(n) and n > 0)  # type: ignore[operator]  # numbers

@@ -99,6 +99,7 @@ class Sample:
         objects: its first objects: of lines or elements, or the document.
         start: its first bytes.
         members: names of files in an archive.
+        broken: why the document cannot be decoded, where it cannot.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Sample:
     objects: Sequence[Peek] = ()
     start: bytes = b""
     members: frozenset[str] = frozenset()
+    broken: str = ""
 
     @property
     def first(self) -> Peek:
@@ -169,7 +171,16 @@ def _sample_of(source: Source) -> Sample:
     objects = [peek for peek in peeks if peek is not None]
     if layout is Layout.LINES and not objects and not any(_is_json(line.data) for line in lines):
         layout = Layout.TEXT
-    return Sample(source.name, layout, objects, start)
+    broken = "" if objects or layout is not Layout.DOCUMENT else _why_broken(source)
+    return Sample(source.name, layout, objects, start, broken=broken)
+
+
+def _why_broken(source: Source) -> str:
+    try:
+        loads(source.document().data)
+    except NotJsonError as error:
+        return str(error)
+    return ""
 
 
 def _first(entries: Iterator[Entry]) -> list[Entry]:

@@ -396,28 +396,32 @@ def _lines(stream: io.BufferedReader) -> Iterator[tuple[int, bytes | None, bool]
     number, size = 1, 0
     parts: list[bytes] = []
     while chunk := stream.read1(_CHUNK):
+        if not size and chunk.isspace():
+            # Blank lines are worth nothing, however many there are.
+            number += chunk.count(b"\n")
+            continue
         first, *rest = chunk.split(b"\n")
         size += len(first)
-        if size <= MAX_ENTRY_BYTES:
-            parts.append(first)
-        else:
-            parts.clear()
+        parts = [*parts, first] if size <= MAX_ENTRY_BYTES else []
         if not rest:
             continue
-        if size > MAX_ENTRY_BYTES:
-            yield number, None, True
-        elif line := b"".join(parts).strip():
-            yield number, line, True
+        yield from _line(number, parts, size, ended=True)
         for between in rest[:-1]:
             number += 1
             if line := between.strip():
                 yield number, line, True
         number += 1
         parts, size = [rest[-1]], len(rest[-1])
+    yield from _line(number, parts, size, ended=False)
+
+
+def _line(
+    number: int, parts: list[bytes], size: int, *, ended: bool
+) -> Iterator[tuple[int, bytes | None, bool]]:
     if size > MAX_ENTRY_BYTES:
-        yield number, None, False
+        yield number, None, ended
     elif line := b"".join(parts).strip():
-        yield number, line, False
+        yield number, line, ended
 
 
 def _split(data: bytes) -> list[msgspec.Raw] | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memory_core.importers.base import Format, FormatImporter
-from memory_core.importers.claude_session import Line, Session
+from memory_core.importers.claude_session import Label, Line, Session
 from memory_core.importers.fields import plain_text
 from memory_core.importers.json_text import NotJsonError
 from memory_core.importers.reading import typed, unreadable
@@ -96,7 +96,7 @@ def _survey(source: Source) -> tuple[dict[_Key, str], dict[str, str]]:
     titles: dict[str, str] = {}
     for entry in source.lines():
         try:
-            line, _ = typed(entry, Line)
+            line, _ = typed(entry, Label)
         except NotJsonError:
             # The second reading lists it.
             continue

@@ -114,6 +114,8 @@ def test_what_was_seen_of_an_unknown_format_is_said(cli, tmp_path):
     (tmp_path / "x.json").write_text('{"apples": 1, "pears": {}}')
     error = cli("import", tmp_path / "x.json", code=3).stderr
     assert "a JSON object whose first object has the keys apples, pears" in error
+    (tmp_path / "z.json").write_text('{"messages": [')
+    assert "z.json: is not JSON: " in cli("import", tmp_path / "z.json", code=3).stderr
     history = [{"model_output": {}, "result": [], "state": {}}]
     (tmp_path / "y.json").write_text(json.dumps({"history": history}))
     error = cli("import", tmp_path / "y.json", code=3).stderr
