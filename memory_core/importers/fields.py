@@ -139,11 +139,14 @@ def sequence(value: object) -> list[Any]:
 
 def plain_text(value: object) -> str | None:
     """A JSON scalar as text; ``None`` for null, an empty string, lists and objects."""
+    # Most are texts or missing.
+    if type(value) is str:
+        return value or None
+    if value is None:
+        return None
     if isinstance(value, str):
         return str(value) or None
-    if isinstance(value, bool | int | float):
-        return json.dumps(value)
-    return None
+    return json.dumps(value) if isinstance(value, bool | int | float) else None
 
 
 def is_number(value: object) -> bool:
