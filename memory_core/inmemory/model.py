@@ -177,8 +177,8 @@ class Model:
         effects: list[Effect] = []
         space = self._space(namespace)
         for kind in reversed(self.types.kinds):
-            doomed = reversed(list(space.records.get(kind, ())))
-            effects += [self._set(namespace, kind, record_id, None) for record_id in doomed]
+            deletions = reversed(list(space.records.get(kind, ())))
+            effects += [self._set(namespace, kind, record_id, None) for record_id in deletions]
         return effects
 
     def revert(self, effects: Sequence[Effect]) -> None:
@@ -288,34 +288,34 @@ class Model:
     def _delete(self, namespace: str, delete: Delete, effects: list[Effect]) -> None:
         if self.get(namespace, delete.kind, delete.id) is None:
             return
-        doomed = self._doomed(namespace, delete)
-        for kind, record_id in doomed:
+        deletions = self._cascade(namespace, delete)
+        for kind, record_id in deletions:
             for referrer, holder in self._referring(namespace, kind, record_id):
-                if (referrer.kind, holder) in doomed or referrer.on_delete is OnDelete.CASCADE:
+                if (referrer.kind, holder) in deletions or referrer.on_delete is OnDelete.CASCADE:
                     continue
                 if referrer.on_delete is OnDelete.RESTRICT:
                     raise ReferenceRestrictedError(kind, record_id, referrer.kind, referrer.field)
                 current = cast("Stored", self.get(namespace, referrer.kind, holder)).record
                 freed = self.store(evolve(current, **{referrer.field: None}))
                 effects.append(self._set(namespace, referrer.kind, holder, freed))
-        for kind, record_id in reversed(doomed):
+        for kind, record_id in reversed(deletions):
             effects.append(self._set(namespace, kind, record_id, None))
 
-    def _doomed(self, namespace: str, delete: Delete) -> dict[tuple[str, UUID], None]:
+    def _cascade(self, namespace: str, delete: Delete) -> dict[tuple[str, UUID], None]:
         """A record and all that cascades from it."""
-        doomed: dict[tuple[str, UUID], None] = {}
+        deletions: dict[tuple[str, UUID], None] = {}
         waiting = [(delete.kind, delete.id)]
         while waiting:
             key = waiting.pop()
-            if key in doomed:
+            if key in deletions:
                 continue
-            doomed[key] = None
+            deletions[key] = None
             waiting += [
                 (referrer.kind, holder)
                 for referrer, holder in self._referring(namespace, *key)
                 if referrer.on_delete is OnDelete.CASCADE
             ]
-        return doomed
+        return deletions
 
     def _referring(
         self, namespace: str, kind: str, record_id: UUID

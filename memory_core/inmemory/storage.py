@@ -50,7 +50,7 @@ class InMemoryConfig:
 
 
 @define(eq=False)
-class _Shared:
+class _SharedState:
     """What all handles on one store share."""
 
     context: StorageContext
@@ -81,7 +81,7 @@ class InMemoryStorage:
         context = context or StorageContext()
         feed = ChangeFeed((config or InMemoryConfig()).change_feed_limit)
         model = Model(context.record_types, context.limits)
-        self._shared = _Shared(context, model, feed)
+        self._shared = _SharedState(context, model, feed)
         self._namespace = context.namespace
         self._owner = True
         self._closed = False
@@ -187,7 +187,7 @@ class InMemoryStorage:
         shared = self._opened()
         return self._record(shared.model.wipe(self._namespace))
 
-    def _opened(self) -> _Shared:
+    def _opened(self) -> _SharedState:
         if self._closed or self._shared.closed:
             raise StorageClosedError("the storage is closed")
         return self._shared
