@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from tests.architecture.tree import ROOT
+
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 PATHS = {
     "turso": {"put": 14, "get": 12},
     "lmdb": {"put": 23, "get": 10},
@@ -40,3 +43,17 @@ def test_a_path_leads_from_the_memory_to_the_engine(measured, scheme):
         assert found["path"] == len(found["functions"]) < found["calls"]
     if scheme in ("turso", "lmdb"):
         assert get["functions"][-1].endswith("Codec.decode")
+
+
+@pytest.mark.parametrize("call", ["put", "get"])
+@pytest.mark.parametrize("scheme", ["turso", "lmdb"])
+def test_the_walks_of_the_architecture_page_name_every_function(measured, scheme, call):
+    page = ARCHITECTURE.read_text("utf-8")
+    missing = []
+    for described in measured[scheme][call]["functions"]:
+        module, _, function = described.partition(": ")
+        name = function.partition(".<locals>")[0]
+        # aiosqlite's one module; its thread is named in words.
+        if module != "core.py" and f"`{name}`" not in page and f"`{name}()`" not in page:
+            missing.append(described)
+    assert missing == []
