@@ -265,7 +265,7 @@ async def test_the_cache_suite_finds_a_client_that_a_cancelled_read_spoils():
 
 
 def test_a_worker_says_that_it_has_started_before_anything_else():
-    """Whoever reads what it says knows it only from then on."""
+    """Anyone who reads what it says knows it only from then on."""
     code = (
         "from memory_core.testing import forking; forking._run(lambda emit: emit('something'), [])"
     )
