@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import sqlite3
+from contextlib import closing
 from functools import cache
 
 import pytest
 
+from memory_storage_lmdb.store import catalog
+from memory_storage_turso.sql.system import SYSTEM_TABLES
 from tests.architecture.tree import PACKAGES, ROOT, tracked_files
 
 PAGE = ROOT / "docs" / "architecture.md"
@@ -135,3 +139,38 @@ def test_the_map_has_every_module_at_the_root_of_a_package(package):
     }
     own = {f"{package}/__init__.py", f"{package}/moved.py"}
     assert modules - own - named == set()
+
+
+def test_the_map_has_every_column_of_the_system_tables():
+    page = PAGE.read_text("utf-8")
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for statement in SYSTEM_TABLES:
+            connection.execute(statement)
+        columns = (
+            "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c "
+            "WHERE t.type = 'table'"
+        )
+        found = connection.execute(columns).fetchall()
+    rows = {
+        table: next((row for row in page.splitlines() if row.startswith(f"| `{table}` |")), "")
+        for table, _ in found
+    }
+    assert len(rows) == len(SYSTEM_TABLES)
+    assert [(table, column) for table, column in found if f"`{column}`" not in rows[table]] == []
+
+
+def test_the_map_has_every_database_of_lmdb_itself():
+    own = (catalog._META, catalog._JOURNAL, catalog._DICTIONARIES)
+    assert [name for name in own if f"| `{name.decode()}` |" not in PAGE.read_text("utf-8")] == []
+
+
+def test_the_map_has_every_thread():
+    started = re.compile(r"""(?:thread_name_prefix=|JobThread\(f?)"([^"{]+)""")
+    packages = [name for name in files() if name.endswith(".py") and not name.startswith("tests/")]
+    names = {
+        found.strip()
+        for name in packages
+        for found in started.findall((ROOT / name).read_text("utf-8"))
+    }
+    assert "memory-core codec" in names
+    assert {name for name in names if f"| `{name}" not in PAGE.read_text("utf-8")} == set()
