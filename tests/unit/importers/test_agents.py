@@ -5,43 +5,15 @@ from __future__ import annotations
 import json
 import zipfile
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 import zstandard
 
 from memory_core import open_memory
 from memory_core.cli.imports import import_file
-from memory_core.importers import BUILTIN_IMPORTERS, OpenHandsImporter
-from memory_core.importers.base import found_in, recognised
-from memory_core.importers.log import Log
-from memory_core.importers.source import opened
+from memory_core.importers import OpenHandsImporter
 from memory_core.records import OutcomeStatus, ResultStatus
-from tests.unit.importers.transcripts import write, write_lines
-
-CASES = Path(__file__).parent / "cases"
-
-
-def read(path):
-    """The format of a file, its episodes, and what was listed; nothing may be skipped."""
-    log = Log(path.name)
-    with opened(path) as source:
-        importer = recognised(source, BUILTIN_IMPORTERS)
-        found = [item.episode for item in found_in(importer, source, log)]
-    assert [str(error) for error in log.skipped] == []
-    for episode in found:
-        episode.index_values()
-        assert episode.metadata["source"] == importer.name
-    return importer.name, found, log
-
-
-def case(name):
-    form, (episode,), _ = read(CASES / name)
-    return form, episode
-
-
-def shape(episode):
-    return [(s.tool, s.action, s.result and s.result.status.value) for s in episode.steps]
+from tests.unit.importers.transcripts import CASES, case, read, shape, write, write_lines
 
 
 def test_codex_rollout():

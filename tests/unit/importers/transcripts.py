@@ -5,13 +5,20 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zstandard import ZstdCompressor
 
+from memory_core.importers import BUILTIN_IMPORTERS
+from memory_core.importers.base import found_in, recognised
+from memory_core.importers.log import Log
+from memory_core.importers.source import opened
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
+
+    from memory_core.records import Episode
 
 POLICY = "# Library agent policy\n\nThe current time is 2024-03-01 09:30:00 EST.\n\nBe kind."
 PATCH = (
@@ -207,3 +214,30 @@ def claude_session() -> list[dict[str, Any]]:
         {"type": "ai-title", "aiTitle": "Clock", "sessionId": SESSION},
         claude_line("assistant", 9, [{"type": "text", "text": "Sorry."}], message=reply("m3", 2)),
     ]
+
+
+CASES = Path(__file__).parent / "cases"
+
+
+def read(path: Path) -> tuple[str, list[Episode], Log]:
+    """The format of a file, its episodes, and what was listed; nothing may be skipped."""
+    log = Log(path.name)
+    with opened(path) as source:
+        importer = recognised(source, BUILTIN_IMPORTERS)
+        found = [item.episode for item in found_in(importer, source, log)]
+    assert [str(error) for error in log.skipped] == []
+    for episode in found:
+        episode.index_values()
+        assert episode.metadata["source"] == importer.name
+    return importer.name, found, log
+
+
+def case(name: str) -> tuple[str, Episode]:
+    """The format and the only episode of a case."""
+    form, (episode,), _ = read(CASES / name)
+    return form, episode
+
+
+def shape(episode: Episode) -> list[tuple[str, str, str | None]]:
+    """Tool, action and status of each step."""
+    return [(s.tool, s.action, s.result and s.result.status.value) for s in episode.steps]
