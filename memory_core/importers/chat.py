@@ -183,7 +183,11 @@ def add_block(
         step = draft.answer(plain_text(fields.get("tool_use_id")), None, time, place)
         content = fields.get("content")
         text = text_of(content, draft.log, place)
-        failed = fields.get("is_error") is True or _kind(content).endswith("_error")
+        failed = (
+            fields.get("is_error") is True
+            or _kind(content).endswith("_error")
+            or bool(mapping(content).get("return_code"))
+        )
         if failed and _TIMED_OUT in text:
             step.timed_out(text)
         else:

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from memory_core.importers.log import Log
     from memory_core.importers.source import Entry, Source
 
-__all__ = ["decoded", "document", "entries", "objects_of", "typed", "unreadable", "values"]
+__all__ = [
+    "conversations",
+    "decoded",
+    "document",
+    "entries",
+    "objects_of",
+    "typed",
+    "unreadable",
+    "values",
+]
 
 T = TypeVar("T")
 
@@ -47,6 +56,28 @@ def values(source: Source, log: Log) -> Iterator[tuple[str, Any]]:
 def entries(source: Source, log: Log) -> Iterator[Fields]:
     """As ``values``, the objects only; any other value is skipped and listed."""
     return objects_of(values(source, log), log)
+
+
+def conversations(
+    source: Source, log: Log, *, is_bare: bool, name: str = "messages"
+) -> Iterator[Fields]:
+    """As ``entries``, where a bare array of messages counts as an object with the array in it.
+
+    Args:
+        source: the file.
+        log: gets what cannot be read.
+        is_bare: whether the file, if it is an array, is one conversation and not several.
+        name: the field that holds a bare array's messages.
+    """
+    if is_bare and sample_of(source).layout is Layout.ARRAY:
+        found = iter([("", document(source, log))])
+    else:
+        found = values(source, log)
+    yield from objects_of(((place, _with_name(value, name)) for place, value in found), log)
+
+
+def _with_name(value: Any, name: str) -> Any:
+    return {name: cast("object", value)} if isinstance(value, list) else value
 
 
 def objects_of(found: Iterator[tuple[str, Any]], log: Log) -> Iterator[Fields]:

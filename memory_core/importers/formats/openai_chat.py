@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from memory_core.importers.sample import Peek, Sample
     from memory_core.importers.source import Source
 
-__all__ = ["FORMAT", "OpenAIChatImporter"]
+__all__ = ["FORMAT", "OpenAIChatImporter", "describe"]
 
 _OWN = {"domain", "language", "framework", "task_type", "tags"}
 _CREATED = tuple(
@@ -85,11 +85,12 @@ def _draft(value: Any, log: Log, place: str) -> EpisodeDraft | None:
     if messages and not draft.steps:
         log.skip(place, "none of its messages says anything that this format knows")
         return None
-    _describe(draft, entry)
+    describe(draft, entry)
     return draft
 
 
-def _describe(draft: EpisodeDraft, entry: Fields) -> None:
+def describe(draft: EpisodeDraft, entry: Fields) -> None:
+    """Take over what a log tells of a conversation beside its messages."""
     around = _Around(entry)
     draft.start = entry.time(*_CREATED)
     if draft.steps:
@@ -107,11 +108,12 @@ def _describe(draft: EpisodeDraft, entry: Fields) -> None:
     if not isinstance(reward, bool):
         draft.reward = Fields({"reward": reward}, entry.log, entry.place).number("reward")
     draft.tags = [text for tag in given.list("tags") if (text := plain_text(tag))]
-    draft.metadata = {
+    told = {
         **{key: value for key, value in given.value.items() if key not in _OWN},
         "model": plain_text(around.get("model")),
         "entry_id": plain_text(around.get("id", "custom_id")),
     }
+    draft.metadata |= {name: value for name, value in told.items() if value is not None}
 
 
 class _Around:
