@@ -31,7 +31,11 @@ def test_every_builtin_importer_keeps_the_contract():
         assert importer.format.table
     names = [importer.name for importer in BUILTIN_IMPORTERS]
     assert len(names) == len(set(names))
-    assert {"tau-bench", "swe-agent", "openai-chat", "claude-code", "codex"} <= set(names)
+    assert set(names) == {
+        "anthropic", "atif", "autogen", "claude-code", "codex", "gemini", "gemini-cli", "inspect-ai",
+        "langchain", "langsmith", "mini-swe-agent", "openai-batch", "openai-chat", "openai-responses",
+        "openhands", "otel-genai", "sharegpt", "swe-agent", "tau-bench", "tau2-bench", "vercel-ui",
+    }  # fmt: skip
 
 
 def cases():

@@ -47,13 +47,23 @@ def case(name, file):
 SAMPLES |= {
     name: case(name, file)
     for name, file in {
+        "anthropic": "cline_api_conversation_history.json",
+        "atif": "atif_trajectory.json",
+        "autogen": "autogen_04.json",
         "codex": "codex_rollout.jsonl",
         "gemini": "gemini_contents.json",
         "gemini-cli": "gemini_cli_chat.json",
         "inspect-ai": "inspect_log.json",
+        "langchain": "langchain_messages.json",
+        "langsmith": "langsmith_runs.jsonl",
         "mini-swe-agent": "mini_swe_agent_v2.traj.json",
+        "openai-batch": "openai_batch_output.jsonl",
+        "openai-responses": "openai_responses_items.json",
         "openhands": "openhands_output.jsonl",
+        "otel-genai": "otel_genai_spans.json",
+        "sharegpt": "sharegpt.jsonl",
         "tau2-bench": "tau2_results.json",
+        "vercel-ui": "vercel_ui_messages.json",
     }.items()
 }
 

@@ -1,0 +1,90 @@
+"""Messages of LangChain as steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from memory_core.importers.chat import add_message
+from memory_core.importers.content import arguments_of, set_result, text_of
+from memory_core.importers.fields import mapping, plain_text, sequence
+
+if TYPE_CHECKING:
+    from memory_core.importers.draft import EpisodeDraft
+    from memory_core.importers.fields import Fields
+
+__all__ = ["add_langchain_message", "is_langchain_message"]
+
+_ROLES = {
+    "human": "user", "ai": "assistant", "tool": "tool", "system": "system", "function": "function",
+    "chat": "chat", "HumanMessage": "user", "AIMessage": "assistant", "AIMessageChunk": "assistant",
+    "ToolMessage": "tool", "SystemMessage": "system", "FunctionMessage": "function",
+    "ChatMessage": "chat", "HumanMessageChunk": "user",
+}  # fmt: skip
+
+
+def is_langchain_message(value: object) -> bool:
+    """Whether a value is a message of LangChain."""
+    fields = mapping(value)
+    kind = fields.get("type")
+    if kind == "constructor":
+        return plain_text(next(iter(sequence(fields.get("id"))[-1:]), None)) in _ROLES
+    return (
+        isinstance(kind, str)
+        and kind in _ROLES
+        and ("data" in fields or "content" in fields)
+        and "role" not in fields
+    )
+
+
+def add_langchain_message(draft: EpisodeDraft, message: Fields) -> None:
+    """Add a message, with its calls or as the answer to one."""
+    kind, data = _unwrapped(message)
+    role = _ROLES.get(kind, kind)
+    if role in {"tool", "function"}:
+        step = draft.answer(data.text("tool_call_id"), data.text("name"), None, message.place)
+        text = text_of(data.get("content"), draft.log, message.place)
+        set_result(step, text, failed=True if data.text("status") == "error" else None)
+        return
+    before = len(draft.steps)
+    own = [*data.list("tool_calls"), *data.list("invalid_tool_calls")]
+    extra = data.object("additional_kwargs")
+    given: dict[str, Any] = {
+        "role": (data.text("role") or "user") if role == "chat" else role,
+        "content": _said(data) if own else data.get("content"),
+        **{name: extra.get(name) for name in ("reasoning_content", "refusal")},
+        "name": data.get("name"),
+    }
+    if not own:
+        given |= {name: extra.get(name) for name in ("tool_calls", "function_call")}
+    if not own or given["content"] or given["reasoning_content"]:
+        add_message(draft, given, message.place)
+    for call in own:
+        fields = mapping(call)
+        arguments = arguments_of(fields.get("args", fields.get("arguments")))
+        call_id = plain_text(fields.get("id"))
+        draft.call(plain_text(fields.get("name")), arguments, call_id, None, message.place)
+    if len(draft.steps) > before:
+        draft.steps[before].count(data.get("usage_metadata.total_tokens"))
+    if model := data.text("response_metadata.model_name", "response_metadata.model"):
+        draft.metadata.setdefault("model", model)
+
+
+def _unwrapped(message: Fields) -> tuple[str, Fields]:
+    """A message's class or type, and its fields, whichever way it was written."""
+    kind = message.text("type") or "unknown"
+    if kind == "constructor":
+        name = plain_text(next(iter(message.list("id")[-1:]), None)) or "unknown"
+        return name, message.object("kwargs")
+    return kind, message.object("data") if "data" in message else message
+
+
+def _said(data: Fields) -> object:
+    """The content without blocks that repeat the calls beside it."""
+    content = data.get("content")
+    if not isinstance(content, list):
+        return content
+    return [part for part in sequence(data.get("content")) if not _is_call(part)]
+
+
+def _is_call(part: object) -> bool:
+    return mapping(part).get("type") in ("tool_use", "tool_call", "function_call")

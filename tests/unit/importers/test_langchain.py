@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from tests.unit.importers.transcripts import case, read, shape, write, write_lines
+
+
+def constructor(name, **kwargs):
+    return {"lc": 1, "type": "constructor", "id": ["langchain", "schema", name], "kwargs": kwargs}
+
+
+def test_messages_of_messages_to_dict():
+    form, episode = case("langchain_messages.json")
+    assert form == "langchain"
+    assert shape(episode) == [
+        ("message", "user", None),
+        ("add", "call", "success"),
+        ("message", "assistant", None),
+    ]
+    assert episode.task_description == "Add 2 and 3"
+    assert episode.steps[1].parameters == {"a": 2, "b": 3}
+    assert episode.steps[1].result.output == "5"
+    assert episode.metadata == {"source": "langchain", "timing": "none"}
+
+
+def test_messages_of_dumpd_with_blocks_that_repeat_calls(tmp_path):
+    use = {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}}
+    messages = [
+        constructor("SystemMessage", content="S"),
+        constructor("HumanMessage", content="Add"),
+        constructor(
+            "AIMessage",
+            content=[{"type": "text", "text": "Adding."}, use],
+            tool_calls=[{"name": "add", "args": {"a": 1}, "id": "c1"}],
+            usage_metadata={"total_tokens": 7},
+            response_metadata={"model_name": "m"},
+        ),
+        constructor("ToolMessage", content="no", tool_call_id="c1", status="error"),
+    ]
+    form, (episode,), _ = read(write(tmp_path / "a.json", messages))
+    assert form == "langchain"
+    assert shape(episode) == [
+        ("message", "system", None),
+        ("message", "user", None),
+        ("message", "assistant", None),
+        ("add", "call", "error"),
+    ]
+    assert episode.steps[2].tokens_used == 7
+    assert episode.metadata["model"] == "m"
+
+
+def test_plain_messages_of_a_history_and_older_calls(tmp_path):
+    call = {"id": "c1", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    messages = [
+        {"type": "human", "content": "Go"},
+        {"type": "ai", "content": "", "additional_kwargs": {"tool_calls": [call]}},
+        {"type": "tool", "content": "1", "tool_call_id": "c1"},
+        {
+            "type": "ai",
+            "content": "",
+            "invalid_tool_calls": [{"name": "f", "args": "{", "id": "c2"}],
+        },
+        {"type": "chat", "role": "critic", "content": "Well."},
+    ]
+    _, (episode,), _ = read(write(tmp_path / "chat_history.json", messages))
+    assert shape(episode) == [
+        ("message", "user", None),
+        ("f", "call", "success"),
+        ("f", "call", None),
+        ("message", "critic", None),
+    ]
+    assert episode.steps[2].parameters == {"arguments": "{"}
+
+
+def test_threads_with_one_id_are_told_apart_and_grow(tmp_path):
+    one, two = {"type": "human", "content": "1"}, {"type": "human", "content": "2"}
+    threads = [[one], [two], [one, {"type": "ai", "content": "A"}]]
+    lines = [{"thread_id": "t", "values": {"messages": messages}} for messages in threads]
+    _, (first, other, longer), _ = read(write_lines(tmp_path / "a.jsonl", lines))
+    assert first.id == longer.id != other.id
+    assert first.metadata["thread_id"] == "t"
