@@ -165,8 +165,24 @@ def found_in(importer: Importer, source: Source, log: Log) -> Iterator[Found]:
     """The episodes that an importer finds in a source, whichever way it was written.
 
     Raises:
-        ImportFormatError: the source cannot be read further.
+        ImportFormatError: the source cannot be read further, or the importer itself fails.
     """
+    found = _found_in(importer, source, log)
+    while True:
+        try:
+            item = next(found, None)
+        except ImportFormatError:
+            raise
+        except Exception as error:
+            # A plugin's importer may raise anything: its file fails, and no other.
+            reason = f"the importer {importer.name} failed: {type(error).__name__}: {error}"
+            raise source.error(reason) from error
+        if item is None:
+            return
+        yield item
+
+
+def _found_in(importer: Importer, source: Source, log: Log) -> Iterator[Found]:
     if isinstance(importer, FormatImporter):
         yield from importer.found_in(source, log)
         return

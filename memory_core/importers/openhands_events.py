@@ -8,6 +8,7 @@ from attrs import evolve
 
 from memory_core.importers.content import arguments_of, first_line, text_of
 from memory_core.importers.fields import Fields, mapping, plain_text
+from memory_core.importers.language import patched_files
 from memory_core.records import Episode, Outcome
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from memory_core.importers.draft import Draft, EpisodeDraft
     from memory_core.records import ExecutionStep
 
-__all__ = ["add_event", "is_event", "joined", "outcome_claimed"]
+__all__ = ["add_event", "is_event", "joined", "outcome_claimed", "outcome_reported"]
 
 _STATES = {
     "change_agent_state",
@@ -176,6 +177,17 @@ def _observe_v1(draft: EpisodeDraft, event: Fields, kind: str, time: datetime | 
 def _role(event: Fields) -> str:
     source = event.text("source") or "unknown"
     return _ROLES.get(source, source)
+
+
+def outcome_reported(run: Fields, patch: str) -> Outcome | None:
+    """What an evaluation says of a run."""
+    resolved = run.flag("test_result.report.resolved", "report.resolved", "resolved")
+    if resolved is None:
+        failure = run.text("error")
+        return Outcome.failure(failure) if failure else None
+    if resolved:
+        return Outcome.success("The instance is resolved.", artifacts=patched_files(patch))
+    return Outcome.failure("The instance is not resolved.")
 
 
 def outcome_claimed(events: Sequence[Any]) -> Outcome | None:

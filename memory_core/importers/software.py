@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from memory_core.importers.content import arguments_of, text_of
+from memory_core.importers.draft import EPOCH
 from memory_core.importers.fields import Fields
 from memory_core.importers.language import patched_files
 from memory_core.records import Outcome
 
 if TYPE_CHECKING:
-    from memory_core.importers.draft import Draft
+    from memory_core.importers.draft import Draft, EpisodeDraft
     from memory_core.importers.log import Log
 
 __all__ = [
     "SHELL",
+    "TAGGED_OUTPUT",
+    "elapse",
     "issue_in",
     "outcome_of_submission",
     "set_command_output",
     "set_observation",
+    "set_tagged_output",
     "tool_of_command",
 ]
 
 SHELL = "bash"
+_LONGEST_MS = 1e12
 _ISSUES = (
     re.compile(r"ISSUE:\s*\n(.*?)\n\s*INSTRUCTIONS:", re.DOTALL),
     re.compile(r"<(pr_description|issue|problem_statement)>\s*(.*?)\s*</\1>", re.DOTALL),
@@ -45,6 +51,9 @@ _EXIT_CODE = re.compile(
 _COMMAND_TIMED_OUT = re.compile(
     r"(?:Error: )?(?:command timed out|execution timed out)", re.IGNORECASE
 )
+TAGGED_OUTPUT = re.compile(r"\s*<returncode>(-?\d{1,9})</returncode>\s*(.*)", re.DOTALL)
+_OUTPUT_TAGS = re.compile(r"<output>\n?(.*?)\n?</output>\s*", re.DOTALL)
+_KILLED = re.compile(r"\s*The last command .*? timed out", re.DOTALL)
 _FAILED = (
     re.compile(
         r"Traceback \(most recent call last\)[\s\S]*^[\w.]*(?:Error|Exception)\b", re.MULTILINE
@@ -113,6 +122,35 @@ def set_command_output(step: Draft, output: object, log: Log, place: str) -> Non
         step.failed(text)
     else:
         step.succeeded(text)
+
+
+def set_tagged_output(step: Draft, text: str, code: int | None) -> None:
+    """Give a command its result: what it printed, without the tags around that."""
+    printed = TAGGED_OUTPUT.match(text)
+    if printed is not None:
+        code = int(printed[1])
+        text = _OUTPUT_TAGS.sub(lambda match: match[1], printed[2])
+    if code is not None:
+        step.metadata["exit_code"] = str(code)
+    if _KILLED.match(text):
+        step.timed_out(text)
+    elif code:
+        step.failed(text)
+    else:
+        step.succeeded(text)
+
+
+def elapse(draft: EpisodeDraft) -> None:
+    """Give steps times where only their durations are known: they start at the epoch."""
+    draft.timing = "durations"
+    time = EPOCH
+    for step in draft.steps:
+        step.timestamp = time
+        if not 0 <= step.latency_ms < _LONGEST_MS:
+            draft.log.note(step.where, f"execution_time is out of range: {step.latency_ms / 1000}")
+            step.latency_ms = 0.0
+        time += timedelta(milliseconds=step.latency_ms)
+    draft.end = time
 
 
 def outcome_of_submission(status: str | None, patch: object) -> Outcome | None:

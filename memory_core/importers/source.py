@@ -191,22 +191,31 @@ class Source:
         Raises:
             ImportFormatError: it cannot be read.
         """
-        with self._reporting(), zipfile.ZipFile(self.path) as archive:
+        with self._reporting(), _zip_errors(), zipfile.ZipFile(self.path) as archive:
             return archive.infolist()
 
     def member(self, info: zipfile.ZipInfo) -> Entry:
         """One file of an archive as an entry. Raises like ``members``."""
-        try:
-            with self._reporting(), zipfile.ZipFile(self.path) as archive:
-                if info.compress_type == _ZIP_ZSTD:
-                    data = _zstd_member(self.path, info)
-                else:
-                    with archive.open(info) as file:
-                        data = file.read(MAX_ENTRY_BYTES + 1)
-        except (NotImplementedError, RuntimeError) as error:
-            # An encrypted member, or a method that this Python has no decompressor for.
-            raise self.error(f"cannot be decompressed: {error}", info.filename) from error
+        with self._reporting(), _zip_errors():
+            data = _member(self.path, info)
         return Entry(info.filename, _bounded(self, data, info.filename))
+
+
+@contextmanager
+def _zip_errors() -> Generator[None]:
+    """Of a damaged archive Python's reader may raise any of these."""
+    try:
+        yield
+    except (RuntimeError, ValueError, OverflowError, struct.error) as error:
+        # Encrypted members, versions and methods that it does not know, sizes that are none.
+        raise zipfile.BadZipFile(str(error)) from error
+
+
+def _member(path: Path, info: zipfile.ZipInfo) -> bytes:
+    if info.compress_type == _ZIP_ZSTD:
+        return _zstd_member(path, info)
+    with zipfile.ZipFile(path) as archive, archive.open(info) as file:
+        return file.read(MAX_ENTRY_BYTES + 1)
 
 
 @contextmanager

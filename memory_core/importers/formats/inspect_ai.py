@@ -47,9 +47,10 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
 
 def _read_archive(source: Source, log: Log) -> Iterator[EpisodeDraft]:
     members = {info.filename: info for info in source.members()}
-    header = next(members[name] for name in _HEADERS if name in members)
-    value, _ = decoded(source.member(header), log)
-    run = Fields(value, log, header.filename)
+    header = next((members[name] for name in _HEADERS if name in members), None)
+    if header is None:
+        raise source.error(f"is an archive without {_HEADERS[0]}")
+    run = Fields(decoded(source.member(header), log)[0], log, header.filename)
     for name, info in sorted(members.items()):
         if name.startswith("samples/") and name.endswith(".json"):
             value, known = decoded(source.member(info), log)

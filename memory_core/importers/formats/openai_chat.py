@@ -13,12 +13,13 @@ from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.chat import add_messages
 from memory_core.importers.draft import EpisodeDraft, content_digest
 from memory_core.importers.fields import Fields, mapping, plain_text
+from memory_core.importers.logged import Around, logged_outcome
 from memory_core.importers.reading import document, values
 from memory_core.importers.sample import Layout, sample_of
-from memory_core.records import Outcome, OutcomeStatus, TaskType
+from memory_core.records import TaskType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from memory_core.importers.log import Log
     from memory_core.importers.sample import Peek, Sample
@@ -91,7 +92,7 @@ def _draft(value: Any, log: Log, place: str) -> EpisodeDraft | None:
 
 def describe(draft: EpisodeDraft, entry: Fields) -> None:
     """Take over what a log tells of a conversation beside its messages."""
-    around = _Around(entry)
+    around = Around(entry)
     draft.start = entry.time(*_CREATED)
     if draft.steps:
         # A whole call is counted: its tokens are those of its last step.
@@ -103,7 +104,7 @@ def describe(draft: EpisodeDraft, entry: Fields) -> None:
     draft.domain = given.text("domain")
     draft.language = given.text("language")
     draft.framework = given.text("framework")
-    draft.outcome = _outcome(around)
+    draft.outcome = logged_outcome(around)
     reward = around.get("reward", "score")
     if not isinstance(reward, bool):
         draft.reward = Fields({"reward": reward}, entry.log, entry.place).number("reward")
@@ -114,41 +115,6 @@ def describe(draft: EpisodeDraft, entry: Fields) -> None:
         "entry_id": plain_text(around.get("id", "custom_id")),
     }
     draft.metadata |= {name: value for name, value in told.items() if value is not None}
-
-
-class _Around:
-    """What may be in the entry or in the objects inside of it."""
-
-    def __init__(self, entry: Fields) -> None:
-        value = entry.value
-        inside = (value.get(name) for name in ("metadata", "response", "request"))
-        self._parts = [value, *(mapping(part) for part in inside if part)]
-
-    def get(self, *names: str) -> Any:
-        """The first of the names, each looked for everywhere."""
-        for name in names:
-            for part in self._parts:
-                if part.get(name) is not None:
-                    return part[name]
-        return None
-
-
-_OUTCOMES: dict[str, tuple[Callable[[str], Outcome], str]] = {
-    OutcomeStatus.SUCCESS: (Outcome.success, "Logged as a success."),
-    OutcomeStatus.PARTIAL_SUCCESS: (Outcome.partial_success, "Logged as a partial success."),
-    OutcomeStatus.FAILURE: (Outcome.failure, "Logged as a failure."),
-    OutcomeStatus.ABSTAINED: (Outcome.abstained, "Logged as abstained."),
-}
-
-
-def _outcome(around: _Around) -> Outcome | None:
-    status = around.get("outcome")
-    if status is None and isinstance(success := around.get("success"), bool):
-        status = OutcomeStatus.SUCCESS if success else OutcomeStatus.FAILURE
-    if not isinstance(status, str) or status not in _OUTCOMES:
-        return None
-    make, words = _OUTCOMES[status]
-    return make(plain_text(around.get("verdict", "reason")) or words)
 
 
 FORMAT = Format(

@@ -1,7 +1,7 @@
 """OpenHands: events of version 0, alone or in results of evaluations, and events of version 1.
 
-- Version 0: actions and observations that name their ``cause``; an array, JSON lines, an object with
-  ``history``, or lines of an evaluation's ``output.jsonl`` with ``instance_id`` and ``history``.
+- Version 0: actions and observations; an array, JSON lines, an object with ``history``, or lines of an
+  evaluation's ``output.jsonl`` with ``instance_id`` and ``history``.
 - Version 1: events with a ``kind``, also a file each, as a conversation's folder has them; those of one
   folder become one episode, whichever is imported first.
 """
@@ -14,10 +14,15 @@ from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.draft import EpisodeDraft, content_digest
 from memory_core.importers.fields import Fields, mapping, sequence
 from memory_core.importers.language import language_of, patched_files
-from memory_core.importers.openhands_events import add_event, is_event, joined, outcome_claimed
+from memory_core.importers.openhands_events import (
+    add_event,
+    is_event,
+    joined,
+    outcome_claimed,
+    outcome_reported,
+)
 from memory_core.importers.reading import values
 from memory_core.importers.sample import Layout, sample_of
-from memory_core.records import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,17 +87,15 @@ def _draft(source: Source, run: Fields) -> Iterator[EpisodeDraft]:
         unnamed="An OpenHands conversation",
         domain="software-engineering",
     )
-    places: dict[int, Any] = {}
+    steps: dict[int, Any] = {}
     for number, event in enumerate(events, 1):
-        place = f"{run.place} event {number}".strip()
-        add_event(draft, Fields(event, run.log, place), places)
+        add_event(draft, Fields(event, run.log, f"{run.place} event {number}".strip()), steps)
     draft.metadata.pop("reply", None)
     if not draft.steps:
-        run.log.note(run.place, "nothing is said or done in its events")
         return
     patch = run.text("test_result.git_patch", "git_patch") or ""
     draft.language = language_of(patched_files(patch))
-    draft.outcome = _outcome(run, patch) or outcome_claimed(events)
+    draft.outcome = outcome_reported(run, patch) or outcome_claimed(events)
     draft.metadata |= {
         "instance_id": instance,
         "agent": run.text("metadata.agent_class"),
@@ -114,21 +117,10 @@ def _key(
         return ("conversation", folder.parent.name)
     if conversation := run.text("conversation_id", "id"):
         return ("conversation", conversation)
-    first = next(
-        (e for e in events if mapping(e).get("source") == "user"), events[0] if events else None
-    )
+    prompts = (event for event in events if mapping(event).get("source") == "user")
+    first = next(prompts, events[0] if events else None)
     named = {name: mapping(first).get(name) for name in ("id", "timestamp", "source")}
     return (content_digest(named),)
-
-
-def _outcome(run: Fields, patch: str) -> Outcome | None:
-    resolved = run.flag("test_result.report.resolved", "report.resolved", "resolved")
-    if resolved is None:
-        failure = run.text("error")
-        return Outcome.failure(failure) if failure else None
-    if resolved:
-        return Outcome.success("The instance is resolved.", artifacts=patched_files(patch))
-    return Outcome.failure("The instance is not resolved.")
 
 
 FORMAT = Format(
@@ -145,9 +137,8 @@ FORMAT = Format(
         "extras.metadata.exit_code, success, error": "an error where it is not 0; metadata exit_code",
         "timestamp": "times (UTC where they name no zone)",
         "model_response.usage, accumulated_cost": "tokens, once a reply; metadata cost, model",
-        "test_result.report.resolved; error": "outcome, artifacts; failure",
-        "finish task_completed": "outcome, where nothing else tells it",
-        "changes of state, recalls, empty observations": "left out",
+        "test_result.report.resolved, error; else finish task_completed": "outcome, artifacts",
+        "changes of state, recalls": "left out",
     },
 )
 

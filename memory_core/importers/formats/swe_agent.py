@@ -7,18 +7,18 @@ messages before the first action are taken from the history: the rest repeats th
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.chat import add_messages
 from memory_core.importers.content import arguments_of, text_of
-from memory_core.importers.draft import EPOCH, EpisodeDraft, content_digest
+from memory_core.importers.draft import EpisodeDraft, content_digest
 from memory_core.importers.fields import Fields, mapping
 from memory_core.importers.language import language_of, patched_files
 from memory_core.importers.reading import document
 from memory_core.importers.software import (
     SHELL,
+    elapse,
     issue_in,
     outcome_of_submission,
     set_observation,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "SweAgentImporter"]
 
-_LONGEST_MS = 1e12
+_COUNTS = ("tokens_sent", "tokens_received", "api_calls")
 _FIRST_WORD = re.compile(r"\s*(?:[\w./-]*/)?([A-Za-z_][\w.+-]{0,63})(?=\s|;|$)")
 
 
@@ -64,7 +64,7 @@ def _draft(source: Source, run: Fields, history: list[Any]) -> EpisodeDraft:
         add_messages(draft, _before_the_agent(history))
         for step in run.objects("trajectory"):
             _act(draft, step)
-        _elapse(draft)
+        elapse(draft)
     config = Fields(arguments_of(run.get("replay_config"), "text"), run.log, "replay_config")
     instance = config.text("problem_statement.id") or run.text("instance_id")
     draft.key = (instance, content_digest([_content(step) for step in draft.steps]))
@@ -82,9 +82,7 @@ def _draft(source: Source, run: Fields, history: list[Any]) -> EpisodeDraft:
         "repo": config.text("env.repo.github_url", "env.repo.repo_name", "env.repo.path"),
         "model": config.text("agent.model.name"),
         "cost": info.get("model_stats.instance_cost"),
-        "tokens_sent": info.get("model_stats.tokens_sent"),
-        "tokens_received": info.get("model_stats.tokens_received"),
-        "api_calls": info.get("model_stats.api_calls"),
+        **{name: info.get(f"model_stats.{name}") for name in _COUNTS},
         "version": info.text("swe_agent_version"),
     }
     return draft
@@ -116,19 +114,6 @@ def _act(draft: EpisodeDraft, step: Fields) -> None:
     added.latency_ms = (step.number("execution_time") or 0) * 1000
 
 
-def _elapse(draft: EpisodeDraft) -> None:
-    """The format has no times but how long each action took: they start at the epoch."""
-    draft.timing = "durations"
-    time = EPOCH
-    for step in draft.steps:
-        step.timestamp = time
-        if not 0 <= step.latency_ms < _LONGEST_MS:
-            draft.log.note(step.where, f"execution_time is out of range: {step.latency_ms / 1000}")
-            step.latency_ms = 0.0
-        time += timedelta(milliseconds=step.latency_ms)
-    draft.end = time
-
-
 def _content(step: Draft) -> Any:
     result = step.result
     observed = result and (result.output or result.message or step.metadata.get("observation"))
@@ -153,7 +138,7 @@ FORMAT = Format(
         "trajectory[].execution_time": "latency; times count from 1970",
         "info.exit_status, info.submission": "outcome; language: of the files in the patch",
         "info.model_stats, swe_agent_version": "metadata cost, tokens_sent, api_calls…, version",
-        "query, messages, response": "left out: they repeat the others",
+        "query, response": "left out: they repeat the others",
     },
 )
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.content import arguments_of, set_result, text_of
 from memory_core.importers.draft import EpisodeDraft, content_digest
-from memory_core.importers.fields import Fields, json_of
+from memory_core.importers.fields import Fields
 from memory_core.importers.reading import entries
-from memory_core.records import Outcome
+from memory_core.importers.tau_outcomes import outcome_of_checks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "Tau2BenchImporter"]
 
-_ENDED = {"user_stop", "agent_stop"}
 _INSTRUCTIONS = ("reason_for_call", "known_info", "unknown_info", "task_instructions")
 
 
@@ -69,7 +68,7 @@ def _draft(run: Fields, info: Fields, tasks: Mapping[str | None, Fields]) -> Ite
     if draft.domain:
         draft.tags = [draft.domain]
     draft.reward = run.number("reward_info.reward")
-    draft.outcome = _outcome(run, draft.reward)
+    draft.outcome = outcome_of_checks(run, draft.reward)
     actions = (action.text("name") for action in task.objects("evaluation_criteria.actions"))
     draft.metadata = {
         "task_id": task_id,
@@ -106,6 +105,9 @@ def _add(draft: EpisodeDraft, message: Fields) -> None:
             set_result(step, text, failed=answer.flag("error"))
         return
     before = len(draft.steps)
+    for thought in ("raw_data", "raw_data.message"):
+        for block in message.object(thought).objects("thinking_blocks"):
+            draft.say("thinking", block.text("thinking") or "", time, place)
     draft.say(role, text_of(message.get("content"), draft.log, place), time, place)
     for call in message.objects("tool_calls"):
         step = draft.call(
@@ -121,30 +123,6 @@ def _add(draft: EpisodeDraft, message: Fields) -> None:
             draft.steps[before].metadata["cost"] = cost
 
 
-def _outcome(run: Fields, reward: float | None) -> Outcome | None:
-    if reward is None:
-        return None
-    if reward == 1:
-        return Outcome.success("The database and the answers are as expected.")
-    ended = run.text("termination_reason")
-    checks = run.object("reward_info")
-    missed = [
-        what
-        for what, name in (
-            ("The database is not as expected.", "db_check.db_match"),
-            ("The environment is not as expected.", "env_match"),
-        )
-        if checks.get(name) is False
-    ]
-    untold = [c.text("info") for c in checks.objects("communicate_checks") if c.get("met") is False]
-    if untold:
-        missed.append(f"The user was not told: {', '.join(text for text in untold if text)}.")
-    if ended is not None and ended not in _ENDED:
-        missed.insert(0, f"The conversation ended with {ended}.")
-    reason = " ".join(missed) or "The reward is less than 1."
-    return Outcome.failure(reason, json_of(checks.value) if checks else None)
-
-
 FORMAT = Format(
     name="tau2-bench",
     summary="tau2-bench results: info, tasks and simulations",
@@ -156,11 +134,11 @@ FORMAT = Format(
         "tasks[].evaluation_criteria.actions": "metadata expected_actions",
         "info.environment_info.domain_name": "domain, tag",
         "messages[].content, tool_calls": "steps; metadata requestor of a user's calls",
+        "raw_data.thinking_blocks": "steps with role thinking",
         "role tool: content, error": "results; latency",
         "messages[].timestamp, usage, cost": "times; tokens; metadata cost of a step",
         "reward_info": "reward; outcome: 1 is a success, less a failure with its checks",
-        "termination_reason, agent_cost, user_cost, seed": "metadata",
-        "info.agent_info.llm, user_info.llm": "metadata model, user_model",
+        "termination_reason, agent_cost, user_cost, seed; info…llm": "metadata; model, user_model",
     },
 )
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.chat import add_messages
 from memory_core.importers.draft import EPOCH, EpisodeDraft, content_digest
-from memory_core.importers.fields import Fields, json_of, plain_text
+from memory_core.importers.fields import Fields, plain_text
 from memory_core.importers.reading import entries
-from memory_core.records import Outcome
+from memory_core.importers.tau_outcomes import outcome_of_reward
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ def _draft(entry: Fields) -> EpisodeDraft:
         draft.domain = domain[1].lower()
         draft.tags.append(domain[1].lower())
     draft.reward = entry.number("reward")
-    draft.outcome = _outcome(entry, draft.reward)
+    draft.outcome = outcome_of_reward(entry, draft.reward)
     actions = [action.text("name") for action in task.objects("actions")]
     draft.metadata = {
         **ids,
@@ -94,25 +94,6 @@ def _place(entry: Fields) -> timedelta:
         for value in (entry.get("task_id"), entry.get("trial"))
     )
     return timedelta(seconds=trial * _TRIAL + task)
-
-
-def _outcome(entry: Fields, reward: float | None) -> Outcome | None:
-    if reward is None:
-        return None
-    if reward == 1:
-        return Outcome.success("The database and the answers are as expected.")
-    if not isinstance(entry.get("info.reward_info"), dict):
-        return Outcome.failure("The conversation did not come to an end.")
-    details = entry.object("info.reward_info.info")
-    outputs = details.object("outputs").value
-    missing = [output for output, found in outputs.items() if not found]
-    if missing:
-        reason = f"The user was not told: {', '.join(missing)}."
-    elif details.get("r_actions") == 0:
-        reason = "The database is not as expected."
-    else:
-        reason = "The reward is less than 1."
-    return Outcome.failure(reason, json_of(details.value) if details else None)
 
 
 FORMAT = Format(

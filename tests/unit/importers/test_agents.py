@@ -378,9 +378,12 @@ def test_tau2_results():
     assert wanted.items() <= episode.metadata.items()
 
 
-def test_tau2_failures_say_why(tmp_path):
+def test_tau2_failures_say_why_and_thoughts_are_kept(tmp_path):
     results = json.loads((CASES / "tau2_results.json").read_text())
     (simulation,) = results["simulations"]
+    simulation["messages"][0]["raw_data"] = {
+        "thinking_blocks": [{"thinking": "Hm", "signature": "x"}]
+    }
     simulation |= {
         "termination_reason": "max_steps",
         "reward_info": {
@@ -394,6 +397,8 @@ def test_tau2_failures_say_why(tmp_path):
     assert episode.outcome.reason == (
         "The conversation ended with max_steps. The database is not as expected. The user was not told: 42."
     )
+    assert episode.steps[0].parameters == {"content": "Hm"}
+    assert episode.steps[0].action == "thinking"
     simulation["reward_info"] = None
     _, (episode,), _ = read(write(tmp_path / "results.json", results))
     assert (episode.outcome, episode.reward) == (None, None)

@@ -7,8 +7,11 @@ import pytest
 
 from memory_core.errors import ImportFormatError
 from memory_core.importers import BUILTIN_IMPORTERS, Importer, detect
+from memory_core.importers.base import found_in, recognised
+from memory_core.importers.log import Log
 from memory_core.importers.sample import sample_of
 from memory_core.importers.source import opened
+from memory_core.records import Episode
 from tests.unit.importers.transcripts import (
     chat_entry,
     claude_session,
@@ -116,3 +119,37 @@ def test_two_importers_that_claim_a_file_are_both_named(tmp_path):
     with pytest.raises(ImportFormatError, match="any of tau-bench, greedy: name the format"):
         detect(path, [*BUILTIN_IMPORTERS, Greedy()])
     assert detect(path, [Greedy()]).name == "greedy"
+
+
+class Plugin:
+    """An importer as plugins write it."""
+
+    name = "plugin"
+    summary = "a plugin's"
+
+    def __init__(self):
+        self.seen = []
+
+    def sniff(self, head, path, /):
+        self.seen.append(head)
+        return head.startswith(b"mine")
+
+    def read(self, path, *, keep_going=False):
+        self.seen.append(path.read_bytes())
+        yield Episode(task_description="x")
+        raise LookupError("oops")
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.txt.gz", "x.zst"])
+def test_a_plugin_reads_the_content_that_it_sniffed_and_fails_alone(tmp_path, name):
+    plugin, log = Plugin(), Log(name)
+    path = write_bytes(tmp_path / name, b"mine, and more")
+    with opened(path) as source:
+        assert recognised(source, [*BUILTIN_IMPORTERS, plugin]) is plugin
+        found = found_in(plugin, source, log)
+        assert next(found).episode.task_description == "x"
+        with pytest.raises(
+            ImportFormatError, match="the importer plugin failed: LookupError: oops"
+        ):
+            next(found)
+    assert plugin.seen == [b"mine, and more"] * 2
