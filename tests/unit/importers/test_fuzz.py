@@ -185,4 +185,4 @@ def test_a_thousand_inputs(tmp_path, seed):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(100, 110))
 def test_a_hundred_thousand_inputs(tmp_path, seed):
-    assert fuzz(tmp_path, 10_000, seed) > 2_000
+    assert fuzz(tmp_path, 10_000, seed) > 1_000
