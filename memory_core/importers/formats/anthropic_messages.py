@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.chat import add_message
+from memory_core.importers.cline import task_in, without_results
 from memory_core.importers.content import text_of
 from memory_core.importers.draft import EpisodeDraft, content_digest
 from memory_core.importers.fields import Fields, mapping, sequence
@@ -20,6 +21,7 @@ from memory_core.importers.sample import Layout, sample_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from memory_core.importers.draft import Draft
     from memory_core.importers.log import Log
     from memory_core.importers.sample import Peek, Sample
     from memory_core.importers.source import Source
@@ -98,23 +100,28 @@ def _draft(entry: Fields) -> EpisodeDraft:
     )
     system = entry.get(*(f"{around}system" for around in _AROUND))
     draft.say("system", text_of(system, draft.log, entry.place), None, entry.place)
+    waiting: list[Draft] = []
     for message in messages:
-        _message(draft, message)
+        waiting = _message(draft, message, waiting)
+    draft.description = task_in(draft.first_said("user"))
     answer = entry.object("response.body", "response", "output")
     if not messages and isinstance(entry.get("content"), list):
         answer = entry
     if isinstance(answer.get("content"), list):
-        _message(draft, answer)
+        _message(draft, answer, [])
     describe(draft, entry)
     if model := entry.text("params.model"):
         draft.metadata["model"] = model
     return draft
 
 
-def _message(draft: EpisodeDraft, message: Fields) -> None:
+def _message(draft: EpisodeDraft, message: Fields, waiting: list[Draft]) -> list[Draft]:
+    """Add a message, with the results of the calls before it; returns the calls in it."""
     before = len(draft.steps)
     given = {name: value for name, value in message.value.items() if name not in _NOT_SAID}
-    add_message(draft, {"role": "assistant", **given}, message.place)
+    rest = without_results(draft, {"role": "assistant", **given}, waiting)
+    if rest.get("content") or not given.get("content"):
+        add_message(draft, rest, message.place)
     if len(draft.steps) > before:
         draft.steps[before].count(sum(message.number(name) or 0 for name in _COUNTS))
     for name, paths in _BESIDE.items():
@@ -122,6 +129,7 @@ def _message(draft: EpisodeDraft, message: Fields) -> None:
             draft.metadata[name] = found
     if cost := message.number("metrics.cost"):
         draft.metadata["cost"] = draft.metadata.get("cost", 0.0) + cost
+    return [step for step in draft.steps[before:] if step.action == "call"]
 
 
 FORMAT = Format(
@@ -131,9 +139,9 @@ FORMAT = Format(
     read=_read,
     table={
         "the whole entry; Cline's first message": "id",
-        "system": "the first step, role system",
+        "system; <task>": "the first step, role system; description",
         "messages[].content: text, thinking": "steps with the role; thinking",
-        "tool_use; tool_result, is_error": "steps with parameters; their results",
+        "tool_use; tool_result, is_error; [tool for …] Result:": "steps with parameters; their results",
         "response.content, or content": "the last steps",
         "usage, metrics.tokens": "tokens of the message's first step",
         "ts, timestamp": "times of steps",

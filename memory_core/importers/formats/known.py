@@ -18,6 +18,9 @@ KNOWN: Mapping[str, Callable[[Sample], bool]] = {
     "a browser-use history": lambda sample: (
         {"model_output", "result", "state"} <= mapping(sample.first.get("history.0")).keys()
     ),
+    "what Cline shows (it keeps the conversation in api_conversation_history.json)": lambda sample: (
+        sample.first.has("ts", "type") and bool(sample.first.keys & {"say", "ask"})
+    ),
     "an AgentBench run": lambda sample: (
         sample.first.has("index", "output") and sample.first.get("output.history") is not None
     ),

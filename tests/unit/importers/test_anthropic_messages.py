@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from memory_core.records import OutcomeStatus, StepResult
 from tests.unit.importers.transcripts import CASES, case, read, shape, write, write_lines
 
@@ -55,6 +57,39 @@ def test_a_conversation_of_cline_that_goes_on_is_the_same_episode(tmp_path):
     _, (longer,), _ = read(write(tmp_path / "b.json", messages))
     assert short.id == longer.id
     assert len(short.steps) < len(longer.steps)
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("[bash for 'ls\n[x] y'] Result:\nok", "success"),
+        ("[bash] Result:\nCommand failed with exit code 1.", "error"),
+        ("[bash for 'ls'] Result:\nThe user denied this operation.", "error"),
+        ("[bash for 'ls'] Result:\nCommand timed out after 30 seconds.", "timeout"),
+    ],
+)
+def test_results_of_cline_that_are_texts(tmp_path, text, status):
+    calls = [
+        {"type": "tool_use", "id": f"t{number}", "name": name, "input": {}}
+        for number, name in enumerate(("read_file", "bash"))
+    ]
+    answers = ["[read_file for 'a'] Result:\nA", text, "Go on", "[read_file for 'b'] Result:\nB"]
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "<task>\nRead\n</task>"}], "ts": 1},
+        {"role": "assistant", "content": calls, "ts": 2, "modelInfo": {"modelId": "m"}},
+        {"role": "user", "content": [{"type": "text", "text": said} for said in answers], "ts": 3},
+    ]
+    _, (episode,), _ = read(write(tmp_path / "a.json", messages))
+    assert episode.task_description == "Read"
+    assert shape(episode) == [
+        ("message", "user", None),
+        ("read_file", "call", "success"),
+        ("bash", "call", status),
+        ("message", "user", None),
+    ]
+    assert episode.steps[1].result.output == "A"
+    assert episode.steps[2].latency_ms == 1000
+    assert episode.steps[3].parameters == {"content": "\n".join(answers[2:])}
 
 
 def test_costs_are_added_up(tmp_path):

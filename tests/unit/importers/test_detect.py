@@ -97,6 +97,23 @@ def test_an_unknown_format_lists_what_was_tried(tmp_path, data):
     assert caught.value.file == str(tmp_path / "x")
 
 
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"\n# aider chat started at 2026-03-01\n", "an Aider chat history"),
+        (b'[{"ts": 1, "type": "say", "say": "text", "text": "x"}]', "what Cline shows"),
+        (
+            b'{"history": [{"model_output": {}, "result": [], "state": {}}]}',
+            "a browser-use history",
+        ),
+        (b'{"index": 0, "output": {"history": []}}', "an AgentBench run"),
+    ],
+)
+def test_what_no_importer_reads_is_refused_by_name(tmp_path, data, what):
+    with pytest.raises(ImportFormatError, match=f"looks like {what}"):
+        detected(write_bytes(tmp_path / "x", data))
+
+
 @pytest.mark.parametrize("data", [b"", b"  \n\n"])
 def test_an_empty_file_is_said_to_be_empty(tmp_path, data):
     with pytest.raises(ImportFormatError, match="is empty"):
