@@ -94,3 +94,35 @@ def test_tools_of_version_0_2(tmp_path):
     form, (episode,), _ = read(write(tmp_path / "a.json", messages))
     assert form == "autogen"
     assert shape(episode) == [("f", "call", "success")]
+
+
+def test_a_saved_state_of_a_team(tmp_path):
+    thread = [message("TextMessage", "Go", "user"), message("TextMessage", "Done")]
+    states = {"a": {"agent_state": {}}, "manager": {"message_thread": thread}}
+    form, (episode,), _ = read(
+        write(tmp_path / "a.json", {"type": "TeamState", "agent_states": states})
+    )
+    assert form == "autogen"
+    assert [step.action for step in episode.steps] == ["user", "assistant"]
+
+
+def test_the_messages_of_an_agent_that_was_saved(tmp_path):
+    call = {"id": "c", "name": "f", "arguments": "{}"}
+    answer = {"call_id": "c", "name": "f", "content": "1", "is_error": False}
+    messages = [
+        {"type": "SystemMessage", "content": "S"},
+        {"type": "UserMessage", "source": "user", "content": "Go"},
+        {"type": "AssistantMessage", "source": "a", "content": [call], "thought": "Hm."},
+        {"type": "FunctionExecutionResultMessage", "content": [answer]},
+    ]
+    state = {"type": "AssistantAgentState", "llm_context": {"messages": messages}}
+    team = {"agent_states": {"a": {"agent_state": state}}}
+    for number, saved in enumerate((state, team)):
+        form, (episode,), _ = read(write(tmp_path / f"{number}.json", saved))
+        assert form == "autogen"
+        assert shape(episode) == [
+            ("message", "system", None),
+            ("message", "user", None),
+            ("message", "thinking", None),
+            ("f", "call", "success"),
+        ]

@@ -1,0 +1,91 @@
+"""Messages of AutoGen as steps: of version 0.4, with a type and a source, and of version 0.2, with a role."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from memory_core.importers.chat import add_message
+from memory_core.importers.content import arguments_of, set_result, text_of
+from memory_core.importers.fields import mapping, plain_text
+
+if TYPE_CHECKING:
+    from memory_core.importers.draft import EpisodeDraft
+    from memory_core.importers.fields import Fields
+
+__all__ = ["add_autogen_message", "is_autogen_message"]
+
+_KIND = re.compile(r"[A-Z]\w*(?:Message|Event)")
+_RAN = re.compile(r"exitcode: (-?\d{1,9}) \((?:execution (?:succeeded|failed))\)\n?")
+_CODE = re.compile(r"```([\w+-]*)[^\n]*\n(.*?)```", re.DOTALL)
+_ROLES = {"user": "user", "system": "system", "SystemMessage": "system"}
+
+
+def is_autogen_message(value: object) -> bool:
+    """Whether a message is one of version 0.4, or of 0.2 with what a program or a tool answered."""
+    message = mapping(value)
+    if {"source", "type", "content"} <= message.keys():
+        return bool(_KIND.fullmatch(plain_text(message.get("type")) or ""))
+    return {"role", "content"} <= message.keys() and bool(
+        message.get("tool_responses") or _RAN.match(plain_text(message.get("content")) or "")
+    )
+
+
+def add_autogen_message(draft: EpisodeDraft, message: Fields) -> None:
+    """Add a message of either version."""
+    if "role" in message:
+        _add_old(draft, message)
+        return
+    before = len(draft.steps)
+    _add(draft, message, message.text("type") or "")
+    if len(draft.steps) > before:
+        usage = message.object("models_usage")
+        counts = (usage.number(f"{name}_tokens") or 0 for name in ("prompt", "completion"))
+        draft.steps[before].count(sum(counts))
+
+
+def _add(draft: EpisodeDraft, message: Fields, kind: str) -> None:
+    source, time, place = message.text("source"), message.time("created_at"), message.place
+    agent = {"agent": source} if source else {}
+    items = list(message.objects("content")) if isinstance(message.get("content"), list) else []
+    thought = text_of(message.get("thought"), draft.log, place)
+    draft.say("thinking", thought, time, place, **agent)
+    if items and kind in {"ToolCallRequestEvent", "AssistantMessage"}:
+        for call in items:
+            arguments = arguments_of(call.get("arguments"))
+            step = draft.call(call.text("name"), arguments, call.text("id"), time, call.place)
+            step.metadata |= agent
+    elif items and kind in {"ToolCallExecutionEvent", "FunctionExecutionResultMessage"}:
+        for answer in items:
+            step = draft.answer(answer.text("call_id"), answer.text("name"), time, answer.place)
+            text = text_of(answer.get("content"), draft.log, answer.place)
+            set_result(step, text, answer.flag("is_error"))
+    else:
+        text = text_of(message.get("content"), draft.log, place)
+        role = _ROLES.get(source or kind, "assistant")
+        role = "thinking" if kind == "ThoughtEvent" else role
+        draft.turn(role, text, time, place, **agent, kind=kind)
+
+
+def _add_old(draft: EpisodeDraft, message: Fields) -> None:
+    for answer in message.objects("tool_responses"):
+        step = draft.answer(answer.text("tool_call_id"), None, None, answer.place)
+        set_result(step, text_of(answer.get("content"), draft.log, answer.place))
+    content = message.text("content") or "" if isinstance(message.get("content"), str) else ""
+    ran = _RAN.match(content)
+    if ran:
+        _executed(draft, message, content[ran.end() :], int(ran[1]))
+    elif "tool_responses" not in message:
+        add_message(draft, message.value, message.place)
+
+
+def _executed(draft: EpisodeDraft, message: Fields, output: str, code: int) -> None:
+    """A program that ran, which is in the message before."""
+    asked = str(draft.steps[-1].parameters.get("content", "")) if draft.steps else ""
+    blocks = _CODE.findall(asked)
+    parameters: dict[str, Any] = {"code": "\n".join(block for _, block in blocks)}
+    language = next((name for name, _ in blocks if name), None)
+    step = draft.call(language or "code", parameters if blocks else {}, None, None, message.place)
+    step.metadata |= {"exit_code": str(code), "agent": message.text("name") or "unknown"}
+    draft.called(None, step.tool)
+    set_result(step, output.removeprefix("Code output:").strip(), failed=code != 0)
