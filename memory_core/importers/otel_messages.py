@@ -22,6 +22,16 @@ __all__ = [
 _INPUTS = ("gen_ai.input.messages", "gen_ai.prompt")
 _OUTPUTS = ("gen_ai.output.messages", "gen_ai.completion")
 _SCALARS = ("stringValue", "boolValue", "doubleValue", "intValue", "bytesValue")
+# As protobuf names them, which some exporters keep.
+_SNAKE = {
+    "string_value": "stringValue",
+    "bool_value": "boolValue",
+    "double_value": "doubleValue",
+    "int_value": "intValue",
+    "bytes_value": "bytesValue",
+    "array_value": "arrayValue",
+    "kvlist_value": "kvlistValue",
+}
 _EVENT_ROLES = {
     "gen_ai.system.message": "system",
     "gen_ai.user.message": "user",
@@ -48,9 +58,9 @@ def decoded_attributes(pairs: object) -> dict[str, Any]:
 
 
 def _value(typed: object, depth: int) -> Any:
-    fields = mapping(typed)
     if depth > _DEEPEST:
         return typed
+    fields = {_SNAKE.get(name, name): value for name, value in mapping(typed).items()}
     for name in _SCALARS:
         if name in fields:
             value = fields[name]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -142,6 +143,21 @@ def test_an_agent_says_each_message_once(tmp_path, encode):
     assert episode.steps[3].parameters == {"content": "4 degrees."}
     assert episode.metadata["agent_name"] == "helper"
     assert log.left_out == {"spans without GenAI attributes": 1}
+
+
+def snake(value):
+    if isinstance(value, list):
+        return [snake(item) for item in value]
+    if isinstance(value, dict):
+        return {re.sub("([A-Z])", r"_\1", key).lower(): snake(item) for key, item in value.items()}
+    return value
+
+
+def test_names_as_protobuf_has_them(tmp_path):
+    spans = export(*agent_spans(json.dumps))
+    _, (one,), _ = read(write(tmp_path / "a.json", spans))
+    _, (two,), _ = read(write(tmp_path / "b.json", snake(spans)))
+    assert one == two
 
 
 def test_what_is_said_twice_is_there_twice(tmp_path):
