@@ -1,10 +1,10 @@
 """Group commit and read coalescing, shared by all backends.
 
 ``GroupCommit`` hands items that are submitted at the same time to the writer together, so that they share
-one durable commit (group commit, DeWitt et al. 1984). ``ReadCoalescer`` makes one fetch of the calls of one
-tick of the event loop.
+one durable commit (group commit, DeWitt et al. 1984). ``ReadCoalescer`` joins the calls of one tick of
+the event loop into one fetch.
 
-Cancelling a caller does not cancel the work of others: items that the writer does not have yet are dropped,
+Cancelling a caller does not cancel the work of others: items that have not reached the writer are dropped,
 and a write or fetch that has begun is finished. Each caller gets an exception of its own (``own_error``).
 """
 
@@ -31,10 +31,10 @@ Error = TypeVar("Error", bound=BaseException)
 def own_error(error: Error) -> Error:
     """A copy of an error for one of several callers, caused by the original.
 
-    Where several tasks raise one instance, its traceback grows by the frames of each of them.
+    If several tasks raised the same instance, its traceback would collect the frames of all of them.
     """
-    # Not `copy.copy`: it calls `__init__` with the message, where many errors take something else. An OSError
-    # has the name of its file beside `args`.
+    # Not `copy.copy`: it calls `__init__` with the message, but many errors take other arguments. An OSError
+    # keeps its file name outside `args`.
     args = error.__reduce__()[1] if isinstance(error, OSError) else error.args
     own = type(error).__new__(type(error), *args)
     own.__dict__.update(error.__dict__)
@@ -43,11 +43,11 @@ def own_error(error: Error) -> Error:
 
 
 def _fail(waiting: Iterable[asyncio.Future[Any]], error: BaseException) -> None:
-    """Give an error to all who still wait, each an instance of its own."""
+    """Fail every future that is still pending, each with its own copy of the error."""
     left = [done for done in waiting if not done.done()]
     for done in left:
         done.set_exception(own_error(error) if len(left) > 1 else error)
-        # A caller that is cancelled meanwhile does not fetch it; asyncio need not report that.
+        # A cancelled caller never retrieves the error; asyncio need not report that.
         done.exception()
 
 
@@ -59,13 +59,13 @@ class _Waiting(Generic[Item, Result]):
 
 
 class GroupCommit(Generic[Item, Result]):
-    """Writes one group at a time. What is submitted meanwhile becomes the next group.
+    """Writes one group at a time; items submitted during a write form the next group.
 
     Args:
-        write: writes a group durably and returns one result an item, in order. An exception goes to
-            every caller of the group, to each an instance of its own.
+        write: writes a group durably and returns one result per item, in order. If it raises, every
+            caller in the group gets its own copy of the exception.
         weigh: the weight of an item.
-        max_weight: a group does not exceed this, unless a single item does: it is a group of its own.
+        max_weight: the most that a group weighs. An item that exceeds this alone is written as its own group.
     """
 
     def __init__(
@@ -97,18 +97,18 @@ class GroupCommit(Generic[Item, Result]):
         weight = sum(map(self._weigh, items))
         self._waiting.append(_Waiting(items, done, weight))
         if self._pump is None:
-            # The task starts in the next tick, so all that is ready in this one joins the group.
+            # The task starts in the next tick, so every item submitted in this one joins the group.
             self._pump = asyncio.create_task(self._run(), name="memory-core group commit")
         return await done
 
     async def aclose(self) -> None:
-        """Write what was submitted, then reject further items. Idempotent."""
+        """Write all submitted items, then reject further ones. Idempotent."""
         self._closed = True
         if self._pump is not None:
             await asyncio.shield(self._pump)
 
     def stats(self) -> dict[str, int]:
-        """How many groups and items were written, and the most items in one group."""
+        """The numbers of groups and items written, and the size of the largest group."""
         return {"groups": self.groups, "batches": self.items, "largest_group": self.largest_group}
 
     async def _run(self) -> None:
@@ -158,12 +158,12 @@ class _Call(Generic[Value]):
 
 
 class ReadCoalescer(Generic[Value]):
-    """Joins the calls of one tick into one fetch. No call joins a fetch that has begun: a read that starts
-    after a commit returned must not see what was stored before it.
+    """Joins the calls of one tick into one fetch. No call joins a fetch that has begun: a read that
+    starts after a commit returned must see that commit.
 
     Args:
-        fetch: fetches distinct ids of a key (a kind). Returns the value of each id, ``None`` for a missing
-            one, or an exception that concerns this id alone.
+        fetch: fetches distinct ids of one key (a kind). It returns, for each id, its value, ``None`` if
+            it is missing, or an exception that concerns this id alone.
     """
 
     def __init__(
@@ -244,9 +244,10 @@ class ReadCoalescer(Generic[Value]):
 
 
 async def join(work: asyncio.Future[Value]) -> Value:
-    """Wait for work that others may wait for as well.
+    """Wait for work that other callers may also wait for.
 
-    Cancelling this wait does not cancel the work. Each caller gets a copy of an error of the work.
+    Cancelling this wait does not cancel the work. If the work fails, each caller gets its own copy of
+    the error.
     """
     try:
         return await asyncio.shield(work)

@@ -1,4 +1,6 @@
-"""What backends that keep files need of a disk: what its errors mean, and copies that appear whole."""
+"""File-system helpers for backends that keep files: error translation, and copies that appear only when
+complete.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from memory_core.errors import (
 __all__ = ["NO_ACCESS", "NO_SPACE", "disk_failure", "has_room", "new_backup"]
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Numbers of the system's errors that say that there is no room."""
+"""The ``errno`` values that mean that no space is left."""
 
 NO_ACCESS = frozenset(
     {
@@ -35,18 +37,18 @@ NO_ACCESS = frozenset(
         errno.EROFS,
     }
 )
-"""Numbers of those that say that a path is wrong, or may not be used like this."""
+"""The ``errno`` values that mean that a path is wrong or access to it is not permitted."""
 
 _ROOM = 2**20
 
 
 def disk_failure(error: Exception, where: Path | str, code: int | None = None) -> MemoryCoreError:
-    """The error of the framework that stands for one of the operating system's.
+    """Translate an error of the operating system into the framework's error.
 
     Args:
-        error: what the system said.
-        where: the store or the copy that it is about.
-        code: the system's number of it; by default that of an ``OSError``.
+        error: the original error.
+        where: the store or copy that it concerns, for the message.
+        code: its ``errno``; by default that of the ``OSError``.
     """
     if code is None and isinstance(error, OSError):
         code = error.errno
@@ -58,8 +60,8 @@ def disk_failure(error: Exception, where: Path | str, code: int | None = None) -
 
 
 def has_room(file: Path) -> bool:
-    """Whether a file can still grow by a MiB, as far as a trial beside it tells: some drivers take a
-    write that was cut short for an input/output error.
+    """Whether a file may still grow by a MiB, by the process's limit and a trial file beside it. Some
+    drivers report a write that was cut short as an input/output error.
 
     Args:
         file: a file, which need not exist, in a folder that does.
@@ -82,18 +84,18 @@ def has_room(file: Path) -> bool:
 
 @contextmanager
 def new_backup(target: Path) -> Generator[Path]:
-    """Where to write a copy, a file or a folder, which takes the target's place when it is whole and on
-    the disk.
+    """Provide a temporary path for a copy (a file or folder), which is moved to the target once it is
+    complete and synced to disk.
 
-    After an error nothing is left. A process that is killed leaves a hidden folder beside the target,
+    After an error nothing is left behind. A killed process leaves a hidden folder beside the target,
     which nothing reads.
 
     Args:
-        target: what must not exist yet, in a folder that does.
+        target: a path that must not exist yet, in a folder that does.
 
     Raises:
         ConfigurationError: the target exists.
-        OSError: there is no such folder, or it cannot be written.
+        OSError: the folder is missing or not writable.
     """
     _check_new(target)
     folder = Path(mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -102,7 +104,7 @@ def new_backup(target: Path) -> Generator[Path]:
         yield growing
         for path in (*growing.rglob("*"), growing):
             _sync(path)
-        # Renaming would replace a file that has come meanwhile.
+        # Renaming would replace a file that was created in the meantime.
         _check_new(target)
         growing.rename(target)
         _sync(target.parent)
@@ -116,7 +118,7 @@ def _check_new(target: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # it has no such thing
+    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder to sync it.
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:

@@ -6,7 +6,7 @@
     ├── InvalidValueError (ValueError)      a wrong value for a field of an object
     ├── ConfigurationError                  settings, URLs, options
     │   ├── InvalidOptionError              the value of an option; an InvalidValueError too
-    │   ├── StoreNotFoundError              no store, and none may be created
+    │   ├── StoreNotFoundError              no store here, and none may be created
     │   └── UnknownKindError                records whose plugin is not installed
     ├── PluginError                         discovery, loading, name clashes
     ├── QueryError                          a query that cannot be answered
@@ -14,14 +14,14 @@
     ├── ImportFormatError                   a transcript that cannot be read
     └── StorageError
         ├── RecordTooLargeError             over a limit; nothing was written
-        ├── ReferenceNotFoundError          points at a record that is not there
+        ├── ReferenceNotFoundError          points at a missing record
         ├── ReferenceRestrictedError        a delete that something still points at
         ├── DuplicateError                  a unique constraint
         ├── CycleError                      an edge that closes a cycle
         ├── EpisodeCompleteError            a step or an outcome for a complete episode
-        ├── UnsupportedCapabilityError      the backend declared it cannot
+        ├── UnsupportedCapabilityError      the backend does not support it
         ├── StorageClosedError              used after ``aclose``
-        ├── StorageUnavailableError         not reachable or busy; certainly not applied
+        ├── StorageUnavailableError         unreachable or busy; certainly not applied
         ├── StorageFullError                disk or map full; not applied
         ├── SchemaVersionError              written by a newer version
         └── OutcomeUnknownError             sent, but no answer came back
@@ -66,11 +66,11 @@ __all__ = [
 
 
 class MemoryCoreError(Exception):
-    """Base of everything the framework raises on purpose."""
+    """Base class of every error that the framework raises."""
 
 
 class InvalidValueError(MemoryCoreError, ValueError):
-    """A value is wrong for a field of an object.
+    """A field of an object got an invalid value.
 
     Attributes:
         field: name of the field, dotted where it is nested.
@@ -89,15 +89,15 @@ class InvalidValueError(MemoryCoreError, ValueError):
 
 
 class ConfigurationError(MemoryCoreError):
-    """Settings, a URL or an option are wrong; the message lists what is valid."""
+    """A setting, a URL or an option is invalid; the message lists what is valid."""
 
 
 class InvalidOptionError(ConfigurationError, InvalidValueError):
-    """The value of an option is wrong. Its attributes are those of ``InvalidValueError``."""
+    """An option has an invalid value. It has the attributes of ``InvalidValueError``."""
 
 
 class StoreNotFoundError(ConfigurationError):
-    """A location has no store, and none may be created.
+    """There is no store at a location, and none may be created.
 
     Attributes:
         location: the location.
@@ -116,7 +116,7 @@ class UnknownKindError(ConfigurationError):
 
     Attributes:
         where: the store.
-        kinds: how many records there are of each of those kinds.
+        kinds: the number of records of each of these kinds.
     """
 
     def __init__(self, where: str, kinds: Mapping[str, int]) -> None:
@@ -233,7 +233,7 @@ class ReferenceRestrictedError(StorageError):
 
 
 class DuplicateError(StorageError):
-    """Another record already has these unique values.
+    """Another record already has the same unique values.
 
     Attributes:
         kind: the kind whose constraint it is.
@@ -269,7 +269,7 @@ class EpisodeCompleteError(StorageError):
 
     Attributes:
         episode_id: the episode.
-        refused: what was not added to it.
+        refused: what was not added to it, such as ``"step 3"``.
     """
 
     def __init__(self, episode_id: UUID, refused: str) -> None:
@@ -282,7 +282,7 @@ class UnsupportedCapabilityError(StorageError):
     """The backend declared that it cannot do this.
 
     Attributes:
-        capability: what was asked for.
+        capability: the capability that was requested.
         backend: the backend's name.
     """
 

@@ -61,7 +61,7 @@ class CacheFactory:
 
     Attributes:
         target: ``"package.module:Class"``; the class has
-            ``create(cls, location: str, *, config) -> Cache``, which connects to nothing before its
+            ``create(cls, location: str, *, config) -> Cache``, which opens no connection before its
             first use. ``location`` is what follows the scheme (a URL with ``//`` is given whole), ""
             for a plain name.
         config: ``"package.module:Class"`` of its options, as for storages. Those of a cache that

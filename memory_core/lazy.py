@@ -17,7 +17,8 @@ __all__ = ["lazily"]
 def lazily(
     package: str, names: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Make the ``__getattr__`` and ``__dir__`` of a package. They find its modules as well.
+    """Make the ``__getattr__`` and ``__dir__`` of a package that imports its names lazily. They find
+    its modules, too.
 
     Args:
         package: the package.

@@ -1,7 +1,7 @@
 """Modules of earlier versions are still found at their old paths, with a DeprecationWarning.
 
-A package registers its table of moved modules with `find_moved`. Nothing is imported before an old path is
-asked for, and an import that finds its module never comes here.
+A package registers its table of moved modules with `find_moved`. Nothing is imported until an old path
+is requested, and an import that finds its module never reaches this code.
 """
 
 from __future__ import annotations
@@ -62,19 +62,19 @@ NAMES = {
     "convert.explain": "config.options.explain",
     "cache.invalidation.Invalidation": "cache.coherence.NamespaceCoherence",
 }
-"""What moved modules of the core contain under another name now, or in another module."""
+"""Names of the core's moved modules that now have another name or live in another module."""
 
 
 def find_moved(
     package: str, paths: Mapping[str, str], names: Mapping[str, str] | None = None
 ) -> None:
-    """Let the modules of a package be found at their old paths. All paths are relative to the package.
+    """Make the modules of a package importable from their old paths. All paths are relative to the package.
 
     Args:
         package: the package.
         paths: the new path of each module by its old path.
-        names: where names of these modules are that their new module does not have:
-            ``new.module.name`` or ``new.module.Class.method`` by ``old.module.name``.
+        names: the new place of names that the new module does not define: ``new.module.name`` or
+            ``new.module.Class.method`` by ``old.module.name``.
     """
     sys.meta_path.append(
         _Moved(
@@ -103,7 +103,7 @@ class _Moved:
         return ModuleSpec(fullname, cast("Any", self), is_package=is_package)
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Leave it to Python to make the module."""
+        """Let Python create the module."""
 
     def exec_module(self, module: ModuleType) -> None:
         old, new = module.__name__, self._paths[module.__name__]

@@ -34,7 +34,7 @@ __all__ = ["PluginInfo", "PluginRegistry", "load_class"]
 
 ENTRY_POINT_GROUP = "memory_core"
 _CORE = "memory-core"
-# What this project has in distributions of their own.
+# Plugins that this project publishes as separate distributions.
 _DISTRIBUTIONS = {"jsonl": "memory-storage-jsonl", "redis": "memory-cache-redis"}
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class PluginInfo:
         distribution: the distribution it came with.
         version: that distribution's version.
         hooks: the hooks it implements.
-        error: why it could not be loaded; ``None`` when it was.
+        error: why it could not be loaded; ``None`` if it was loaded.
         blocked: whether the settings block it.
     """
 
@@ -61,7 +61,7 @@ class PluginInfo:
 
 
 class _Core:
-    """What the core contributes, by the hooks that plugins use."""
+    """The core's own contributions, made by the same hooks that plugins use."""
 
     @hookimpl
     def memory_storage_factories(self) -> Mapping[str, StorageFactory]:
@@ -102,7 +102,7 @@ class PluginRegistry:
         self._manager.add_hookspecs(HookSpecs)
         self._infos: dict[str, PluginInfo] = {}
         found = _entry_points() if discover else []
-        # What was read of the metadata already is not read again.
+        # Metadata that has been read is not read again.
         known = (info.version for info, _ in found if info.distribution == _CORE)
         core = PluginInfo(
             name="core", distribution=_CORE, version=next(known, None) or version(_CORE)
@@ -217,7 +217,7 @@ class PluginRegistry:
             self.__dict__.pop(name, None)
 
     def _results(self, hook: str, read: Callable[[Any], T]) -> list[tuple[str, T]]:
-        """What each plugin returns, read, in the order they were registered."""
+        """What each plugin's implementation of a hook returns, in the order of registration."""
         results: list[tuple[str, T]] = []
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             name = implementation.plugin_name
@@ -260,7 +260,7 @@ class PluginRegistry:
             ) from None
 
     def _where_from(self, name: str) -> str:
-        """A hint at how to get an unknown name, if it is in a distribution of this project."""
+        """A hint on how to install the plugin of an unknown name, if this project publishes it."""
         distribution = _DISTRIBUTIONS.get(name)
         infos = [info for info in self._infos.values() if info.distribution == distribution]
         if distribution is None or any(not info.blocked for info in infos):

@@ -1,4 +1,4 @@
-"""Where the promise is kept: a read that starts after a commit returned never sees older data.
+"""Coherence of the cache: a read that starts after a commit returned never sees older data.
 
 ``NamespaceCoherence`` keeps the cached entries of one namespace equal to the store. A read asks ``is_behind``
 first; ``catch_up`` then pulls the change feed and removes from the nearest tier what changed. The rules, each
@@ -6,7 +6,7 @@ of which a test breaks on purpose:
 
 - before an entry is used, the store's position is compared with the one caught up to; when it moved,
   the change feed since then is pulled and exactly the entries it names are invalidated;
-- a fetch may fill only what did not change since it began (``fetches``);
+- a fetch may cache only records that have not changed since it began (``fetches``);
 - a fetch that began before a change of its key is never joined afterwards;
 - a page or a count may be used only while a change that touches it would find it (``queries``);
 - a record that was written here is cached only once the feed shows that nobody has changed it since;
@@ -44,9 +44,8 @@ from memory_core.storage import (
 __all__ = ["Fetch", "NamespaceCoherence"]
 
 _FEED_PAGE = 2_000
-_EXAMINED = (
-    64  # changed records of a kind at once: reading more costs more than asking the queries again
-)
+# Changed records of one kind: reading more of them costs more than running the queries again.
+_EXAMINED = 64
 _MAX_WRITTEN = 256
 
 
@@ -61,10 +60,10 @@ class NamespaceCoherence:
 
     Attributes:
         caught_up: the position that the nearest tier corresponds to; negative before the first read.
-        fetches: the fetches in flight.
+        fetches: the in-flight fetches.
         queries: the cached answers.
         history: the recent changes; ``None`` without shared tiers.
-        counters: what was invalidated and why, and what else happened.
+        counters: invalidations by cause, and other events.
     """
 
     def __init__(
@@ -81,10 +80,10 @@ class NamespaceCoherence:
         self._types = types
         # Own writes that the feed has not shown yet.
         self._written: dict[CacheKey, tuple[Record, Position]] = {}
-        # When the newest pull began that ended well.
+        # When the newest successful pull began.
         self._checked_at = float("-inf")
         # Pulls are numbered as they begin: one that began before something was written, and ends after,
-        # says nothing about it. The newest that began, the newest that ended well, the one reads need.
+        # says nothing about it. The newest that began, the newest that succeeded, the one that reads need.
         self._begun = 0
         self._ended = 0
         self._needed = 1
@@ -103,7 +102,7 @@ class NamespaceCoherence:
         return position != self.caught_up
 
     def look_again(self) -> None:
-        """Pull the feed before the next read, whatever the staleness bound. A pull in flight does not
+        """Pull the feed before the next read, whatever the staleness bound. An in-flight pull does not
         count.
         """
         self._needed = self._begun + 1
@@ -119,7 +118,7 @@ class NamespaceCoherence:
             if self._pulling is None:
                 await self._pull(position)
             else:
-                # It may have begun too early to reach this position: then look again.
+                # That pull may have begun too early to reach this position: check again.
                 await asyncio.shield(self._pulling)
 
     def note_written(self, batches: Sequence[WriteBatch], results: Sequence[CommitResult]) -> None:
@@ -129,7 +128,7 @@ class NamespaceCoherence:
             if not isinstance(result, Receipt):
                 continue
             kept = len(batch) <= _EXAMINED
-            # One that is too large to be kept replaces what earlier ones wrote, all the same.
+            # A batch too large to remember still supersedes what earlier batches wrote.
             for operation in batch.operations if kept or written else ():
                 key = _key_of(self.namespace, operation)
                 if kept and isinstance(operation, Put) and not _is_nullable(operation.record):
@@ -146,7 +145,7 @@ class NamespaceCoherence:
             await self._near.cache.delete_many(keys, cause)
 
     def forget(self) -> None:
-        """Anything may have changed: what is in flight is not cached, and no cached answer is used."""
+        """Anything may have changed: in-flight fetches are not cached, and no cached answer is used."""
         self.fetches.invalidate_all()
         self.queries.forget_all()
         self._written.clear()
@@ -159,7 +158,7 @@ class NamespaceCoherence:
         return self.caught_up == position or (self.caught_up > position and not self._went_back())
 
     def _went_back(self) -> bool:
-        """Whether the store is another, older one: it was restored or replaced."""
+        """Whether the store was restored from an older copy or replaced by another store."""
         newest = self._storage.position()
         return newest is not None and newest < self.caught_up
 
@@ -179,7 +178,7 @@ class NamespaceCoherence:
             await self._start_over()
             return
         while True:
-            # Of a store that went back, what comes after this position counts as trimmed.
+            # If the store was set back, changes after this position count as trimmed.
             page = await self._storage.changes(self.caught_up, _FEED_PAGE)
             self.counters["feed_reads"] += 1
             if page.trimmed:
@@ -199,7 +198,7 @@ class NamespaceCoherence:
                 break
 
     async def _start_over(self) -> None:
-        """Nothing is known of what happened before now: forget everything."""
+        """The changes before now are unknown: forget everything."""
         # The position is taken before anything is forgotten, so nothing in between is missed.
         newest = self._storage.position()
         if newest is None:
@@ -212,7 +211,7 @@ class NamespaceCoherence:
         self.caught_up = newest
 
     async def _recall(self, history: FeedHistory, newest: Position) -> None:
-        """Read recent changes, so that entries that a shared tier kept over a restart can be judged."""
+        """Read recent changes, so that entries that a shared tier kept across a restart can be validated."""
         history.start(newest)
         first = since = max(0, newest - REMEMBERED)
         found: list[Change] = []
@@ -222,8 +221,8 @@ class NamespaceCoherence:
                 return
             found += page.changes
             since = page.position
-        # Only now: where staleness is allowed reads go on meanwhile, and a history known in part must not
-        # vouch for an entry.
+        # Only now: where staleness is allowed, reads go on in the meantime, and an incomplete history
+        # must not vouch for an entry.
         history.start(first)
         self._remember(change for change in found if change.position <= newest)
 
@@ -244,11 +243,11 @@ class NamespaceCoherence:
         await self._invalidate_answers(keys, own)
 
     def _own_writes(self, changes: Sequence[Change]) -> dict[CacheKey, Record]:
-        """Own writes that the feed shows now, where it also shows that nothing changed them since.
+        """Own writes that the feed now shows to be the newest version of their records.
 
         That is so when the last change of the record is a put, and no later than the end of the batch
         that wrote it. A later operation of that batch may have deleted it again by a cascade; a record
-        that it may have set to null was never noted.
+        whose reference it may have set to null was never remembered.
         """
         written = self._written
         if not written:
@@ -269,7 +268,7 @@ class NamespaceCoherence:
 
         Args:
             keys: the changed records.
-            own: those of them that this process has written, and nobody since.
+            own: the subset that this process wrote last.
         """
         changed: dict[str, list[UUID]] = {}
         for _, kind, record_id in keys:

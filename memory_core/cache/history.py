@@ -20,7 +20,7 @@ __all__ = ["MARK_BYTES", "REMEMBERED", "FeedHistory"]
 
 MARK_BYTES = 8
 REMEMBERED = 20_000
-"""How many changes are kept at least, if there were so many."""
+"""The minimum number of changes that are kept."""
 
 _QUIET = bytes(MARK_BYTES)
 _PLACE = struct.Struct(">q16s")
@@ -48,8 +48,8 @@ class FeedHistory:
         self._changes.clear()
 
     def note(self, change: Change) -> None:
-        """Remember a change. Changes come in the order of their positions; where a part of the feed is read
-        again, because following it failed or was cancelled, its changes are known already.
+        """Remember a change. Changes arrive in the order of their positions; where part of the feed is
+        read a second time, after a failure or a cancellation, its changes are already known.
         """
         if self._positions and change.position <= self._positions[-1]:
             return

@@ -32,7 +32,8 @@ _log = logging.getLogger(__name__)
 INTERVAL = 1.0
 _TOP = 20
 _SUFFIXES = (".part", ".clear", ".json")
-"""Of the files of a process, in the order of removal: without the last one, the others are not looked for."""
+"""Suffixes of a process's files, in the order of removal: once the last one is gone, nobody looks for
+the others."""
 
 
 @runtime_checkable
@@ -40,7 +41,7 @@ class SupportsTopKeys(Protocol):
     """A cache that knows which of its keys are read most."""
 
     def top_keys(self, limit: int = 10) -> list[tuple[CacheKey, int]]:
-        """The keys read most often, each with how often."""
+        """The keys that are read most often, each with its number of reads."""
         ...
 
 
@@ -51,14 +52,14 @@ def monitor_folder() -> Path:
 
 
 class CacheMonitor:
-    """Publishes statistics until it is stopped. Where that fails, because the folder is not usable or the
-    disk is full, it retries, and logs one warning.
+    """Publishes statistics until it is stopped. If that fails, because the folder is unusable or the
+    disk is full, it retries and logs one warning.
 
     Args:
-        storage: what to look at.
+        storage: the storage whose statistics are published.
 
     Attributes:
-        errors: how often it failed.
+        errors: how often publishing failed.
     """
 
     _made = 0
@@ -133,7 +134,7 @@ def monitored() -> list[dict[str, Any]]:
             published = json.loads(path.read_text(encoding="utf-8"))
             alive = _is_alive(int(published["pid"]))
         except (OSError, ValueError, KeyError, TypeError):
-            # It is being replaced, or another program's.
+            # The file is being replaced, or belongs to another program.
             continue
         if alive:
             found.append(published | {"file": str(path)})

@@ -1,4 +1,4 @@
-"""What goes into the nearest tier: records, their absence, and answers to queries."""
+"""Filling of the nearest tier with records, their absence, and answers to queries."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class NearTier:
         self.config = config
 
     async def fill(self, values: Iterable[tuple[CacheKey, Any]]) -> None:
-        """Keep records, ``ABSENT`` and answers, as far as the configuration wants them."""
+        """Keep records, ``ABSENT`` and answers, as configured."""
         negative = self.config.negative
         entries = [
             self._entry(key, value) for key, value in values if value is not ABSENT or negative

@@ -16,7 +16,7 @@ CacheKey: TypeAlias = tuple[str, str, UUID | bytes]
 
 @frozen
 class CacheEntry:
-    """What a cache is asked to keep.
+    """An entry that a cache is asked to keep.
 
     Attributes:
         key: its key.
@@ -39,9 +39,9 @@ class CacheStats:
         name: the cache's name.
         entries: entries it holds.
         bytes: bytes they take.
-        hits: keys asked for and found.
-        misses: keys asked for and not found, expired ones included.
-        counters: what else this cache counts.
+        hits: requested keys that were found.
+        misses: requested keys that were not found, expired ones included.
+        counters: further statistics of this cache.
     """
 
     name: str
@@ -53,7 +53,7 @@ class CacheStats:
 
     @property
     def hit_rate(self) -> float:
-        """The share of the keys asked for that were found, 0 to 1."""
+        """The share of requested keys that were found, 0 to 1."""
         asked = self.hits + self.misses
         return self.hits / asked if asked else 0.0
 
@@ -68,7 +68,7 @@ class Cache(Protocol):
 
     @property
     def holds(self) -> Literal["objects", "bytes"]:
-        """What its values are."""
+        """Whether its values are objects or bytes."""
         ...
 
     async def get_many(self, keys: Sequence[CacheKey]) -> list[Any | None]:

@@ -1,4 +1,6 @@
-"""Which cached pages and counts a change touches, so that only these are invalidated."""
+"""The registry of cached pages and counts: which of them a change affects, so that only these are
+invalidated.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ __all__ = [
 R = TypeVar("R", bound=Record)
 
 WITHOUT_BUDGET = 2_000
-"""How many pages, and how many counts, of a kind are cached without a budget: each is looked at when a
-record of the kind changes.
+"""The most pages, and the most counts, that are cached per kind without a budget: each is checked when
+a record of the kind changes.
 """
 
 _ANSWERS = ("query", "count")
@@ -57,16 +59,18 @@ def _digest(canonical: bytes) -> bytes:
 
 
 def widened(query: Query[R]) -> Query[R]:
-    """The query that the store is asked, to cache the answer: for one record more than a page has.
+    """The query that is sent to the store when its answer is to be cached: it asks for one record more
+    than the page has.
 
-    As long as that record does not change, the page is not the last one, whatever else past its end changes.
+    As long as that record does not change, there is a next page, whatever else changes past the end of
+    this one.
     """
     return query.limit(query.page_size + 1) if query.page_size < MAX_LIMIT else query
 
 
 @frozen(eq=False)
 class CachedAnswer:
-    """What the nearest tier keeps of a query: its page or count, and what tells whether a change touches it.
+    """A cached page or count, with what is needed to tell whether a change affects it.
 
     Attributes:
         value: the page or the count.
@@ -105,7 +109,7 @@ class CachedAnswer:
         return cls(page, query, ids, found[size].id)
 
     def size(self) -> int:
-        """Bytes it takes, its place in the registry included."""
+        """The bytes it takes, its place in the registry included."""
         ids = 0 if self.ids is None else getsizeof(self.ids)
         known = size_of(self.value) + size_of(self.query) + size_of(self.following)
         return known + ids + _REGISTERED
@@ -119,12 +123,12 @@ class CachedAnswer:
 
 
 class QueryRegistry:
-    """The cached answers of one namespace, by kind. It refers to them weakly: what the nearest tier evicts
-    is gone from here. Bounded: the oldest answers are superseded first.
+    """The cached answers of one namespace, by kind. It refers to them weakly: an answer that the
+    nearest tier evicts disappears from here. Bounded: the oldest answers are superseded first.
 
     Args:
         namespace: its name.
-        budgets: see ``CacheConfig``; ``WITHOUT_BUDGET`` where there is none.
+        budgets: see ``CacheConfig``; ``WITHOUT_BUDGET`` applies to kinds that have none.
     """
 
     def __init__(self, namespace: str, budgets: Mapping[str, Budget]) -> None:
@@ -151,7 +155,9 @@ class QueryRegistry:
         return list(islice(cached, max(0, len(cached) - most)))
 
     def knows(self, key: CacheKey, answer: CachedAnswer) -> bool:
-        """Whether a change that touches the answer would find it: only then may it be used."""
+        """Whether the answer is registered, so that a change that affects it would invalidate it: only
+        then may it be used.
+        """
         cached = self._cached.get(key[1])
         return cached is not None and cached.get(key) is answer
 

@@ -31,17 +31,17 @@ _HEAD = struct.Struct(f">Q{MARK_BYTES}sI")
 
 @runtime_checkable
 class PushesInvalidations(Protocol):
-    """A cache that other clients tell what they invalidated."""
+    """A cache that pushes the invalidations of other clients."""
 
     def on_invalidation(self, callback: Callable[[Iterable[str] | None], None]) -> None:
-        """Call back, on the event loop, with the namespaces in which another client wrote; with
-        ``None`` when messages may have been lost.
+        """Register a callback for the namespaces in which another client wrote. It runs on the event
+        loop, and gets ``None`` when messages may have been lost.
         """
         ...
 
 
 class SharedTier:
-    """A cache of bytes, of one store.
+    """A shared tier: a cache of bytes, as one store uses it.
 
     Args:
         cache: the cache; it may serve other stores as well.
@@ -54,7 +54,7 @@ class SharedTier:
         self._codec = codec
         self._storage = storage
         self._prefix = ""
-        # Entries found that are not valid any more: set again, or deleted if their record is missing.
+        # Entries that are no longer valid: set again, or deleted if their record is missing.
         self._useless: set[CacheKey] = set()
 
     def on_push(self, callback: Callable[[Iterable[str] | None], None]) -> None:
@@ -72,14 +72,14 @@ class SharedTier:
         self.cache.on_invalidation(pushed)
 
     async def identify(self, coherence: NamespaceCoherence) -> None:
-        """Ask for the store's id, by which its entries are found. Until then the tier is not used."""
+        """Fetch the store's id, which prefixes its keys. Until then the tier is not used."""
         with _counted(coherence):
             await self._identify()
 
     async def get_many(
         self, kind: str, keys: Sequence[CacheKey], coherence: NamespaceCoherence
     ) -> dict[CacheKey, Record]:
-        """The records that are there and still valid."""
+        """Fetch the records that the tier holds and that are still valid."""
         found: dict[CacheKey, Record] = {}
         if not keys:
             return found
@@ -112,7 +112,7 @@ class SharedTier:
                 await self.cache.delete_many(gone, "outdated")
             history = coherence.history
             if history is not None and history.knows(position):
-                # Otherwise everything was forgotten since: nobody could judge them.
+                # Otherwise the history was reset in the meantime, and nobody could validate the entries.
                 entries = self._entries(named, position, history.mark_at(position))
                 if entries:
                     await self.cache.set_many(entries)
@@ -120,8 +120,9 @@ class SharedTier:
     async def invalidate(
         self, coherence: NamespaceCoherence, batches: Sequence[WriteBatch]
     ) -> None:
-        """Delete the entries that committed batches name, and so tell others that something changed. The
-        store is not asked for anything: what it has committed cannot fail any more.
+        """Delete the entries that committed batches name, which tells other clients that something
+        changed. This sends no request to the store: a commit that has succeeded must not fail
+        afterwards.
         """
         keys: dict[CacheKey, None] = {}
         for batch in batches:
@@ -136,7 +137,7 @@ class SharedTier:
         """Forget everything of a namespace that was wiped, and tell others."""
         if self._prefix:
             await self.clear(coherence)
-            # A cache tells others in which namespace was written; the key does not matter to them.
+            # The cache tells others which namespace was written to; the key does not matter to them.
             with _counted(coherence):
                 await self.cache.delete_many([self._key((coherence.namespace, "", b""))], "written")
 

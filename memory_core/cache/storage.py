@@ -1,7 +1,7 @@
 """``CachedStorage``: any storage behind any stack of caches, coherent with what others write.
 
-A read asks the nearest tier, then the shared tiers, then the backend, and fills the tiers that lacked the
-record. ``coherence`` says before each read what must not be used any more.
+A read asks the nearest tier, then the shared tiers, then the backend, and fills the tiers that lacked
+the record. Before each read, ``coherence`` removes entries that are no longer valid.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _SharedState:
     closed: bool = False
 
     def coherence_of(self, storage: Storage) -> NamespaceCoherence:
-        """The coherence of a backend handle's namespace, which all handles on it share."""
+        """The coherence of a namespace, shared by all handles on it."""
         found = self.coherence.get(storage.namespace)
         if found is None:
             found = NamespaceCoherence(storage, self.near, self.types, remember=bool(self.far))
@@ -68,7 +68,9 @@ class _SharedState:
         return found
 
     def look_again(self, namespaces: Iterable[str] | None) -> None:
-        """Another host says that it wrote (``None``: anywhere): pull the feed before the next read."""
+        """Handle the message that another host wrote to a namespace (``None``: to any): pull the feed
+        before the next read.
+        """
         for namespace in self.coherence if namespaces is None else namespaces:
             coherence = self.coherence.get(namespace)
             if coherence is not None:
@@ -77,7 +79,7 @@ class _SharedState:
 
 
 class CachedStorage:
-    """A ``Storage`` that answers from caches what has not changed.
+    """A ``Storage`` that answers from caches as long as nothing has changed.
 
     On backends with a cheap ``position()``, a read that starts after a commit returned, in any
     process, never sees older data; see ``coherence``. Elsewhere it may be older by at most
@@ -116,7 +118,7 @@ class CachedStorage:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What the backend declares."""
+        """The backend's capabilities."""
         return self._storage.capabilities
 
     @property
@@ -130,7 +132,7 @@ class CachedStorage:
         return self._storage
 
     async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
-        """Write through to the backend; what was written is seen by every later read."""
+        """Write through to the backend; every later read sees the result."""
         if self._coherence.caught_up < 0:
             # From here on the feed is known, and can tell whether this write was overtaken.
             await self._catch_up(self._position())
@@ -195,7 +197,7 @@ class CachedStorage:
         return await self._storage.changes(since, limit)
 
     def scoped(self, namespace: str) -> CachedStorage:
-        """A cached handle on another namespace; the caches are the same."""
+        """A cached handle on another namespace, with the same caches."""
         handle = copy(self)
         handle._bind(self._storage.scoped(namespace), owner=False)  # noqa: SLF001  # its own class
         return handle
@@ -218,7 +220,7 @@ class CachedStorage:
         return evolve(stats, sections={**stats.sections, **sections})
 
     def coherence_stats(self) -> dict[str, int]:
-        """What was invalidated, and why, in all namespaces."""
+        """Invalidations by cause, over all namespaces."""
         counters: Counter[str] = Counter()
         for coherence in self._shared.coherence.values():
             counters.update(coherence.counters)
@@ -274,7 +276,7 @@ class CachedStorage:
         async with AsyncExitStack() as closing:
             if not self._shared.closed:
                 self._shared.closed = True
-                # The last one pushed is the first one closed; where one fails, the others are closed.
+                # The last one pushed is closed first; if one fails, the others are still closed.
                 for cache in reversed(self.caches()):
                     closing.push_async_callback(cache.aclose)
                 if self._shared.monitor is not None:
@@ -313,7 +315,9 @@ class CachedStorage:
         ]
 
     async def _fetch(self, kind: type[R], keys: Iterable[CacheKey]) -> dict[CacheKey, Any]:
-        """Fetch records from behind the nearest tier, and fill the tiers with those that did not change."""
+        """Fetch records from behind the nearest tier, and fill the tiers with the records that have not
+        changed since.
+        """
         coherence, keys = self._coherence, list(keys)
         fetch = coherence.fetches.begin(keys, coherence.caught_up)
         try:

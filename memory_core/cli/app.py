@@ -44,7 +44,7 @@ _COMMANDS = {
     "demo": _Command("demo", "Show what memory-core does, with sample transcripts."),
     "import": _Command("imports", "Store the episodes of agent transcripts."),
     "watch": _Command(
-        "watching", "Import transcripts, and go on as they grow, until it is stopped."
+        "watching", "Import transcripts and follow them as they grow, until stopped."
     ),
     "list": _Command("records", "List records, newest first."),
     "search": _Command("records", "Find episodes by text and conditions."),
@@ -67,14 +67,16 @@ _COMMANDS = {
 
 
 class _Commands(Group):
-    """The commands of plugins, which are loaded, and those of ``_COMMANDS``, which are when asked for."""
+    """The commands of plugins, which are already loaded, and those of ``_COMMANDS``, which are loaded
+    on demand.
+    """
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of all commands."""
         return [*_COMMANDS, *super().list_commands(ctx)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """A command, which is loaded now if it has to be."""
+        """A command by name; loads it if necessary."""
         if cmd_name not in _COMMANDS:
             return super().get_command(ctx, cmd_name)
         part = typer.Typer(rich_markup_mode=None)
@@ -102,7 +104,7 @@ def build(registry: PluginRegistry | None = None) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        # What would lay out the help in boxes takes longer to load than all the rest.
+        # Rich's layout of the help takes longer to load than everything else together.
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -141,7 +143,7 @@ def run() -> None:
         registry = PluginRegistry(blocked=_blocked())
         app = build(registry)
     except MemoryCoreError as error:
-        # Two plugins that claim one name; what does not concern plugins works all the same.
+        # Two plugins claim one name; commands that need no plugin still work.
         report(error, exit_code_of(error))
         app = build()
     try:
@@ -153,11 +155,11 @@ def run() -> None:
 
 
 def _blocked() -> tuple[str, ...]:
-    """What the environment and the settings file in its usual places block."""
+    """The plugins that the environment, or the settings file in its usual places, blocks."""
     try:
         return blocked_plugins()
     except MemoryCoreError:
-        # Whatever is wrong, the command that needs the settings says so; some need none.
+        # Report nothing here: the command that needs the settings reports the error, and some need none.
         return ()
 
 

@@ -61,7 +61,7 @@ class Group(TyperGroup):
 
 
 def _without_conversions(parameters: list[Any]) -> list[Any]:
-    """Let parameters take a value that needs no conversion as it is.
+    """Let parameters accept a value that needs no conversion without loading pydantic.
 
     Typer converts every value by pydantic, even one that was not given, and loading pydantic takes longer
     than a short command.
@@ -90,7 +90,7 @@ def _processing(parameter: Any, convert: Callable[[Any, Any], Any]) -> Callable[
 
 
 def _plain_reason(message: str) -> str:
-    """The reason for which pydantic rejects a value, in the words of the other messages."""
+    """Why pydantic rejects a value, phrased like the other messages."""
     reason = message.removeprefix("Value error, ").replace("Input should be", "must be")
     return reason.partition(", unable to parse")[0]
 
@@ -108,7 +108,7 @@ def shared_parameters() -> list[inspect.Parameter]:
 
 def command(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Add a function as a command: its first parameter is the ``Session``, the others are options and
-    arguments as typer takes them. One of an attrs class stands for an option for each of its fields.
+    arguments as typer takes them. A parameter that is an attrs class stands for one option per field.
     The function may be a coroutine function.
     """
 
@@ -120,7 +120,7 @@ def command(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[.
 
 
 def run_async(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine; Ctrl-C and SIGTERM cancel it, so that it leaves things whole.
+    """Run a coroutine; Ctrl-C and SIGTERM cancel it, so that it can clean up.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C.

@@ -36,14 +36,14 @@ class Ending(StrEnum):
 
     @property
     def outcome(self) -> OutcomeStatus | None:
-        """Its value in the index of episodes."""
+        """The value by which the episode index stores it."""
         return None if self is Ending.NONE else OutcomeStatus(self.value)
 
 
 @frozen(kw_only=True)
 class Conditions:
-    """Conditions that an episode must fulfil, all of them. Of several values of one option it needs one; of
-    tags, tools and metadata it needs all.
+    """Conditions, all of which an episode must fulfil. An option given several times needs one match;
+    tags, tools and metadata need all.
     """
 
     tags: Annotated[
@@ -157,7 +157,7 @@ def pairs(given: Sequence[str], option: str) -> dict[str, str]:
 
 
 def point_in_time(text: str, option: str) -> datetime:
-    """An ISO date or time, in UTC where it names no zone, or how long ago: ``90m``, ``12h``, ``7d``.
+    """Parse an ISO date or time, in UTC if it names no zone, or an age: ``90m``, ``12h``, ``7d``.
 
     Raises:
         typer.BadParameter: for anything else.
@@ -176,7 +176,7 @@ def point_in_time(text: str, option: str) -> datetime:
 
 
 def _end_of(text: str, option: str) -> datetime:
-    """A point in time, or the last moment of a day where only a date is given, in UTC."""
+    """Parse a point in time; a date alone means the last moment of that day, in UTC."""
     try:
         day = date.fromisoformat(text.strip())
     except ValueError:

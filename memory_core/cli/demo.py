@@ -44,15 +44,15 @@ Question: TypeAlias = Callable[[Storage], Awaitable[list[Any]]]
 
 @define
 class _Demo:
-    """What the demo did, and how long it took.
+    """The demo's results and timings.
 
     Attributes:
-        seconds: how long each part took.
+        seconds: the time that each part took.
         files: the imported files.
-        relationships: how many were stored.
+        relationships: the number of stored relationships.
         outcomes: episodes by outcome.
-        questions: of each query its description, how many records it found, the seconds by backend, and
-            whether all backends found the same.
+        questions: for each query its description, the number of records found, the seconds by backend,
+            and whether all backends found the same.
     """
 
     seconds: dict[str, float] = field(factory=dict[str, float])
@@ -74,7 +74,7 @@ class _Demo:
 
     @property
     def ok(self) -> bool:
-        """Whether both stores hold and answer the same."""
+        """Whether both stores hold the same records and give the same answers."""
         same = all(agreed for *_, agreed in self.questions)
         return same and self.verified is not None and self.verified.ok
 
@@ -176,7 +176,7 @@ async def _fill(
             result.files.append(await import_file(memory, path, importer))
     with result.timed("relate the episodes"):
         episodes = [episode async for episode in memory.iter_episodes()]
-        # Importing has related subagents to their sessions.
+        # The import has already related subagents to their sessions.
         known = (await storage.query(Query(Relationship).limit(_MANY))).records
         ends = {(*_ends(edge), edge.relationship_type) for edge in known}
         more = [e for e in related(episodes) if (*_ends(e), e.relationship_type) not in ends]

@@ -1,4 +1,4 @@
-"""How a command fails: its exit code, and one line on standard error."""
+"""Failures of commands: the exit code, and one line on standard error."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ExitCode(IntEnum):
 
 
 class WorkFailedError(MemoryCoreError):
-    """A command did not do all of it: nothing was found, records differ, entries were skipped."""
+    """A command could not do all of its work: nothing was found, records differ, or entries were skipped."""
 
 
 # The first match counts.
@@ -74,7 +74,7 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
 
 
 def exit_code_of(error: BaseException) -> ExitCode:
-    """The exit code for what a command raised."""
+    """The exit code for an error that a command raised."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.BUG)
 
 

@@ -97,7 +97,7 @@ def _report_export(session: Session, file: str, report: ExportReport) -> None:
         say(f"{file}: {_counted(report.counts)} exported", messages)
     if not report.settled:
         raise WorkFailedError(
-            "other processes wrote all the time: the newest changes may be missing from the export"
+            "other processes kept writing: the newest changes may be missing from the export"
         )
 
 
@@ -142,7 +142,7 @@ async def _load(session: Session, source: Path | BinaryIO, into: str | None) -> 
     from memory_core.cli import output
     from memory_core.transfer import load_export, open_export
 
-    # An export that is damaged creates no store.
+    # Checked first, so that a damaged export creates no store.
     with open_export(session.types, source, into=into) as found:
         async with session.open(create=True) as memory:
             with output.progress_bar("loading") as on_progress:
@@ -170,7 +170,7 @@ async def copy(
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(session.open(source))
         names = await list_namespaces(one.storage) if all_namespaces else [one.namespace]
-        # A source that cannot be copied completely creates no target.
+        # Checked first, so that a source that cannot be copied completely creates no target.
         await count_records(one.storage, session.types, names)
         other = await stack.enter_async_context(session.open(target, create=True))
         await _check_different(one, other)
@@ -211,7 +211,7 @@ def _report_copy(
     if verified is not None and not verified.ok:
         raise WorkFailedError(f"{sum(verified.counts.values())} records differ")
     if not report.settled:
-        raise WorkFailedError("other processes wrote all the time: run the copy again")
+        raise WorkFailedError("other processes kept writing: run the copy again")
 
 
 async def _check_different(one: Memory, other: Memory) -> None:

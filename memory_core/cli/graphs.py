@@ -21,7 +21,7 @@ __all__ = ["Details", "GraphFormat", "add_commands"]
 
 
 class GraphFormat(StrEnum):
-    """How a graph is printed."""
+    """The formats in which a graph is printed."""
 
     MERMAID = "mermaid"
     DOT = "dot"

@@ -25,14 +25,14 @@ _SAMPLED = 200
 
 
 def similar(text: str, known: Iterable[str]) -> str:
-    """A question about the known name that is most like a text; "" where none is."""
+    """A "did you mean" question with the known name most similar to a text; "" if none is similar."""
     found = _nearest(text, known, 0.7)
     return "" if found is None else f"; did you mean {found!r}?"
 
 
 def misspelt_variables(environment: Mapping[str, str]) -> list[str]:
-    """What to say of variables whose names are almost those of settings. Other variables that begin
-    with ``MEMORY_`` may belong to other programs.
+    """Hints about environment variables whose names resemble those of settings. Other variables that
+    begin with ``MEMORY_`` may belong to other programs.
     """
     known = [f"MEMORY_{name}" for name in _VARIABLES]
     unknown = sorted(
@@ -54,7 +54,7 @@ def _nearest(text: str, known: Iterable[str], likeness: float) -> str | None:
 
 
 async def hint_at_namespace(memory: Memory) -> bool:
-    """Say so where the namespace holds no record but others do. Returns whether it did."""
+    """Print a hint if this namespace is empty but others are not. Returns whether it did."""
     if Capability.NAMESPACES not in memory.storage.capabilities:
         return False
     held = [info.name for info in await cast("SupportsNamespaces", memory.storage).namespaces()]
@@ -69,7 +69,7 @@ async def hint_at_namespace(memory: Memory) -> bool:
 
 
 async def hint_at_conditions(memory: Memory, conditions: Conditions) -> None:
-    """Say which of the values of a search no episode of the namespace has."""
+    """Print a hint for each value of a search that no episode of the namespace has."""
     options: tuple[tuple[str, str, Iterable[str] | None], ...] = (
         ("--tag", "tags", conditions.tags),
         ("--any-tag", "tags", conditions.any_tags),

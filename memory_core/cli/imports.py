@@ -41,7 +41,7 @@ __all__ = [
 
 AUTO = "auto"
 _MOST_SHOWN = 20
-# What is called so is meant to be a transcript, whatever is in it.
+# A file with such a suffix is meant to be a transcript, whatever it contains.
 _TRANSCRIPTS = {".json", ".jsonl", ".ndjson", ".traj", ".eval"}
 
 
@@ -70,7 +70,7 @@ async def import_files(
     """Store the episodes of agent transcripts.
 
     The same file a second time changes nothing, and of two copies of a session the longer one stays.
-    Files stand alone: what cannot be read is listed, and the rest is imported.
+    Files are independent: those that cannot be read are listed, and the rest is imported.
     """
     from memory_core.cli import output
 
@@ -101,10 +101,10 @@ async def import_files(
 
 
 def _end(session: Session, reports: Sequence[FileReport], files: Sequence[Path]) -> None:
-    """Say what became of the files, and fail if something was lost."""
+    """Report the result of each file, and fail if anything was skipped."""
     skipped = [error for report in reports for error in report.skipped]
     if len(reports) == 1 == len(skipped) and not reports[0].format and not files[0].is_dir():
-        # A single file that nothing can read: there is nothing to report but that.
+        # A single file that cannot be read: its error is the whole report.
         raise skipped[0]
     _print(session, reports)
     lost = sum(report.log.lost for report in reports)
@@ -131,7 +131,7 @@ async def import_file(
     importer: Importer,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> FileReport:
-    """Store the episodes of one file that are not there just so.
+    """Store the episodes of one file, except those that are stored already and equal.
 
     Raises:
         ImportFormatError: the file cannot be opened.
@@ -145,9 +145,9 @@ async def import_file(
 
 @contextmanager
 def fewer_collections() -> Generator[None]:
-    """Let Python look for cycles rarely: reading makes many objects, and none that need it.
+    """Make Python's garbage collector run rarely: an import creates many objects, but few cycles.
 
-    That takes a sixth of the time of an import otherwise.
+    By default it takes a sixth of the time of an import.
     """
     before = gc.get_threshold()
     gc.set_threshold(50_000, 20, 100)
@@ -167,7 +167,7 @@ def transcripts_in(folder: Path) -> Iterator[Path]:
                 if stat.S_ISREG(path.stat().st_mode):
                     yield path
             except OSError:
-                # A link that leads nowhere, or a file that is gone by now.
+                # A dangling link, or a file that was deleted in the meantime.
                 continue
 
 
@@ -177,7 +177,7 @@ def _chosen(
     importers: Mapping[str, Importer],
     reports: list[FileReport],
 ) -> Iterator[tuple[Source, Importer]]:
-    """Each source with its importer; the others are reported."""
+    """Each source with its importer; sources without one are reported."""
     for given in files:
         inside = given.is_dir()
         for path in transcripts_in(given) if inside else [given]:
@@ -198,7 +198,7 @@ def source_in(
     *,
     inside: bool = True,
 ) -> Iterator[tuple[Source, Importer]]:
-    """The source at a path with its importer; none, with a reason in the log, if it cannot be read.
+    """The source at a path with its importer; nothing, with a reason in the log, if it cannot be read.
 
     Args:
         path: where it is.
@@ -235,7 +235,7 @@ def _importer(
         return recognised(source, importers.values())
     except ImportFormatError:
         if inside and layout is Layout.TEXT and source.suffix not in _TRANSCRIPTS:
-            log.note("", "passed over: it is not JSON")
+            log.note("", "ignored: not JSON")
             return None
         raise
 
@@ -244,7 +244,7 @@ def named_importer(form: str, session: Session) -> Importer | None:
     """The importer of ``--format``; ``None`` for ``auto``.
 
     Raises:
-        ConfigurationError: there is none of that name.
+        ConfigurationError: no importer has that name.
     """
     importers = session.registry.importers
     if form == AUTO:
@@ -290,7 +290,7 @@ def _print(session: Session, reports: Sequence[FileReport]) -> None:
 
 
 def report_json(report: FileReport) -> dict[str, Any]:
-    """What became of a file."""
+    """One line about the result of a file."""
     return {
         "file": report.file,
         "format": report.format,

@@ -18,24 +18,24 @@ _SHOWN = 5
 
 
 async def find_record(memory: Memory, types: RecordTypes, text: str) -> Record:
-    """The only record, of any kind, whose id begins with a text.
+    """Find the only record, of any kind, whose id begins with a text.
 
     Raises:
-        WorkFailedError: there is none, or more than one; the message lists some.
+        WorkFailedError: no record matches, or more than one does; the message lists some.
     """
     kinds = sorted(types.kinds, key=lambda kind: kind != Episode.kind)
     return await _only(memory, [types.cls(kind) for kind in kinds], text, "record")
 
 
 async def find_episode(memory: Memory, text: str) -> Episode:
-    """The only episode whose id begins with a text. Raises like ``find_record``."""
+    """Find the only episode whose id begins with a text. Raises like ``find_record``."""
     found = await _only(memory, [Episode], text, "episode")
     assert isinstance(found, Episode)  # noqa: S101  # the query asks for no other kind
     return found
 
 
 def prefix_range(text: str) -> tuple[UUID, UUID] | None:
-    """The smallest and the largest id that begin with a text; ``None`` where no id can begin so."""
+    """The smallest and the largest id that begin with a text; ``None`` if no id can."""
     digits = text.strip().lower().replace("-", "")
     if not digits or len(digits) > _DIGITS or set(digits) - set("0123456789abcdef"):
         return None

@@ -87,7 +87,7 @@ class _Console(Console):
 
 
 def console() -> Console:
-    """The console on standard output; lines to a pipe are wide, as no person reads them there."""
+    """The console on standard output; its lines are wide when they go to a pipe, which no person reads."""
     unknown = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     width = _WIDTH_OF_PIPES if unknown else None
     return _Console(file=sys.stdout, width=width, highlight=False)
@@ -175,7 +175,7 @@ def start_text(episode: Episode, form: str = "%Y-%m-%d %H:%M:%S") -> str:
 
 
 def has_times(episode: Episode) -> bool:
-    """Whether the times of an episode's steps are real: some transcripts have none."""
+    """Whether an episode's steps have real times: some transcripts have none."""
     return episode.metadata.get("timing") not in {"none", "start"}
 
 
@@ -203,7 +203,7 @@ _ABOUT: dict[type[Record], Callable[[Any], str]] = {
 
 
 def summary(record: Record) -> str:
-    """What a record is about, on one line; for a kind of a plugin, the fields that are set."""
+    """A record's summary on one line; for a plugin's kind, the fields that are set."""
     about = _ABOUT.get(type(record))
     if about is not None:
         return about(record)
@@ -217,7 +217,7 @@ def summary(record: Record) -> str:
 
 
 def short_ids(ids: Iterable[UUID]) -> dict[UUID, str]:
-    """The shortest prefixes, of at least eight digits, that tell these ids apart."""
+    """The shortest unique prefixes of these ids, of at least eight digits."""
     ordered = sorted(str(item) for item in set(ids))
     lengths = dict.fromkeys(ordered, _SHORTEST_ID)
     for one, other in pairwise(ordered):

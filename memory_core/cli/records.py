@@ -70,7 +70,7 @@ async def search(
 
 
 async def _containing(memory: Memory, query: Query[Episode], text: str) -> Page[Episode]:
-    """The first episodes of a query whose description contains a text."""
+    """The first episodes of a query whose descriptions contain a text."""
     wanted, needle = query.page_size, _folded(text)
     found: list[Episode] = []
     query = query.limit(_SCANNED_AT_ONCE)
@@ -89,7 +89,7 @@ async def _containing(memory: Memory, query: Query[Episode], text: str) -> Page[
 
 
 def _folded(text: str) -> str:
-    """Text without differences of case, and of composed and decomposed characters (Unicode 3.13, D145)."""
+    """Text folded for caseless, canonical matching (Unicode 3.13, D145)."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
 
 

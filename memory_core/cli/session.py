@@ -44,7 +44,7 @@ class Session:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings, without their cache: a command reads too little for one."""
+        """The settings, without their cache: a command reads too little to benefit from one."""
         from memory_core.cli.hints import misspelt_variables
 
         for line in misspelt_variables(os.environ):
@@ -88,8 +88,8 @@ class Session:
 
     @cached_property
     def _cache_is_known(self) -> bool:
-        """Whether the plugins provide the caches of the settings; otherwise says so. Commands use none, so
-        nobody else would notice.
+        """Whether the plugins provide the caches that the settings name; prints a hint if not. Commands
+        use no cache, so nothing else would report it.
         """
         try:
             cache = load_settings(config_file=self.config).cache

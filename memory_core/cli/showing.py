@@ -1,4 +1,6 @@
-"""``memory show``: one record; of an episode also a timeline of its steps and a tree of relationships."""
+"""``memory show``: one record; for an episode also a timeline of its steps and a tree of its
+relationships.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +135,7 @@ def _took(episode: Episode) -> str:
 
 
 def _rounded(text: str) -> str:
-    """A number without the digits that come from computing in binary: 0.1 instead of 0.100000000000000006."""
+    """A number without binary rounding noise: 0.1 instead of 0.100000000000000006."""
     try:
         number = float(text)
     except ValueError:
@@ -142,17 +144,17 @@ def _rounded(text: str) -> str:
 
 
 def _after(episode: Episode, step: ExecutionStep) -> str:
-    """How long after the episode began a step was; "" where its transcript does not say."""
+    """A step's time since the start of the episode; "" if its transcript has no times."""
     from memory_core.cli import output
 
     if not output.has_times(episode):
         return ""
     seconds = round((step.timestamp - episode.start_time).total_seconds(), 1)
-    return f"{seconds + 0.0:+.1f} s"  # adding 0.0 makes 0.0 of -0.0
+    return f"{seconds + 0.0:+.1f} s"  # adding 0.0 turns -0.0 into 0.0
 
 
 def _print_steps(console: Console, episode: Episode) -> None:
-    """Print the steps below each other, with all of their texts."""
+    """Print the steps one below the other, with their whole texts."""
     from rich.padding import Padding
 
     from memory_core.cli import output
@@ -181,7 +183,7 @@ def _timeline(episode: Episode) -> Any:
         )
         for step in episode.steps
     ]
-    # Their widths are as the lengths of their texts, but neither gets less than a third.
+    # The widths are proportional to the lengths of the texts, but neither column gets less than a third.
     actions, results = (sum(len(str(row[place])) for row in rows) for place in (3, 4))
     least = max(1, (actions + results) // 3)
     columns: list[tuple[str, dict[str, Any]]] = [
@@ -196,7 +198,7 @@ def _timeline(episode: Episode) -> Any:
 
 
 def _parameters(step: ExecutionStep) -> list[str]:
-    """The parameters of a step; the only one goes without its name where it is a text."""
+    """The parameters of a step; a single text parameter is shown without its name."""
     values = step.parameters
     if len(values) == 1 and isinstance(only := next(iter(values.values())), str):
         return [only]
@@ -207,7 +209,7 @@ def _parameters(step: ExecutionStep) -> list[str]:
 
 
 def _outcome(step: ExecutionStep) -> tuple[str, str]:
-    """What a step resulted in, and the style that shows it."""
+    """A step's result and the style in which it is shown."""
     result = step.result
     if result is None:
         return "", ""

@@ -79,7 +79,7 @@ async def stats(session: Session) -> None:
 def plugins(session: Session) -> None:
     """List the plugins.
 
-    Shows their distributions and versions, what they add, and why one failed to load.
+    Shows the distribution and version of each, what it adds, and why it failed to load.
     """
     registry = session.registry
     added = {
@@ -127,7 +127,7 @@ def plugins(session: Session) -> None:
 
 
 async def list_namespaces(session: Session) -> None:
-    """List the namespaces and how many records of each kind each one holds."""
+    """List the namespaces, with the number of records of each kind."""
     async with session.open() as memory:
         require(memory.storage, Capability.NAMESPACES)
         found = await cast("SupportsNamespaces", memory.storage).namespaces()
@@ -144,7 +144,7 @@ async def list_namespaces(session: Session) -> None:
     rows = [[info.name, *(info.records.get(kind, 0) for kind in kinds)] for info in found]
     columns = ["namespace", *((kind, output.RIGHT) for kind in kinds)]
     output.console().print(
-        output.table("", columns, rows) if found else "no namespace holds anything"
+        output.table("", columns, rows) if found else "no namespace holds any records"
     )
 
 
@@ -174,7 +174,7 @@ async def wipe(
 
 async def backup(
     session: Session,
-    target: Annotated[Path, typer.Argument(help="Where the copy goes; must not exist.")],
+    target: Annotated[Path, typer.Argument(help="Path of the copy, which must not exist.")],
 ) -> None:
     """Write a consistent copy of the whole store, all namespaces included.
 
@@ -193,7 +193,7 @@ async def backup(
 
 
 def said(statistics: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The statistics that are worth a line: most counters of a process as short as a command are 0."""
+    """The statistics to print, without zeros: most counters of a short-lived command are 0."""
     nothing = {
         name for name, value in statistics.items() if type(value) in {int, float} and not value
     }

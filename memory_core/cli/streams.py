@@ -1,4 +1,4 @@
-"""What goes to standard output and standard error: text that is safe to show, messages, JSON."""
+"""Output to standard output and standard error: terminal-safe text, messages, JSON."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = [
 ]
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7e]")
-# What msgspec leaves: C1 controls, of which one begins terminal escapes, and marks of the writing direction.
+# Characters that msgspec does not escape: C1 controls, one of which starts terminal escapes, and bidi marks.
 _CONTROLS = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def safe(text: object) -> str:
     """Text on one line that cannot control a terminal: white space is folded, and each character that is
-    not printable (escapes, marks that turn the direction of writing, undecodable bytes of a file's name)
+    not printable (escapes, bidi marks, undecodable bytes of a file name)
     becomes U+FFFD.
     """
     folded = " ".join(str(text).split())
@@ -60,14 +60,14 @@ def write_json(value: object, stream: TextIO | None = None) -> None:
     except UnicodeEncodeError:
         text = json.dumps(msgspec.to_builtins(value), indent=2)
     in_utf8 = (target.encoding or "utf-8").lower().replace("-", "") == "utf8"
-    # Outside of its texts a document is ASCII, so each of these characters is within one.
+    # A document is ASCII outside its strings, so each of these characters is inside one.
     unsafe = _CONTROLS if in_utf8 else _NOT_ASCII
     target.write(unsafe.sub(lambda found: json.dumps(found[0])[1:-1], text) + "\n")
 
 
 def accept_every_character() -> None:
-    """Let standard output replace what its encoding cannot represent, instead of failing. Standard error
-    does so from the beginning.
+    """Make standard output replace characters that its encoding cannot represent, instead of failing.
+    Standard error does so by default.
     """
     stdout: Any = sys.stdout
     if isinstance(stdout, io.TextIOWrapper):
@@ -75,26 +75,26 @@ def accept_every_character() -> None:
 
 
 def mute_stdout() -> None:
-    """Send what is still buffered for a closed pipe to the null device, so that exiting is quiet."""
+    """Redirect output still buffered for a closed pipe to the null device, so that exiting is quiet."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
     os.close(devnull)
 
 
 class _SafeFormatter(logging.Formatter):
-    """Messages of a log as safe text."""
+    """Formats log messages as safe text."""
 
     def format(self, record: logging.LogRecord) -> str:
         return _safe_lines(super().format(record))
 
 
 def show_log(*, debug: bool) -> None:
-    """Show what is logged: errors, and with ``debug`` warnings, which tell of retries and would hide the
-    one line that says why a command failed.
+    """Show logged errors, and with ``debug`` also warnings, which report retries and would otherwise
+    hide the one line that says why a command failed.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_SafeFormatter("%(message)s"))
-    # Has no effect where the log is set up already.
+    # Has no effect if logging is already configured.
     logging.basicConfig(handlers=[handler], level=logging.WARNING if debug else logging.ERROR)
 
 

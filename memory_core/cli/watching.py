@@ -1,4 +1,4 @@
-"""``memory watch``: transcripts are imported as they grow."""
+"""``memory watch``: import transcripts as they grow."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ async def watch(
     session: Session,
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR...", help="Folders of transcripts, with those below."),
+        typer.Argument(metavar="DIR...", help="Folders of transcripts, searched recursively."),
     ],
     *,
     form: Annotated[
         str, typer.Option("--format", help="An importer's name (see memory plugins), or auto.")
     ] = AUTO,
 ) -> None:
-    """Import transcripts, and go on as they grow, until it is stopped.
+    """Import transcripts and follow them as they grow, until stopped.
 
-    It may be stopped and started at any time, also by force: what it finds is there once, and what was
-    written meanwhile is imported at the start.
+    It may be stopped, even killed, and started again at any time: each episode is stored once, and what
+    was written in between is imported at the start.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -57,7 +57,7 @@ async def watch(
     watching = _Watching(session, session.registry.importers, named_importer(form, session))
     async with session.open(create=True) as memory, aclosing(_changes(folders)) as changes:
         watching.storing = Storing(memory.storage)
-        # What grows from here on is noticed, however long the files that are there already take.
+        # Watch first, so that no change is missed however long the existing files take.
         following = asyncio.ensure_future(anext(changes))
         try:
             await watching.take(path for folder in folders for path in transcripts_in(folder))
@@ -70,10 +70,10 @@ async def watch(
 
 
 def _changes(folders: Iterable[Path]) -> AsyncGenerator[set[Path], None]:
-    """The files that changed, as they do; an empty set while nothing happens.
+    """Yield sets of changed files; an empty set while nothing happens.
 
     Raises:
-        PluginError: what watches is not installed.
+        PluginError: ``watchfiles`` is not installed.
     """
     try:
         from watchfiles import Change, awatch  # pyright: ignore[reportUnknownVariableType]  # it names types of trio
@@ -114,15 +114,15 @@ class _Watching:
     _unread: dict[Path, FileReport] = field(factory=dict[Path, FileReport], init=False)
 
     def unread(self) -> list[Path]:
-        """The files that could not be read whole; they may have been in the middle of a write."""
+        """The files that could not be read completely, perhaps because they were being written."""
         return list(self._unread)
 
     async def take(self, paths: Iterable[Path], *, final: bool = False) -> None:
         """Import files.
 
         Args:
-            paths: the files; what is not there any more or not a file is passed over.
-            final: whether nothing has changed for a while, so that what cannot be read stays so.
+            paths: the files; missing paths and folders are ignored.
+            final: whether nothing has changed for a while, so that a file that cannot be read is reported.
         """
         for path in paths:
             if not path.is_file():

@@ -19,8 +19,8 @@ from memory_core.errors import CodecError
 
 __all__ = ["CompressionConfig", "Compressor", "DictionaryMissingError"]
 
-# The segment and dmer sizes of zstd's cover algorithm (Liao et al. 2016): with them given, training
-# makes one pass instead of a search over both, at no measurable loss on transcripts.
+# The segment and dmer sizes of zstd's cover algorithm (Liao et al. 2016): with both set, training makes
+# one pass instead of searching for them, at no measurable loss on transcripts.
 _COVER_SEGMENT = 256
 _COVER_DMER = 8
 _ALL_AT_ONCE = 8
@@ -76,14 +76,14 @@ class Compressor:
         self.raw_bytes = self.stored_bytes = 0
 
     def compress(self, kind: str, body: bytes) -> bytes | None:
-        """The compressed body, or ``None`` if it would not be smaller."""
+        """Compress a body; ``None`` if the result would not be smaller."""
         if not self._is_worth(body):
             return self._counted(body, None, 0)
         dictionary_id = self._dictionary_for(kind, [body])
         return self._counted(body, self._compressor(dictionary_id).compress(body), dictionary_id)
 
     def compress_all(self, kind: str, bodies: Sequence[bytes]) -> list[bytes | None]:
-        """``compress`` for many bodies of a kind: where possible in one call, which releases the GIL."""
+        """``compress`` for many bodies of a kind: where possible in one call that releases the GIL."""
         # The call creates a context and reads the dictionary into it, which costs too much for few bodies.
         if len(bodies) < _ALL_AT_ONCE or not all(map(self._is_worth, bodies)):
             return [self.compress(kind, body) for body in bodies]
@@ -130,8 +130,8 @@ class Compressor:
         """Train a dictionary on the sampled bodies. Takes about 15 ms of CPU and releases the GIL.
 
         Returns:
-            The dictionary, which is used once it was added; ``None`` when the bodies have too little in
-            common.
+            The dictionary, which is used once it has been added; ``None`` when the bodies have too
+            little in common.
         """
         # A kind is trained once: it collects no more samples.
         self._active.setdefault(kind, 0)
@@ -163,7 +163,7 @@ class Compressor:
         return dictionary_id
 
     def stats(self) -> dict[str, Any]:
-        """Statistics of the bodies since the store was opened."""
+        """Compression statistics since the store was opened."""
         return {
             "bodies": self.bodies,
             "compressed": self.compressed,

@@ -115,7 +115,7 @@ class Codec:
         return EncodedPut(record.kind, record.id, self.index_values(record), body)
 
     def index_values(self, record: Record) -> dict[str, IndexValue]:
-        """The record's index values, checked. Raises like ``prepare``."""
+        """Compute and check the record's index values. Raises like ``prepare``."""
         try:
             values = record.index_values()
             self.limits.check_values(record, values)
@@ -242,7 +242,9 @@ _ENCODER = msgspec.msgpack.Encoder(uuid_format="bytes")
 
 
 def _own_code_failed(record: Record, error: Exception) -> StorageError:
-    """An error that rejects one record. A plugin's code may raise anything, and must not fail the others."""
+    """The error that rejects one record. A plugin's code may raise anything, and must not fail the
+    other records.
+    """
     return StorageError(f"{record.kind} {record.id} could not be encoded: {error!r}")
 
 

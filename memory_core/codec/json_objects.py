@@ -24,7 +24,7 @@ _KIND, _VARIANT, _VERSION = "kind", "variant", "schema_version"
 
 @lru_cache(maxsize=1)
 def plain_converter() -> Converter:
-    """A cattrs converter between attrs classes and what JSON and msgpack can hold."""
+    """A cattrs converter between attrs classes and values that JSON and msgpack can represent."""
     from cattrs import Converter
     from cattrs.gen import make_dict_structure_fn
 
@@ -70,7 +70,7 @@ def record_to_json(record: Record) -> dict[str, Any]:
 
 
 def record_from_json(types: RecordTypes, value: dict[str, Any]) -> Record:
-    """The record of an object that ``record_to_json`` made.
+    """Convert an object that ``record_to_json`` made back to a record.
 
     Raises:
         ConfigurationError: for an unknown kind.

@@ -1,7 +1,7 @@
-"""Options as users write them, in URLs, settings files and arguments, made into config classes.
+"""Conversion of options, as users write them in URLs, settings files and arguments, into config classes.
 
-A config class that once had further options names them in ``dropped_options: ClassVar[Mapping[str, str]]``,
-each with the reason or with what to use instead. They are still accepted, have no effect, and cause a
+A config class lists its removed options in ``dropped_options: ClassVar[Mapping[str, str]]``, each with
+the reason or the replacement. They are still accepted, have no effect, and cause a
 ``DeprecationWarning``.
 """
 
@@ -73,7 +73,7 @@ def accepts_dropped(config: type[T]) -> type[T]:
 def without_dropped(
     config: type, options: Mapping[str, Any], *, where: str, stacklevel: int = 2
 ) -> dict[str, Any]:
-    """Options by dotted name without those that the config class dropped; warns of each of these.
+    """Options by dotted name, without the dropped ones; warns about each of these.
 
     Where a nested class was dropped, so were all of its options.
     """
@@ -99,7 +99,7 @@ def _warn(where: str, name: str, reason: str, *, stacklevel: int) -> None:
 
 
 def _dropped(config: type) -> dict[str, str]:
-    """The reasons of a config class and those nested in it, by dotted name."""
+    """The dropped options of a config class and its nested classes, with their reasons, by dotted name."""
     reasons = dict[str, str](getattr(config, "dropped_options", {}))
     for name, nested in get_type_hints(config).items():
         if isinstance(nested, type) and attrs.has(nested):
@@ -108,7 +108,7 @@ def _dropped(config: type) -> dict[str, str]:
 
 
 def build_options(config: type[T], options: Mapping[str, Any], *, where: str) -> T:
-    """Make a config object of options by dotted name; texts are converted to the fields' types.
+    """Make a config object from options by dotted name; texts are converted to the fields' types.
 
     Raises:
         ConfigurationError: for an unknown option (the message lists the valid ones) or a wrong value.
@@ -117,7 +117,7 @@ def build_options(config: type[T], options: Mapping[str, Any], *, where: str) ->
         DeprecationWarning: an option was dropped.
     """
     if not options:
-        # Most stores are opened without: cattrs, and what it compiles for each class, is not loaded then.
+        # Most stores are opened without options: then cattrs and its compiled converters are not loaded.
         return config()
     flat = without_dropped(config, _flattened(options), where=where, stacklevel=3)
     valid = option_names(config)
@@ -155,7 +155,7 @@ def structured(value: Any, config: type[T], *, where: str) -> T:
 
 
 def explain(error: ClassValidationError) -> str:
-    """Every problem that cattrs found, each with its place."""
+    """Every problem that cattrs found, each with its path."""
     from cattrs import transform_error
     from cattrs.v import format_exception
 
@@ -186,7 +186,7 @@ def _flattened(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def converter() -> Converter:
-    """The converter of options: it makes of a text what a field takes, and rejects unknown keys."""
+    """The converter of options: it converts texts to the fields' types and rejects unknown keys."""
     from cattrs import Converter
     from cattrs.gen import make_dict_structure_fn
 

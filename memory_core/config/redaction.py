@@ -1,4 +1,4 @@
-"""Secrets in URLs and options, which are recognised by their names: rejecting them and hiding them."""
+"""Rejects and redacts secrets in URLs and options, which it recognises by their names."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def refuse_secrets(options: Mapping[str, str]) -> None:
 
 
 def shown(options: Mapping[str, Any]) -> str:
-    """Options as a ``repr`` may show them."""
+    """Options with secrets redacted, safe for a ``repr``."""
 
     def visible(items: Mapping[str, Any]) -> dict[str, Any]:
         return {name: hidden(name, value) for name, value in items.items()}
@@ -64,7 +64,7 @@ def shown(options: Mapping[str, Any]) -> str:
 
 
 def shown_url(url: str) -> str:
-    """A URL as a message may show it: without a user, a password and secret options."""
+    """A URL that is safe to show in a message: without user, password and secret options."""
     head, at, tail = url.rpartition("@")
     kept = f"…@{tail}" if at and head else url
     return _IN_URL.sub(

@@ -1,4 +1,6 @@
-"""Settings: arguments before environment before ``memory.toml`` before defaults."""
+"""Settings: arguments override the environment, which overrides ``memory.toml``, which overrides the
+defaults.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ _VARIABLES = {
 
 
 class Unset(Enum):
-    """An argument that was left out, where ``None`` has a meaning."""
+    """Marks an omitted argument where ``None`` has a meaning."""
 
     UNSET = "unset"
 
@@ -51,16 +53,16 @@ def _default_limits() -> Limits:
 
 @frozen(kw_only=True)
 class Settings:
-    """What a memory is opened with.
+    """The settings with which a memory is opened.
 
     Attributes:
         url: where the store is.
         namespace: the namespace to use.
-        cache: how to cache; ``None`` for not at all. In ``memory.toml`` a name, a list of names, or a
+        cache: how to cache; ``None`` disables caching. In ``memory.toml`` a name, a list of names, or a
             table of the fields of ``CacheConfig``.
         wrappers: names of wrappers, outermost first.
         block_plugins: entry points that are not loaded.
-        options: backend options by dotted name, below those in the URL.
+        options: backend options by dotted name; those in the URL take precedence.
         limits: size limits.
         source: the settings file that was read.
     """
@@ -116,7 +118,7 @@ def load_settings(
 
 
 def blocked_plugins() -> tuple[str, ...]:
-    """What ``load_settings`` says of ``block_plugins``, without a look at the other settings.
+    """The ``block_plugins`` setting, as ``load_settings`` finds it, without reading the other settings.
 
     Raises:
         ConfigurationError: when the file cannot be read, or has an unknown setting.
@@ -162,9 +164,9 @@ def _scheme(url: object) -> str:
 
 
 def cache_config(given: Any) -> CacheConfig | None:
-    """A cache configuration from what users write: ``None``, "" or ``"none"`` for none; names of
-    tiers, also separated by commas; the name of a preset, behind which other tiers may follow; a table
-    of fields, one of them perhaps ``preset``.
+    """Build a cache configuration from a setting: ``None``, "" or ``"none"`` for none; names of tiers,
+    possibly comma-separated; the name of a preset, after which other tiers may follow; or a table of
+    fields, which may include ``preset``.
 
     Raises:
         ConfigurationError: for an unknown field or a wrong value.
@@ -214,7 +216,7 @@ def _from_file(
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     given = {name: environ.get(variable) for name, variable in _VARIABLES.items()}
-    # An empty list is given, an empty text is not.
+    # An empty list is a value, an empty text is not.
     return {
         name: text
         for name, text in given.items()

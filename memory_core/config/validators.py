@@ -1,4 +1,4 @@
-"""Checks of the fields of config classes, for ``attrs.field(validator=…)``.
+"""Validators for the fields of config classes, for ``attrs.field(validator=…)``.
 
 A wrong value raises `InvalidOptionError`, which names the class, the field and what is accepted.
 """
@@ -35,7 +35,7 @@ class Check:
 
     Attributes:
         expected: what it accepts, in words.
-        accepts: whether a value is right.
+        accepts: tells whether a value is valid.
     """
 
     expected: str
@@ -77,7 +77,7 @@ def at_least(low: float, *, whole: bool = False) -> Check:
 
 
 def between(low: float, high: float, *, whole: bool = False) -> Check:
-    """Accept numbers from ``low`` to ``high``, which may be infinite."""
+    """Accept numbers from ``low`` to ``high``; ``high`` may be infinite."""
     return _number(low, high, whole=whole)
 
 
@@ -118,10 +118,10 @@ def optional(check: Check) -> Check:
 
 
 def ordered(config: object, *names: str) -> None:
-    """Check that fields do not fall, for ``__attrs_post_init__``.
+    """Check that the values of these fields do not decrease, for ``__attrs_post_init__``.
 
     Raises:
-        ConfigurationError: names the first pair that does.
+        ConfigurationError: a value is below the one before it; names the first such pair.
     """
     for low, high in pairwise(names):
         if getattr(config, low) > getattr(config, high):

@@ -285,9 +285,9 @@ def test_an_export_or_a_copy_that_never_settles_says_so(filled, tmp_path, other,
     file = tmp_path / "all.jsonl"
     exported = filled("export", file, "--json", code=1)
     assert json.loads(exported.stdout)["settled"] is False
-    assert "other processes wrote all the time" in exported.stderr
+    assert "other processes kept writing" in exported.stderr
     assert file.exists()
     copied = filled("copy", filled.url, other, "--json", code=1)
     assert json.loads(copied.stdout)["settled"] is False
-    assert "other processes wrote all the time: run the copy again" in copied.stderr
+    assert "other processes kept writing: run the copy again" in copied.stderr
     monkeypatch.undo()

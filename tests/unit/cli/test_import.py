@@ -58,7 +58,7 @@ def test_a_folder_is_imported_with_those_below_it(cli, samples, tmp_path):
     assert report["stored"] == SAMPLE_EPISODES
     assert report["skipped"] == 0
     notes = {Path(f["file"]).name: f["notes"][0]["reason"] for f in report["files"] if f["notes"]}
-    assert notes["README.md"] == "passed over: it is not JSON"
+    assert notes["README.md"] == "ignored: not JSON"
     assert notes["empty.jsonl"] == "is empty"
 
 
