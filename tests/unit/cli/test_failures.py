@@ -90,7 +90,7 @@ def test_debug_shows_the_traceback(failing):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["list", "--url", "nonsense"], "no storage URL"),
+        (["list", "--url", "nonsense"], "is not a storage URL"),
         (["list", "--url", "nonsense:x"], "installed: "),
         (["list", "--url", "turso:x?durability=none"], "turso:x: durability: expected one of full"),
         (["list", "--url", "inmemory:?speed=9"], "unknown option 'speed'; valid: "),
