@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from memory_core.importers import LangSmithImporter
+from memory_core.importers.base import found_in
+from memory_core.importers.log import Log
+from memory_core.importers.source import opened
 from memory_core.records import OutcomeStatus, StepResult
 from tests.unit.importers.transcripts import case, read, shape, write, write_lines
 
@@ -112,3 +116,31 @@ def test_nested_runs_are_one_trace(tmp_path):
     _, (episode,), _ = read(write(tmp_path / "a.json", root))
     assert shape(episode)[1] == ("t", "call", "success")
     assert len(episode.steps) == 3
+
+
+def test_a_batch_of_new_and_changed_runs_is_one_trace(tmp_path):
+    new = run(0, "llm", inputs={"messages": [{"role": "user", "content": "Q"}]}, dotted_order="o1")
+    del new["end_time"]
+    message = {"role": "assistant", "content": "A"}
+    outputs = {"choices": [{"message": message}], "usage_metadata": {"total_tokens": 18}}
+    changed = {
+        "dotted_order": "o1",
+        "trace_id": "r0",
+        "end_time": 1_772_359_202_000,
+        "outputs": outputs,
+    }
+    form, (episode,), _ = read(write(tmp_path / "a.json", {"post": [new], "patch": [changed]}))
+    assert form == "langsmith"
+    assert [(s.action, s.parameters["content"]) for s in episode.steps] == [
+        ("user", "Q"),
+        ("assistant", "A"),
+    ]
+    assert episode.steps[1].tokens_used == 18
+    assert (episode.end_time - episode.start_time).total_seconds() == 2
+
+
+def test_a_run_without_a_type_is_listed(tmp_path):
+    log = Log("a.json")
+    with opened(write(tmp_path / "a.json", [run(0, "chain"), {"id": "x"}])) as source:
+        assert len(list(found_in(LangSmithImporter(), source, log))) == 1
+    assert [error.reason for error in log.skipped] == ["run_type: is missing"]
