@@ -14,6 +14,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 from uuid import UUID
 
@@ -65,8 +66,10 @@ R_co = TypeVar("R_co", bound=Record, covariant=True)
 
 MAX_LIMIT = 10_000
 _CURSOR_VERSION = 1
-# What the scalars of an index are, by its type; text, and the values of enums, where it is not here.
-_SCALAR_TYPES: Mapping[type, type] = {int: int, bool: int, datetime: int, float: float, UUID: bytes}
+# What the scalars of an index are, by its type; those of an enum are text.
+_SCALAR_TYPES: Mapping[type, type] = {
+    str: str, int: int, bool: int, datetime: int, float: float, UUID: bytes,
+}  # fmt: skip
 
 
 @frozen
@@ -263,7 +266,8 @@ class Query(Generic[R]):
         """Whether a value that came from outside is one of the order index."""
         if value is None or not self.order:
             return value is None
-        if type(value) is not _SCALAR_TYPES.get(self._index(self.order).type, str):
+        kind = self._index(self.order).type
+        if type(value) is not (str if issubclass(kind, Enum) else _SCALAR_TYPES[kind]):
             return False
         return not isinstance(value, int) or -(2**63) <= value < 2**63
 

@@ -15,6 +15,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from enum import Enum
+from uuid import UUID
 
 import msgspec
 
@@ -79,10 +82,14 @@ def _own_keys(table: KindTable) -> list[str]:
     ]
 
 
+_STORAGE_CLASSES = {
+    str: "str", int: "int", bool: "int", datetime: "int", float: "float", UUID: "bytes",
+}  # fmt: skip
+"""The class of an index's values in SQLite, by the type it declares; it is kept in the store."""
+
+
 def _storage_class(kind: type) -> str:
-    return {"datetime": "int", "bool": "int", "int": "int", "float": "float", "UUID": "bytes"}.get(
-        kind.__name__, "str"
-    )
+    return "str" if issubclass(kind, Enum) else _STORAGE_CLASSES[kind]
 
 
 def kind_table(table: KindTable) -> Iterator[str]:
