@@ -19,7 +19,7 @@ _SECRETS = frozenset(
         "pwd", "secret", "token",
     }
 )  # fmt: skip
-_KEYS = frozenset({"access", "api", "private", "secret"})
+_KEYS = frozenset({"access", "api", "encryption", "private", "secret"})
 _IN_URL = re.compile(r"([?&][^=&]*)=([^&]*)")
 _HIDDEN = "***"
 

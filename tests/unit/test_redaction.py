@@ -23,6 +23,7 @@ SECRET = "s3cr3t"
         "password",
         "admin.password",
         "api-key",
+        "encryption_key",
         "tenancy.secret",
     ],
 )
