@@ -9,7 +9,8 @@ A hit touches no queue. The cache increments ``Entry.hits`` and the policy reads
 victim: an entry's *credit* is its hits not yet spent, at most ``_MAX_CREDIT``. Every operation is O(1): a
 search for a victim examines at most ``_MAX_EXAMINED`` entries.
 
-The cache knows only the public methods of ``EvictionPolicy``, so another policy can take its place.
+The cache knows the public methods of ``EvictionPolicy`` alone. A policy that takes its place sees no hit as
+it happens, keeps its state of an entry in fields of ``Entry``, and has a ``small_share`` for the statistics.
 """
 
 from __future__ import annotations
