@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import lru_cache
@@ -112,7 +113,12 @@ def _upcast(kind: type[Record], body: dict[str, Any], version: Any) -> dict[str,
 
 
 def _plain(value: Any) -> Any:
-    """The value in JSON's types: cattrs leaves tuples and enums inside ``Any`` as they are."""
+    """The value in JSON's types: cattrs leaves tuples and enums inside ``Any`` as they are.
+
+    JSON has no infinities; as text they are read back into a field that is a number.
+    """
+    if type(value) is float and not math.isfinite(value):
+        return str(value)
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in cast("dict[Any, Any]", value).items()}
     if isinstance(value, list | tuple):

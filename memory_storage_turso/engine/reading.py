@@ -19,7 +19,7 @@ from memory_core.storage import Change, ChangeOperation, ChangePage, Position, c
 from memory_storage_turso.engine.dictionaries import Dictionaries
 from memory_storage_turso.engine.driver import Driver, StatementError, StatementResult
 from memory_storage_turso.engine.pending import PendingEntries
-from memory_storage_turso.sql import count_statement, page_statement
+from memory_storage_turso.sql import count_statement, order_value, page_statement
 from memory_storage_turso.sql.statement import Row, SqlValue, Statement
 from memory_storage_turso.sql.system import CHANGE_BOUNDS, CHANGES
 from memory_storage_turso.sql.tables import KindTable, Tables
@@ -78,7 +78,8 @@ class Reader:
             records = tuple(cast("R", self._record(table, row[1:])) for row in kept)
             cursor = None
             if len(rows) > len(kept):
-                cursor = query.cursor(kept[-1][0], records[-1].id)
+                value = order_value(table, query, kept[-1][0])
+                cursor = query.cursor(value, records[-1].id)
             return Page(records, cursor)
 
         with self._translated:

@@ -34,7 +34,7 @@ from memory_storage_turso.sql.tables import (
     padded,
 )
 
-__all__ = ["count_statement", "page_statement"]
+__all__ = ["count_statement", "order_value", "page_statement"]
 
 _MOST_ARMS = 8
 _SELECTIVE = 2
@@ -42,7 +42,7 @@ _MOST_PARAMETERS = 16_384
 
 
 def page_statement(table: KindTable, ns: int, query: Query[Any]) -> Statement | None:
-    """The statement of a page: rows of order value, id, body and the overriding columns.
+    """The statement of a page: rows of order value (see `order_value`), id, body and the overriding columns.
 
     It selects one row more than the page has, which shows that there is a next page.
 
@@ -60,10 +60,17 @@ def page_statement(table: KindTable, ns: int, query: Query[Any]) -> Statement | 
     keys = _merged(arms, plan.ordering("o", "id"), query.page_size + 1, distinct=plan.overlapping)
     extra = "".join(f", e.{column.name}" for column in table.overriding.values())
     sql = (
-        f"SELECT p.o, e.id, e.body{extra} FROM ({keys.text}) p "
+        f"SELECT {plan.order_value('p.o')}, e.id, e.body{extra} FROM ({keys.text}) p "
         f"CROSS JOIN {table.name} e ON e.rid = p.rid ORDER BY {plan.ordering('p.o', 'p.id')}"
     )
     return Statement(sql, keys.args)
+
+
+def order_value(table: KindTable, query: Query[Any], selected: SqlValue) -> SqlValue:
+    """The order value of a row of `page_statement`."""
+    if isinstance(selected, str) and table.singles[query.order].index.type is float:
+        return float(selected)
+    return selected
 
 
 def count_statement(table: KindTable, ns: int, query: Query[Any]) -> Statement | None:
@@ -107,6 +114,12 @@ class _Page:
             and isinstance(self._lead.at, MultiTable)
             and len(self._lead.condition.values) > 1
         )
+
+    def order_value(self, value: str) -> str:
+        """The order value as it is selected: servers answer in JSON, which has no infinities."""
+        if self._order is None or self._order.index.type is not float:
+            return value
+        return f"CASE {value} WHEN 9e999 THEN 'inf' WHEN -9e999 THEN '-inf' ELSE {value} END"
 
     def ordering(self, value: str, record_id: str) -> str:
         """The terms of ``ORDER BY`` for the page's order, over these columns."""

@@ -1,4 +1,5 @@
 import json
+import math
 import pickle
 import struct
 import threading
@@ -70,6 +71,20 @@ def test_every_record_comes_back_equal_from_json(record):
     text = msgspec.json.encode(record_to_json(record))
     assert record_from_json(TYPES, json.loads(text)) == record
     assert record_from_json(TYPES, msgspec.json.decode(text)) == record
+
+
+@frozen(kw_only=True)
+class Reading(Record):
+    kind: ClassVar[str] = "reading"
+    value: float = 0.0
+    highest: float | None = None
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, 1e308])
+def test_a_number_without_a_form_in_json_comes_back(number):
+    record = Reading(value=number, highest=number)
+    text = msgspec.json.encode(record_to_json(record))
+    assert record_from_json(RecordTypes([Reading]), json.loads(text)) == record
 
 
 def test_microseconds_are_kept():

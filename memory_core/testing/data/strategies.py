@@ -67,7 +67,7 @@ _RECORDS: dict[type[Record], st.SearchStrategy[Any]] = {
         name=_maybe(_TEXTS),
         code=_maybe(_TEXTS),
         amount=_maybe(st.integers(-2, 2) | st.integers(-(2**63), 2**63 - 1)),
-        ratio=_maybe(st.floats(allow_nan=False, allow_infinity=False)),
+        ratio=_maybe(st.floats(allow_nan=False)),
         flag=_maybe(st.booleans()),
         seen_at=_maybe(_TIMES),
         owner=_maybe(_ids("specimen")),

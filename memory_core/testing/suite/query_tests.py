@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -190,6 +191,22 @@ class QueryTests(Harness):
             assert await drain(store, Query(Episode).where(**condition)) == [full], condition
         assert await drain(store, Query(Episode).where(tools="Shell")) == []
         assert await drain(store, Query(Episode).where(tags="ta")) == []
+
+    async def test_infinities_are_the_least_and_the_greatest_number(self, store: Storage) -> None:
+        ratios = (-math.inf, -1.5, 0.0, math.inf)
+        made = [Specimen(ratio=ratio, scores=(ratio,)) for ratio in ratios]
+        await put(store, *made)
+        assert await store.get(Specimen, [record.id for record in made]) == made
+        by_ratio = Query(Specimen).order_by("ratio")
+        for condition, expected in (
+            (at_least(-math.inf), made),
+            (less_than(math.inf), made[:-1]),
+            (any_of(math.inf, -math.inf), [made[0], made[-1]]),
+        ):
+            query = by_ratio.where(ratio=condition)
+            assert await drain(store, query.limit(1)) == expected, condition
+            assert await store.count(query) == len(expected), condition
+        assert await drain(store, Query(Specimen).where(scores=-math.inf)) == made[:1]
 
     async def test_variants(self, store: Storage) -> None:
         patterns = [record for record in every_kind() if isinstance(record, Pattern)]

@@ -74,6 +74,7 @@ class ProgramAnswer:
 
 _NULL: WireValue = {"type": "null"}
 _INT64 = 1 << 63
+_INFINITIES = {math.inf: "9e999", -math.inf: "-9e999"}
 
 
 class Null(msgspec.Struct, frozen=True, tag="null", tag_field="type"):
@@ -113,12 +114,30 @@ def encode_statement(statement: Statement) -> EncodedStatement:
     Raises:
         StatementError: A value has no form in SQLite or in the protocol.
     """
-    args = [encode_value(value) for value in statement.args]
-    size = _STEP_BYTES + len(statement.sql) + _VALUE_BYTES * len(args)
+    sql, values = statement.sql, statement.args
+    if math.inf in values or -math.inf in values:
+        sql, values = _with_infinities(sql, values)
+    args = [encode_value(value) for value in values]
+    size = _STEP_BYTES + len(sql) + _VALUE_BYTES * len(args)
     for value in args:
         text = value.get("base64") or value.get("value")
         size += len(text) if isinstance(text, str) else 0
-    return EncodedStatement(statement.sql, args, size)
+    return EncodedStatement(sql, args, size)
+
+
+def _with_infinities(sql: str, values: Sequence[SqlValue]) -> tuple[str, list[SqlValue]]:
+    """The statement with its infinite values in its text: JSON has no form for them, and SQL has."""
+    # The package's own texts have a question mark for each value and nowhere else.
+    first, *others = sql.split("?")
+    if len(others) != len(values):
+        raise StatementError("an infinity cannot be sent with this text", code="SQLITE_MISMATCH")
+    text, kept = [first], list[SqlValue]()
+    for value, after in zip(values, others, strict=True):
+        mark = _INFINITIES.get(value) if isinstance(value, float) else None
+        if mark is None:
+            kept.append(value)
+        text += mark or "?", after
+    return "".join(text), kept
 
 
 def encode_batch(steps: Sequence[Step], sql_ids: Mapping[str, int]) -> Request:
