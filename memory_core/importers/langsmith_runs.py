@@ -1,4 +1,4 @@
-"""What the inputs and outputs of a traced run say."""
+"""Runs of LangSmith: which entries are one run, and what its inputs and outputs say."""
 
 from __future__ import annotations
 
@@ -10,9 +10,37 @@ from memory_core.importers.fields import Fields, mapping, sequence
 from memory_core.importers.langchain_messages import add_langchain_message, is_langchain_message
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from memory_core.importers.draft import EpisodeDraft
 
-__all__ = ["add_answer", "add_question", "generated", "only_text"]
+__all__ = ["BATCHES", "add_answer", "add_question", "generated", "merged_runs", "only_text"]
+
+BATCHES = ("post", "patch")
+"""What an entry may hold instead of a run: new runs, and what has changed of them."""
+
+
+def merged_runs(entries: Iterable[Fields]) -> Iterable[Fields]:
+    """The runs in entries, each once: what comes later of one replaces what came before."""
+    found: dict[str, Fields] = {}
+    for entry in entries:
+        for run in _runs(entry):
+            name = run.text("dotted_order", "id") or run.place
+            told = {key: value for key, value in run.value.items() if value is not None}
+            known = found.get(name, run)
+            found[name] = Fields({**known.value, **told}, run.log, known.place)
+    return found.values()
+
+
+def _runs(entry: Fields) -> Iterator[Fields]:
+    """The runs of an entry: itself and those nested in it, or a batch of new and of changed ones."""
+    batch = [run for name in BATCHES for run in entry.objects(name)]
+    waiting = batch[::-1] or [entry]
+    while waiting:
+        run = waiting.pop()
+        trace = run.text("trace_id") or entry.text("trace_id", "id") or run.text("id")
+        yield Fields({**run.value, "trace_id": trace}, run.log, run.place)
+        waiting += run.objects("child_runs")
 
 
 def add_question(draft: EpisodeDraft, run: Fields) -> None:

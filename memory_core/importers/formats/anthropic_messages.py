@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memory_core.importers.anthropic_message import add_anthropic_message
 from memory_core.importers.base import Format, FormatImporter
-from memory_core.importers.chat import add_message
-from memory_core.importers.cline import task_in, without_results
+from memory_core.importers.cline import task_in
 from memory_core.importers.content import text_of
 from memory_core.importers.draft import EpisodeDraft, content_digest
 from memory_core.importers.fields import Fields, mapping, sequence
@@ -31,19 +31,6 @@ __all__ = ["FORMAT", "AnthropicMessagesImporter"]
 _AROUND = ("", "request.", "params.")
 _WHERE = tuple(f"{around}messages" for around in _AROUND)
 _LOOKED_AT = 50
-_COUNTS = (
-    "usage.input_tokens", "usage.output_tokens", "metrics.tokens.prompt",
-    "metrics.tokens.completion",
-)  # fmt: skip
-_BESIDE = {
-    "model": ("modelInfo.modelId", "model"),
-    "provider": ("modelInfo.providerId",),
-    "mode": ("modelInfo.mode",),
-    "stop_reason": ("stop_reason",),
-    "refusal": ("stop_details.explanation", "stop_details.category"),
-}
-# What a message says about itself, not to anybody.
-_NOT_SAID = frozenset({"stop_details", "container", "context_management", "modelInfo", "metrics"})
 
 
 def _recognises(sample: Sample) -> bool:
@@ -102,34 +89,17 @@ def _draft(entry: Fields) -> EpisodeDraft:
     draft.say("system", text_of(system, draft.log, entry.place), None, entry.place)
     waiting: list[Draft] = []
     for message in messages:
-        waiting = _message(draft, message, waiting)
+        waiting = add_anthropic_message(draft, message, waiting)
     draft.description = task_in(draft.first_said("user"))
     answer = entry.object("response.body", "response", "output")
     if not messages and isinstance(entry.get("content"), list):
         answer = entry
     if isinstance(answer.get("content"), list):
-        _message(draft, answer, [])
+        add_anthropic_message(draft, answer, [])
     describe(draft, entry)
     if model := entry.text("params.model"):
         draft.metadata["model"] = model
     return draft
-
-
-def _message(draft: EpisodeDraft, message: Fields, waiting: list[Draft]) -> list[Draft]:
-    """Add a message, with the results of the calls before it; returns the calls in it."""
-    before = len(draft.steps)
-    given = {name: value for name, value in message.value.items() if name not in _NOT_SAID}
-    rest = without_results(draft, {"role": "assistant", **given}, waiting)
-    if rest.get("content") or not given.get("content"):
-        add_message(draft, rest, message.place)
-    if len(draft.steps) > before:
-        draft.steps[before].count(sum(message.number(name) or 0 for name in _COUNTS))
-    for name, paths in _BESIDE.items():
-        if found := message.text(*paths):
-            draft.metadata[name] = found
-    if cost := message.number("metrics.cost"):
-        draft.metadata["cost"] = draft.metadata.get("cost", 0.0) + cost
-    return [step for step in draft.steps[before:] if step.action == "call"]
 
 
 FORMAT = Format(

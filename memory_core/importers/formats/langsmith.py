@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING
 from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.content import first_line, set_result
 from memory_core.importers.draft import EpisodeDraft
-from memory_core.importers.fields import Fields, mapping
-from memory_core.importers.langsmith_runs import add_answer, add_question, generated, only_text
+from memory_core.importers.fields import mapping
+from memory_core.importers.langsmith_runs import (
+    BATCHES,
+    add_answer,
+    add_question,
+    generated,
+    merged_runs,
+    only_text,
+)
 from memory_core.importers.reading import entries
 from memory_core.records import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from memory_core.importers.fields import Fields
     from memory_core.importers.log import Log
     from memory_core.importers.sample import Sample
     from memory_core.importers.source import Source
@@ -26,43 +34,24 @@ _TIMES = ("trace_id", "dotted_order", "start_time")
 _COUNTS = (
     "total_tokens", "outputs.llm_output.token_usage.total_tokens", "outputs.usage_metadata.total_tokens",
 )  # fmt: skip
-_BATCHES = ("post", "patch")
 _FEEDBACK = "feedback_stats"
 
 
 def _recognises(sample: Sample) -> bool:
     return any(sample.any("run_type", "inputs", name) for name in _TIMES) or any(
-        item.get(f"{name}.0.run_type") for item in sample.objects for name in _BATCHES
+        item.get(f"{name}.0.run_type") for item in sample.objects for name in BATCHES
     )
 
 
 def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
-    found: dict[str, Fields] = {}
-    for entry in entries(source, log):
-        for run in _runs(entry):
-            name = run.text("dotted_order", "id") or run.place
-            told = {key: value for key, value in run.value.items() if value is not None}
-            known = found.get(name, run)
-            found[name] = Fields({**known.value, **told}, log, known.place)
     traces: dict[str, list[Fields]] = {}
-    for run in found.values():
+    for run in merged_runs(entries(source, log)):
         if "run_type" in run:
             traces.setdefault(run.text("trace_id") or run.place, []).append(run)
         else:
             log.skip(run.place, "run_type: is missing")
     for trace, runs in traces.items():
         yield _draft(trace, sorted(runs, key=_order), log)
-
-
-def _runs(entry: Fields) -> Iterator[Fields]:
-    """The runs of an entry: itself and those nested in it, or a batch of new and of changed ones."""
-    batch = [run for name in _BATCHES for run in entry.objects(name)]
-    waiting = batch[::-1] or [entry]
-    while waiting:
-        run = waiting.pop()
-        trace = run.text("trace_id") or entry.text("trace_id", "id") or run.text("id")
-        yield Fields({**run.value, "trace_id": trace}, run.log, run.place)
-        waiting += run.objects("child_runs")
 
 
 def _order(run: Fields) -> tuple[str, str]:

@@ -6,32 +6,28 @@ after the other, in either order, they become one.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from attrs import evolve
-
 from memory_core.importers.base import Format, FormatImporter
+from memory_core.importers.batch_halves import ANSWER, REQUEST, joined
 from memory_core.importers.chat import add_message, add_messages
 from memory_core.importers.content import first_line, text_of
-from memory_core.importers.draft import EPOCH, EpisodeDraft
+from memory_core.importers.draft import EpisodeDraft
 from memory_core.importers.fields import sequence
 from memory_core.importers.reading import entries
 from memory_core.importers.response_items import add_items
-from memory_core.records import Episode, Outcome
+from memory_core.records import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from memory_core.importers.fields import Fields
     from memory_core.importers.log import Log
     from memory_core.importers.sample import Sample
     from memory_core.importers.source import Source
-    from memory_core.records import ExecutionStep
 
 __all__ = ["FORMAT", "OpenAIBatchImporter"]
 
-_REQUEST, _ANSWER, _WHOLE = "request", "answer", "whole"
 _ERROR_STATUS = 400
 
 
@@ -74,7 +70,7 @@ def _request(draft: EpisodeDraft, entry: Fields) -> None:
     elif asked is not None:
         add_items(draft, body)
     draft.metadata = {
-        "half": _REQUEST,
+        "half": REQUEST,
         "requested": len(draft.steps),
         "url": entry.text("url"),
         "model": body.text("model"),
@@ -99,49 +95,11 @@ def _answer(draft: EpisodeDraft, entry: Fields) -> None:
         reason = failure or f"The request was answered with status {code}."
         draft.outcome = Outcome.failure(first_line(reason), reason)
     draft.metadata = {
-        "half": _ANSWER,
+        "half": ANSWER,
         "batch_request_id": entry.text("id"),
         "model": body.text("model"),
         "status_code": entry.text("response.status_code"),
     }
-
-
-def _joined(stored: Episode, new: Episode) -> Episode:
-    """One episode of a request and its answer; a half that comes once more replaces its own."""
-    halves = {**_halves(stored), **_halves(new)}
-    if len(halves) == 1:
-        return new
-    (request, asked), (answer, answered) = halves[_REQUEST], halves[_ANSWER]
-    steps = [*asked, *answered]
-    if answer.metadata.get("timing") == "none":
-        times = [EPOCH + timedelta(seconds=place) for place in range(len(steps))]
-    else:
-        times = [answer.start_time for _ in asked] + [step.timestamp for step in answered]
-    return evolve(
-        request,
-        start_time=times[0],
-        end_time=max(times),
-        steps=tuple(
-            evolve(step, number=place, timestamp=time)
-            for place, (step, time) in enumerate(zip(steps, times, strict=True), 1)
-        ),
-        outcome=answer.outcome,
-        metadata={
-            **request.metadata,
-            **answer.metadata,
-            "half": _WHOLE,
-            "requested": str(len(asked)),
-        },
-    )
-
-
-def _halves(episode: Episode) -> dict[str, tuple[Episode, Sequence[ExecutionStep]]]:
-    """The steps of each half that an episode has, with the episode."""
-    half = episode.metadata.get("half", "")
-    if half != _WHOLE:
-        return {half: (episode, episode.steps)}
-    count = int(episode.metadata["requested"])
-    return {_REQUEST: (episode, episode.steps[:count]), _ANSWER: (episode, episode.steps[count:])}
 
 
 FORMAT = Format(
@@ -149,7 +107,7 @@ FORMAT = Format(
     summary="OpenAI Batch input and output, joined by custom_id",
     recognises=_recognises,
     read=_read,
-    joined=_joined,
+    joined=joined,
     table={
         "custom_id": "id; metadata custom_id",
         "body.messages, input, prompt": "the first steps",

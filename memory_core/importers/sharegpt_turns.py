@@ -1,0 +1,82 @@
+"""Turns of ShareGPT's conversations as steps, with the calls of tools that are in their texts."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from memory_core.importers.chat import add_message
+from memory_core.importers.content import arguments_of, set_result, text_of
+from memory_core.importers.fields import mapping, plain_text, sequence
+from memory_core.importers.json_text import NotJsonError, loads
+
+if TYPE_CHECKING:
+    from collections import deque
+
+    from memory_core.importers.draft import Draft, EpisodeDraft
+    from memory_core.importers.fields import Fields
+
+__all__ = ["add_turn"]
+
+_ROLES = {
+    "human": "user", "gpt": "assistant", "bing": "assistant", "bard": "assistant", "chatgpt": "assistant",
+}  # fmt: skip
+_ANSWERS = frozenset({"tool", "observation", "function_response", "function"})
+_CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
+_RESPONSE = re.compile(r"\s*<tool_response>\s*(.*?)\s*</tool_response>\s*", re.DOTALL)
+_THOUGHT = re.compile(r"<think(?:ing)?>\s*(.*?)\s*</think(?:ing)?>", re.DOTALL)
+
+
+def add_turn(draft: EpisodeDraft, turn: Fields, waiting: deque[Draft]) -> None:
+    """Add a turn; calls without an answer wait for the turns after it."""
+    if "from" not in turn and "role" in turn:
+        add_message(draft, turn.value, turn.place)
+        return
+    named = (turn.text("from") or "unknown").lower()
+    text, place = text_of(turn.get("value"), draft.log, turn.place), turn.place
+    if named == "function_call":
+        _call(draft, text, place, waiting)
+    elif named in _ANSWERS:
+        _answer(draft, text, place, waiting)
+    else:
+        _said(draft, _ROLES.get(named, named), text, place, waiting)
+
+
+def _said(draft: EpisodeDraft, role: str, text: str, place: str, waiting: deque[Draft]) -> None:
+    before, last = len(draft.steps), 0
+    if role == "assistant":
+        for thought in _THOUGHT.finditer(text):
+            draft.say("thinking", thought[1], None, place)
+        text = _THOUGHT.sub("", text)
+        for call in _CALL.finditer(text):
+            draft.say(role, text[last : call.start()].strip(), None, place)
+            _call(draft, call[1], place, waiting)
+            last = call.end()
+    rest = text[last:].strip() if len(draft.steps) > before else text
+    if rest or len(draft.steps) == before:
+        draft.turn(role, rest, None, place)
+
+
+def _call(draft: EpisodeDraft, text: str, place: str, waiting: deque[Draft]) -> None:
+    try:
+        value, _ = loads(text.encode("utf-8", "surrogatepass"))
+    except NotJsonError:
+        value = None
+    for call in sequence(value) or [value]:
+        given = mapping(call)
+        name = plain_text(given.get("name"))
+        arguments = given.get("arguments", given.get("parameters")) if name else text
+        call_id = plain_text(given.get("id"))
+        waiting.append(draft.call(name, arguments_of(arguments), call_id, None, place))
+
+
+def _answer(draft: EpisodeDraft, text: str, place: str, waiting: deque[Draft]) -> None:
+    for answer in _RESPONSE.findall(text) or [text]:
+        fields = mapping(arguments_of(answer))
+        call_id, name = plain_text(fields.get("tool_call_id")), plain_text(fields.get("name"))
+        step = draft.called(call_id, name)
+        while waiting and (step is None or step.result is not None):
+            step = waiting.popleft()
+        if step is None or step.result is not None:
+            step = draft.answer(None, name, None, place)
+        set_result(step, answer)
