@@ -11,7 +11,7 @@ from attrs import field, frozen
 __all__ = ["Cache", "CacheEntry", "CacheKey", "CacheStats"]
 
 CacheKey: TypeAlias = tuple[str, str, UUID | bytes]
-"""Namespace; a record's kind, or ``"query:<kind>"``; the record's id, or the query's digest."""
+"""The key of an entry: namespace; kind, or ``"query:<kind>"``; the record's id, or the query's digest."""
 
 
 @frozen

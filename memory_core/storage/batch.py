@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 Position: TypeAlias = int
-"""A point in a store's history: the number of its newest change. Grows with every change."""
+"""The number of a store's newest change. It grows with every change."""
 
 
 @frozen
@@ -90,7 +90,7 @@ class Receipt:
 
 
 CommitResult: TypeAlias = Receipt | MemoryCoreError
-"""What became of one batch."""
+"""The result of one batch: its receipt, or the error that rejected it."""
 
 
 class ChangeOperation(StrEnum):

@@ -308,19 +308,18 @@ def _attributes(cls: type) -> dict[str, str]:
 def _aliases(module: Any) -> dict[str, str]:
     """What is written below the assignment of each plain alias."""
     found: dict[str, str] = {}
-    tree = ast.parse(inspect.getsource(module))
     homes = {
         alias.asname or alias.name: node.module
-        for node in tree.body
+        for node in _statements(module)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
     for name, home in homes.items():
         if name.startswith("_"):
             continue
-        value = vars(module).get(name)
         if home == "typing":
             continue
+        value = getattr(module, name)
         made_here = str(getattr(value, "__module__", "")).startswith("memory_")
         if home is None or name.startswith("_") or (made_here and callable(value)):
             continue
@@ -328,13 +327,15 @@ def _aliases(module: Any) -> dict[str, str]:
     return found
 
 
+def _statements(module: Any) -> list[ast.stmt]:
+    """The statements of a module and of its top-level ``if``, where lazily loaded names are imported."""
+    body = ast.parse(inspect.getsource(module)).body
+    return [*body, *(inner for node in body if isinstance(node, ast.If) for inner in node.body)]
+
+
 def _text_below(name: str, module: Any) -> str:
     """The string below an assignment, here or where the module has the name from."""
-    tree = ast.parse(inspect.getsource(module))
-    body = [
-        *tree.body,
-        *(inner for node in tree.body if isinstance(node, ast.If) for inner in node.body),
-    ]
+    body = _statements(module)
     for node, following in zip(body, [*body[1:], None], strict=True):
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):

@@ -67,6 +67,14 @@ def test_methods_and_parts_of_records_are_documented():
     assert {"fields", "enums", "indexes"} <= set(doc_tables.tables(docs / "records.md"))
 
 
+def test_aliases_are_described_by_the_text_below_them():
+    table = doc_tables.names("memory_core")
+    assert "| `Position` | The number of a store's newest change" in table
+    assert "| `CacheKey` | The key of an entry: namespace" in table
+    for foreign in ("Represent a PEP", "int([x])", "Built-in immutable"):
+        assert foreign not in table
+
+
 def test_every_class_of_records_is_in_the_table_of_fields():
     declarations = {Acyclic, Index, Limits, Reference, Unique}
     public = {getattr(records, name) for name in records.__all__}
