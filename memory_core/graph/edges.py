@@ -1,4 +1,4 @@
-"""Fetching edges: one query a level and direction, never one a node."""
+"""Fetching of edges: one query per level and direction, never one per node."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Direction(StrEnum):
     """Which of an episode's relationships to follow."""
 
     OUTGOING = "outgoing"
-    """Those that start at it."""
+    """Relationships that start at it."""
     INCOMING = "incoming"
-    """Those that point at it."""
+    """Relationships that point at it."""
     BOTH = "both"
 
 
@@ -42,10 +42,10 @@ class Edge(NamedTuple):
 
 
 def edges_query(types: Iterable[RelationshipType | str] | None) -> Query[Relationship]:
-    """All relationships of some types (``None``: of all), oldest first.
+    """The query for all relationships of some types (``None``: of all), oldest first.
 
     Raises:
-        QueryError: for an unknown type; the message lists those there are.
+        QueryError: for an unknown type; the message lists the known ones.
     """
     query = Query(Relationship).order_by("created_at").limit(_PAGE)
     if types is None:

@@ -19,20 +19,19 @@ async def topological_order(
     relationship_type: RelationshipType | str = RelationshipType.DEPENDS_ON,
     ids: Iterable[UUID] | None = None,
 ) -> list[UUID]:
-    """Episodes, each after all those it points at by relationships of a type: for ``depends_on``,
-    what something depends on comes before it. Always the same order for the same relationships:
-    of those that could come next, the one with the smallest id.
+    """Sort episodes so that each comes after every episode it points at by relationships of one type:
+    for ``depends_on``, dependencies come first. The order is deterministic: of the episodes that could
+    come next, the one with the smallest id does.
 
     Args:
         storage: where to look.
         relationship_type: an acyclic type: ``parent_child``, ``depends_on`` or ``blocks``.
-        ids: what to order, also where the way from one to the other leads over episodes that are not
-            among them. ``None`` orders every episode that has a relationship of the type.
+        ids: the episodes to sort; paths between them through other episodes count, too. ``None`` orders
+            every episode that has a relationship of the type.
 
     Raises:
         QueryError: when the type need not be acyclic.
-        CycleError: when the relationships were changed so while they were read that what was seen
-            of them has a cycle.
+        CycleError: when concurrent changes made the relationships, as they were read, form a cycle.
     """
     if relationship_type not in ACYCLIC_TYPES:
         valid = ", ".join(sorted(repr(member.value) for member in ACYCLIC_TYPES))

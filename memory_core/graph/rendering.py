@@ -13,7 +13,7 @@ from memory_core.records import Episode, OutcomeStatus, Relationship, TaskType
 __all__ = ["GraphNode", "RelationshipGraph"]
 
 _LABEL_CHARACTERS = 60
-# Mermaid has no escape character, but entity codes. What is not listed has no meaning in a quoted text.
+# Mermaid has no escape character, only entity codes. Unlisted characters have no meaning in quoted text.
 _MERMAID_SPECIAL = frozenset('"#&;<>[]{}()|\\`')
 
 
@@ -25,8 +25,8 @@ class GraphNode:
         id: the episode's id.
         description: its task description, whole.
         task_type: its task type.
-        outcome: how it ended, if it has.
-        distance: how many relationships it is away from the nearest root.
+        outcome: how it ended; ``None`` while it is running.
+        distance: the number of relationships between it and the nearest root.
     """
 
     id: UUID

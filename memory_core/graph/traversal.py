@@ -1,4 +1,4 @@
-"""Breadth-first traversal: a visited set, a depth bound, one backend round a level and direction."""
+"""Breadth-first traversal: a visited set, a depth bound, one backend query per level and direction."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _EPISODES_AT_ONCE = 500
 
 @frozen
 class RelatedEpisode:
-    """An episode that was reached from another one.
+    """An episode found by following relationships from another one.
 
     Attributes:
         episode: the episode.
         distance: how many relationships away it is, at least 1.
-        path: those relationships, in order from where the search began. It is a shortest path; of
+        path: these relationships, in order from the starting episode. It is a shortest path; of
             several, the one with the oldest relationships, outgoing before incoming.
     """
 
@@ -73,11 +73,11 @@ async def find_related(
 
     Args:
         storage: where to look.
-        episode_id: where to begin; it is not among the results, whatever leads back to it.
+        episode_id: where to begin; it is never among the results, even if a relationship leads back to it.
         direction: which relationships to follow.
-        types: only those of these types; ``None`` follows all.
-        max_depth: how many relationships to follow one after the other, at least 1.
-        limit: at most this many episodes; ``None`` for all.
+        types: the types to follow; ``None`` follows all.
+        max_depth: the longest path to follow, at least 1.
+        limit: the most episodes to return; ``None`` for all.
 
     Raises:
         QueryError: for an unknown direction or type, or a depth or limit below 1.
@@ -100,7 +100,7 @@ async def find_related(
     del paths[episode_id]
     wanted = list(paths)[:limit]
     episodes = await storage.get(Episode, wanted)
-    # An end that was deleted after its edge was read took the edge along: it is not related any more.
+    # If an end was deleted after its edge was read, the edge went with it: the episode is no longer related.
     return [
         RelatedEpisode(episode, len(paths[episode.id]), paths[episode.id])
         for episode in episodes
@@ -116,8 +116,8 @@ async def relationship_graph(
     types: Iterable[RelationshipType | str] | None = None,
     max_depth: int = 3,
 ) -> RelationshipGraph:
-    """The graph around some episodes: what is within ``max_depth`` of them, and every relationship
-    between those.
+    """The graph around some episodes: all episodes within ``max_depth`` of them, and every relationship
+    among these.
 
     Args:
         storage: where to look.
@@ -158,7 +158,7 @@ async def _edges_around(
     max_depth: int,
     query: Query[Relationship],
 ) -> list[Edge]:
-    """Edges within a distance; adds what they reach to ``distances``."""
+    """Fetch the edges within a distance; adds the episodes they reach to ``distances``."""
     found: list[Edge] = []
     frontier = list(distances)
     for distance in range(1, max_depth + 1):

@@ -1,4 +1,4 @@
-"""The reference backend: a model of what a store means, kept in this process's memory."""
+"""The reference backend: a model of a store's semantics, kept in this process's memory."""
 
 from memory_core.inmemory.storage import InMemoryConfig, InMemoryStorage
 

@@ -28,7 +28,7 @@ class ChangeFeed:
 
     @property
     def trimmed_to(self) -> Position:
-        """The position before the oldest change that is kept."""
+        """The position just before the oldest kept change."""
         return max(self._first, self.position - self._length)
 
     def append(
@@ -37,19 +37,19 @@ class ChangeFeed:
         """Number a change."""
         self.position += 1
         self._entries.append((namespace, Change(self.position, kind, record_id, operation)))
-        # Forgetting half at a time makes it cheap.
+        # Trimming half at a time makes it cheap.
         if len(self._entries) > 2 * self._length:
             del self._entries[: -self._length]
         return self.position
 
     def extend(self, effects: Iterable[Effect]) -> Position:
-        """Number the changes of a batch; the position after them."""
+        """Number the changes of a batch and return the position after them."""
         for effect in effects:
             self.append(effect.namespace, effect.kind, effect.id, effect.operation)
         return self.position
 
     def after(self, since: Position) -> Iterator[tuple[str, Change]]:
-        """The changes after a position that are kept, of all namespaces, oldest first."""
+        """The kept changes of all namespaces after a position, oldest first."""
         start = max(0, len(self._entries) - (self.position - max(since, self.trimmed_to)))
         return islice(self._entries, start, None)
 

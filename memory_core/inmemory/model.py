@@ -1,8 +1,8 @@
-"""What a store means, without a way to keep it: the state that a sequence of batches leads to.
+"""The semantics of a store, without persistence: the state that a sequence of batches leads to.
 
 ``Model`` holds the records of all namespaces and applies batches with every rule of the SPI:
 references, cascades, unique values, acyclic groups, all or nothing. Together with ``ChangeFeed``, which
-numbers what happened, it is nearly all of ``InMemoryStorage``, the reference of the conformance kit; a
+numbers the changes, it is nearly all of ``InMemoryStorage``, the reference of the conformance kit; a
 backend that keeps a log can replay it into the two. Both are synchronous and never wait.
 """
 
@@ -53,7 +53,7 @@ class Stored:
     Attributes:
         record: the record.
         values: its index values.
-        size: bytes of its encoding.
+        size: the size of its encoding in bytes.
     """
 
     record: Record
@@ -66,7 +66,7 @@ Prepared: TypeAlias = Stored | Delete
 
 @frozen
 class Effect:
-    """What one step of a batch did to one record: enough to undo it, and to do it again."""
+    """The effect of one step of a batch on one record: enough to undo and redo it."""
 
     namespace: str
     kind: str
@@ -76,7 +76,7 @@ class Effect:
 
     @property
     def operation(self) -> ChangeOperation:
-        """The change that it is."""
+        """The corresponding change of the feed."""
         return ChangeOperation.DELETE if self.after is None else ChangeOperation.PUT
 
 
@@ -88,7 +88,7 @@ class _Referrer:
 
 
 _Ids: TypeAlias = dict[Scalar, dict[UUID, None]]
-"""Ids by an index value; an ordered set each."""
+"""Ids by index value, each an ordered set."""
 
 
 @frozen
@@ -132,7 +132,7 @@ class Model:
             kind: [rule for rule in cls.constraints if isinstance(rule, Acyclic)]
             for kind, cls in classes.items()
         }
-        # Found by value: what points at a record, and the edges that leave a node.
+        # The indexes that are looked up by value: references to a record, and the edges that leave a node.
         self._held = {
             kind: {ref.field for ref in cls.references}
             | {rule.source for rule in self._acyclic[kind]}
@@ -140,7 +140,7 @@ class Model:
         }
 
     def prepare(self, batch: WriteBatch) -> list[Prepared]:
-        """Check what can be checked without looking at the records. Raises like ``Codec.prepare``."""
+        """Run the checks of a batch that need no stored records. Raises like ``Codec.prepare``."""
         operations = self._codec.prepare(batch)
         return [
             Stored(given.record, encoded.values, len(encoded.body))
@@ -187,7 +187,7 @@ class Model:
             self._set(effect.namespace, effect.kind, effect.id, effect.before)
 
     def replay(self, effects: Iterable[Effect]) -> None:
-        """Do again what was checked before: the inverse of ``revert``."""
+        """Redo effects that were checked before: the inverse of ``revert``."""
         for effect in effects:
             self._set(effect.namespace, effect.kind, effect.id, effect.after)
 
@@ -260,7 +260,7 @@ class Model:
                 raise DuplicateError(kind, fields)
 
     def _check_acyclic(self, namespace: str, stored: Stored, rule: Acyclic) -> None:
-        """Refuse an edge from whose target its source can be reached (depth-first search)."""
+        """Reject an edge whose source can be reached from its target (depth-first search)."""
         source, target, group = (
             stored.values[name] for name in (rule.source, rule.target, rule.group)
         )
@@ -343,11 +343,11 @@ class Model:
                 yield stored
 
     def _space(self, namespace: str) -> _Space:
-        # Looking at a namespace does not make it: reads change nothing, so another thread may iterate.
+        # Reading a namespace does not create it: reads change nothing, so another thread may iterate.
         return self._spaces.get(namespace, self._nothing)
 
     def _set(self, namespace: str, kind: str, record_id: UUID, after: Stored | None) -> Effect:
-        """The only place where anything changes, so that undoing is setting what was before."""
+        """The only place where anything changes, so that undoing means setting the previous state."""
         space = self._spaces.setdefault(namespace, _Space())
         records = space.records.setdefault(kind, {})
         before = records.get(record_id)

@@ -1,7 +1,7 @@
-"""The reference backend: everything in this process's memory, gone with it.
+"""The reference backend: it keeps everything in this process's memory, and loses it at exit.
 
-What it answers is by definition right: the conformance kit compares every other backend with it.
-Nothing in it waits, so nothing can come between the steps of an operation.
+Its answers are correct by definition: the conformance kit compares every other backend with it.
+No operation awaits anything, so no other can run between its steps.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class InMemoryConfig:
 
 @define(eq=False)
 class _SharedState:
-    """What all handles on one store share."""
+    """The state that all handles on one store share."""
 
     context: StorageContext
     model: Model
@@ -97,7 +97,8 @@ class InMemoryStorage:
         """A new, empty store.
 
         Raises:
-            ConfigurationError: when a location is given: two stores of one name would not be one store.
+            ConfigurationError: when a location is given: two stores with the same name would still be
+            separate.
         """
         if location:
             raise ConfigurationError(f"inmemory: takes no location, got {location!r}")

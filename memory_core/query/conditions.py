@@ -1,6 +1,6 @@
-"""Conditions on declared indexes: what ``Query.where`` takes, and what becomes of it.
+"""Conditions on declared indexes, as ``Query.where`` takes them and as backends get them.
 
-A condition is checked, and its values normalised to scalars, when it meets the index it is used on.
+A condition is checked, and its values normalised to scalars, when it is bound to an index.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ __all__ = [
 
 @frozen
 class AnyOf:
-    """The index has any of these values; ``None`` among them, of a single-valued index: none."""
+    """The index has any of these values; on a single-valued index, ``None`` matches a record without a
+    value.
+    """
 
     index: str
     values: tuple[Scalar, ...]
@@ -96,7 +98,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @frozen(repr=False)
 class _Unbound(Generic[T_co]):
-    """A condition before it meets the index it is used on, and how it was written.
+    """A condition that is not bound to an index yet, and its text for messages.
 
     Subclasses say for type checkers which indexes it suits.
     """
@@ -124,7 +126,7 @@ class UnboundRange(_Unbound[T_co]):
 
 
 def bound(index: Index, given: Any) -> Condition:
-    """The condition that a value given for an index makes.
+    """Bind a value or condition to an index.
 
     Raises:
         QueryError: when the index cannot have such a value.
@@ -136,7 +138,7 @@ def bound(index: Index, given: Any) -> Condition:
 
 
 def any_of(*values: T) -> UnboundAnyOf[T]:
-    """At least one of these values; none at all matches nothing."""
+    """At least one of these values; an empty list matches nothing."""
 
     def bind(index: Index) -> Condition:
         return AnyOf(index.name, _distinct(index, values))
@@ -198,7 +200,7 @@ def _range(
         # Scalars of one index can be compared.
         if low is not None and high is not None and cast("Any", low) > high:
             raise QueryError(
-                f"condition on {index.name}: {written} holds nothing, its lower bound is the greater one"
+                f"condition on {index.name}: {written} is empty: its lower bound is the greater one"
             )
         return Between(index.name, low, high, include_lower, include_upper)
 
@@ -241,7 +243,7 @@ def sort_key(value: IndexValue) -> tuple[bool, Any]:
 
 
 def condition_key(condition: Condition) -> tuple[Any, ...]:
-    """A sortable key, which is equal for equal conditions and for no others."""
+    """A sortable key that is equal for two conditions exactly if they are equal."""
     if isinstance(condition, Between):
         bounds = (
             condition.lower,

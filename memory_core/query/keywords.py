@@ -1,4 +1,4 @@
-"""What ``Query.where`` takes for the core's kinds, for type checkers only.
+"""The keywords of ``Query.where`` for the core's kinds, for type checkers only.
 
 A ``TypedDict`` of conditions for each kind, so that editors complete the names of its indexes (PEP
 692). A test holds them equal to the declared indexes. Queries for other kinds take any keyword.
@@ -163,7 +163,7 @@ class _StepWhere(Protocol[Q_co]):
 
 
 class _AnyKind(Record):
-    """What only ``Query[Any]`` is a query for."""
+    """A kind that only ``Query[Any]`` queries."""
 
 
 class Where(Protocol):

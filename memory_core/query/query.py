@@ -66,7 +66,7 @@ R_co = TypeVar("R_co", bound=Record, covariant=True)
 
 MAX_LIMIT = 10_000
 _CURSOR_VERSION = 1
-# What the scalars of an index are, by its type; those of an enum are text.
+# The type of an index's scalars by its declared type; the scalars of an enum are text.
 _SCALAR_TYPES: Mapping[type, type] = {
     str: str, int: int, bool: int, datetime: int, float: float, UUID: bytes,
 }  # fmt: skip
@@ -82,7 +82,7 @@ class Start:
 
 @frozen
 class Page(Generic[R_co]):
-    """One page of a query: its records, in their order, as a sequence, and how to go on.
+    """One page of a query: a sequence of its records in order, with the cursor of the next page.
 
     Attributes:
         records: at most ``limit`` records, in the query's order.
@@ -113,14 +113,14 @@ def _by_kind(method: Callable[..., Any]) -> Where:
 
 @frozen(init=False)
 class Query(Generic[R]):
-    """What to find: conditions that must all hold, an order, a limit, and where to go on.
+    """A query: conditions that must all hold, an order, a page size, and where the page starts.
 
     Attributes:
         cls: class of the records.
         conditions: normalised conditions, in a canonical order.
         order: the single-valued index to order by; "" orders by id. Ties are ordered by id.
         descending: largest first.
-        page_size: how many records a page has at most.
+        page_size: the most records in a page.
         start: where the page starts.
     """
 
@@ -200,7 +200,7 @@ class Query(Generic[R]):
         return evolve(self, page_size=count)
 
     def after(self, cursor: str | None) -> Query[R]:
-        """Go on after a page's ``next_cursor``; ``None`` starts from the beginning.
+        """Continue after a page's ``next_cursor``; ``None`` starts from the beginning.
 
         Raises:
             QueryError: when the cursor is damaged or belongs to another query.
@@ -208,7 +208,7 @@ class Query(Generic[R]):
         return evolve(self, start=None if cursor is None else self._decode_cursor(cursor))
 
     def cursor(self, value: Scalar, record_id: UUID) -> str:
-        """The cursor that goes on after a record, given its value of the order index."""
+        """The cursor that continues after a record, given its value of the order index."""
         packed = msgspec.msgpack.encode(
             (_CURSOR_VERSION, self._fingerprint(), value, record_id.bytes)
         )
@@ -231,7 +231,9 @@ class Query(Generic[R]):
         return key < edge if self.descending else key > edge
 
     def canonical(self) -> bytes:
-        """Bytes that are equal for, and only for, equal queries (limit and cursor included)."""
+        """Bytes that are equal for two queries exactly if the queries are equal (limit and cursor
+        included).
+        """
         if not self._canonical:
             start = None if self.start is None else (self.start.value, self.start.id.bytes)
             packed = msgspec.msgpack.encode((*self._shape(), self.page_size, start))
@@ -239,7 +241,7 @@ class Query(Generic[R]):
         return self._canonical
 
     def conditions_key(self) -> bytes:
-        """Bytes that are equal for, and only for, queries with the same kind and conditions."""
+        """Bytes that are equal for two queries exactly if they have the same kind and conditions."""
         return msgspec.msgpack.encode(self._shape()[:3])
 
     def _shape(self) -> tuple[Any, ...]:
@@ -263,7 +265,7 @@ class Query(Generic[R]):
         return start
 
     def _can_order_by(self, value: object) -> bool:
-        """Whether a value that came from outside is one of the order index."""
+        """Whether a value from outside is valid for the order index."""
         if value is None or not self.order:
             return value is None
         kind = self._index(self.order).type

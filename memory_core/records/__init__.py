@@ -1,4 +1,4 @@
-"""The kinds of records that the core knows, and how a kind declares itself."""
+"""The core's kinds of records, and the declarations that define a kind."""
 
 from memory_core.records.base import (
     Acyclic,

@@ -67,7 +67,7 @@ class Index:
         type: ``str``, ``int``, ``float``, ``bool``, ``datetime``, ``UUID`` or an ``Enum`` of strings.
         path: attribute path of the value (``"context.domain"``), or a function of the record.
             Defaults to the name. ``None`` anywhere on the path gives ``None``.
-        multi: whether a record has any number of values (tags) instead of one or none.
+        multi: whether a record may have several values (tags) instead of at most one.
         pairs: whether its values are ``key=value`` texts; a condition with another text is rejected.
     """
 
@@ -94,7 +94,7 @@ class Index:
         return None if value is None else self._scalar(self.name, value)
 
     def of(self, record: Record) -> IndexValue:
-        """The record's value: one scalar, or for a multi-valued index its distinct ones, sorted.
+        """The record's value: one scalar, or for a multi-valued index the sorted distinct scalars.
 
         Raises:
             InvalidValueError: when a value cannot be indexed.
@@ -111,7 +111,7 @@ class Index:
         return distinct(self.name, self._scalar, value)
 
 
-# Functions, as type checkers read what a field takes from them: see ``declare``.
+# Functions, because type checkers read from them what a field accepts: see ``declare``.
 def _on_delete(value: OnDelete | str) -> OnDelete:
     return OnDelete(value)
 
@@ -166,16 +166,17 @@ def _by_kind(method: Callable[..., Any]) -> Replace:
 
 @frozen(kw_only=True, field_transformer=checked())
 class Record:
-    """Base of every kind. Subclass with ``attrs.frozen(kw_only=True)`` and declare the class variables.
+    """Base class of every kind. Subclass it with ``attrs.frozen(kw_only=True)`` and declare the class
+    variables.
 
     Attributes:
         kind: name of the kind, a lower-case identifier.
         variant: name of a subclass that shares its base's kind (``ToolSequence`` is a ``pattern``).
         variant_index: the index that holds the variant, so that a query for a variant finds only it.
         schema_version: version of the body; ``upcast`` turns an older one into the newest.
-        indexes: what can be filtered and ordered by.
+        indexes: the values to filter and order by.
         references: fields that hold the id of another record.
-        constraints: what must hold among all records of the kind in a namespace.
+        constraints: rules that hold among all records of the kind in a namespace.
         default_order: index by which a query without an order sorts, newest first; "" for the id.
     """
 
@@ -192,7 +193,7 @@ class Record:
 
     @_by_kind
     def replace(self, **changes: Any) -> Self:
-        """This record with other values in some fields, which are checked as in a new one.
+        """A copy of this record with some fields changed; the new values are checked.
 
         Raises:
             InvalidValueError: when a value does not fit its field.
@@ -266,7 +267,7 @@ class RecordTypes:
         return self._variants[kind]
 
     def extended(self, classes: Iterable[type[Record]]) -> RecordTypes:
-        """A registry of these kinds and more."""
+        """A registry of these kinds and further ones."""
         known = [cls for variants in self._variants.values() for cls in variants.values()]
         return RecordTypes([*known, *classes])
 

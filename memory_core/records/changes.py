@@ -1,4 +1,4 @@
-"""What ``replace``, ``start_episode`` and ``complete_episode`` take, for type checkers only.
+"""The keywords of ``replace``, ``start_episode`` and ``complete_episode``, for type checkers only.
 
 A ``TypedDict`` each, so that editors complete the keywords (PEP 692). A test holds them equal to the
 fields of the records. ``…Options`` lacks what a constructor requires.
@@ -61,7 +61,7 @@ class RecordChanges(TypedDict, total=False):
 
 
 class EpisodeOptions(RecordChanges, total=False):
-    """The fields of an ``Episode`` but its ``task_description``."""
+    """The fields of an ``Episode`` except ``task_description``."""
 
     task_type: TaskType | str
     context: TaskContext
@@ -88,7 +88,7 @@ class EpisodeChanges(EpisodeOptions, total=False):
 
 
 class EpisodeCompletion(TypedDict, total=False):
-    """What ``complete_episode`` takes beside the outcome; ``None`` leaves a field as it is."""
+    """The keywords of ``complete_episode`` besides the outcome; ``None`` leaves a field unchanged."""
 
     end_time: datetime | None
     reward: RewardScore | None

@@ -1,8 +1,8 @@
-"""How the fields of a record are declared: by converters that say what they take.
+"""Declarations of record fields: converters whose annotations say what a field accepts.
 
-Type checkers read what a constructor takes from its converters' annotations, and mypy reads those of
-named functions only. So the converters here are plain functions. ``checked`` then puts in the place of
-each one that knows the name of its field, and its bounds::
+Type checkers read what a constructor accepts from its converters' annotations, and mypy only reads
+those of named functions. So the converters here are plain functions. ``checked`` then replaces each of
+them with one that knows the name and the bounds of its field::
 
     @frozen(kw_only=True, field_transformer=checked("step."))
     class ExecutionStep:
@@ -50,10 +50,10 @@ __all__ = [
 _Converter: TypeAlias = Callable[[Any], Any]
 
 RULES = "memory_core"
-"""Key of what ``checked`` finds in a field's metadata."""
+"""Key under which ``checked`` finds its data in a field's metadata."""
 
 NOTES = "memory_core.notes"
-"""Key of what the docs say of a field beyond its declaration."""
+"""Key of what the docs say about a field beyond its declaration."""
 
 NOT_EMPTY: Mapping[str, Any] = {RULES: {"empty": False}}
 """Metadata of a text that is not only white space."""
@@ -65,11 +65,11 @@ def within(low: float | None = None, high: float | None = None) -> Mapping[str, 
 
 
 def notes(*, limit: str = "", default: str = "") -> Mapping[str, Any]:
-    """Metadata for the docs, of what a class checks or sets itself.
+    """Metadata for the docs about checks and defaults that the class implements itself.
 
     Args:
         limit: which values are rejected: ``"not negative"``.
-        default: what a field is that is left out, where its default does not show that.
+        default: the value of an omitted field, where the declared default does not show it.
     """
     return {NOTES: {"limit": limit, "default": default}}
 
@@ -207,12 +207,12 @@ def _checked(name: str, attribute: Attribute[Any]) -> Attribute[Any]:
         optional = declared in _OPTIONAL
         make = _OPTIONAL.get(declared) or _REQUIRED.get(declared)
         if make is None:
-            # The class's own, which knows its field; or one that a base class has put here.
+            # The class's own converter, which knows its field, or one that a base class has installed.
             return attribute
         convert = make(name, **rules)
     if optional:
         convert = fields.optional(convert)
     if declared is not None:
-        # So that signatures show what the declared one takes.
+        # So that signatures show what the declared converter accepts.
         convert.__wrapped__ = declared
     return attribute.evolve(converter=convert)

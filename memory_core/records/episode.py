@@ -53,7 +53,7 @@ __all__ = [
 
 
 class TaskType(StrEnum):
-    """What an episode's task was about."""
+    """The type of an episode's task."""
 
     CODE_GENERATION = "code_generation"
     DEBUGGING = "debugging"
@@ -95,7 +95,7 @@ _an_outcome_status = a_member("outcome.status", OutcomeStatus)
 _a_result_status = a_member("result.status", ResultStatus)
 
 
-# Functions, as type checkers read what a field takes from them: see ``declare``.
+# Functions, because type checkers read from them what a field accepts: see ``declare``.
 def _task_type(value: TaskType | str) -> TaskType:
     return _a_task_type(value)
 
@@ -157,17 +157,17 @@ class StepResult:
 
     @classmethod
     def success(cls, output: Any = None) -> StepResult:
-        """A step that succeeded; ``output`` is any JSON value."""
+        """The result of a step that succeeded; ``output`` is any JSON value."""
         return cls(status=ResultStatus.SUCCESS, output=output)
 
     @classmethod
     def error(cls, message: str) -> StepResult:
-        """A step that failed."""
+        """The result of a step that failed."""
         return cls(status=ResultStatus.ERROR, message=message)
 
     @classmethod
     def timeout(cls) -> StepResult:
-        """A step that did not end in time."""
+        """The result of a step that did not end in time."""
         return cls(status=ResultStatus.TIMEOUT)
 
 
@@ -176,7 +176,7 @@ class ExecutionStep:
     """One tool call or observation.
 
     Attributes:
-        number: its place in the episode, from 1.
+        number: its position in the episode, from 1.
         latency_ms: how long it took, in milliseconds.
     """
 
@@ -202,14 +202,14 @@ class ExecutionStep:
 class Outcome:
     """How an episode ended. Make it with ``success``, ``partial_success``, ``failure`` or ``abstained``.
 
-    A field that the status does not have keeps its default.
+    Fields that do not apply to the status keep their defaults.
     """
 
     status: OutcomeStatus = field(converter=_outcome_status)
     verdict: str | None = field(
         default=None,
         converter=to_optional_text,
-        metadata=notes(limit="required by a success and a partial success, only of them"),
+        metadata=notes(limit="required for a success or partial success, and only for these"),
     )
     artifacts: tuple[str, ...] = field(
         default=(), converter=to_texts, metadata=notes(limit="only of a success")
@@ -223,7 +223,7 @@ class Outcome:
     reason: str | None = field(
         default=None,
         converter=to_optional_text,
-        metadata=notes(limit="required by a failure and an abstention, only of them"),
+        metadata=notes(limit="required for a failure or abstention, and only for these"),
     )
     error_details: str | None = field(
         default=None, converter=to_optional_text, metadata=notes(limit="only of a failure")
@@ -251,14 +251,14 @@ class Outcome:
 
     @classmethod
     def success(cls, verdict: str, artifacts: Iterable[str] = ()) -> Outcome:
-        """The outcome of a task that was done."""
+        """The outcome of a task that succeeded."""
         return cls(status=OutcomeStatus.SUCCESS, verdict=verdict, artifacts=tuple(artifacts))
 
     @classmethod
     def partial_success(
         cls, verdict: str, completed: Iterable[str] = (), failed: Iterable[str] = ()
     ) -> Outcome:
-        """The outcome of a task of which a part was done."""
+        """The outcome of a task that partly succeeded."""
         return cls(
             status=OutcomeStatus.PARTIAL_SUCCESS,
             verdict=verdict,
@@ -268,7 +268,7 @@ class Outcome:
 
     @classmethod
     def failure(cls, reason: str, error_details: str | None = None) -> Outcome:
-        """The outcome of a task that was not done."""
+        """The outcome of a task that failed."""
         return cls(status=OutcomeStatus.FAILURE, reason=reason, error_details=error_details)
 
     @classmethod
@@ -297,7 +297,7 @@ _OUTCOME_FIELDS: dict[OutcomeStatus, tuple[str, frozenset[str]]] = {
 
 @frozen(kw_only=True, field_transformer=checked("reward."))
 class RewardScore:
-    """How good the outcome was: a total, and the parts that it was computed from."""
+    """How good the outcome was: a total and the components it was computed from."""
 
     total: float = field(converter=to_number)
     base: float = field(default=0.0, converter=to_number)
@@ -444,7 +444,7 @@ class Episode(Record):
         return self.end_time is not None and self.outcome is not None
 
     def with_steps(self, steps: Iterable[ExecutionStep]) -> Episode:
-        """This episode with more steps, in the order of their numbers; its own win over new ones."""
+        """This episode with more steps, in the order of their numbers; its own steps win over new ones."""
         known = {step.number: step for step in steps} | {step.number: step for step in self.steps}
         return evolve(self, steps=tuple(known[number] for number in sorted(known)))
 

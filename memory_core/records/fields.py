@@ -1,6 +1,6 @@
 """Converters of record fields: they check, normalise and freeze a value when an object is made.
 
-Decoding checksummed bytes bypasses ``__init__`` and so does not pay for them again.
+Decoding checksummed bytes bypasses ``__init__``, and so skips these checks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Immutable JSON containers: callers cannot change a record that a cache shares with others.
+"""Immutable JSON containers, so that no caller can change a record that a cache shares.
 
 They subclass ``dict`` and ``list``, which every serializer encodes, and compare equal to them.
 """

@@ -56,7 +56,7 @@ class Heuristic(Record):
 
     @classmethod
     def upcast(cls, body: dict[str, Any], version: int) -> dict[str, Any]:
-        """Version 1 had no ``domain``, ``language`` and ``tags``: they have their defaults."""
+        """Version 1 had no ``domain``, ``language`` and ``tags``: they get their defaults."""
         return body if version == 1 else super().upcast(body, version)
 
     indexes: ClassVar[tuple[Index, ...]] = (

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 __all__ = ["Limits"]
 
 _COMPLETING = 3
-"""Operations of the batch that completes an episode, besides deleting its logged steps."""
+"""The operations of the batch that completes an episode, besides the deletes of its logged steps."""
 
 
 @frozen(kw_only=True)
 class Limits:
-    """What a store accepts.
+    """The size limits of a store.
 
     Attributes:
         max_record_bytes: encoded size of a record before compression.

@@ -41,7 +41,7 @@ __all__ = [
 
 
 class PatternType(StrEnum):
-    """The variants of a pattern."""
+    """The type of a pattern, one per variant."""
 
     TOOL_SEQUENCE = "tool_sequence"
     DECISION_POINT = "decision_point"
@@ -148,7 +148,7 @@ class ErrorRecovery(Pattern):
 
 @frozen(kw_only=True, field_transformer=checked())
 class ContextPattern(Pattern):
-    """An approach that suits a context; ``evidence`` holds the ids of episodes that show it."""
+    """An approach that suits a context; ``evidence`` holds the ids of the supporting episodes."""
 
     variant: ClassVar[str] = PatternType.CONTEXT_PATTERN.value
 

@@ -29,7 +29,7 @@ __all__ = ["ACYCLIC_TYPES", "Relationship", "RelationshipType"]
 
 
 class RelationshipType(StrEnum):
-    """What one episode is to another."""
+    """How one episode relates to another."""
 
     PARENT_CHILD = "parent_child"
     DEPENDS_ON = "depends_on"
@@ -43,7 +43,7 @@ class RelationshipType(StrEnum):
 _a_relationship_type = a_member("relationship_type", RelationshipType)
 
 
-# A function, as type checkers read what a field takes from it: see ``declare``.
+# A function, because type checkers read from it what a field accepts: see ``declare``.
 def _relationship_type(value: RelationshipType | str) -> RelationshipType:
     return _a_relationship_type(value)
 
@@ -55,7 +55,7 @@ ACYCLIC_TYPES = frozenset(
 
 @frozen(kw_only=True, field_transformer=checked())
 class Relationship(Record):
-    """An edge, unique in its ends and type. It is deleted with either end.
+    """A directed edge between two episodes, unique by its ends and type. It is deleted with either end.
 
     Attributes:
         priority: 1 to 10.
@@ -68,7 +68,7 @@ class Relationship(Record):
 
     from_episode_id: UUID = field(converter=to_uuid)
     to_episode_id: UUID = field(
-        converter=to_uuid, metadata=notes(limit="another episode than `from_episode_id`")
+        converter=to_uuid, metadata=notes(limit="an episode other than `from_episode_id`")
     )
     relationship_type: RelationshipType = field(converter=_relationship_type)
     reason: str | None = field(default=None, converter=to_optional_text)
@@ -101,5 +101,5 @@ class Relationship(Record):
             object.__setattr__(self, "custom_fields", freeze_mapping(self.custom_fields))
         if self.from_episode_id == self.to_episode_id:
             raise InvalidValueError(
-                "to_episode_id", "another episode than from_episode_id", self.to_episode_id
+                "to_episode_id", "an episode other than from_episode_id", self.to_episode_id
             )

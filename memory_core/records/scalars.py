@@ -109,7 +109,7 @@ _SCALARS: dict[type, Callable[[str, object], Scalar]] = {
 
 
 def _texts(name: str, texts: set[str]) -> tuple[str, ...]:
-    """The distinct texts of a multi-valued index, checked together, as an episode has dozens of them."""
+    """The distinct texts of a multi-valued index, checked together because an episode has dozens of them."""
     together = "".join(texts)
     if "\0" in together or not together.isascii():
         for text in texts:
@@ -119,7 +119,7 @@ def _texts(name: str, texts: set[str]) -> tuple[str, ...]:
 
 def _enum_scalar(enum: type[Enum]) -> Callable[[str, object], Scalar]:
     values: dict[object, str] = {member.value: member.value for member in enum}
-    # A member is looked up directly, as reading its value takes longer.
+    # A member is looked up directly, because reading its value takes longer.
     values |= {member: member.value for member in enum}
 
     def scalar(name: str, value: object) -> Scalar:

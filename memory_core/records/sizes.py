@@ -1,4 +1,4 @@
-"""How much memory a record takes."""
+"""The memory that a record takes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _SHARED_TEXT = getsizeof("x")
 
 
 def size_of(value: object) -> int:
-    """Bytes that a record, or a part of one, and all that it refers to take from the allocator.
+    """The bytes that a record (or a part of one), and everything it refers to, take from the allocator.
 
-    Objects that many records share count nothing: classes, members of enums, small numbers, the keys of JSON
-    objects. Takes about 60 µs for an episode of 25 steps.
+    Objects that many records share are not counted: classes, enum members, small numbers, the keys of
+    JSON objects. Takes about 60 µs for an episode of 25 steps.
     """
     kind: type[Any] = type(value)
     return (_SIZERS.get(kind) or _new_sizer(kind))(value)

@@ -21,7 +21,7 @@ __all__ = ["Run", "Step"]
 
 @frozen(kw_only=True, field_transformer=checked())
 class Run(Record):
-    """Says that the steps of an episode are being logged; it is deleted when the episode is completed.
+    """Marks an episode whose steps are being logged; it is deleted when the episode is completed.
 
     Its id is never used again. As long as a run with the same id exists, the episode has not been completed.
     """

@@ -1,7 +1,7 @@
 """Sample transcripts for demonstrations and tests, in four of the formats that can be imported.
 
-They are data files, as the programs that keep such transcripts write them. What they tell (a hosting
-company's support desk, bugs in made-up projects, incidents, coding sessions) is invented.
+They are data files, as the programs that keep such transcripts write them. Their contents (a hosting
+company's support desk, bugs in made-up projects, incidents, coding sessions) are invented.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def write_samples(folder: Path, *, seed: int = 1) -> list[Path]:
 
     Args:
         folder: where to; files of the same names are replaced.
-        seed: has no effect any more; another one than the default issues a DeprecationWarning.
+        seed: no longer has any effect; a value other than the default issues a DeprecationWarning.
 
     Returns:
         The files, in the order in which they are best imported.
     """
     if seed != 1:
         warnings.warn(
-            "write_samples: 'seed' has no effect any more: the samples are data files",
+            "write_samples: 'seed' no longer has any effect: the samples are data files",
             DeprecationWarning,
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""The bugs that the sample agents repair, as the transcripts tell them. The projects are made up."""
+"""The bugs that the sample agents repair in the transcripts. The projects are made up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["BUGS", "Bug"]
 
 
 class Bug(NamedTuple):
-    """A bug, where it is, and what shows it.
+    """A bug: its report, its place, its fix and the test that shows it.
 
     Attributes:
         repo: the project.

@@ -20,9 +20,9 @@ _NAMESPACE = UUID("c1f6f1de-33a7-5d0e-8a0c-0d7b0c2f5e44")
 
 
 def related(episodes: Iterable[Episode]) -> list[Relationship]:
-    """The relationships of the imported samples; the same ones, with the same ids, every time.
+    """The relationships of the imported samples; every call returns the same ones, with the same ids.
 
-    Later tries of a task duplicate the first; sessions of a project follow each other; a subagent is
+    Later attempts at a task duplicate the first; sessions of a project follow each other; a subagent is
     a child of its session; a session refers to the bugs that were repaired in its project; and
     incidents of the same domain are related.
     """

@@ -1,4 +1,4 @@
-"""The conformance kit: what a backend, a cache or a wrapper must do, as tests to subclass.
+"""The conformance kit: the contract of a backend, a cache or a wrapper as tests to subclass.
 
 The suites need the extra ``testing``: pytest, pytest-asyncio in its ``auto`` mode, hypothesis. They
 are loaded when they are used, so that the kit's commands run without.
@@ -42,7 +42,7 @@ _MODULES = {
 if "pytest" in sys.modules:
     import pytest
 
-    # Their assertions are explained where they fail.
+    # Let pytest rewrite their assertions, so that failures show the values.
     pytest.register_assert_rewrite(f"{__name__}.suite", f"{__name__}.checks")
 
 

@@ -34,10 +34,10 @@ class CopyReport:
         copied: records put, by kind.
         unchanged: records that were there already and equal, by kind.
         deletes: records that were copied and then deleted in the source meanwhile.
-        settled: whether the copy is exactly the source as it was at the end; it may not be where
-            others wrote to the source without pause.
-        refused: the first hundred of what the target refused.
-        refused_count: how much it refused.
+        settled: whether the copy equals the source as it was at the end; it may not if others kept
+            writing to the source.
+        refused: the first hundred operations that the target rejected.
+        refused_count: the number of rejected operations.
     """
 
     namespaces: tuple[str, ...]
@@ -57,9 +57,9 @@ async def copy_records(
     namespaces: Sequence[str] | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> CopyReport:
-    """Copy every record of every kind. What the target has besides is left alone.
+    """Copy every record of every kind. Other records of the target stay.
 
-    Whatever stops it, calling it again goes on: records that are there already and equal are compared,
+    After an interruption, call it again to continue: records that the target already has are compared,
     a page at a time, and not written again.
 
     Args:
@@ -67,7 +67,7 @@ async def copy_records(
         target: where to.
         types: the kinds of both.
         namespaces: which ones; by default the source handle's own.
-        on_progress: told how far it is.
+        on_progress: called with the progress.
 
     Raises:
         UnknownKindError: the source holds records of other kinds; nothing was written.
@@ -84,7 +84,7 @@ async def copy_records(
             async for records in pages(scoped, types.cls(kind)):
                 await copy.put(name, kind, records)
                 on_progress(Progress(copy.done, total))
-                # Backends that run inline never suspend: others want to run, too.
+                # Backends that run inline never suspend: let other tasks run.
                 await asyncio.sleep(0)
     settled = [await copy.follow(name, since) for name, since in begun.items()]
     await copy.finish()
@@ -101,7 +101,7 @@ async def copy_records(
 
 @define
 class _Copy:
-    """What is being copied, and how much of it was."""
+    """A running copy and its counts so far."""
 
     source: Storage
     target: Storage
@@ -116,7 +116,7 @@ class _Copy:
         self.sink = Sink(self.target)
 
     async def put(self, namespace: str, kind: str, records: Sequence[Record]) -> None:
-        """Copy records of a kind that the target does not have just so."""
+        """Copy records of a kind, except those that the target already has and that are equal."""
         ids = [record.id for record in records]
         present = await self.target.scoped(namespace).get(self.types.cls(kind), ids)
         changed = [new for new, old in zip(records, present, strict=True) if not same(new, old)]
@@ -134,7 +134,7 @@ class _Copy:
         return follower.settled
 
     async def finish(self) -> None:
-        """Try again what the target could not take yet."""
+        """Retry operations that the target could not apply yet."""
         self._count(await self.sink.finish(self._again))
 
     async def _write(self, namespace: str, operations: Sequence[Put | Delete]) -> None:
@@ -142,7 +142,7 @@ class _Copy:
             self._count(await self.sink.write(namespace, operations, [None] * len(operations)))
 
     async def _again(self, waiting: Sequence[tuple[Key, None]]) -> list[Put | Delete | None]:
-        """What the source says now of records that the target refused."""
+        """The current state in the source of records that the target rejected."""
         found: dict[Key, Put | Delete | None] = {}
         places = sorted({(namespace, kind) for (namespace, kind, _), _ in waiting})
         for namespace, kind in places:
@@ -158,5 +158,5 @@ class _Copy:
 
 
 def same(one: Record, other: Record | None) -> bool:
-    """Whether two records are equal to the last type and bit."""
+    """Whether two records are equal, including the types of all values."""
     return one == other and other is not None and encoded(one) == encoded(other)

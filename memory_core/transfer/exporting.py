@@ -35,8 +35,8 @@ class ExportReport:
         deletes: records that were written and deleted meanwhile.
         store_id: the store's identity.
         position: the store's position that the export stands for.
-        settled: whether it is exactly the store as it was at that position; it may not be where
-            others wrote without pause.
+        settled: whether it equals the store as it was at that position; it may not if others kept
+            writing.
         sha256: the checksum.
     """
 
@@ -66,7 +66,7 @@ async def export_records(
         target: a file, which appears under its name only when it is complete and is compressed with gzip
             where its name ends in ``.gz``, or a stream.
         namespaces: which ones; by default the handle's own.
-        on_progress: told how far it is.
+        on_progress: called with the progress.
         overwrite: whether to replace a file that exists.
 
     Raises:
@@ -104,7 +104,7 @@ async def _export(
                 for record in records:
                     writer.record(name, record)
                 on_progress(Progress(writer.counts.total(), total))
-                # A backend that reads inline never suspends: others want to run, too.
+                # A backend that reads inline never suspends: let other tasks run.
                 await asyncio.sleep(0)
     settled = True
     for name, since in begun.items():
@@ -130,7 +130,7 @@ async def _export(
 
 @contextmanager
 def _whole_or_nothing(path: Path, *, overwrite: bool) -> Generator[BinaryIO]:
-    """A stream to a file that appears under its name when all went well, and otherwise not at all."""
+    """A stream to a file that appears under its name only after success."""
     if path.is_dir():
         raise ConfigurationError(f"{path}: is a directory")
     if path.exists() and not path.is_file():
@@ -161,7 +161,7 @@ def _check_new(path: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def _compressed(path: Path, stream: BinaryIO) -> Generator[BinaryIO]:
-    """The stream, or one that compresses into it, as the file's name says."""
+    """The stream, or one that compresses into it if the file's name ends in ``.gz``."""
     if path.suffix.lower() != ".gz":
         yield stream
         return

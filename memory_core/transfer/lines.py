@@ -8,9 +8,9 @@
     {"namespace":"default","delete":{"kind":"step","id":…}}
     {"end":true,"lines":2,"counts":{"episode":1},"deletes":1,"settled":true,"position":…,"sha256":…}
 
-``kinds`` gives each kind's schema version. Of several lines about one record the last one counts: what
-was changed while the store was read comes again after all else. The checksum is over every byte before
-the trailer, so a file that was cut off or altered is told from a whole one before anything is loaded.
+``kinds`` gives each kind's schema version. If several lines concern one record, the last one counts:
+changes made while the store was read follow at the end. The checksum is over every byte before the
+trailer, so a file that was cut off or altered is told from a whole one before anything is loaded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LONGEST_TRAILER = 2**20
 _LONGEST_LINE = 512 * 2**20
 
 Line: TypeAlias = tuple[str, Put | Delete]
-"""A namespace, and what to do in it."""
+"""A namespace and an operation in it."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +84,7 @@ _BODY = msgspec.json.Decoder(_Body)
 
 @define
 class LineWriter:
-    """Writes an export and sums it up.
+    """Writes an export and computes its counts and checksum.
 
     Attributes:
         counts: lines with a record, by kind.
@@ -124,7 +124,7 @@ class LineWriter:
         self.counts[record.kind] += 1
 
     def delete(self, namespace: str, kind: str, record_id: UUID) -> None:
-        """Write that a record is gone."""
+        """Write the deletion of a record."""
         self._write({"namespace": namespace, "delete": {"kind": kind, "id": record_id}})
         self.deletes += 1
 
@@ -149,12 +149,12 @@ class LineWriter:
 
 
 class LineReader:
-    """Reads an export that was found whole; needs a stream that can seek.
+    """Reads an export, after checking that it is complete; needs a stream that can seek.
 
     Args:
         stream: the file.
         types: the kinds its records may have.
-        name: what messages call it.
+        name: its name in messages.
 
     Raises:
         CodecError: when the file is not an export, was cut off or altered.
@@ -173,7 +173,7 @@ class LineReader:
         self._check_sum()
 
     def __iter__(self) -> Iterator[tuple[int, int, Line]]:
-        """The offset and size of each line, and what it says.
+        """The offset, size and content of each line.
 
         Raises:
             CodecError: for a line that fits no record; names the line.
@@ -189,7 +189,7 @@ class LineReader:
             raise self._broken(f"{number - 1} lines where {self.trailer.lines} were written")
 
     def at(self, offset: int) -> Line:
-        """What the line at an offset says."""
+        """The content of the line at an offset."""
         self._stream.seek(offset)
         return self._parsed(self._stream.readline(_LONGEST_LINE), f"byte {offset}")
 

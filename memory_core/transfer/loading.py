@@ -39,8 +39,8 @@ class LoadReport:
         namespaces: names of the namespaces that were loaded into.
         counts: records put, by kind.
         deletes: deletes applied.
-        refused: the first hundred of what the store refused.
-        refused_count: how much it refused.
+        refused: the first hundred operations that the store rejected.
+        refused_count: the number of rejected operations.
     """
 
     namespaces: tuple[str, ...]
@@ -52,7 +52,7 @@ class LoadReport:
 
 @frozen
 class Export:
-    """An export that was found whole.
+    """An export whose completeness has been checked.
 
     Attributes:
         reader: reads it.
@@ -73,7 +73,7 @@ async def load_records(
     into: str | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> LoadReport:
-    """Put the records of an export into a store; those with the same ids are replaced.
+    """Put the records of an export into a store; records with the same ids are replaced.
 
     The whole export is checked before anything is written. One that is compressed (gzip, xz), or a stream
     that cannot seek, is first copied to a temporary file. Loading the same file again changes nothing.
@@ -83,13 +83,13 @@ async def load_records(
         types: its kinds.
         source: a file or a stream.
         into: the namespace to load into; by default each record's own.
-        on_progress: told how far it is.
+        on_progress: called with the progress.
 
     Raises:
         ConfigurationError: the file does not exist, or ``into`` would mix several namespaces.
         CodecError: the file is not an export, was cut off or altered; nothing was written.
         SchemaVersionError: a newer version wrote it; nothing was written.
-        StorageError: the store failed; loading again goes on from there.
+        StorageError: the store failed; loading the export again completes it.
     """
     with open_export(types, source, into=into) as export:
         return await load_export(storage, export, on_progress=on_progress)
@@ -99,7 +99,7 @@ async def load_records(
 def open_export(
     types: RecordTypes, source: Path | BinaryIO, *, into: str | None = None
 ) -> Generator[Export]:
-    """Check an export whole: what is to be loaded may so be known to be good before there is a store.
+    """Check a whole export, so that a damaged one is rejected before a store is created.
     Arguments and errors are those of ``load_records``.
     """
     if into is not None:
@@ -142,7 +142,7 @@ async def load_export(
 
 
 def _batches(reader: LineReader) -> Iterator[tuple[str, list[Put | Delete], list[int]]]:
-    """Operations of one namespace and where their lines are, some at a time."""
+    """Operations of one namespace with the offsets of their lines, some at a time."""
     namespace = ""
     operations: list[Put | Delete] = []
     offsets: list[int] = []

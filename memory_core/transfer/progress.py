@@ -1,4 +1,4 @@
-"""How far a transfer is."""
+"""The progress of a transfer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["OnProgress", "Progress", "ignore_progress"]
 
 @frozen
 class Progress:
-    """How far a transfer is.
+    """The progress of a transfer.
 
     Attributes:
         done: records handled so far.
-        total: how many there were when it began; ``done`` may pass it where records are added. 0 where
-            nobody knows.
+        total: the number of records when it began; ``done`` may exceed it if records are added. 0 if it
+            is unknown.
     """
 
     done: int
@@ -25,8 +25,8 @@ class Progress:
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]
-"""Called now and then, on the event loop's thread."""
+"""Called from time to time, on the event loop's thread."""
 
 
 def ignore_progress(_: Progress) -> None:
-    """For when nobody is looking."""
+    """Ignores the progress."""

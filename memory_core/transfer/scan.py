@@ -1,4 +1,4 @@
-"""Reading a whole store: page by page in the order of ids, then what changed meanwhile."""
+"""Reading of a whole store: page by page in the order of ids, then the changes made meanwhile."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def encoded(value: object) -> bytes:
-    """Bytes that are equal for, and only for, values that are equal to the last type and bit
+    """Bytes that are equal for two values exactly if they are equal, including their types
     (``==`` takes 1, 1.0 and True for the same), without regard to the order of keys.
     """
     return _ENCODER.encode(value)
@@ -71,8 +71,7 @@ async def count_records(storage: Storage, types: RecordTypes, namespaces: Sequen
     """How many records some namespaces hold together.
 
     Raises:
-        UnknownKindError: some are of other kinds than these: whatever is done with all records
-            would leave them out.
+        UnknownKindError: some are of unknown kinds, and would be left out.
     """
     counts: Counter[str] = Counter()
     where = ""
@@ -120,19 +119,19 @@ class ChangeFollower:
     settled: bool = field(default=False, init=False)
 
     async def __aiter__(self) -> AsyncIterator[tuple[list[Record], list[tuple[str, UUID]]]]:
-        """Rounds of what changed: records as they are now, referred-to kinds first; and kinds and ids
-        of those that are gone, referring kinds first.
+        """Rounds of changes: changed records as they are now, referred-to kinds first; and the kinds
+        and ids of deleted ones, referring kinds first.
 
         Raises:
-            StorageError: when the feed no longer has what changed.
+            StorageError: when the feed no longer has all changes.
             UnknownKindError: something of another kind was written.
         """
         for _ in range(_MOST_ROUNDS):
             page = await self.storage.changes(self.position, _CHANGES_AT_ONCE)
             if page.trimmed:
                 raise StorageError(
-                    "while the store was read, more was changed than its change feed keeps; "
-                    "try again when less is written"
+                    "more records changed while the store was read than its change feed keeps; "
+                    "retry when there are fewer writes"
                 )
             self.position = page.position
             if not page.changes:

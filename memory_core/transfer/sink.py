@@ -1,4 +1,4 @@
-"""Writing records into a store in whatever order they come."""
+"""Writing of records into a store in any order."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Token = TypeVar("Token")
 Key: TypeAlias = tuple[str, str, UUID]
 """Namespace, kind and id."""
 
-# What these say may no longer hold once the rest is there.
+# These errors may disappear once the other records are there.
 _MAY_PASS_LATER = (
     CycleError,
     DuplicateError,
     ReferenceNotFoundError,
     ReferenceRestrictedError,
 )
-# What these say is no word on the record: it would be taken another time.
+# These errors are not about the record: it would be accepted at another time.
 _STORE_FAILED = (
     OutcomeUnknownError,
     StorageClosedError,
@@ -48,7 +48,7 @@ _RETRIED_AT_ONCE = 100
 
 @frozen
 class Refusal:
-    """An operation that the store refused for good.
+    """An operation that the store rejected for good.
 
     Attributes:
         namespace: of the record.
@@ -65,7 +65,7 @@ class Refusal:
 
 @define
 class Refusals:
-    """The first refusals, and how many there were."""
+    """The first rejections, and their number."""
 
     first: list[Refusal] = field(factory=list[Refusal])
     count: int = 0
@@ -78,17 +78,17 @@ class Refusals:
 
 
 Fetch: TypeAlias = Callable[[Sequence[tuple[Key, Token]]], Awaitable[list[Put | Delete | None]]]
-"""Gets operations again by their tokens; ``None`` for one that is not wanted any more."""
+"""Fetches operations again by their tokens; ``None`` for one that is no longer needed."""
 
 
 @define
 class Sink(Generic[Token]):
-    """Writes operations in batches. What is refused because something else is not there yet, or still
-    there, is set aside by a small token and tried again at the end.
+    """Writes operations in batches. An operation that is rejected because another record is still
+    missing, or still present, is set aside under a small token and retried at the end.
 
     Attributes:
         storage: any handle on the store; each operation names its namespace.
-        refusals: what was refused for good.
+        refusals: operations that were rejected for good.
     """
 
     storage: Storage
@@ -101,13 +101,13 @@ class Sink(Generic[Token]):
         """Write operations of one namespace; return those that were applied.
 
         Raises:
-            StorageError: the store failed, and did not refuse just one of them.
+            StorageError: the store failed, rather than reject single operations.
         """
         errors = await self._commit(namespace, operations)
         applied: list[Put | Delete] = []
         for operation, token, error in zip(operations, tokens, errors, strict=True):
             key = key_of(namespace, operation)
-            # Whatever was set aside of this record before is older.
+            # An operation set aside for this record before is older.
             self._aside.pop(key, None)
             if error is None:
                 applied.append(operation)
@@ -118,14 +118,14 @@ class Sink(Generic[Token]):
         return applied
 
     async def finish(self, fetch: Fetch[Token]) -> list[Put | Delete]:
-        """Try again what was set aside, for as long as that gets anything done; return what was
-        applied. What is left counts as refused.
+        """Retry the operations that were set aside, as long as that makes progress; return the applied
+        ones. The rest counts as rejected.
         """
         applied: list[Put | Delete] = []
         backwards = False
         while self._aside:
             waiting = list(self._aside.items())
-            # A chain that comes in just the wrong order would otherwise take a pass for each link.
+            # Otherwise a chain of references in reverse order would take one pass per link.
             self._aside = {}
             last: list[tuple[Key, MemoryCoreError]] = []
             for chunk in _chunks(waiting[::-1] if backwards else waiting):
@@ -160,7 +160,7 @@ class Sink(Generic[Token]):
     async def _commit(
         self, namespace: str, operations: Sequence[Put | Delete]
     ) -> list[MemoryCoreError | None]:
-        """Apply operations; an entry each: why it was refused, or ``None``.
+        """Apply operations; returns for each the error that rejected it, or ``None``.
 
         Raises:
             StorageError: the store failed; some may have been applied.
@@ -171,7 +171,7 @@ class Sink(Generic[Token]):
         (result,) = await scoped.commit([WriteBatch(tuple(operations))])
         if not isinstance(result, MemoryCoreError):
             return [None] * len(operations)
-        # One of them spoilt it for all: apart, each gets its own answer. Some need less room as well.
+        # One operation failed the whole batch: alone, each gets its own answer. Some also need less room.
         if not isinstance(result, StorageFullError):
             _check_well([result])
         results = await scoped.commit([WriteBatch((operation,)) for operation in operations])
@@ -186,7 +186,7 @@ def _check_well(results: Sequence[CommitResult]) -> None:
 
 
 def key_of(namespace: str, operation: Put | Delete) -> Key:
-    """What record an operation is about."""
+    """The record that an operation concerns."""
     if isinstance(operation, Put):
         return namespace, operation.record.kind, operation.record.id
     return namespace, operation.kind, operation.id

@@ -30,7 +30,7 @@ class DifferenceKind(StrEnum):
     ADDITIONAL = "additional"
     """Only the second one has it."""
     UNEQUAL = "unequal"
-    """Both have it, with other values."""
+    """Both have it, with different values."""
 
 
 @frozen
@@ -58,8 +58,8 @@ class VerifyReport:
 
     Attributes:
         equal: records that are the same in both, by kind.
-        counts: records that are not, by how they differ.
-        differences: the first hundred of those.
+        counts: the number of different records, by how they differ.
+        differences: the first hundred of these.
     """
 
     equal: Mapping[str, int]
@@ -82,7 +82,7 @@ async def verify_records(
 ) -> VerifyReport:
     """Compare two stores record for record, both ways, by walking both in the order of ids.
 
-    What is written to either meanwhile may show up as a difference.
+    Concurrent writes to either may show up as differences.
 
     Args:
         one: a store.
@@ -124,7 +124,7 @@ class _Comparison:
     first: list[Difference] = field(factory=list[Difference], init=False)
 
     def add(self, namespace: str, left: Record | None, right: Record | None) -> None:
-        """Compare a record of the one store with that of the other; one of them is there."""
+        """Compare a record of one store with that of the other; at least one of them exists."""
         self.done += 1
         if left is not None and same(left, right):
             self.equal[left.kind] += 1
@@ -143,7 +143,7 @@ class _Comparison:
 async def _pairs(
     lefts: AsyncIterator[tuple[Record, ...]], rights: AsyncIterator[tuple[Record, ...]]
 ) -> AsyncIterator[tuple[Record | None, Record | None]]:
-    """Records of both by ascending id, ``None`` where one does not have it."""
+    """The records of both stores by ascending id; ``None`` where one store lacks it."""
     one, other = _flat(lefts), _flat(rights)
     left, right = await anext(one, None), await anext(other, None)
     while left is not None or right is not None:

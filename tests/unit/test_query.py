@@ -154,7 +154,7 @@ def test_wrong_values_are_refused(given):
         ),
         (
             {"reward": between(2, 1)},
-            "condition on reward: between(2, 1) holds nothing, its lower bound is the greater one",
+            "condition on reward: between(2, 1) is empty: its lower bound is the greater one",
         ),
     ],
     ids=repr,

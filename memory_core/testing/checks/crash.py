@@ -1,12 +1,12 @@
-"""``kill -9`` during commits: what was acknowledged must be there, and no batch may be torn.
+"""``kill -9`` during commits: every acknowledged batch must survive, and no batch may be torn.
 
 The kit does this a few times; the full run is a command::
 
     python -m memory_core.testing.crash lmdb:./crash-test --kills 1000
 
-A child process commits batches from several tasks and says which were acknowledged; it is killed after
+A child process commits batches from several tasks and reports which were acknowledged; it is killed after
 a random number of them, or while it opens the store. Then the store is opened again and every batch is
-looked at: each holds three episodes and an edge, and deletes a record of the batch before it.
+checked: each holds three episodes and an edge, and deletes a record of the batch before it.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class CrashReport:
     """The result of a run.
 
     Attributes:
-        kills: how often a process was killed.
-        while_opening: how many of these before the store was open.
-        acknowledged: batches that were acknowledged; all of them are there.
-        unacknowledged: batches that are there though the process died before it could say so.
-        applied: the last batch that is there, by run and task, for the runs whose records are kept.
+        kills: the number of killed processes.
+        while_opening: how many of them were killed before the store was open.
+        acknowledged: batches that were acknowledged; all of them survived.
+        unacknowledged: batches that survived although the process died before it could report them.
+        applied: the last batch that survived, by run and task, for the runs whose records are kept.
     """
 
     kills: int = 0
@@ -73,7 +73,9 @@ def _episode(run: int, writer: int, number: int, part: int) -> Episode:
 
 
 def _records(run: int, writer: int, number: int) -> list[Record]:
-    """What a batch puts: three episodes, of which the next batch deletes the last, and an edge."""
+    """The records that a batch puts: three episodes, the last of which the next batch deletes, and an
+    edge.
+    """
     edge = Relationship(
         id=_id(run, writer, number, 3),
         from_episode_id=_id(run, writer, number, 0),
@@ -127,7 +129,7 @@ async def crash(
         progress: called after every kill.
 
     Raises:
-        AssertionError: something acknowledged is missing, or a batch is torn.
+        AssertionError: an acknowledged batch is missing, or a batch is torn.
     """
     report = CrashReport()
     random = Random(seed)
@@ -158,7 +160,7 @@ async def _wait_for_in_flight(store: Storage, run: int) -> None:
 
 
 def _kill(worker: Worker, random: Random, report: CrashReport) -> dict[int, int]:
-    """Kill a writer at a random moment; the last acknowledged batch of each of its tasks."""
+    """Kill a writer at a random moment; returns the last acknowledged batch of each of its tasks."""
     lines = worker.lines()
     acknowledged: dict[int, int] = {}
     ready = True
@@ -168,7 +170,7 @@ def _kill(worker: Worker, random: Random, report: CrashReport) -> dict[int, int]
     else:
         for line in itertools.islice(lines, 1 + random.randrange(_LONGEST_RUN)):
             _note(line, acknowledged)
-        # Not always right after an acknowledgement.
+        # Kill at any moment, not only right after an acknowledgement.
         time.sleep(random.random() * 0.003)
     worker.kill()
     for line in lines:
@@ -214,7 +216,7 @@ async def _check_batches(store: Storage, run: int, writer: int, last: int) -> No
 
 
 async def _present(store: Storage, records: Sequence[Record]) -> list[bool]:
-    """Which of a batch's records are there; one that is there is as it was put."""
+    """Which of a batch's records exist; checks that each is as it was put."""
     episodes = await store.get(Episode, [record.id for record in records[:3]])
     edges = await store.get(Relationship, [records[3].id])
     found = [*episodes, *edges]

@@ -35,7 +35,7 @@ _STARTED, _SAID, _ENDED = "started", "said", "ended"
 
 
 class Emit(Protocol):
-    """Sends a line to the parent, at once."""
+    """Sends a line to the parent immediately."""
 
     def __call__(self, line: str) -> None:
         """Send it."""
@@ -43,7 +43,7 @@ class Emit(Protocol):
 
 
 class Work(Protocol):
-    """What a child does: a function of a module, which gets JSON values."""
+    """The work of a child: a module's function, which gets JSON values."""
 
     def __call__(self, emit: Emit, *arguments: Any) -> None:
         """Do it."""
@@ -68,7 +68,7 @@ def _registry() -> PluginRegistry:
 
 
 def _preload(spec: str, location: str) -> None:
-    """Import what opening the store takes."""
+    """Import the modules that opening the store needs."""
     if spec:
         _load(spec)
     else:
@@ -82,7 +82,7 @@ class Worker:
 
     Attributes:
         pid: its process.
-        status: what ``os.waitpid`` said of it, once it has ended.
+        status: its exit status from ``os.waitpid``, once it has ended.
     """
 
     def __init__(self, pid: int) -> None:
@@ -91,23 +91,23 @@ class Worker:
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def lines(self) -> Iterator[str]:
-        """What it says, until it ends."""
+        """The lines that it sends, until it ends."""
         while (line := self._lines.get(timeout=_PATIENCE)) is not None:
             yield line
 
     def kill(self) -> None:
         """End it as a power switch would (``kill -9``)."""
         if self.status is None:
-            # It may have ended by itself, and the word of it be on its way.
+            # It may have ended by itself, with the notice still on its way.
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
     def told(self, line: str) -> None:
-        """Note what it said."""
+        """Queue a line that it sent."""
         self._lines.put(line)
 
     def ended(self, status: int) -> None:
-        """Note that it ended."""
+        """Record that it has ended."""
         self.status = status
         self._lines.put(None)
 
@@ -209,7 +209,7 @@ def _run(work: Work, arguments: list[Any]) -> None:
     signal.set_wakeup_fd(-1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     pid, status = os.getpid(), 1
-    # Said here and not by the server, which may come after the first thing that the worker says.
+    # Sent here and not by the server, whose notice could arrive after the worker's first line.
     _send(_STARTED, pid, "")
     try:
         work(lambda line: _send(_SAID, pid, line), *arguments)
@@ -222,7 +222,7 @@ def _run(work: Work, arguments: list[Any]) -> None:
 
 
 def _wake_up(_number: int, _frame: Any) -> None:
-    """Having a handler makes the wake-up pipe be written."""
+    """A handler that does nothing: having one makes Python write to the wake-up pipe."""
 
 
 class _Reaper:
@@ -251,7 +251,7 @@ class _Reaper:
 
     @staticmethod
     def reap(*, block: bool = False) -> None:
-        """Tell of the children that ended."""
+        """Report the children that have ended."""
         while True:
             try:
                 pid, status = os.waitpid(-1, 0 if block else os.WNOHANG)

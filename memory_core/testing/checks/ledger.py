@@ -1,7 +1,7 @@
-"""Which versions of records were begun and acknowledged, in memory that several processes share.
+"""A ledger, in shared memory, of the versions of records that were begun and acknowledged.
 
-Every record has one writer, so its versions are ordered. What a read may return lies between the newest
-version that had been acknowledged when it began and the newest that had been begun when it ended.
+Every record has one writer, so its versions are ordered. A read may return any version from the newest
+one acknowledged when it began to the newest one begun when it ended.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class Ledger:
         self._words[self._records + record] = version
 
     def begun(self, record: int) -> int:
-        """The newest version that may be there."""
+        """The newest version that a read may return."""
         return self._words[record]
 
     def acknowledged(self, record: int) -> int:
-        """The oldest version that may be there."""
+        """The oldest version that a read may return."""
         return self._words[self._records + record]
 
     def all_acknowledged(self) -> list[int]:
-        """The oldest version that may be there, of every record."""
+        """The oldest version that a read may return, for every record."""
         return self._words[self._records : 2 * self._records].tolist()
 
     def close(self) -> None:
@@ -60,12 +60,12 @@ class Ledger:
 
 
 class LaggingLedger:
-    """What had been acknowledged some time ago, which a read must know of where staleness is allowed.
+    """The versions acknowledged some time ago, which a read must show where bounded staleness is allowed.
 
     Args:
         ledger: the ledger.
-        bound: the seconds.
-        clock: tells them.
+        bound: the staleness bound in seconds.
+        clock: monotonic seconds.
     """
 
     def __init__(self, ledger: Ledger, bound: float, clock: Callable[[], float]) -> None:
@@ -76,7 +76,7 @@ class LaggingLedger:
         self._seen: deque[tuple[float, list[int]]] = deque([(float("-inf"), nothing)])
 
     def look(self) -> list[int]:
-        """The versions of all records of which every read that begins now must know."""
+        """The versions of all records that a read beginning now must show at least."""
         now = self._clock()
         # Looks are kept a quarter of the bound apart, so the answer is at most that much older than needed.
         if now - self._seen[-1][0] >= self._bound / 4:

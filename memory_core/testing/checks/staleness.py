@@ -14,7 +14,7 @@ Run it by hand::
 
     python -m memory_core.testing.staleness lmdb:./staleness --processes 4 --operations 100000
 
-``--incoherent`` switches the coherence off, and must find violations: so the checker is known to see.
+``--incoherent`` switches the coherence off and must find violations, which proves that the check works.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ _ROUNDS = 4
 
 @frozen(kw_only=True)
 class StalenessReport:
-    """What was seen.
+    """The result of a run.
 
     Attributes:
-        operations: how many of each sort.
+        operations: the number of operations by type.
         violations: descriptions of reads that returned too old (or impossible) data; the first few.
-        violation_count: how many there were.
-        cascades: how many edges were deleted by a cascade.
+        violation_count: the number of violations.
+        cascades: the number of edges deleted by a cascade.
         hit_rate: of the nearest caches, 0 to 1.
-        query_hits: how many queries, pages and counts the store was not asked for.
+        query_hits: the number of pages and counts that the caches answered.
         seconds: how long the slowest process took.
     """
 
@@ -75,8 +75,8 @@ class StalenessReport:
 
 
 class WatchedStorage:
-    """A storage that counts the questions it is asked about episodes and edges; the memory asks for the
-    steps of episodes by itself.
+    """A storage that counts the queries for episodes and edges; queries for steps, which the memory
+    sends by itself, do not count.
 
     Args:
         storage: the storage.
@@ -151,15 +151,15 @@ async def _process(
         max_entries=settings.capacity,
         max_staleness=settings.max_staleness or 0.0,
     )
-    # Those that start late would meet nobody.
+    # Workers that start late would run alone.
     start.wait(_PATIENCE)
     started = time.perf_counter()
     async with Memory(cached(storage, config, registry)) as memory:
         worker = Worker(settings, number, ledger, memory)
         for _ in range(_ROUNDS):
             await worker.work(settings.operations // _ROUNDS)
-            # Nor would those that get no turn for a while. So each has cached something that the others
-            # change before it goes on, in whatever order they run.
+            # So would workers that are not scheduled for a while. So each has cached something that the
+            # others change before it goes on, in whatever order they run.
             await asyncio.to_thread(start.wait, _PATIENCE)
         sections = (await memory.stats()).sections
     near = next(value for name, value in sections.items() if name.startswith("cache.0"))
@@ -247,7 +247,7 @@ def _first(lists: Iterable[list[str]]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 1 when the result is not what it must be."""
+    """The command line; returns 1 when the result is not as expected."""
     parser = argparse.ArgumentParser(
         description=__doc__, prog="python -m memory_core.testing.staleness"
     )

@@ -1,4 +1,4 @@
-"""One of the processes of ``staleness``: its records, what it does with them, and what it checks.
+"""A worker process of ``staleness``: its records, operations and checks.
 
 The records are episodes in groups, and an edge from each episode to another one of its writer. The version
 of an episode tells whether it is there, and by what queries it is found; that of an edge is odd when it is
@@ -37,14 +37,15 @@ __all__ = [
 ]
 
 NEVER = "never"
-"""What an edge says that is put and cascaded to in one batch, so that nobody may ever see it."""
+"""The reason of an edge that is put and deleted by a cascade in the same batch: no read may ever return
+it."""
 
 _NAMESPACE = UUID("0b5ad6a0-4f5e-4c58-8f6a-3d5f3b9a3c11")
 _TIME = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 def is_deleted(version: int) -> bool:
-    """Whether this version of an episode is its absence. Version 0 is before the first write."""
+    """Whether the episode is absent in this version. Version 0 is before the first write."""
     return version % 5 == 0
 
 
@@ -64,7 +65,7 @@ def edge_id(key: int) -> UUID:
 
 
 def episode_of(key: int, version: int, groups: int) -> Episode:
-    """A version of an episode that is there."""
+    """The episode in a version in which it exists."""
     return Episode(
         id=episode_id(key),
         task_description=f"record {key}",
@@ -98,14 +99,14 @@ class Versions:
         return self.oldest <= version <= self.newest
 
     def may_be_absent(self, wanted: str | None = None) -> bool:
-        """Whether an episode, in a bucket that is wanted, need not be found."""
+        """Whether a query for some buckets may miss an episode."""
         return any(
             is_deleted(version) or (wanted is not None and bucket(version) != wanted)
             for version in range(self.oldest, self.newest + 1)
         )
 
     def may_be_there(self, wanted: str | None = None) -> bool:
-        """Whether an episode may be found, in a bucket that is wanted."""
+        """Whether a query for some buckets may find an episode."""
         return any(
             not is_deleted(version) and (wanted is None or bucket(version) == wanted)
             for version in range(self.oldest, self.newest + 1)
@@ -114,7 +115,7 @@ class Versions:
 
 @frozen(kw_only=True)
 class StalenessRun:
-    """What to run.
+    """The settings of a run.
 
     Attributes:
         url: the store.
@@ -152,12 +153,12 @@ class StalenessRun:
 
 @frozen
 class Findings:
-    """What a worker has done and seen.
+    """The results of a worker.
 
     Attributes:
-        operations: how many of each sort.
+        operations: the number of operations by type.
         violations: descriptions of reads that returned what they must not; the first few.
-        counts: how many violations there were, edges that went by cascade, and questions asked.
+        counts: the numbers of violations, of edges deleted by a cascade, and of queries.
     """
 
     operations: Counter[str] = field(factory=Counter[str])
@@ -186,7 +187,7 @@ class Worker:
         self.findings = Findings()
 
     async def work(self, operations: int) -> None:
-        """Do so many operations."""
+        """Run a number of operations."""
         share = operations // self._run.tasks
         async with asyncio.TaskGroup() as group:
             for task in range(self._run.tasks):
@@ -207,13 +208,13 @@ class Worker:
                 await asyncio.sleep(0)
 
     def _hot(self, most: int) -> int:
-        # Squaring makes some hotter than others.
+        # Squaring makes some keys hotter than others.
         return int(self._random.random() ** 2 * most)
 
     # Writing
 
     async def _write_and_look(self, own: range) -> None:
-        """Write, and look at it: what one has written oneself a cache is most tempted to know better."""
+        """Write and read the result back: own writes are where a cache is most likely to be wrong."""
         keys = self._random.sample(own, min(len(own), self._random.choice((1, 1, 2, 3))))
         group, left = keys[0] % self._run.groups, bucket(self._ledger.begun(keys[0]))
         looks = self._random.random() < 0.3
@@ -228,7 +229,7 @@ class Worker:
         """Write a batch of some of this task's own episodes, and the edges that leave them.
 
         Returns:
-            Those that it has deleted.
+            The keys that the batch deletes.
         """
         versions = {key: self._ledger.begun(key) + 1 for key in keys}
         deleted = [key for key, version in versions.items() if is_deleted(version)]
@@ -257,7 +258,7 @@ class Worker:
         deleted: Sequence[int],
         versions: dict[int, int],
     ) -> WriteBatch:
-        """The batch with the edge that leaves an episode, if both its ends are there when it is put."""
+        """Add the edge that leaves an episode to the batch, if both its ends exist by then."""
         end, record = self._end(key, own), self._of_edge(key)
         there = all(item in deleted or self._is_there(item, versions) for item in (key, end))
         if end == key or not there:
@@ -305,7 +306,7 @@ class Worker:
         return Versions(oldest[record], self._ledger.begun(record))
 
     async def _read_something(self, key: int, *, edge: float) -> None:
-        """Read an episode, or with this probability the edge that leaves it."""
+        """Read an episode, or with a given probability the edge that leaves it."""
         await (self._read_edge(key) if self._random.random() < edge else self._read(key))
 
     async def _read(self, key: int) -> None:
@@ -351,14 +352,14 @@ class Worker:
             self._check("query", key, oldest, found.get(key), wanted)
 
     def _question(self, group: int, wanted: str | None) -> tuple[Query[Episode], list[int]]:
-        """The query for the episodes of a group, or its bucket; and who they may be, in its order."""
+        """The query for the episodes of a group, or a bucket of it, and the keys it may find, in order."""
         self.findings.counts["asked"] += 1
         keys = sorted(range(group, self._run.keys, self._run.groups), key=episode_id)
         query = Query(Episode).where(tags=f"group-{group}").order_by("id").limit(MAX_LIMIT)
         return (query if wanted is None else query.where(metadata=f"bucket={wanted}")), keys
 
     async def _pages(self, group: int, wanted: str | None) -> None:
-        """A limited page, and sometimes those after it."""
+        """Read a limited page, and sometimes the pages after it."""
         query, left = self._question(group, wanted)
         query = query.limit(self._run.page_size)
         self.findings.operations["pages"] += 1
@@ -378,10 +379,10 @@ class Worker:
         page: Page[Episode],
         wanted: str | None,
     ) -> list[int]:
-        """Check a page of episodes of which ``keys``, in its order, are those it may have.
+        """Check a page; ``keys`` are the episodes that it may contain, in its order.
 
         Returns:
-            Those that the page after it may have.
+            The keys that the next page may contain.
         """
         found = {int(episode.metadata["key"]): episode for episode in page}
         ends = page.next_cursor is None

@@ -1,1 +1,1 @@
-"""What the kit tests with: kinds, records, and strategies that draw batches and queries."""
+"""The kit's test data: kinds, records, and strategies that draw batches and queries."""

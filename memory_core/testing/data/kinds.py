@@ -108,7 +108,7 @@ class Folder(Record):
 
 @frozen(kw_only=True)
 class Leaf(Record):
-    """Cascades from two kinds, and holds back the delete of a folder."""
+    """Cascades from two kinds, and restricts the delete of a folder."""
 
     kind: ClassVar[str] = "leaf"
 
@@ -132,7 +132,7 @@ KIT_RECORD_TYPES: tuple[type[Record], ...] = (*CORE_RECORD_TYPES, Specimen, Fold
 
 
 def kit_context(namespace: str = "default", limits: Limits | None = None) -> StorageContext:
-    """What the kit opens stores with."""
+    """The record types with which the kit opens stores."""
     return StorageContext(
         namespace=namespace, record_types=RecordTypes(KIT_RECORD_TYPES), limits=limits or Limits()
     )

@@ -102,7 +102,7 @@ def edge(
     kind: RelationshipType | str = "depends_on",
     **changes: Any,
 ) -> Relationship:
-    """A relationship between two of ``episode``'s."""
+    """A relationship between two episodes made by ``episode``."""
     given: dict[str, Any] = {
         "id": sample_id("relation", number),
         "from_episode_id": sample_id("episode", source),
@@ -114,7 +114,7 @@ def edge(
 
 
 def full_episode(number: int) -> Episode:
-    """An episode with every field set, in the alphabets that break things."""
+    """An episode with every field set, in scripts and symbols that often break software."""
     at = EPOCH + timedelta(seconds=number, microseconds=number)
     steps = (
         ExecutionStep(
@@ -165,7 +165,7 @@ def full_episode(number: int) -> Episode:
 
 
 def large_episode(number: int, size: int = 13_000) -> Episode:
-    """An episode of about that many bytes, as repetitive as transcripts are."""
+    """An episode of about a given size in bytes, as repetitive as a transcript."""
     random = Random(number)
     words = [f"word{random.randrange(2_000)}" for _ in range(size // 50)]
     steps = [

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: batches and queries over a few ids, so that they meet often."""
+"""Hypothesis strategies: batches and queries over a few ids, so that they often concern the same records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The suites: what a backend, a cache tier and a wrapper must do, as tests to subclass."""
+"""The suites: the contracts of a backend, a cache tier and a wrapper as tests to subclass."""
 
 from memory_core.testing.suite.storage_suite import StorageSuite
 

@@ -1,4 +1,4 @@
-"""Batches: all or nothing, in order, one result each."""
+"""Tests of batches: all or nothing, in order, one result each."""
 
 from __future__ import annotations
 

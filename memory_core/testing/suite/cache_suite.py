@@ -29,12 +29,13 @@ class CacheSuite:
     """Everything a cache must do. A cache's test file is a subclass with its properties and ``create``.
 
     Attributes:
-        holds: what the cache declares to hold.
+        holds: the cache's ``holds``.
         in_process: whether its coroutines never suspend.
-        exact_figures: whether ``entries`` and ``bytes`` count what is held; a shared cache may not know.
+        exact_figures: whether the statistics ``entries`` and ``bytes`` are exact; a shared cache may
+        not know them.
         max_bytes: the budget of the caches that ``create`` makes, at most some megabytes; ``None``
             when they have none.
-        expires: whether it heeds an entry's ``ttl``.
+        expires: whether it honours an entry's ``ttl``.
         search: how hypothesis looks for operations that go wrong.
     """
 
@@ -55,7 +56,7 @@ class CacheSuite:
         raise NotImplementedError
 
     async def elapse(self, seconds: float) -> None:
-        """Let time pass; a suite whose caches have a clock of their own turns that instead."""
+        """Let time pass; override this to advance the clock of caches that have their own."""
         await asyncio.sleep(seconds)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -143,7 +144,7 @@ class CacheSuite:
 
     @only_if(lambda suite: suite.exact_figures)
     async def test_entries_and_bytes_are_counted(self, cache: Cache) -> None:
-        # A cache may count what it takes when it is empty.
+        # A cache may count the memory that it takes even when empty.
         empty = cache.stats().bytes
         assert cache.stats().entries == 0
         await cache.set_many([self._entry(number) for number in range(10)])
@@ -162,7 +163,7 @@ class CacheSuite:
 
     @only_if(lambda suite: suite.expires)
     async def test_expired_entries_are_misses(self, cache: Cache) -> None:
-        # Less than a second is not never, and not always.
+        # A lifetime below a second must be neither 0 nor endless.
         await cache.set_many(
             [self._entry(1, ttl=0.05), self._entry(2, ttl=300.0), self._entry(3, ttl=None)]
         )
@@ -247,7 +248,7 @@ class CacheSuite:
         await cache.get_many([_key(1)])
         await cache.aclose()
         await cache.aclose()
-        # What a task's end wakes up gets its turn.
+        # Let the tasks that this task's end wakes up run.
         await asyncio.sleep(0)
         assert asyncio.all_tasks() == tasks
 

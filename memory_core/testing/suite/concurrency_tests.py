@@ -1,4 +1,4 @@
-"""Many tasks on one store, and tasks that are cancelled at every point."""
+"""Tests of many tasks on one store, and of tasks cancelled at every point."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _PAIR = [sample_id("specimen", number) for number in range(2)]
 
 
 def _pair(version: int) -> list[Specimen]:
-    """Two records that are only ever written together."""
+    """Two records that are always written together."""
     return [Specimen(id=record_id, amount=version, labels=(f"v{version}",)) for record_id in _PAIR]
 
 
 class ConcurrencyTests(Harness):
-    """Many tasks at once."""
+    """Concurrent tasks."""
 
     async def test_readers_see_whole_batches(self, store: Storage) -> None:
         await put(store, *_pair(0))
@@ -121,7 +121,7 @@ class CancellationTests(Harness):
         await put(store, episode(0))
 
         async def check(attempt: int) -> None:
-            # What was handed over is finished before the next commit.
+            # A batch that reached the writer is finished before the next commit.
             await put(store, episode(0, tags=(str(attempt),)))
             records = _attempted(attempt)
             present = [(await store.get(type(record), [record.id]))[0] for record in records]
@@ -221,8 +221,8 @@ def _attempted(attempt: int) -> list[Record]:
 
 
 def _turns() -> Iterator[int]:
-    """After how many turns of the loop to cancel: each of the first, then ever fewer of the later,
-    which an operation that waits for a thread passes in large numbers.
+    """The numbers of loop turns after which to cancel: each of the first ones, then with growing gaps,
+    as an operation that waits for a thread passes many turns.
     """
     yield from range(24)
     turns = 24.0
@@ -234,7 +234,7 @@ def _turns() -> Iterator[int]:
 async def _cancel_everywhere(
     operation: Callable[[int], Awaitable[Any]], check: Callable[[int], Awaitable[None]]
 ) -> None:
-    """Run an operation again and again, cancelled a little later each time, until it gets through."""
+    """Run an operation repeatedly, cancelled a little later each time, until it completes."""
     for attempt, turns in enumerate(_turns()):
         task = asyncio.ensure_future(operation(attempt))
         for _ in range(turns):

@@ -1,4 +1,4 @@
-"""What outlives the handle: reopening, and bytes that have changed behind the store's back."""
+"""Tests of durability: reopening, and stored bytes that were damaged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["DurabilityTests"]
 
 
 class DurabilityTests(Harness):
-    """Stores that are opened again."""
+    """Stores that are reopened."""
 
     @needs(Capability.DURABLE)
     async def test_everything_is_there_again(self, opener: Opener) -> None:
@@ -130,7 +130,7 @@ class DurabilityTests(Harness):
         with pytest.raises(CodecError) as caught:
             await drain(store, Query(Episode))
         assert caught.value.record_id == damaged.id
-        # One bad record takes nothing else with it.
+        # One corrupt record affects no other.
         assert await stored(store, intact, edge(1, 1, 2))
         await accepted(store, WriteBatch().put(full_episode(3)))
         assert await store.count(Query(Step)) == 0

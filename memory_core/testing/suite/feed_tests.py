@@ -1,4 +1,4 @@
-"""Positions and the change feed."""
+"""Tests of positions and the change feed."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class FeedTests(Harness):
         receipts = [await put(handle, episode(1)) for handle in (store, other, store, other)]
         positions = [receipt.position for receipt in receipts]
         assert positions == sorted(set(positions))
-        # What happened elsewhere is behind, too: following on does not pass it again and again.
+        # Changes of other namespaces are behind it, too: following the feed does not pass them repeatedly.
         assert (await store.changes(0)).position >= receipts[2].position
 
     async def test_set_null_is_a_change_of_the_referrer(self, store: Storage) -> None:
@@ -145,7 +145,7 @@ class FeedTests(Harness):
         assert page.trimmed
         assert page.changes == ()
         assert page.position == receipt.position
-        # The newest ones are still there, and following on from here works.
+        # The newest changes are still there, and following the feed from here works.
         recent, _ = await follow(store, receipt.position - 10)
         assert len(recent) == 10
         assert recent[-1].id == sample_id("episode", 1)

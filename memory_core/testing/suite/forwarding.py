@@ -1,5 +1,5 @@
-"""Does a wrapper forward every member? One that inherits a default, or forgets a member, loses writes
-that it reports as done.
+"""A check that a wrapper forwards every member: one that inherits a default or forgets a member loses
+writes that it reports as applied.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RecordingStorage:
 
     Attributes:
         uses: how often each member was used.
-        backups: the targets that ``backup`` was asked for.
+        backups: the targets that ``backup`` was called with.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RecordingStorage:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Those of the inner storage, and ``BACKUP``."""
+        """The inner storage's capabilities, and ``BACKUP``."""
         self.uses["capabilities"] += 1
         return self._inner.capabilities | {Capability.BACKUP}
 
@@ -95,7 +95,7 @@ class RecordingStorage:
         return await self._inner.changes(since, limit)
 
     def scoped(self, namespace: str) -> RecordingStorage:
-        """A handle that counts in the same place."""
+        """A handle that shares the counters."""
         self.uses["scoped"] += 1
         handle = RecordingStorage(self._inner.scoped(namespace))
         handle.uses, handle.backups = self.uses, self.backups
@@ -122,7 +122,7 @@ class RecordingStorage:
         return await self._inner.wipe()
 
     async def backup(self, target: Path) -> None:
-        """Note what was asked for."""
+        """Record the target."""
         self.uses["backup"] += 1
         self.backups.append(target)
 
@@ -131,7 +131,7 @@ async def assert_forwards_everything(
     wrap: Callable[[Storage], Storage] | Callable[[Storage], Awaitable[Storage]],
 ) -> None:
     """Check that a wrapper uses the wrapped storage for every member of ``Storage`` and of the
-    protocols of its capabilities, and hands on what it answers.
+    protocols of its capabilities, and returns its answers.
 
     Args:
         wrap: makes the wrapper.
@@ -152,7 +152,7 @@ async def assert_forwards_everything(
 
 
 class _Checks:
-    """One check a member: it must reach the inner storage, and its answer must come back."""
+    """One check per member: the call must reach the inner storage, and its answer must come back."""
 
     def __init__(self, inner: RecordingStorage, wrapper: Any) -> None:
         self._inner = inner

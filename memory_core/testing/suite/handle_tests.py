@@ -1,4 +1,4 @@
-"""Handles: capabilities, namespaces, closing, statistics."""
+"""Tests of handles: capabilities, namespaces, closing, statistics."""
 
 from __future__ import annotations
 
@@ -283,11 +283,11 @@ class HandleTests(Harness):
 
     @needs(Capability.BACKUP)
     async def test_backup_of_many_that_are_alike(self, store: Storage, tmp_path: Path) -> None:
-        """One index value of thousands of records is laid out in ways that one of a few is not."""
+        """An index value shared by thousands of records may be stored in another layout than one of a few."""
         number = 2_500
         await put(store, *(episode(each, tags=("alike",)) for each in range(number)))
         alike = Query(Episode).where(tags="alike")
-        # Counting has the records in the indexes, wherever these are filled later.
+        # Counting forces the pending index entries to be written, where a backend has them.
         assert await store.count(alike) == number
         target = tmp_path / "backup"
         await _having_backup(store).backup(target)
@@ -311,7 +311,7 @@ async def _keep_writing(store: Storage) -> None:
 
 
 async def _work(store: Storage) -> None:
-    """A bit of everything."""
+    """A store with a few records of every kind."""
     await put(store, *every_kind(), *map(episode, range(100, 140)))
     await asyncio.gather(*(put(store, episode(number)) for number in range(200, 220)))
     bad: WriteBatch = WriteBatch().put(edge(99, 1_000, 1_001))

@@ -1,4 +1,4 @@
-"""What the suites share: how a backend tells the kit to open it, and how tests talk to a store."""
+"""The suites' common base: how a backend tells the kit to open it, and helpers for tests."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _CONDITION = "_memory_core_only_if"
 
 
 class Opener(Protocol):
-    """Opens the store under test once more; what it opened is closed when the test ends."""
+    """Opens the store under test; the kit closes the handle when the test ends."""
 
     def __call__(
         self,
@@ -66,13 +66,13 @@ class Opener(Protocol):
 
 
 class Harness:
-    """What a backend's test class declares.
+    """The declarations of a backend's test class.
 
     Attributes:
         capabilities: what the backend declares; tests of others are left out.
         coalesces_commits: concurrent ``commit`` calls share a durable commit, which the statistics
             ``groups`` and ``batches`` show.
-        coalesces_reads: concurrent ``get`` calls share a fetch, which the figures ``get_calls`` and
+        coalesces_reads: concurrent ``get`` calls share a fetch, which the statistics ``get_calls`` and
             ``get_fetches`` show.
         trains_dictionaries: bodies are compressed with trained dictionaries, which the statistics
             ``with_dictionary`` and ``dictionaries`` show.
@@ -81,8 +81,8 @@ class Harness:
         checks_when_opened: opening a store reads all of it, and fails where a record is damaged.
         still_counters: counters that ordinary work does not move (retries, growths of a map); the
             backend's own tests move them.
-        examples: how many runs of the state machine.
-        kills: how many writing processes are killed.
+        examples: the number of runs of the state machine.
+        kills: the number of writing processes that are killed.
     """
 
     capabilities: ClassVar[frozenset[Capability]]
@@ -109,7 +109,7 @@ class Harness:
         raise NotImplementedError
 
     def make_location(self, directory: Path) -> str:
-        """Where a new store can be; by default a path in an empty directory."""
+        """A location for a new store; by default a path in an empty directory."""
         return str(directory / "store")
 
     @classmethod
@@ -131,12 +131,12 @@ class Harness:
 
     @pytest.fixture
     def location(self, tmp_path: Path) -> str:
-        """Where the store of this test is."""
+        """The location of this test's store."""
         return self.make_location(tmp_path)
 
     @pytest_asyncio.fixture
     async def opener(self, location: str) -> AsyncIterator[Opener]:
-        """Opens handles on the store of this test."""
+        """Opens handles on this test's store."""
         opened: list[Storage] = []
 
         async def opens(
@@ -163,7 +163,7 @@ class Harness:
 
 
 def leave_out(suite: type) -> None:
-    """Take the tests whose conditions a suite does not fulfil out of it.
+    """Remove the tests whose conditions a suite does not fulfil.
 
     A suite derived from another one may fulfil conditions that its base does not.
     """
@@ -195,8 +195,8 @@ def needs(*capabilities: Capability) -> Callable[[Test], Test]:
 
 
 def whole(storage: Storage) -> Storage:
-    """The storage, which must have every member. Tests of one that has not would fail one by one,
-    and leave tasks behind whose errors nobody has seen.
+    """Check that the storage has every member. Otherwise its tests would fail one by one and leave
+    tasks behind whose errors nobody sees.
     """
     if missing := missing_members(storage):
         pytest.fail(f"{type(storage).__name__} lacks {', '.join(missing)}", pytrace=False)
@@ -269,7 +269,7 @@ async def follow(
 
 
 def statistic(stats: StorageStats, name: str) -> int | float:
-    """A statistic by name, of the counters or of any section."""
+    """A statistic by name, from the counters or any section."""
     for section in (stats.counters, *stats.sections.values()):
         if name in section:
             return section[name]

@@ -1,4 +1,4 @@
-"""What must hold among records: references, unique values, acyclic groups."""
+"""Tests of integrity: references, unique values, acyclic groups."""
 
 from __future__ import annotations
 

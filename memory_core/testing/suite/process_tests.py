@@ -1,4 +1,4 @@
-"""Processes: killed during commits, and several of them on one store."""
+"""Tests with processes: killed during commits, and several on one store."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class ProcessTests(Harness):
         assert await store.count(Query(Specimen)) == _BATCHES
         edges = await drain(store, Query(Relationship).limit(1_000))
         assert not has_cycle(edges)
-        # The feed has everything once, in one order.
+        # The feed contains every change exactly once, in one order.
         changes, _ = await follow(store, start)
         positions = [change.position for change in changes]
         assert positions == sorted(set(positions))
@@ -149,7 +149,7 @@ async def _contend(emit: Emit, spec: str, location: str, process: int) -> None:
 
 
 async def _accepted(store: Storage, record: Record) -> bool:
-    """Whether a record that others may forestall was accepted."""
+    """Try to write a record that other processes write, too; returns whether it was accepted."""
     (result,) = await store.commit([WriteBatch().put(record)])
     if isinstance(result, MemoryCoreError) and not isinstance(result, DuplicateError | CycleError):
         raise result
@@ -161,7 +161,7 @@ def _own(process: int) -> list[Episode]:
 
 
 def announce(emit: Emit, spec: str, location: str) -> None:
-    """A process that tells of every commit."""
+    """A process that reports every commit."""
     asyncio.run(_announce(emit, spec, location))
 
 

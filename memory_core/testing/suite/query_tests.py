@@ -1,4 +1,4 @@
-"""Queries: every condition, every order, pages and cursors, compared with the reference."""
+"""Tests of queries: every condition, every order, pages and cursors, compared with the reference."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _SPECIMENS = 60
 
 
 def _values(index: Index) -> list[Any]:
-    """What the specimens hold in an index, each once."""
+    """The distinct values that the specimens have in an index."""
     found: dict[Any, None] = {}
     for record in specimens(_SPECIMENS):
         value = getattr(record, index.name)

@@ -1,4 +1,4 @@
-"""Records in and out: identity, order, replacement, limits, compression."""
+"""Tests of writing and reading records: identity, order, replacement, limits, compression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A state machine that does the same to a backend and to the reference, and compares what they say."""
+"""A state machine that runs the same operations on a backend and on the reference, and compares the
+answers.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,7 @@ class _Machine(RuleBasedStateMachine):
             return await asyncio.gather(*(handle.commit([batch]) for batch in given))
 
         results = [result for (result,) in self._run(all_at_once())]
-        # Nobody promised them an order: their positions tell which one it was.
+        # Concurrent commits have no promised order: their positions tell the actual one.
         accepted = [
             (result.position, batch)
             for result, batch in zip(results, given, strict=True)

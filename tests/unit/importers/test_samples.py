@@ -38,7 +38,7 @@ def test_the_files_are_the_same_every_time_and_replace_earlier_ones(tmp_path):
 
 
 def test_a_seed_is_accepted_with_a_warning(tmp_path):
-    with pytest.warns(DeprecationWarning, match="'seed' has no effect"):
+    with pytest.warns(DeprecationWarning, match="'seed' no longer has any effect"):
         paths = write_samples(tmp_path, seed=2)
     assert len(imported(paths)) == EPISODES
 
