@@ -20,7 +20,7 @@ _LARGEST_MAP = 2**46
 @accepts_dropped
 @frozen(kw_only=True)
 class LmdbConfig:
-    """How a store is kept.
+    """Options of a store.
 
     Attributes:
         durability: ``"full"``: a commit is on disk when it returns. ``"normal"``: a power loss may
@@ -29,9 +29,8 @@ class LmdbConfig:
         max_dbs: named LMDB databases this process can use: one a kind and one an index of it. Each
             adds to every read transaction: 256 take 0.2 µs, 4,096 take 3 µs.
         change_feed_limit: how many changes are kept for ``changes``.
-        index_lag: how many index entries may be pending while writing goes on without a pause, counted
-            in changes. Queries look at these one by one; a single commit is cheaper by what its
-            index pages would take to write.
+        index_lag: the largest index backlog while writing goes on without a pause, counted in changes.
+            Queries check pending records one by one; in return, a commit does not write index pages.
         compression: how bodies are compressed.
     """
 

@@ -64,4 +64,4 @@ NAMES = {
     "staging.StagedWipe": "write.encoding.EncodedWipe",
     "staging.Stager": "write.encoding.Encoder",
 }
-"""What moved modules contain under another name now."""
+"""Names in moved modules that have another name now."""

@@ -28,7 +28,7 @@ def memory_cache_factories() -> Mapping[str, CacheFactory]:
         "adaptive": CacheFactory(
             target="memory_storage_lmdb.adaptive:AdaptiveCache",
             config="memory_storage_lmdb.adaptive:AdaptiveConfig",
-            summary="of this process: scan-resistant, adaptive lifetimes, gives memory back under pressure",
+            summary="of this process: scan-resistant, adaptive lifetimes, releases memory under pressure",
         ),
         "lfu": CacheFactory(
             target="memory_storage_lmdb.adaptive.plain:LFU",

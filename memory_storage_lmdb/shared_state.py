@@ -1,6 +1,6 @@
-"""What handles share: the state of one ``open``, and what this process has open of a store.
+"""State that handles share: of one ``open``, and of all opens of a store in this process.
 
-LMDB allows one environment a path and process. So all that this process opens on one directory shares a
+LMDB allows one environment a path and process. So all opens of one directory in this process share a
 ``ProcessStore``, which the last one closes; all handles of one ``open`` share a ``SharedState``.
 """
 
@@ -30,13 +30,13 @@ from memory_storage_lmdb.write.writing import GroupWriter, Writer
 
 __all__ = ["ProcessStore", "SharedState", "acquire", "open_state", "release"]
 
-# Options that an environment has only once.
+# Options that all opens of an environment must agree on.
 _OF_ENVIRONMENT = ("durability", "max_map_size", "max_dbs")
 
 
 @define(eq=False)
 class ProcessStore:
-    """An environment with its catalog and its writer thread, and how many use them."""
+    """An environment with its catalog and its writer thread, and the number of their users."""
 
     environment: Environment
     catalog: Catalog
@@ -69,7 +69,7 @@ _registry = _Registry()
 
 
 def acquire(location: str, config: LmdbConfig) -> ProcessStore:
-    """The store of a path, not open yet perhaps; the caller releases it.
+    """Acquire the store of a path, which may not be open yet; the caller releases it.
 
     Raises:
         ConfigurationError: this process has it open with other options.
@@ -94,7 +94,7 @@ def acquire(location: str, config: LmdbConfig) -> ProcessStore:
 async def release(store: ProcessStore) -> None:
     """Release a store; the last user closes it."""
     if store.environment.forked:
-        # After a fork there is no thread, and everything that could be closed is the parent's.
+        # After a fork there is no thread, and every resource belongs to the parent.
         return
     if await store.thread.run(_close_unused, store):
         await store.thread.end()
@@ -113,7 +113,7 @@ def _close_unused(store: ProcessStore) -> bool:
 
 @define(eq=False)
 class SharedState:
-    """What all handles of one ``open`` share."""
+    """The state that all handles of one ``open`` share."""
 
     store: ProcessStore
     codec: Codec
@@ -145,7 +145,7 @@ class SharedState:
     async def close(self) -> None:
         """Finish what was accepted and release everything."""
         if self.environment.forked:
-            # Threads and tasks have stayed with the parent.
+            # Threads and tasks belong to the parent.
             return
         while self.in_flight:
             self.finished.clear()
@@ -158,7 +158,7 @@ class SharedState:
 
 
 async def open_state(location: str, config: LmdbConfig, context: StorageContext) -> SharedState:
-    """Open a store, which is made if there is none.
+    """Open a store, which is created if it is missing.
 
     Raises:
         ConfigurationError: the location cannot be a store, or is open with other options.
@@ -197,7 +197,7 @@ def _prepare(state: SharedState) -> None:
 
 
 def _before_fork() -> None:
-    # No environment is opened or closed, and all are at rest, while the process is copied.
+    # While the process forks, no environment is opened or closed, and none has a transaction.
     _registry.lock.acquire()
     for store in _registry.stores.values():
         store.environment.before_fork()
@@ -210,7 +210,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Use neither the map nor a lock nor the thread of the parent."""
+    """In the child: abandon the map, locks and thread of the parent."""
     for store in _registry.stores.values():
         store.environment.after_fork(in_child=True)
     _registry.stores = {}

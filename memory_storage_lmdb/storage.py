@@ -62,7 +62,7 @@ class LmdbStorage:
         config: LmdbConfig | None = None,
         context: StorageContext | None = None,
     ) -> LmdbStorage:
-        """Open the store in a directory, which is made if it is missing.
+        """Open the store in a directory, which is created if it is missing.
 
         Handles of one process on one directory share an LMDB environment.
 
@@ -81,7 +81,7 @@ class LmdbStorage:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """All capabilities that there are."""
+        """Every capability."""
         return _CAPABILITIES
 
     @property
@@ -122,7 +122,7 @@ class LmdbStorage:
         return LmdbStorage(self._opened(), check_namespace(namespace), owner=False)
 
     async def stats(self) -> StorageStats:
-        """Statistics of the store and of what this process has done with it."""
+        """Statistics of the store and of this process's use of it."""
         shared = self._opened()
         reader, writer, environment = shared.reader, shared.writer, shared.environment
         counts, head = await reader.record_counts()
@@ -180,7 +180,7 @@ class LmdbStorage:
         shared.closed = True
         if shared.closing is None:
             shared.closing = asyncio.create_task(shared.close(), name="memory-core lmdb close")
-        # A caller that is cancelled meanwhile leaves it closing.
+        # Cancelling the caller does not stop the close.
         await join(shared.closing)
 
     def _opened(self) -> SharedState:

@@ -1,8 +1,8 @@
 """The adaptive cache: an in-process cache of objects.
 
 A hit is one dict lookup, one comparison of times and one increment; nothing moves. The sibling modules do
-the rest: ``compartment`` says when an entry has to be evicted, ``eviction`` which one, ``expiry`` how long
-each lives and which have expired, ``pressure`` how much of the budget may be used.
+the rest: ``compartment`` decides when to evict, ``eviction`` which entry, ``expiry`` how long each
+entry lives and which have expired, ``pressure`` how much of the budget may be used.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ __all__ = ["AdaptiveCache"]
 _SPARSE = 400  # bytes of the dict per entry; 30 to 120 are usual
 _SMALL = 1024  # entries up to which the bookkeeping is measured at each insertion
 _INLINE = 64  # entries removed at most as part of a write; the sweeper removes the rest
-_LARGEST = 4  # an entry over this part of the budget is declined
+_LARGEST = 4  # an entry larger than this share of the budget is declined
 _INTERVAL = 1.0
 
 
 class AdaptiveCache:
-    """Keeps what is used, within a budget of entries and bytes.
+    """An in-process cache of objects that adapts to its use, within a budget of entries and bytes.
 
     Its coroutines never suspend. It belongs to one event loop's thread.
 
@@ -143,7 +143,7 @@ class AdaptiveCache:
         self._measure()
 
     def top_keys(self, limit: int = 10) -> list[tuple[CacheKey, int]]:
-        """The keys read most often since they came in, with how often. Looks at every entry."""
+        """The keys read most often since their insertion, with the numbers of reads. Scans every entry."""
         counts = ((key, entry.hits) for key, entry in self._table.items())
         return nlargest(limit, counts, key=lambda pair: pair[1])
 
@@ -178,11 +178,11 @@ class AdaptiveCache:
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to expire and no pressure to recover from."""
+        """Whether no entry can expire and there is no pressure to recover from."""
         return not self._table and self._pressure.share == 1.0
 
     def sweep(self, limit: int) -> bool:
-        """Remove what has expired or no longer fits, at most about ``limit`` entries.
+        """Remove entries that have expired or no longer fit, at most about ``limit``.
 
         Returns:
             Whether there is more to remove.
@@ -236,7 +236,7 @@ class AdaptiveCache:
                 self._look(now)
 
     def _make_room(self, part: Compartment, more: int, size: int) -> None:
-        """Evict until there is room. Memory pressure alone evicts a bounded number at a time."""
+        """Evict until there is room. Under memory pressure alone, evict a bounded number at a time."""
         bound = _INLINE
         while cause := part.exceeded(more, size, self._pressure.share):
             donor = part.donor(more, self._pressure.share)
@@ -287,13 +287,13 @@ class AdaptiveCache:
         return more
 
     def _look(self, now: float) -> None:
-        """Look at the memory if it is time to."""
+        """Check the memory if a check is due."""
         taken = sum(part.bytes for part in self._parts) + self._common.reserved
         occupied = max(len(self._table) / self._max_entries, taken / self._max_bytes)
         self._pressure.look(now, occupied)
 
     def _measure(self) -> None:
-        """Reserve what the dict, the ghosts and the wheel take of the shared budget."""
+        """Reserve the bytes that the dict, the ghosts and the wheel take from the shared budget."""
         self._common.reserved = (
             sys.getsizeof(self._table)
             + self._wheel.footprint()

@@ -1,4 +1,4 @@
-"""The parts of the cache that have a budget of their own: how much each holds, and when it has to evict."""
+"""Compartments: the parts of the cache with a budget of their own, and when each has to evict."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Compartment:
         self.add(-self.entries, -self.bytes)
 
     def room(self, share: float) -> float:
-        """Bytes there would be for a new entry without any other.
+        """The bytes available to a new entry if there were no other.
 
         Args:
             share: the share of the budget that memory pressure leaves.
@@ -82,8 +82,8 @@ class Compartment:
         return None
 
     def donor(self, more: int, share: float) -> Compartment:
-        """Which compartment has to evict: this one if it lacks places, else the largest of those that share
-        the bytes it lacks.
+        """The compartment that has to evict: this one if it has too many entries, else the largest that
+        shares the exhausted byte budget.
         """
         members = self.budget.members
         if len(members) == 1 or self.entries + more > self._places(share):

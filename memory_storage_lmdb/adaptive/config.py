@@ -32,12 +32,12 @@ class AdaptiveConfig:
         kind_budgets: separate budgets by kind (``"episode"``, ``"query:episode"``): their entries
             compete only with each other. Set in code, not in a URL.
         ttl: time to live of a new entry.
-        min_ttl: the lower bound of the time to live, which halves while nobody reads the entry.
+        min_ttl: the lower bound of the time to live, which halves while the entry is not read.
         max_ttl: the upper bound of the time to live, which doubles while the entry is read often. The
             same as ``min_ttl``: the time to live is fixed.
         memory_limit: memory the process should stay under, in addition to the limits of its control
             group, of its address space and of the machine. From 80 % of the nearest limit the cache
-            gives memory back.
+            releases memory.
     """
 
     dropped_options: ClassVar[Mapping[str, str]] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""A resident entry, and what one costs beyond its value."""
+"""Resident entries, and their cost beyond their values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Heat(IntEnum):
     """How often an entry was read in the last window."""
 
     PINNED = 0
-    """Its time to live was given, so it is not judged."""
+    """Its time to live is fixed, so it is not reviewed."""
     COLD = 1
     WARM = 2
     HOT = 3
@@ -33,8 +33,8 @@ class Entry:
         key: its key.
         value: what is kept.
         charge: bytes it counts for, its own overhead included.
-        hits: how often it was read since it came in.
-        due: when it has to be looked at next, on the cache's clock: its expiry or a review.
+        hits: the number of reads since it was inserted.
+        due: when it must be examined next, on the cache's clock: at its expiry or a review.
         spent: for the eviction policy: hits that it has been credited for already.
         stamp: how many lookups the cache had answered when the entry took its place in its queue.
         in_main: whether it is in the main queue rather than the small one.
@@ -78,7 +78,7 @@ _UUID = sys.getsizeof(UUID(int=1 << 127)) + sys.getsizeof(1 << 127)
 
 
 def key_size(key: CacheKey) -> int:
-    """Bytes a key takes; its namespace and kind are shared with other keys."""
+    """The bytes that a key takes; its namespace and kind are shared with other keys."""
     last = key[2]
     return _TUPLE + (sys.getsizeof(last) if type(last) is bytes else _UUID)
 

@@ -1,4 +1,4 @@
-"""Which entry is evicted: S3-FIFO with queues that learn their sizes and a test for returning keys.
+"""The eviction policy: S3-FIFO with queues that learn their sizes and a test for returning keys.
 
 Sources: S3-FIFO, Yang et al., "FIFO queues are all you need for cache eviction" (SOSP 2023), for
 the three queues; LIRS, Jiang and Zhang (SIGMETRICS 2002), for comparing a returning key's reuse
@@ -110,7 +110,7 @@ class Ghosts:
         self._sequence += 1
 
     def trim(self, limit: float) -> None:
-        """Forget every ghost whose age is ``limit`` or more."""
+        """Forget every ghost of age ``limit`` or more."""
         order = self._order
         left = self._left
         while len(order) > limit:
@@ -133,7 +133,7 @@ class Ghosts:
         return sys.getsizeof(self._left) + sys.getsizeof(self._order) + numbers
 
     def compact(self) -> None:
-        """Release the memory of what was forgotten: a dict does not shrink by itself."""
+        """Release the memory of forgotten ghosts: a dict does not shrink by itself."""
         self._left = dict(self._left)
 
     def clear(self) -> None:
@@ -166,12 +166,12 @@ class EvictionPolicy:
 
     @property
     def ghosts(self) -> int:
-        """How many keys of removed entries are remembered."""
+        """The number of remembered keys of removed entries."""
         return sum(map(len, self._remembered()))
 
     def footprint(self) -> int:
         """Bytes that the remembered keys take."""
-        # Each by its name: a small cache asks at every insertion.
+        # Summed without a loop: a small cache calls this at every insertion.
         return (
             self._small_ghosts.footprint()
             + self._main_ghosts.footprint()
@@ -234,7 +234,7 @@ class EvictionPolicy:
         self._returning.trim(self._most)
 
     def compact(self) -> None:
-        """Release the memory of what was forgotten."""
+        """Release the memory of forgotten ghosts."""
         self._most = len(self)
         for ghosts in self._remembered():
             ghosts.trim(self._most)
@@ -307,7 +307,7 @@ class EvictionPolicy:
         """Whether a key that was away for longer than the oldest main entry has been idle is admitted.
 
         In a loop over more keys than fit, every key fails the test, and no admitted one would be read
-        before it is evicted. On most other loads many are: how many is learnt.
+        before it is evicted. In most other workloads many are; the rate is learnt.
         """
         if self._trial_success >= max(_TRIAL_WORTH, _TRIAL_SHARE * self._success):
             return True

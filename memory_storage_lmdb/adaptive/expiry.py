@@ -1,7 +1,7 @@
-"""When entries expire: how long each may live, and how expired ones are found and removed.
+"""Expiry: how long each entry may live, and how expired entries are found and removed.
 
 ``AdaptiveLifetime`` sets the time to live of an entry by how often it is read. ``ExpiryWheel`` finds the
-entries whose time is over. ``Sweeper`` is the background task that removes them while nobody uses the cache.
+entries that are due. ``Sweeper`` is the background task that removes them while nobody uses the cache.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class AdaptiveLifetime:
 
     An entry is reviewed each half window (of ten minutes, or of its time to live if that is shorter) and
     judged by its hits in the whole window that ends then. It expires ``ttl`` seconds after its value came
-    in, so none is ever older than ``max_ttl``. A late review, because nobody asked and no background task
-    ran, has the same outcome as one in time.
+    in, so none is ever older than ``max_ttl``. A late review (because no read and no background task
+    triggered it) has the same outcome as a punctual one.
 
     Args:
         config: the time to live of a new entry, and the bounds.
@@ -57,7 +57,7 @@ class AdaptiveLifetime:
         Args:
             entry: the entry that holds it.
             now: the time.
-            ttl: a time to live that is kept to exactly; ``None`` for one that adapts.
+            ttl: a fixed time to live; ``None`` for one that adapts.
         """
         entry.stored = now
         if ttl is not None:
@@ -88,7 +88,8 @@ class AdaptiveLifetime:
             self._review(entry)
             half = _half_window(entry)
             if entry.heat is Heat.COLD and entry.ttl <= self._config.min_ttl:
-                # Nobody asked since, and it cannot be cut further: reviews until now change nothing.
+                # It was not read since, and its ttl cannot be cut further: the skipped reviews change
+                # nothing.
                 entry.due += max(0, (now - entry.due) // half) * half
             entry.due = min(entry.due + half, entry.stored + entry.ttl)
         return True
@@ -218,13 +219,13 @@ class ExpiryWheel:
 
 
 class Sweeper:
-    """Runs the background task on the event loop that uses the cache.
+    """The background task that removes expired entries, on the event loop that uses the cache.
 
-    It starts with the first entry and ends when the cache is empty, garbage-collected or closed. Without
-    a running loop there is none, and expired entries are removed as others come in.
+    It starts with the first entry and ends when the cache is empty, garbage-collected or closed.
+    Without a running loop there is no task, and expired entries are removed as others come in.
 
     Args:
-        cache: what is swept; referred to weakly.
+        cache: the cache to sweep; referenced weakly.
         interval: seconds between two rounds.
     """
 
@@ -238,11 +239,11 @@ class Sweeper:
 
     @property
     def running(self) -> bool:
-        """Whether the task is there."""
+        """Whether the task exists."""
         return self._task is not None and not self._task.done()
 
     def ensure(self) -> None:
-        """Start the task, unless it is there already or there is no loop."""
+        """Start the task, unless it is running or there is no event loop."""
         if self._loop is not None and self.running and not self._loop.is_closed():
             return
         try:

@@ -1,4 +1,4 @@
-"""How much memory is in use, and how much there may be: the process, its control groups, the machine."""
+"""Memory in use and its limits: of the process, its control groups and the machine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class MemoryReading:
 
 
 class MemorySource(Protocol):
-    """Tells how near the process is to the limit it would meet first."""
+    """Tells how close the process is to its nearest memory limit."""
 
     def read(self) -> MemoryReading | None:
         """The reading with the highest ratio, or ``None`` where nothing can be read."""
@@ -50,8 +50,8 @@ class MemorySource(Protocol):
 class SystemMemory:
     """Reads the process, its control groups, its address space and the machine.
 
-    Pages of mapped files (an LMDB map) do not count as the process's: the kernel can reclaim them. On the
-    machine, the process could grow by what is available: it cannot give back the memory of others.
+    Pages of mapped files (an LMDB map) do not count as the process's: the kernel can reclaim them. On
+    the machine, only the available memory counts: the process cannot release the memory of others.
 
     Args:
         limit: a limit for the process itself, in bytes.
@@ -101,8 +101,8 @@ class ControlGroup:
     Attributes:
         used: the file with the memory in use.
         limits: the files with limits; the smallest counts.
-        statistics: the file that says how much of the memory in use is page cache.
-        page_cache: the fields of it to add up; the kernel reclaims them before it kills a process.
+        statistics: the file that shows how much of the memory in use is page cache.
+        page_cache: its fields to add up; the kernel reclaims them before it kills a process.
     """
 
     used: Path
@@ -124,10 +124,10 @@ class ControlGroup:
 
 
 def control_groups(root: Path = Path("/")) -> list[ControlGroup]:
-    """The control groups that the process is in, innermost first; empty where there are none.
+    """The control groups of this process, innermost first; empty if there are none.
 
     Args:
-        root: where ``proc`` and the mounts are looked for.
+        root: the folder that contains ``proc`` and the mounts.
     """
     own = dict(_own_groups(root))
     levels: list[ControlGroup] = []
@@ -164,7 +164,7 @@ def _own_groups(root: Path) -> Iterator[tuple[int, str]]:
 
 
 def _mounts(root: Path) -> Iterator[tuple[int, str, Path]]:
-    """Version of each mounted hierarchy, the path inside it that is mounted, and where."""
+    """The version of each mounted hierarchy, the mounted path inside it, and the mount point."""
     for line in _lines(root / "proc/self/mountinfo"):
         before, _, after = line.partition(" - ")
         fields = before.split()

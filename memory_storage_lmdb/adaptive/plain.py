@@ -2,7 +2,7 @@
 
 They keep to a budget of entries and bytes and to the times to live that entries are given, and do
 nothing else: expired entries stay until they are asked for or evicted (``ttl`` also removes them as
-others come in), and memory pressure is not looked at.
+others come in), and memory pressure is ignored.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TTLConfig(PlainConfig):
     """Options of the ``ttl`` cache.
 
     Attributes:
-        ttl: seconds an entry lives that has no time to live of its own.
+        ttl: seconds to live of an entry without a time to live of its own.
     """
 
     ttl: float = attrs.field(default=600.0, validator=above(0, inf))
@@ -62,7 +62,7 @@ def _size(item: _Item) -> int:
 
 
 class _Plain(ABC):
-    """What the plain caches share. Its coroutines never suspend.
+    """The common base of the plain caches. Its coroutines never suspend.
 
     Args:
         config: its options.
@@ -95,7 +95,7 @@ class _Plain(ABC):
 
     @abstractmethod
     def _make_store(self, max_bytes: int) -> Store[CacheKey, _Item]:
-        """What holds the items, at most so many bytes of them."""
+        """Make the mapping that holds the items, limited to a number of bytes."""
 
     @property
     def holds(self) -> Literal["objects"]:
@@ -165,7 +165,7 @@ class _Plain(ABC):
 
 
 class LRU(_Plain):
-    """Evicts the entry that was not used for the longest time."""
+    """Evicts the least recently used entry."""
 
     name = "lru"
 
@@ -174,7 +174,7 @@ class LRU(_Plain):
 
 
 class LFU(_Plain):
-    """Evicts the entry that was used least often."""
+    """Evicts the least frequently used entry."""
 
     name = "lfu"
 
@@ -204,7 +204,7 @@ class _Expiring(TLRUCache[CacheKey, _Item]):
         super().__init__(max_bytes, _deadline, timer=clock, getsizeof=_size)
 
     def expire(self, time: float | None = None) -> list[tuple[CacheKey, _Item]]:
-        """Remove what has expired."""
+        """Remove expired entries."""
         expired = list(super().expire(time))
         self._counters["expirations"] += len(expired)
         return expired

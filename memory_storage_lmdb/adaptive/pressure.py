@@ -1,7 +1,7 @@
-"""Memory pressure: how much of its budget the cache may use now.
+"""Memory pressure: how much of its budget the cache may currently use.
 
-The cache gives memory back while the process is near a limit, and takes it again slowly once it has
-been well below for a while: the gap between the two thresholds keeps it from swinging.
+The cache releases memory while the process is near a limit, and slowly grows back once usage has stayed
+well below it: the gap between the two thresholds prevents oscillation.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _SHRINK = {PressureLevel.ELEVATED: 0.8, PressureLevel.CRITICAL: 0.5}
 
 
 class PressureGauge:
-    """Looks at the memory from time to time and sets the share of the budget that may be used.
+    """Checks the memory periodically and sets the share of the budget that may be used.
 
     Args:
-        source: what is looked at.
+        source: tells the memory in use.
         max_bytes: the budget.
-        interval: seconds between two looks.
+        interval: seconds between two checks.
 
     Attributes:
         share: the share of the budget that may be used, from the floor to 1.
-        level: the level found at the last look.
+        level: the level found at the last check.
         events: how often the level rose.
         reliefs: how often it fell back to normal.
-        ratio: used memory as a share of the limit, at the last look.
+        ratio: used memory as a share of the limit, at the last check.
     """
 
     def __init__(self, source: MemorySource, max_bytes: int, interval: float) -> None:
@@ -66,12 +66,12 @@ class PressureGauge:
         self.ratio = 0.0
 
     def admitted(self, size: int) -> bool:
-        """Note that bytes came in; whether there were so many that it is time for a look."""
+        """Count bytes that came in; returns whether these are enough to make a check due."""
         self._credit -= size
         return self._credit <= 0
 
     def look(self, now: float, occupied: float) -> None:
-        """Look at the memory if it is time to, and set the share of the budget.
+        """Check the memory if a check is due, and set the share of the budget.
 
         Args:
             now: the time.

@@ -1,4 +1,4 @@
-"""What the adaptive cache counts."""
+"""The statistics of the adaptive cache."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class EvictionCause(StrEnum):
 
 @define
 class Counters:
-    """Running statistics. All but ``hot`` and ``cold`` only grow.
+    """Running counters. All except ``hot`` and ``cold`` only grow.
 
     Attributes:
-        lookups: keys asked for.
-        misses: keys not found or expired.
+        lookups: requested keys.
+        misses: requested keys that were missing or expired.
         expirations: entries that reached the end of their time to live.
         insertions: entries that came in.
         replacements: values replaced by a newer one.
@@ -54,7 +54,7 @@ class Counters:
     cold: int = 0
 
     def as_mapping(self) -> dict[str, int | float]:
-        """By name; those by cause as ``evictions_bytes`` or ``invalidations_write``."""
+        """The counters by name; those by cause as ``evictions_bytes`` or ``invalidations_write``."""
         single: dict[str, Any] = asdict(self, recurse=False)
         for name in ("lookups", "misses", "evictions", "invalidations"):
             del single[name]

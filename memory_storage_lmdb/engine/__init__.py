@@ -1,1 +1,1 @@
-"""LMDB itself: environments, the thread that writes, and what the driver's types and errors become."""
+"""LMDB itself: environments, the writer thread, and the driver's types and errors."""

@@ -50,9 +50,9 @@ ReadersFullError = lmdb.ReadersFullError
 
 _UNREADABLE = "no LMDB data file, or one of another version"
 _DAMAGED = "the store is damaged"
-_BUG = "lmdb refused an operation"
+_BUG = "lmdb rejected an operation"
 
-# By name, as older versions of the driver do not have all of them.
+# By name, because older versions of the driver lack some of them.
 _ERRORS: dict[str, tuple[type[MemoryCoreError], str]] = {
     "BadChecksumError": (StorageError, _DAMAGED),
     "BadDbiError": (StorageError, _BUG),
@@ -104,7 +104,7 @@ class DamagedEntryError(Exception):
 
 
 def translate(error: Exception, where: str) -> MemoryCoreError:
-    """The framework's error for one of lmdb or of the operating system.
+    """Translate an error of lmdb or of the operating system into the framework's error.
 
     Args:
         error: a ``lmdb.Error`` or ``OSError``.
@@ -125,7 +125,7 @@ def _code(error: Exception) -> int | None:
     if isinstance(error, OSError):
         return error.errno
     code: int | None = getattr(error, "code", None)
-    # Older versions of the driver have it in the message only.
+    # Older versions of the driver only give the code in the message.
     return code or _CODES.get(str(error).rpartition(": ")[2])
 
 

@@ -1,4 +1,4 @@
-"""Whether a data file has all its pages: reading one past its end kills the process (SIGBUS).
+"""Check that a data file has all its pages: reading a page past its end kills the process (SIGBUS).
 
 A file may be shorter than LMDB's count of pages and still be whole: pages that one transaction both takes
 and frees are never written. These are in the free list, which the driver does not show. So for a file that
@@ -50,7 +50,7 @@ def is_cut_off(env: lmdb.Environment, file: Path) -> bool:
     """Whether pages that are in use lie beyond the end of an environment's file."""
     for _ in range(_ATTEMPTS):
         size = env.stat()["psize"]
-        # In this order, as other processes may be writing: they extend the file before they count.
+        # In this order, because other writing processes extend the file before they raise the count.
         pages = env.info()["last_pgno"] + 1
         there = file.stat().st_size // size
         if pages <= there:
@@ -74,8 +74,8 @@ class _FreePages:
     page_size: int
 
     def missing(self, snapshot: int, there: int) -> bool | None:
-        """Whether pages from number ``there`` on are in use; ``None`` when the snapshot's meta page has
-        been written over by now.
+        """Whether pages from number ``there`` on are in use; ``None`` if the snapshot's meta page has
+        been overwritten in the meantime.
         """
         for number in (0, 1):
             page = self._page(number)

@@ -47,7 +47,7 @@ _CLOSED = "the storage is closed"
 _FORKED = "the storage was opened before a fork: open it again in this process"
 _MAP_SIZE = 256 * 2**20
 _MOST_READERS = 1_024
-# How often a thread that waits for a gate looks again. Reads take microseconds and growing is rare.
+# Seconds between two checks of a thread that waits for a gate. Reads take microseconds and growing is rare.
 _LOOK_AGAIN = 0.0002
 _ATTEMPTS = 8
 _LEAST_RESERVE = 2**20
@@ -60,7 +60,7 @@ _NO_KEY = b"\0"
 
 @define(eq=False)
 class Gate:
-    """Counts the reads of one thread that are in flight; only that thread changes it."""
+    """Counts the in-flight reads of one thread; only that thread changes it."""
 
     reading: int = 0
 
@@ -73,7 +73,7 @@ class Environment:
         path: real path of the directory.
         config: the options that it is opened with.
         forked: whether it was opened by a parent process.
-        growths: how often the map was grown.
+        growths: how often this process grew the map.
         adoptions: how often another process had grown it.
         releases: how often the map's pages were released.
     """
@@ -102,7 +102,7 @@ class Environment:
         """
         with translated(self.path):
             self._env = _opened(self.path, self.config)
-            # Slots of readers that died without giving them back.
+            # Free the reader slots of dead processes.
             self._env.reader_check()
 
     def close(self) -> None:
@@ -113,8 +113,9 @@ class Environment:
                 env.close()
 
     def before_fork(self) -> None:
-        """Come to rest until ``after_fork``: a child must find neither a transaction nor a lock of
-        LMDB's, as closing the environment there would free them here.
+        """Wait until no transaction is open, and block new ones until ``after_fork``: a child must
+        inherit neither a transaction nor a lock of LMDB, because closing the environment there would
+        release them here.
         """
         self._write_lock.acquire()
         self._copy_lock.acquire()
@@ -139,7 +140,7 @@ class Environment:
         return gate
 
     def drop_gate(self, gate: Gate) -> None:
-        """Remove a gate whose thread reads no more."""
+        """Remove the gate of a thread that no longer reads."""
         self._gates.discard(gate)
 
     @property
@@ -170,7 +171,7 @@ class Environment:
                         txn.abort()
                         raise
                     finally:
-                        del txn  # which ends it
+                        del txn  # which ends the transaction
                 failure = None
             except (MapResizedError, ReadersFullError) as error:
                 failure = error
@@ -186,13 +187,13 @@ class Environment:
         raise translate(failure, self.path) from failure
 
     def write(self, job: Callable[[Transaction, *Ts], T], *args: *Ts, frees: bool = False) -> T:
-        """Run a job in a write transaction and commit; on the writer thread. The job runs again, from
-        its beginning, when the map had to be changed.
+        """Run a job in a write transaction and commit; on the writer thread. The job is run again if
+        the map had to be changed.
 
         Args:
-            job: what to do, with the transaction and these arguments.
+            job: called with the transaction and ``args``.
             args: further arguments of the job.
-            frees: whether it only deletes. To delete takes pages, too, so some are kept in reserve.
+            frees: whether it only deletes. Deleting takes pages, too, so some are kept in reserve.
 
         Raises:
             StorageFullError: the map may not grow further, or the disk is full; nothing was applied.
@@ -231,8 +232,8 @@ class Environment:
     def open_database(
         self, txn: Transaction, name: bytes, *, duplicates: bool = False, fixed: bool = False
     ) -> Database:
-        """A handle of a named database, which is made where there is none. It is valid once the
-        transaction was committed.
+        """The handle of a named database, which is created if it is missing. The handle is valid once
+        the transaction is committed.
         """
         return self._usable().open_db(name, txn=txn, dupsort=duplicates, dupfixed=fixed)
 
@@ -242,7 +243,7 @@ class Environment:
         return [name.removesuffix(b"\0") for name in txn.cursor().iternext(values=False)]
 
     def count_used(self, records: int) -> bool:
-        """Count records read or written; whether it is time to ``limit_residency``."""
+        """Count records read or written; returns whether ``limit_residency`` is due."""
         self._used += records
         if self._used < _USED_BETWEEN_LOOKS:
             return False
@@ -260,7 +261,7 @@ class Environment:
             return
         with self._write_lock, self._copy_lock:
             env = self._env
-            # A long read would have to begin again; there will be another look.
+            # A long read would have to restart; try again at the next check.
             if env is None or any(gate.reading for gate in tuple(self._gates)):
                 return
             with translated(self.path), self._closed_gates():
@@ -313,7 +314,7 @@ class Environment:
             return result
 
     def _recover(self, failure: Exception | None) -> None:
-        """Remove what kept a transaction from beginning; without a failure, wait for the map."""
+        """Fix the error that kept a transaction from beginning; without an error, wait for the map."""
         if failure is None:
             while self._resizing:
                 time.sleep(_LOOK_AGAIN)
@@ -327,7 +328,7 @@ class Environment:
                 self._usable().reader_check()
 
     def _grow(self, limit: int) -> bool:
-        """Make the map larger; whether that was possible."""
+        """Make the map larger; returns whether that was possible."""
         with translated(self.path), self._write_lock, self._copy_lock:
             size = self._usable().info()["map_size"]
             if size >= limit:
@@ -345,7 +346,7 @@ class Environment:
 
     @contextmanager
     def _closed_gates(self) -> Generator[None]:
-        """No read is in flight in this process, and none begins."""
+        """Wait until this process has no in-flight read, and block new ones inside the block."""
         self._resizing = True
         try:
             self._await_reads()
@@ -367,7 +368,7 @@ def resident_file_bytes() -> int:
 
 
 def _change_nothing(txn: Transaction) -> None:
-    """Make a commit: one without any change is not made."""
+    """Force a commit: LMDB skips a transaction without changes."""
     txn.put(_NO_KEY, b"")
     txn.delete(_NO_KEY)
 

@@ -36,7 +36,7 @@ class JobThread:
         self._ended = False
 
     async def run(self, job: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Run a job and wait for it. A caller that is cancelled meanwhile leaves it running.
+        """Run a job and wait for it. Cancelling the caller does not stop the job.
 
         Raises:
             StorageClosedError: after ``end``.
@@ -58,13 +58,13 @@ class JobThread:
         return await done
 
     def post(self, job: Callable[[], None]) -> None:
-        """Run a job that nobody waits for."""
+        """Run a job without waiting for it."""
 
         def work() -> None:
             try:
                 job()
             except Exception:  # noqa: BLE001  # the thread goes on with the next job
-                _log.exception("a job that nobody waits for has failed")
+                _log.exception("a background job failed")
 
         self._jobs.put(work)
 
@@ -74,7 +74,7 @@ class JobThread:
             await self.run(_nothing)
             self._ended = True
             self._jobs.put(None)
-            # It has nothing left to do but to see the end of its queue.
+            # The thread only has to reach the end of its queue.
             self._thread.join()
 
     def _work(self) -> None:
@@ -87,7 +87,7 @@ def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args:
     try:
         loop.call_soon_threadsafe(function, *args)
     except RuntimeError:
-        # The loop was closed meanwhile, so nobody waits any more.
+        # The loop was closed in the meantime, so no caller waits.
         return
 
 

@@ -1,1 +1,1 @@
-"""How records get out: gets, queries and the change feed, each in one read transaction."""
+"""The read path: gets, queries and the change feed, each in one read transaction."""

@@ -1,6 +1,6 @@
 """Walks over LMDB databases, in both directions.
 
-Every walk gives *page keys*: an encoded order value followed by the id, or the id alone, so that bytes
+Every walk yields *page keys*: an encoded order value followed by the id, or the id alone, so that bytes
 compare as the query orders. A ``Span`` bounds them.
 """
 
@@ -36,10 +36,10 @@ _OFTEN = 127
 
 
 class Meter(Protocol):
-    """Looks now and then whether a walk may go on."""
+    """Checks from time to time whether a walk may continue."""
 
     def check(self) -> None:
-        """Raise if it may not."""
+        """Raise if the walk may not continue."""
         ...
 
 
@@ -54,11 +54,11 @@ class Span:
         return self.lower <= key < self.upper
 
     def within(self, other: Span) -> Span:
-        """The part that both share."""
+        """The intersection of both spans."""
         return Span(max(self.lower, other.lower), min(self.upper, other.upper))
 
     def beyond(self, key: bytes, *, reverse: bool) -> Span:
-        """The part that comes after a key, in a direction."""
+        """The part of the span after a key, in a direction."""
         return self.within(Span(upper=key) if reverse else Span(lower=key + b"\0"))
 
 
@@ -66,7 +66,7 @@ EVERYTHING = Span()
 
 
 def metered(items: Iterable[T], meter: Meter) -> Iterator[T]:
-    """The same items, looking now and then whether to go on."""
+    """Yield the same items, checking from time to time whether to continue."""
     for number, item in enumerate(items):
         if not number & _OFTEN:
             meter.check()

@@ -1,9 +1,10 @@
-"""How a query is answered: which index is walked, and which conditions are checked for each record.
+"""Query planning: which index is walked, and which conditions are checked for each record.
 
 Every index entry ends with the record's place in the default order. So walking one value of any index
-meets the records in that order, and whether a record has another value is one look at that value's
-duplicates. What is left to decide is whether to walk in the query's order and stop when the page is full,
-or to collect and sort the records that one condition allows: the plan that should look at fewer records.
+meets the records in that order, and checking whether a record has another value is one lookup among
+that value's duplicates. The remaining choice is to walk in the query's order and stop when the page is
+full, or to collect and sort the records that fulfil one condition: the plan that probably examines
+fewer records wins.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Term:
     """A condition that the record has one of some values.
 
     Attributes:
-        keys: of the values, without the namespace.
-        exact: whether equal keys mean equal values; not where a value was too long for a key.
+        keys: the keys of the values, without the namespace.
+        exact: whether equal keys mean equal values; false if a value was too long for a key.
     """
 
     index: IndexLayout
@@ -66,7 +67,7 @@ class Plan:
 
     Attributes:
         base: the condition whose entries are walked; ``None`` for the order itself.
-        span: of the order's values.
+        span: the span of the order's values.
         terms: conditions to be looked up in their indexes.
         residual: conditions to be checked against the record's values.
         collect: whether the entries are collected and sorted, instead of walked in order.
@@ -80,7 +81,7 @@ class Plan:
 
 
 def is_impossible(query: Query[Any]) -> bool:
-    """Whether no record can fulfil a condition: any of no values."""
+    """Whether no record can fulfil a condition, because it allows no value."""
     return any(isinstance(item, AnyOf) and not item.values for item in query.conditions)
 
 
@@ -119,7 +120,7 @@ def _span(index: IndexLayout, condition: Between) -> Span:
 
 
 def size_of(part: Term | Range, cursor: Cursor, namespace: bytes, total: int) -> int:
-    """How many entries fulfil a condition; of a range with many values an estimate."""
+    """How many entries fulfil a condition; an estimate for a range with many values."""
     if isinstance(part, Term):
         return sum(cursor.count() for key in part.keys if cursor.set_key(namespace + key))
     counted = list(islice(sizes(cursor, namespace, part.span), _PROBED))
@@ -194,6 +195,6 @@ def _checks(
     if isinstance(base, Term) and not base.exact:
         residual.append(base.condition)
     if residual:
-        # The record's values are looked at anyway.
+        # The record's values are read anyway.
         return (), (*residual, *(term.condition for term in terms))
     return tuple(terms), ()

@@ -126,15 +126,15 @@ class Pending:
 
 
 class _TooLongError(Exception):
-    """A read has had its time on the event loop. It never leaves this module."""
+    """A read has used up its time on the event loop. Never leaves this module."""
 
 
 class _InterruptedError(Exception):
-    """A read on a thread has to end its transaction. It never leaves this module."""
+    """A read on a thread has to end its transaction. Never leaves this module."""
 
 
 class _InlineMeter:
-    """Allows a read so much time."""
+    """Stops a read on the event loop after a time limit."""
 
     def __init__(self) -> None:
         self._until = perf_counter() + _INLINE_SECONDS
@@ -146,7 +146,7 @@ class _InlineMeter:
 
 @define(eq=False)
 class _ThreadMeter:
-    """Stops a read when its transaction is in the way, or its caller was cancelled."""
+    """Stops a read on a thread when its transaction blocks others, or its caller was cancelled."""
 
     environment: Environment
     stopped: bool = False
@@ -157,7 +157,7 @@ class _ThreadMeter:
 
 
 Job: TypeAlias = Callable[[Transaction, Pending, Meter], T]
-"""Reads in a transaction, knowing the pending records, and looking at the meter now and then."""
+"""A job that reads in a transaction, with the pending records and a meter to check."""
 
 
 @define(eq=False)
@@ -167,7 +167,7 @@ class Reader:
     Attributes:
         thread: runs the write transactions.
         pool: threads for long reads.
-        feed_limit: how many changes ``changes`` goes back.
+        feed_limit: how many changes ``changes`` can return.
         index_soon: called, on any thread, when too many index entries are pending.
     """
 
@@ -267,7 +267,7 @@ class Reader:
         def read(txn: Transaction, pending: Pending, meter: Meter) -> ChangePage:
             head = pending.head(txn)
             self.catalog.check(head)
-            # A position from the future is one of a store that was since replaced by an older copy.
+            # A position from the future belongs to a store that was since replaced by an older copy.
             if not max(head.trimmed, head.sequence - self.feed_limit) <= since <= head.sequence:
                 return ChangePage((), head.sequence, trimmed=True)
             number = self._number(txn, namespace)
@@ -282,7 +282,7 @@ class Reader:
                 )
                 for position, _, kind, operation, record_id in islice(own, limit)
             )
-            # A full page ends at its last change; a shorter one has seen everything.
+            # A full page ends at its last change; a shorter one reaches the newest position.
             full = changes and len(changes) == limit
             return ChangePage(changes, changes[-1].position if full else head.sequence)
 
@@ -326,7 +326,7 @@ class Reader:
                 self.codec.compressor.add(kind, dictionary)
 
     async def aclose(self) -> None:
-        """Stop the reads in flight."""
+        """Stop the in-flight reads."""
         for meter in self._working.values():
             meter.stopped = True
         if self._working:
@@ -345,7 +345,7 @@ class Reader:
         for record_id, data in found:
             records.append(self.decode(layout, record_id, data))
             if perf_counter() > until:
-                # Others want to run, too.
+                # Let other tasks run.
                 await asyncio.sleep(0)
                 until = perf_counter() + _DECODE_SECONDS
         return records
@@ -357,7 +357,7 @@ class Reader:
     def _scan(
         self, txn: Transaction, pending: Pending, meter: Meter, namespace: str, query: Query[Any]
     ) -> Scan | None:
-        """A scan; ``None`` when nothing was ever written to the namespace."""
+        """Make a scan; ``None`` if nothing was ever written to the namespace."""
         head = pending.follow(txn)
         self.catalog.check(head)
         if head.sequence - head.indexed > _MOST_PENDING:
@@ -378,7 +378,7 @@ class Reader:
         return number
 
     async def _run(self, job: Job[T]) -> T:
-        """Run a job on the loop, or if it takes too long on a thread."""
+        """Run a job on the loop, or, if it takes too long, on a thread."""
         inline = True
         while True:
             try:
@@ -406,7 +406,7 @@ class Reader:
 
     def _ended(self, working: asyncio.Future[Any]) -> None:
         del self._working[working]
-        # A caller that was cancelled does not fetch the outcome.
+        # A cancelled caller never retrieves the outcome.
         if not working.cancelled():
             working.exception()
 

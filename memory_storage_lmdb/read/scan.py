@@ -1,4 +1,4 @@
-"""Answering a query in one read transaction."""
+"""Execution of a query in one read transaction."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class RawPage:
 
     Attributes:
         records: ids and stored values.
-        next: order value and id of the last one, where there are more.
+        next: order value and id of the last one, if there are more.
     """
 
     records: Sequence[tuple[bytes, bytes]] = ()
@@ -66,7 +66,7 @@ class Scan:
 
     Attributes:
         pending: values by id of the records whose index entries are pending.
-        meter: says whether to go on.
+        meter: tells whether to continue.
     """
 
     txn: Transaction
@@ -92,7 +92,7 @@ class Scan:
         query = self.query
         if is_impossible(query):
             return RawPage()
-        # One more than a page tells whether there is a next one.
+        # One record more than the page tells whether there is a next page.
         keys = list(islice(self._page_keys(), query.page_size + 1))
         found: list[tuple[bytes, bytes]] = []
         records = self.catalog.handles[self.layout.database]
@@ -125,7 +125,7 @@ class Scan:
         if len(parts) == 1 and (counted := self._count_entries(parts[0])) is not None:
             return counted
         plan = plan_count(parts, [self._size(part) for part in parts])
-        # A set, as a record is met once for each of several values.
+        # A set, because a record appears once per matching value.
         found = {key[-ID_BYTES:] for key in self._entries(plan)}
         return len(found) + sum(1 for _ in self._pending_matches())
 
@@ -177,7 +177,7 @@ class Scan:
         return pick(self.query.page_size + 1, found)
 
     def _entries(self, plan: Plan) -> Keys:
-        """The entries of a plan's base whose records fulfil the rest, in any order."""
+        """The entries of a plan's base whose records fulfil the other conditions, in any order."""
         base = plan.base
         if base is None:
             return iter(())
@@ -225,7 +225,7 @@ class Scan:
         after, span = b"", plan.span
         if start != EVERYTHING:
             after = start.upper if reverse else start.lower[:-1]
-            # From the value of the last record on, as more of its records may follow.
+            # From the value of the last record on, because more records with this value may follow.
             edge = after[:-ID_BYTES]
             span = span.within(Span(upper=edge + b"\0") if reverse else Span(lower=edge))
         cursor = self._walker(index)
@@ -300,7 +300,7 @@ class Scan:
         return cursor
 
     def _walker(self, index: IndexLayout) -> Cursor:
-        """A cursor for one walk, which nothing else moves."""
+        """A cursor for one walk only, so that nothing else moves it."""
         return self.txn.cursor(db=self.catalog.handles[index.database])
 
 

@@ -1,1 +1,1 @@
-"""What the bytes of a store mean: keys, layout, catalog and journal."""
+"""The on-disk format of a store: keys, layout, catalog and journal."""

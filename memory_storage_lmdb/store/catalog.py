@@ -1,4 +1,4 @@
-"""What a store says about itself: its schema version, identity, namespaces, kinds and dictionaries.
+"""The catalog of a store: its schema version, identity, namespaces, kinds and dictionaries.
 
 A kind is stored with its declaration. When a newer version of a plugin declares it differently, its
 indexes are emptied and filled again, in steps that any process can continue after a crash; the records
@@ -43,8 +43,8 @@ class KindRow:
     """A kind as the store remembers it.
 
     Attributes:
-        number: stands for the kind in the journal.
-        revision: counts its declarations.
+        number: identifies the kind in the journal.
+        revision: counts the declarations it has had.
         filled: while its indexes are being filled, the key of the last record that is in them.
     """
 
@@ -54,7 +54,7 @@ class KindRow:
     filled: bytes | None = None
 
     def layout(self) -> KindLayout:
-        """How its records are laid out."""
+        """The layout of its records."""
         return KindLayout(
             self.declaration, self.number, self.revision, filling=self.filled is not None
         )
@@ -66,14 +66,14 @@ _DECODE = msgspec.msgpack.Decoder(KindRow).decode
 
 @define(eq=False)
 class Catalog:
-    """What this process knows about a store; all of its handles share it.
+    """This process's knowledge of a store, shared by all handles.
 
     Attributes:
         declared: the declarations of the kinds whose classes this process has.
         rows: the kinds of the store by name.
         layouts: their layouts, in databases that are all in ``handles``.
         by_number: the same by number.
-        referrers: by kind, the layouts and rules of what refers to it.
+        referrers: by kind, the layouts and rules of the kinds that refer to it.
         handles: opened databases by name.
         generation: the journal's generation when the kinds were read.
     """
@@ -94,7 +94,7 @@ class Catalog:
     generation: int = -1
 
     def open(self) -> None:
-        """Open the store's own databases, and make them in a new one; on the writer thread.
+        """Open the store's own databases, or create them in a new store; on the writer thread.
 
         Raises:
             SchemaVersionError: a newer version wrote the store.
@@ -111,7 +111,7 @@ class Catalog:
             self.environment.open_database(txn, name) for name in (_META, _JOURNAL, _DICTIONARIES)
         ]
         meta, journal, _ = databases
-        # The one entry without a checksum, as every version has to be able to read it.
+        # The only entry without a checksum, because every version must be able to read it.
         stored = txn.get(_SCHEMA, db=meta)
         if stored is None:
             if txn.stat(meta)["entries"]:
@@ -126,7 +126,7 @@ class Catalog:
             txn.put(_SCHEMA, _NUMBER.pack(SCHEMA_VERSION), db=meta)
         elif version != SCHEMA_VERSION:
             raise DamagedEntryError("metadata", _SCHEMA, f"there is no version {version}")
-        # All of it, so that an entry that is missing because its key has changed is found, too.
+        # Check all entries, so that one whose key was damaged is found missing.
         found = {key: _checked(key, data) for key, data in txn.cursor(db=meta) if key != _SCHEMA}
         if _STORE_ID not in found:
             raise DamagedEntryError("metadata", _STORE_ID, "it is missing")
@@ -177,7 +177,7 @@ class Catalog:
         for layout in layouts.values():
             for rule in layout.declaration.references:
                 referrers.setdefault(rule.kind, []).append((layout, rule))
-        # Reads on other threads go by what they find: databases before the layouts that name them.
+        # Reads on other threads use what they find: set the databases before the layouts that name them.
         self.handles = self.handles | opened
         self.rows, self.layouts, self.referrers = rows, layouts, referrers
         self.by_number = {layout.number: layout for layout in layouts.values()}
@@ -205,7 +205,7 @@ class Catalog:
         return generation, {row.declaration.kind: row for row in rows}, opened
 
     def read_row(self, txn: Transaction, kind: str) -> KindRow | None:
-        """A kind as it is stored now."""
+        """Read a kind's current row."""
         stored = self._get(txn, _KIND + kind.encode())
         return None if stored is None else _DECODE(stored)
 
@@ -240,14 +240,14 @@ class Catalog:
         }
 
     def next_number(self, txn: Transaction, subject: bytes) -> int:
-        """A number that nothing of a subject has had yet."""
+        """A new number for a subject, never used before."""
         key = _NEXT + subject
         stored = self._get(txn, key)
         number = 1 if stored is None else _number(key, stored)
         _put(txn, self.meta, key, _NUMBER.pack(number + 1))
         return number
 
-    # Compression dictionaries, beside the bodies that need them
+    # Compression dictionaries
 
     def read_dictionaries(self, txn: Transaction) -> list[tuple[str, bytes]]:
         """Every dictionary and its kind, oldest first.
@@ -261,7 +261,7 @@ class Catalog:
         ]
 
     def add_dictionary(self, txn: Transaction, kind: str, trained: bytes) -> bytes:
-        """Store a dictionary, unless another process was faster; the one to use."""
+        """Store a dictionary, unless another process was faster; returns the one to use."""
         for known, dictionary in self.read_dictionaries(txn):
             if known == kind:
                 return dictionary

@@ -1,5 +1,5 @@
-"""How keys and entries are written: keys whose byte order is the order of their values, and entries that
-end with a checksum.
+"""Encoding of keys and entries: the byte order of keys is the order of their values, and entries end
+with a checksum.
 
 A scalar becomes a tag (``None`` sorts before everything) and bytes that compare like it. No encoding is a
 prefix of another one's, so anything may follow it. Text and bytes longer than a key may be are replaced by
@@ -123,12 +123,12 @@ _ENCODERS: dict[ScalarType, Callable[[Any], bytes]] = {
 
 
 def encoded_width(kind: ScalarType) -> int | None:
-    """How many bytes every encoding of a type has; ``None`` where they differ."""
+    """The number of bytes of every encoding of a type; ``None`` if it varies."""
     return {"int": _NUMBER.size, "float": _NUMBER.size, "bytes": 1 + ID_BYTES, "text": None}[kind]
 
 
 def scalar_length(kind: ScalarType, key: bytes) -> int:
-    """How many bytes at the beginning of a key, which may be cut short, are an encoded scalar."""
+    """The length of the encoded scalar at the beginning of a key, which may be truncated."""
     width = encoded_width(kind)
     if width is not None:
         return min(width, len(key))

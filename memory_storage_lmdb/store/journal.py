@@ -50,13 +50,13 @@ _COUNT_KEY = struct.Struct(">B4sH")
 _SEGMENTS, _HEAD_TAG, _COUNTS = 1, 2, 3
 _HEAD_KEY = bytes([_HEAD_TAG])
 _LAST_POSITION = 2**64 - 1
-# What fits on one overflow page.
+# As many as fit on one overflow page.
 _SEGMENT_CHANGES = 160
 
 
 @frozen
 class Head:
-    """Where the journal stands.
+    """The head of the journal.
 
     Attributes:
         sequence: the number of the newest change.
@@ -108,7 +108,7 @@ def read_changes(txn: Transaction, journal: Database, since: int) -> Iterator[Ra
     cursor = txn.cursor(db=journal)
     key = _POSITION.pack(_SEGMENTS, min(since + 1, _LAST_POSITION))
     # Unless one begins exactly there, the segment before may reach beyond the position. Segments come
-    # first in the database and the head after them, so there is nothing else to step on.
+    # first in the database and the head after them, so a cursor finds nothing else.
     if cursor.set_range(key) and cursor.key() != key and not cursor.prev():
         cursor.first()
     for found, stored in cursor.iternext():
@@ -125,10 +125,10 @@ def read_changes(txn: Transaction, journal: Database, since: int) -> Iterator[Ra
 def trim(txn: Transaction, journal: Database, head: Head, limit: int) -> Head:
     """Forget changes older than the newest ``limit``, except those whose index entries are pending.
 
-    Rarely, and then many at once.
+    Trims rarely, and then many changes at once.
 
     Returns:
-        The head, which is to be stored.
+        The new head, which the caller must store.
     """
     slack = max(1_000, limit // 8)
     if head.sequence - head.trimmed <= limit + slack:

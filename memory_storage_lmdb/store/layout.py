@@ -1,16 +1,16 @@
-"""How records of a kind are laid out in LMDB, from nothing but the kind's declaration.
+"""The layout of a kind's records in LMDB, derived only from the kind's declaration.
 
 The declaration is kept in the store, so that kinds whose plugin is not loaded are still indexed, cascaded
 to and wiped. For each kind there are
 
 - a record database: ``namespace, id -> value``;
 - for each index a database of duplicates: ``namespace, value -> order, id``, where *order* is the
-  value of the kind's default order. Equality with the default order and a limit is so one range scan,
-  and every index has the same second half for the same record;
+  value of the kind's default order. So an equality condition in the default order with a limit is one
+  range scan, and a record has the same second half in every index;
 - for each unique constraint a database: ``namespace, values -> id``.
 
-A stored value begins with the record's index values, so that an update finds the entries to remove, and a
-filter what to compare, without decoding the body.
+A stored value begins with the record's index values, so that updates and filters need not decode the
+body.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ __all__ = [
 
 @frozen
 class IndexDeclaration:
-    """An index as the store remembers it: another ``type`` or ``path`` may mean other values."""
+    """An index as the store remembers it: if ``type`` or ``path`` change, its values may, too."""
 
     name: str
     type: str
@@ -86,7 +86,7 @@ class AcyclicRule:
 
 @frozen
 class Declaration:
-    """What a kind declares, as far as its layout depends on it; it is kept in the store and compared."""
+    """The part of a kind's declaration that its layout depends on; it is stored and compared."""
 
     kind: str
     schema_version: int
@@ -148,7 +148,7 @@ _VALUES_AT = _HEAD.size + _CHECKSUM.size
 NULLED = 1
 """Flag: a reference was set to null after the body was written."""
 INDEXED = 2
-"""Flag: an earlier version was in the indexes, and the entries that this one shares with it still are."""
+"""Flag: an earlier version of the record was indexed, and the entries that both share still exist."""
 
 _PYTHON_TYPES: dict[ScalarType, Any] = {
     "int": int | None,
@@ -163,7 +163,7 @@ class IndexLayout:
     """An index of a kind.
 
     Attributes:
-        number: its place among the kind's indexes, and in the values of a record.
+        number: its position among the kind's indexes, and in the values of a record.
         database: name of its LMDB database.
         is_order: whether it is the default order itself, so that its duplicates are ids alone.
         eager: whether writes need it, so that it is always up to date (references, edges).
@@ -189,7 +189,7 @@ class UniqueLayout:
     database: bytes
 
     def key(self, namespace: bytes, values: Values) -> bytes | None:
-        """The key of these values; ``None`` where one of them is ``None``, as such never collide."""
+        """The key of these values; ``None`` if one of them is ``None``, because these never collide."""
         own = [values[position] for position in self.positions]
         if None in own:
             return None
@@ -199,7 +199,7 @@ class UniqueLayout:
 
 @define(eq=False)
 class KindLayout:
-    """Where records of a kind are, and how their values and entries are written.
+    """The databases of a kind, and the encoding of its values and entries.
 
     Attributes:
         number: the kind's number in this store.
@@ -260,7 +260,9 @@ class KindLayout:
         return self.order is None or encoded_width(self.order.scalar) is not None
 
     def databases(self) -> Iterable[tuple[bytes, bool, bool]]:
-        """Every database of the kind: name, whether it has duplicates, whether of one size."""
+        """Every database of the kind: its name, whether it has duplicates, and whether these have one
+        size.
+        """
         yield self.database, False, False
         for index in self.indexes:
             yield index.database, True, index.is_order or self.fixed_duplicates
@@ -301,7 +303,7 @@ class KindLayout:
         """
         flags, revision, written, end, start = self._checked(key, data)
         try:
-            # A record of another declaration is in no index, and its values are not known.
+            # A record of another declaration is in no index, and its values are unknown.
             known = revision == self.revision
             values = self._decode(data[_VALUES_AT:end]) if known else None
         except msgspec.MsgspecError as error:
@@ -331,7 +333,7 @@ class KindLayout:
         return values
 
     def _checked(self, key: bytes, data: bytes) -> tuple[int, int, int, int, int]:
-        """Flags, revision, position, where the values end and where the body begins."""
+        """Decode flags, revision, position, the end of the values and the start of the body."""
         try:
             form, flags, revision, written, size = _HEAD.unpack_from(data)
             start = end = _VALUES_AT + size
@@ -395,7 +397,7 @@ def pack_header(
 
     Args:
         flags: ``INDEXED``, or 0.
-        revision: of the kind's layout.
+        revision: the revision of the kind's layout.
         written: the position at which the record is put.
         packed: the packed values.
         checksum: their CRC-32, where it is known already.

@@ -1,8 +1,8 @@
 """``LmdbTier``: a cache of bytes in a file that all processes of a host share.
 
-Nothing depends on it. Every failure of its file is counted, and the caller goes on as if nothing had been
-cached; a damaged file is replaced by a new one. Entries say for themselves at which position of the store
-they were valid (``SharedTier``), so one that was kept over a restart, or written late, makes nothing stale.
+It is never required. Every failure of its file is counted, and counts as a miss; a damaged file is
+replaced by a new one. Each entry records at which position of the store it was valid (``SharedTier``),
+so an entry that was kept across a restart, or written late, never causes a stale read.
 
 Reads run in the caller's thread: they take a few microseconds. Writes run on a thread.
 """
@@ -39,9 +39,9 @@ class LmdbTier:
     """A cache tier in an LMDB environment of its own.
 
     Args:
-        folder: where it is; made when missing. Nothing is opened before its first use.
+        folder: its folder, created if missing. Nothing is opened before its first use.
         config: its options.
-        patience: seconds a write may wait for other processes.
+        patience: the timeout, in seconds, of a write that waits for other processes.
     """
 
     def __init__(
@@ -58,15 +58,15 @@ class LmdbTier:
         self._closed = False
         self._unused_until = float("-inf")
         self._counts: Counter[str] = Counter()
-        # Keys that were read since the last write: the hand spares them.
+        # Keys that were read since the last write: the hand does not evict them.
         self._read: set[bytes] = set()
-        # Keys that could not be deleted yet, and whether none of the others could be.
+        # Keys that could not be deleted yet, and whether a clear of everything failed.
         self._owed: set[bytes] = set()
         self._owes_all = False
 
     @classmethod
     def create(cls, location: str, *, config: LmdbTierConfig) -> LmdbTier:
-        """Make a tier as the factory of caches does.
+        """Make a tier as ``CacheFactory`` says.
 
         Raises:
             ConfigurationError: there is no path, or no home for the ``~`` in it.
@@ -104,7 +104,7 @@ class LmdbTier:
             self._counts += done
 
     async def delete_many(self, keys: Sequence[CacheKey], cause: str = "invalidated") -> None:
-        """Forget keys; those that were stored are counted under ``cause``."""
+        """Forget keys; stored ones are counted under ``cause``."""
         names = {entry_key(key) for key in keys}
         done = await self._write(lambda inside: inside.delete(names))
         if done is None:
@@ -119,7 +119,7 @@ class LmdbTier:
             cleared = done or 0
         else:
             cleared, prefix = 0, namespace_prefix(namespace)
-            # Some at a time, so that other processes get their turn.
+            # A few at a time, so that other processes can write in between.
             while done := await self._write(lambda inside: inside.clear_some(prefix)):
                 cleared += done
         self._counts["deletes_cleared"] += cleared
@@ -197,9 +197,9 @@ class LmdbTier:
         return done
 
     def _usable_file(self) -> TierFile | None:
-        """The file, unless it is not to be used now."""
+        """The file, unless it must not be used now."""
         if self._file is not None and self._file.pid != os.getpid():
-            # This is a fork: the parent's file is not to be touched.
+            # This is a forked child: it must not touch the parent's file.
             self._file = None
         usable = not self._closed and time.monotonic() >= self._unused_until
         if usable and self._file is None:
@@ -210,7 +210,7 @@ class LmdbTier:
         return None
 
     async def _attempt(self, doing: Awaitable[T]) -> T | None:
-        """Wait for work on the thread. When it fails, count that, and do not use the file for a while."""
+        """Wait for work on the thread. If it fails, count the failure and pause the use of the file."""
         try:
             async with asyncio.timeout(self._timeout):
                 return await doing

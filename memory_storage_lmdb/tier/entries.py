@@ -1,4 +1,4 @@
-"""How a tier's entries are stored in LMDB, and which of them are evicted when it is full.
+"""Storage of a tier's entries in LMDB, and their eviction when it is full.
 
 Two databases: ``entries`` holds values by key, each behind the sequence number it was stored with and
 the time it expires; ``queue`` holds keys by that number, each behind a mark that says whether it was
@@ -36,7 +36,7 @@ _READ, _UNREAD = b"\x01", b"\x00"
 _INLINE_IDENTITY = 64  # bytes; a longer one is digested, as LMDB's keys are short
 _EXAMINED = 4_096  # entries that the hand passes at most to make room once
 _AT_ONCE = 512  # entries cleared in one transaction
-_USABLE = 0.75  # of the file: the rest is for pages that are free but in the wrong place
+_USABLE = 0.75  # of the file: the rest allows for fragmentation
 _LARGEST = 1 / 16  # of the file, for one entry
 
 
@@ -82,7 +82,7 @@ class Entries:
     config: LmdbTierConfig
 
     def find(self, keys: Sequence[bytes]) -> list[tuple[bool, bytes | None]]:
-        """For each key whether it has expired, and its value unless it has."""
+        """For each key, whether it has expired, and otherwise its value."""
         now = time.time()
         get, database = self.txn.get, self.entries
         found: list[tuple[bool, bytes | None]] = []
@@ -97,7 +97,7 @@ class Entries:
         return found
 
     def put(self, given: Iterable[CacheEntry]) -> Counter[str]:
-        """Store entries, and make room for them; the statistics of that."""
+        """Store entries and make room for them; returns statistics."""
         counts: Counter[str] = Counter()
         now = time.time()
         for entry in given:
@@ -124,7 +124,7 @@ class Entries:
                 self.txn.put(place, _READ + key, db=self.queue)
 
     def delete(self, keys: Iterable[bytes]) -> int:
-        """Forget entries; how many of the keys had one."""
+        """Forget entries; returns how many of the keys had one."""
         return sum(map(self._remove, keys))
 
     def clear_some(self, prefix: bytes) -> int:
@@ -133,7 +133,7 @@ class Entries:
         return self.delete(keys)
 
     def clear(self) -> int:
-        """Forget everything; how many entries there were."""
+        """Forget everything; returns how many entries there were."""
         there = self.count()
         for database in (self.entries, self.queue, self.hand):
             self.txn.drop(database, delete=False)
@@ -174,7 +174,7 @@ class Entries:
             found = self._next(place)
             if found is None or found[0] >= end:
                 if not self.txn.stat(self.queue)["entries"]:
-                    # Entries that are in no queue: something else has written to the file.
+                    # Entries that are not in the queue: another program has written to the file.
                     self.clear()
                     break
                 place, end = 0, self._newest() + 1
@@ -208,7 +208,7 @@ class Entries:
             return _NUMBER.unpack(cursor.key())[0] if cursor.last() else 0
 
     def _place(self, key: bytes) -> bytes | None:
-        """Where in the queue a key is."""
+        """The position of a key in the queue."""
         value = self.txn.get(key, db=self.entries)
         if value is None or len(value) < _HEAD.size:
             return None

@@ -56,7 +56,7 @@ class Generations:
 
     Args:
         folder: where they are; made when missing.
-        boot: the boot of the machine that this is; found by default.
+        boot: the id of the machine's current boot; detected by default.
     """
 
     def __init__(self, folder: Path, boot: str | None = None) -> None:
@@ -97,18 +97,18 @@ class Generations:
 
     @property
     def superseded(self) -> bool:
-        """Whether another process may have begun a generation since this one settled."""
+        """Whether another process may have begun a generation since this process chose its own."""
         return self._identity() != self._seen
 
     def note_written(self, path: Path) -> None:
-        """Note, before a write is committed, that it is not on the disk yet. Under the write lock."""
+        """Record, before a write is committed, that it is not on disk yet. Call it under the write lock."""
         marker = _marker(path)
         if marker.exists():
             marker.unlink(missing_ok=True)
             _sync_folder(self._folder)
 
     def note_synced(self, path: Path) -> None:
-        """Note that everything that was ever written is on the disk. Under the write lock."""
+        """Record that everything written so far is on disk. Call it under the write lock."""
         _marker(path).touch()
         _sync_folder(self._folder)
 
@@ -139,7 +139,8 @@ class Generations:
     def _remove_others(self, name: str) -> None:
         for path in self._folder.glob("tier-*"):
             if not path.name.startswith(name):
-                # Some systems refuse while another process has it open; the next one to open removes it.
+                # Some systems reject this while another process has it open; the next process to open
+                # it removes it.
                 with suppress(OSError):
                     path.unlink()
 
@@ -149,7 +150,7 @@ def _marker(path: Path) -> Path:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # it has no such thing
+    if os.name == "nt":  # Windows cannot open a folder to sync it.
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -188,13 +189,13 @@ class _Opened:
     hand: Database
 
     def view(self, txn: Transaction, config: LmdbTierConfig) -> Entries:
-        """The entries as a transaction sees them."""
+        """The entries as seen by a transaction."""
         return Entries(txn, self.entries, self.queue, self.hand, config)
 
 
 @define(eq=False)
 class TierFile:
-    """A tier's environment, as this process has it.
+    """This process's environment of a tier.
 
     Attributes:
         folder: real path of the folder it is in.
@@ -274,7 +275,7 @@ class TierFile:
         return opened
 
     def recover(self, error: Exception, config: LmdbTierConfig) -> None:
-        """Remove what made a transaction fail. On the thread."""
+        """Fix the cause of a failed transaction. On the thread."""
         opened = self._opened
         if opened is None:
             return
@@ -318,7 +319,7 @@ class TierFile:
             max_dbs=len(_NAMES),
             max_readers=_MOST_READERS,
             max_spare_txns=1,
-            # A file that the machine has lost a part of is recognized by its generation.
+            # A file that lost data in a power loss is recognized by its generation.
             sync=False,
             metasync=False,
         )
@@ -333,7 +334,7 @@ class TierFile:
             raise
 
     def _make_room(self, opened: _Opened, config: LmdbTierConfig) -> None:
-        """Evict until a quarter is free; when even that fails for want of pages, let the file grow."""
+        """Evict until a quarter is free; if even that fails for lack of pages, let the file grow."""
         try:
             left = self._transact(opened, Entries.count, config) * (1 - _EVICTED_WHEN_FULL)
             while self._transact(opened, _evict_some, config) > left:
@@ -387,14 +388,14 @@ async def release(file: TierFile) -> None:
     await file.thread.run(file.close)
     with _registry.lock:
         if file.users:
-            # It was acquired again meanwhile, and opens again when it is used.
+            # It was acquired again in the meantime, and reopens at its next use.
             return
         _registry.files.pop(file.folder, None)
     await file.thread.end()
 
 
 def _after_fork() -> None:
-    """In the child: use neither the map nor the thread nor a lock of the parent."""
+    """In the child: abandon the map, thread and locks of the parent."""
     _registry.abandoned |= _registry.files
     _registry.files = {}
     _registry.lock = threading.Lock()

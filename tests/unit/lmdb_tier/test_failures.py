@@ -154,13 +154,13 @@ async def test_a_process_that_holds_the_lock_keeps_nobody_waiting(tmp_path, monk
         await tier.set_many([entry(1), entry(2)])
         child = other_process(STUCK, tmp_path)
         assert child.stdout.readline() == "held\n"
-        tier._patience = 0.05
+        tier._timeout = 0.05
         await tier.delete_many([key(1)])
         await tier.set_many([entry(2, b"newer")])
         # What could not be deleted or replaced is not returned all the same.
         assert await tier.get_many([key(1), key(2)]) == [None, None]
         assert tier.stats().counters["timeouts"] == 2
-        tier._patience = 30.0
+        tier._timeout = 30.0
         ended(child, "go on\n")
         await tier.set_many([entry(3)])
         assert await tier.get_many([key(1), key(3)]) == [None, b"value"]
