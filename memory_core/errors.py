@@ -19,8 +19,11 @@
         ├── DuplicateError                  a unique constraint
         ├── CycleError                      an edge that closes a cycle
         ├── EpisodeCompleteError            a step or an outcome for a complete episode
+        ├── ConflictError                   an expectation of a batch does not hold
+        ├── RecordNotFoundError             an update of a record that is not there
         ├── UnsupportedCapabilityError      the backend does not support it
         ├── StorageClosedError              used after ``aclose``
+        ├── WrongEventLoopError             used from another event loop than the one that opened it
         ├── StorageUnavailableError         unreachable or busy; certainly not applied
         ├── StorageFullError                disk or map full; not applied
         ├── SchemaVersionError              written by a newer version
@@ -36,11 +39,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from typing import Any
     from uuid import UUID
 
 __all__ = [
     "CodecError",
     "ConfigurationError",
+    "ConflictError",
     "CycleError",
     "DuplicateError",
     "EpisodeCompleteError",
@@ -51,6 +56,7 @@ __all__ = [
     "OutcomeUnknownError",
     "PluginError",
     "QueryError",
+    "RecordNotFoundError",
     "RecordTooLargeError",
     "ReferenceNotFoundError",
     "ReferenceRestrictedError",
@@ -62,11 +68,21 @@ __all__ = [
     "StoreNotFoundError",
     "UnknownKindError",
     "UnsupportedCapabilityError",
+    "WrongEventLoopError",
 ]
 
 
 class MemoryCoreError(Exception):
-    """Base class of every error that the framework raises."""
+    """Base class of every error that the framework raises.
+
+    Attributes:
+        applied: whether the call that raised it wrote anything: ``False``, or ``None`` where that cannot be
+            told.
+        retryable: whether the same call may succeed later, without a change to it.
+    """
+
+    applied: bool | None = False
+    retryable: bool = False
 
 
 class InvalidValueError(MemoryCoreError, ValueError):
@@ -278,6 +294,43 @@ class EpisodeCompleteError(StorageError):
         self.refused = refused
 
 
+class ConflictError(StorageError):
+    """A batch expected a record to be as it is not; nothing of the batch was applied.
+
+    Attributes:
+        kind: kind of the record.
+        record_id: its id.
+        stored: the record that the batch's own transaction found, or ``None`` where there is none.
+    """
+
+    def __init__(self, kind: str, record_id: UUID, stored: Any) -> None:
+        found = "is not there" if stored is None else "is not as expected"
+        super().__init__(f"{kind} {record_id} {found}")
+        self.kind = kind
+        self.record_id = record_id
+        self.stored = stored
+
+    def __reduce__(self) -> tuple[type[ConflictError], tuple[str, UUID, Any]]:
+        return type(self), (self.kind, self.record_id, self.stored)
+
+
+class RecordNotFoundError(StorageError):
+    """An update of a record that is not there.
+
+    Attributes:
+        kind: kind of the record.
+        record_id: its id.
+    """
+
+    def __init__(self, kind: str, record_id: UUID) -> None:
+        super().__init__(f"there is no {kind} {record_id} in this namespace")
+        self.kind = kind
+        self.record_id = record_id
+
+    def __reduce__(self) -> tuple[type[RecordNotFoundError], tuple[str, UUID]]:
+        return type(self), (self.kind, self.record_id)
+
+
 class UnsupportedCapabilityError(StorageError):
     """The backend declared that it cannot do this.
 
@@ -292,6 +345,13 @@ class UnsupportedCapabilityError(StorageError):
         self.backend = backend
 
 
+class WrongEventLoopError(StorageError):
+    """A store was used from another event loop than the one that opened it, which owns it.
+
+    ``open_memory_sync`` gives a memory that any thread may use.
+    """
+
+
 class StorageClosedError(StorageError):
     """The storage was used after it was closed."""
 
@@ -299,9 +359,13 @@ class StorageClosedError(StorageError):
 class StorageUnavailableError(StorageError):
     """The store cannot be reached or stays locked; the operation was certainly not applied."""
 
+    retryable = True
+
 
 class StorageFullError(StorageError):
     """No room is left: the disk, or a map that may not grow further; nothing was applied."""
+
+    retryable = True
 
 
 class SchemaVersionError(StorageError):
@@ -323,6 +387,9 @@ class SchemaVersionError(StorageError):
 
 class OutcomeUnknownError(StorageError):
     """A write was sent and no answer came back: it may or may not have been applied."""
+
+    applied = None
+    retryable = True
 
 
 def _short(value: object, limit: int = 120) -> str:

@@ -129,7 +129,7 @@ class NamespaceCoherence:
                 continue
             kept = len(batch) <= _EXAMINED
             # A batch too large to remember still supersedes what earlier batches wrote.
-            for operation in batch.operations if kept or written else ():
+            for operation in batch.writes if kept or written else ():
                 key = _key_of(self.namespace, operation)
                 if kept and isinstance(operation, Put) and not _is_nullable(operation.record):
                     written[key] = (operation.record, result.position)

@@ -126,7 +126,7 @@ class SharedTier:
         """
         keys: dict[CacheKey, None] = {}
         for batch in batches:
-            for operation in batch.operations:
+            for operation in batch.writes:
                 item: Any = operation if isinstance(operation, Delete) else operation.record
                 keys[self._key((coherence.namespace, item.kind, item.id))] = None
         if keys and self._prefix:

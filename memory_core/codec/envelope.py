@@ -26,7 +26,8 @@ from memory_core.errors import (
     StorageError,
 )
 from memory_core.records import Episode, IndexValue, Limits, Record, RecordTypes, Step
-from memory_core.storage import Delete, Put, WriteBatch
+from memory_core.storage import Delete, Expect, ExpectAbsent, Put, WriteBatch
+from memory_core.storage import Operation as Given
 
 __all__ = ["Codec", "EncodedPut", "Operation"]
 
@@ -55,7 +56,7 @@ class EncodedPut:
     body: bytes
 
 
-Operation: TypeAlias = EncodedPut | Delete
+Operation: TypeAlias = EncodedPut | Delete | Expect | ExpectAbsent
 
 
 @frozen
@@ -100,14 +101,27 @@ class Codec:
         self.limits.check_batch(len(batch.operations))
         return list(self.encode_operations(batch.operations))
 
-    def encode_operations(self, operations: Iterable[Put | Delete]) -> Iterable[Operation]:
+    def encode_operations(self, operations: Iterable[Given]) -> Iterable[Operation]:
         """Encode operations lazily, in order. Raises like ``prepare``."""
         for operation in operations:
             if isinstance(operation, Put):
                 yield self.encode_put(operation.record)
             else:
-                self.types.cls(operation.kind)
+                self.check_kind(operation)
                 yield operation
+
+    def check_kind(self, operation: Delete | Expect | ExpectAbsent) -> None:
+        """Check that what an operation names is of a kind of this store.
+
+        Raises:
+            ConfigurationError: it is not.
+        """
+        if isinstance(operation, Expect):
+            self._by_class.get(type(operation.record)) or self._prepared(
+                operation.kind, type(operation.record)
+            )
+        else:
+            self.types.cls(operation.kind)
 
     def encode_put(self, record: Record) -> EncodedPut:
         """Check and encode one record. Raises like ``prepare``."""

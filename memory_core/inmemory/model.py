@@ -14,9 +14,10 @@ from uuid import UUID
 
 from attrs import evolve, field, frozen
 
-from memory_core.codec import Codec
+from memory_core.codec import Codec, EncodedPut
 from memory_core.codec.compression import CompressionConfig
 from memory_core.errors import (
+    ConflictError,
     CycleError,
     DuplicateError,
     ReferenceNotFoundError,
@@ -36,6 +37,8 @@ from memory_core.records import (
 from memory_core.storage import (
     ChangeOperation,
     Delete,
+    Expect,
+    ExpectAbsent,
     NamespaceInfo,
     Put,
     WriteBatch,
@@ -61,7 +64,7 @@ class Stored:
     size: int
 
 
-Prepared: TypeAlias = Stored | Delete
+Prepared: TypeAlias = Stored | Delete | Expect | ExpectAbsent
 
 
 @frozen
@@ -144,8 +147,8 @@ class Model:
         operations = self._codec.prepare(batch)
         return [
             Stored(given.record, encoded.values, len(encoded.body))
-            if isinstance(given, Put) and not isinstance(encoded, Delete)
-            else cast("Delete", given)
+            if isinstance(given, Put) and isinstance(encoded, EncodedPut)
+            else cast("Delete | Expect | ExpectAbsent", given)
             for given, encoded in zip(batch.operations, operations, strict=True)
         ]
 
@@ -165,8 +168,10 @@ class Model:
             for operation in operations:
                 if isinstance(operation, Stored):
                     self._put(namespace, operation, effects)
-                else:
+                elif isinstance(operation, Delete):
                     self._delete(namespace, operation, effects)
+                else:
+                    self._check_expected(namespace, operation)
         except BaseException:
             self.revert(effects)
             raise
@@ -239,6 +244,12 @@ class Model:
         for rule in self._acyclic[record.kind]:
             self._check_acyclic(namespace, stored, rule)
         effects.append(self._set(namespace, record.kind, record.id, stored))
+
+    def _check_expected(self, namespace: str, expected: Expect | ExpectAbsent) -> None:
+        stored = self.get(namespace, expected.kind, expected.id)
+        found = None if stored is None else stored.record
+        if found != expected.record:
+            raise ConflictError(expected.kind, expected.id, found)
 
     def _check_references(self, namespace: str, stored: Stored) -> None:
         kind, record_id = stored.record.kind, stored.record.id

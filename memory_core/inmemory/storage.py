@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 from attrs.validators import ge
 
-from memory_core.errors import ConfigurationError, MemoryCoreError, StorageClosedError
+from memory_core.backend import Handle, SharedState
+from memory_core.errors import ConfigurationError, MemoryCoreError
 from memory_core.inmemory.feed import ChangeFeed
 from memory_core.inmemory.model import Effect, Model
 from memory_core.query import Page, Query
@@ -28,7 +29,6 @@ from memory_core.storage import (
     StorageContext,
     StorageStats,
     WriteBatch,
-    check_namespace,
 )
 
 __all__ = ["InMemoryConfig", "InMemoryStorage"]
@@ -49,16 +49,14 @@ class InMemoryConfig:
     change_feed_limit: int = field(default=100_000, validator=ge(1))
 
 
-@define(eq=False)
-class _SharedState:
+class _SharedState(SharedState):
     """The state that all handles on one store share."""
 
-    context: StorageContext
-    model: Model
-    feed: ChangeFeed
-    store_id: UUID = field(factory=uuid4)
-    closed: bool = False
-    counters: dict[str, int] = field(factory=lambda: dict.fromkeys(_COUNTERS, 0))
+    def __init__(self, context: StorageContext, config: InMemoryConfig) -> None:
+        super().__init__(_COUNTERS)
+        self.model = Model(context.record_types, context.limits)
+        self.feed = ChangeFeed(config.change_feed_limit)
+        self.store_id = uuid4()
 
 
 _COUNTERS = (
@@ -67,7 +65,7 @@ _COUNTERS = (
 )  # fmt: skip
 
 
-class InMemoryStorage:
+class InMemoryStorage(Handle[_SharedState]):
     """A store in memory; all of ``Storage``, and ``SupportsNamespaces``.
 
     Args:
@@ -79,12 +77,7 @@ class InMemoryStorage:
         self, context: StorageContext | None = None, config: InMemoryConfig | None = None
     ) -> None:
         context = context or StorageContext()
-        feed = ChangeFeed((config or InMemoryConfig()).change_feed_limit)
-        model = Model(context.record_types, context.limits)
-        self._shared = _SharedState(context, model, feed)
-        self._namespace = context.namespace
-        self._owner = True
-        self._closed = False
+        super().__init__(_SharedState(context, config or InMemoryConfig()), context.namespace)
 
     @classmethod
     async def open(
@@ -108,11 +101,6 @@ class InMemoryStorage:
     def capabilities(self) -> frozenset[Capability]:
         """``CHEAP_POSITION`` and ``NAMESPACES``."""
         return _CAPABILITIES
-
-    @property
-    def namespace(self) -> str:
-        """The namespace this handle is bound to."""
-        return self._namespace
 
     async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Apply batches, in order."""
@@ -151,15 +139,6 @@ class InMemoryStorage:
         shared.counters["feed_reads"] += 1
         return shared.feed.page(self._namespace, since, limit)
 
-    def scoped(self, namespace: str) -> InMemoryStorage:
-        """A handle on the same store, bound to another namespace."""
-        self._opened()
-        handle = object.__new__(type(self))
-        handle._shared = self._shared
-        handle._namespace = check_namespace(namespace)
-        handle._owner = handle._closed = False
-        return handle
-
     async def stats(self) -> StorageStats:
         """Counters and sizes."""
         shared = self._opened()
@@ -173,12 +152,6 @@ class InMemoryStorage:
             counters=dict(shared.counters),
         )
 
-    async def aclose(self) -> None:
-        """Close this handle; the one that was opened closes the store."""
-        self._closed = True
-        if self._owner:
-            self._shared.closed = True
-
     async def namespaces(self) -> list[NamespaceInfo]:
         """The namespaces that hold records, by name."""
         return self._opened().model.namespaces()
@@ -187,11 +160,6 @@ class InMemoryStorage:
         """Delete every record of this handle's namespace."""
         shared = self._opened()
         return self._record(shared.model.wipe(self._namespace))
-
-    def _opened(self) -> _SharedState:
-        if self._closed or self._shared.closed:
-            raise StorageClosedError("the storage is closed")
-        return self._shared
 
     def _commit(self, batch: WriteBatch) -> CommitResult:
         shared = self._shared

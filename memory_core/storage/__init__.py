@@ -6,12 +6,16 @@ from memory_core.storage.batch import (
     ChangePage,
     CommitResult,
     Delete,
+    Expect,
+    ExpectAbsent,
+    Operation,
     Position,
     Put,
     Receipt,
     WriteBatch,
 )
 from memory_core.storage.protocol import (
+    SPI_VERSION,
     Capability,
     Storage,
     StorageContext,
@@ -29,13 +33,17 @@ from memory_core.storage.stats import (
 )
 
 __all__ = [
+    "SPI_VERSION",
     "Capability",
     "Change",
     "ChangeOperation",
     "ChangePage",
     "CommitResult",
     "Delete",
+    "Expect",
+    "ExpectAbsent",
     "NamespaceInfo",
+    "Operation",
     "Position",
     "Put",
     "Receipt",

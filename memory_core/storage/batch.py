@@ -17,6 +17,9 @@ __all__ = [
     "ChangePage",
     "CommitResult",
     "Delete",
+    "Expect",
+    "ExpectAbsent",
+    "Operation",
     "Position",
     "Put",
     "Receipt",
@@ -43,36 +46,89 @@ class Delete:
 
 
 @frozen
-class WriteBatch:
-    """Puts and deletes of any kinds, applied in order, all or none. Immutable: calls return a new one."""
+class Expect:
+    """Reject the batch unless the stored record with this one's id equals it, as decoded records do."""
 
-    operations: tuple[Put | Delete, ...] = ()
+    record: Record
+
+    @property
+    def kind(self) -> str:
+        """The record's kind."""
+        return self.record.kind
+
+    @property
+    def id(self) -> UUID:
+        """The record's id."""
+        return self.record.id
+
+
+@frozen
+class ExpectAbsent:
+    """Reject the batch if there is a record with this id."""
+
+    kind: str
+    id: UUID
+
+    @property
+    def record(self) -> None:
+        """None is expected."""
+        return
+
+
+Operation: TypeAlias = Put | Delete | Expect | ExpectAbsent
+"""What a batch is made of."""
+
+
+@frozen
+class WriteBatch:
+    """Puts, deletes and expectations of any kinds, applied in order, all or none. Immutable: calls
+    return a new one.
+
+    An expectation is checked in the write's own transaction, at its place in the batch: it sees what the
+    operations before it have done. Where it does not hold, the batch is rejected with `ConflictError`.
+    """
+
+    operations: tuple[Operation, ...] = ()
 
     def put(self, *records: Record) -> WriteBatch:
         """The batch with these records put at its end."""
-        for record in records:
-            if not isinstance(record, Record):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
-                raise InvalidValueError("put", "a record", record)
-        return WriteBatch((*self.operations, *map(Put, records)))
+        return self._with(*(Put(_a_record("put", record)) for record in records))
 
     def delete(self, kind: type[Record] | str, *ids: UUID) -> WriteBatch:
         """The batch with these deletes at its end."""
         name = kind if isinstance(kind, str) else kind.kind
-        for record_id in ids:
-            if not isinstance(record_id, UUID):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
-                raise InvalidValueError("delete", "a UUID", record_id)
-        return WriteBatch((*self.operations, *(Delete(name, record_id) for record_id in ids)))
+        return self._with(*(Delete(name, _an_id("delete", record_id)) for record_id in ids))
+
+    def expect(self, *records: Record) -> WriteBatch:
+        """The batch that also expects these records to be stored, just as they are."""
+        return self._with(*(Expect(_a_record("expect", record)) for record in records))
+
+    def expect_absent(self, kind: type[Record] | str, *ids: UUID) -> WriteBatch:
+        """The batch that also expects no records with these ids."""
+        name = kind if isinstance(kind, str) else kind.kind
+        return self._with(
+            *(ExpectAbsent(name, _an_id("expect_absent", record_id)) for record_id in ids)
+        )
+
+    @property
+    def writes(self) -> tuple[Put | Delete, ...]:
+        """Its puts and deletes, in their order."""
+        return tuple(item for item in self.operations if isinstance(item, Put | Delete))
 
     @property
     def ids(self) -> tuple[UUID, ...]:
-        """The ids its operations name, in their order."""
+        """The ids that its puts and deletes name, in their order."""
         return tuple(
-            operation.record.id if isinstance(operation, Put) else operation.id
-            for operation in self.operations
+            item.record.id if isinstance(item, Put) else item.id
+            for item in self.operations
+            if isinstance(item, Put | Delete)
         )
 
     def __len__(self) -> int:
         return len(self.operations)
+
+    def _with(self, *operations: Operation) -> WriteBatch:
+        return WriteBatch((*self.operations, *operations))
 
 
 @frozen
@@ -124,3 +180,15 @@ class ChangePage:
     changes: tuple[Change, ...]
     position: Position
     trimmed: bool = False
+
+
+def _a_record(method: str, given: object) -> Record:
+    if not isinstance(given, Record):
+        raise InvalidValueError(method, "a record", given)
+    return given
+
+
+def _an_id(method: str, given: object) -> UUID:
+    if not isinstance(given, UUID):
+        raise InvalidValueError(method, "a UUID", given)
+    return given

@@ -27,6 +27,7 @@ from memory_core.storage.batch import ChangePage, CommitResult, Position, WriteB
 from memory_core.storage.stats import NamespaceInfo, StorageStats
 
 __all__ = [
+    "SPI_VERSION",
     "Capability",
     "Storage",
     "StorageContext",
@@ -42,6 +43,10 @@ __all__ = [
 R = TypeVar("R", bound=Record)
 
 _NAMESPACE = re.compile(r"[\w.:@-]{1,128}", re.ASCII)
+
+
+SPI_VERSION = 2
+"""The version of this contract. 2 added expectations to batches, and one event loop as a store's owner."""
 
 
 class Capability(StrEnum):

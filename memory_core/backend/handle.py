@@ -1,0 +1,186 @@
+"""Handles on a store: bound to a namespace, owned by one event loop, closed once, dead after a fork.
+
+A backend keeps what its handles share in a subclass of `SharedState`, and derives its storage from `Handle`,
+whose methods begin with ``shared = self._opened()``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from typing import Generic, Self, TypeVar
+
+from memory_core.errors import StorageClosedError, WrongEventLoopError
+from memory_core.storage import check_namespace
+
+__all__ = ["Handle", "LoopOwner", "SharedState"]
+
+_forks = 0
+"""How many forks this process descends from; compared in less time than a process id is asked for."""
+
+
+def _forked() -> None:
+    global _forks  # noqa: PLW0603  # one process, one number
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+class LoopOwner:
+    """Belongs to the event loop that first used it, in the process that made it."""
+
+    def __init__(self) -> None:
+        self._forks = _forks
+        # Made outside a loop, it belongs to the first that uses it.
+        self._loop = asyncio._get_running_loop()  # noqa: SLF001  # `get_running_loop`, without an exception
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one that made it."""
+        return self._forks != _forks
+
+    def check_owner(self) -> None:
+        """Check that it may be used here.
+
+        Raises:
+            StorageClosedError: in a process that was forked since.
+            WrongEventLoopError: in another event loop.
+        """
+        if self._forks != _forks:
+            raise StorageClosedError(
+                "the storage was opened before a fork: open it again in this process"
+            )
+        running = asyncio._get_running_loop()  # noqa: SLF001  # as above
+        if running is not self._loop and running is not None:
+            if self._loop is not None:
+                raise WrongEventLoopError(
+                    "the storage belongs to the event loop that opened it; open it again in this one, "
+                    "or use open_memory_sync, whose memory any thread may use"
+                )
+            self._loop = running
+
+    def owner_has_ended(self) -> bool:
+        """Whether its loop runs no more, so that nothing can be awaited there.
+
+        Raises:
+            WrongEventLoopError: this is another loop, and the owner still runs.
+        """
+        running = asyncio._get_running_loop()  # noqa: SLF001  # as above
+        if self._loop is None or self._loop is running:
+            return False
+        if self._loop.is_running():
+            self.check_owner()
+        return True
+
+
+class SharedState(LoopOwner):
+    """What all handles on one open store share; a backend derives its own.
+
+    Args:
+        counters: names of what is counted, from 0.
+
+    Attributes:
+        counters: operations since the store was opened, by name.
+    """
+
+    def __init__(self, counters: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.counters: dict[str, int] = dict.fromkeys(counters, 0)
+        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Finish what was accepted, then release everything. Called once; for a backend to fill in."""
+
+    def abandon(self) -> None:
+        """Release everything without awaiting: the loop has ended, and with it what was in-flight. Called
+        at most once; for a backend to fill in.
+        """
+
+    def begin_closing(self) -> None:
+        """Reject calls from now on."""
+        self._closed = True
+
+    async def closed(self) -> None:
+        """Close once, whoever asks and however often. Cancelling the caller leaves it closing.
+
+        Raises:
+            WrongEventLoopError: the owner's loop still runs, and is not this one.
+        """
+        if self.forked:
+            # Threads, tasks and locks have stayed with the parent.
+            self._closed = True
+            return
+        if self.owner_has_ended():
+            if not self._closed or self._closing is not None:
+                self._closed, self._closing = True, None
+                self.abandon()
+            return
+        self.begin_closing()
+        if self._closing is None:
+            self._closing = asyncio.create_task(self.close(), name="memory-core close")
+        await asyncio.shield(self._closing)
+
+    def check(self) -> None:
+        """Check that the store may be used here and now.
+
+        Raises:
+            StorageClosedError: it is closed, or was opened before a fork.
+            WrongEventLoopError: it belongs to another event loop.
+        """
+        if self._closed:
+            raise StorageClosedError("the storage is closed")
+        self.check_owner()
+
+
+S = TypeVar("S", bound=SharedState)
+
+
+class Handle(Generic[S]):
+    """A handle on a store, bound to one namespace.
+
+    Args:
+        shared: what the handles share.
+        namespace: the namespace.
+        owner: whether closing this handle closes the store; `scoped` makes handles that do not.
+    """
+
+    def __init__(self, shared: S, namespace: str, *, owner: bool = True) -> None:
+        self._bind(shared, namespace, owner=owner)
+
+    def _bind(self, shared: S, namespace: str, *, owner: bool) -> None:
+        self._shared = shared
+        self._namespace = check_namespace(namespace)
+        self._owner = owner
+        self._closed = False
+
+    @property
+    def namespace(self) -> str:
+        """The namespace this handle is bound to."""
+        return self._namespace
+
+    def scoped(self, namespace: str) -> Self:
+        """A handle on the same store, bound to another namespace."""
+        self._opened()
+        handle = object.__new__(type(self))
+        handle._bind(self._shared, namespace, owner=False)
+        return handle
+
+    async def aclose(self) -> None:
+        """Close this handle; the one that was opened closes the store. Idempotent.
+
+        Raises:
+            WrongEventLoopError: from another event loop, as long as the owner's runs.
+        """
+        self._closed = True
+        if self._owner:
+            await self._shared.closed()
+
+    def _opened(self) -> S:
+        """The shared state, if this handle may be used. Raises like `SharedState.check`."""
+        if self._closed:
+            raise StorageClosedError("the storage is closed")
+        self._shared.check()
+        return self._shared
