@@ -7,6 +7,7 @@ from memory_core.testing.data.kinds import kit_context
 from memory_core.testing.suite.batch_tests import BatchTests
 from memory_core.testing.suite.concurrency_tests import CancellationTests, ConcurrencyTests
 from memory_core.testing.suite.durability_tests import DurabilityTests
+from memory_core.testing.suite.expectation_tests import ExpectationTests
 from memory_core.testing.suite.feed_tests import FeedTests
 from memory_core.testing.suite.handle_tests import HandleTests
 from memory_core.testing.suite.harness import Harness
@@ -33,6 +34,7 @@ class MemberTests(Harness):
 class StorageSuite(
     RecordTests,
     BatchTests,
+    ExpectationTests,
     IntegrityTests,
     QueryTests,
     FeedTests,
