@@ -117,9 +117,8 @@ class Codec:
             ConfigurationError: it is not.
         """
         if isinstance(operation, Expect):
-            self._by_class.get(type(operation.record)) or self._prepared(
-                operation.kind, type(operation.record)
-            )
+            if type(operation.record) not in self._by_class:
+                self._prepared(operation.kind, type(operation.record))
         else:
             self.types.cls(operation.kind)
 
