@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from typing import cast
 
 from memory_core.codec.compression import Compressor
 from memory_core.errors import MemoryCoreError
 from memory_storage_turso.engine.driver import Driver, StatementError
 from memory_storage_turso.engine.encoding import CodecThread
-from memory_storage_turso.sql.statement import Statement
+from memory_storage_turso.sql.statement import Row, Statement
 from memory_storage_turso.sql.system import ADD_DICTIONARY, DICTIONARIES
 
 __all__ = ["Dictionaries"]
@@ -43,8 +44,16 @@ class Dictionaries:
             The kinds that got one.
         """
         [result] = await self._driver.read([Statement(DICTIONARIES)], primary=True)
+        return self.add(result.rows)
+
+    def add(self, rows: Iterable[Row]) -> set[str]:
+        """Add dictionaries from the rows of `DICTIONARIES`, on any thread.
+
+        Returns:
+            The kinds that got one.
+        """
         fresh: set[str] = set()
-        for number, kind, dictionary in result.rows:
+        for number, kind, dictionary in rows:
             if number not in self._known:
                 self._known.add(cast("int", number))
                 self._compressor.add(str(kind), cast("bytes", dictionary))

@@ -15,7 +15,7 @@ from typing import TypeAlias, TypeVar
 
 import attrs
 
-from memory_core.errors import StorageError, UnsupportedCapabilityError
+from memory_core.errors import MemoryCoreError, StorageError, UnsupportedCapabilityError
 from memory_core.storage import Capability
 from memory_storage_turso.sql.statement import Row, SqlValue, Statement
 
@@ -23,6 +23,8 @@ __all__ = [
     "BatchResult",
     "BatchTooLargeError",
     "Driver",
+    "KnownReasonError",
+    "NotAsExpectedError",
     "PreparedCacheStats",
     "RowTooLargeError",
     "StatementError",
@@ -79,6 +81,31 @@ class StatementError(Exception):
     def __str__(self) -> str:
         """Name the statement, the code and the database's words."""
         return f"statement {self.index}: {self.code or 'SQLITE_ERROR'}: {self.message}"
+
+
+class KnownReasonError(StatementError):
+    """A batch that cannot go on, for a reason that is known already.
+
+    Attributes:
+        reason: the error for the caller.
+    """
+
+    def __init__(self, reason: MemoryCoreError, index: int = 0) -> None:
+        super().__init__(str(reason), index=index)
+        self.reason = reason
+
+
+class NotAsExpectedError(StatementError):
+    """A `ComparingStatement` whose row is not as it expects, or not in the same bytes.
+
+    Attributes:
+        stored: The rows that its transaction has found at that point, for this statement and for the
+            comparing statements behind it, by their position in the batch.
+    """
+
+    def __init__(self, message: str, index: int, stored: Mapping[int, Sequence[Row]]) -> None:
+        super().__init__(message, index=index)
+        self.stored = stored
 
 
 class BatchTooLargeError(StatementError):
@@ -177,11 +204,13 @@ class Driver(ABC):
         capabilities: What a store on it declares.
         runs_lazily: Whether batches are consumed statement by statement, on a thread of the driver,
             so that records may be encoded meanwhile. Elsewhere a batch has to be complete.
+        checks_reads: Whether it takes a `CheckedRead`; elsewhere it takes a `ComparingStatement`.
     """
 
     where: str
     capabilities: frozenset[Capability]
     runs_lazily: bool = False
+    checks_reads: bool = False
 
     @abstractmethod
     async def write(

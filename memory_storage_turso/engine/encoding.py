@@ -14,19 +14,27 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from threading import Condition
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from attrs import define, frozen
 
 from memory_core.codec import Codec, EncodedPut, Operation
 from memory_core.errors import MemoryCoreError, StorageClosedError, StorageError
 from memory_core.records import Record
-from memory_core.storage import Delete, Put, WriteBatch
-from memory_storage_turso.engine.driver import StatementError
+from memory_core.storage import Delete, Expect, ExpectAbsent, Put, WriteBatch
+from memory_core.storage import Operation as Given
+from memory_storage_turso.engine.driver import KnownReasonError
 from memory_storage_turso.sql.statement import Statement
 from memory_storage_turso.sql.tables import Tables
 
-__all__ = ["CodecThread", "EncodingError", "EncodingPipeline", "QueuedBatch", "encode"]
+__all__ = [
+    "CodecThread",
+    "EncodingError",
+    "EncodingPipeline",
+    "ExpectationStatement",
+    "QueuedBatch",
+    "encode",
+]
 
 T = TypeVar("T")
 
@@ -37,16 +45,16 @@ _CHUNKS_AHEAD = 8
 _TOGETHER_BYTES = 2**20
 
 
-class EncodingError(StatementError):
-    """A record that cannot be encoded.
+class EncodingError(KnownReasonError):
+    """A record that cannot be encoded."""
 
-    Attributes:
-        reason: why.
-    """
 
-    def __init__(self, reason: MemoryCoreError, index: int) -> None:
-        super().__init__(str(reason), index=index)
-        self.reason = reason
+class ExpectationStatement(Protocol):
+    """Makes the statement that checks an expectation, for a namespace's number."""
+
+    def __call__(self, ns: int, expected: Expect | ExpectAbsent, /) -> Statement:
+        """The statement."""
+        ...
 
 
 @define(eq=False)
@@ -56,31 +64,50 @@ class QueuedBatch:
     Attributes:
         ns: number of its namespace.
         batch: what to write.
+        call: the same number for the batches of one call, which are applied in order.
         encoded: its operations, where they are encoded already.
     """
 
     ns: int
     batch: WriteBatch
+    call: int = 0
     encoded: Sequence[Operation] | None = None
 
     def __len__(self) -> int:
         return len(self.batch.operations)
 
     @property
+    def puts(self) -> int:
+        """How many records it puts."""
+        return sum(isinstance(operation, Put) for operation in self.batch.operations)
+
+    @property
+    def expects(self) -> bool:
+        """Whether it expects records to be stored."""
+        return any(isinstance(operation, Expect) for operation in self.batch.operations)
+
+    @property
     def only_puts(self) -> bool:
-        """Whether nothing is deleted."""
+        """Whether nothing is deleted or expected."""
         return all(isinstance(operation, Put) for operation in self.batch.operations)
 
     def statements(
-        self, operations: Iterable[Operation], tables: Tables, *, indexed: bool
+        self,
+        operations: Iterable[Operation],
+        tables: Tables,
+        expectation: ExpectationStatement,
+        *,
+        indexed: bool,
     ) -> Iterator[Statement]:
-        """The statements of its operations."""
+        """The statements of its operations, one for each."""
         for operation in operations:
             table = tables[operation.kind]
             if isinstance(operation, EncodedPut):
                 yield table.put(self.ns, operation, indexed=indexed)
-            else:
+            elif isinstance(operation, Delete):
                 yield table.delete(self.ns, operation.id)
+            else:
+                yield expectation(self.ns, operation)
 
 
 @frozen
@@ -91,8 +118,8 @@ class _Sealed:
     body: bytes
 
 
-_Entry: TypeAlias = _Sealed | Delete | EncodingError
-_Step: TypeAlias = tuple[int, int, Put | Delete | EncodingError]
+_Entry: TypeAlias = _Sealed | Delete | Expect | ExpectAbsent | EncodingError
+_Step: TypeAlias = tuple[int, int, Given | EncodingError]
 """A batch's number, an operation's index, and the operation."""
 
 
@@ -180,7 +207,8 @@ class EncodingPipeline:
                 continue
             if isinstance(entry, EncodingError):
                 raise entry
-            yield entry if isinstance(entry, Delete) else _with_values(self._codec, entry, index)
+            sealed = isinstance(entry, _Sealed)
+            yield _with_values(self._codec, entry, index) if sealed else entry
 
     def stop(self) -> None:
         """End the encoding: the writer wants no more."""
@@ -250,7 +278,8 @@ def encode(codec: Codec, batch: WriteBatch) -> list[Operation]:
     for _, index, entry in _encoded_chunk(codec, list(_flattened(codec, [batch]))):
         if isinstance(entry, EncodingError):
             raise entry
-        operations.append(entry if isinstance(entry, Delete) else _with_values(codec, entry, index))
+        sealed = isinstance(entry, _Sealed)
+        operations.append(_with_values(codec, entry, index) if sealed else entry)
     return operations
 
 
@@ -308,10 +337,12 @@ def _seal(codec: Codec, entries: list[_Entry], bodies: dict[int, bytes]) -> None
     bodies.clear()
 
 
-def _checked(codec: Codec, operation: Delete | EncodingError, index: int) -> _Entry:
-    if isinstance(operation, Delete):
+def _checked(
+    codec: Codec, operation: Delete | Expect | ExpectAbsent | EncodingError, index: int
+) -> _Entry:
+    if not isinstance(operation, EncodingError):
         try:
-            codec.types.cls(operation.kind)
+            codec.check_kind(operation)
         except MemoryCoreError as error:
             return EncodingError(error, index)
     return operation

@@ -7,8 +7,6 @@ from types import TracebackType
 from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
-from attrs import evolve
-
 from memory_core.coalesce import ReadCoalescer
 from memory_core.codec import Codec
 from memory_core.codec.compression import DictionaryMissingError
@@ -19,6 +17,7 @@ from memory_core.storage import Change, ChangeOperation, ChangePage, Position, c
 from memory_storage_turso.engine.dictionaries import Dictionaries
 from memory_storage_turso.engine.driver import Driver, StatementError, StatementResult
 from memory_storage_turso.engine.pending import PendingEntries
+from memory_storage_turso.engine.rows import body_of, overridden, record_of
 from memory_storage_turso.sql import count_statement, order_value, page_statement
 from memory_storage_turso.sql.statement import Row, SqlValue, Statement
 from memory_storage_turso.sql.system import CHANGE_BOUNDS, CHANGES
@@ -153,8 +152,8 @@ class Reader:
                 for row in result.rows:
                     record_id = UUID(bytes=cast("bytes", row[0]))
                     try:
-                        record = decode(kind, _body(table, row, record_id), record_id)
-                        found[record_id] = _overridden(table, record, row[2:])
+                        record = decode(kind, body_of(table, row, record_id), record_id)
+                        found[record_id] = overridden(table, record, row[2:])
                     except CodecError as error:
                         # The error of this id alone, whichever others are read with it.
                         found[record_id] = error
@@ -171,10 +170,7 @@ class Reader:
             return found
 
     def _record(self, table: KindTable, row: Sequence[SqlValue]) -> Record:
-        """A record of its id, its body and the columns that override it."""
-        record_id = UUID(bytes=cast("bytes", row[0]))
-        record = self._codec.decode(table.kind, _body(table, row, record_id), record_id)
-        return _overridden(table, record, row[2:])
+        return record_of(self._codec, table, row)
 
 
 class _Translated:
@@ -194,22 +190,6 @@ class _Translated:
     ) -> None:
         if isinstance(error, StatementError):
             raise StorageError(f"{self._where}: a read was rejected: {error}") from error
-
-
-def _body(table: KindTable, row: Sequence[SqlValue], record_id: UUID) -> bytes:
-    body = row[1]
-    if not isinstance(body, bytes):
-        raise CodecError("the body is not binary", kind=table.kind, record_id=record_id)
-    return body
-
-
-def _overridden(table: KindTable, record: Record, values: Sequence[SqlValue]) -> Record:
-    """The record with the current values of the columns that override its body."""
-    for name, value in zip(table.overriding, values, strict=True):
-        current = None if value is None else UUID(bytes=cast("bytes", value))
-        if getattr(record, name) != current:
-            record = evolve(record, **{name: current})
-    return record
 
 
 def _change(row: Row) -> Change:

@@ -18,8 +18,13 @@ from memory_core.errors import (
 )
 from memory_core.records import IndexValues, OnDelete, Record
 from memory_core.storage import Delete, Put
-from memory_storage_turso.engine.driver import BatchTooLargeError, RowTooLargeError, StatementError
-from memory_storage_turso.engine.encoding import EncodingError, QueuedBatch
+from memory_storage_turso.engine.driver import (
+    BatchTooLargeError,
+    KnownReasonError,
+    RowTooLargeError,
+    StatementError,
+)
+from memory_storage_turso.engine.encoding import QueuedBatch
 from memory_storage_turso.sql.statement import Row, Statement
 from memory_storage_turso.sql.tables import KindTable, Tables
 
@@ -43,7 +48,7 @@ async def rejection(
         tables: the kinds.
         read: to look up what the message does not tell.
     """
-    if isinstance(error, EncodingError):
+    if isinstance(error, KnownReasonError):
         return error.reason
     if isinstance(error, BatchTooLargeError):
         return RecordTooLargeError("batch", error.size, error.limit, error.limit_name)
@@ -122,7 +127,7 @@ class _StateBefore:
         for operation in queued.batch.operations[:index]:
             if isinstance(operation, Put):
                 self._put[operation.record.kind, operation.record.id] = operation.record
-            else:
+            elif isinstance(operation, Delete):
                 self._put[operation.kind, operation.id] = None
 
     async def referring(self, kind: str, field: str, record_id: bytes) -> set[bytes]:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain, count
+from itertools import chain, count, pairwise
 from typing import cast
+
+from attrs import evolve
 
 from memory_core.coalesce import GroupCommit, own_error
 from memory_core.codec import Operation
-from memory_core.errors import MemoryCoreError, StorageError
+from memory_core.errors import (
+    ConfigurationError,
+    MemoryCoreError,
+    StorageError,
+    StorageUnavailableError,
+)
 from memory_core.storage import CommitResult, Receipt, WriteBatch
 from memory_storage_turso.engine.dictionaries import Dictionaries
 from memory_storage_turso.engine.driver import (
     Driver,
+    KnownReasonError,
+    NotAsExpectedError,
     StatementError,
     StatementResult,
     WriteOutcome,
@@ -24,6 +33,7 @@ from memory_storage_turso.engine.encoding import (
     QueuedBatch,
     encode,
 )
+from memory_storage_turso.engine.expectations import Expectations
 from memory_storage_turso.engine.pending import PendingEntries
 from memory_storage_turso.engine.rejections import rejection
 from memory_storage_turso.sql.statement import Row, Statement, as_one, merged
@@ -76,13 +86,18 @@ class Writer:
         self._feed_limit = feed_limit
         self._index_at_once = _INDEX_AT_ONCE if driver.runs_lazily else _INDEX_AT_ONCE_ON_SERVERS
         self._group = GroupCommit[QueuedBatch, CommitResult](self._write, weigh=len)
-        self._in_flight = 0
+        self._expectations = Expectations(tables, self._codec, dictionaries)
+        self._expectation = (
+            self._expectations.decoding if driver.checks_reads else self._expectations.comparing
+        )
+        self._in_flight = self._calls = 0
         self._newest = self._trimmed_at = 0
         self.rejected = 0
 
     async def commit(self, ns: int, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Write batches; see ``Storage.commit``."""
         self._in_flight += 1
+        self._calls += 1
         try:
             queued = [self._queued(ns, batch) for batch in batches]
             sound = [item for item in queued if isinstance(item, QueuedBatch)]
@@ -100,7 +115,7 @@ class Writer:
         await self._group.aclose()
 
     def _queued(self, ns: int, batch: WriteBatch) -> QueuedBatch | MemoryCoreError:
-        queued = QueuedBatch(ns, batch)
+        queued = QueuedBatch(ns, batch, self._calls)
         # While something is being written, encoding on a thread beside it costs no time.
         if self._in_flight == 1 and len(batch) <= _INLINE:
             try:
@@ -121,7 +136,7 @@ class Writer:
             lazy = [item.batch for item in group if item.encoded is None]
             pipeline = self._thread.start(lazy) if lazy else None
             batches = [
-                item.statements(operations, self._tables, indexed=indexed)
+                item.statements(operations, self._tables, self._expectation, indexed=indexed)
                 for item, operations in zip(group, _operations(group, pipeline), strict=True)
             ]
             counted = _is_counted(group)
@@ -136,8 +151,9 @@ class Writer:
         finally:
             if pipeline is not None:
                 pipeline.stop()
-            if not indexed:
-                self._pending.add(operations)
+            puts = sum(item.puts for item in group)
+            if puts and not indexed:
+                self._pending.add(puts)
             self._dictionaries.train()
 
     async def _write_encoded(
@@ -148,7 +164,9 @@ class Writer:
         def encode_one(item: QueuedBatch) -> list[Statement] | MemoryCoreError:
             try:
                 operations = item.encoded or encode(self._codec, item.batch)
-                return list(item.statements(operations, self._tables, indexed=indexed))
+                return list(
+                    item.statements(operations, self._tables, self._expectation, indexed=indexed)
+                )
             except EncodingError as error:
                 return error.reason
 
@@ -194,9 +212,56 @@ class Writer:
     async def _write_each(
         self, sound: Sequence[tuple[QueuedBatch, list[Statement]]]
     ) -> list[CommitResult]:
-        """Write batches of which each may be rejected."""
-        outcome = await self._run([[*statements, POSITION] for _, statements in sound])
-        return await self._results([item for item, _ in sound], outcome, counted=False)
+        """Write batches of which each may be rejected.
+
+        A batch that is sent again may not come to its turn behind the next batch of the same call.
+        """
+        results: list[CommitResult] = []
+        for part in [sound] if self._driver.checks_reads else _parts(sound):
+            try:
+                results += await self._write_part(part)
+            except (StorageError, ConfigurationError) as error:
+                if not results:
+                    raise
+                results += [own_error(error) for _ in part]
+                results += [self._not_sent(error) for _ in sound[len(results) :]]
+                break
+        return results
+
+    async def _write_part(
+        self, part: Sequence[tuple[QueuedBatch, list[Statement]]]
+    ) -> list[CommitResult]:
+        """Write batches, and those once more whose expected records are stored in other bytes."""
+        outcome = await self._run([[*statements, POSITION] for _, statements in part])
+        again: dict[int, tuple[QueuedBatch, list[Statement]]] = {}
+        for number, result in enumerate(outcome.results):
+            if isinstance(result, NotAsExpectedError):
+                item, statements = part[number]
+                try:
+                    statements = await self._expectations.as_stored(item, statements, result)
+                except MemoryCoreError as error:
+                    outcome.results[number] = KnownReasonError(error)
+                else:
+                    again[number] = item, statements
+        if not again:
+            return await self._results([item for item, _ in part], outcome, counted=False)
+        left = [number for number in range(len(part)) if number not in again]
+        settled = evolve(outcome, results=[outcome.results[number] for number in left])
+        results = await self._results([part[number][0] for number in left], settled, counted=False)
+        try:
+            repeated = await self._write_part(list(again.values()))
+        except (StorageError, ConfigurationError) as error:
+            if not left:
+                raise
+            repeated = [own_error(error) for _ in again]
+        by_number = dict(zip([*left, *again], [*results, *repeated], strict=True))
+        return [by_number[number] for number in range(len(part))]
+
+    def _not_sent(self, because: Exception) -> StorageUnavailableError:
+        msg = f"not sent to {self._driver.where}, as what went before it failed: {because}"
+        error = StorageUnavailableError(msg)
+        error.__cause__ = because
+        return error
 
     async def _run(self, batches: Sequence[Iterable[Statement]]) -> WriteOutcome:
         try:
@@ -275,6 +340,21 @@ def _operations(
             yield item.encoded
         else:
             yield cast("EncodingPipeline", pipeline).operations(next(numbers))
+
+
+def _parts(
+    sound: Sequence[tuple[QueuedBatch, list[Statement]]],
+) -> list[Sequence[tuple[QueuedBatch, list[Statement]]]]:
+    """The batches in parts: none has a batch behind one of the same call that may have to be sent again."""
+    ends: list[int] = []
+    expecting: int | None = None
+    for number, (item, _) in enumerate(sound):
+        if item.call == expecting:
+            ends.append(number)
+            expecting = None
+        if item.expects:
+            expecting = item.call
+    return [sound[start:end] for start, end in pairwise([0, *ends, len(sound)])]
 
 
 def _is_counted(group: Sequence[QueuedBatch]) -> bool:

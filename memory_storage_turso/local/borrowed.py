@@ -24,6 +24,8 @@ T = TypeVar("T")
 class BorrowedDriver(Driver):
     """One connection for everything. Make it with ``open``."""
 
+    checks_reads = True
+
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
         self._session: Session | None = None

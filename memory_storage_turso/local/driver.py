@@ -46,7 +46,7 @@ T = TypeVar("T")
 class LocalDriver(Driver):
     """A local file. Make it with ``open``."""
 
-    runs_lazily = True
+    runs_lazily = checks_reads = True
     capabilities = frozenset(
         {
             Capability.DURABLE,

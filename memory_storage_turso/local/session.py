@@ -17,7 +17,14 @@ from memory_storage_turso.engine.driver import (
 )
 from memory_storage_turso.local.errors import failure_of
 from memory_storage_turso.local.prepared import PreparedCache
-from memory_storage_turso.sql.statement import Row, SqlValue, Statement, as_one, merged
+from memory_storage_turso.sql.statement import (
+    CheckedRead,
+    Row,
+    SqlValue,
+    Statement,
+    as_one,
+    merged,
+)
 
 __all__ = ["Session", "write_group"]
 
@@ -86,6 +93,8 @@ class Session:
             statement = as_one(group)
             try:
                 rows = self.execute(statement.sql, statement.args, index=len(results))
+                if isinstance(statement, CheckedRead):
+                    self._check(statement, rows, len(results))
             except StatementError:
                 if len(group) > 1:
                     # Which of them? The transaction, or its savepoint, is rolled back in any case.
@@ -95,6 +104,13 @@ class Session:
             results += [_NOTHING] * (len(group) - 1)
             results.append(StatementResult(rows, max(self._cursor.rowcount, 0)))
         return results
+
+    def _check(self, statement: CheckedRead, rows: Sequence[Row], index: int) -> None:
+        try:
+            statement.check(rows, lambda other: self.execute(other.sql, other.args))
+        except StatementError as error:
+            error.index = index
+            raise
 
     def rollback(self) -> None:
         """End the transaction, if one is open."""

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, groupby, islice
 from typing import TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
-__all__ = ["Row", "RowStatement", "SqlValue", "Statement", "as_one", "merged"]
+__all__ = [
+    "CheckedRead",
+    "ComparingStatement",
+    "Row",
+    "RowStatement",
+    "SqlValue",
+    "Statement",
+    "as_one",
+    "merged",
+]
 
 SqlValue: TypeAlias = int | float | str | bytes | None
 Row: TypeAlias = tuple[SqlValue, ...]
@@ -36,6 +45,31 @@ class RowStatement(Statement):
         """This statement for the rows of several statements that differ only in their values."""
         sql = self.sql.replace(self.row, ", ".join([self.row] * len(rows)), 1)
         return Statement(sql, tuple(chain.from_iterable(row.args for row in rows)))
+
+
+@frozen(slots=True)
+class CheckedRead(Statement):
+    """A read whose rows are checked by Python, within the transaction.
+
+    Attributes:
+        check: gets the rows, and how to read more in the same transaction. What it raises is the statement's
+            own rejection.
+    """
+
+    check: Callable[[Sequence[Row], Callable[[Statement], Sequence[Row]]], None] = field(
+        kw_only=True, eq=False
+    )
+
+
+@frozen(slots=True)
+class ComparingStatement(Statement):
+    """A read that fails unless a stored row is as its arguments say.
+
+    Attributes:
+        stored: selects that row.
+    """
+
+    stored: Statement = field(kw_only=True)
 
 
 def merged(statements: Iterable[Statement], sizes: Sequence[int]) -> Iterator[Sequence[Statement]]:

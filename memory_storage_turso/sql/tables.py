@@ -30,9 +30,15 @@ from memory_core.records import (
     Scalar,
     Unique,
 )
-from memory_storage_turso.sql.statement import RowStatement, SqlValue, Statement
+from memory_storage_turso.sql.statement import (
+    ComparingStatement,
+    RowStatement,
+    SqlValue,
+    Statement,
+)
 
 __all__ = [
+    "NOT_AS_EXPECTED",
     "NO_VALUE",
     "Column",
     "KindTable",
@@ -52,6 +58,10 @@ _MOST_IDS = 1024
 
 NO_VALUE = "-9e999"
 """Stands for ``None`` where a primary key must not be NULL: minus infinity sorts before all else."""
+
+
+NOT_AS_EXPECTED = "memory_core:expectation"
+"""Is in the message of a statement whose row is not as it expects."""
 
 
 def quoted(name: str) -> str:
@@ -220,6 +230,36 @@ class KindTable:
     def delete(self, ns: int, record_id: UUID) -> Statement:
         """The statement that deletes a record."""
         return Statement(self._delete_sql, (ns, record_id.bytes))
+
+    def expect(self, ns: int, expected: Record, body: bytes) -> Statement:
+        """The statement that fails unless a record is stored with this body.
+
+        Args:
+            ns: number of the namespace.
+            expected: the record.
+            body: the record's envelope, as it may be stored.
+        """
+        # Where a delete has set a reference to NULL, the body still has it.
+        current = [getattr(expected, name) for name in self.overriding]
+        references = [None if target is None else target.bytes for target in current]
+        names = " AND ".join(f"{column.name} IS ?" for column in self.overriding.values())
+        condition = f"body = ? AND {names}" if names else "body = ?"
+        found = f"EXISTS (SELECT 1 FROM {self.name} WHERE ns = ? AND id = ? AND {condition})"
+        args = (ns, expected.id.bytes, body, *references)
+        return self._comparing(found, args, ns, expected.id)
+
+    def expect_absent(self, ns: int, record_id: UUID) -> Statement:
+        """The statement that fails if there is a record with this id."""
+        absent = f"NOT EXISTS (SELECT 1 FROM {self.name} WHERE ns = ? AND id = ?)"
+        return self._comparing(absent, (ns, record_id.bytes), ns, record_id)
+
+    def _comparing(
+        self, condition: str, args: tuple[SqlValue, ...], ns: int, record_id: UUID
+    ) -> Statement:
+        # Outside a trigger SQL has no word to fail by; what is not a path in JSON does.
+        path = f"CASE WHEN {condition} THEN '$' ELSE '{NOT_AS_EXPECTED}' END"
+        [stored] = self.fetch(ns, [record_id])
+        return ComparingStatement(f"SELECT json_extract('{{}}', {path})", args, stored=stored)
 
     def fetch(self, ns: int, ids: Sequence[UUID]) -> list[Statement]:
         """Statements that select id, body and the overriding columns of some records.

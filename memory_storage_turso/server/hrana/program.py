@@ -7,11 +7,16 @@ the network is waited for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
-from memory_storage_turso.engine.driver import StatementError, StatementResult, WriteOutcome
+from memory_storage_turso.engine.driver import (
+    NotAsExpectedError,
+    StatementError,
+    StatementResult,
+    WriteOutcome,
+)
 from memory_storage_turso.server.hrana.wire import (
     Condition,
     EncodedStatement,
@@ -20,6 +25,7 @@ from memory_storage_turso.server.hrana.wire import (
     StepError,
 )
 from memory_storage_turso.sql.statement import Row, SqlValue
+from memory_storage_turso.sql.tables import NOT_AS_EXPECTED
 
 _SAVEPOINT = "SAVEPOINT memory_batch"
 _RELEASE = "RELEASE memory_batch"
@@ -29,6 +35,11 @@ _ROLLBACK_TO = "ROLLBACK TO memory_batch"
 def ok(step: int) -> Condition:
     """The step ran and succeeded."""
     return {"type": "ok", "step": step}
+
+
+def failed(step: int) -> Condition:
+    """The step ran and failed."""
+    return {"type": "error", "step": step}
 
 
 def negated(condition: Condition) -> Condition:
@@ -85,6 +96,7 @@ class _Span:
         end: After its last statement.
         release: Succeeded if the batch stands.
         undone: Succeeded if the batch was rolled back and the transaction goes on.
+        lookups: By the step of a `ComparingStatement`, the one that selects its row after it has failed.
     """
 
     savepoint: int
@@ -92,6 +104,7 @@ class _Span:
     end: int
     release: int
     undone: int
+    lookups: Mapping[int, int] = attrs.field(factory=dict[int, int])
 
 
 class GroupProgram:
@@ -133,30 +146,43 @@ class GroupProgram:
         return len(self.steps) - 1
 
     def _add_batch(
-        self, batch: Sequence[EncodedStatement], failed: EncodedStatement, standing: Condition
+        self, batch: Sequence[EncodedStatement], note: EncodedStatement, standing: Condition
     ) -> Condition:
-        if len(batch) == 1:
-            return self._add_single(batch[0], failed, standing)
+        if len(batch) == 1 and batch[0].stored is None:
+            return self._add_single(batch[0], note, standing)
         last = savepoint = self._add(EncodedStatement(_SAVEPOINT), standing)
+        comparing: dict[int, EncodedStatement] = {}
         for statement in batch:
             last = self._add(statement, ok(last))
+            if statement.stored is not None:
+                comparing[last] = statement.stored
         release = self._add(EncodedStatement(_RELEASE), ok(last))
+        lookups = self._add_lookups(comparing)
         # SQLite ends the whole transaction by itself after some errors (disk full, I/O). Then
         # ROLLBACK TO fails, nothing after it runs, and no later batch can start a transaction of
         # its own by its SAVEPOINT.
         undo = self._add(EncodedStatement(_ROLLBACK_TO), both(ok(savepoint), negated(ok(release))))
         undone = self._add(EncodedStatement(_RELEASE), ok(undo))
-        noted = self._add(failed, ok(undone))
-        self._spans.append(_Span(savepoint, savepoint + 1, release, release, noted))
+        noted = self._add(note, ok(undone))
+        self._spans.append(_Span(savepoint, savepoint + 1, release, release, noted, lookups))
         return either(ok(release), ok(noted))
 
+    def _add_lookups(self, comparing: Mapping[int, EncodedStatement]) -> dict[int, int]:
+        """Select the rows of the comparing statements from the one that fails on."""
+        lookups: dict[int, int] = {}
+        last: int | None = None
+        for step, stored in comparing.items():
+            condition = failed(step) if last is None else either(failed(step), ok(last))
+            last = lookups[step] = self._add(stored, condition)
+        return lookups
+
     def _add_single(
-        self, statement: EncodedStatement, failed: EncodedStatement, standing: Condition
+        self, statement: EncodedStatement, note: EncodedStatement, standing: Condition
     ) -> Condition:
         # A statement is atomic by itself and needs no savepoint. Should its failure have ended the
         # transaction, the marker fails too, and nothing after it runs.
         step = self._add(statement, standing)
-        noted = self._add(failed, {"type": "error", "step": step})
+        noted = self._add(note, failed(step))
         self._spans.append(_Span(step, step, step + 1, step, noted))
         return either(ok(step), ok(noted))
 
@@ -186,7 +212,8 @@ class GroupProgram:
         for step in range(span.savepoint, span.release + 1):
             error = answer.errors[step]
             if error is not None:
-                return statement_error(error, max(step - span.first, 0))
+                rejected = statement_error(error, max(step - span.first, 0))
+                return _not_as_expected(rejected, span, answer) or rejected
         return StatementError("the server skipped the batch without a reason")
 
     def _why_not_committed(self, answer: ProgramAnswer) -> GroupNotCommittedError:
@@ -267,6 +294,22 @@ class ReadProgram:
         if self._position is None:
             return Snapshot(results)
         return Snapshot(results, first_row(_present(answer.results[self._first])))
+
+
+def _not_as_expected(
+    rejected: StatementError, span: _Span, answer: ProgramAnswer
+) -> NotAsExpectedError | None:
+    """The rejection with the rows that are stored; None where another statement was rejected."""
+    # What is too large to be sent is not stored either.
+    if NOT_AS_EXPECTED not in rejected.message and rejected.code != "SQLITE_TOOBIG":
+        return None
+    found = {step: answer.results[lookup] for step, lookup in span.lookups.items()}
+    stored = {
+        step - span.first: result.rows for step, result in found.items() if result is not None
+    }
+    if rejected.index not in stored:
+        return None
+    return NotAsExpectedError(rejected.message, rejected.index, stored)
 
 
 def statement_error(error: StepError, index: int) -> StatementError:

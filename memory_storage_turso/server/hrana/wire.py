@@ -17,7 +17,7 @@ import msgspec
 
 from memory_storage_turso.engine.driver import StatementError, StatementResult
 from memory_storage_turso.server.hrana.errors import NoAnswerError
-from memory_storage_turso.sql.statement import Row, SqlValue, Statement
+from memory_storage_turso.sql.statement import ComparingStatement, Row, SqlValue, Statement
 
 Request: TypeAlias = dict[str, object]
 #: A value as JSON-ready data.
@@ -36,11 +36,13 @@ class EncodedStatement:
 
     Attributes:
         size: Bytes it takes in a request, about.
+        stored: Selects the row that a `ComparingStatement` is about.
     """
 
     sql: str
     args: Sequence[WireValue] = ()
     size: int = 0
+    stored: EncodedStatement | None = None
 
 
 @attrs.frozen(slots=True)
@@ -122,7 +124,11 @@ def encode_statement(statement: Statement) -> EncodedStatement:
     for value in args:
         text = value.get("base64") or value.get("value")
         size += len(text) if isinstance(text, str) else 0
-    return EncodedStatement(sql, args, size)
+    stored: EncodedStatement | None = None
+    if isinstance(statement, ComparingStatement):
+        stored = encode_statement(statement.stored)
+        size += stored.size
+    return EncodedStatement(sql, args, size, stored)
 
 
 def _with_infinities(sql: str, values: Sequence[SqlValue]) -> tuple[str, list[SqlValue]]:
