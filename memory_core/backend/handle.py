@@ -104,7 +104,7 @@ class SharedState(LoopOwner):
         self._closed = True
 
     async def closed(self) -> None:
-        """Close once, whoever asks and however often. Cancelling the caller leaves it closing.
+        """Close once, whichever handle asks and however often. Cancelling the caller leaves it closing.
 
         Raises:
             WrongEventLoopError: the owner's loop still runs, and is not this one.
