@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -16,6 +16,7 @@ from memory_core.storage import Put, WriteBatch
 __all__ = [
     "COMPLETION",
     "a_batch",
+    "a_function",
     "a_kind",
     "a_limit",
     "a_position",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 R = TypeVar("R", bound=Record)
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 COMPLETION = frozenset(
     {
@@ -57,6 +59,17 @@ def a_batch(batch: object) -> WriteBatch:
     if not isinstance(batch, WriteBatch):
         raise InvalidValueError("batch", "a WriteBatch", batch)
     return batch
+
+
+def a_function(change: Function) -> Function:
+    """The function, if it is one.
+
+    Raises:
+        InvalidValueError: otherwise.
+    """
+    if not callable(change):
+        raise InvalidValueError("change", "a function of the stored record", change)
+    return change
 
 
 def a_kind(kind: type[R]) -> type[R]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from uuid import UUID
@@ -15,6 +15,7 @@ from memory_core.graph.edges import Direction
 from memory_core.memory.arguments import (
     COMPLETION,
     a_batch,
+    a_function,
     a_kind,
     a_limit,
     a_position,
@@ -30,6 +31,7 @@ from memory_core.memory.arguments import (
 )
 from memory_core.memory.arguments import ids as as_ids
 from memory_core.memory.running import RunningEpisodes, is_sealed, with_logged_steps
+from memory_core.memory.updating import Queues, update
 from memory_core.plugins import PluginRegistry
 from memory_core.query import Page, Query
 from memory_core.records import (
@@ -79,6 +81,7 @@ class Memory:
         self._storage = storage
         self._registry = registry
         self._running = RunningEpisodes(storage)
+        self._updates = Queues()
 
     @property
     def storage(self) -> Storage:
@@ -111,7 +114,7 @@ class Memory:
         Raises:
             InvalidValueError: for a name that no namespace may have.
         """
-        return Memory(self._storage.scoped(namespace), registry=self._registry)
+        return self._derived(self._storage.scoped(namespace), self._registry)
 
     def with_cache(self, config: CacheConfig | Sequence[str] | str) -> Memory:
         """The same memory behind caches; closing what is returned closes both.
@@ -124,11 +127,16 @@ class Memory:
         from memory_core.memory.composing import cached
 
         registry = self._registry or PluginRegistry()
-        return Memory(cached(self._storage, settled, registry), registry=registry)
+        return self._derived(cached(self._storage, settled, registry), registry)
 
     def with_cache_default(self) -> Memory:
         """The same memory behind the adaptive cache with balanced settings."""
         return self.with_cache("balanced")
+
+    def _derived(self, storage: Storage, registry: PluginRegistry | None) -> Memory:
+        derived = Memory(storage, registry=registry)
+        derived._updates = self._updates
+        return derived
 
     # Any kind
 
@@ -154,6 +162,35 @@ class Memory:
         return await with_logged_steps(
             self._storage, await self._storage.get(a_kind(kind), as_ids(ids))
         )
+
+    async def update(
+        self,
+        kind: type[R],
+        record_id: UUID | str,
+        change: Callable[[R], R | Awaitable[R]],
+    ) -> R:
+        """Change a stored record; no change of it that others make meanwhile is lost.
+
+        ``change`` is called again, with what is stored by then, where another write came between. Updates
+        of one record by one process queue.
+
+        Args:
+            kind: the record's class.
+            record_id: its id.
+            change: returns the changed record of the stored one, a running episode without its logged
+                steps; may be asynchronous. Where it returns the record that it got, nothing is written. It
+                must not update the same record itself.
+
+        Returns:
+            The record as it is stored then.
+
+        Raises:
+            RecordNotFoundError: it is missing.
+            InvalidValueError: ``change`` returned no record, or one of another kind or with another id.
+            StorageError: the write was rejected.
+        """
+        found = a_kind(kind), an_id(record_id)
+        return await update(self._storage, self._updates, *found, a_function(change))
 
     async def delete(self, kind: type[Record], *ids: UUID | str) -> Receipt:
         """Delete records and what cascades from them, all or none. A missing record is not an error."""

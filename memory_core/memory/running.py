@@ -5,8 +5,9 @@ the episode's ``Run``, and the constraints of the store keep logging and sealing
 
 - A step refers to the run. The store rejects it, in the write's transaction, once the run is deleted.
 - The batch that seals the episode deletes the run. The store rejects it while there is a step that the
-  batch does not seal. The batch also puts a record that refers to the run, so that the store rejects it once
-  the run is deleted.
+  batch does not seal. The batch also expects the run, and the episode as it was read: so nobody has
+  completed it meanwhile, and nobody's change of it is lost.
+- The batch that creates a run expects the episode as it was read, so no complete one gets a run.
 
 So an acknowledged step is in the episode, even if a task is cancelled or a process is killed at any point,
 and an episode is completed once.
@@ -22,9 +23,11 @@ from uuid import UUID
 from attrs import evolve
 
 from memory_core.errors import (
+    ConflictError,
     DuplicateError,
     EpisodeCompleteError,
     MemoryCoreError,
+    RecordTooLargeError,
     ReferenceNotFoundError,
     ReferenceRestrictedError,
 )
@@ -84,7 +87,7 @@ class RunningEpisodes:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         # Runs by episode: only the first step queries for its run.
-        self._runs: dict[UUID, UUID] = {}
+        self._runs: dict[UUID, Run] = {}
 
     async def start(self, episode: Episode) -> None:
         """Store an episode that begins. If it is running already, it continues."""
@@ -99,7 +102,7 @@ class RunningEpisodes:
         elif isinstance(result, MemoryCoreError):
             raise result
         else:
-            self._know(episode.id, run.id)
+            self._know(run)
 
     async def log_step(self, episode_id: UUID, step: ExecutionStep) -> Receipt:
         """Append a step to a running episode; see ``Memory.log_step``."""
@@ -118,78 +121,103 @@ class RunningEpisodes:
 
     async def complete(self, episode_id: UUID, changes: Mapping[str, Any]) -> Episode:
         """End an episode with changes of its fields, its steps sealed into it."""
+        refused = "another outcome"
+        run = await self._run(episode_id, refused)
+        episode = await self._incomplete(episode_id, refused)
         attempt = 0
         while True:
-            run_id = await self._run(episode_id, "another outcome", attempt)
             # Read while the run was there already: where it is still there when the episode is sealed,
             # nobody has completed it since.
-            episode = evolve(await self._incomplete(episode_id, "another outcome"), **changes)
             steps, _ = await _steps(self._storage, [episode_id])
-            sealed = episode.with_steps(record.step for record in steps)
-            result = await self._commit(_sealing(sealed, steps, run_id))
+            sealed = evolve(episode, **changes).with_steps(record.step for record in steps)
+            result = await self._seal(run, episode, sealed, steps)
             if isinstance(result, Receipt):
                 self._runs.pop(episode_id, None)
                 return sealed
-            if not _is_overtaken(result):
-                raise result
             attempt += 1
+            if isinstance(result, ConflictError) and result.kind == Episode.kind:
+                episode = _running(episode_id, result.stored, refused)
+            elif isinstance(result, ConflictError):
+                # It has ended, and the episode was opened again.
+                run = await self._run_again(episode_id, refused, attempt)
+            elif isinstance(result, ReferenceRestrictedError) and result.kind == Run.kind:
+                # Steps were logged meanwhile. Where reads may be stale, they may not show yet.
+                await _pause(attempt)
+            else:
+                raise result
+
+    async def _seal(
+        self, run: Run, episode: Episode, sealed: Episode, steps: Sequence[Step]
+    ) -> CommitResult:
+        ended = WriteBatch().put(sealed).delete(Step, *(record.id for record in steps))
+        ended = ended.delete(Run, run.id)
+        expected = WriteBatch().expect(episode, run)
+        result = await self._commit(WriteBatch(expected.operations + ended.operations))
+        if isinstance(result, RecordTooLargeError) and result.limit_name == "max_batch_operations":
+            # As many steps as can be logged leave no room for what the episode is expected to be.
+            expected = WriteBatch().expect(run)
+            result = await self._commit(WriteBatch(expected.operations + ended.operations))
+        return result
 
     async def _append(
         self, episode_id: UUID, step: ExecutionStep, refused: str
     ) -> tuple[Step, Receipt]:
+        run = await self._run(episode_id, refused)
         attempt = 0
         while True:
-            run_id = await self._run(episode_id, refused, attempt)
-            record = Step(episode_id=episode_id, step=step, run_id=run_id)
+            record = Step(episode_id=episode_id, step=step, run_id=run.id)
             result = await self._commit(WriteBatch().put(record))
             if isinstance(result, Receipt):
                 return record, result
             if not isinstance(result, ReferenceNotFoundError):
                 raise result
             attempt += 1
+            run = await self._run_again(episode_id, refused, attempt)
 
-    async def _run(self, episode_id: UUID, refused: str, attempt: int) -> UUID:
-        """The run of an episode, created if it has none.
-
-        Args:
-            episode_id: the episode.
-            refused: what the error names as not added if the episode is complete.
-            attempt: how often a batch with the run was rejected.
-        """
-        if attempt:
-            self._runs.pop(episode_id, None)
-            await asyncio.sleep(min(attempt * _PAUSE, _LONGEST_PAUSE))
+    async def _run(self, episode_id: UUID, refused: str) -> Run:
+        """The run of an episode, created if it has none; ``refused`` as for ``EpisodeCompleteError``."""
         known = self._runs.get(episode_id)
+        attempt = 0
         while known is None:
             page = await self._storage.query(Query(Run).where(episode_id=episode_id).limit(1))
             if page.records:
-                known = page.records[0].id
+                known = page.records[0]
                 break
-            await self._incomplete(episode_id, refused)
-            run = Run(episode_id=episode_id)
-            result = await self._commit(WriteBatch().put(run))
-            if isinstance(result, Receipt):
-                known = run.id
-            elif not isinstance(result, DuplicateError):
-                raise result
-            else:
-                # Another caller has just created it.
-                await asyncio.sleep(_PAUSE)
-        self._know(episode_id, known)
+            known = await self._create_run(await self._incomplete(episode_id, refused), refused)
+            if known is None:
+                # Another caller has just created it. Where reads may be stale, it may not show yet.
+                attempt += 1
+                await _pause(attempt)
+        self._know(known)
         return known
 
-    def _know(self, episode_id: UUID, run_id: UUID) -> None:
-        self._runs[episode_id] = run_id
+    async def _run_again(self, episode_id: UUID, refused: str, attempt: int) -> Run:
+        """The run of an episode whose run was missing when a batch was applied."""
+        self._runs.pop(episode_id, None)
+        await _pause(attempt)
+        return await self._run(episode_id, refused)
+
+    async def _create_run(self, episode: Episode, refused: str) -> Run | None:
+        """Create the run of an incomplete episode; ``None`` if it has one."""
+        while True:
+            run = Run(episode_id=episode.id)
+            result = await self._commit(WriteBatch().expect(episode).put(run))
+            if isinstance(result, Receipt):
+                return run
+            if isinstance(result, DuplicateError):
+                return None
+            if not isinstance(result, ConflictError):
+                raise result
+            episode = _running(episode.id, result.stored, refused)
+
+    def _know(self, run: Run) -> None:
+        self._runs[run.episode_id] = run
         if len(self._runs) > _RUNS_KNOWN:
             del self._runs[next(iter(self._runs))]
 
     async def _incomplete(self, episode_id: UUID, refused: str) -> Episode:
-        episode = (await self._storage.get(Episode, (episode_id,)))[0]
-        if episode is None:
-            raise ReferenceNotFoundError(Step.kind, "episode_id", Episode.kind, episode_id)
-        if is_sealed(episode):
-            raise EpisodeCompleteError(episode_id, refused)
-        return episode
+        found = (await self._storage.get(Episode, (episode_id,)))[0]
+        return _running(episode_id, found, refused)
 
     async def _is_left_out(self, record: Step) -> bool:
         episode = (await self._storage.get(Episode, (record.episode_id,)))[0]
@@ -204,23 +232,17 @@ class RunningEpisodes:
             raise result
 
 
-def _sealing(sealed: Episode, steps: Sequence[Step], run_id: UUID) -> WriteBatch:
-    """The batch that completes an episode, provided that its run exists and has no further steps."""
-    if steps:
-        witness = evolve(steps[0], run_id=run_id)
-    else:
-        witness = Step(episode_id=sealed.id, step=ExecutionStep(number=1, tool="-"), run_id=run_id)
-    logged = {witness.id: None} | {record.id: None for record in steps}
-    return WriteBatch().put(witness, sealed).delete(Step, *logged).delete(Run, run_id)
+def _running(episode_id: UUID, found: Episode | None, refused: str) -> Episode:
+    """An episode that was found, if it is not complete; ``refused`` as for ``EpisodeCompleteError``."""
+    if found is None:
+        raise ReferenceNotFoundError(Step.kind, "episode_id", Episode.kind, episode_id)
+    if is_sealed(found):
+        raise EpisodeCompleteError(episode_id, refused)
+    return found
 
 
-def _is_overtaken(rejection: MemoryCoreError) -> bool:
-    """Whether steps were logged, or the run ended, since the steps were read."""
-    return (
-        (isinstance(rejection, ReferenceRestrictedError) and rejection.kind == Run.kind)
-        or (isinstance(rejection, ReferenceNotFoundError) and rejection.kind == Step.kind)
-        or (isinstance(rejection, DuplicateError) and rejection.kind == Step.kind)
-    )
+async def _pause(attempt: int) -> None:
+    await asyncio.sleep(min(attempt * _PAUSE, _LONGEST_PAUSE))
 
 
 async def _steps(storage: Storage, episode_ids: Sequence[UUID]) -> tuple[list[Step], int]:

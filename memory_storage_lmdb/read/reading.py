@@ -15,10 +15,9 @@ from time import perf_counter
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from memory_core.codec import Codec
-from memory_core.codec.compression import DictionaryMissingError
 from memory_core.errors import StorageClosedError, StorageUnavailableError
 from memory_core.query import Page, Query
 from memory_core.records import Record
@@ -29,6 +28,7 @@ from memory_storage_lmdb.engine.thread import JobThread
 from memory_storage_lmdb.read.cursors import Meter, metered
 from memory_storage_lmdb.read.scan import RawPage, Scan
 from memory_storage_lmdb.store.catalog import Catalog, StaleCatalogError
+from memory_storage_lmdb.store.decoding import add_dictionaries, decode
 from memory_storage_lmdb.store.journal import (
     EMPTY_HEAD,
     PUT,
@@ -311,19 +311,12 @@ class Reader:
         Raises:
             CodecError: it is damaged.
         """
-        body, nulled = layout.body(record_id.bytes, data)
-        try:
-            record = self.codec.decode(layout.kind, body, record_id)
-        except DictionaryMissingError:
-            self.load_dictionaries()
-            record = self.codec.decode(layout.kind, body, record_id)
-        return evolve(record, **dict.fromkeys(nulled)) if nulled else record
+        return decode(self.codec, layout, record_id, data, self.load_dictionaries)
 
     def load_dictionaries(self) -> None:
         """Read the dictionaries of the store into the codec."""
-        for kind, dictionary in self.environment.read(self._gate, self.catalog.read_dictionaries):
-            if kind in self.codec.types:
-                self.codec.compressor.add(kind, dictionary)
+        stored = self.environment.read(self._gate, self.catalog.read_dictionaries)
+        add_dictionaries(self.codec, stored)
 
     async def aclose(self) -> None:
         """Stop the in-flight reads."""

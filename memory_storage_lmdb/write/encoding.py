@@ -16,13 +16,14 @@ from attrs import define, field, frozen
 from memory_core.codec import Codec
 from memory_core.errors import MemoryCoreError
 from memory_core.records import Record
-from memory_core.storage import Delete, Put, WriteBatch
+from memory_core.storage import Delete, Expect, ExpectAbsent, Put, WriteBatch
 from memory_storage_lmdb.store.catalog import Catalog
 from memory_storage_lmdb.store.layout import KindLayout, Values, pack_values
 
 __all__ = [
     "EncodedBatch",
     "EncodedDelete",
+    "EncodedExpectation",
     "EncodedOperation",
     "EncodedPut",
     "EncodedWipe",
@@ -92,6 +93,21 @@ class EncodedDelete:
 
 
 @define(eq=False)
+class EncodedExpectation:
+    """What a batch expects of a record.
+
+    Attributes:
+        key: its key in the record database.
+        record: the record that is expected there; ``None`` where none is.
+    """
+
+    layout: KindLayout
+    id: UUID
+    key: bytes
+    record: Record | None
+
+
+@define(eq=False)
 class EncodedWipe:
     """A namespace to empty, of these kinds and all others."""
 
@@ -99,7 +115,7 @@ class EncodedWipe:
     kinds: tuple[str, ...]
 
 
-EncodedOperation: TypeAlias = EncodedPut | EncodedDelete | EncodedWipe
+EncodedOperation: TypeAlias = EncodedPut | EncodedDelete | EncodedExpectation | EncodedWipe
 
 
 @frozen
@@ -184,10 +200,16 @@ class Encoder:
         key, layout = namespace + record_id, self.catalog.layouts[record.kind]
         return EncodedPut(layout, namespace, record_id, key, values, packed, crc32(packed), body)
 
-    def delete(self, operation: Delete, namespace: bytes) -> EncodedDelete:
-        """A record to delete. Raises like ``Codec.prepare``."""
-        self.codec.types.cls(operation.kind)
-        return EncodedDelete(self.catalog.layouts[operation.kind], namespace, operation.id.bytes)
+    def other(
+        self, operation: Delete | Expect | ExpectAbsent, namespace: bytes
+    ) -> EncodedDelete | EncodedExpectation:
+        """A record to delete, or what is expected of one. Raises like ``Codec.prepare``."""
+        self.codec.check_kind(operation)
+        layout, record_id = self.catalog.layouts[operation.kind], operation.id
+        if isinstance(operation, Delete):
+            return EncodedDelete(layout, namespace, record_id.bytes)
+        key = namespace + record_id.bytes
+        return EncodedExpectation(layout, record_id, key, operation.record)
 
     def _encode_small(self, request: Request) -> Outcome:
         """Encode a batch of few records."""
@@ -204,7 +226,7 @@ class Encoder:
                     values = tuple(codec.index_values(record).values())
                     encoded.append(self.put(record, namespace, values, body))
                 else:
-                    encoded.append(self.delete(operation, namespace))
+                    encoded.append(self.other(operation, namespace))
         except MemoryCoreError as error:
             return error
         return EncodedBatch(encoded, batch.ids)
@@ -291,7 +313,7 @@ class _Encoding:
                 encoded.append(None)
                 yield _Draft(number, len(encoded) - 1, operation.record, body)
             else:
-                encoded.append(encoder.delete(operation, namespace))
+                encoded.append(encoder.other(operation, namespace))
 
 
 class _Portion:

@@ -1,4 +1,5 @@
-"""What a write transaction changes: records put, deleted and wiped, with all that belongs to them.
+"""What a write transaction changes: records put, deleted and wiped, with all that belongs to them; and
+what is expected of them.
 
 ``WriteTransaction`` makes the single changes. Before a put the rules of its kind are checked; ``delete``
 finds what cascades from a record, what forbids its deletion and what is set to null.
@@ -12,8 +13,10 @@ from uuid import UUID
 
 from attrs import define, field
 
+from memory_core.codec import Codec
 from memory_core.errors import (
     CodecError,
+    ConflictError,
     CycleError,
     DuplicateError,
     ReferenceNotFoundError,
@@ -23,6 +26,7 @@ from memory_core.errors import (
 from memory_core.records import OnDelete
 from memory_storage_lmdb.engine.binding import Database, Transaction
 from memory_storage_lmdb.store.catalog import Catalog
+from memory_storage_lmdb.store.decoding import add_dictionaries, decode
 from memory_storage_lmdb.store.encoding import ID_BYTES
 from memory_storage_lmdb.store.journal import DELETE, PUT, Head, pack_change, read_count
 from memory_storage_lmdb.store.layout import (
@@ -37,9 +41,9 @@ from memory_storage_lmdb.store.layout import (
     pack_header,
     pack_values,
 )
-from memory_storage_lmdb.write.encoding import EncodedPut
+from memory_storage_lmdb.write.encoding import EncodedExpectation, EncodedPut
 
-__all__ = ["WriteTransaction", "check_filled", "delete", "wipe"]
+__all__ = ["WriteTransaction", "check_expected", "check_filled", "delete", "wipe"]
 
 _Deletions: TypeAlias = dict[tuple[KindLayout, bytes], None]
 
@@ -271,6 +275,27 @@ def wipe(write: WriteTransaction, namespace: bytes, kinds: Sequence[str]) -> Non
                 pass
     for place in [place for place in write.fresh if place[1].startswith(namespace)]:
         del write.fresh[place]
+
+
+def check_expected(write: WriteTransaction, expected: EncodedExpectation, codec: Codec) -> None:
+    """Compare a record with the one that is expected, as decoded records are equal.
+
+    Raises:
+        ConflictError: it is another one, or there is one where none is expected, or none where one is.
+        CodecError: the stored one is damaged.
+    """
+    layout = expected.layout
+    data = write.txn.get(expected.key, db=write.records(layout))
+    if data is None:
+        stored = None
+    else:
+
+        def load() -> None:
+            add_dictionaries(codec, write.catalog.read_dictionaries(write.txn))
+
+        stored = decode(codec, layout, expected.id, data, load)
+    if stored != expected.record:
+        raise ConflictError(layout.kind, expected.id, stored)
 
 
 def check_filled(layout: KindLayout) -> None:

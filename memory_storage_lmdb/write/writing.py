@@ -29,13 +29,14 @@ from memory_storage_lmdb.store.journal import (
 from memory_storage_lmdb.write.encoding import (
     EncodedBatch,
     EncodedDelete,
+    EncodedExpectation,
     EncodedPut,
     Encoder,
     Outcome,
     Request,
 )
 from memory_storage_lmdb.write.indexing import index_pending
-from memory_storage_lmdb.write.transaction import WriteTransaction, delete, wipe
+from memory_storage_lmdb.write.transaction import WriteTransaction, check_expected, delete, wipe
 
 __all__ = ["GroupResult", "GroupWriter", "Writer"]
 
@@ -159,7 +160,7 @@ class GroupWriter:
         results: list[CommitResult] = []
         for batch in batches:
             try:
-                _apply(write, batch)
+                self._apply(write, batch)
             except MemoryCoreError as error:
                 raise _RejectedError(error) from error
             results.append(Receipt(write.sequence, batch.ids))
@@ -177,7 +178,7 @@ class GroupWriter:
                 counts=dict(write.counts),
             )
             try:
-                _apply(savepoint, batch)
+                self._apply(savepoint, batch)
             except MemoryCoreError as error:
                 savepoint.txn.abort()
                 results.append(error)
@@ -190,6 +191,17 @@ class GroupWriter:
             write.changes += savepoint.changes
             results.append(Receipt(write.sequence, batch.ids))
         return self._finish(write, GroupResult(results, retried=True))
+
+    def _apply(self, write: WriteTransaction, batch: EncodedBatch) -> None:
+        for operation in batch.operations:
+            if isinstance(operation, EncodedPut):
+                write.put(operation)
+            elif isinstance(operation, EncodedDelete):
+                delete(write, operation.layout, operation.namespace + operation.id)
+            elif isinstance(operation, EncodedExpectation):
+                check_expected(write, operation, self.encoder.codec)
+            else:
+                wipe(write, operation.namespace, operation.kinds)
 
     def _begin(self, txn: Transaction) -> WriteTransaction:
         head = read_head(txn, self.catalog.journal)
@@ -210,16 +222,6 @@ class GroupWriter:
             head = index_pending(txn, self.catalog, head, write.fresh)
         write_head(txn, journal, trim(txn, journal, head, self.feed_limit))
         return evolve(result, backlog=head.sequence - head.indexed, indexed=indexed)
-
-
-def _apply(write: WriteTransaction, batch: EncodedBatch) -> None:
-    for operation in batch.operations:
-        if isinstance(operation, EncodedPut):
-            write.put(operation)
-        elif isinstance(operation, EncodedDelete):
-            delete(write, operation.layout, operation.namespace + operation.id)
-        else:
-            wipe(write, operation.namespace, operation.kinds)
 
 
 @define(eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from memory_core.query import Query, all_of, any_of, at_least, between, less_than
 from memory_core.records import Episode, ExecutionStep, Index, Record, RelationshipType, Step
-from memory_core.storage import Delete, Put, WriteBatch
+from memory_core.storage import Delete, Expect, ExpectAbsent, Operation, Put, WriteBatch
 from memory_core.testing.data.kinds import Color, Folder, Leaf, Specimen
 from memory_core.testing.data.samples import EPOCH, edge, episode, sample_id
 
@@ -106,17 +107,24 @@ def known_ids(cls: type[Record]) -> list[UUID]:
     return [sample_id(name, number) for number in range(_POOL)]
 
 
-def _operations() -> st.SearchStrategy[Put | Delete]:
-    puts = st.one_of(*_RECORDS.values()).map(Put)
-    deletes = st.sampled_from(record_classes).flatmap(
-        lambda cls: st.builds(Delete, st.just(cls.kind), st.sampled_from(known_ids(cls)))
+def _by_id(operation: type[Delete | ExpectAbsent]) -> st.SearchStrategy[tuple[Operation, ...]]:
+    made = st.sampled_from(record_classes).flatmap(
+        lambda cls: st.builds(operation, st.just(cls.kind), st.sampled_from(known_ids(cls)))
     )
-    return st.one_of(puts, puts, puts, deletes)
+    return st.tuples(made)
+
+
+def _operations() -> st.SearchStrategy[tuple[Operation, ...]]:
+    records = st.one_of(*_RECORDS.values())
+    puts = records.map(lambda record: (Put(record),))
+    seen = records.map(lambda record: (Put(record), Expect(record)))
+    return st.one_of(*[puts] * 6, *[_by_id(Delete)] * 2, seen, _by_id(ExpectAbsent))
 
 
 def batches() -> st.SearchStrategy[WriteBatch]:
     """Batches of which most can be applied and some cannot."""
-    return st.lists(_operations(), max_size=6).map(tuple).map(WriteBatch)
+    operations = st.lists(_operations(), max_size=6)
+    return operations.map(lambda given: WriteBatch(tuple(chain.from_iterable(given))))
 
 
 @frozen

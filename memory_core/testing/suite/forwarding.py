@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
+from memory_core.errors import ConflictError
 from memory_core.inmemory import InMemoryStorage
 from memory_core.query import Page, Query
 from memory_core.records import Episode, Record
@@ -173,6 +174,12 @@ class _Checks:
         results = await self._wrapper.commit(batches)
         assert [type(result) for result in results] == [Receipt, Receipt]
         assert await self._inner.get(Episode, [self._record.id]) == [self._record]
+        absent = WriteBatch().expect_absent(Episode, self._record.id).put(episode(3))
+        expecting = [WriteBatch().expect(self._record), absent]
+        holds, conflict = await self._wrapper.commit(expecting)
+        assert isinstance(holds, Receipt), f"an expectation that holds was rejected: {holds!r}"
+        assert isinstance(conflict, ConflictError), "an expectation was not forwarded"
+        assert conflict.stored == self._record
 
     async def get(self) -> None:
         missing = sample_id("episode", 99)

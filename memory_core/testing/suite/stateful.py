@@ -13,6 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
+from uuid import UUID
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from memory_core.errors import ConflictError
 from memory_core.inmemory import InMemoryStorage
 from memory_core.query import Query
 from memory_core.records import Record
@@ -91,6 +93,8 @@ class _Machine(RuleBasedStateMachine):
         self._exits.callback(lambda: self._run(self._store.aclose()))
         self._followed: Position = 0
         self._alive: set[tuple[str, Any]] = set()
+        # By namespace and id: records that were read, some of which have changed since.
+        self._read: dict[tuple[str, UUID], Record | None] = {}
 
     @rule(namespace=_NAMESPACES, given=st.lists(batches(), min_size=1, max_size=4))
     def commit(self, namespace: str, given: list[WriteBatch]) -> None:
@@ -136,6 +140,38 @@ class _Machine(RuleBasedStateMachine):
         ids = [known_ids(cls)[pick] for pick in picks]
         found = self._run(self._store.scoped(namespace).get(cls, ids))
         assert found == self._run(self._reference.scoped(namespace).get(cls, ids))
+        self._read |= {(namespace, key): one for key, one in zip(ids, found, strict=True)}
+
+    @rule(
+        namespace=_NAMESPACES,
+        picks=st.lists(
+            st.tuples(st.sampled_from(record_classes), st.integers(0, 5), st.booleans()),
+            min_size=1,
+            max_size=3,
+        ),
+        given=st.lists(batches(), min_size=1, max_size=3),
+    )
+    def commit_what_was_read(
+        self,
+        namespace: str,
+        picks: list[tuple[type[Record], int, bool]],
+        given: list[WriteBatch],
+    ) -> None:
+        """Batches that expect records as they are, or as they were when they were read."""
+        expecting = WriteBatch()
+        for cls, pick, again in picks:
+            key = namespace, known_ids(cls)[pick]
+            if again or key not in self._read:
+                self.get(namespace, cls, [pick])
+            record = self._read[key]
+            expecting = (
+                expecting.expect_absent(cls, key[1]) if record is None else expecting.expect(record)
+            )
+        self.commit(
+            namespace, [WriteBatch(expecting.operations + batch.operations) for batch in given]
+        )
+        for cls, pick, _ in picks:
+            self.get(namespace, cls, [pick])
 
     @rule(namespace=_NAMESPACES, plan=queries())
     def query(self, namespace: str, plan: QueryPlan) -> None:
@@ -213,6 +249,8 @@ def _compare(
         else:
             # A batch may break several rules; which of them is named first is the backend's choice.
             assert not isinstance(result, Receipt), f"{batch}: accepted in spite of {wanted!r}"
+            if isinstance(result, ConflictError) and isinstance(wanted, ConflictError):
+                assert (result.record_id, result.stored) == (wanted.record_id, wanted.stored)
 
 
 async def _listing(store: Storage) -> list[tuple[str, dict[str, int]]]:
