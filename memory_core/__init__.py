@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from memory_core.errors import (
         CodecError,
         ConfigurationError,
+        ConflictError,
         CycleError,
         DuplicateError,
         EpisodeCompleteError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         OutcomeUnknownError,
         PluginError,
         QueryError,
+        RecordNotFoundError,
         RecordTooLargeError,
         ReferenceNotFoundError,
         ReferenceRestrictedError,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
         StoreNotFoundError,
         UnknownKindError,
         UnsupportedCapabilityError,
+        WrongEventLoopError,
     )
     from memory_core.graph import Direction, RelatedEpisode, RelationshipGraph
     from memory_core.hookspecs import CacheFactory, StorageFactory, WrapperFactory, hookimpl
@@ -109,6 +112,8 @@ if TYPE_CHECKING:
         ChangePage,
         CommitResult,
         Delete,
+        Expect,
+        ExpectAbsent,
         NamespaceInfo,
         Position,
         Put,
@@ -128,12 +133,12 @@ else:
             "codec.compression": "CompressionConfig",
             "config": "Settings load_settings",
             "errors": (
-                "CodecError ConfigurationError CycleError DuplicateError EpisodeCompleteError "
+                "CodecError ConfigurationError ConflictError CycleError DuplicateError EpisodeCompleteError "
                 "ImportFormatError InvalidOptionError InvalidValueError MemoryCoreError "
-                "OutcomeUnknownError PluginError QueryError RecordTooLargeError "
+                "OutcomeUnknownError PluginError QueryError RecordNotFoundError RecordTooLargeError "
                 "ReferenceNotFoundError ReferenceRestrictedError SchemaVersionError "
                 "StorageClosedError StorageError StorageFullError StorageUnavailableError "
-                "StoreNotFoundError UnknownKindError UnsupportedCapabilityError"
+                "StoreNotFoundError UnknownKindError UnsupportedCapabilityError WrongEventLoopError"
             ),
             "graph": "Direction RelatedEpisode RelationshipGraph",
             "hookspecs": "CacheFactory StorageFactory WrapperFactory hookimpl",
@@ -152,7 +157,7 @@ else:
             ),
             "storage": (
                 "Capability Change ChangeOperation ChangePage CommitResult Delete "
-                "NamespaceInfo Position Put Receipt Storage StorageContext StorageStats "
+                "Expect ExpectAbsent NamespaceInfo Position Put Receipt Storage StorageContext StorageStats "
                 "SupportsBackup SupportsNamespaces WriteBatch"
             ),
         },
@@ -178,6 +183,7 @@ __all__ = [
     "Complexity",
     "CompressionConfig",
     "ConfigurationError",
+    "ConflictError",
     "ContextPattern",
     "CycleError",
     "DecisionPoint",
@@ -190,6 +196,8 @@ __all__ = [
     "ErrorRecovery",
     "Evidence",
     "ExecutionStep",
+    "Expect",
+    "ExpectAbsent",
     "Heuristic",
     "ImportFormatError",
     "InMemoryStorage",
@@ -217,6 +225,7 @@ __all__ = [
     "QueryError",
     "Receipt",
     "Record",
+    "RecordNotFoundError",
     "RecordTooLargeError",
     "RecordTypes",
     "Reference",
@@ -253,6 +262,7 @@ __all__ = [
     "UnsupportedCapabilityError",
     "WrapperFactory",
     "WriteBatch",
+    "WrongEventLoopError",
     "all_of",
     "any_of",
     "at_least",

@@ -46,6 +46,8 @@ class StorageFactory:
         summary: one line for ``memory plugins``.
         embedded: whether it needs no server; the URL of one that does must name a host, after ``//``.
         extra: the extra of the distribution that installs its driver, if any.
+        spi: the version of the storage contract that it was written for, a literal number; see
+            ``memory_core.storage.SPI_VERSION``. One of another version is not opened.
     """
 
     target: str
@@ -53,6 +55,7 @@ class StorageFactory:
     summary: str
     embedded: bool = True
     extra: str | None = None
+    spi: int = 1
 
 
 @frozen(kw_only=True)

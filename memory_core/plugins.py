@@ -70,6 +70,7 @@ class _Core:
                 target="memory_core.inmemory:InMemoryStorage",
                 config="memory_core.inmemory:InMemoryConfig",
                 summary="in this process's memory; the reference for all others",
+                spi=2,
             )
         }
 
@@ -128,7 +129,13 @@ class PluginRegistry:
     @cached_property
     def storages(self) -> Mapping[str, StorageFactory]:
         """Backends by URL scheme."""
-        return self._merged("memory_storage_factories", StorageFactory)
+        hook = "memory_storage_factories"
+        found = self._results(hook, partial(_mapping, of=StorageFactory))
+        for plugin, factories in found:
+            for name, factory in factories.items():
+                if said := _of_another_version(name, factory):
+                    self._infos[plugin] = evolve(self._infos[plugin], error=said)
+        return self._named(hook, found)
 
     @cached_property
     def caches(self) -> Mapping[str, CacheFactory]:
@@ -168,15 +175,24 @@ class PluginRegistry:
         Raises:
             ConfigurationError: when it is unknown; the message lists the known backends, and the plugins
                 that failed to load.
+            PluginError: it was written for another version of the storage contract.
         """
-        return self._lookup(self.storages, scheme, "storage backend")
+        factory = self._lookup(self.storages, scheme, "storage backend")
+        if said := _of_another_version(scheme, factory):
+            raise PluginError(said)
+        return factory
 
     def cache(self, name: str) -> CacheFactory:
-        """The cache of a name or URL scheme. Raises like ``storage``."""
+        """The cache of a name or URL scheme. Raises like ``wrapper``."""
         return self._lookup(self.caches, name, "cache")
 
     def wrapper(self, name: str) -> WrapperFactory:
-        """The wrapper of a name. Raises like ``storage``."""
+        """The wrapper of a name.
+
+        Raises:
+            ConfigurationError: when it is unknown; the message lists those there are, and the plugins that
+                failed to load.
+        """
         return self._lookup(self.wrappers, name, "wrapper")
 
     def _load(self, info: PluginInfo, entry: EntryPoint, blocked: frozenset[str]) -> None:
@@ -268,6 +284,20 @@ class PluginRegistry:
         if infos:
             return f"; the settings block its plugin {infos[0].name!r}"
         return f"; install it with: pip install {distribution}"
+
+
+def _of_another_version(scheme: str, factory: StorageFactory) -> str | None:
+    """What is wrong with a backend that was written for another version of the storage contract."""
+    from memory_core.storage import SPI_VERSION
+
+    if factory.spi == SPI_VERSION:
+        return None
+    module = factory.target.partition(":")[0]
+    upgrade = "the plugin" if factory.spi < SPI_VERSION else "memory-core"
+    return (
+        f"the storage backend {scheme!r} ({module}) is of version {factory.spi} of the storage contract, "
+        f"and this memory-core of version {SPI_VERSION}: upgrade {upgrade}"
+    )
 
 
 def load_class(path: str, *, extra: str | None = None) -> Any:

@@ -17,6 +17,7 @@ def memory_storage_factories() -> Mapping[str, StorageFactory]:
             target="memory_storage_lmdb.storage:LmdbStorage",
             config="memory_storage_lmdb.config:LmdbConfig",
             summary="LMDB in a directory: microsecond reads, group commits, several processes",
+            spi=2,
         )
     }
 

@@ -23,11 +23,19 @@ _SERVERS = {
 def memory_storage_factories() -> Mapping[str, StorageFactory]:
     """Local files, and servers."""
     local = StorageFactory(
-        target=_TARGET, config=_CONFIG, summary="a local libSQL/SQLite file, through aiosqlite"
+        target=_TARGET,
+        config=_CONFIG,
+        summary="a local libSQL/SQLite file, through aiosqlite",
+        spi=2,
     )
     servers = {
         scheme: StorageFactory(
-            target=_SERVER_TARGET, config=_CONFIG, summary=summary, embedded=False, extra=extra
+            target=_SERVER_TARGET,
+            config=_CONFIG,
+            summary=summary,
+            embedded=False,
+            extra=extra,
+            spi=2,
         )
         for scheme, (summary, extra) in _SERVERS.items()
     }

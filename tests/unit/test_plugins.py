@@ -17,6 +17,7 @@ from memory_core import (
     open_storage,
 )
 from memory_core.plugins import load_class
+from memory_core.storage import SPI_VERSION
 from tests.unit.installed import Installed
 
 BACKEND = """
@@ -25,7 +26,7 @@ BACKEND = """
     @hookimpl
     def memory_storage_factories():
         return {{"{scheme}": StorageFactory(
-            target="{module}:Nothing", config="memory_core.inmemory:InMemoryConfig", summary="none",
+            target="{module}:Nothing", config="memory_core.inmemory:InMemoryConfig", summary="none", spi=2,
         )}}
 """
 
@@ -331,6 +332,7 @@ class TestLoading:
                         target=f"{__name__}:{cls.__name__}",
                         config="memory_core.inmemory:InMemoryConfig",
                         summary="unfinished",
+                        spi=2,
                     )
                 }
 
@@ -339,6 +341,34 @@ class TestLoading:
         with pytest.raises(PluginError) as caught:
             await open_storage("acme:x", registry=registry)
         assert str(caught.value) == f"{__name__}{said}"
+
+    @pytest.mark.parametrize(
+        ("stated", "upgrade"), [({}, "the plugin"), ({"spi": 3}, "memory-core")]
+    )
+    async def test_a_backend_of_another_version_of_the_contract_is_refused(self, stated, upgrade):
+        class Plugin:
+            @hookimpl
+            def memory_storage_factories(self):
+                return {
+                    "acme": StorageFactory(
+                        target="memory_core.inmemory:InMemoryStorage",
+                        config="memory_core.inmemory:InMemoryConfig",
+                        summary="written earlier, or later",
+                        **stated,
+                    )
+                }
+
+        registry = PluginRegistry(discover=False)
+        registry.register(Plugin(), name="acme")
+        said = (
+            f"the storage backend 'acme' (memory_core.inmemory) is of version {stated.get('spi', 1)} of "
+            f"the storage contract, and this memory-core of version {SPI_VERSION}: upgrade {upgrade}"
+        )
+        with pytest.raises(PluginError) as caught:
+            await open_storage("acme:x", registry=registry)
+        assert str(caught.value) == said
+        assert info(registry, "acme").error == said
+        assert info(registry, "core").error is None
 
     async def test_a_backend_that_cannot_be_loaded_names_its_extra(self):
         class Plugin:
@@ -351,6 +381,7 @@ class TestLoading:
                         summary="a server",
                         embedded=False,
                         extra="acme",
+                        spi=2,
                     )
                 }
 

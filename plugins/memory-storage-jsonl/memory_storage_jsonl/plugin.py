@@ -15,5 +15,6 @@ def memory_storage_factories() -> Mapping[str, StorageFactory]:
             target="memory_storage_jsonl.storage:JsonlStorage",
             config="memory_storage_jsonl.config:JsonlConfig",
             summary="an append-only JSON-lines file, for one process at a time",
+            spi=2,
         )
     }

@@ -1,0 +1,254 @@
+"""Updates: each starts from what is stored, none is lost, and nothing is written without need."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from memory_core import (
+    Effectiveness,
+    Episode,
+    ExecutionStep,
+    Heuristic,
+    InvalidValueError,
+    Memory,
+    Outcome,
+    RecordNotFoundError,
+    ReferenceNotFoundError,
+    Relationship,
+    TaskContext,
+    ToolSequence,
+    WriteBatch,
+    new_id,
+    open_memory,
+)
+from memory_core.inmemory import InMemoryStorage
+
+
+@pytest.fixture
+async def memory():
+    async with open_memory("inmemory:", cache=None) as opened:
+        yield opened
+
+
+def counted(times: int = 0) -> ToolSequence:
+    return ToolSequence(
+        tools=("a",),
+        context=TaskContext(domain="d"),
+        effectiveness=Effectiveness(times_applied=times),
+    )
+
+
+def once_more(pattern: ToolSequence) -> ToolSequence:
+    effectiveness = pattern.effectiveness
+    return evolve(
+        pattern,
+        effectiveness=evolve(effectiveness, times_applied=effectiveness.times_applied + 1),
+    )
+
+
+async def later(pattern: ToolSequence) -> ToolSequence:
+    await asyncio.sleep(0)
+    return once_more(pattern)
+
+
+class Overtaken:
+    """A storage in which somebody writes before each of the first commits."""
+
+    def __init__(self, storage: InMemoryStorage, writes: list[Any]) -> None:
+        self._storage = storage
+        self._writes = writes
+        self.commits = self.gets = 0
+
+    async def get(self, kind: Any, ids: Any) -> Any:
+        self.gets += 1
+        return await self._storage.get(kind, ids)
+
+    async def commit(self, batches: Any) -> Any:
+        self.commits += 1
+        if self._writes:
+            await Memory(self._storage).write(self._writes.pop(0))
+        return await self._storage.commit(batches)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+
+@pytest.mark.parametrize("change", [once_more, later])
+async def test_what_is_returned_is_stored(memory, change) -> None:
+    pattern = counted(3)
+    await memory.put(pattern)
+    updated = await memory.update(ToolSequence, str(pattern.id), change)
+    assert updated.effectiveness.times_applied == 4
+    assert await memory.get(ToolSequence, pattern.id) == updated
+
+
+async def test_a_missing_record_is_named(memory) -> None:
+    missing = new_id()
+    with pytest.raises(RecordNotFoundError, match=str(missing)) as caught:
+        await memory.update(Heuristic, missing, lambda record: record)
+    assert (caught.value.kind, caught.value.record_id) == ("heuristic", missing)
+    assert (caught.value.applied, caught.value.retryable) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "returned", [None, 3, counted(), Heuristic(condition="a", action="b", confidence=1)]
+)
+async def test_what_is_not_the_record_is_refused(memory, returned) -> None:
+    pattern = counted()
+    await memory.put(pattern)
+    before = memory.position()
+    with pytest.raises(InvalidValueError, match=f"returns pattern {pattern.id}, changed"):
+        await memory.update(ToolSequence, pattern.id, lambda _: returned)
+    assert memory.position() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "record_id", "change"),
+    [("pattern", new_id(), later), (ToolSequence, 3, later), (ToolSequence, new_id(), None)],
+)
+async def test_wrong_arguments_are_refused(memory, kind, record_id, change) -> None:
+    with pytest.raises(InvalidValueError):
+        await memory.update(kind, record_id, change)
+
+
+async def test_the_same_record_is_not_written(memory) -> None:
+    pattern = counted()
+    await memory.put(pattern)
+    before = memory.position()
+    assert await memory.update(ToolSequence, pattern.id, lambda record: record) == pattern
+    assert memory.position() == before
+
+
+async def test_an_error_of_the_function_reaches_the_caller_and_ends_its_turn(memory) -> None:
+    pattern = counted()
+    await memory.put(pattern)
+    with pytest.raises(ZeroDivisionError):
+        await memory.update(ToolSequence, pattern.id, lambda _: 1 // 0)
+    updated = await memory.update(ToolSequence, pattern.id, once_more)
+    assert updated.effectiveness.times_applied == 1
+
+
+async def test_a_rejected_write_reaches_the_caller(memory) -> None:
+    one, other = Episode(task_description="a"), Episode(task_description="b")
+    edge = Relationship(
+        from_episode_id=one.id, to_episode_id=other.id, relationship_type="depends_on"
+    )
+    await memory.put(one, other, edge)
+    with pytest.raises(ReferenceNotFoundError):
+        await memory.update(Relationship, edge.id, lambda r: evolve(r, to_episode_id=new_id()))
+
+
+async def test_a_retry_starts_from_what_the_conflict_found() -> None:
+    storage = InMemoryStorage()
+    pattern = counted()
+    await Memory(storage).put(pattern)
+    first = once_more(pattern)
+    writes = [WriteBatch().put(first), WriteBatch().put(once_more(first))]
+    racing: Any = Overtaken(storage, writes)
+    seen: list[int] = []
+
+    def change(record: ToolSequence) -> ToolSequence:
+        seen.append(record.effectiveness.times_applied)
+        return once_more(record)
+
+    updated = await Memory(racing).update(ToolSequence, pattern.id, change)
+    assert seen == [0, 1, 2]
+    assert updated.effectiveness.times_applied == 3
+    assert (racing.gets, racing.commits) == (1, 3)
+
+
+async def test_a_record_deleted_meanwhile_is_missing() -> None:
+    storage = InMemoryStorage()
+    pattern = counted()
+    await Memory(storage).put(pattern)
+    racing: Any = Overtaken(storage, [WriteBatch().delete(ToolSequence, pattern.id)])
+    with pytest.raises(RecordNotFoundError):
+        await Memory(racing).update(ToolSequence, pattern.id, once_more)
+
+
+async def test_updates_of_one_record_queue_and_others_do_not(memory) -> None:
+    one, other = counted(), counted()
+    await memory.put(one, other)
+    going, entered = asyncio.Event(), asyncio.Event()
+
+    async def waits(record: ToolSequence) -> ToolSequence:
+        entered.set()
+        await going.wait()
+        return once_more(record)
+
+    called: list[int] = []
+
+    def counts(record: ToolSequence) -> ToolSequence:
+        called.append(record.effectiveness.times_applied)
+        return once_more(record)
+
+    first = asyncio.create_task(memory.update(ToolSequence, one.id, waits))
+    await entered.wait()
+    # Also where another handle of the memory, or one behind a cache, is used.
+    handles = [memory, memory.scoped(memory.namespace), memory.with_cache("adaptive")]
+    queued = [asyncio.create_task(each.update(ToolSequence, one.id, counts)) for each in handles]
+    assert (await memory.update(ToolSequence, other.id, once_more)).effectiveness.times_applied == 1
+    assert called == []
+    going.set()
+    await asyncio.gather(first, *queued)
+    assert called == [1, 2, 3]
+
+
+async def test_a_cancelled_update_gives_its_place_away(memory) -> None:
+    pattern = counted()
+    await memory.put(pattern)
+    entered = asyncio.Event()
+
+    async def hangs(_: ToolSequence) -> ToolSequence:
+        entered.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    task = asyncio.create_task(memory.update(ToolSequence, pattern.id, hangs))
+    await entered.wait()
+    queued = asyncio.create_task(memory.update(ToolSequence, pattern.id, once_more))
+    task.cancel()
+    assert (await queued).effectiveness.times_applied == 1
+
+
+async def test_a_function_that_updates_the_same_record_is_told(memory) -> None:
+    pattern = counted()
+    await memory.put(pattern)
+
+    async def nested(record: ToolSequence) -> ToolSequence:
+        return await memory.update(ToolSequence, record.id, once_more)
+
+    with pytest.raises(InvalidValueError, match="does not itself update"):
+        await memory.update(ToolSequence, pattern.id, nested)
+
+
+async def test_no_queue_is_kept(memory) -> None:
+    patterns = [counted() for _ in range(20)]
+    await memory.put(*patterns)
+    await asyncio.gather(
+        *(memory.update(ToolSequence, pattern.id, later) for pattern in patterns for _ in range(3))
+    )
+    gc.collect()
+    assert not memory._updates._queues
+
+
+async def test_a_running_episode_keeps_its_logged_steps(memory) -> None:
+    running = await memory.start_episode(task_description="run")
+    step = ExecutionStep(number=1, tool="grep")
+    await memory.log_step(running.id, step)
+
+    def tagged(episode: Episode) -> Episode:
+        assert episode.steps == ()
+        return episode.replace(tags=("seen",))
+
+    await memory.update(Episode, running.id, tagged)
+    found = await memory.get_episode(running.id)
+    assert found is not None
+    assert (found.tags, found.steps) == (("seen",), (step,))
+    done = await memory.complete_episode(running.id, Outcome.success("done"))
+    assert (done.tags, done.steps) == (("seen",), (step,))
