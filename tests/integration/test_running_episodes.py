@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -225,6 +226,23 @@ async def test_an_episode_completed_while_another_task_logs(memory, begin, goes_
             assert await memory.count(Query(Step)) == 0
             assert await memory.count(Query(Run)) == 0
     assert tried >= 4
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["goes on", "is killed"])
+async def test_a_change_of_an_episode_while_another_task_completes(memory, begin, goes_on) -> None:
+    async def updating(other: Memory, episode_id: UUID) -> Any:
+        tagged = partial(Episode.replace, tags=("changed",))
+        return await other.update(Episode, episode_id, tagged)
+
+    async for episode_id, completed, changed in interleavings(
+        memory, begin, completing, updating, goes_on=goes_on
+    ):
+        found = await memory.get_episode(episode_id)
+        assert found.tags == changed.tags == ("changed",)
+        assert found == completed or not goes_on or changed.is_complete
+        assert [step.number for step in found.steps] == [1]
+        assert (await settle(memory, episode_id)).tags == ("changed",)
+        assert await memory.count(Query(Step)) == await memory.count(Query(Run)) == 0
 
 
 @pytest.mark.parametrize("goes_on", [True, False], ids=["goes on", "is killed"])

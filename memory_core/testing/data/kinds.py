@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import UUID
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from memory_core.records import (
     CORE_RECORD_TYPES,
@@ -23,7 +23,7 @@ from memory_core.records import (
 from memory_core.records.frozen import freeze_mapping
 from memory_core.storage import StorageContext
 
-__all__ = ["KIT_RECORD_TYPES", "Color", "Folder", "Leaf", "Specimen", "kit_context"]
+__all__ = ["KIT_RECORD_TYPES", "Color", "Folder", "Leaf", "Specimen", "kit_context", "one_more"]
 
 
 class Color(StrEnum):
@@ -79,6 +79,11 @@ class Specimen(Record):
     def __attrs_post_init__(self) -> None:
         if type(self.attributes) is not FrozenDict:
             object.__setattr__(self, "attributes", freeze_mapping(self.attributes))
+
+
+def one_more(specimen: Specimen) -> Specimen:
+    """The specimen with one more."""
+    return evolve(specimen, amount=(specimen.amount or 0) + 1)
 
 
 @frozen(kw_only=True)

@@ -135,6 +135,26 @@ class DurabilityTests(Harness):
         await accepted(store, WriteBatch().put(full_episode(3)))
         assert await store.count(Query(Step)) == 0
 
+    @only_if(lambda suite: _corrupts(suite) and not suite.checks_when_opened)
+    async def test_a_corrupt_record_is_not_taken_for_another_one(
+        self, opener: Opener, location: str
+    ) -> None:
+        damaged, intact = full_episode(1), full_episode(2)
+        store = await opener()
+        await put(store, damaged, intact)
+        await store.aclose()
+        self.corrupt(location, "episode", damaged.id)
+        store = await opener()
+        for batch in (
+            WriteBatch().put(full_episode(3)).expect(damaged),
+            WriteBatch().put(full_episode(3)).expect_absent(Episode, damaged.id),
+        ):
+            error = await rejected(store, batch, CodecError)
+            assert error.record_id == damaged.id
+        await accepted(
+            store, WriteBatch().expect(intact).expect_absent(Episode, full_episode(3).id)
+        )
+
     @only_if(lambda suite: _corrupts(suite) and suite.checks_when_opened)
     async def test_a_store_with_a_corrupt_record_does_not_open(
         self, opener: Opener, location: str

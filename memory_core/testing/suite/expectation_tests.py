@@ -7,10 +7,11 @@ import asyncio
 from attrs import evolve
 
 from memory_core.errors import ConfigurationError, ConflictError, ReferenceNotFoundError
+from memory_core.memory import Memory
 from memory_core.query import Query
 from memory_core.records import Episode, Relationship, new_id
 from memory_core.storage import Receipt, Storage, WriteBatch
-from memory_core.testing.data.kinds import Folder, Specimen
+from memory_core.testing.data.kinds import Folder, Specimen, one_more
 from memory_core.testing.data.samples import (
     edge,
     episode,
@@ -200,3 +201,15 @@ class ExpectationTests(Harness):
         assert last is not None
         assert last.amount == _COUNTERS
         assert await drain(store, Query(Specimen).where(amount=_COUNTERS)) == [last]
+
+    async def test_concurrent_updates_of_a_memory_lose_none(self, store: Storage) -> None:
+        start = Specimen(id=sample_id("specimen", 1), amount=0)
+        await put(store, start)
+        memories = [Memory(store) for _ in range(3)]
+        await asyncio.gather(
+            *(
+                memories[number % 3].update(Specimen, start.id, one_more)
+                for number in range(_COUNTERS)
+            )
+        )
+        assert await stored(store, evolve(start, amount=_COUNTERS))

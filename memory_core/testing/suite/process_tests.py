@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from memory_core.errors import CycleError, DuplicateError, MemoryCoreError
+from memory_core.memory import Memory
 from memory_core.query import Query
 from memory_core.records import Episode, Record, Relationship
 from memory_core.storage import Capability, Receipt, Storage, WriteBatch
 from memory_core.testing.checks.crash import crash
 from memory_core.testing.checks.forking import Emit, ForkServer, Worker, open_target
-from memory_core.testing.data.kinds import Specimen
+from memory_core.testing.data.kinds import Specimen, one_more
 from memory_core.testing.data.samples import edge, episode, sample_id
 from memory_core.testing.suite.concurrency_tests import has_cycle
 from memory_core.testing.suite.harness import Harness, drain, follow, needs, put, stored
@@ -31,6 +32,7 @@ _SERVER = pytest.StashKey[ForkServer]()
 _PROCESSES = 3
 _BATCHES = 40
 _NODES = 10
+_COUNTERS = 10
 
 
 class ProcessTests(Harness):
@@ -82,6 +84,21 @@ class ProcessTests(Harness):
         assert told == {record.id for record in [*mine, *edges]} | {
             record.id for record in await drain(store, Query(Specimen))
         }
+
+    @needs(Capability.MULTI_PROCESS)
+    async def test_updates_of_processes_lose_none(
+        self, fork_server: ForkServer, store: Storage, location: str
+    ) -> None:
+        counter = Specimen(id=sample_id("specimen", 1), amount=0)
+        await put(store, counter)
+        workers = [
+            fork_server.start(f"{_MODULE}:count_up", self._spec(), location, _COUNTERS)
+            for _ in range(_PROCESSES)
+        ]
+        await asyncio.gather(*(asyncio.to_thread(_finish, worker) for worker in workers))
+        [last] = await store.get(Specimen, [counter.id])
+        assert last is not None
+        assert last.amount == _PROCESSES * _COUNTERS
 
     @needs(Capability.MULTI_PROCESS, Capability.CHEAP_POSITION)
     async def test_what_another_process_committed_is_seen(
@@ -145,6 +162,18 @@ async def _contend(emit: Emit, spec: str, location: str, process: int) -> None:
             emit(f"won {number}")
         source, target = random.sample(range(_NODES), 2)
         await _accepted(store, edge(1_000 * (process + 1) + number, source, target))
+    await store.aclose()
+
+
+def count_up(emit: Emit, spec: str, location: str, times: int) -> None:
+    """A process whose tasks add one each."""
+    asyncio.run(_count_up(spec, location, times))
+
+
+async def _count_up(spec: str, location: str, times: int) -> None:
+    store = await open_target(spec, location)
+    memory, counter = Memory(store), sample_id("specimen", 1)
+    await asyncio.gather(*(memory.update(Specimen, counter, one_more) for _ in range(times)))
     await store.aclose()
 
 

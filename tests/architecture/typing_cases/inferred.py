@@ -95,6 +95,11 @@ def queries(uuid: UUID, time: datetime, options: dict[str, Any], anything: Query
     assert_type(between(time, None), UnboundRange[datetime])
 
 
+async def considered(episode: Episode) -> Episode:
+    """What changes a record may wait."""
+    return episode
+
+
 async def calls(memory: Memory, episode: Episode, trial: Trial, uuid: UUID) -> None:
     """What the verbs return."""
     assert_type(await memory.store_episode(episode), Receipt)
@@ -102,6 +107,8 @@ async def calls(memory: Memory, episode: Episode, trial: Trial, uuid: UUID) -> N
     assert_type(await memory.get_episodes_batch([uuid, str(uuid)]), list[Episode | None])
     assert_type(await memory.get(Note, uuid), Note | None)
     assert_type(await memory.get_many(ToolSequence, [uuid]), list[ToolSequence | None])
+    assert_type(await memory.update(Note, uuid, lambda note: note.replace(text="b")), Note)
+    assert_type(await memory.update(Episode, str(uuid), considered), Episode)
     assert_type(await memory.query(Query(Note)), Page[Note])
     assert_type(await memory.query_episodes(), Page[Episode])
     assert_type((await memory.query_patterns())[0], Pattern)

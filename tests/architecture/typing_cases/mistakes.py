@@ -75,6 +75,8 @@ MISTAKES = (
     Mistake("query_episodes(query)", "query_episodes(Query(Pattern))"),
     Mistake("Query(Review)", 'Query("review")'),
     # The verbs
+    Mistake('lambda found: found.replace(language="en")', "lambda found: found.language"),
+    Mistake("update(Heuristic, rule.id", "update(Heuristic, rule"),
     Mistake("add_relationship(edge)", "add_relationship(first)"),
     Mistake("error.kind", "error.knd"),
     Mistake("max_depth=2", 'max_depth="2"'),

@@ -129,6 +129,7 @@ class Agent:
             evidence=Evidence(episode_ids=ids, success_rate=1, sample_size=len(ids)),
         )
         await self._memory.store_heuristic(rule.replace(confidence=1, tags=["http"]))
+        await self._memory.update(Heuristic, rule.id, lambda found: found.replace(language="en"))
         return [pattern.replace(effectiveness=Effectiveness(successes=1)) for pattern in patterns]
 
     async def recent(self, since: datetime, best: float) -> Page[Episode]:
