@@ -24,13 +24,16 @@ class LmdbConfig:
 
     Attributes:
         durability: ``"full"``: a commit is on disk when it returns. ``"normal"``: a power loss may
-            undo the newest commits, never corrupt the store; a killed process loses nothing.
-        max_map_size: bytes that the store never grows beyond; then ``StorageFullError``.
-        max_dbs: named LMDB databases this process can use: one a kind and one an index of it. Each
-            adds to every read transaction: 256 take 0.2 µs, 4,096 take 3 µs.
-        change_feed_limit: how many changes are kept for ``changes``.
-        index_lag: the largest index backlog while writing goes on without a pause, counted in changes.
-            Queries check pending records one by one; in return, a commit does not write index pages.
+            undo the newest commits, but does not corrupt the store; a killed process loses nothing.
+        max_map_size: the largest size of the store in bytes; a write beyond it raises
+            ``StorageFullError``.
+        max_dbs: the number of named LMDB databases that this process can use: one for each kind and
+            one for each index. Each adds to the time of every read transaction: 256 take 0.2 µs,
+            4,096 take 3 µs.
+        change_feed_limit: how many changes the change feed keeps.
+        index_lag: how many changes may have pending index entries while writing goes on without a
+            pause. Queries check the changed records one by one; a small commit saves the time to
+            write its index pages.
         compression: how bodies are compressed.
     """
 

@@ -68,11 +68,12 @@ class PoolConfig:
 
     Attributes:
         min_size: Connections the pool never shrinks below.
-        max_size: Connections the pool never grows above. sqld serves 128 at once to all clients.
+        max_size: Connections the pool never grows above. sqld serves 128 in total, to all clients.
         acquire_timeout: Longest wait for a connection before `StorageUnavailableError`.
-        max_waiting: Backpressure: with this many waiting, a further one is rejected at once.
-        drain_timeout: How long closing waits for calls in-flight. A call that has not ended by then is
-            broken off, with an error that says whether it was applied.
+        max_waiting: Backpressure: when so many calls wait for a connection, a further call is
+            rejected at once.
+        drain_timeout: How long closing waits for in-flight calls. A call that has not ended by then
+            is aborted, with an error that says whether it was applied.
     """
 
     dropped_options: ClassVar = dict.fromkeys(
@@ -102,9 +103,9 @@ class KeepAliveConfig:
     """How idle connections are kept usable.
 
     Attributes:
-        interval: A connection idle for this long is pinged. sqld drops an HTTP stream after 10 s, and
-            a gateway before a server may be quicker. One that was neither used nor pinged for twice as
-            long is replaced instead of being handed out.
+        interval: A connection that is idle for this long is pinged. sqld drops an HTTP stream after
+            10 s; a gateway in front of the server may drop it earlier. A connection that was
+            neither used nor pinged for twice as long is replaced before it is used.
     """
 
     dropped_options: ClassVar = {
@@ -134,10 +135,10 @@ class RetryConfig:
     """Retries of reads, and of writes that certainly were not applied.
 
     Attributes:
-        attempts: Attempts altogether; 1 switches retries off.
-        timeout: No further attempt is started after this long.
-        resolve_timeout: How long to go on asking what became of a write whose answer was lost,
-            before `OutcomeUnknownError`.
+        attempts: The largest number of attempts; 1 switches retries off.
+        timeout: No further attempt begins after this long.
+        resolve_timeout: How long to ask for the outcome of a write whose answer was lost, before
+            `OutcomeUnknownError`.
     """
 
     dropped_options: ClassVar = dict.fromkeys(("initial", "maximum", "jitter"), _CONSTANT)
@@ -152,9 +153,9 @@ class BreakerConfig:
     """The circuit breaker in front of each server.
 
     Attributes:
-        failure_threshold: Failures in a row that open it.
-        reset_timeout: Time after which one probe is let through. It doubles with each probe that
-            fails, up to 10 s.
+        failure_threshold: The number of failures in a row that open the breaker.
+        reset_timeout: Time after which one probe is sent. It doubles with each failed probe, up to
+            10 s.
     """
 
     dropped_options: ClassVar = {"max_reset_timeout": _CONSTANT}
@@ -168,12 +169,12 @@ class ReplicaConfig:
     """How reads are spread over replicas.
 
     Attributes:
-        freshness: ``"all"``: a read sees every commit of any process that was acknowledged before
-            it began; the primary is asked for its position beside each read, once for all reads
-            that wait at the same time. ``"own"``: it sees what this store has written or read before, and
-            reads go on while the primary is down.
-        max_wait: How long a read waits for a replica to catch up with what its caller has seen,
-            before the primary answers it; 0 passes over a replica that is behind.
+        freshness: ``"all"``: a read sees every commit that any process had acknowledged before it
+            began; the primary is asked for its position with each read, once for all reads that
+            wait at the same time. ``"own"``: a read sees everything that this store has written or
+            read before, and reads continue while the primary is down.
+        max_wait: How long a read waits for a replica that is behind, before the primary answers it;
+            0 skips such a replica.
         timeout: How long a replica may take to answer before another server is asked.
     """
 
@@ -190,10 +191,11 @@ class ServerLimits:
 
     Attributes:
         max_batch_bytes: Largest request for one batch; a larger batch is rejected, with the limit's name.
-        max_group_bytes: Batches that wait together are sent in transactions of up to this size,
-            so that each stays well within the server's 5 s.
+        max_group_bytes: Batches that wait together are sent in transactions of up to this size, so
+            that each takes well under the server's limit of 5 s.
         max_response_bytes: Largest answer read into memory.
-        request_timeout: For a whole request, answer included; reaching the server takes at most 5 s of it.
+        request_timeout: The time that a request may take, including its answer; connecting to the
+            server takes at most 5 s of it.
     """
 
     dropped_options: ClassVar = {"connect_timeout": "limits.request_timeout bounds it as well"}
@@ -208,10 +210,10 @@ class TenancyConfig:
     """Databases of their own for namespaces.
 
     Attributes:
-        max_open: Databases kept open at once. With all of them in use, a further one has to wait;
-            otherwise the one used longest ago is closed.
-        admin_url: sqld's admin API, where missing databases are made. Without it the operator of the
-            server makes them.
+        max_open: The most databases open at once. The least recently used one is closed to open
+            another; if all are in use, the next one waits.
+        admin_url: sqld's admin API, through which missing databases are created. Without it, the
+            server's operator creates them.
     """
 
     max_open: int = field(default=64, validator=_whole(1))

@@ -31,8 +31,8 @@ class Budget:
     """A share of the nearest tier for one kind of entry.
 
     Attributes:
-        max_entries: how many entries at most; 0 caches none.
-        max_bytes: how many bytes at most; ``None`` for the tier's own bound.
+        max_entries: the largest number of entries; 0 caches none.
+        max_bytes: the largest number of bytes; ``None`` for the tier's own bound.
         ttl: seconds an entry is kept at most; ``None`` leaves that to the tier.
     """
 
@@ -69,8 +69,9 @@ class CacheConfig:
 
     Attributes:
         tiers: names or URLs of caches, nearest first.
-        max_entries: entries of the nearest tier, without those that have a budget of their own.
-        max_bytes: bytes of the nearest tier, without those of budgets that have bytes of their own.
+        max_entries: entries of the nearest tier, not counting entries that have a separate budget.
+        max_bytes: bytes of the nearest tier, not counting entries whose budget has its own
+            ``max_bytes``.
         ttl: seconds an entry is kept at most; ``None`` leaves that to the tier.
         budgets: separate budgets by kind of record (``"episode"``) or type of query
             (``"query:episode"`` for pages, ``"count:episode"`` for counts). Without one, at most 2,000
@@ -79,7 +80,8 @@ class CacheConfig:
         negative: whether the absence of a record is cached.
         write_through: whether a record that was written is cached at once.
         max_staleness: seconds for which another process's write may go unseen, on backends that
-            cannot tell their position cheaply. Elsewhere it is not used: no staleness at all.
+            cannot tell their position cheaply. Other backends do not use it: their cached reads are
+            never stale.
         monitor: whether ``memory cache`` may look into this process's caches.
         options: further options of the nearest tier by dotted name.
     """

@@ -105,7 +105,7 @@ class Memory:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Finish what was accepted, then close. Idempotent."""
+        """Finish the accepted writes, then close. A second call does nothing."""
         await self._storage.aclose()
 
     def scoped(self, namespace: str) -> Memory:
@@ -117,7 +117,7 @@ class Memory:
         return self._derived(self._storage.scoped(namespace), self._registry)
 
     def with_cache(self, config: CacheConfig | Sequence[str] | str) -> Memory:
-        """The same memory behind caches; closing what is returned closes both.
+        """The same memory behind caches; closing the returned memory closes both.
 
         Raises:
             ConfigurationError: for an unknown cache or option; the message lists those there are.
@@ -250,11 +250,11 @@ class Memory:
         return (await with_logged_steps(self._storage, (episode,)))[0]
 
     async def get_episodes_batch(self, ids: Iterable[UUID | str]) -> list[Episode | None]:
-        """Episodes in the order asked, ``None`` where there is none."""
+        """Episodes in the order of the ids, ``None`` for each that is missing."""
         return await self.get_many(Episode, ids)
 
     async def delete_episode(self, episode_id: UUID | str) -> Receipt:
-        """Delete an episode, its steps and its relationships; no error when it is not there."""
+        """Delete an episode, its steps and its relationships; a missing one is not an error."""
         return await self.delete(Episode, episode_id)
 
     async def delete_episodes_batch(self, ids: Iterable[UUID | str]) -> Receipt:
@@ -345,11 +345,11 @@ class Memory:
         return await self.get(Pattern, pattern_id)
 
     async def get_patterns_batch(self, ids: Iterable[UUID | str]) -> list[Pattern | None]:
-        """Patterns in the order asked, ``None`` where there is none."""
+        """Patterns in the order of the ids, ``None`` for each that is missing."""
         return await self.get_many(Pattern, ids)
 
     async def delete_pattern(self, pattern_id: UUID | str) -> Receipt:
-        """Delete a pattern; no error when it is not there."""
+        """Delete a pattern; a missing one is not an error."""
         return await self.delete(Pattern, pattern_id)
 
     async def delete_patterns_batch(self, ids: Iterable[UUID | str]) -> Receipt:
@@ -383,11 +383,11 @@ class Memory:
         return await self.get(Heuristic, heuristic_id)
 
     async def get_heuristics_batch(self, ids: Iterable[UUID | str]) -> list[Heuristic | None]:
-        """Heuristics in the order asked, ``None`` where there is none."""
+        """Heuristics in the order of the ids, ``None`` for each that is missing."""
         return await self.get_many(Heuristic, ids)
 
     async def delete_heuristic(self, heuristic_id: UUID | str) -> Receipt:
-        """Delete a heuristic; no error when it is not there."""
+        """Delete a heuristic; a missing one is not an error."""
         return await self.delete(Heuristic, heuristic_id)
 
     async def delete_heuristics_batch(self, ids: Iterable[UUID | str]) -> Receipt:
@@ -419,7 +419,7 @@ class Memory:
         return _receipt(await self._storage.commit((puts_of(Relationship, (relationship,)),)))
 
     async def remove_relationship(self, relationship_id: UUID | str) -> Receipt:
-        """Delete a relationship; no error when it is not there."""
+        """Delete a relationship; a missing one is not an error."""
         return await self.delete(Relationship, relationship_id)
 
     async def get_relationships(

@@ -39,7 +39,7 @@ class Put:
 
 @frozen
 class Delete:
-    """Remove a record and what cascades from it; nothing happens when it is not there."""
+    """Delete a record and the records that cascade from it; a missing record is not an error."""
 
     kind: str
     id: UUID

@@ -26,15 +26,16 @@ class AdaptiveConfig:
     """Options of the adaptive cache. Times are seconds, sizes are bytes.
 
     Attributes:
-        max_entries: entries it holds at most, without those of kinds with a budget of their own.
-        max_bytes: memory it takes at most: values, keys and its own bookkeeping. Entries of kinds whose
-            budget has bytes of its own are not counted. An entry over a quarter of it is not kept.
+        max_entries: the most entries it holds, not counting kinds with a separate budget.
+        max_bytes: the most memory it takes: values, keys and its own bookkeeping, not counting
+            kinds whose budget has its own ``max_bytes``. An entry over a quarter of it is not
+            cached.
         kind_budgets: separate budgets by kind (``"episode"``, ``"query:episode"``): their entries
             compete only with each other. Set in code, not in a URL.
         ttl: time to live of a new entry.
         min_ttl: the lower bound of the time to live, which halves while the entry is not read.
-        max_ttl: the upper bound of the time to live, which doubles while the entry is read often. The
-            same as ``min_ttl``: the time to live is fixed.
+        max_ttl: the upper bound of the time to live, which doubles while the entry is read often.
+            If it equals ``min_ttl``, the time to live is fixed.
         memory_limit: memory the process should stay under, in addition to the limits of its control
             group, of its address space and of the machine. From 80 % of the nearest limit the cache
             releases memory.

@@ -15,12 +15,13 @@ class JsonlConfig:
     """How a store is kept.
 
     Attributes:
-        durability: ``"full"``: a commit is on disk when it returns. ``"normal"``: it is with the
-            operating system, so that a power loss may undo the newest ones; a killed process loses
-            nothing.
-        change_feed_limit: how many changes are kept for ``changes``.
-        compact_ratio: the log is rewritten when more than this share of its bytes is outdated.
-        compact_min_bytes: but not before it is this large.
+        durability: ``"full"``: a commit is on disk when it returns. ``"normal"``: the operating
+            system writes it later, so a power loss may undo the newest commits; a killed process
+            loses nothing.
+        change_feed_limit: how many changes the change feed keeps.
+        compact_ratio: the log is rewritten when more than this share of its bytes is no longer
+            needed.
+        compact_min_bytes: a smaller log is not rewritten.
     """
 
     durability: Literal["full", "normal"] = field(default="full", validator=in_(("full", "normal")))
