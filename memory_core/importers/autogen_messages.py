@@ -17,7 +17,6 @@ __all__ = ["add_autogen_message", "is_autogen_message"]
 
 _KIND = re.compile(r"[A-Z]\w*(?:Message|Event)")
 _RAN = re.compile(r"exitcode: (-?\d{1,9}) \((?:execution (?:succeeded|failed))\)\n?")
-_CODE = re.compile(r"```([\w+-]*)[^\n]*\n(.*?)```", re.DOTALL)
 _ROLES = {"user": "user", "system": "system", "SystemMessage": "system"}
 
 
@@ -82,10 +81,11 @@ def _add_old(draft: EpisodeDraft, message: Fields) -> None:
 def _executed(draft: EpisodeDraft, message: Fields, output: str, code: int) -> None:
     """A program that ran, which is in the message before."""
     asked = str(draft.steps[-1].parameters.get("content", "")) if draft.steps else ""
-    blocks = _CODE.findall(asked)
-    parameters: dict[str, Any] = {"code": "\n".join(block for _, block in blocks)}
-    language = next((name for name, _ in blocks if name), None)
-    step = draft.call(language or "code", parameters if blocks else {}, None, None, message.place)
+    # What is between fences, of which the last may be open: a line that names the language, and code.
+    fenced = [block.partition("\n") for block in asked.split("```")[1:-1:2]]
+    parameters: dict[str, Any] = {"code": "\n".join(code for _, _, code in fenced)}
+    language = next((words[0] for named, _, _ in fenced if (words := named.split())), None)
+    step = draft.call(language or "code", parameters if fenced else {}, None, None, message.place)
     step.metadata |= {"exit_code": str(code), "agent": message.text("name") or "unknown"}
     draft.called(None, step.tool)
     set_result(step, output.removeprefix("Code output:").strip(), failed=code != 0)

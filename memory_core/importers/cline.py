@@ -18,13 +18,13 @@ __all__ = ["task_in", "without_results"]
 _RESULT = re.compile(r"\[(\w+)(?: for .*?)?\] Result:\s?", re.DOTALL)
 _TIMED_OUT = "Command timed out after"
 _FAILED = ("Command failed", "The tool execution failed", "The user denied this operation")
-_TASK = re.compile(r"\s*<task>\s*(.*?)\s*</task>", re.DOTALL)
+_TASK = re.compile(r"\s*<task>(.*?)</task>", re.DOTALL)
 
 
 def task_in(prompt: str | None) -> str | None:
     """The task in the first prompt, without the files and the environment after it."""
     match = _TASK.match(prompt or "")
-    return match[1] if match else None
+    return match[1].strip() if match else None
 
 
 def without_results(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from memory_core.importers.chat import add_message
@@ -12,6 +11,7 @@ from memory_core.importers.json_text import NotJsonError, loads
 
 if TYPE_CHECKING:
     from collections import deque
+    from collections.abc import Iterator
 
     from memory_core.importers.draft import Draft, EpisodeDraft
     from memory_core.importers.fields import Fields
@@ -22,9 +22,6 @@ _ROLES = {
     "human": "user", "gpt": "assistant", "bing": "assistant", "bard": "assistant", "chatgpt": "assistant",
 }  # fmt: skip
 _ANSWERS = frozenset({"tool", "observation", "function_response", "function"})
-_CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
-_RESPONSE = re.compile(r"\s*<tool_response>\s*(.*?)\s*</tool_response>\s*", re.DOTALL)
-_THOUGHT = re.compile(r"<think(?:ing)?>\s*(.*?)\s*</think(?:ing)?>", re.DOTALL)
 
 
 def add_turn(draft: EpisodeDraft, turn: Fields, waiting: deque[Draft]) -> None:
@@ -43,18 +40,45 @@ def add_turn(draft: EpisodeDraft, turn: Fields, waiting: deque[Draft]) -> None:
 
 
 def _said(draft: EpisodeDraft, role: str, text: str, place: str, waiting: deque[Draft]) -> None:
-    before, last = len(draft.steps), 0
+    before = len(draft.steps)
     if role == "assistant":
-        for thought in _THOUGHT.finditer(text):
-            draft.say("thinking", thought[1], None, place)
-        text = _THOUGHT.sub("", text)
-        for call in _CALL.finditer(text):
-            draft.say(role, text[last : call.start()].strip(), None, place)
-            _call(draft, call[1], place, waiting)
-            last = call.end()
-    rest = text[last:].strip() if len(draft.steps) > before else text
+        for name in ("think", "thinking"):
+            text = _without_thoughts(draft, text, name, place)
+        *parts, (text, _) = _tagged(text, "tool_call")
+        for part, is_call in parts:
+            if is_call:
+                _call(draft, part, place, waiting)
+            else:
+                draft.say(role, part.strip(), None, place)
+    rest = text.strip() if len(draft.steps) > before else text
     if rest or len(draft.steps) == before:
         draft.turn(role, rest, None, place)
+
+
+def _without_thoughts(draft: EpisodeDraft, text: str, name: str, place: str) -> str:
+    kept: list[str] = []
+    for part, is_thought in _tagged(text, name):
+        if is_thought:
+            draft.say("thinking", part, None, place)
+        else:
+            kept.append(part)
+    return "".join(kept)
+
+
+def _tagged(text: str, name: str) -> Iterator[tuple[str, bool]]:
+    """The parts of a text, and whether each is inside of a tag; the last one never is."""
+    opener = f"<{name}>"
+    first, *rest = text.split(opener)
+    outside = [first]
+    for part in rest:
+        inside, closed, after = part.partition(f"</{name}>")
+        if closed:
+            yield "".join(outside), False
+            yield inside.strip(), True
+            outside = [after]
+        else:
+            outside += [opener, part]
+    yield "".join(outside), False
 
 
 def _call(draft: EpisodeDraft, text: str, place: str, waiting: deque[Draft]) -> None:
@@ -71,7 +95,8 @@ def _call(draft: EpisodeDraft, text: str, place: str, waiting: deque[Draft]) -> 
 
 
 def _answer(draft: EpisodeDraft, text: str, place: str, waiting: deque[Draft]) -> None:
-    for answer in _RESPONSE.findall(text) or [text]:
+    inside = [part for part, is_answer in _tagged(text, "tool_response") if is_answer]
+    for answer in inside or [text]:
         fields = mapping(arguments_of(answer))
         call_id, name = plain_text(fields.get("tool_call_id")), plain_text(fields.get("name"))
         step = draft.called(call_id, name)

@@ -73,7 +73,7 @@ def test_lines_of_events_are_one_conversation(tmp_path):
 )
 def test_programs_that_ran(tmp_path, printed, result):
     history = [
-        {"role": "assistant", "content": "```sh\nls\n```\nor\n```\npwd\n```", "name": "a"},
+        {"role": "assistant", "content": "```sh -x\nls\n```\nor\n```\npwd\n```", "name": "a"},
         {"role": "user", "content": printed, "name": "b"},
         {"role": "user", "content": printed, "name": "b"},
     ]
@@ -126,3 +126,13 @@ def test_the_messages_of_an_agent_that_was_saved(tmp_path):
             ("message", "thinking", None),
             ("f", "call", "success"),
         ]
+
+
+@pytest.mark.timeout(20)
+def test_fences_without_an_end_take_no_time(tmp_path):
+    messages = [
+        {"role": "assistant", "content": "```" * 100_001},
+        {"role": "user", "content": "exitcode: 0 (execution succeeded)\nCode output: 1"},
+    ]
+    _, (episode,), _ = read(write(tmp_path / "a.json", messages))
+    assert episode.steps[1].result == StepResult.success("1")

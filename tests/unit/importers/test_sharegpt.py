@@ -106,3 +106,11 @@ def test_turns_of_role_and_content(tmp_path):
         ("message", "user", None),
         ("message", "assistant", None),
     ]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("tag", ["<tool_call>", "<think>", "<tool_call> ", "</tool_call>"])
+def test_tags_that_do_not_end_are_text_and_take_no_time(tmp_path, tag):
+    text = f"{tag * 100_000}{' ' * 100_000}."
+    episode = episode_of(tmp_path, turn("human", "Q"), turn("gpt", text))
+    assert episode.steps[1].parameters == {"content": text}
