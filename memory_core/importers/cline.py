@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from memory_core.importers.content import set_result
@@ -35,7 +36,7 @@ def without_results(
     Args:
         draft: the conversation.
         message: a message of the user.
-        waiting: the calls of the message before; those that get a result are removed.
+        waiting: the calls of the message before.
 
     Returns:
         The message without these texts.
@@ -44,14 +45,16 @@ def without_results(
     if not waiting or not content:
         return message
     blocks: list[object] = []
+    by_tool = _by_tool(waiting)
     time = time_of(message.get("ts"))
     for block in content:
         text = plain_text(mapping(block).get("text")) or ""
         match = _RESULT.match(text)
-        step = _called(match[1], waiting) if match else None
-        if match is None or step is None:
+        calls = by_tool.get(match[1].removeprefix("use_")) if match else None
+        if match is None or not calls:
             blocks.append(block)
             continue
+        step = calls.popleft()
         draft.called(step.metadata.get("call_id"), step.tool)
         step.ended(time)
         result = text[match.end() :]
@@ -62,11 +65,9 @@ def without_results(
     return {**message, "content": blocks}
 
 
-def _called(tool: str, waiting: list[Draft]) -> Draft | None:
-    """The first call of a tool; subagents are asked for under another name than they answer."""
-    step = next(
-        (call for call in waiting if tool in {call.tool, call.tool.removeprefix("use_")}), None
-    )
-    if step is not None:
-        waiting.remove(step)
-    return step
+def _by_tool(waiting: list[Draft]) -> dict[str, deque[Draft]]:
+    """Calls by the name under which they are answered: subagents leave out the first word of theirs."""
+    found: dict[str, deque[Draft]] = {}
+    for call in waiting:
+        found.setdefault(call.tool.removeprefix("use_"), deque()).append(call)
+    return found
