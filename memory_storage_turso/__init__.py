@@ -1,6 +1,6 @@
 """Storage on libSQL and SQLite: local files through aiosqlite, servers through Hrana.
 
-Its classes are loaded when they are first asked for, so that discovering the plugin loads no driver.
+Its classes are loaded when they are first used, so that discovering the plugin loads no driver.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Opens the driver that a location needs."""
+"""Choice of the driver for a location: a local file or a server."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ async def open_backend(location: str, config: TursoConfig) -> Driver:
 
 
 def require_aiohttp() -> None:
-    """Check that the client of servers is installed.
+    """Check that the HTTP client for servers is installed.
 
     Raises:
-        ConfigurationError: it is not; says how to install it.
+        ConfigurationError: it is missing; the message says how to install it.
     """
     if find_spec("aiohttp") is None:
         raise ConfigurationError("a libSQL server needs aiohttp: pip install 'memory-core[turso]'")

@@ -64,7 +64,7 @@ def _http_url(config: object, option: Attribute[Any], value: Any) -> None:
 @accepts_dropped
 @frozen(kw_only=True)
 class PoolConfig:
-    """How many connections there may be, and what waiting for one means.
+    """Options of the connection pool: its size, and the limits on waiting for a connection.
 
     Attributes:
         min_size: Connections the pool never shrinks below.
@@ -187,7 +187,7 @@ class ReplicaConfig:
 @accepts_dropped
 @frozen(kw_only=True)
 class ServerLimits:
-    """The most that a server is asked for.
+    """Limits on requests to a server and on its answers.
 
     Attributes:
         max_batch_bytes: Largest request for one batch; a larger batch is rejected, with the limit's name.
@@ -207,7 +207,7 @@ class ServerLimits:
 
 @frozen(kw_only=True)
 class TenancyConfig:
-    """Databases of their own for namespaces.
+    """Options of stores with one database per namespace.
 
     Attributes:
         max_open: The most databases open at once. The least recently used one is closed to open
@@ -252,10 +252,10 @@ class TursoConfig:
     """Options of ``turso:`` and the server URLs. Durations are seconds.
 
     Attributes:
-        durability: local files: ``"full"`` survives the loss of power, ``"normal"`` that of the
-            process only, where the newest commits may go with the power.
-        busy_timeout: local files: how long a write waits for another process's.
-        readers: local files: connections that read beside the one that writes.
+        durability: local files: commits survive a power loss with ``"full"``; with ``"normal"`` they
+            survive a killed process, but a power loss may undo the newest.
+        busy_timeout: local files: how long a write waits for a write of another process.
+        readers: local files: read connections besides the write connection.
         change_feed_limit: how many changes the change feed keeps.
         compression: how bodies are compressed.
         prepared: the cache of prepared statements.
@@ -263,10 +263,10 @@ class TursoConfig:
         keepalive: servers: how idle connections are kept usable.
         retry: servers: retries.
         breaker: servers: the circuit breaker.
-        replicas: servers: URLs of read replicas. One that turns out to hold another store is logged
-            and not asked any more.
-        replica: servers: how reads are spread over them.
-        limits: servers: what they are asked at most.
+        replicas: servers: URLs of read replicas. One that turns out to hold another store is logged and
+            no longer used.
+        replica: servers: how reads are distributed over them.
+        limits: servers: limits on requests and answers.
         wire_compression: servers: whether answers over HTTP may come compressed; ``"auto"``: unless on
             loopback. Over WebSocket, which sqld does not compress, it has no effect.
         tls: servers: whether ``libsql://`` is encrypted; by default everywhere but on loopback.
@@ -307,7 +307,7 @@ class TursoConfig:
     tenancy: TenancyConfig = field(factory=TenancyConfig, validator=instance_of(TenancyConfig))
 
     def check_used(self, *, server: bool) -> None:
-        """Refuse options that have no effect where the store is.
+        """Reject options that have no effect at a location.
 
         Raises:
             ConfigurationError: names one.

@@ -67,4 +67,4 @@ NAMES = {
     "upkeep.IndexUpkeep": "engine.pending.PendingEntries",
     "writing.POSITION": "sql.system.POSITION",
 }
-"""Names that their new module does not have, or has under another name."""
+"""Names that the new module lacks, or has under another name."""

@@ -79,11 +79,11 @@ class TursoStorage:
         config: TursoConfig | None = None,
         context: StorageContext | None = None,
     ) -> TursoStorage:
-        """Keep records in a database that the caller has opened, and closes after the store.
+        """Keep records in a database that the caller opens, and closes after the store.
 
-        The store has tables of its own in it, and turns foreign keys on. It uses the connection for
-        itself alone while a call runs; between calls the caller may use it, but must leave no
-        transaction open.
+        The store creates its own tables in it, and enables foreign keys. It needs exclusive use of the
+        connection while a call runs; between calls the caller may use it, but must leave no transaction
+        open.
 
         Args:
             connection: an open connection, in sqlite3's own transaction mode.
@@ -113,7 +113,7 @@ class TursoStorage:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """A file has more than a server."""
+        """The capabilities; a file has more than a server."""
         return self._shared.driver.capabilities
 
     @property
@@ -195,7 +195,7 @@ class TursoStorage:
         return prepared
 
     def drain(self) -> None:
-        """Closing begins: on a server, in-flight calls have ``pool.drain_timeout`` from now to end.
+        """Begin closing: on a server, in-flight calls have ``pool.drain_timeout`` from now on to end.
 
         ``aclose`` begins with it. Call it first where other things are closed as well.
         """

@@ -1,7 +1,7 @@
 """A database of its own for each namespace, on servers that hold many databases.
 
 Where the URL or ``database`` has ``{namespace}`` in it, each namespace is a database: it is opened when
-it is first used, and closed when others need its place. The module stands beside ``storage`` and not in
+it is first used, and evicted when others need its place. The module stands beside ``storage`` and not in
 ``server``, because it opens a `TursoStorage` for each of them.
 """
 
@@ -90,7 +90,7 @@ class _Server:
             raise InvalidValueError("namespace", expected, namespace)
 
     async def open(self, namespace: str) -> TursoStorage:
-        """Open a namespace's database, and make it first where that is allowed."""
+        """Open a namespace's database, and create it first if that is allowed."""
         name = database_name(namespace)
 
         def filled(text: str) -> str:
@@ -109,7 +109,7 @@ class _Server:
 
 
 async def _create(admin_url: str, database: str, within: float) -> None:
-    """Have sqld make a database, unless it exists."""
+    """Make sqld create a database, unless it exists."""
     import aiohttp
 
     url = f"{admin_url.rstrip('/')}/v1/namespaces/{quote(database, safe='')}/create"
@@ -137,7 +137,7 @@ class _Database:
 class _Databases:
     """The databases that are open, the one used longest ago first.
 
-    The bound holds: with all of them in use, a caller that needs another one waits.
+    The bound is strict: if all of them are in use, a caller that needs another one waits.
     """
 
     def __init__(self, server: _Server) -> None:
@@ -164,7 +164,7 @@ class _Databases:
             self._released.set()
 
     def stats(self) -> Mapping[str, int]:
-        """Databases open now, opened and evicted so far, and waits for a place."""
+        """The numbers of open, opened and evicted databases, and of waits for a place."""
         return {
             "open": len(self._open),
             "opened": self._opened,
@@ -199,7 +199,7 @@ class _Databases:
 
     async def _when_open(self, database: _Database) -> TursoStorage:
         try:
-            # Shielded, as others may wait for it as well.
+            # Shielded, because other callers may wait for it, too.
             return await join(database.opening)
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -244,7 +244,7 @@ class _Databases:
         return True
 
     async def _close_all(self) -> None:
-        # Wake callers that wait for a place: they are rejected.
+        # Wake callers that wait for a place, so that they are rejected.
         self._released.set()
         for database in self._open.values():
             storage = _opened(database)
@@ -324,7 +324,7 @@ class TenantStorage:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Those of a server, without ``NAMESPACES``."""
+        """The capabilities of a server, without ``NAMESPACES``."""
         return frozenset({Capability.DURABLE, Capability.MULTI_PROCESS})
 
     @property

@@ -47,14 +47,14 @@ from memory_storage_turso.sql.statement import Statement
 
 T = TypeVar("T")
 
-#: Encoding this many statements would hold up the event loop.
+#: Encoding this many statements would block the event loop.
 _MANY = 64
-#: Decoding more rows than this would hold up the event loop.
+#: Decoding more rows than this would block the event loop.
 _FEW_ROWS = 4
 
 
 class InFlight:
-    """A context that each call enters; closing waits until all calls have left it."""
+    """Counts in-flight calls: each call enters it as a context, and closing waits until all have left."""
 
     def __init__(self) -> None:
         self._calls = 0
@@ -113,7 +113,7 @@ class ServerDriver(Driver):
         self._broken_off = asyncio.Event()
 
     def use_position(self, statement: Statement, identity: StoreIdentity | None = None) -> None:
-        """How to ask for the newest position; known once the schema is there.
+        """Set the query for the newest position, which is known once the schema exists.
 
         Args:
             statement: One row with one integer, no arguments.
@@ -134,7 +134,7 @@ class ServerDriver(Driver):
 
         Batches that together are over ``max_group_bytes`` are sent in several transactions. Where
         a transaction fails, that is the outcome of its batches alone: those before it stand, and
-        those behind it are not sent. A closing statement may run more than once.
+        those after it are not sent. A closing statement may run more than once.
         """
         with self._call():
             encoded = await self._encode(batches)
@@ -160,7 +160,7 @@ class ServerDriver(Driver):
         *,
         primary: bool = False,
     ) -> T:
-        """Read, and make something of the results; see `Driver.read_then`."""
+        """Read and process the results; see `Driver.read_then`."""
         with self._call():
             results = await self.read(statements, primary=primary)
             if sum(len(result.rows) for result in results) <= _FEW_ROWS:
@@ -186,10 +186,10 @@ class ServerDriver(Driver):
         return self._sql.stats()
 
     def drain(self) -> None:
-        """Closing begins: from now on calls in-flight have ``pool.drain_timeout`` to end.
+        """Begin closing: from now on in-flight calls have ``pool.drain_timeout`` to end.
 
-        A call that has not ended by then is broken off, and fails with an error that says whether it
-        was applied. Calls are accepted until `aclose`.
+        A call that has not ended by then is aborted, and fails with an error that says whether it was
+        applied. Calls are accepted until `aclose`.
         """
         if self._expiry is None:
             loop = asyncio.get_running_loop()
@@ -222,7 +222,7 @@ class ServerDriver(Driver):
             node.break_off()
 
     async def _pause(self, seconds: float) -> None:
-        """Let a pause between two attempts pass; it ends when calls are broken off."""
+        """Wait for the pause between two attempts; the wait ends early when calls are aborted."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._broken_off.wait()
@@ -289,7 +289,7 @@ class ServerDriver(Driver):
                 results += [self._not_sent(error) for _ in sound[len(results) :]]
                 break
             except ConfigurationError as error:
-                # The token has expired meanwhile: this group was rejected before it was looked at.
+                # The token has expired in the meantime: this group was rejected unprocessed.
                 if not results:
                     raise
                 results += [self._not_sent(error) for _ in sound[len(results) :]]

@@ -1,4 +1,4 @@
-"""One server: its connections, its circuit breaker, and what its answers mean."""
+"""One server: its connections, its circuit breaker, and the meaning of its answers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from memory_storage_turso.sql.statement import Row
 _UNAUTHORIZED = (401, 403)
 _NOT_FOUND = 404
 _TOO_MANY_REQUESTS = 429
-#: Passing errors: the transaction was rolled back and may be retried.
+#: Transient errors: the transaction was rolled back and may be retried.
 _PASSING = frozenset(
     {
         "SQLITE_BUSY",
@@ -92,7 +92,7 @@ class ServerConnection(Connection, Protocol):
         ...
 
     async def run_streamed(self, steps: Sequence[Step]) -> ProgramAnswer | None:
-        """Execute a program whose answer may have any size; None where that is not possible."""
+        """Execute a program whose answer may have any size; None if that is not possible."""
         ...
 
 
@@ -109,7 +109,7 @@ class Transport(Protocol):
 
 
 class Program(Protocol):
-    """What a connection can run."""
+    """A program that a connection can run."""
 
     steps: list[Step]
 
@@ -153,16 +153,16 @@ class ServerNode:
         *,
         within: float | None = None,
     ) -> Snapshot:
-        """Read one snapshot, however large the answer.
+        """Read one snapshot, with an answer of any size.
 
         Args:
             statements: Reads only.
-            position: Gives the position of the snapshot, and perhaps which store it is of.
+            position: Selects the position of the snapshot, and perhaps its store's id.
             within: Seconds the server has for its answer.
 
         Raises:
             StatementError: A statement was rejected.
-            StorageUnavailableError: There is no answer; `RetryableError` where a retry makes sense.
+            StorageUnavailableError: There is no answer; `RetryableError` if a retry makes sense.
         """
 
         async def once(connection: ServerConnection) -> Snapshot:
@@ -172,7 +172,7 @@ class ServerNode:
             try:
                 return program.outcome(await connection.run(program.steps))
             except ResponseTooLargeError:
-                # The server broke off in the middle of the program.
+                # The server stopped in the middle of the program.
                 await connection.reset()
                 answer = await connection.run_streamed(program.steps)
                 if answer is None:
@@ -198,7 +198,7 @@ class ServerNode:
         if isinstance(error, NotTrustedError):
             return ConfigurationError(self._words("has a certificate that is not trusted", error))
         if error.status in _UNAUTHORIZED:
-            return ConfigurationError(self._words("refused the token", error))
+            return ConfigurationError(self._words("rejected the token", error))
         if error.status == _NOT_FOUND:
             return ConfigurationError(self._words("has no such database", error))
         if error.status == _TOO_MANY_REQUESTS:
@@ -206,7 +206,7 @@ class ServerNode:
         return self.failed(StepError(error.message, error.code))
 
     def failed(self, error: StepError, index: int = 0) -> Exception:
-        """The error of a transaction that ended with this step; nothing of it was applied."""
+        """The error of a transaction that failed at this step; nothing of it was applied."""
         if error.code == "SQLITE_FULL":
             return StorageFullError(self._words("has no room left", error.message))
         if error.code in _PASSING:
@@ -220,7 +220,7 @@ class ServerNode:
         return RetryableError(self._words("cannot be written to", error))
 
     def break_off(self) -> None:
-        """Stop waiting for answers: calls in-flight fail, and new ones are rejected."""
+        """Stop waiting for answers: in-flight calls fail, and new ones are rejected."""
         self._broken_off = True
         self.pool.refuse()
         now = asyncio.get_running_loop().time()
@@ -240,7 +240,7 @@ class ServerNode:
         lost: StreamLostError | None = None
         for _ in range(_STREAMS_TRIED):
             self._check_open()
-            # A call that the breaker would not let through need not wait for a connection.
+            # A call that the breaker would reject need not wait for a connection.
             self.breaker.check()
             try:
                 return await self._on_a_connection(once, within, deadline, fresh=lost is not None)
@@ -297,7 +297,7 @@ class ServerNode:
 
 
 def _judged(error: BaseException) -> Outcome:
-    """What an exception tells about the server, rather than about the request or this client."""
+    """Judge what an exception tells about the server, rather than about the request or this client."""
     if isinstance(error, NotReachedError | NoAnswerError | TimeoutError):
         return Outcome.FAILURE
     if isinstance(error, HranaError | StatementError):
@@ -310,14 +310,14 @@ async def _read_in_pages(
     statements: Sequence[EncodedStatement],
     position: EncodedStatement | None,
 ) -> Snapshot:
-    """Read one snapshot in as many requests as it takes, where an answer cannot be streamed.
+    """Read one snapshot in several requests, where an answer cannot be streamed.
 
     Each statement is wrapped in a LIMIT and OFFSET inside one read transaction, so all pages show the
     same snapshot; a page that is still too large is read in quarters.
 
     Raises:
         ResponseTooLargeError: A single row is too large.
-        StatementError: A statement was refused.
+        StatementError: A statement was rejected.
         HranaError: As the connection says.
     """
     # The connection holds a transaction open between its requests, so it counts as broken until the end.

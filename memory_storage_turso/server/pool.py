@@ -1,6 +1,6 @@
 """A bounded pool of connections that sizes itself and keeps idle connections usable.
 
-A caller gets a permit first, in the order of asking, and then a connection. How many permits there are
+A caller first gets a permit, in the order of requests, and then a connection. The number of permits
 follows a forecast of demand.
 """
 
@@ -23,9 +23,9 @@ from memory_storage_turso.config import KeepAliveConfig, PoolConfig
 _PINGS_AT_ONCE = 8
 #: A ping that takes longer means that the connection is lost.
 _PING_TIMEOUT = 3.0
-#: In intervals of keep-alive: neither used nor pinged for so long, a connection is replaced ...
+#: In keep-alive intervals: a connection neither used nor pinged for this long is replaced ...
 _STALE_AFTER = 2.25
-#: ... and unused for so long, it is closed.
+#: ... and one unused for this long is closed.
 _MAX_IDLE = 15
 
 #: Seconds of demand that make one sample.
@@ -47,7 +47,7 @@ _MAX_IDLE_STEPS = 64
 
 
 class Connection(Protocol):
-    """What a pool needs to know of a connection."""
+    """A connection, as the pool sees it."""
 
     broken: bool
 
@@ -68,15 +68,15 @@ class PoolStats:
     """A pool's statistics.
 
     Attributes:
-        size: Connections there may be now.
-        in_use: Connections that are checked out.
+        size: The current limit of connections.
+        in_use: Checked-out connections.
         idle: Connections that can be checked out at once.
         waiting: Callers that wait for a connection.
         peak_in_use: The most that were ever checked out at once.
-        acquired: Times one was checked out.
+        acquired: Times a connection was checked out.
         waited: Times a caller had to wait first.
-        wait_time: Seconds callers waited altogether.
-        longest_wait: The longest any of them waited, in seconds.
+        wait_time: Total seconds that callers waited.
+        longest_wait: The longest wait, in seconds.
         timeouts: Callers that waited too long.
         refused: Callers that were rejected because too many waited already.
         opened: Connections made.
@@ -116,7 +116,7 @@ class _Idle(Generic[C]):
 
 
 class Pool(Generic[C]):
-    """Checks connections out, at most as many as there may be.
+    """A pool that checks out a bounded number of connections.
 
     A permit is held from before a connection is looked for until the connection is released, so the bound
     holds whatever happens to the connection. Permits go to callers in the order in which they asked.
@@ -169,9 +169,9 @@ class Pool(Generic[C]):
 
         Args:
             within: Seconds to wait for it at most, where that is less than ``acquire_timeout``.
-            around: Entered once there is a permit, and left before the permit is released: it sees how
-                connecting and using the connection end, and not the waiting.
-            fresh: Make a new one, even if others are idle.
+            around: Entered after the permit is acquired, and left before it is released: it sees the
+                outcome of connecting and of using the connection, but not the waiting.
+            fresh: Make a new connection, even if others are idle.
 
         Raises:
             StorageClosedError: The pool is closed.
@@ -197,7 +197,7 @@ class Pool(Generic[C]):
             self._close_later(self._idle.popleft().connection)
 
     async def tend(self) -> None:
-        """One round of maintenance: close unused connections, ping idle ones, close the lost.
+        """One round of maintenance: close unused connections, ping idle ones, close lost ones.
 
         A ping holds a permit, so the bound holds for it too.
         """
@@ -222,14 +222,14 @@ class Pool(Generic[C]):
         )
 
     def refuse(self) -> None:
-        """Check nothing out any more; callers that wait are rejected."""
+        """Stop checking connections out; waiting callers are rejected."""
         self._closed = True
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(StorageClosedError("the connection pool is closed"))
 
     async def aclose(self) -> None:
-        """Reject callers that wait, wait for connections in use, close everything. Idempotent."""
+        """Reject waiting callers, wait for connections in use, close everything. Idempotent."""
         self.refuse()
         if self._maintenance is not None:
             self._maintenance.cancel()
@@ -259,7 +259,7 @@ class Pool(Generic[C]):
     async def _wait_for_permit(self, longest: float) -> None:
         if len(self._waiters) >= self._config.max_waiting:
             self._stats.refused += 1
-            msg = f"{len(self._waiters)} callers wait for a connection already"
+            msg = f"{len(self._waiters)} callers are already waiting for a connection"
             raise StorageUnavailableError(msg)
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -450,14 +450,14 @@ class PoolSizer:
         return self._forecast.ahead(_AHEAD)
 
     def observe(self, demand: int, now: float) -> bool:
-        """Add how many connections are in use or waited for at this moment.
+        """Record how many connections are in use or waited for at this moment.
 
         Returns:
             Whether the size changed.
         """
         self._peak = max(self._peak, demand)
         if now < self._sample_ends:
-            # A queue does not wait for the sample to end.
+            # With a queue, grow before the sample ends.
             return demand > self.size and self._grow(demand, now)
         self._close_sample(demand, now)
         wanted = max(self.forecast, demand)
@@ -488,7 +488,7 @@ class PoolSizer:
     def _shrink(self, wanted: float, now: float) -> bool:
         if now - self._changed_at < _SHRINK_COOLDOWN:
             return False
-        # At most by half at once: demand that pauses often comes back.
+        # At most by half at once: paused demand often comes back.
         size = max(math.ceil(wanted), math.ceil(self.size / 2), self._config.min_size)
         if size >= self.size:
             return False

@@ -1,8 +1,8 @@
-"""Reads spread over replicas without going back in time.
+"""Distribution of reads over replicas, without ever returning stale data.
 
 Every read asks for the position of its snapshot along with its rows. The router remembers the
-newest position that any read or write of this driver has shown, and rejects an answer that is older. The
-positions of another store mean nothing here, so every read also asks which store answers.
+newest position that any read or write of this driver has shown, and rejects an answer that is older.
+Positions of another store mean nothing here, so every read also asks for the id of the store.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from memory_storage_turso.server.resilience import BreakerState
 from memory_storage_turso.sql.statement import SqlValue
 
 _log = logging.getLogger(__name__)
-#: Seconds between two looks at a replica that is behind, or that did not answer.
+#: Seconds between two checks of a replica that is behind, or that did not answer.
 _POLL_INTERVAL = 0.01
-#: Seconds between two looks at replicas that are idle or failed.
+#: Seconds between two checks of replicas that are idle or failed.
 _CHECK_INTERVAL = 1.0
 
 
 @attrs.define(slots=True, eq=False)
 class Replica:
-    """A replica and what is known of it.
+    """A replica and its known state.
 
     Attributes:
         node: The server.
         position: The newest position it has shown.
-        caught_up_at: When it was last seen to have everything this driver had seen.
-        not_before: It is passed over until then, because it was behind.
+        caught_up_at: When it last had everything that this driver had seen.
+        not_before: It is skipped until then, because it was behind.
         reads: Reads it answered.
-        passed_over: Reads it was not asked for, or whose answer was stale.
+        passed_over: Reads that skipped it, or for which its answer was stale.
         failures: Reads it failed to answer.
-        refused: Whether it rejects this client; a check finds out when that ends.
-        foreign: Whether it turned out to hold another store. Then it is not asked any more.
+        refused: Whether it rejects this client; a check notices when that ends.
+        foreign: Whether it turned out to hold another store. Then it is no longer used.
     """
 
     node: ServerNode
@@ -60,7 +60,7 @@ class Replica:
 
     @property
     def state(self) -> str:
-        """Whether it is asked, or why not."""
+        """Its state: in use, or why it is not used."""
         if self.foreign:
             return "another store"
         return "refused" if self.refused else self.node.breaker.state.value
@@ -95,17 +95,17 @@ class ReadRouter:
         self._introduced = False
 
     def use_position(self, statement: EncodedStatement, store: SqlValue) -> None:
-        """How to ask which snapshot a read shows; until this is known the primary answers.
+        """Set the query for the snapshot that a read shows; until it is set, the primary answers.
 
         Args:
-            statement: Gives the position and, behind it, which store it is of.
-            store: The right store's answer; None: any.
+            statement: Selects the position and then the store's id.
+            store: The expected id of the store; None accepts any.
         """
         self._position = statement
         self._store = store
 
     def saw(self, position: int | None) -> None:
-        """Never again read anything older than this position."""
+        """Reject every later read that is older than this position."""
         self._seen = max(self._seen, position or 0)
 
     async def read(
@@ -152,9 +152,9 @@ class ReadRouter:
     ) -> list[StatementResult] | None:
         newest = None
         if self._must_ask():
-            # Beside the replica, so that this takes no longer.
+            # At the same time as the replica's read, so that this adds no latency.
             newest = asyncio.create_task(self._newest.submit([None]))
-            # Where no replica answers, nobody looks at a failure.
+            # If no replica answers, nothing retrieves this task's error.
             newest.add_done_callback(_retrieve)
         try:
             return await self._first_answer(statements, floor, newest)
@@ -180,7 +180,7 @@ class ReadRouter:
             await asyncio.sleep(_POLL_INTERVAL)
 
     def _must_ask(self) -> bool:
-        # A store that was just opened has seen nothing yet, and must show what was there.
+        # A store that was just opened has seen no position yet, but must show every earlier commit.
         return self._config.freshness == "all" or not self._introduced
 
     async def _ask_primary(self, asked: Sequence[None]) -> list[int]:
@@ -218,7 +218,7 @@ class ReadRouter:
     async def _ask(
         self, replica: Replica, statements: Sequence[EncodedStatement]
     ) -> Snapshot | None:
-        """What a replica answers, if it is one of this store."""
+        """A replica's answer, if it holds this store."""
         try:
             snapshot = await replica.node.read(
                 statements, self._position, within=self._config.timeout
@@ -246,7 +246,7 @@ class ReadRouter:
         if not replica.foreign:
             replica.foreign = True
             _log.error(
-                "%s holds another store, so it is not a replica of this one; it is not asked any more",
+                "%s holds another store, so it is not a replica of this one; it is no longer used",
                 replica.node.endpoint,
             )
 
@@ -292,7 +292,7 @@ class ReadRouter:
             await self._ask(replica, [])
         except Exception as error:  # noqa: BLE001 - without checks a replica that failed stays unused
             if not isinstance(error, StorageError):
-                _log.exception("looking at %s failed", replica.node.endpoint)
+                _log.exception("checking %s failed", replica.node.endpoint)
 
     def _replica_stats(self, replica: Replica, now: float) -> Mapping[str, object]:
         behind = max(self._seen - replica.position, 0)

@@ -1,4 +1,4 @@
-"""A circuit breaker, and retries."""
+"""Resilience: a circuit breaker and retries."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class CircuitOpenError(StorageUnavailableError):
 
 
 class Outcome(Enum):
-    """What the end of a call tells about the server."""
+    """What the outcome of a call tells about the server."""
 
     SUCCESS = auto()
     FAILURE = auto()
@@ -53,7 +53,7 @@ class Outcome(Enum):
 
 
 class BreakerState(StrEnum):
-    """Whether calls are let through."""
+    """The state of a breaker: whether calls are let through."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -83,7 +83,7 @@ class CircuitBreaker:
     """Keeps calls away from a server that fails, and lets a single one through as a probe.
 
     M. Nygard, "Release It!", 2nd ed., chapter 5. Each failed probe doubles the pause. While it is open
-    only the probe decides: how a call ends that began before it opened tells nothing new.
+    only the probe decides: the outcome of a call that began before it opened is ignored.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class CircuitBreaker:
         self._pause = config.reset_timeout
         self._opened_at: float | None = None
         self._probing = False
-        #: Moves whenever it opens or closes; a call counts in the era it began in.
+        #: Incremented whenever it opens or closes; a call only counts in the era in which it began.
         self._era = 0
         self._failures = 0
         self._opened = 0
@@ -130,7 +130,7 @@ class CircuitBreaker:
 
     @contextlib.contextmanager
     def guard(self, judge: Callable[[BaseException], Outcome]) -> Generator[None]:
-        """Let one call through, and learn from how it ends.
+        """Let one call through, and learn from its outcome.
 
         Args:
             judge: What an exception tells about the server.
@@ -214,7 +214,7 @@ async def with_retries(
         call: What to call.
         config: How often, and with which pauses.
         stats: Counts the retries.
-        sleep: Lets a pause pass; it may end early.
+        sleep: Waits for a pause; it may end early.
 
     Raises:
         StorageUnavailableError: Every attempt failed; nothing was applied.

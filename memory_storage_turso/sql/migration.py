@@ -37,7 +37,7 @@ class Migration:
     Args:
         table: the kind, as it is declared now.
         tables: all kinds.
-        before: the declaration that the store has of it.
+        before: its declaration in the store.
     """
 
     def __init__(self, table: KindTable, tables: Tables, before: str) -> None:
@@ -78,8 +78,8 @@ class Migration:
 
         Args:
             rid: its number.
-            record: the record in it; ``None`` where it is damaged: it stays readable as damaged, and no
-                query by the new indexes finds it.
+            record: the record in it; ``None`` if it is damaged: reading it still reports the damage,
+                and no query by the new indexes finds it.
         """
         settings = ", ".join(f"{self._column(name)} = ?" for name in self.changed)
         values: list[SqlValue] = [None] * len(self.changed)
@@ -91,7 +91,7 @@ class Migration:
         return Statement(f"UPDATE {self._table.name} SET {settings} WHERE rid = ?", (*values, rid))
 
     def dangling(self, reference: Reference) -> Statement:
-        """Selects the id of a record whose reference points at nothing."""
+        """Selects the id of a record whose reference points at a missing record."""
         column = self._column(reference.field)
         return Statement(
             f"SELECT id FROM {self._table.name} e WHERE {column} IS NOT NULL AND NOT EXISTS "
@@ -100,7 +100,7 @@ class Migration:
         )
 
     def objects(self) -> Statement:
-        """Selects what the database has, tables last."""
+        """Selects the database's triggers, indexes and tables, tables last."""
         return Statement(
             "SELECT type, name, tbl_name, sql FROM sqlite_master "
             "WHERE type IN ('trigger', 'index', 'table') ORDER BY type DESC"
@@ -116,7 +116,7 @@ class Migration:
             if str(name).startswith(own) and quoted(str(name)) != table.by_id
         ]
         if set(self._before["own_keys"]) != set(self._after["own_keys"]):
-            # The triggers that other kinds have on the table are dropped with it, and made again.
+            # Other kinds' triggers on the table are dropped with it, so they are created again.
             others = [
                 Statement(str(sql))
                 for kind, name, at, sql in objects
@@ -128,7 +128,7 @@ class Migration:
         return [*statements, declare(table, self._tables)]
 
     def _rebuild(self) -> list[Statement]:
-        """Makes the table again with its rows: the only way to change foreign keys."""
+        """Rebuilds the table with its rows: the only way to change foreign keys."""
         table = self._table
         columns = ["rid", "ns", "id", "indexed"]
         columns += [self._column(index.name) for index in table.cls.indexes]

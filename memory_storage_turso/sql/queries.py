@@ -1,4 +1,4 @@
-"""Queries as SQL: one statement for a page, in a bounded number of shapes, every value a parameter.
+"""Queries as SQL: one statement per page, in a bounded number of shapes, with every value as a parameter.
 
 A page is found in two steps. Inner *arms* select the keys (order value, id) of at most one page each:
 every arm runs along one B-tree in the page's order and stops at its limit, so that its cost depends on
@@ -149,7 +149,7 @@ class _Page:
             return None
         if lead.rank <= _SELECTIVE:
             return lead
-        # Many records have such a value: it leads only where its B-tree has the order of the page.
+        # Many records have such a value: it only leads if its B-tree has the order of the page.
         fits = self._natural and len(lead.condition.values) <= _MOST_ARMS
         return lead if fits else None
 
@@ -182,7 +182,7 @@ class _Page:
             yield from self._from_start(found, entries=True, distinct=several)
 
     def _groups(self, lead: Lead) -> list[tuple[Scalar, ...]]:
-        """The values of each arm: one value an arm where that keeps the order."""
+        """The values of each arm: one value per arm where that keeps the order."""
         values = lead.condition.values
         if self._natural and len(values) <= _MOST_ARMS:
             return [(value,) for value in values]
@@ -416,7 +416,7 @@ def started_entries(ordered: bool, query: Query[Any]) -> list[Sql]:
 
 
 def joined(parts: Sequence[Sql], word: str) -> Sql:
-    """The parts, with a word between them."""
+    """Join the parts with a word between them."""
     return Sql(
         word.join(part.text for part in parts), tuple(arg for part in parts for arg in part.args)
     )

@@ -51,14 +51,14 @@ def create_kinds(fresh: Sequence[KindTable], tables: Tables) -> Iterator[Stateme
 
 
 def declare(table: KindTable, tables: Tables) -> Statement:
-    """Notes what a kind declares."""
+    """Stores a kind's declaration."""
     return Statement(DECLARE_KIND, (table.kind, declaration(table, tables)))
 
 
 def declaration(table: KindTable, tables: Tables) -> str:
-    """What a kind declares, as text: where two differ, the table has to be migrated.
+    """A kind's declaration as text: if it differs from the stored one, the table has to be migrated.
 
-    It has a digest of the generated SQL, so that a change of this module counts, too.
+    It contains a digest of the generated SQL, so that a change of this module counts, too.
     """
     objects = "\n".join(kind_objects(table, tables))
     return msgspec.json.encode(
@@ -93,7 +93,7 @@ def _storage_class(kind: type) -> str:
 
 
 def kind_table(table: KindTable) -> Iterator[str]:
-    """The table of a kind, and its key; columns have no type, as values have theirs."""
+    """The table of a kind, and its key; columns have no type, because SQLite types the values."""
     columns = [
         column.name
         for column in (
@@ -283,7 +283,7 @@ def _on_delete(table: KindTable, reference: Reference, tables: Tables) -> str:
     plain = f"ns = OLD.ns AND {column} = OLD.id"
     if reference.on_delete is OnDelete.CASCADE:
         return f"DELETE FROM {table.name} WHERE {plain}"
-    # A record that this delete takes along, by whichever reference, neither forbids it nor is updated.
+    # A record that this delete cascades to, by any reference, neither restricts it nor is updated.
     staying = _staying(table, "c", tables)
     wiping = "NOT EXISTS (SELECT 1 FROM _namespaces WHERE ns = OLD.ns AND wiping = 1)"
     if reference.on_delete is OnDelete.SET_NULL:

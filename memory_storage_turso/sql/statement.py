@@ -73,10 +73,10 @@ class ComparingStatement(Statement):
 
 
 def merged(statements: Iterable[Statement], sizes: Sequence[int]) -> Iterator[Sequence[Statement]]:
-    """The statements in order, rows that follow each other in groups that one statement can insert.
+    """The statements in order; consecutive rows form groups that one statement can insert.
 
     Args:
-        statements: may be lazy; at most the largest size of them and one more are taken ahead.
+        statements: may be lazy; at most the largest size plus one are consumed ahead.
         sizes: how many rows a group may have, largest first, ending with 1. Few sizes make few
             different texts.
     """
@@ -93,7 +93,7 @@ def merged(statements: Iterable[Statement], sizes: Sequence[int]) -> Iterator[Se
 
 
 def as_one(group: Sequence[Statement]) -> Statement:
-    """The statement that does what the statements of a group from `merged` do."""
+    """The single statement that is equivalent to a group from `merged`."""
     first = group[0]
     return first.of_rows(group) if len(group) > 1 and isinstance(first, RowStatement) else first
 

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-"""Of these tables; a change that older code cannot work with raises it."""
+"""The version of these tables; an incompatible change raises it."""
 
 SYSTEM_TABLES = (
     "CREATE TABLE IF NOT EXISTS _meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
@@ -72,7 +72,7 @@ POSITION = Statement("SELECT coalesce(max(seq), 0) FROM _changes")
 CHANGES = (
     "SELECT seq, kind, id, operation FROM _changes WHERE seq > ? AND ns = ? ORDER BY seq LIMIT ?"
 )
-# Two aggregates in one SELECT would look at every row; alone, each looks at one.
+# Two aggregates in one SELECT would scan every row; alone, each reads one.
 CHANGE_BOUNDS = "SELECT (SELECT min(seq) FROM _changes), (SELECT max(seq) FROM _changes)"
 TRIM_CHANGES = "DELETE FROM _changes WHERE seq <= (SELECT max(seq) FROM _changes) - ?"
 
@@ -86,7 +86,7 @@ BYTES = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_siz
 
 
 def create_system_tables(store_id: bytes) -> Iterator[Statement]:
-    """Creates the tables that are missing; a store keeps the id that it has."""
+    """Creates missing tables; an existing store keeps its id."""
     yield from map(Statement, SYSTEM_TABLES)
     meta = "INSERT INTO _meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
     yield Statement(meta, ("schema_version", SCHEMA_VERSION))

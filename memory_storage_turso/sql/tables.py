@@ -88,7 +88,7 @@ class Column:
         index: its declaration.
         name: the column, quoted.
         by: the B-tree that orders by it, quoted.
-        complete: whether that B-tree has every row, also rows whose index entries are pending.
+        complete: whether that B-tree has every row, including rows whose index entries are pending.
     """
 
     index: Index
@@ -147,7 +147,9 @@ class KindTable:
         """The table of a record class."""
         kind = record.kind
         if kind.startswith("sqlite_"):
-            raise ConfigurationError(f"kind {kind!r}: SQLite keeps names with sqlite_ to itself")
+            raise ConfigurationError(
+                f"kind {kind!r}: SQLite reserves names that begin with sqlite_"
+            )
         names = _column_names(record.indexes)
         referring = {reference.field for reference in record.references}
         singles = {
@@ -198,17 +200,17 @@ class KindTable:
 
     @property
     def references(self) -> Sequence[Reference]:
-        """What it points at."""
+        """The declared references."""
         return self.cls.references
 
     @property
     def uniques(self) -> list[Unique]:
-        """What must be unique."""
+        """The declared unique constraints."""
         return [rule for rule in self.cls.constraints if isinstance(rule, Unique)]
 
     @property
     def acyclics(self) -> list[Acyclic]:
-        """What must form no cycle."""
+        """The declared acyclic constraints."""
         return [rule for rule in self.cls.constraints if isinstance(rule, Acyclic)]
 
     def put(self, ns: int, record: EncodedPut, *, indexed: bool) -> Statement:
@@ -217,7 +219,7 @@ class KindTable:
         Args:
             ns: number of the namespace.
             record: the record.
-            indexed: whether its index entries are made with it, or later with those of others.
+            indexed: whether its index entries are written with it; otherwise they stay pending.
         """
         values = record.values
         args: list[SqlValue] = [ns, record.id.bytes]
@@ -328,7 +330,7 @@ class Tables:
 
 
 def padded(values: Sequence[Any]) -> list[Any]:
-    """The values, the last repeated until their number is a power of two."""
+    """The values, with the last one repeated until their number is a power of two."""
     size = 1 << (len(values) - 1).bit_length()
     return [*values, *([values[-1]] * (size - len(values)))]
 
@@ -346,7 +348,7 @@ def _array(value: IndexValue) -> str | None:
 
 
 def _column_names(indexes: Sequence[Index]) -> dict[str, str]:
-    """Column names by index name; SQLite's ignore the case of ASCII letters."""
+    """Column names by index name; unique even without regard to ASCII case, as SQLite requires."""
     taken = set(_OWN_COLUMNS)
     names: dict[str, str] = {}
     for index in indexes:

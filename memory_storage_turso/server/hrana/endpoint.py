@@ -1,4 +1,4 @@
-"""Where a server is, which token it gets, and how it is trusted: from a URL and the environment."""
+"""Endpoints: the address, token and trusted certificates of a server, from a URL and the environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from memory_core.config.redaction import is_secret
 from memory_core.errors import ConfigurationError
 from memory_storage_turso.server.hrana.errors import NotReachedError
 
-#: Environment variables a token is looked for in, in this order.
+#: Environment variables that may hold the token, in the order in which they are tried.
 TOKEN_VARIABLES = ("MEMORY_TURSO_AUTH_TOKEN", "TURSO_AUTH_TOKEN")
 
 #: URL scheme -> transport and whether it is encrypted. ``libsql`` depends on ``?tls=``.
@@ -60,7 +60,7 @@ class Endpoint:
         transport: Hrana over HTTP, or over WebSocket.
         base_url: ``scheme://host:port`` plus a path, if any, without a slash at its end.
         loopback: Whether the server is on this machine.
-        token: The JWT to show, if any.
+        token: The JWT to send, if any.
         database: The server's name for the database, where it has several.
     """
 
@@ -107,8 +107,8 @@ def parse_endpoint(
         environ: Stands in for the process's environment.
 
     Raises:
-        ConfigurationError: The URL is not understood, holds a secret, or would send the token in
-            the clear to another machine.
+        ConfigurationError: The URL is invalid, holds a secret, or would send the token unencrypted to
+            another machine.
     """
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES:
@@ -139,11 +139,11 @@ def parse_endpoint(
 
 
 def redirected(endpoint: Endpoint, base_url: str) -> str:
-    """The base URL that a server named for the rest of a stream.
+    """Check the base URL that a server named for the rest of a stream.
 
     Raises:
-        NotReachedError: The URL is not one of HTTP.
-        ConfigurationError: The token would be sent in the clear to another machine.
+        NotReachedError: The URL is not an HTTP URL.
+        ConfigurationError: The token would be sent unencrypted to another machine.
     """
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https"):
@@ -154,7 +154,7 @@ def redirected(endpoint: Endpoint, base_url: str) -> str:
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext | bool:
-    """How servers are verified, as aiohttp takes it.
+    """How to verify servers, in the form that aiohttp takes.
 
     Args:
         ca_file: A file of PEM certificates that are trusted instead of the system's.
@@ -166,7 +166,7 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext | bool:
         return True
     try:
         return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:  # what ssl raises is one as well
+    except OSError as error:  # ssl.SSLError is an OSError, too
         msg = f"ca_file: {ca_file} holds no certificates that can be read: {error}"
         raise ConfigurationError(msg) from error
 

@@ -1,4 +1,4 @@
-"""How a request to a server can fail, told apart by what it means for a write.
+"""Failures of a request to a server, distinguished by what they mean for a write.
 
 None of these crosses the driver: it maps them to the framework's errors.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class HranaError(Exception):
-    """Base of the failures of a request."""
+    """Base class of the failures of a request."""
 
 
 class NotReachedError(HranaError):
@@ -15,7 +15,7 @@ class NotReachedError(HranaError):
 
 
 class StreamLostError(HranaError):
-    """The server does not know the stream any more; the request was not executed."""
+    """The server no longer knows the stream; the request was not executed."""
 
 
 class RefusedError(HranaError):
@@ -34,7 +34,7 @@ class RefusedError(HranaError):
 
 
 class NotTrustedError(RefusedError):
-    """The server's certificate is not one that is trusted; nothing was sent to it."""
+    """The server's certificate is not trusted; nothing was sent to it."""
 
     def __init__(self, message: str) -> None:
         super().__init__(0, "CERTIFICATE", message)

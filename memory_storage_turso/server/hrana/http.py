@@ -1,7 +1,7 @@
-"""Streams to one server over HTTP: requests, sizes, time limits, and what an answer means.
+"""Streams to one server over HTTP: requests, size limits, timeouts, and the meaning of answers.
 
-A stream is a connection to the database behind a server, held together by batons: each answer names the
-one that the next request has to show.
+A stream is a connection to the database behind a server, identified by batons: each answer contains the
+baton that the next request must send.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class WireStats:
     """Bytes that arrived over HTTP.
 
     Attributes:
-        bytes_received: Bytes of answers as they travelled.
+        bytes_received: Bytes of answers as received.
         bytes_decoded: The same bytes decompressed.
     """
 
@@ -137,9 +137,9 @@ class HttpTransport:
             self.version = 2
             self._downgraded_at = self._clock()
             if looking:
-                # It was written for 2.
+                # It was encoded for version 2.
                 return await self.pipeline(requests, baton=baton, base_url=base_url)
-            msg = "the server speaks Hrana 2 only; the request has to be written again"
+            msg = "the server only speaks Hrana 2; the request has to be encoded again"
             raise StreamLostError(msg) from error
         return decode_pipeline(answer, len(requests))
 
@@ -182,11 +182,11 @@ class HttpTransport:
         self, what: str, body: bytes, base_url: str | None
     ) -> aiohttp.client._RequestContextManager:  # pyright: ignore[reportPrivateUsage] - it has no public name
         base = self.endpoint.base_url if base_url is None else redirected(self.endpoint, base_url)
-        # aiohttp writes a file in pieces, and a large string in one go that holds up the event loop.
+        # aiohttp sends a file in pieces, but a large string in one step, which blocks the event loop.
         data = body if len(body) < _LARGE_BODY else io.BytesIO(body)
         headers = self._headers
         if self.endpoint.token is not None:
-            # Not kept, so that what shows this object does not show the token.
+            # Not stored, so that no repr of this object shows the token.
             headers = {**headers, "Authorization": f"Bearer {self.endpoint.token.reveal()}"}
         url = f"{base}/v{self.version}/{what}"
         return self._open_session().post(url, data=data, headers=headers, allow_redirects=False)
@@ -227,7 +227,7 @@ class HttpTransport:
                     else:
                         assembler.feed(line)
         if start is None or rest:
-            msg = "the server broke off in the middle of an answer"
+            msg = "the server ended its answer too early"
             raise NoAnswerError(msg)
         return start
 
@@ -243,11 +243,11 @@ class HttpTransport:
         raise _rejection(response.status, body)
 
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
-        """A body piece by piece: decompressed, counted and bounded as it arrives.
+        """Yield a body piece by piece: decompressed, counted and bounded as it arrives.
 
         Raises:
             ResponseTooLargeError: It is larger than ``max_response_bytes``.
-            NoAnswerError: It was cut off, or is not compressed as it says.
+            NoAnswerError: It was cut off, or its compression differs from its header.
         """
         encoding = response.headers.get("Content-Encoding", "identity").lower()
         if encoding not in ("gzip", "identity"):
@@ -265,7 +265,7 @@ class HttpTransport:
                     raise ResponseTooLargeError(msg)
                 yield piece
         if gzip is not None and not gzip.eof:
-            msg = "the server broke off in the middle of a compressed answer"
+            msg = "the server ended its compressed answer too early"
             raise NoAnswerError(msg)
 
 
@@ -273,7 +273,7 @@ class HttpStream:
     """A stream over HTTP. The first request opens it on the server.
 
     Attributes:
-        broken: Whether something went wrong that makes it unfit for further use.
+        broken: Whether an error has made it unusable.
     """
 
     def __init__(self, transport: HttpTransport, stored: StoredSql) -> None:
@@ -331,7 +331,7 @@ class HttpStream:
         self.broken = False
 
     async def ping(self) -> None:
-        """Touch the stream, so that the server does not let it expire.
+        """Ping the server, so that the stream does not expire.
 
         Raises:
             HranaError: It is lost.
@@ -340,13 +340,13 @@ class HttpStream:
             await self._pipeline([{"type": "close_sql", "sql_id": 0}])
 
     async def aclose(self) -> None:
-        """Tell the server to forget the stream; without that it expires by itself."""
+        """Close the stream on the server, where it would otherwise expire by itself."""
         baton, self._baton = self._baton, None
         self._stored.clear()
         if baton is None:
             return
         try:
-            # A server that hangs is not waited for.
+            # Do not wait for a server that hangs.
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await self._transport.pipeline(
                     [{"type": "close"}], baton=baton, base_url=self._base_url
@@ -355,7 +355,7 @@ class HttpStream:
             self.broken = True
 
     async def _pipeline(self, requests: list[Request]) -> PipelineAnswer:
-        # The stream counts as broken until an answer is here: a caller that is cancelled while it waits
+        # The stream counts as broken until the answer arrives: a caller that is cancelled while it waits
         # leaves a stream behind whose baton is not known.
         broken, self.broken = self.broken, True
         try:
@@ -374,7 +374,7 @@ class HttpStream:
 
     def _program_answer(self, answer: PipelineAnswer, steps: int, prepared: int) -> ProgramAnswer:
         if any(result.error is not None for result in answer.results[:prepared]):
-            # The server has not stored what this stream thinks it has. A program that needed it was
+            # The server lacks a text that this stream believes stored. A program that needed it was
             # rejected; this one did not.
             self.broken = True
         batch = answer.results[prepared]
@@ -387,7 +387,7 @@ class HttpStream:
             raise _whole_batch_failed(batch.error)
         if batch.response is None or batch.response.result is None:
             self.broken = True
-            msg = "the server answered something else than was asked"
+            msg = "the server's answer does not match the request"
             raise NoAnswerError(msg)
         return program_answer(batch.response.result, steps, autocommit=autocommit)
 
@@ -413,14 +413,14 @@ def _whole_batch_failed(error: StepError) -> HranaError:
 
 
 def _rejection(status: int, body: bytes) -> HranaError:
-    """What it means that a server answers with this status, rather than with results."""
+    """The error for an answer with this status instead of results."""
     error = decode_error(body)
     code = (error.code or "") if error is not None else ""
     message = error.message if error is not None else body.decode("utf-8", "replace").strip()
     if code == "STREAM_EXPIRED" or any(words in message for words in _LOST_STREAM_WORDS):
         return StreamLostError(message)
     if status >= _SERVER_ERROR:
-        # A gateway may answer so although the server behind it went on.
+        # A gateway may send this status although the server behind it executes the request.
         return NoAnswerError(f"HTTP {status}: {message[:500]}")
     return RefusedError(status, code, message[:500])
 

@@ -20,9 +20,9 @@ from memory_storage_turso.engine.driver import PreparedCacheStats
 HTTP_CAPACITY = 50
 WEBSOCKET_CAPACITY = 150
 MAX_STORED_BYTES = 5000
-#: Seconds after which a text is stored again at its next use, or dropped if it was not used since.
+#: Seconds after which a text is stored again at its next use, or evicted if it was not used since.
 _MAX_AGE = 3600.0
-#: Naming a shorter text by a number saves nothing.
+#: Storing a text shorter than this saves nothing.
 MIN_STORED_BYTES = 32
 _SCHEMA_WORDS = ("CREATE ", "ALTER ", "DROP ")
 
@@ -30,7 +30,9 @@ _encoder = msgspec.json.Encoder()
 
 
 class SharedSql:
-    """What the stored texts of all connections of a driver share: statistics, and what is known."""
+    """State that all connections of a driver share: statistics, and the server's known limit of stored
+    texts.
+    """
 
     def __init__(self) -> None:
         self.hits = 0
@@ -44,7 +46,7 @@ class SharedSql:
         self.server_capacity = WEBSOCKET_CAPACITY
 
     def saw_schema_change(self) -> None:
-        """Have every connection store its texts again."""
+        """Make every connection store its texts again."""
         self.schema_version += 1
 
     def stats(self) -> PreparedCacheStats:
@@ -69,11 +71,11 @@ class _Entry:
 
 @attrs.frozen(slots=True)
 class StorePlan:
-    """How the texts of one request travel.
+    """How the SQL texts of one request are sent.
 
     Attributes:
         close: Numbers to free first.
-        store: Texts to store then, by number.
+        store: Texts to store afterwards, by number.
         ids: The number of each text that has one; the others are sent as text.
     """
 

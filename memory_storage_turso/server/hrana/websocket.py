@@ -1,8 +1,8 @@
 """Connections over WebSocket, through libsql-client.
 
-libsql-client speaks Hrana 2 and is no longer maintained, so little of it is relied on: its
-connection and its streams. It offers no bound on an answer's size, no time limits and no way to
-await the end of its tasks; those are added here.
+libsql-client speaks Hrana 2 and is no longer maintained, so this module uses little of it: its
+connection and its streams. It offers no bound on an answer's size, no time limits and no way to await
+the end of its tasks; those are added here.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from memory_storage_turso.server.hrana.wire import (
 
 T = TypeVar("T")
 _CLOSE_TIMEOUT = 1.0
-#: Codes libsql-client gives to what happens to the connection, rather than to a request.
+#: Codes of libsql-client for errors of the connection rather than of a request.
 _CONNECTION_CODES = frozenset(
     {"HRANA_WEBSOCKET_ERROR", "HRANA_PROTO_ERROR", "CLIENT_CLOSED", "STREAM_CLOSED"}
 )
@@ -58,7 +58,7 @@ class WebSocketConnection:
     """One WebSocket with one stream on it.
 
     Attributes:
-        broken: Whether something went wrong that makes it unfit for further use.
+        broken: Whether an error has made it unusable.
         knows_autocommit: Hrana 2 does not.
     """
 
@@ -104,7 +104,7 @@ class WebSocketConnection:
         self.broken = False
 
     async def ping(self) -> None:
-        """See whether the server still answers.
+        """Check whether the server still answers.
 
         Raises:
             HranaError: It does not.
@@ -128,7 +128,7 @@ class WebSocketConnection:
         return self._stream
 
     def _sql_ids_of(self, plan: StorePlan) -> dict[str, int]:
-        """Carry out a plan, and tell libsql-client's number of each stored text."""
+        """Execute a plan; returns libsql-client's number of each stored text."""
         for number in plan.close:
             sql_id = self._sql_ids.pop(number, None)
             if sql_id is not None:
@@ -174,11 +174,11 @@ class WebSocketTransport:
         self._session: aiohttp.ClientSession | None = None
 
     async def connect(self) -> WebSocketConnection:
-        """A new connection, greeted and let in.
+        """A new connection, after a successful handshake.
 
         Raises:
             NotReachedError: The server was not reached.
-            RefusedError: It did not let the client in.
+            RefusedError: It rejected the client.
         """
         token = self._endpoint.token
         connection = HranaConn(
@@ -191,7 +191,7 @@ class WebSocketTransport:
         try:
             async with asyncio.timeout(min(CONNECT_TIMEOUT, self._config.limits.request_timeout)):
                 await connection.wait_connected()
-                # A rejected greeting shows only with the first request.
+                # A rejected handshake only shows with the first request.
                 await greeted.ping()
         except BaseException as error:
             await close_connection(connection)
@@ -226,7 +226,7 @@ class WebSocketTransport:
 
 
 class _BoundedSession:
-    """Stands in for a session where libsql-client connects, and adds what it leaves out."""
+    """Replaces the session with which libsql-client connects, and adds size limits and timeouts."""
 
     def __init__(self, session: aiohttp.ClientSession, options: Mapping[str, Any]) -> None:
         self._session = session
@@ -241,7 +241,7 @@ class _BoundedSession:
 
 async def close_connection(connection: HranaConn) -> None:
     """Close a connection of libsql-client, and wait for the tasks that it only cancels."""
-    # It ends its tasks first; what follows is a goodbye to a server that may hang.
+    # It ends its tasks first; then it says goodbye to a server that may hang.
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_CLOSE_TIMEOUT):
             await connection.close()
@@ -264,7 +264,7 @@ def _connection_failure(error: BaseException, kind: type[HranaError]) -> HranaEr
     if isinstance(error, aiohttp.WSServerHandshakeError):
         return RefusedError(error.status, "", error.message)
     if isinstance(error, LibsqlError) and error.code not in _CONNECTION_CODES:
-        # The greeting was rejected: the token is missing, wrong or expired.
+        # The handshake was rejected: the token is missing, wrong or expired.
         return RefusedError(401, error.code, _words(error))
     return kind(f"{type(error).__name__}: {error}")
 

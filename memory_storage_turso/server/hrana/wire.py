@@ -1,4 +1,4 @@
-"""Requests, responses and SQL values as they travel: JSON of Hrana 2 and 3.
+"""The wire format: requests, responses and SQL values as JSON of Hrana 2 and 3.
 
 Integers travel as strings, because JSON numbers lose precision beyond 2**53 in many readers, and
 blobs as base64 without padding.
@@ -25,14 +25,14 @@ WireValue: TypeAlias = Mapping[str, object]
 Condition: TypeAlias = Mapping[str, object]
 T = TypeVar("T")
 
-#: What a statement takes in a request besides its text and values.
+#: Bytes that a statement takes in a request besides its text and values.
 _STEP_BYTES = 90
 _VALUE_BYTES = 32
 
 
 @attrs.frozen(slots=True)
 class EncodedStatement:
-    """A statement whose arguments are in the form they travel in.
+    """A statement whose arguments are in wire format.
 
     Attributes:
         size: Bytes it takes in a request, about.
@@ -55,7 +55,7 @@ class Step:
 
 
 class StepError(msgspec.Struct, frozen=True):
-    """Why a step, or a whole request, failed: the server's words, and its name for the error."""
+    """Why a step, or a whole request, failed: the server's message and error code."""
 
     message: str
     code: str | None = None
@@ -66,7 +66,7 @@ class ProgramAnswer:
     """How each step ended: a result, an error, or neither where it was skipped.
 
     Attributes:
-        autocommit: Whether the connection was left outside any transaction; None: not known.
+        autocommit: Whether the connection was left outside any transaction; None if unknown.
     """
 
     results: Sequence[StatementResult | None]
@@ -111,7 +111,7 @@ Value: TypeAlias = Null | Integer | Float | Text | Blob
 
 
 def encode_statement(statement: Statement) -> EncodedStatement:
-    """Put a statement's arguments into the form they travel in.
+    """Convert a statement's arguments to wire format.
 
     Raises:
         StatementError: A value has no form in SQLite or in the protocol.
@@ -199,7 +199,7 @@ def decode_value(value: Value) -> SqlValue:
     """One value of a row.
 
     Raises:
-        NoAnswerError: It is not what the protocol says.
+        NoAnswerError: It violates the protocol.
     """
     if isinstance(value, Text):
         return value.value
@@ -313,7 +313,7 @@ class CursorFailed(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
 
 
 class ReplicationIndex(msgspec.Struct, frozen=True, tag="replication_index", tag_field="type"):
-    """How far the server's log has come; not used."""
+    """The position of the server's log; not used."""
 
 
 CursorEntry: TypeAlias = (
@@ -382,7 +382,7 @@ class CursorAssembler:
         """Add the next line.
 
         Raises:
-            NoAnswerError: It is not what the protocol says.
+            NoAnswerError: It violates the protocol.
         """
         entry = _decode(_cursor_entry_decoder, line)
         match entry:

@@ -1,6 +1,6 @@
 """A cache tier for memory-core that several hosts share, in Redis.
 
-``RedisCache`` is loaded when it is first asked for, so that discovering the plugin loads no driver.
+``RedisCache`` is loaded when it is first used, so that discovering the plugin loads no driver.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""``RedisCache``: bytes that several hosts share, and messages about what others wrote.
+"""``RedisCache``: a cache of bytes that several hosts share, with messages about writes of other hosts.
 
-Redis is never needed: its errors are counted, and the caller goes on as if nothing had been cached.
-Each entry says at which position it was valid (``SharedTier``), so an invalidation that Redis missed makes
-nothing stale.
+Redis is never required: its errors are counted and treated as misses. Each entry records at which
+position it was valid (``SharedTier``), so an invalidation that Redis missed never causes a stale read.
 
-Clients tell each other over pub/sub in which namespaces they wrote. On backends that cannot tell
+Clients announce over pub/sub in which namespaces they wrote. On backends that cannot tell
 their position cheaply this cuts the staleness from ``max_staleness`` to the time that a message takes.
 When a connection was lost, and with it perhaps a message, the feed is pulled before the next read of every
 namespace. Where a message is lost for another reason, ``max_staleness`` is the bound.
@@ -51,7 +50,7 @@ class RedisCache:
     def __init__(self, url: str, config: RedisConfig | None = None) -> None:
         check_address(url)
         self._config = config = config or RedisConfig()
-        # redis-py's annotations are of its synchronous and asynchronous clients at once.
+        # redis-py's annotations cover its synchronous and asynchronous clients at once.
         self._redis: Any = cast("Any", Redis).from_url(
             url,
             username=os.environ.get("MEMORY_REDIS_USERNAME"),
@@ -81,8 +80,8 @@ class RedisCache:
         return "bytes"
 
     def on_invalidation(self, callback: Callback) -> None:
-        """Call back with the namespaces in which another client wrote; with ``None`` when messages
-        may have been lost.
+        """Register a callback for the namespaces in which another client wrote. It gets ``None`` when
+        messages may have been lost.
         """
         self._callbacks.append(callback)
 
@@ -112,7 +111,7 @@ class RedisCache:
         self._counts["sets"] += stored
 
     async def delete_many(self, keys: Sequence[CacheKey], cause: str = "invalidated") -> None:
-        """Forget keys, and tell the other clients in which namespaces, if they were written."""
+        """Forget keys; if these were written, tell other clients their namespaces."""
         namespaces = {key[0].encode() for key in keys} if cause == "written" else ()
 
         async def forget() -> int:
@@ -126,8 +125,8 @@ class RedisCache:
             self._counts[f"deletes_{cause}"] += await self._attempt(forget, 0)
 
     async def clear(self, namespace: str | None = None) -> None:
-        """Forget everything of this prefix, or of a namespace, in steps that each have the timeout of a call.
-        Where one fails, the rest stays, and ``clears_failed`` counts it.
+        """Forget everything under this prefix, or of a namespace, in steps with the timeout of a call.
+        If a step fails, the rest stays, and ``clears_failed`` counts it.
         """
         space = self._space(namespace) if namespace is not None else f"{self._config.prefix}:"
         pattern = f"{space}*"
@@ -144,8 +143,8 @@ class RedisCache:
 
     def stats(self) -> CacheStats:
         """Statistics of this client, except ``entries`` and ``bytes``: these are the keys of the Redis
-        database and the bytes of all data of the server, also those of other programs, as it last said. It
-        is asked along with other calls, at most once a second.
+        database and the bytes of all data on the server, including other programs', as last reported.
+        They are requested along with other calls, at most once a second.
         """
         counts = dict(self._counts)
         return CacheStats(
@@ -172,11 +171,11 @@ class RedisCache:
         return f"{self._space(namespace)}{kind}:{tail}"
 
     def _space(self, namespace: str) -> str:
-        """The beginning of all keys of a namespace, and of no others."""
+        """The prefix of all keys of a namespace, and of no others."""
         return f"{self._config.prefix}:{quote(namespace)}:"
 
     async def _attempt(self, ask: Callable[[], Awaitable[T]], otherwise: T) -> T:
-        """Ask Redis; ``otherwise`` when it is down or slow, or was less than ``retry_after`` ago."""
+        """Call Redis; returns ``otherwise`` if it is down or slow, or was less than ``retry_after`` ago."""
         if self._closed or time.monotonic() < self._retry_at:
             self._counts["skipped"] += 1
             return otherwise
@@ -189,7 +188,7 @@ class RedisCache:
         return outcome[0] if outcome else otherwise
 
     async def _clear_some(self, cursor: int, pattern: str) -> tuple[int, int]:
-        """Clear one step; the cursor of the next one, 0 at the end, and how many keys were removed."""
+        """Clear one step; returns the next step's cursor (0 at the end) and the number of removed keys."""
         cursor, names = await self._redis.scan(cursor, match=pattern, count=_SCAN)
         return cursor, await self._redis.unlink(*names) if names else 0
 
@@ -199,14 +198,14 @@ class RedisCache:
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.dbsize()
             pipeline.info("memory")
-            # A user who may not ask for one of them can use the cache all the same.
+            # A user without permission for one of these commands can still use the cache.
             keys, memory = await pipeline.execute(raise_on_error=False)
         self._entries = 0 if isinstance(keys, RedisError) else keys
         self._bytes = 0 if isinstance(memory, RedisError) else memory["used_memory_dataset"]
 
     @contextmanager
     def _counted(self) -> Generator[list[Any]]:
-        """Count an error of Redis, do not ask it again before ``retry_after``, and go on."""
+        """Count an error of Redis, and do not call it again before ``retry_after``."""
         try:
             yield []
         except TimeoutError:
@@ -235,7 +234,7 @@ class RedisCache:
 
     def _heard(self, message: Mapping[str, Any]) -> None:
         if message["type"] == "subscribe":
-            # What was sent before the subscription was not received.
+            # Messages sent before the subscription were missed.
             self._counts["subscriptions"] += 1
             self._tell(None)
             return

@@ -26,10 +26,10 @@ class RedisConfig:
     A password comes from ``MEMORY_REDIS_PASSWORD``, a user name from ``MEMORY_REDIS_USERNAME``.
 
     Attributes:
-        timeout: seconds that Redis may take to answer; then the backend is asked.
+        timeout: seconds that Redis may take to answer before the backend is asked.
         retry_after: seconds until a Redis that failed is asked again.
         ttl: seconds an entry is kept at most.
-        prefix: the beginning of all keys, which separates installations that share a Redis.
+        prefix: the prefix of all keys, which separates installations that share a Redis.
     """
 
     timeout: float = field(default=0.25, validator=above(0, inf))

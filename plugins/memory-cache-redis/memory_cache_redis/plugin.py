@@ -1,4 +1,4 @@
-"""What this distribution offers to memory-core. Names classes as text, so that nothing is loaded."""
+"""The plugin of this distribution. It names classes as strings, so that discovering it loads no driver."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ __all__ = ["JsonlConfig"]
 
 @frozen(kw_only=True)
 class JsonlConfig:
-    """How a store is kept.
+    """Options of a store.
 
     Attributes:
         durability: ``"full"``: a commit is on disk when it returns. ``"normal"``: the operating

@@ -1,8 +1,8 @@
-"""The store behind all handles: the reference model in memory, and the log that it comes back from.
+"""The engine behind all handles: the reference model in memory, and the log that restores it.
 
-A commit is staged on the model, to learn its effects or the error, and undone again; its effects go
-to the log; and only when the log has them does the model get them for good. So readers never wait
-for the disk, and never see what a crash could still undo.
+A commit is applied to the model, to learn its effects or its error, and reverted; its effects are
+written to the log; only then does the model apply them for good. So readers never wait for the disk,
+and never see changes that a crash could still undo.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ from memory_storage_jsonl.log import Frame, Log
 __all__ = ["Engine"]
 
 _COUNTERS = ("batches_refused", "changes", "gets", "queries", "counts", "feed_reads")
-# What a change takes in a compacted log, roughly.
+# Bytes that a change takes in a compacted log, roughly.
 _CHANGE_BYTES = 130
 
 
 @frozen
 class _Item:
-    """One batch that waits to be committed; ``batch`` is ``None`` for wiping the namespace."""
+    """A queued batch; ``batch`` is ``None`` for wiping the namespace."""
 
     namespace: str
     batch: WriteBatch | None
@@ -87,7 +87,7 @@ class Engine:
     """
 
     def __init__(self, location: str, config: JsonlConfig, context: StorageContext) -> None:
-        # One lock for one file, by whichever link it is reached.
+        # Resolve links, so that one file has one lock.
         path = Path(os.path.realpath(local_path(location)))
         self.config = config
         self.model = Model(context.record_types, context.limits)
@@ -122,7 +122,7 @@ class Engine:
         return result.position
 
     def log_stats(self) -> dict[str, int]:
-        """What the log came to since it was opened."""
+        """Statistics of the log since it was opened."""
         return {
             "bytes": self.log.size,
             "live_bytes": self.model.size_bytes,
@@ -139,7 +139,7 @@ class Engine:
         self.release()
 
     def release(self) -> None:
-        """Give back the thread, the file and the lock of a store in which nothing waits."""
+        """Release the thread, the file and the lock of a store without queued work."""
         self._writer.shutdown()
         self.log.close()
         self._lock.release()
@@ -158,7 +158,7 @@ class Engine:
         return results
 
     def _stage(self, items: list[_Item]) -> _Staged:
-        """What each batch comes to, and what all of them do; the model is as before."""
+        """The result of each batch, and the effects of all; the model stays as before."""
         results: list[CommitResult] = []
         effects: list[Effect] = []
         try:
@@ -181,14 +181,14 @@ class Engine:
         return self.model.apply(item.namespace, self.model.prepare(item.batch))
 
     def _log_effects(self, effects: list[Effect], position: Position) -> list[Effect]:
-        """Append a frame; the effects, with the sizes that their records have in the log."""
+        """Append a frame; returns the effects with the sizes that their records have in the log."""
         lines = [_effect_line(effect) for effect in effects]
         self.log.append(lines, position)
         return [_sized(effect, len(line)) for effect, line in zip(effects, lines, strict=True)]
 
     def _is_due(self) -> bool:
-        """Whether enough of the log is outdated, and it has grown enough since it was last rewritten
-        for that to cost no more than a constant share of all writing.
+        """Whether enough of the log is obsolete, and it has grown enough since the last compaction to
+        keep the cost at a constant share of all writing.
         """
         size, share = self.log.size, self.config.compact_ratio
         if size < max(self.config.compact_min_bytes, self._compacted_size / (1 - share)):
@@ -200,7 +200,7 @@ class Engine:
         try:
             self.log.rewrite(self._snapshot(), self.feed.position)
         except StorageError:
-            # The commit itself is safe in the old log: try again when that has grown.
+            # The commit itself is safe in the old log: retry when that has grown.
             self.failed_compactions += 1
         self._compacted_size = self.log.size
 

@@ -1,8 +1,7 @@
-"""The lines of a frame: what happened to records, as JSON.
+"""The lines of a frame: changes of records as JSON.
 
 ``put`` and ``delete`` are changes, in the order of their positions. A compacted log starts with
-``keep`` lines, the records that were there, and ``change`` lines, the changes that were still to be
-told.
+``keep`` lines, the records of that moment, and ``change`` lines, the changes that the feed still keeps.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ __all__ = [
 
 @frozen
 class PutRecord:
-    """A record was put; or, with ``is_change`` false, was there when the log was compacted."""
+    """A record was put; or, with ``is_change`` false, it existed when the log was compacted."""
 
     namespace: str
     record: Record
@@ -79,11 +78,11 @@ def change_line(namespace: str, change: Change) -> bytes:
 
 
 def decode(types: RecordTypes, line: bytes) -> Entry:
-    """What a line says.
+    """Decode a line.
 
     Raises:
-        CodecError: it says nothing that this version knows.
-        ConfigurationError: it is of a kind that no plugin declares.
+        CodecError: this version does not know the line.
+        ConfigurationError: no plugin declares its kind.
     """
     try:
         value: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
@@ -99,7 +98,7 @@ def decode(types: RecordTypes, line: bytes) -> Entry:
                 operation = ChangeOperation(rest.get("operation"))
                 return Changed(namespace, kind, UUID(record_id), operation)
             case _:
-                raise CodecError("no put, delete, keep or change")
+                raise CodecError("neither put, delete, keep nor change")
     except (msgspec.DecodeError, ValueError) as error:
         raise CodecError(str(error)) from error
 

@@ -1,4 +1,6 @@
-"""One process at a time: a lock on a file beside the log, held by the kernel, gone with the process."""
+"""A lock for one process at a time, on a file beside the log; the kernel releases it when the process
+ends.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,10 @@ __all__ = ["ProcessLock"]
 
 
 class ProcessLock:
-    """Held from its making until ``release``.
+    """A process lock, held from its creation until ``release``.
 
     Args:
-        path: the lock file; it stays, only the lock on it counts.
+        path: the lock file, which is never deleted; only the lock on it counts.
 
     Raises:
         StorageUnavailableError: another process, or another handle of this one, has the store open;
@@ -36,7 +38,7 @@ class ProcessLock:
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Let others in. Idempotent."""
+        """Release the lock. Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -38,7 +38,7 @@ from memory_core.storage import Position
 
 __all__ = ["Frame", "Log"]
 
-# No entry is as short as the line that closes a frame.
+# Every entry is longer than the line that closes a frame.
 _COMMIT_BYTES = 120
 _FORMAT = "memory-core-jsonl"
 _VERSION = 1
@@ -48,7 +48,7 @@ _CHUNK = 1 << 20
 
 @frozen
 class Frame:
-    """What one commit wrote.
+    """A frame: the lines that one commit wrote.
 
     Attributes:
         lines: its lines, without the ``commit`` line.
@@ -80,7 +80,7 @@ class _Commit:
     crc32: int
 
     def closes(self, lines: list[bytes]) -> bool:
-        """Whether it is these lines' ``commit`` line."""
+        """Whether it is the ``commit`` line of these lines."""
         return self.lines == len(lines) and self.crc32 == _checksum(lines, self.position)
 
     def line(self) -> bytes:
@@ -97,11 +97,11 @@ class Log:
     """An open log. Not safe to use from two threads at once.
 
     Args:
-        path: the file; made when it is not there.
+        path: the file, created if it is missing.
         sync: whether ``append`` waits until the disk has it.
 
     Raises:
-        ConfigurationError: the path is a directory, or no regular file.
+        ConfigurationError: the path is not a regular file.
         CodecError: the file is not a log.
         SchemaVersionError: a newer version wrote it.
     """
@@ -131,10 +131,10 @@ class Log:
         return self._header.store_id
 
     def frames(self) -> Iterator[Frame]:
-        """Every frame; then cut off what the last, interrupted commit left, if anything.
+        """Read every frame; then cut off the remains of an interrupted last commit.
 
         Raises:
-            CodecError: a frame is damaged; names its first bad line. Nothing was changed.
+            CodecError: a frame is damaged; the message names its first bad line. Nothing was changed.
         """
         pending: list[bytes] = []
         with self.path.open("rb") as file:
@@ -147,7 +147,7 @@ class Log:
                     pending.append(line)
                     continue
                 if commit.lines != len(pending):
-                    # A good frame after lines that belong to none.
+                    # A valid frame after lines that belong to no frame.
                     raise self._damaged(pending[: -commit.lines], first_line, start)
                 yield Frame(tuple(pending), commit.position, first_line, start)
                 pending.clear()
@@ -165,7 +165,7 @@ class Log:
         Raises:
             StorageFullError: no room; the log is as it was.
             StorageUnavailableError: the disk failed; the log is as it was.
-            OutcomeUnknownError: the disk failed, and the frame could not be taken back.
+            OutcomeUnknownError: the disk failed, and the frame could not be removed.
         """
         if self._failed is not None:
             raise StorageUnavailableError(f"{self.path}: {self._failed}; open it again")
@@ -180,7 +180,7 @@ class Log:
         self.size += len(frame)
 
     def rewrite(self, lines: Iterable[bytes], position: Position) -> None:
-        """Replace everything by one frame, atomically: until the rename the old log is the log.
+        """Replace the log by one frame, atomically: until the rename, the old log is in force.
 
         Raises:
             StorageFullError: no room; the log is as it was.
@@ -242,10 +242,10 @@ class Log:
         )
 
     def _check_torn(self, lines: list[bytes], first_line: int, offset: int) -> None:
-        """Check that what follows the last good frame can be an interrupted commit.
+        """Check that the bytes after the last valid frame can be an interrupted commit.
 
-        Such a one ends anywhere, but what is there of it is good; or the disk never got a page of it,
-        which then holds zeros. A whole line that is wrong was acknowledged once.
+        An interrupted commit may end anywhere, but its bytes are valid; or the disk never wrote one of
+        its pages, which then holds zeros. A complete but invalid line was acknowledged once.
         """
         for place, line in enumerate(lines):
             if b"\0" in line:
@@ -316,7 +316,7 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def _write_all(fd: int, header: bytes, lines: Iterable[bytes], position: Position) -> int:
-    """Write a whole log of one frame, or of none when there are no lines; its size."""
+    """Write a whole log with one frame, or without a frame if there are no lines; returns its size."""
     buffer = bytearray(header)
     size = number = checksum = 0
     for line in lines:

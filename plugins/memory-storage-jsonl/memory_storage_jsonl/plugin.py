@@ -1,4 +1,4 @@
-"""The entry point. Names its classes as strings, so that discovering it loads nothing."""
+"""The plugin's entry point. It names classes as strings, so that discovering it loads nothing else."""
 
 from collections.abc import Mapping
 

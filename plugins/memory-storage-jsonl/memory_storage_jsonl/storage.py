@@ -53,7 +53,7 @@ class JsonlStorage:
         config: JsonlConfig | None = None,
         context: StorageContext | None = None,
     ) -> JsonlStorage:
-        """Open the file at a path, making it where there is none.
+        """Open the file at a path, creating it if it is missing.
 
         Raises:
             ConfigurationError: the path is empty or a directory or cannot be written, or a stored
@@ -75,7 +75,7 @@ class JsonlStorage:
         try:
             engine = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # The thread goes on, and would keep the lock of a store that nobody has.
+            # The thread continues, and would keep the lock of a store without an owner.
             opening.add_done_callback(_abandon)
             raise
         except OSError as error:

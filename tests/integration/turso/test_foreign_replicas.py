@@ -127,7 +127,7 @@ async def test_a_replica_that_refuses_the_token_is_left_alone_until_it_does_not(
             assert await store.get(Heuristic, [own.id]) == [own]
         await checked(store)
         assert (await replica_stats(store))["failures"] == 1
-        assert len(excluded(caplog, "refused the token")) == 1
+        assert len(excluded(caplog, "rejected the token")) == 1
         key = replica._arguments.index("--auth-jwt-key-file")
         del replica._arguments[key : key + 2]
         await replica.restart()
