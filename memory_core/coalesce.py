@@ -52,7 +52,7 @@ def _fail(waiting: Iterable[asyncio.Future[Any]], error: BaseException) -> None:
 
 
 @define(eq=False)
-class _Waiting(Generic[Item, Result]):
+class _QueuedItems(Generic[Item, Result]):
     items: Sequence[Item]
     done: asyncio.Future[list[Result]]
     weight: int
@@ -78,7 +78,7 @@ class GroupCommit(Generic[Item, Result]):
         self._write = write
         self._weigh = weigh
         self._max_weight = max_weight
-        self._waiting: list[_Waiting[Item, Result]] = []
+        self._waiting: list[_QueuedItems[Item, Result]] = []
         self._pump: asyncio.Task[None] | None = None
         self._closed = False
         self.groups = self.items = self.largest_group = 0
@@ -95,7 +95,7 @@ class GroupCommit(Generic[Item, Result]):
             return []
         done: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
         weight = sum(map(self._weigh, items))
-        self._waiting.append(_Waiting(items, done, weight))
+        self._waiting.append(_QueuedItems(items, done, weight))
         if self._pump is None:
             # The task starts in the next tick, so every item submitted in this one joins the group.
             self._pump = asyncio.create_task(self._run(), name="memory-core group commit")
@@ -118,8 +118,8 @@ class GroupCommit(Generic[Item, Result]):
         finally:
             self._pump = None
 
-    def _take(self) -> list[_Waiting[Item, Result]]:
-        group: list[_Waiting[Item, Result]] = []
+    def _take(self) -> list[_QueuedItems[Item, Result]]:
+        group: list[_QueuedItems[Item, Result]] = []
         weight = taken = 0
         for waiting in self._waiting:
             if not waiting.done.done():
@@ -131,7 +131,7 @@ class GroupCommit(Generic[Item, Result]):
         del self._waiting[:taken]
         return group
 
-    async def _write_group(self, group: list[_Waiting[Item, Result]]) -> None:
+    async def _write_group(self, group: list[_QueuedItems[Item, Result]]) -> None:
         items = [item for waiting in group for item in waiting.items]
         self.groups += 1
         self.items += len(items)

@@ -54,7 +54,7 @@ async def watch(
     for folder in folders:
         if not folder.is_dir():
             raise ConfigurationError(f"{shown(folder)}: is not a folder")
-    watching = _Watching(session, session.registry.importers, named_importer(form, session))
+    watching = _ChangedFiles(session, session.registry.importers, named_importer(form, session))
     async with session.open(create=True) as memory, aclosing(_changes(folders)) as changes:
         watching.storing = Storing(memory.storage)
         # Watch first, so that no change is missed however long the existing files take.
@@ -100,7 +100,7 @@ def _changes(folders: Iterable[Path]) -> AsyncGenerator[set[Path], None]:
 
 
 @define
-class _Watching:
+class _ChangedFiles:
     """Imports files whenever they change.
 
     Attributes:

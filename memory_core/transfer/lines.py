@@ -72,14 +72,14 @@ class _Deleted(msgspec.Struct, frozen=True):
     id: UUID
 
 
-class _Body(msgspec.Struct, frozen=True):
+class _ExportLine(msgspec.Struct, frozen=True):
     namespace: str
     record: dict[str, Any] | None = None
     delete: _Deleted | None = None
 
 
 _ENCODER = msgspec.json.Encoder()
-_BODY = msgspec.json.Decoder(_Body)
+_EXPORT_LINE = msgspec.json.Decoder(_ExportLine)
 
 
 @define
@@ -243,7 +243,7 @@ class LineReader:
 
     def _parsed(self, data: bytes, where: str) -> Line:
         try:
-            body = _BODY.decode(data)
+            body = _EXPORT_LINE.decode(data)
             namespace = check_namespace(body.namespace)
             if body.record is not None:
                 return namespace, Put(record_from_json(self._types, body.record))

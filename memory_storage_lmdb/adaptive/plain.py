@@ -61,7 +61,7 @@ def _size(item: _Item) -> int:
     return item.size
 
 
-class _Plain(ABC):
+class _PlainCache(ABC):
     """The common base of the plain caches. Its coroutines never suspend.
 
     Args:
@@ -164,7 +164,7 @@ class _Plain(ABC):
         self._store.clear()
 
 
-class LRU(_Plain):
+class LRU(_PlainCache):
     """Evicts the least recently used entry."""
 
     name = "lru"
@@ -173,7 +173,7 @@ class LRU(_Plain):
         return LRUCache(max_bytes, getsizeof=_size)
 
 
-class LFU(_Plain):
+class LFU(_PlainCache):
     """Evicts the least frequently used entry."""
 
     name = "lfu"
@@ -182,7 +182,7 @@ class LFU(_Plain):
         return LFUCache(max_bytes, getsizeof=_size)
 
 
-class TTL(_Plain):
+class TTL(_PlainCache):
     """Gives every entry a time to live; evicts the least recently used when full."""
 
     name = "ttl"
@@ -193,10 +193,10 @@ class TTL(_Plain):
         super().__init__(config or TTLConfig(), clock=clock)
 
     def _make_store(self, max_bytes: int) -> Store[CacheKey, _Item]:
-        return _Expiring(max_bytes, self._clock, self._counters)
+        return _ExpiringItems(max_bytes, self._clock, self._counters)
 
 
-class _Expiring(TLRUCache[CacheKey, _Item]):
+class _ExpiringItems(TLRUCache[CacheKey, _Item]):
     """Counts the expired items that it removes."""
 
     def __init__(self, max_bytes: int, clock: Callable[[], float], counters: Counter[str]) -> None:

@@ -181,7 +181,7 @@ _GROWTH = 1.25
 
 
 @frozen(eq=False)
-class _Opened:
+class _OpenFile:
     env: lmdb.Environment
     path: Path
     entries: Database
@@ -211,7 +211,7 @@ class TierFile:
     replaced: int = 0
     pid: int = field(factory=os.getpid)
     _generations: Generations = field(init=False)
-    _opened: _Opened | None = None
+    _opened: _OpenFile | None = None
     _reading: threading.Lock = field(factory=threading.Lock)
 
     def __attrs_post_init__(self) -> None:
@@ -258,7 +258,7 @@ class TierFile:
                     raise
                 self.recover(error, config)
 
-    def open(self, config: LmdbTierConfig) -> _Opened:
+    def open(self, config: LmdbTierConfig) -> _OpenFile:
         """Open the file, or that of a newer generation. On the thread."""
         opened = self._opened
         if opened is not None and not self._generations.superseded:
@@ -300,7 +300,9 @@ class TierFile:
                 txn.abort()
             self._shut()
 
-    def _transact(self, opened: _Opened, job: Callable[[Entries], T], config: LmdbTierConfig) -> T:
+    def _transact(
+        self, opened: _OpenFile, job: Callable[[Entries], T], config: LmdbTierConfig
+    ) -> T:
         with opened.env.begin(write=True) as txn:
             self._generations.note_written(opened.path)
             return job(opened.view(txn, config))
@@ -311,7 +313,7 @@ class TierFile:
             if opened is not None:
                 opened.env.close()
 
-    def _open(self, path: Path, config: LmdbTierConfig) -> _Opened:
+    def _open(self, path: Path, config: LmdbTierConfig) -> _OpenFile:
         env = lmdb.open(
             os.fspath(path),
             subdir=False,
@@ -328,12 +330,12 @@ class TierFile:
             with env.begin(write=True) as txn:
                 self._generations.note_written(path)
                 databases = [env.open_db(name, txn=txn) for name in _NAMES]
-            return _Opened(env, path, *databases)
+            return _OpenFile(env, path, *databases)
         except BaseException:
             env.close()
             raise
 
-    def _make_room(self, opened: _Opened, config: LmdbTierConfig) -> None:
+    def _make_room(self, opened: _OpenFile, config: LmdbTierConfig) -> None:
         """Evict until a quarter is free; if even that fails for lack of pages, let the file grow."""
         try:
             left = self._transact(opened, Entries.count, config) * (1 - _EVICTED_WHEN_FULL)

@@ -56,7 +56,7 @@ _CHANGE_BYTES = 130
 
 
 @frozen
-class _Item:
+class _QueuedBatch:
     """A queued batch; ``batch`` is ``None`` for wiping the namespace."""
 
     namespace: str
@@ -102,7 +102,7 @@ class Engine:
         except BaseException:
             self._lock.release()
             raise
-        self.commits = GroupCommit[_Item, CommitResult](self._write, weigh=_weight)
+        self.commits = GroupCommit[_QueuedBatch, CommitResult](self._write, weigh=_weight)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="memory-storage-jsonl")
         self.closed = False
         self._compacted_size = 0
@@ -112,11 +112,11 @@ class Engine:
         for batch in batches:
             if not isinstance(batch, WriteBatch):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
                 raise InvalidValueError("batches", "WriteBatch objects", batch)
-        return await self.commits.submit([_Item(namespace, batch) for batch in batches])
+        return await self.commits.submit([_QueuedBatch(namespace, batch) for batch in batches])
 
     async def wipe(self, namespace: str) -> Position:
         """Delete every record of a namespace."""
-        (result,) = await self.commits.submit([_Item(namespace, None)])
+        (result,) = await self.commits.submit([_QueuedBatch(namespace, None)])
         if isinstance(result, MemoryCoreError):
             raise result
         return result.position
@@ -144,7 +144,7 @@ class Engine:
         self.log.close()
         self._lock.release()
 
-    async def _write(self, items: list[_Item]) -> list[CommitResult]:
+    async def _write(self, items: list[_QueuedBatch]) -> list[CommitResult]:
         results, effects = self._stage(items)
         if effects:
             loop = asyncio.get_running_loop()
@@ -157,7 +157,7 @@ class Engine:
                 await loop.run_in_executor(self._writer, self._compact)
         return results
 
-    def _stage(self, items: list[_Item]) -> _Staged:
+    def _stage(self, items: list[_QueuedBatch]) -> _Staged:
         """The result of each batch, and the effects of all; the model stays as before."""
         results: list[CommitResult] = []
         effects: list[Effect] = []
@@ -175,7 +175,7 @@ class Engine:
             self.model.revert(effects)
         return results, effects
 
-    def _apply(self, item: _Item) -> list[Effect]:
+    def _apply(self, item: _QueuedBatch) -> list[Effect]:
         if item.batch is None:
             return self.model.wipe(item.namespace)
         return self.model.apply(item.namespace, self.model.prepare(item.batch))
@@ -258,7 +258,7 @@ class Engine:
             raise cls(f"{where}: {error}") from error
 
 
-def _weight(item: _Item) -> int:
+def _weight(item: _QueuedBatch) -> int:
     return item.weight
 
 
