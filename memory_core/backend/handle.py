@@ -62,7 +62,7 @@ class LoopOwner:
             self._loop = running
 
     def owner_has_ended(self) -> bool:
-        """Whether its loop runs no more, so that nothing can be awaited there.
+        """Whether its loop has ended, so that nothing can be awaited there.
 
         Raises:
             WrongEventLoopError: this is another loop, and the owner still runs.
@@ -92,11 +92,11 @@ class SharedState(LoopOwner):
         self._closing: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
-        """Finish what was accepted, then release everything. Called once; for a backend to fill in."""
+        """Finish what was accepted, then release everything. Called once; a backend implements it."""
 
     def abandon(self) -> None:
-        """Release everything without awaiting: the loop has ended, and with it what was in-flight. Called
-        at most once; for a backend to fill in.
+        """Release everything without awaiting: the loop has ended, and with it what was in-flight.
+        Called at most once; a backend implements it.
         """
 
     def begin_closing(self) -> None:
@@ -104,13 +104,13 @@ class SharedState(LoopOwner):
         self._closed = True
 
     async def closed(self) -> None:
-        """Close once, whichever handle asks and however often. Cancelling the caller leaves it closing.
+        """Close once, whichever handle asks and however often. Cancelling the caller does not stop the close.
 
         Raises:
             WrongEventLoopError: the owner's loop still runs, and is not this one.
         """
         if self.forked:
-            # Threads, tasks and locks have stayed with the parent.
+            # Threads, tasks and locks belong to the parent.
             self._closed = True
             return
         if self.owner_has_ended():

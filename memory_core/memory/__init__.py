@@ -1,4 +1,4 @@
-"""``Memory``, what agent developers work with; how it is opened, and running episodes."""
+"""``Memory``, the interface for agent developers: opening it, and running episodes."""
 
 from memory_core.memory.memory import Memory
 

@@ -6,7 +6,7 @@ the episode's ``Run``, and the constraints of the store keep logging and sealing
 - A step refers to the run. The store rejects it, in the write's transaction, once the run is deleted.
 - The batch that seals the episode deletes the run. The store rejects it while there is a step that the
   batch does not seal. The batch also expects the run, and the episode as it was read: so nobody has
-  completed it meanwhile, and nobody's change of it is lost.
+  completed it in the meantime, and no change of it is lost.
 - The batch that creates a run expects the episode as it was read, so no complete one gets a run.
 
 So an acknowledged step is in the episode, even if a task is cancelled or a process is killed at any point,

@@ -1,8 +1,8 @@
-"""Updates: what is stored is read, changed and put, and done again where another write came between.
+"""Updates: read a record, change it and put it, and retry if another write came in between.
 
 The batch expects the record that was read. Where it is another one by then, the conflict says which, in the
 write's own transaction: so a retry needs no read, and begins with what is stored, however stale a cache is.
-Updates of one record by one process queue, as they would only get in each other's way.
+Updates of one record by one process queue, because they would only conflict.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _Key: TypeAlias = tuple[asyncio.AbstractEventLoop, str, str, UUID]
 
 
 class _Queue(asyncio.Lock):
-    """Lets one update of a record go on at a time; ``task`` is the one that does."""
+    """Lets one update of a record run at a time; ``task`` is the one that runs."""
 
     task: asyncio.Task[object] | None = None
 

@@ -1,4 +1,4 @@
-"""What is written and what comes of it: batches, receipts and the changes of the feed."""
+"""Writes and their results: batches, receipts and the changes of the feed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class Delete:
 
 @frozen
 class Expect:
-    """Reject the batch unless the stored record with this one's id equals it, as decoded records do."""
+    """Reject the batch unless the stored record with this id equals this record; decoded records are
+    compared.
+    """
 
     record: Record
 
@@ -76,7 +78,7 @@ class ExpectAbsent:
 
 
 Operation: TypeAlias = Put | Delete | Expect | ExpectAbsent
-"""What a batch is made of."""
+"""The operations of a batch."""
 
 
 @frozen

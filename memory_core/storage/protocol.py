@@ -76,7 +76,7 @@ class Storage(Protocol):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What this backend declares."""
+        """The capabilities that this backend declares."""
         ...
 
     @property
@@ -192,7 +192,7 @@ def _namespace(name: str) -> str:
 
 @frozen(kw_only=True)
 class StorageContext:
-    """What a backend is told when it is opened.
+    """The context in which a backend is opened.
 
     Attributes:
         namespace: the namespace of the first handle.

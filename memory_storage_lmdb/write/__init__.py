@@ -1,1 +1,1 @@
-"""How records get in: batches are encoded, and applied in groups on the writer's thread."""
+"""The write path: batches are encoded, and applied in groups on the writer thread."""

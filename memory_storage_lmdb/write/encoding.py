@@ -157,7 +157,7 @@ class Encoder:
     _numbers: dict[str, bytes] = field(init=False, factory=dict[str, bytes])
 
     def is_small(self, requests: Sequence[Request]) -> bool:
-        """Whether encoding takes neither another thread nor a look at the store."""
+        """Whether encoding needs neither another thread nor the store."""
         known = all(request.namespace in self._numbers for request in requests)
         return known and sum(map(len, requests)) <= _ALONE
 
@@ -189,7 +189,7 @@ class Encoder:
         return known
 
     def wipe(self, namespace: bytes) -> EncodedBatch:
-        """What empties a namespace."""
+        """Encode the operation that empties a namespace."""
         return EncodedBatch([EncodedWipe(namespace, self.codec.types.kinds)])
 
     def put(

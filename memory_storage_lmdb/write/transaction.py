@@ -1,5 +1,5 @@
-"""What a write transaction changes: records put, deleted and wiped, with all that belongs to them; and
-what is expected of them.
+"""The changes of a write transaction: records put, deleted and wiped, with their entries; and
+expectations about records.
 
 ``WriteTransaction`` makes the single changes. Before a put the rules of its kind are checked; ``delete``
 finds what cascades from a record, what forbids its deletion and what is set to null.
@@ -208,7 +208,7 @@ class WriteTransaction:
         return INDEXED if indexed else 0
 
     def _search_entries(self, layout: KindLayout, key: bytes) -> None:
-        """Remove every entry of a record whose values cannot be read any more. Slow, and rare."""
+        """Remove every entry of a record whose values can no longer be read. Slow, and rare."""
         namespace, record_id = key[:NAMESPACE_BYTES], key[NAMESPACE_BYTES:]
         for name, _, _ in layout.databases():
             if name == layout.database:

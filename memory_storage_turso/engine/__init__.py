@@ -1,1 +1,1 @@
-"""What a record walks through on its way to a database and back, over any driver."""
+"""The path of a record to a database and back, over any driver."""

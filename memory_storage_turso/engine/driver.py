@@ -51,7 +51,7 @@ class StatementResult:
 
 @attrs.frozen(slots=True)
 class StoreIdentity:
-    """How to tell which store a database holds.
+    """The query that identifies the store in a database.
 
     Attributes:
         statement: One row with one value, no arguments.
@@ -275,10 +275,10 @@ class Driver(ABC):
         """Finish what was accepted, then release everything. Idempotent."""
 
     def drain(self) -> None:  # noqa: B027  # only a server has something to do
-        """Closing begins: limit the time of in-flight calls, where they may hang. Idempotent."""
+        """Begin closing: limit the time of in-flight calls, where they may hang. Idempotent."""
 
     def use_position(self, statement: Statement, identity: StoreIdentity) -> None:  # noqa: B027  # as above
-        """Learn how to ask for the newest position and for the store, once their tables exist."""
+        """Set the queries for the newest position and the store's id, once their tables exist."""
 
     def position(self) -> int | None:
         """The newest position that any process has committed; ``None`` where it is not cheap to tell."""

@@ -1,4 +1,4 @@
-"""How what a batch expects is compared with what is stored.
+"""Comparison of a batch's expectations with the stored records.
 
 A local driver runs Python in the middle of its transaction: there the stored record is decoded and
 compared. A server compares bytes, with the client's own encoding of the expected record. Where they differ

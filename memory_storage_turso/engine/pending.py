@@ -23,7 +23,7 @@ __all__ = ["PendingEntries"]
 
 _LOG = logging.getLogger("memory_storage_turso")
 _MANY = 512
-"""So many are worth a run when a query meets them: looking through them takes it a millisecond."""
+"""This many pending records are worth a run when a query meets them: checking them takes it a millisecond."""
 _MOST = 8192
 _AT_ONCE = 1024
 """A run is cut into transactions of this many records, so that commits can come between them."""
@@ -56,7 +56,7 @@ class PendingEntries:
             self.add(left)
 
     def add(self, count: int) -> None:
-        """So many records were put without their entries."""
+        """Count records that were put without their index entries."""
         self._records += count
         loop = asyncio.get_running_loop()
         self._last = loop.time()
@@ -114,7 +114,7 @@ class PendingEntries:
                     pass
         except (MemoryCoreError, StatementError) as error:
             # Queries look through these records as well; the next put leads to another run.
-            _LOG.warning("records still wait to be indexed: %s", error)
+            _LOG.warning("index entries stay pending: %s", error)
             self._records += records
             return
         self.runs += 1

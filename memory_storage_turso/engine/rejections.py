@@ -1,4 +1,4 @@
-"""Which error of the framework a rejected statement stands for."""
+"""Translation of a rejected statement into the framework's error."""
 
 from __future__ import annotations
 

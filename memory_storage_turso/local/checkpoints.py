@@ -1,4 +1,4 @@
-"""Copies the write-ahead log into the database without holding up the writer."""
+"""Copies the write-ahead log into the database without blocking the writer."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Session:
     def run(self, statements: Iterable[Statement]) -> list[StatementResult]:
         """Run statements in order, rows that follow each other together.
 
-        The rows affected by statements that ran together are counted with the last one.
+        The affected rows of statements that ran together are counted with the last one.
         """
         results: list[StatementResult] = []
         for group in merged(statements, _ROWS):

@@ -105,7 +105,7 @@ class EncodedBatch:
 
 @attrs.define(slots=True)
 class WriteStats:
-    """What became of writes.
+    """Statistics of writes.
 
     Attributes:
         groups: Transactions committed.
@@ -113,7 +113,7 @@ class WriteStats:
         answers_lost: Groups whose answer did not arrive.
         recovered: Of these, found to have been applied.
         fenced: Of these, found not to have been applied, and made impossible to apply later.
-        unknown: Of these, never found out.
+        unknown: Of these, groups whose outcome was never found out.
     """
 
     groups: int = 0
@@ -126,7 +126,7 @@ class WriteStats:
 
 @attrs.frozen(slots=True)
 class GroupOutcome:
-    """What became of a group whose answer was lost.
+    """The outcome of a group whose answer was lost.
 
     Attributes:
         committed: Whether it was applied; if not, it never will be.
@@ -201,7 +201,7 @@ class OutcomeQuestion:
         self.steps.append(Step("ROLLBACK", (), both(ok(0), still_open)))
 
     def outcome(self, answer: ProgramAnswer) -> GroupOutcome | None:
-        """What became of the group; None where the question itself was not committed."""
+        """The outcome of the group; None if the question itself was not committed."""
         looked = answer.results[self._look]
         if answer.results[self._commit] is None or looked is None:
             return None

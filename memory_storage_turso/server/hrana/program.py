@@ -187,7 +187,7 @@ class GroupProgram:
         return either(ok(step), ok(noted))
 
     def outcome(self, answer: ProgramAnswer) -> WriteOutcome:
-        """What became of each batch.
+        """The outcome of each batch.
 
         Raises:
             GroupNotCommittedError: The transaction was rolled back.
