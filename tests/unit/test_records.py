@@ -132,7 +132,7 @@ ONE, OTHER = new_id(), new_id()
         (lambda: edge(1, 1, 2, priority=11), "priority", "1 to 10"),
         (lambda: edge(1, 1, 2, weight=-0.1), "weight", "0 to 1"),
         (lambda: edge(1, 1, 2, "likes"), "relationship_type", "'depends_on'"),
-        (lambda: edge(1, 1, 1), "to_episode_id", "another episode"),
+        (lambda: edge(1, 1, 1), "to_episode_id", "an episode other than"),
         (lambda: Step(episode_id=ONE, step="x"), "step", "ExecutionStep"),
     ],
 )

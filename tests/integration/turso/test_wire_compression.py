@@ -77,7 +77,7 @@ def answered(body: bytes, encoding: str = "gzip") -> web.Response:
     ("answer", "words"),
     [
         (lambda: answered(gzip.compress(bytes(50 << 20))), "max_response_bytes=100000"),
-        (lambda: answered(gzip.compress(b'{"results": []}')[:-9]), "broke off"),
+        (lambda: answered(gzip.compress(b'{"results": []}')[:-9]), "ended its compressed answer"),
         (lambda: answered(b"no gzip at all"), "not understood"),
         (lambda: answered(b"whatever", "zebra"), "zebra"),
     ],
