@@ -10,7 +10,8 @@ from uuid import UUID
 import aiosqlite
 from attrs import asdict
 
-from memory_core.errors import StorageClosedError, UnsupportedCapabilityError
+from memory_core.backend import Handle
+from memory_core.errors import UnsupportedCapabilityError
 from memory_core.query import Page, Query
 from memory_core.records import Record
 from memory_core.storage import (
@@ -22,7 +23,6 @@ from memory_core.storage import (
     StorageContext,
     StorageStats,
     WriteBatch,
-    check_namespace,
     require,
 )
 from memory_storage_turso.backends import open_backend
@@ -36,14 +36,8 @@ __all__ = ["TursoStorage"]
 R = TypeVar("R", bound=Record)
 
 
-class TursoStorage:
+class TursoStorage(Handle[SharedState]):
     """A store in a database. Make it with ``open``."""
-
-    def __init__(self, shared: SharedState, namespace: str, *, owner: bool) -> None:
-        self._shared = shared
-        self._namespace = namespace
-        self._owner = owner
-        self._closed = False
 
     @classmethod
     async def open(
@@ -116,11 +110,6 @@ class TursoStorage:
         """The capabilities; a file has more than a server."""
         return self._shared.driver.capabilities
 
-    @property
-    def namespace(self) -> str:
-        """The namespace this handle is bound to."""
-        return self._namespace
-
     async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Apply batches, in order."""
         shared = self._opened()
@@ -162,10 +151,6 @@ class TursoStorage:
         ns = await shared.namespaces.find(self._namespace)
         return await shared.reader.changes(ns, since, limit, shared.feed_limit)
 
-    def scoped(self, namespace: str) -> TursoStorage:
-        """A handle on the same store, bound to another namespace."""
-        return TursoStorage(self._opened(), check_namespace(namespace), owner=False)
-
     async def stats(self) -> StorageStats:
         """Counters, sizes, and statistics of the connections, statements and compression."""
         shared = self._opened()
@@ -199,13 +184,7 @@ class TursoStorage:
 
         ``aclose`` begins with it. Call it first where other things are closed as well.
         """
-        self._shared.driver.drain()
-
-    async def aclose(self) -> None:
-        """Close this handle; the one that was opened closes the store. Idempotent."""
-        self._closed = True
-        if self._owner:
-            await self._shared.aclose()
+        self._shared.drain()
 
     async def namespaces(self) -> list[NamespaceInfo]:
         """The namespaces that hold records, by name."""
@@ -230,11 +209,6 @@ class TursoStorage:
         """
         require(self, Capability.BACKUP)
         await self._opened().driver.backup(target)
-
-    def _opened(self) -> SharedState:
-        if self._closed or self._shared.closing is not None:
-            raise StorageClosedError("the storage is closed")
-        return self._shared
 
     def _sections(self) -> Mapping[str, Mapping[str, Any]]:
         shared = self._shared

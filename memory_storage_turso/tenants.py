@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from attrs import define, evolve, field
 
+from memory_core.backend import LoopOwner
 from memory_core.coalesce import join
 from memory_core.errors import (
     ConfigurationError,
@@ -134,19 +135,21 @@ class _Database:
     users: int = 0
 
 
-class _Databases:
+class _Databases(LoopOwner):
     """The databases that are open, the one used longest ago first.
 
     The bound is strict: if all of them are in use, a caller that needs another one waits.
     """
 
     def __init__(self, server: _Server) -> None:
+        super().__init__()
         self.server = server
         self._max_open = server.config.tenancy.max_open
         self._open: OrderedDict[str, _Database] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
         self._released = asyncio.Event()
         self._closed: asyncio.Task[None] | None = None
+        self._abandoned = False
         self._opened = self._evicted = self._waits = 0
 
     @asynccontextmanager
@@ -173,12 +176,29 @@ class _Databases:
         }
 
     def check_open(self) -> None:
-        """Raise ``StorageClosedError`` after ``aclose``."""
-        if self._closed is not None:
+        """Check that the store may be used here and now.
+
+        Raises:
+            StorageClosedError: after ``aclose``, and in a child that was forked since.
+            WrongEventLoopError: in another event loop.
+        """
+        if self._closed is not None or self._abandoned:
             raise StorageClosedError("the storage is closed")
+        self.check_owner()
 
     async def aclose(self) -> None:
-        """Finish what was accepted, then close every database. Idempotent."""
+        """Finish what was accepted, then close every database. Idempotent.
+
+        Raises:
+            WrongEventLoopError: from another event loop, as long as the owner's runs.
+        """
+        if self.forked or self.owner_has_ended():
+            self._abandoned = True
+            for database in self._open.values():
+                storage = _opened(database)
+                if storage is not None:
+                    await storage.aclose()
+            return
         if self._closed is None:
             self._closed = asyncio.create_task(self._close_all(), name="memory-core close")
         await join(self._closed)

@@ -174,9 +174,13 @@ class Handle(Generic[S]):
         Raises:
             WrongEventLoopError: from another event loop, as long as the owner's runs.
         """
+        shared = self._shared
+        if self._owner and not shared.forked:
+            # A call that may not close it leaves the handle open.
+            shared.owner_has_ended()
         self._closed = True
         if self._owner:
-            await self._shared.closed()
+            await shared.closed()
 
     def _opened(self) -> S:
         """The shared state, if this handle may be used. Raises like `SharedState.check`."""

@@ -274,6 +274,10 @@ class Driver(ABC):
     async def aclose(self) -> None:
         """Finish what was accepted, then release everything. Idempotent."""
 
+    @abstractmethod
+    def abandon(self) -> None:
+        """Release everything without awaiting: the event loop has ended, and with it what was in flight."""
+
     def drain(self) -> None:  # noqa: B027  # only a server has something to do
         """Begin closing: limit the time of in-flight calls, where they may hang. Idempotent."""
 

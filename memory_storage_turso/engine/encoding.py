@@ -135,6 +135,7 @@ class CodecThread:
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="memory-core codec")
+        self._pipeline: EncodingPipeline | None = None
         self._closed = False
 
     def start(self, batches: Sequence[WriteBatch]) -> EncodingPipeline:
@@ -144,7 +145,7 @@ class CodecThread:
             StorageClosedError: after ``close``.
         """
         self._check()
-        pipeline = EncodingPipeline(self.codec, batches)
+        pipeline = self._pipeline = EncodingPipeline(self.codec, batches)
         self._executor.submit(pipeline.produce)
         return pipeline
 
@@ -160,6 +161,9 @@ class CodecThread:
     def close(self) -> None:
         """End the thread."""
         self._closed = True
+        if self._pipeline is not None:
+            # Where the event loop has ended in the middle of a group, nobody else stops it.
+            self._pipeline.stop()
         self._executor.shutdown(wait=True)
 
     def _check(self) -> None:

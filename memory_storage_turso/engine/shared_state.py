@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, ExitStack
 from uuid import UUID
 
-from attrs import define
-
-from memory_core.coalesce import join
+from memory_core import backend
 from memory_core.codec import Codec
 from memory_core.codec.compression import CompressionConfig
 from memory_core.errors import StorageError
@@ -28,22 +26,44 @@ from memory_storage_turso.sql.tables import Tables
 __all__ = ["SharedState"]
 
 
-@define(eq=False, kw_only=True)
-class SharedState:
-    """An open store. Make it with ``open``."""
+class SharedState(backend.SharedState):
+    """An open store. Make it with ``open``.
 
-    driver: Driver
-    store_id: UUID
-    tables: Tables
-    codec: Codec
-    thread: CodecThread
-    dictionaries: Dictionaries
-    pending: PendingEntries
-    writer: Writer
-    reader: Reader
-    namespaces: Namespaces
-    feed_limit: int
-    closing: asyncio.Task[None] | None = None
+    Attributes:
+        driver: the database.
+        store_id: the store's id.
+        tables: the kinds.
+        codec: how records are encoded.
+        thread: encodes and decodes beside the event loop.
+        reader: the reads.
+        writer: the writes.
+        namespaces: the namespaces and their numbers.
+        feed_limit: how many changes the change feed keeps.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        store_id: UUID,
+        tables: Tables,
+        thread: CodecThread,
+        dictionaries: Dictionaries,
+        foreign: Sequence[str],
+        feed_limit: int,
+    ) -> None:
+        super().__init__()
+        self.driver = driver
+        self.store_id = store_id
+        self.tables = tables
+        self.codec = thread.codec
+        self.thread = thread
+        self.dictionaries = dictionaries
+        self.pending = pending = PendingEntries(driver, tables)
+        self.writer = Writer(driver, tables, thread, dictionaries, pending, feed_limit=feed_limit)
+        self.reader = Reader(driver, tables, self.codec, dictionaries, pending)
+        self.namespaces = Namespaces(driver, tables, foreign)
+        self.feed_limit = feed_limit
 
     @classmethod
     async def open(
@@ -70,40 +90,31 @@ class SharedState:
             codec = Codec(context.record_types, context.limits, compression)
             thread = CodecThread(codec)
             dictionaries = Dictionaries(driver, codec.compressor, thread)
-            pending = PendingEntries(driver, tables)
             store_id = await open_system(driver)
             await dictionaries.load()
             foreign = await open_kinds(driver, tables, codec)
             driver.use_position(POSITION, StoreIdentity(Statement(STORE_ID), store_id.bytes))
-            await pending.load()
+            state = cls(
+                driver,
+                store_id=store_id,
+                tables=tables,
+                thread=thread,
+                dictionaries=dictionaries,
+                foreign=foreign,
+                feed_limit=feed_limit,
+            )
+            await state.pending.load()
         except StatementError as error:
             await driver.aclose()
             raise StorageError(f"{driver.where}: {error}") from error
         except BaseException:
             await driver.aclose()
             raise
-        return cls(
-            driver=driver,
-            store_id=store_id,
-            tables=tables,
-            codec=codec,
-            thread=thread,
-            dictionaries=dictionaries,
-            pending=pending,
-            writer=Writer(driver, tables, thread, dictionaries, pending, feed_limit=feed_limit),
-            reader=Reader(driver, tables, codec, dictionaries, pending),
-            namespaces=Namespaces(driver, tables, foreign),
-            feed_limit=feed_limit,
-        )
+        return state
 
-    async def aclose(self) -> None:
-        """Finish what was accepted, then release everything. Idempotent."""
-        if self.closing is None:
-            self.closing = asyncio.create_task(self._close(), name="memory-core close")
-        await join(self.closing)
-
-    async def _close(self) -> None:
-        self.driver.drain()
+    async def close(self) -> None:
+        """Finish what was accepted, then release everything."""
+        self.drain()
         # An error in one part does not keep the others open.
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.driver.aclose)
@@ -112,3 +123,18 @@ class SharedState:
             stack.push_async_callback(self.reader.aclose)
             stack.push_async_callback(self.pending.aclose)
             await self.writer.aclose()
+
+    def abandon(self) -> None:
+        """Release everything; what the driver's threads have begun is finished."""
+        with ExitStack() as stack:
+            stack.callback(self.thread.close)
+            self.driver.abandon()
+
+    def drain(self) -> None:
+        """Closing begins; see `Driver.drain`.
+
+        Raises:
+            WrongEventLoopError: the owner's loop still runs, and is not this one.
+        """
+        if not self.forked and not self.owner_has_ended():
+            self.driver.drain()

@@ -86,6 +86,10 @@ class BorrowedDriver(Driver):
             await self._run(lambda _: None)
         self._closed = True
 
+    def abandon(self) -> None:
+        """The connection is the caller's, who has to release it."""
+        self._closed = True
+
     async def _run(self, job: Callable[[Session], T]) -> T:
         if self._closed:
             raise StorageClosedError(f"{self.where} is closed")

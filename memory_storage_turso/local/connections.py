@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import aiosqlite
 from attrs import frozen
@@ -107,8 +109,26 @@ class ThreadedConnection(aiosqlite.Connection):
         self._settings = settings
         self._writes = writes
 
-    run = cast("Callable[..., Awaitable[Any]]", aiosqlite.Connection._execute)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]  # aiosqlite has no public way to run a job
-    """Runs a function on the thread. A caller that is cancelled leaves the job to finish."""
+    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a function on the thread. A caller that is cancelled leaves the job to finish."""
+        if not self._running or self._connection is None:
+            raise ValueError("Connection closed")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def job() -> None:
+            result: Any = None
+            error: BaseException | None = None
+            try:
+                result = function(*args)
+            except BaseException as raised:  # noqa: BLE001  # the caller gets it
+                error = raised
+            # A loop that has ended takes no results. aiosqlite's own jobs would end the thread by that.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_settle, future, result, error)
+
+        self._tx.put_nowait((None, job))  # pyright: ignore[reportUnknownMemberType]  # aiosqlite says less than it knows
+        return await future
 
     async def _connect(self) -> ThreadedConnection:
         try:
@@ -125,8 +145,22 @@ class ThreadedConnection(aiosqlite.Connection):
         # The thread has answered, and only has to end.
         self._thread.join()
 
+    def abandon(self) -> None:
+        """Finish the accepted jobs and end the thread, when their event loop has ended."""
+        self.stop()  # pyright: ignore[reportUnknownMemberType]  # as above
+        self._thread.join()
+
     def _open(self) -> sqlite3.Connection:
         connection = self._settings.connect(writes=self._writes)
         self.prepared.observe(connection)
         self.session = Session(connection, self._settings.path, self.prepared)
         return connection
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

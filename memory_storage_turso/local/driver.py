@@ -7,7 +7,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -71,7 +71,6 @@ class LocalDriver(Driver):
         self._readers = readers
         self._lookout = lookout
         self._seen: tuple[int, int] = (-1, 0)
-        self._process = os.getpid()
         self._closing: asyncio.Task[None] | None = None
         self._checkpoints = Checkpoints(readers)
         self._writes = self._rewrites = self._reads = self._position_reads = 0
@@ -207,6 +206,13 @@ class LocalDriver(Driver):
             self._closing = asyncio.create_task(self._close(), name="memory-core close")
         await join(self._closing)
 
+    def abandon(self) -> None:
+        """End threads and close files; see ``Driver.abandon``."""
+        with ExitStack() as stack:
+            for connection in (self._writer, *self._readers):
+                stack.callback(connection.abandon)
+            self._lookout.close()
+
     async def _close(self) -> None:
         # An error in one part does not keep the others open; the writer is closed last.
         async with AsyncExitStack() as stack:
@@ -218,9 +224,6 @@ class LocalDriver(Driver):
     def _check(self) -> None:
         if self._closing is not None:
             raise StorageClosedError(f"{self.path} is closed")
-        if os.getpid() != self._process:
-            msg = f"{self.path} was opened before a fork; open it again in the child"
-            raise StorageClosedError(msg)
 
 
 def checked_path(location: str) -> Path:

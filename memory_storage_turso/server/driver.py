@@ -206,6 +206,14 @@ class ServerDriver(Driver):
             self._closing = asyncio.create_task(self._close(), name="memory-core close")
         await join(self._closing)
 
+    def abandon(self) -> None:
+        """Close sockets and end threads; see `Driver.abandon`."""
+        self._closed = True
+        for node in self._nodes:
+            node.abandon()
+        if self._encoding is not None:
+            self._encoding.shutdown()
+
     async def _close(self) -> None:
         async with AsyncExitStack() as stack:
             if self._encoding is not None:

@@ -107,6 +107,10 @@ class Transport(Protocol):
         """Release what the connections share."""
         ...
 
+    def abandon(self) -> None:
+        """Close all sockets, when their event loop has ended."""
+        ...
+
 
 class Program(Protocol):
     """A program that a connection can run."""
@@ -232,6 +236,10 @@ class ServerNode:
         """Drain the pool and close every connection."""
         await self.pool.aclose()
         await self._transport.aclose()
+
+    def abandon(self) -> None:
+        """Close every connection, when their event loop has ended."""
+        self._transport.abandon()
 
     async def _on_connection(
         self, once: Callable[[ServerConnection], Awaitable[T]], within: float | None = None

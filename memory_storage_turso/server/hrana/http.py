@@ -28,6 +28,7 @@ from memory_storage_turso.server.hrana.errors import (
     ResponseTooLargeError,
     StreamLostError,
 )
+from memory_storage_turso.server.hrana.sockets import OpenSockets
 from memory_storage_turso.server.hrana.stored_sql import HTTP_CAPACITY, SharedSql, StoredSql
 from memory_storage_turso.server.hrana.wire import (
     CursorAssembler,
@@ -104,6 +105,7 @@ class HttpTransport:
             "Accept-Encoding": "gzip" if compressed else "identity",
             **endpoint.headers,
         }
+        self._sockets = OpenSockets()
         self._session: aiohttp.ClientSession | None = None
 
     async def connect(self) -> HttpStream:
@@ -167,6 +169,11 @@ class HttpTransport:
         if session is not None:
             await session.close()
 
+    def abandon(self) -> None:
+        """Close the HTTP client's sockets, when its event loop has ended."""
+        session, self._session = self._session, None
+        self._sockets.abandon(session)
+
     def _may_know_3(self) -> bool:
         return self.version == 2 and self._clock() - self._downgraded_at >= _LOOK_AGAIN_AFTER
 
@@ -196,7 +203,12 @@ class HttpTransport:
             total = self._limits.request_timeout
             self._session = aiohttp.ClientSession(
                 # The pool bounds the connections; a second bound would only hide its waiting.
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ssl=self._tls),
+                connector=aiohttp.TCPConnector(
+                    limit=0,
+                    keepalive_timeout=30,
+                    ssl=self._tls,
+                    socket_factory=self._sockets.made,
+                ),
                 timeout=aiohttp.ClientTimeout(
                     total=total, sock_connect=min(CONNECT_TIMEOUT, total)
                 ),

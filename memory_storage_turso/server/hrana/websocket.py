@@ -32,6 +32,7 @@ from memory_storage_turso.server.hrana.errors import (
     StreamLostError,
 )
 from memory_storage_turso.server.hrana.http import CONNECT_TIMEOUT
+from memory_storage_turso.server.hrana.sockets import OpenSockets
 from memory_storage_turso.server.hrana.stored_sql import (
     WEBSOCKET_CAPACITY,
     SharedSql,
@@ -171,6 +172,7 @@ class WebSocketTransport:
         self._config = config
         self._sql = sql
         self._tls = tls_context(config.ca_file)
+        self._sockets = OpenSockets()
         self._session: aiohttp.ClientSession | None = None
 
     async def connect(self) -> WebSocketConnection:
@@ -209,10 +211,17 @@ class WebSocketTransport:
         if session is not None:
             await session.close()
 
+    def abandon(self) -> None:
+        """Close the sockets, when their event loop has ended."""
+        session, self._session = self._session, None
+        self._sockets.abandon(session)
+
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=self._tls),
+                connector=aiohttp.TCPConnector(
+                    limit=0, ssl=self._tls, socket_factory=self._sockets.made
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
