@@ -49,7 +49,9 @@ class TestAuthentication:
             await driver.read([Statement("SELECT 1")])
         with pytest.raises(ConfigurationError):
             await driver.write([[insert("a")]])
-        shown = f"{caught.value!r}{driver!r}{driver.endpoint!r}{driver.stats()}{caplog.text}"
+        shown = (
+            f"{caught.value!r}{driver!r}{driver._primary.endpoint!r}{driver.stats()}{caplog.text}"
+        )
         assert token is None or token not in shown
 
     async def test_read_only_token_reads_and_does_not_write(
