@@ -348,7 +348,7 @@ class UnsupportedCapabilityError(StorageError):
 class WrongEventLoopError(StorageError):
     """A store was used from another event loop than the one that opened it, which owns it.
 
-    ``open_memory_sync`` gives a memory that any thread may use.
+    Open the store again in each loop that uses it.
     """
 
 

@@ -56,8 +56,7 @@ class LoopOwner:
         if running is not self._loop and running is not None:
             if self._loop is not None:
                 raise WrongEventLoopError(
-                    "the storage belongs to the event loop that opened it; open it again in this one, "
-                    "or use open_memory_sync, whose memory any thread may use"
+                    "the storage belongs to the event loop that opened it: open it again in this one"
                 )
             self._loop = running
 
