@@ -16,6 +16,7 @@ from pathlib import Path
 
 from attrs import define, field
 
+from memory_core import backend
 from memory_core.codec import Codec
 from memory_core.errors import ConfigurationError
 from memory_core.storage import StorageContext
@@ -93,11 +94,14 @@ def acquire(location: str, config: LmdbConfig) -> ProcessStore:
 
 async def release(store: ProcessStore) -> None:
     """Release a store; the last user closes it."""
-    if store.environment.forked:
-        # After a fork there is no thread, and every resource belongs to the parent.
-        return
     if await store.thread.run(_close_unused, store):
         await store.thread.end()
+
+
+def release_now(store: ProcessStore) -> None:
+    """Release a store without an event loop; the last user closes it."""
+    if store.thread.run_and_wait(_close_unused, store):
+        store.thread.end_now()
 
 
 def _close_unused(store: ProcessStore) -> bool:
@@ -111,20 +115,28 @@ def _close_unused(store: ProcessStore) -> bool:
         return True
 
 
-@define(eq=False)
-class SharedState:
+class SharedState(backend.SharedState):
     """The state that all handles of one ``open`` share."""
 
-    store: ProcessStore
-    codec: Codec
-    reader: Reader
-    writer: Writer
-    pool: ThreadPoolExecutor
-    compressing: ThreadPoolExecutor
-    closed: bool = False
-    closing: asyncio.Task[None] | None = None
-    in_flight: int = 0
-    finished: asyncio.Event = field(factory=asyncio.Event)
+    def __init__(
+        self,
+        store: ProcessStore,
+        codec: Codec,
+        *,
+        reader: Reader,
+        writer: Writer,
+        pool: ThreadPoolExecutor,
+        compressing: ThreadPoolExecutor,
+    ) -> None:
+        super().__init__()
+        self.store = store
+        self.codec = codec
+        self.reader = reader
+        self.writer = writer
+        self._pool = pool
+        self._compressing = compressing
+        self._in_flight = 0
+        self._finished = asyncio.Event()
 
     @property
     def environment(self) -> Environment:
@@ -134,27 +146,38 @@ class SharedState:
     @contextmanager
     def accepting(self) -> Generator[None]:
         """Keep the store open until the block has ended."""
-        self.in_flight += 1
+        self._in_flight += 1
         try:
             yield
         finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self.finished.set()
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._finished.set()
 
     async def close(self) -> None:
         """Finish what was accepted and release everything."""
-        if self.environment.forked:
-            # Threads and tasks belong to the parent.
-            return
-        while self.in_flight:
-            self.finished.clear()
-            await self.finished.wait()
+        while self._in_flight:
+            self._finished.clear()
+            await self._finished.wait()
         await self.writer.aclose()
         await self.reader.aclose()
-        self.pool.shutdown()
-        self.compressing.shutdown()
+        self._shut_down()
         await release(self.store)
+
+    def abandon(self) -> None:
+        """Stop the reads on threads, finish the transaction of the writer thread, and release everything."""
+        self.reader.stop()
+        self._shut_down()
+        release_now(self.store)
+
+    async def backup(self, target: Path) -> None:
+        """Copy the store on a thread."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._pool, self.environment.backup, target)
+
+    def _shut_down(self) -> None:
+        self._pool.shutdown()
+        self._compressing.shutdown()
 
 
 async def open_state(location: str, config: LmdbConfig, context: StorageContext) -> SharedState:
@@ -186,7 +209,9 @@ def _state(store: ProcessStore, codec: Codec, config: LmdbConfig) -> SharedState
     reader = Reader(
         environment, catalog, codec, thread, pool, config.change_feed_limit, writer.index_soon
     )
-    return SharedState(store, codec, reader, writer, pool, compressing)
+    return SharedState(
+        store, codec, reader=reader, writer=writer, pool=pool, compressing=compressing
+    )
 
 
 def _prepare(state: SharedState) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
-from memory_core.coalesce import join
-from memory_core.errors import ConfigurationError, StorageClosedError
+from memory_core.backend import Handle
+from memory_core.errors import ConfigurationError
 from memory_core.query import Page, Query
 from memory_core.records import Record
 from memory_core.storage import (
@@ -21,7 +20,6 @@ from memory_core.storage import (
     StorageContext,
     StorageStats,
     WriteBatch,
-    check_namespace,
     local_path,
 )
 from memory_storage_lmdb.config import LmdbConfig
@@ -42,17 +40,11 @@ _CAPABILITIES = frozenset(
 )
 
 
-class LmdbStorage:
+class LmdbStorage(Handle[SharedState]):
     """A store in a directory; all of ``Storage``, ``SupportsNamespaces`` and ``SupportsBackup``.
 
     Made by ``open`` and ``scoped``.
     """
-
-    def __init__(self, shared: SharedState, namespace: str, *, owner: bool) -> None:
-        self._shared = shared
-        self._namespace = namespace
-        self._owner = owner
-        self._closed = False
 
     @classmethod
     async def open(
@@ -77,17 +69,12 @@ class LmdbStorage:
             location = str(local_path(location))
         context.check_exists(Path(location) / "data.mdb", location)
         shared = await open_state(location, config or LmdbConfig(), context)
-        return cls(shared, context.namespace, owner=True)
+        return cls(shared, context.namespace)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
         """Every capability."""
         return _CAPABILITIES
-
-    @property
-    def namespace(self) -> str:
-        """The namespace this handle is bound to."""
-        return self._namespace
 
     async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Apply batches, in order; see ``Storage.commit``."""
@@ -116,10 +103,6 @@ class LmdbStorage:
     async def changes(self, since: Position, limit: int = 1_000) -> ChangePage:
         """Changes of this namespace after a position; see ``Storage.changes``."""
         return await self._opened().reader.changes(self._namespace, since, limit)
-
-    def scoped(self, namespace: str) -> LmdbStorage:
-        """A handle on the same store, bound to another namespace."""
-        return LmdbStorage(self._opened(), check_namespace(namespace), owner=False)
 
     async def stats(self) -> StorageStats:
         """Statistics of the store and of this process's use of it."""
@@ -167,28 +150,4 @@ class LmdbStorage:
         """
         shared = self._opened()
         with shared.accepting():
-            await asyncio.get_running_loop().run_in_executor(
-                shared.pool, shared.environment.backup, target
-            )
-
-    async def aclose(self) -> None:
-        """Finish what was accepted, then close; the handle that was opened closes the store."""
-        self._closed = True
-        shared = self._shared
-        if not self._owner:
-            return
-        shared.closed = True
-        if shared.closing is None:
-            shared.closing = asyncio.create_task(shared.close(), name="memory-core lmdb close")
-        # Cancelling the caller does not stop the close.
-        await join(shared.closing)
-
-    def _opened(self) -> SharedState:
-        shared = self._shared
-        if self._closed or shared.closed or shared.environment.forked:
-            raise StorageClosedError(
-                "the storage was opened before a fork: open it again in this process"
-                if shared.environment.forked
-                else "the storage is closed"
-            )
-        return shared
+            await shared.backup(target)

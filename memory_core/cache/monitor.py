@@ -77,6 +77,10 @@ class CacheMonitor:
         """Stop, and remove the files. Idempotent."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        await self.remove_files()
+
+    async def remove_files(self) -> None:
+        """Remove the files; enough where the task has ended with its loop."""
         try:
             for suffix in _SUFFIXES:
                 self._file.with_suffix(suffix).unlink(missing_ok=True)

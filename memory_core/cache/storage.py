@@ -17,6 +17,7 @@ from uuid import UUID
 
 from attrs import define, evolve, field
 
+from memory_core.backend import LoopOwner
 from memory_core.cache.coherence import NamespaceCoherence
 from memory_core.cache.config import CacheConfig
 from memory_core.cache.fetches import Fetch
@@ -48,7 +49,7 @@ R = TypeVar("R", bound=Record)
 
 
 @define(eq=False)
-class _SharedState:
+class _SharedState(LoopOwner):
     """What all handles of a cached store share."""
 
     config: CacheConfig
@@ -58,6 +59,9 @@ class _SharedState:
     coherence: dict[str, NamespaceCoherence] = field(factory=dict[str, NamespaceCoherence])
     monitor: CacheMonitor | None = None
     closed: bool = False
+
+    def __attrs_pre_init__(self) -> None:
+        super().__init__()
 
     def coherence_of(self, storage: Storage) -> NamespaceCoherence:
         """The coherence of a namespace, shared by all handles on it."""
@@ -133,6 +137,7 @@ class CachedStorage:
 
     async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Write through to the backend; every later read sees the result."""
+        self._shared.check_owner()
         if self._coherence.caught_up < 0:
             # From here on the feed is known, and can tell whether this write was overtaken.
             await self._catch_up(self._position())
@@ -239,6 +244,7 @@ class CachedStorage:
     async def wipe(self) -> Position:
         """See ``SupportsNamespaces``."""
         require(self._storage, Capability.NAMESPACES)
+        self._shared.check_owner()
         for tier in self._shared.far:
             await tier.identify(self._coherence)
         try:
@@ -257,6 +263,7 @@ class CachedStorage:
     async def clear_cache(self) -> None:
         """Forget everything cached, of every namespace in use."""
         shared = self._shared
+        shared.check_owner()
         for coherence in shared.coherence.values():
             coherence.forget()
         await shared.near.cache.clear()
@@ -269,18 +276,30 @@ class CachedStorage:
         return [self._shared.near.cache, *(tier.cache for tier in self._shared.far)]
 
     async def aclose(self) -> None:
-        """Close the backend, then the caches. Idempotent."""
+        """Close the backend, then the caches. Idempotent.
+
+        Raises:
+            WrongEventLoopError: from another event loop, as long as the owner's runs.
+        """
         if not self._owner:
             # Other handles on its namespace follow the changes through its backend handle.
             return
+        shared = self._shared
+        if shared.forked:
+            # Tasks and connections have stayed with the parent.
+            shared.closed = True
+            await self._storage.aclose()
+            return
+        ended = shared.owner_has_ended()
         async with AsyncExitStack() as closing:
-            if not self._shared.closed:
-                self._shared.closed = True
-                # The last one pushed is closed first; if one fails, the others are still closed.
+            if not shared.closed:
+                shared.closed = True
+                # The last one pushed is the first one closed; where one fails, the others are closed.
                 for cache in reversed(self.caches()):
                     closing.push_async_callback(cache.aclose)
-                if self._shared.monitor is not None:
-                    closing.push_async_callback(self._shared.monitor.stop)
+                if shared.monitor is not None:
+                    stop = shared.monitor.remove_files if ended else shared.monitor.stop
+                    closing.push_async_callback(stop)
             await self._storage.aclose()
 
     # Reading
@@ -288,6 +307,7 @@ class CachedStorage:
     async def _catch_up(self, position: Position | None) -> None:
         if self._shared.closed:
             raise StorageClosedError("the storage is closed")
+        self._shared.check_owner()
         if self._shared.config.monitor and self._shared.monitor is None:
             self._shared.monitor = CacheMonitor(self)
         if self._coherence.is_behind(position):

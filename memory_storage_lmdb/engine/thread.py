@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar, TypeVarTuple, cast
 
@@ -57,6 +58,19 @@ class JobThread:
         self._jobs.put(work)
         return await done
 
+    def run_and_wait(self, job: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run a job and block until it is done."""
+        done = Future[T]()
+
+        def work() -> None:
+            try:
+                done.set_result(job(*args))
+            except BaseException as error:  # noqa: BLE001  # it belongs to the caller that waits
+                done.set_exception(error)
+
+        self._jobs.put(work)
+        return done.result()
+
     def post(self, job: Callable[[], None]) -> None:
         """Run a job without waiting for it."""
 
@@ -72,9 +86,14 @@ class JobThread:
         """Finish the jobs given so far and end the thread. Idempotent."""
         if not self._ended:
             await self.run(_nothing)
+            # The thread only has to reach the end of its queue.
+            self.end_now()
+
+    def end_now(self) -> None:
+        """Like ``end``, but block until the jobs are finished. Idempotent."""
+        if not self._ended:
             self._ended = True
             self._jobs.put(None)
-            # The thread only has to reach the end of its queue.
             self._thread.join()
 
     def _work(self) -> None:

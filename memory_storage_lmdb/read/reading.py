@@ -319,11 +319,15 @@ class Reader:
         add_dictionaries(self.codec, stored)
 
     async def aclose(self) -> None:
-        """Stop the in-flight reads."""
-        for meter in self._working.values():
-            meter.stopped = True
+        """Stop the reads in flight."""
+        self.stop()
         if self._working:
             await asyncio.wait(self._working)
+
+    def stop(self) -> None:
+        """Have the reads on threads end; from now on there are none on the loop."""
+        for meter in self._working.values():
+            meter.stopped = True
         self.environment.drop_gate(self._gate)
 
     def _count_used(self, records: int) -> None:

@@ -43,7 +43,7 @@ class _BrokenSuite(StorageSuite):
 
     @classmethod
     async def open(cls, location, *, context, change_feed_limit=None):
-        return JsonlStorage(cls.engine(location, JsonlConfig(), context), "default", owner=True)
+        return JsonlStorage(cls.engine(location, JsonlConfig(), context), "default")
 
 
 class Lazy(_BrokenSuite):

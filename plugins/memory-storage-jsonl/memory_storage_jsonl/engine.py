@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from attrs import evolve, frozen
 
+from memory_core.backend import SharedState
 from memory_core.coalesce import GroupCommit
 from memory_core.errors import (
     CodecError,
@@ -70,7 +71,7 @@ class _QueuedBatch:
 _Staged: TypeAlias = tuple[list[CommitResult], list[Effect]]
 
 
-class Engine:
+class Engine(SharedState):
     """An open store. Opening reads the whole log: call it in a thread.
 
     Args:
@@ -89,10 +90,10 @@ class Engine:
     def __init__(self, location: str, config: JsonlConfig, context: StorageContext) -> None:
         # Resolve links, so that one file has one lock.
         path = Path(os.path.realpath(local_path(location)))
+        super().__init__(_COUNTERS)
         self.config = config
         self.model = Model(context.record_types, context.limits)
         self.feed = ChangeFeed(config.change_feed_limit)
-        self.counters = dict.fromkeys(_COUNTERS, 0)
         self.failed_compactions = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = ProcessLock(path.with_name(f"{path.name}.lock"))
@@ -104,7 +105,6 @@ class Engine:
             raise
         self.commits = GroupCommit[_QueuedBatch, CommitResult](self._write, weigh=_weight)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="memory-storage-jsonl")
-        self.closed = False
         self._compacted_size = 0
 
     async def commit(self, namespace: str, batches: Sequence[WriteBatch]) -> list[CommitResult]:
@@ -132,14 +132,13 @@ class Engine:
             "failed_compactions": self.failed_compactions,
         }
 
-    async def aclose(self) -> None:
-        """Finish what was accepted, then close. Idempotent."""
-        self.closed = True
+    async def close(self) -> None:
+        """Finish what was accepted, then release everything."""
         await self.commits.aclose()
-        self.release()
+        self.abandon()
 
-    def release(self) -> None:
-        """Release the thread, the file and the lock of a store without queued work."""
+    def abandon(self) -> None:
+        """Release the thread, once it has written what it writes, the file and the lock."""
         self._writer.shutdown()
         self.log.close()
         self._lock.release()

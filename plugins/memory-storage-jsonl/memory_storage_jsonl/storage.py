@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
+from memory_core.backend import Handle
 from memory_core.disk import disk_failure
-from memory_core.errors import ConfigurationError, StorageClosedError
+from memory_core.errors import ConfigurationError
 from memory_core.query import Page, Query
 from memory_core.records import Record
 from memory_core.storage import (
@@ -21,7 +22,6 @@ from memory_core.storage import (
     StorageContext,
     StorageStats,
     WriteBatch,
-    check_namespace,
 )
 from memory_storage_jsonl.config import JsonlConfig
 from memory_storage_jsonl.engine import Engine
@@ -33,17 +33,11 @@ R = TypeVar("R", bound=Record)
 _CAPABILITIES = frozenset({Capability.DURABLE, Capability.NAMESPACES, Capability.CHEAP_POSITION})
 
 
-class JsonlStorage:
+class JsonlStorage(Handle[Engine]):
     """A store in an append-only file of JSON lines, held in memory while it is open.
 
     Implements ``Storage`` and ``SupportsNamespaces``; made by ``open``.
     """
-
-    def __init__(self, engine: Engine, namespace: str, *, owner: bool) -> None:
-        self._engine = engine
-        self._namespace = check_namespace(namespace)
-        self._owner = owner
-        self._closed = False
 
     @classmethod
     async def open(
@@ -80,17 +74,14 @@ class JsonlStorage:
             raise
         except OSError as error:
             raise disk_failure(error, location) from error
-        return cls(engine, context.namespace, owner=True)
+        # It was made on a thread, and belongs to this loop.
+        engine.check_owner()
+        return cls(engine, context.namespace)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
         """``DURABLE``, ``NAMESPACES`` and ``CHEAP_POSITION``."""
         return _CAPABILITIES
-
-    @property
-    def namespace(self) -> str:
-        """The namespace this handle is bound to."""
-        return self._namespace
 
     async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Apply batches, in order."""
@@ -126,10 +117,6 @@ class JsonlStorage:
         engine.counters["feed_reads"] += 1
         return engine.feed.page(self._namespace, since, limit)
 
-    def scoped(self, namespace: str) -> JsonlStorage:
-        """A handle on the same store, bound to another namespace."""
-        return JsonlStorage(self._opened(), namespace, owner=False)
-
     async def stats(self) -> StorageStats:
         """Counters and sizes."""
         engine = self._opened()
@@ -144,12 +131,6 @@ class JsonlStorage:
             sections={"log": engine.log_stats()},
         )
 
-    async def aclose(self) -> None:
-        """Close this handle; the one that was opened finishes what was accepted and closes the store."""
-        self._closed = True
-        if self._owner:
-            await self._engine.aclose()
-
     async def namespaces(self) -> list[NamespaceInfo]:
         """The namespaces that hold records, by name."""
         return self._opened().model.namespaces()
@@ -158,12 +139,7 @@ class JsonlStorage:
         """Delete every record of this handle's namespace, in one commit."""
         return await self._opened().wipe(self._namespace)
 
-    def _opened(self) -> Engine:
-        if self._closed or self._engine.closed:
-            raise StorageClosedError("the storage is closed")
-        return self._engine
-
 
 def _abandon(opening: asyncio.Future[Engine]) -> None:
     if not opening.cancelled() and opening.exception() is None:
-        opening.result().release()
+        opening.result().abandon()
