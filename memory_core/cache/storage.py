@@ -63,6 +63,12 @@ class _SharedState(LoopOwner):
     def __attrs_pre_init__(self) -> None:
         super().__init__()
 
+    def check(self) -> None:
+        """Check that the caches may be used here and now; raises like ``check_owner``."""
+        if self.closed:
+            raise StorageClosedError("the storage is closed")
+        self.check_owner()
+
     def coherence_of(self, storage: Storage) -> NamespaceCoherence:
         """The coherence of a namespace, shared by all handles on it."""
         found = self.coherence.get(storage.namespace)
@@ -137,7 +143,7 @@ class CachedStorage:
 
     async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Write through to the backend; every later read sees the result."""
-        self._shared.check_owner()
+        self._shared.check()
         if self._coherence.caught_up < 0:
             # From here on the feed is known, and can tell whether this write was overtaken.
             await self._catch_up(self._position())
@@ -244,7 +250,7 @@ class CachedStorage:
     async def wipe(self) -> Position:
         """See ``SupportsNamespaces``."""
         require(self._storage, Capability.NAMESPACES)
-        self._shared.check_owner()
+        self._shared.check()
         for tier in self._shared.far:
             await tier.identify(self._coherence)
         try:
@@ -263,7 +269,7 @@ class CachedStorage:
     async def clear_cache(self) -> None:
         """Forget everything cached, of every namespace in use."""
         shared = self._shared
-        shared.check_owner()
+        shared.check()
         for coherence in shared.coherence.values():
             coherence.forget()
         await shared.near.cache.clear()
@@ -305,9 +311,7 @@ class CachedStorage:
     # Reading
 
     async def _catch_up(self, position: Position | None) -> None:
-        if self._shared.closed:
-            raise StorageClosedError("the storage is closed")
-        self._shared.check_owner()
+        self._shared.check()
         if self._shared.config.monitor and self._shared.monitor is None:
             self._shared.monitor = CacheMonitor(self)
         if self._coherence.is_behind(position):
