@@ -2,11 +2,12 @@ import lmdb
 
 from memory_core.storage import Capability
 from memory_core.testing import StorageSuite
+from memory_core.testing.suite.loop_tests import LoopTests
 from memory_storage_lmdb.config import LmdbConfig
 from memory_storage_lmdb.storage import LmdbStorage
 
 
-class TestLmdbStorage(StorageSuite):
+class TestLmdbStorage(LoopTests, StorageSuite):
     capabilities = frozenset(
         {
             Capability.DURABLE,

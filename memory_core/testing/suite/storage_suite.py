@@ -12,7 +12,6 @@ from memory_core.testing.suite.feed_tests import FeedTests
 from memory_core.testing.suite.handle_tests import HandleTests
 from memory_core.testing.suite.harness import Harness
 from memory_core.testing.suite.integrity_tests import IntegrityTests
-from memory_core.testing.suite.loop_tests import LoopTests
 from memory_core.testing.suite.process_tests import ProcessTests
 from memory_core.testing.suite.query_tests import QueryTests
 from memory_core.testing.suite.record_tests import RecordTests
@@ -40,7 +39,6 @@ class StorageSuite(
     QueryTests,
     FeedTests,
     HandleTests,
-    LoopTests,
     DurabilityTests,
     ConcurrencyTests,
     CancellationTests,
