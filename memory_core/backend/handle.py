@@ -16,6 +16,7 @@ from memory_core.storage import check_namespace
 
 __all__ = ["Handle", "LoopOwner", "SharedState"]
 
+_running_loop = asyncio._get_running_loop  # noqa: SLF001  # `get_running_loop`, without an exception
 _forks = 0
 """How many forks this process descends from; compared in less time than a process id is asked for."""
 
@@ -34,7 +35,7 @@ class LoopOwner:
     def __init__(self) -> None:
         self._forks = _forks
         # Made outside a loop, it belongs to the first that uses it.
-        self._loop = asyncio._get_running_loop()  # noqa: SLF001  # `get_running_loop`, without an exception
+        self._loop = _running_loop()
 
     @property
     def forked(self) -> bool:
@@ -52,7 +53,7 @@ class LoopOwner:
             raise StorageClosedError(
                 "the storage was opened before a fork: open it again in this process"
             )
-        running = asyncio._get_running_loop()  # noqa: SLF001  # as above
+        running = _running_loop()
         if running is not self._loop and running is not None:
             if self._loop is not None:
                 raise WrongEventLoopError(
@@ -66,7 +67,7 @@ class LoopOwner:
         Raises:
             WrongEventLoopError: this is another loop, and the owner still runs.
         """
-        running = asyncio._get_running_loop()  # noqa: SLF001  # as above
+        running = _running_loop()
         if self._loop is None or self._loop is running:
             return False
         if self._loop.is_running():
@@ -131,7 +132,9 @@ class SharedState(LoopOwner):
         """
         if self._closed:
             raise StorageClosedError("the storage is closed")
-        self.check_owner()
+        # Every cached read comes here: a further call would cost it a tenth of a microsecond.
+        if self._loop is not _running_loop() or self._forks != _forks:
+            self.check_owner()
 
 
 S = TypeVar("S", bound=SharedState)
