@@ -184,7 +184,7 @@ async def test_damage_is_named_and_left_alone(path):
 
 async def test_valid_lines_that_make_no_sense_are_named(path):
     store = await opened(path)
-    store._engine.log.append([b'{"put":"default","record":{"kind":"episode"}}\n'], 1)
+    store._shared.log.append([b'{"put":"default","record":{"kind":"episode"}}\n'], 1)
     await store.aclose()
     with pytest.raises(CodecError, match=r"line 2 \(offset \d+\): .*episode"):
         await opened(path)
@@ -193,7 +193,7 @@ async def test_valid_lines_that_make_no_sense_are_named(path):
 async def test_a_gap_in_the_positions_is_damage(path):
     store = await opened(path)
     await put(store, episode(1))
-    store._engine.log.append([put_line("default", episode(2))], 7)
+    store._shared.log.append([put_line("default", episode(2))], 7)
     await store.aclose()
     with pytest.raises(CodecError, match="leads to position 2, not to 7"):
         await opened(path)
