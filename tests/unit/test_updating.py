@@ -252,3 +252,17 @@ async def test_a_running_episode_keeps_its_logged_steps(memory) -> None:
     assert (found.tags, found.steps) == (("seen",), (step,))
     done = await memory.complete_episode(running.id, Outcome.success("done"))
     assert (done.tags, done.steps) == (("seen",), (step,))
+
+
+@pytest.mark.parametrize("cache", [None, "adaptive"])
+@pytest.mark.parametrize("url", ["inmemory:", "lmdb:{}", "turso:{}"])
+async def test_twenty_tasks_that_add_one_add_twenty(url, cache, tmp_path) -> None:
+    async with open_memory(url.format(tmp_path / "store"), cache=cache) as opened:
+        pattern = counted()
+        await opened.store_pattern(pattern)
+        await asyncio.gather(
+            *(opened.update(ToolSequence, pattern.id, later) for _ in range(20)),
+        )
+        found = await opened.get_pattern(pattern.id)
+        assert found is not None
+        assert found.effectiveness.times_applied == 20
