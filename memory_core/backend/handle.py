@@ -132,9 +132,7 @@ class SharedState(LoopOwner):
         """
         if self._closed:
             raise StorageClosedError("the storage is closed")
-        # Every cached read comes here: a further call would cost it a tenth of a microsecond.
-        if self._loop is not _running_loop() or self._forks != _forks:
-            self.check_owner()
+        self.check_owner()
 
 
 S = TypeVar("S", bound=SharedState)
@@ -186,7 +184,15 @@ class Handle(Generic[S]):
 
     def _opened(self) -> S:
         """The shared state, if this handle may be used. Raises like `SharedState.check`."""
-        if self._closed:
-            raise StorageClosedError("the storage is closed")
-        self._shared.check()
-        return self._shared
+        shared = self._shared
+        # Every cached read comes here, and each further call would cost it a tenth of a microsecond.
+        if (
+            shared._loop is not _running_loop()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # two classes of one subject
+            or shared._forks != _forks  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # two classes of one subject
+            or shared._closed  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # two classes of one subject
+            or self._closed
+        ):
+            if self._closed:
+                raise StorageClosedError("the storage is closed")
+            shared.check()
+        return shared
