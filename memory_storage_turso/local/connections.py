@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,22 +114,9 @@ class ThreadedConnection(aiosqlite.Connection):
         """Run a function on the thread. A caller that is cancelled leaves the job to finish."""
         if not self._running or self._connection is None:
             raise ValueError("Connection closed")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-
-        def job() -> None:
-            result: Any = None
-            error: BaseException | None = None
-            try:
-                result = function(*args)
-            except BaseException as raised:  # noqa: BLE001  # the caller gets it
-                error = raised
-            # A loop that has ended takes no results. aiosqlite's own jobs would end the thread by that.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(_settle, future, result, error)
-
-        self._tx.put_nowait((None, job))  # pyright: ignore[reportUnknownMemberType]  # aiosqlite says less than it knows
-        return await future
+        reply = _Reply()
+        self._tx.put_nowait((reply, partial(function, *args)))  # pyright: ignore[reportUnknownMemberType, reportArgumentType]  # aiosqlite asks no more of a future
+        return await reply.future
 
     async def _connect(self) -> ThreadedConnection:
         try:
@@ -157,10 +145,25 @@ class ThreadedConnection(aiosqlite.Connection):
         return connection
 
 
-def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
+class _Reply:
+    """What aiosqlite's thread answers to: a future, whose loop may have ended.
+
+    aiosqlite calls ``get_loop().call_soon_threadsafe`` on the future that it is given. On a loop that has
+    ended this raises, which would end the thread and leave the jobs behind it without an answer.
+    """
+
+    __slots__ = ("_loop", "future")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self._loop.create_future()
+
+    def get_loop(self) -> _Reply:
+        return self
+
+    def call_soon_threadsafe(
+        self, settle: Callable[[asyncio.Future[Any], Any], object], _reply: _Reply, value: Any
+    ) -> None:
+        # A loop that has ended takes no results.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(settle, self.future, value)
