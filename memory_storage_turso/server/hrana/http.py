@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
 import time
 import zlib
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from typing import Any
 
 import aiohttp
 import attrs
@@ -28,7 +30,7 @@ from memory_storage_turso.server.hrana.errors import (
     ResponseTooLargeError,
     StreamLostError,
 )
-from memory_storage_turso.server.hrana.sockets import OpenSockets
+from memory_storage_turso.server.hrana.sockets import ClientSession
 from memory_storage_turso.server.hrana.stored_sql import HTTP_CAPACITY, SharedSql, StoredSql
 from memory_storage_turso.server.hrana.wire import (
     CursorAssembler,
@@ -105,8 +107,7 @@ class HttpTransport:
             "Accept-Encoding": "gzip" if compressed else "identity",
             **endpoint.headers,
         }
-        self._sockets = OpenSockets()
-        self._session: aiohttp.ClientSession | None = None
+        self._session = ClientSession(self._new_session)
 
     async def connect(self) -> HttpStream:
         """A new stream; the server learns of it with its first request."""
@@ -156,7 +157,7 @@ class HttpTransport:
         body = _encoder.encode({"baton": baton, "batch": batch})
         assembler = CursorAssembler(steps)
         try:
-            async with self._request("cursor", body, base_url) as response:
+            async with await self._request("cursor", body, base_url) as response:
                 await self._raise_for_status(response)
                 start = await self._read_cursor(response, assembler)
         except (TimeoutError, aiohttp.ClientError) as error:
@@ -165,27 +166,24 @@ class HttpTransport:
 
     async def aclose(self) -> None:
         """Close the HTTP client."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._session.aclose()
 
     def abandon(self) -> None:
         """Close the HTTP client's sockets, when its event loop has ended."""
-        session, self._session = self._session, None
-        self._sockets.abandon(session)
+        self._session.abandon()
 
     def _may_know_3(self) -> bool:
         return self.version == 2 and self._clock() - self._downgraded_at >= _LOOK_AGAIN_AFTER
 
     async def _post(self, what: str, body: bytes, base_url: str | None) -> bytes:
         try:
-            async with self._request(what, body, base_url) as response:
+            async with await self._request(what, body, base_url) as response:
                 await self._raise_for_status(response)
                 return await self._read_body(response)
         except (TimeoutError, aiohttp.ClientError) as error:
             raise _failure(error) from error
 
-    def _request(
+    async def _request(
         self, what: str, body: bytes, base_url: str | None
     ) -> aiohttp.client._RequestContextManager:  # pyright: ignore[reportPrivateUsage] - it has no public name
         base = self.endpoint.base_url if base_url is None else redirected(self.endpoint, base_url)
@@ -196,27 +194,23 @@ class HttpTransport:
             # Not stored, so that no repr of this object shows the token.
             headers = {**headers, "Authorization": f"Bearer {self.endpoint.token.reveal()}"}
         url = f"{base}/v{self.version}/{what}"
-        return self._open_session().post(url, data=data, headers=headers, allow_redirects=False)
+        session = await self._session.opened()
+        return session.post(url, data=data, headers=headers, allow_redirects=False)
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            total = self._limits.request_timeout
-            self._session = aiohttp.ClientSession(
-                # The pool bounds the connections; a second bound would only hide its waiting.
-                connector=aiohttp.TCPConnector(
-                    limit=0,
-                    keepalive_timeout=30,
-                    ssl=self._tls,
-                    socket_factory=self._sockets.made,
-                ),
-                timeout=aiohttp.ClientTimeout(
-                    total=total, sock_connect=min(CONNECT_TIMEOUT, total)
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                read_bufsize=_SOCKET_BUFFER,
-                auto_decompress=False,
-            )
-        return self._session
+    def _new_session(
+        self, new_socket: Callable[[tuple[Any, ...]], socket.socket]
+    ) -> aiohttp.ClientSession:
+        total = self._limits.request_timeout
+        return aiohttp.ClientSession(
+            # The pool bounds the connections; a second bound would only hide its waiting.
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=30, ssl=self._tls, socket_factory=new_socket
+            ),
+            timeout=aiohttp.ClientTimeout(total=total, sock_connect=min(CONNECT_TIMEOUT, total)),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=_SOCKET_BUFFER,
+            auto_decompress=False,
+        )
 
     async def _read_body(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()

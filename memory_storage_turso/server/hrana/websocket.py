@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import aiohttp
@@ -32,7 +33,7 @@ from memory_storage_turso.server.hrana.errors import (
     StreamLostError,
 )
 from memory_storage_turso.server.hrana.http import CONNECT_TIMEOUT
-from memory_storage_turso.server.hrana.sockets import OpenSockets
+from memory_storage_turso.server.hrana.sockets import ClientSession
 from memory_storage_turso.server.hrana.stored_sql import (
     WEBSOCKET_CAPACITY,
     SharedSql,
@@ -172,8 +173,7 @@ class WebSocketTransport:
         self._config = config
         self._sql = sql
         self._tls = tls_context(config.ca_file)
-        self._sockets = OpenSockets()
-        self._session: aiohttp.ClientSession | None = None
+        self._session = ClientSession(self._new_session)
 
     async def connect(self) -> WebSocketConnection:
         """A new connection, after a successful handshake.
@@ -183,8 +183,9 @@ class WebSocketTransport:
             RefusedError: It rejected the client.
         """
         token = self._endpoint.token
+        session = _BoundedSession(await self._session.opened(), self._options())
         connection = HranaConn(
-            cast("aiohttp.ClientSession", _BoundedSession(self._open_session(), self._options())),
+            cast("aiohttp.ClientSession", session),
             self._endpoint.base_url,
             token.reveal() if token is not None else None,
         )
@@ -207,24 +208,19 @@ class WebSocketTransport:
 
     async def aclose(self) -> None:
         """Release what the connections share."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._session.aclose()
 
     def abandon(self) -> None:
         """Close the sockets, when their event loop has ended."""
-        session, self._session = self._session, None
-        self._sockets.abandon(session)
+        self._session.abandon()
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0, ssl=self._tls, socket_factory=self._sockets.made
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._session
+    def _new_session(
+        self, new_socket: Callable[[tuple[Any, ...]], socket.socket]
+    ) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._tls, socket_factory=new_socket),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
 
     def _options(self) -> Mapping[str, Any]:
         return {

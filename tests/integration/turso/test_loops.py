@@ -60,11 +60,6 @@ async def _get(store: Storage) -> list[Episode | None]:
     return await store.get(Episode, [episode(1).id])
 
 
-# asyncio and aiohttp say of what their loop has left open that it was, when it is collected as garbage.
-@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
-@pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <function (_Selector|ClientResponse|Client)"
-)
 def test_another_loop_is_told_and_may_close_when_the_owner_has_ended(opens):
     sockets, threads = _sockets(), threading.active_count()
     store = asyncio.run(opens())
