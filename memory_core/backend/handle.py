@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from threading import get_ident
 from typing import Generic, Self, TypeVar
 
 from memory_core.errors import StorageClosedError, WrongEventLoopError
@@ -35,7 +36,16 @@ class LoopOwner:
     def __init__(self) -> None:
         self._forks = _forks
         # Made outside a loop, it belongs to the first that uses it.
-        self._loop = _running_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # While a loop runs in a thread, no other can. Comparing the thread and asking the loop takes less
+        # than half as long as asyncio's look-up of the running loop, which asks for the process id.
+        self._thread = 0
+        self._runs: Callable[[], bool] = bool
+        if (running := _running_loop()) is not None:
+            self._belong_to(running)
+
+    def _belong_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._thread, self._runs = loop, get_ident(), loop.is_running
 
     @property
     def forked(self) -> bool:
@@ -54,12 +64,13 @@ class LoopOwner:
                 "the storage was opened before a fork: open it again in this process"
             )
         running = _running_loop()
-        if running is not self._loop and running is not None:
-            if self._loop is not None:
-                raise WrongEventLoopError(
-                    "the storage belongs to the event loop that opened it: open it again in this one"
-                )
-            self._loop = running
+        if running is None:
+            return
+        if self._loop is not None and self._loop is not running:
+            raise WrongEventLoopError(
+                "the storage belongs to the event loop that opened it: open it again in this one"
+            )
+        self._belong_to(running)
 
     def owner_has_ended(self) -> bool:
         """Whether its loop has ended, so that nothing can be awaited there.
@@ -187,7 +198,8 @@ class Handle(Generic[S]):
         shared = self._shared
         # Every cached read comes here, and each further call would cost it a tenth of a microsecond.
         if (
-            shared._loop is not _running_loop()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # two classes of one subject
+            shared._thread != get_ident()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # two classes of one subject
+            or not shared._runs()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # two classes of one subject
             or shared._forks != _forks  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # two classes of one subject
             or shared._closed  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # two classes of one subject
             or self._closed

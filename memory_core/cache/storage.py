@@ -168,14 +168,14 @@ class CachedStorage:
         name, namespace = kind.kind, self._namespace
         keys: list[CacheKey] = [(namespace, name, record_id) for record_id in ids]
         values = await self._near.get_many(keys)
+        has_absent = False
         for value in values:
             if value is None:
-                values = await self._get_missing(kind, keys, values)
+                values, has_absent = await self._get_missing(kind, keys, values), True
                 break
-        for place, value in enumerate(values):
             if value is ABSENT:
-                values[place] = None
-        return values
+                has_absent = True
+        return [None if value is ABSENT else value for value in values] if has_absent else values
 
     async def query(self, query: Query[R]) -> Page[R]:
         """Fetch one page."""

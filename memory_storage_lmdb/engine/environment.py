@@ -158,7 +158,9 @@ class Environment:
         """
         failure: Exception | None = None
         for _ in range(_ATTEMPTS):
-            env = self._usable()
+            env = self._env
+            if env is None or self.forked:
+                env = self._usable()
             gate.reading += 1
             try:
                 if not self._resizing:

@@ -225,6 +225,20 @@ async def test_an_absence_is_kept_as_long_as_a_record() -> None:
     await setup.storage.aclose()
 
 
+async def test_a_cached_absence_beside_a_record_that_is_not_cached() -> None:
+    setup = Setup()
+    stored, other = await setup.stored(2)
+    absent = new_id()
+    assert await setup.fetches(absent, other.id) == 2
+    for ids, answer in (
+        ((absent, stored.id), [None, stored]),
+        ((absent, other.id), [None, other]),
+        ((other.id, absent), [other, None]),
+    ):
+        assert await setup.storage.get(Episode, ids) == answer
+    await setup.storage.aclose()
+
+
 def test_an_option_that_was_dropped_is_accepted_with_a_warning() -> None:
     said = "option 'negative_ttl' has no effect any more"
     with pytest.warns(DeprecationWarning, match=said):
