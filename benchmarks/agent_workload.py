@@ -185,9 +185,9 @@ async def measure(workload: Workload, url: str | None) -> dict[str, dict[str, fl
     return found
 
 
-def verdicts(figures: dict[str, dict[str, float]]) -> dict[str, bool]:
+def verdicts(results: dict[str, dict[str, float]]) -> dict[str, bool]:
     """Whether each setting reaches the bound."""
-    return {name: found["hit_rate"] >= BOUND for name, found in figures.items()}
+    return {name: found["hit_rate"] >= BOUND for name, found in results.items()}
 
 
 def exit_code(reached: dict[str, bool]) -> int:
@@ -209,12 +209,12 @@ def main() -> int:
     workload = Workload(operations=given.operations)
     if given.memoryless:
         workload = evolve(workload, picks=workload.picks * workload.readings, readings=1)
-    figures = asyncio.run(measure(workload, given.url))
-    reached = {} if given.memoryless else verdicts(figures)
+    results = asyncio.run(measure(workload, given.url))
+    reached = {} if given.memoryless else verdicts(results)
     if given.json:
-        print(json.dumps({"figures": figures, "bound": BOUND, "reached": reached}, indent=2))
+        print(json.dumps({"results": results, "bound": BOUND, "reached": reached}, indent=2))
     else:
-        for name, values in figures.items():
+        for name, values in results.items():
             shown = ", ".join(f"{key} {value:g}" for key, value in values.items())
             verdict = "reached" if reached.get(name) else "MISSED"
             judged = f"; {BOUND:.0%}: {verdict}" if reached else ""

@@ -3,7 +3,7 @@
     python -m benchmarks.cache_latency [--json]
 
 All subjects run in one process, a slice of each in turn, so that a busy machine slows all alike. Two
-figures of each: that of its best slice, which is nearest to an idle machine and is held against the
+times of each: that of its best slice, which is nearest to an idle machine and is held against the
 bounds, and the median over its slices. cashews, aiocache and cachetools hold the very same
 episode in this process's memory; none of them asks whether it is still the newest. Without cashews one
 bound cannot be judged, and the exit code is 1: ``nox -s bench`` installs it.
@@ -227,16 +227,16 @@ class Judgement:
 
 def judged(measured: dict[str, dict[str, float]]) -> dict[str, Judgement]:
     """What must hold."""
-    figures = {name: found["best"] for name, found in measured.items()}
-    cashews = figures.get("cashews in memory: hit")
-    beside = None if cashews is None else round(figures["lmdb: hit"] / cashews, 3)
+    results = {name: found["best"] for name, found in measured.items()}
+    cashews = results.get("cashews in memory: hit")
+    beside = None if cashews is None else round(results["lmdb: hit"] / cashews, 3)
     found = {
-        "hit on LMDB, µs": Judgement(figures["lmdb: hit"], below=4.0),
+        "hit on LMDB, µs": Judgement(results["lmdb: hit"], below=4.0),
         "hit on LMDB, of a cashews hit": Judgement(beside, below=1.0),
-        "hit on a local Turso file, µs": Judgement(figures["turso: hit"], below=8.0),
+        "hit on a local Turso file, µs": Judgement(results["turso: hit"], below=8.0),
     }
     for name in ("lmdb", "turso"):
-        times = round(figures[f"{name}: uncached query"] / figures[f"{name}: cached query"], 1)
+        times = round(results[f"{name}: uncached query"] / results[f"{name}: cached query"], 1)
         found[f"cached query on {name}, times faster"] = Judgement(times, at_least=20.0)
     return found
 
@@ -246,14 +246,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    figures = asyncio.run(measure(given.rounds))
-    bounds = judged(figures)
+    results = asyncio.run(measure(given.rounds))
+    bounds = judged(results)
     if given.json:
         listed = {name: asdict(found) | {"kept": found.kept} for name, found in bounds.items()}
-        print(json.dumps({"microseconds": figures, "bounds": listed}, indent=2))
+        print(json.dumps({"microseconds": results, "bounds": listed}, indent=2))
     else:
         print(f"{'microseconds':40} {'best':>10} {'median':>10}")
-        for name, found in figures.items():
+        for name, found in results.items():
             print(f"{name:40} {found['best']:10.2f} {found['median']:10.2f}")
         print()
         for name, found in bounds.items():

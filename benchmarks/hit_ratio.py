@@ -358,7 +358,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     data = os.environ.get("MEMORY_CORE_DATA")
     parser.add_argument("--traces", type=Path, default=Path(data) / "traces" if data else None)
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--plot", type=Path, help="write a plot to this file")
     parser.add_argument("--only", help="only workloads whose name has this in it")
     parser.add_argument("--quick", action="store_true", help="a tenth of the synthetic accesses")

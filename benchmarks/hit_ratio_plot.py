@@ -35,7 +35,7 @@ ROW = 0.8
 
 
 def plot(results: dict[str, dict[str, float]], file: Path) -> None:
-    """Write it; the same figures give the same bytes.
+    """Write it; the same results give the same bytes.
 
     Args:
         results: hit ratios, 0 to 1, by workload and policy.

@@ -4,7 +4,7 @@
 
 Needs the distribution ``memory-storage-jsonl``. The episodes have a description, a type, a domain and
 two tags and are written a hundred at a time. Then the store is opened and closed again seven times; the
-figures are the best ones, CPU time of all threads being what a loaded machine changes least.
+times are the best ones, CPU time of all threads being what a loaded machine changes least.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ async def queries(bench: Bench, rounds: int) -> dict[str, float]:
         .limit(20),
         "rare": Query(Episode).where(reward=at_least(0.995)).limit(20),
     }
-    figures: dict[str, float] = {}
+    results: dict[str, float] = {}
     for waiting in (0, 200):
         for item in bench.fresh(waiting):
             await bench.memory.store_episode(item)
@@ -213,11 +213,11 @@ async def queries(bench: Bench, rounds: int) -> dict[str, float]:
                     ),
                 )
                 await clock.run(f"count {name} {waiting}", lambda q=query: bench.storage.count(q))
-            figures[f"{name}, {waiting} waiting, us"] = clock.typical(f"{name} {waiting}") * 1e6
-            figures[f"count {name}, {waiting} waiting, us"] = (
+            results[f"{name}, {waiting} waiting, us"] = clock.typical(f"{name} {waiting}") * 1e6
+            results[f"count {name}, {waiting} waiting, us"] = (
                 clock.typical(f"count {name} {waiting}") * 1e6
             )
-    return figures
+    return results
 
 
 async def measure(folder: Path, only: str | None, *, quick: bool) -> dict[str, dict[str, float]]:

@@ -183,18 +183,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         episodes = runs(arguments.data, folder / "samples")
-        figures = {"local file": asyncio.run(local(episodes, folder / "store.db"))}
+        results = {"local file": asyncio.run(local(episodes, folder / "store.db"))}
         if arguments.server:
-            figures["server"] = asyncio.run(on_server(episodes, folder / "server"))
+            results["server"] = asyncio.run(on_server(episodes, folder / "server"))
     if arguments.json:
-        json.dump(figures, sys.stdout, indent=2)
+        json.dump(results, sys.stdout, indent=2)
     else:
         print(f"{len(episodes)} episodes")
-        for name, found in figures.items():
+        for name, found in results.items():
             print(f"{name:12}", "  ".join(f"{key}={value:,.3f}" for key, value in found.items()))
     missed = [
         name
-        for found in figures.values()
+        for found in results.values()
         for name, bound in BOUNDS.items()
         if found.get(name, bound) < bound
     ]

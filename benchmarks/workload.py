@@ -142,6 +142,6 @@ def report(measure: Measure, doc: str | None) -> None:
     if arguments.json:
         json.dump(results, sys.stdout, indent=2)
         return
-    for name, figures in results.items():
-        listed = "  ".join(f"{key}={value:,.2f}" for key, value in figures.items())
+    for name, measured in results.items():
+        listed = "  ".join(f"{key}={value:,.2f}" for key, value in measured.items())
         print(f"{name:24} {listed}")

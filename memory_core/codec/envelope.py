@@ -27,7 +27,7 @@ from memory_core.errors import (
 )
 from memory_core.records import Episode, IndexValue, Limits, Record, RecordTypes, Step
 from memory_core.storage import Delete, Expect, ExpectAbsent, Put, WriteBatch
-from memory_core.storage import Operation as Given
+from memory_core.storage import Operation as StorageOperation
 
 __all__ = ["Codec", "EncodedPut", "Operation"]
 
@@ -101,7 +101,7 @@ class Codec:
         self.limits.check_batch(len(batch.operations))
         return list(self.encode_operations(batch.operations))
 
-    def encode_operations(self, operations: Iterable[Given]) -> Iterable[Operation]:
+    def encode_operations(self, operations: Iterable[StorageOperation]) -> Iterable[Operation]:
         """Encode operations lazily, in order. Raises like ``prepare``."""
         for operation in operations:
             if isinstance(operation, Put):

@@ -95,7 +95,7 @@ _Ids: TypeAlias = dict[Scalar, dict[UUID, None]]
 
 
 @frozen
-class _Space:
+class _NamespaceRecords:
     """The records of one namespace, and the ids by the index values that references need."""
 
     records: dict[str, dict[UUID, Stored]] = field(factory=dict[str, dict[UUID, Stored]])
@@ -117,8 +117,8 @@ class Model:
         self.types = types
         self.size_bytes = 0
         self._codec = Codec(types, limits, CompressionConfig(enabled=False))
-        self._spaces: dict[str, _Space] = {}
-        self._nothing = _Space()
+        self._spaces: dict[str, _NamespaceRecords] = {}
+        self._nothing = _NamespaceRecords()
         classes = {kind: types.cls(kind) for kind in types.kinds}
         self._referrers = {
             kind: [
@@ -353,13 +353,13 @@ class Model:
             if query.matches(stored.values):
                 yield stored
 
-    def _space(self, namespace: str) -> _Space:
+    def _space(self, namespace: str) -> _NamespaceRecords:
         # Reading a namespace does not create it: reads change nothing, so another thread may iterate.
         return self._spaces.get(namespace, self._nothing)
 
     def _set(self, namespace: str, kind: str, record_id: UUID, after: Stored | None) -> Effect:
         """The only place where anything changes, so that undoing means setting the previous state."""
-        space = self._spaces.setdefault(namespace, _Space())
+        space = self._spaces.setdefault(namespace, _NamespaceRecords())
         records = space.records.setdefault(kind, {})
         before = records.get(record_id)
         if before is not None:
@@ -371,7 +371,7 @@ class Model:
             self._list(space, kind, record_id, after)
         return Effect(namespace, kind, record_id, before, after)
 
-    def _list(self, space: _Space, kind: str, record_id: UUID, stored: Stored) -> None:
+    def _list(self, space: _NamespaceRecords, kind: str, record_id: UUID, stored: Stored) -> None:
         self.size_bytes += stored.size
         for name in self._held[kind]:
             value = cast("Scalar", stored.values[name])
@@ -383,7 +383,7 @@ class Model:
             if None not in key:
                 space.taken.setdefault((kind, fields), {})[key] = record_id
 
-    def _unlist(self, space: _Space, kind: str, record_id: UUID, stored: Stored) -> None:
+    def _unlist(self, space: _NamespaceRecords, kind: str, record_id: UUID, stored: Stored) -> None:
         self.size_bytes -= stored.size
         for name in self._held[kind]:
             value = cast("Scalar", stored.values[name])

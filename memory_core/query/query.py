@@ -23,19 +23,9 @@ from attrs import evolve, field, frozen
 
 from memory_core.errors import QueryError
 from memory_core.query.conditions import (
-    AllOf,
-    AnyOf,
-    Between,
     Condition,
-    all_of,
-    any_of,
-    at_least,
-    at_most,
-    between,
     bound,
     condition_key,
-    greater_than,
-    less_than,
     sort_key,
 )
 from memory_core.records.base import Index, IndexValues, Record, Scalar
@@ -43,23 +33,7 @@ from memory_core.records.base import Index, IndexValues, Record, Scalar
 if TYPE_CHECKING:
     from memory_core.query.keywords import Where
 
-__all__ = [
-    "AllOf",
-    "AnyOf",
-    "Between",
-    "Condition",
-    "Page",
-    "Query",
-    "Start",
-    "all_of",
-    "any_of",
-    "at_least",
-    "at_most",
-    "between",
-    "greater_than",
-    "less_than",
-    "sort_key",
-]
+__all__ = ["MAX_LIMIT", "Page", "Query", "Start"]
 
 R = TypeVar("R", bound=Record)
 R_co = TypeVar("R_co", bound=Record, covariant=True)

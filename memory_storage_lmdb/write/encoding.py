@@ -69,12 +69,12 @@ class EncodedPut:
     values: Values
     packed: bytes
     checksum: int
-    _body: bytes | _Portion
+    _body: bytes | _CompressionJob
 
     @property
     def body(self) -> bytes:
         """The envelope. Waits for it while it is being compressed."""
-        if isinstance(self._body, _Portion):
+        if isinstance(self._body, _CompressionJob):
             self._body.finish()
         return cast("bytes", self._body)
 
@@ -131,7 +131,7 @@ Outcome: TypeAlias = EncodedBatch | MemoryCoreError
 
 
 @define(eq=False)
-class _Draft:
+class _SerializedRecord:
     """A record that is serialized, but not compressed yet."""
 
     batch: int
@@ -170,7 +170,7 @@ class Encoder:
             return [self._encode_small(request) for request in requests]
         work = _Encoding(self, requests)
         drafts = work.drafts()
-        ahead: deque[_Portion] = deque()
+        ahead: deque[_CompressionJob] = deque()
         size = min(_MOST_TOGETHER, max(_LEAST_TOGETHER, total // 8))
         while together := list(islice(drafts, size)):
             if len(ahead) == _PORTIONS_AHEAD:
@@ -193,7 +193,7 @@ class Encoder:
         return EncodedBatch([EncodedWipe(namespace, self.codec.types.kinds)])
 
     def put(
-        self, record: Record, namespace: bytes, values: Values, body: bytes | _Portion
+        self, record: Record, namespace: bytes, values: Values, body: bytes | _CompressionJob
     ) -> EncodedPut:
         """A record to put, given its index values and its envelope, which may come later."""
         packed, record_id = pack_values(values), record.id.bytes
@@ -244,7 +244,7 @@ class _Encoding:
         self._encoded: list[list[EncodedOperation | None]] = [[] for _ in requests]
         self._errors: dict[int, MemoryCoreError] = {}
 
-    def drafts(self) -> Iterator[_Draft]:
+    def drafts(self) -> Iterator[_SerializedRecord]:
         """Serialize the records one after the other, and encode all other operations."""
         for number in range(len(self._requests)):
             try:
@@ -252,7 +252,7 @@ class _Encoding:
             except MemoryCoreError as error:
                 self.reject(number, error)
 
-    def begin(self, drafts: Sequence[_Draft]) -> _Portion:
+    def begin(self, drafts: Sequence[_SerializedRecord]) -> _CompressionJob:
         """Begin to compress."""
         bodies: dict[str, list[bytes]] = {}
         for draft in drafts:
@@ -267,13 +267,13 @@ class _Encoding:
         working = self.encoder.compressing.submit(compress)
         # To begin it needs the interpreter's lock, which it would otherwise wait for.
         begun.wait()
-        return _Portion(self, drafts, working)
+        return _CompressionJob(self, drafts, working)
 
     def reject(self, number: int, error: MemoryCoreError) -> None:
         """Reject a batch; the first reason counts."""
         self._errors.setdefault(number, error)
 
-    def encode(self, draft: _Draft, portion: _Portion) -> EncodedPut | None:
+    def encode(self, draft: _SerializedRecord, portion: _CompressionJob) -> EncodedPut | None:
         """Encode a record except for its body, which comes with its portion; ``None`` if it is
         rejected.
         """
@@ -300,7 +300,7 @@ class _Encoding:
             )
         ]
 
-    def _drafts_of(self, number: int) -> Iterator[_Draft]:
+    def _drafts_of(self, number: int) -> Iterator[_SerializedRecord]:
         encoder, encoded, request = self.encoder, self._encoded[number], self._requests[number]
         codec, namespace = encoder.codec, self._namespaces[number]
         if request.batch is None:
@@ -311,18 +311,18 @@ class _Encoding:
             if isinstance(operation, Put):
                 body = codec.serialize(operation.record)
                 encoded.append(None)
-                yield _Draft(number, len(encoded) - 1, operation.record, body)
+                yield _SerializedRecord(number, len(encoded) - 1, operation.record, body)
             else:
                 encoded.append(encoder.other(operation, namespace))
 
 
-class _Portion:
+class _CompressionJob:
     """Records that are compressed together."""
 
     def __init__(
         self,
         work: _Encoding,
-        drafts: Sequence[_Draft],
+        drafts: Sequence[_SerializedRecord],
         working: Future[dict[str, list[bytes | None]]],
     ) -> None:
         self._work = work

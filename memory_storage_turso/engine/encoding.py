@@ -22,7 +22,7 @@ from memory_core.codec import Codec, EncodedPut, Operation
 from memory_core.errors import MemoryCoreError, StorageClosedError, StorageError
 from memory_core.records import Record
 from memory_core.storage import Delete, Expect, ExpectAbsent, Put, WriteBatch
-from memory_core.storage import Operation as Given
+from memory_core.storage import Operation as StorageOperation
 from memory_storage_turso.engine.driver import KnownReasonError
 from memory_storage_turso.sql.statement import Statement
 from memory_storage_turso.sql.tables import Tables
@@ -111,15 +111,15 @@ class QueuedBatch:
 
 
 @frozen
-class _Sealed:
+class _EncodedPut:
     """A record and its encoded body."""
 
     record: Record
     body: bytes
 
 
-_Entry: TypeAlias = _Sealed | Delete | Expect | ExpectAbsent | EncodingError
-_Step: TypeAlias = tuple[int, int, Given | EncodingError]
+_Entry: TypeAlias = _EncodedPut | Delete | Expect | ExpectAbsent | EncodingError
+_Step: TypeAlias = tuple[int, int, StorageOperation | EncodingError]
 """A batch's number, an operation's index, and the operation."""
 
 
@@ -211,7 +211,7 @@ class EncodingPipeline:
                 continue
             if isinstance(entry, EncodingError):
                 raise entry
-            sealed = isinstance(entry, _Sealed)
+            sealed = isinstance(entry, _EncodedPut)
             yield _with_values(self._codec, entry, index) if sealed else entry
 
     def stop(self) -> None:
@@ -282,7 +282,7 @@ def encode(codec: Codec, batch: WriteBatch) -> list[Operation]:
     for _, index, entry in _encoded_chunk(codec, list(_flattened(codec, [batch]))):
         if isinstance(entry, EncodingError):
             raise entry
-        sealed = isinstance(entry, _Sealed)
+        sealed = isinstance(entry, _EncodedPut)
         operations.append(_with_values(codec, entry, index) if sealed else entry)
     return operations
 
@@ -312,7 +312,7 @@ def _encoded_chunk(codec: Codec, steps: Sequence[_Step]) -> list[tuple[int, int,
         except MemoryCoreError as error:
             entries.append(EncodingError(error, index))
             continue
-        entries.append(_Sealed(operation.record, b""))
+        entries.append(_EncodedPut(operation.record, b""))
         bodies[number] = body
         size += len(body)
         if size > _TOGETHER_BYTES:
@@ -329,15 +329,15 @@ def _seal(codec: Codec, entries: list[_Entry], bodies: dict[int, bytes]) -> None
     kinds: dict[str, list[int]] = {}
     for place in bodies:
         entry = entries[place]
-        if isinstance(entry, _Sealed):
+        if isinstance(entry, _EncodedPut):
             kinds.setdefault(entry.record.kind, []).append(place)
     for kind, places in kinds.items():
         frames = codec.compressor.compress_all(kind, [bodies[place] for place in places])
         for place, frame in zip(places, frames, strict=True):
             entry = entries[place]
-            if isinstance(entry, _Sealed):
+            if isinstance(entry, _EncodedPut):
                 body = codec.seal(entry.record, bodies[place], frame)
-                entries[place] = _Sealed(entry.record, body)
+                entries[place] = _EncodedPut(entry.record, body)
     bodies.clear()
 
 
@@ -352,7 +352,7 @@ def _checked(
     return operation
 
 
-def _with_values(codec: Codec, entry: _Sealed, index: int) -> EncodedPut:
+def _with_values(codec: Codec, entry: _EncodedPut, index: int) -> EncodedPut:
     record = entry.record
     try:
         values = codec.index_values(record)

@@ -58,7 +58,7 @@ class Reader:
         self._codec = codec
         self._dictionaries = dictionaries
         self._pending = pending
-        self._translated = _Translated(driver.where)
+        self._translated = _TranslatedErrors(driver.where)
         self.gets = ReadCoalescer[Record](self._fetch)
         self.queries = self.counts = self.feed_reads = 0
 
@@ -173,7 +173,7 @@ class Reader:
         return record_of(self._codec, table, row)
 
 
-class _Translated:
+class _TranslatedErrors:
     """Raises a read's `StatementError` as the error that callers see."""
 
     def __init__(self, where: str) -> None:

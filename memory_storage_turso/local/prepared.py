@@ -26,7 +26,7 @@ class PreparedCache:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._kept: OrderedDict[str, _Times] = OrderedDict()
+        self._kept: OrderedDict[str, _StatementTimes] = OrderedDict()
         self._preparing = False
         self._hits = self._misses = self._evictions = self._refreshes = 0
         self._saved = 0.0
@@ -48,7 +48,7 @@ class PreparedCache:
             self._misses += 1
             self._refreshes += times is not None
         if times is None:
-            times = _Times()
+            times = _StatementTimes()
             self._keep(sql, times)
         else:
             self._kept.move_to_end(sql)
@@ -70,7 +70,7 @@ class PreparedCache:
             prepare_time_saved=self._saved,
         )
 
-    def _keep(self, sql: str, times: _Times) -> None:
+    def _keep(self, sql: str, times: _StatementTimes) -> None:
         if not self._size:
             return
         self._kept[sql] = times
@@ -83,7 +83,7 @@ class PreparedCache:
         return sqlite3.SQLITE_OK
 
 
-class _Times:
+class _StatementTimes:
     """Seconds that a statement took: when it was last prepared, and at its fastest without."""
 
     __slots__ = ("fastest", "prepared")

@@ -139,7 +139,7 @@ def write_group(
         The outcome, and whether it took the second run.
     """
     several = len(batches) > 1
-    replayed = [_Replayed(batch) for batch in batches] if several else batches
+    replayed = [_ReplayableBatch(batch) for batch in batches] if several else batches
     ends: list[int] = []
     session.execute("BEGIN IMMEDIATE")
     try:
@@ -205,7 +205,7 @@ def _chained(batches: Sequence[Iterable[Statement]], ends: list[int]) -> Iterato
         ends.append(number)
 
 
-class _Replayed:
+class _ReplayableBatch:
     """A lazy batch that can be run a second time."""
 
     def __init__(self, statements: Iterable[Statement]) -> None:

@@ -9,7 +9,7 @@ from memory_storage_lmdb.tier import LmdbTier, LmdbTierConfig
 class TestLmdbTier(CacheSuite):
     holds = "bytes"
     in_process = False
-    exact_figures = False
+    exact_statistics = False
 
     @pytest.fixture(autouse=True)
     def folders(self, tmp_path):

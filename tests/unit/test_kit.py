@@ -200,11 +200,17 @@ def test_a_backend_that_lacks_members_hears_which_and_nothing_else(tmp_path):
 
 class PlainSuite(CacheSuite):
     holds = "objects"
-    exact_figures = False
+    exact_statistics = False
     expires = False
 
     def create(self):
         return DictCache()
+
+
+def test_the_older_name_of_a_property_is_accepted_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match="exact_statistics"):
+        suite = type("Older", (CacheSuite,), {"exact_figures": False})
+    assert suite.exact_statistics is False
 
 
 class StaleCache(DictCache):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from inspect import isawaitable
 from typing import Any, ClassVar, Literal
@@ -31,7 +32,7 @@ class CacheSuite:
     Attributes:
         holds: the cache's ``holds``.
         in_process: whether its coroutines never suspend.
-        exact_figures: whether the statistics ``entries`` and ``bytes`` are exact; a shared cache may
+        exact_statistics: whether the statistics ``entries`` and ``bytes`` are exact; a shared cache may
         not know them.
         max_bytes: the budget of the caches that ``create`` makes, at most some megabytes; ``None``
             when they have none.
@@ -41,7 +42,7 @@ class CacheSuite:
 
     holds: ClassVar[Literal["objects", "bytes"]]
     in_process: ClassVar[bool] = True
-    exact_figures: ClassVar[bool] = True
+    exact_statistics: ClassVar[bool] = True
     max_bytes: ClassVar[int | None] = None
     expires: ClassVar[bool] = True
     search: ClassVar[settings] = settings(
@@ -61,6 +62,9 @@ class CacheSuite:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "exact_figures" in vars(cls):
+            warnings.warn("exact_figures is now exact_statistics", DeprecationWarning, stacklevel=2)
+            cls.exact_statistics = vars(cls)["exact_figures"]
         if hasattr(cls, "holds"):
             leave_out(cls)
 
@@ -142,7 +146,7 @@ class CacheSuite:
         assert (after.hits - before.hits, after.misses - before.misses) == (3, 2)
         assert 0 < after.hit_rate < 1
 
-    @only_if(lambda suite: suite.exact_figures)
+    @only_if(lambda suite: suite.exact_statistics)
     async def test_entries_and_bytes_are_counted(self, cache: Cache) -> None:
         # A cache may count the memory that it takes even when empty.
         empty = cache.stats().bytes

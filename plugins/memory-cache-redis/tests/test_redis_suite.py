@@ -13,7 +13,7 @@ from memory_core.testing import CacheSuite
 class TestRedisCache(CacheSuite):
     holds = "bytes"
     in_process = False
-    exact_figures = False
+    exact_statistics = False
 
     @pytest.fixture(autouse=True)
     def _server(self, redis_server) -> None:
