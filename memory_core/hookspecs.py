@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
-from attrs import field, frozen
+from attrs import frozen
 
 if TYPE_CHECKING:
     import typer
@@ -82,12 +82,17 @@ class WrapperFactory:
     """How to wrap a storage, outside the cache.
 
     Attributes:
-        wrap: makes the wrapper, which is itself a ``Storage`` and forwards every member.
+        wrap: ``wrap(storage)``, or ``wrap(storage, config)`` where there is a config, makes the wrapper,
+            which is itself a ``Storage`` and forwards every member.
         order: wrappers with a smaller one are closer to the user.
+        config: ``"package.module:Class"`` of its options, as for storages; ``None`` if it takes none.
+        summary: one line for ``memory plugins``.
     """
 
-    wrap: Callable[[Storage], Storage]
-    order: int = field(default=0)
+    wrap: Callable[..., Storage]
+    order: int = 0
+    config: str | None = None
+    summary: str = ""
 
 
 class HookSpecs:
@@ -107,7 +112,7 @@ class HookSpecs:
 
     @hookspec
     def memory_wrapper_factories(self) -> Mapping[str, WrapperFactory]:  # pyright: ignore[reportReturnType]  # a specification
-        """Wrappers by name; one is used where the settings name it (``wrappers = ["audit"]``)."""
+        """Wrappers by name; one is used where ``open_memory``, the URL or the settings name it."""
 
     @hookspec
     def memory_importers(self) -> Sequence[Any]:  # pyright: ignore[reportReturnType]  # a specification

@@ -10,12 +10,14 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from importlib.metadata import EntryPoint, distributions, version
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 from attrs import evolve, frozen
 
+from memory_core.config.spelling import similar
 from memory_core.errors import ConfigurationError, PluginError
 from memory_core.hookspecs import (
     PROJECT,
@@ -27,10 +29,12 @@ from memory_core.hookspecs import (
 )
 
 if TYPE_CHECKING:
+    import typer
+
     from memory_core.importers import Importer
     from memory_core.records import Record, RecordTypes
 
-__all__ = ["PluginInfo", "PluginRegistry", "load_class"]
+__all__ = ["PluginInfo", "PluginRegistry", "install_command", "load_class"]
 
 ENTRY_POINT_GROUP = "memory_core"
 _CORE = "memory-core"
@@ -93,12 +97,16 @@ class PluginRegistry:
     Args:
         blocked: names of entry points that are not loaded.
         discover: whether to load installed plugins; without it, only registered ones are used.
+        strict: whether two plugins of one name are an error; otherwise the second is left out.
 
     Raises:
-        PluginError: when two plugins claim one name.
+        PluginError: when two plugins have one name.
     """
 
-    def __init__(self, *, blocked: Sequence[str] = (), discover: bool = True) -> None:
+    def __init__(
+        self, *, blocked: Sequence[str] = (), discover: bool = True, strict: bool = True
+    ) -> None:
+        self._strict = strict
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(HookSpecs)
         self._infos: dict[str, PluginInfo] = {}
@@ -134,7 +142,7 @@ class PluginRegistry:
         for plugin, factories in found:
             for name, factory in factories.items():
                 if said := _of_another_version(name, factory):
-                    self._infos[plugin] = evolve(self._infos[plugin], error=said)
+                    self._fail(plugin, said)
         return self._named(hook, found)
 
     @cached_property
@@ -153,21 +161,40 @@ class PluginRegistry:
         return self._named("memory_importers", self._results("memory_importers", _importers))
 
     @cached_property
-    def cli_commands(self) -> Mapping[str, Any]:
-        """Sub-commands of ``memory`` by name (``typer.Typer``)."""
-        return self._merged("memory_cli_commands", object)
+    def cli_commands(self) -> Mapping[str, typer.Typer]:
+        """Sub-commands of ``memory`` by name."""
+        return self._named(
+            "memory_cli_commands", self._results("memory_cli_commands", _cli_commands)
+        )
 
     @cached_property
     def record_types(self) -> RecordTypes:
-        """Every kind that the core and the plugins declare."""
+        """Every kind that the core and the plugins declare. A plugin with a wrong declaration is left out."""
         from memory_core.records import RecordTypes
 
-        found = self._results("memory_record_types", _record_classes)
-        try:
-            return RecordTypes([cls for _, classes in found for cls in classes])
-        except ConfigurationError as error:
-            owners = ", ".join(f"{self._infos[name].distribution} ({name})" for name, _ in found)
-            raise PluginError(f"record types of {owners}: {error}; block one of them") from error
+        hook = "memory_record_types"
+        (_, core), *rest = self._results(hook, _record_classes)
+        self._check_claims(hook, rest)
+        types, errors = RecordTypes(core), dict[str, Exception]()
+        # The kinds of a plugin may refer to those of one that comes later.
+        while rest:
+            left: list[tuple[str, Sequence[type[Record]]]] = []
+            for plugin, classes in rest:
+                try:
+                    types = types.extended(classes)
+                except Exception as error:  # noqa: BLE001  # a plugin's class may be wrong in any way
+                    errors[plugin] = error
+                    left.append((plugin, classes))
+            if len(left) == len(rest):
+                break
+            rest = left
+        for plugin, _ in rest:
+            self._fail(plugin, f"{hook}: {errors[plugin]!s}")
+        return types
+
+    def failed(self) -> list[PluginInfo]:
+        """The plugins that are not used, or not whole, because something is wrong with them."""
+        return [info for info in self.plugins() if info.error]
 
     def storage(self, scheme: str) -> StorageFactory:
         """The backend of a URL scheme.
@@ -201,14 +228,18 @@ class PluginRegistry:
             return
         taken = self._infos.get(entry.name)
         if taken is not None:
-            raise PluginError(
+            said = (
                 f"two plugins are named {entry.name!r}: one of {taken.distribution} {taken.version}, "
                 f"one of {info.distribution} {info.version}; uninstall one"
             )
+            if self._strict:
+                raise PluginError(said)
+            self._infos[f"{entry.name} of {info.distribution}"] = evolve(info, error=said)
+            return
         try:
             plugin = entry.load()
-        except Exception as error:  # noqa: BLE001  # see below
-            # A plugin's import may raise anything; the other plugins must be usable.
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # see below
+            # A plugin's import may raise anything, or exit; the other plugins must be usable.
             self._infos[entry.name] = evolve(info, error=f"{type(error).__name__}: {error}")
             return
         try:
@@ -224,7 +255,9 @@ class PluginRegistry:
         except (pluggy.PluginValidationError, ValueError) as error:
             if self._manager.has_plugin(info.name):
                 self._manager.unregister(name=info.name)
-            raise PluginError(f"plugin {info.name!r} of {info.distribution}: {error}") from error
+            raise PluginError(
+                f"plugin {info.name!r} of {info.distribution}: {error}{_known_hooks(error)}"
+            ) from error
         hooks = tuple(sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or ()))
         self._infos[info.name] = evolve(info, hooks=hooks)
 
@@ -239,10 +272,29 @@ class PluginRegistry:
             name = implementation.plugin_name
             try:
                 results.append((name, read(implementation.function())))
-            except Exception as error:  # noqa: BLE001  # see below
+            except (Exception, SystemExit) as error:  # noqa: BLE001  # see below
                 # The other plugins must be usable; `memory plugins` shows the error.
-                self._infos[name] = evolve(self._infos[name], error=f"{hook}: {error!r}")
+                self._fail(name, f"{hook}: {error!r}")
         return results
+
+    def _fail(self, plugin: str, why: str) -> None:
+        self._infos[plugin] = evolve(self._infos[plugin], error=why)
+
+    def _check_claims(self, hook: str, found: Sequence[tuple[str, Sequence[type[Record]]]]) -> None:
+        """Check that no two plugins claim one kind."""
+        owners: dict[tuple[str, str], tuple[str, type[Record]]] = {}
+        for plugin, classes in found:
+            for cls in classes:
+                owner, claimed = owners.setdefault((cls.kind, cls.variant), (plugin, cls))
+                if owner != plugin and claimed is not cls:
+                    raise self._both_claim(hook, owner, plugin, cls.kind)
+
+    def _both_claim(self, hook: str, first: str, second: str, name: str) -> PluginError:
+        one, other = self._infos[first], self._infos[second]
+        return PluginError(
+            f"{hook}: {one.distribution} ({one.name}) and {other.distribution} "
+            f"({other.name}) both claim {name!r}; block one of them"
+        )
 
     def _merged(self, hook: str, of: type[T]) -> Mapping[str, T]:
         return self._named(hook, self._results(hook, partial(_mapping, of=of)))
@@ -253,11 +305,7 @@ class PluginRegistry:
         for plugin, named in found:
             for name, item in named.items():
                 if name in owners:
-                    first, second = self._infos[owners[name]], self._infos[plugin]
-                    raise PluginError(
-                        f"{hook}: {first.distribution} ({first.name}) and {second.distribution} "
-                        f"({second.name}) both claim {name!r}; block one of them"
-                    )
+                    raise self._both_claim(hook, owners[name], plugin, name)
                 merged[name], owners[name] = item, plugin
         return merged
 
@@ -266,13 +314,11 @@ class PluginRegistry:
             return found[name]
         except KeyError:
             failed = "".join(
-                f"; plugin {info.name!r} failed to load: {info.error}"
-                for info in self._infos.values()
-                if info.error
+                f"; plugin {info.name!r} failed to load: {info.error}" for info in self.failed()
             )
             raise ConfigurationError(
                 f"unknown {what} {name!r}; installed: {', '.join(sorted(found)) or 'none'}"
-                f"{self._where_from(name)}{failed}"
+                f"{self._where_from(name) or similar(name, found)}{failed}"
             ) from None
 
     def _where_from(self, name: str) -> str:
@@ -283,7 +329,7 @@ class PluginRegistry:
             return ""
         if infos:
             return f"; the settings block its plugin {infos[0].name!r}"
-        return f"; install it with: pip install {distribution}"
+        return f"; install it with: {install_command(distribution)}"
 
 
 def _of_another_version(scheme: str, factory: StorageFactory) -> str | None:
@@ -300,6 +346,27 @@ def _of_another_version(scheme: str, factory: StorageFactory) -> str | None:
     )
 
 
+def install_command(distribution: str = _CORE, *, extra: str | None = None) -> str:
+    """The command that installs a distribution of this project, or an extra of one: from the clone that
+    this code is in, if it is in one.
+    """
+    from shlex import quote
+
+    clone = Path(__file__).parents[1]
+    folder = clone if distribution == _CORE else clone / "plugins" / distribution
+    what = str(folder) if (folder / "pyproject.toml").is_file() else distribution
+    return f"pip install {quote(what + (f'[{extra}]' if extra else ''))}"
+
+
+def _known_hooks(error: Exception) -> str:
+    """The hooks there are, where an error is about an unknown one."""
+    if "unknown hook" not in str(error):
+        return ""
+    hooks = [name for name in vars(HookSpecs) if name.startswith("memory_")]
+    unknown = str(error).partition("unknown hook ")[2].partition(" ")[0].strip("'")
+    return f"; valid: {', '.join(hooks)}{similar(unknown, hooks)}"
+
+
 def load_class(path: str, *, extra: str | None = None) -> Any:
     """Import ``"package.module:Class"``.
 
@@ -311,7 +378,7 @@ def load_class(path: str, *, extra: str | None = None) -> Any:
         module: ModuleType = importlib.import_module(module_name)
         return getattr(module, name)
     except (ImportError, AttributeError) as error:
-        hint = f"; install it with: pip install 'memory-core[{extra}]'" if extra else ""
+        hint = f"; install it with: {install_command(extra=extra)}" if extra else ""
         raise PluginError(f"cannot load {path}: {error}{hint}") from error
 
 
@@ -325,6 +392,12 @@ def _mapping(returned: Any, *, of: type[T]) -> Mapping[str, T]:
 
 def _importers(returned: Any) -> Mapping[str, Importer]:
     return {item.name: item for item in returned}
+
+
+def _cli_commands(returned: Any) -> Mapping[str, typer.Typer]:
+    from typer import Typer
+
+    return _mapping(returned, of=Typer)
 
 
 def _record_classes(returned: Any) -> Sequence[type[Record]]:

@@ -13,7 +13,7 @@ from memory_core.cli.commands import Group, Shared
 from memory_core.cli.failures import exit_code_of, report
 from memory_core.cli.session import Session
 from memory_core.config.settings import blocked_plugins
-from memory_core.errors import MemoryCoreError
+from memory_core.errors import MemoryCoreError, PluginError
 from memory_core.plugins import PluginRegistry
 
 if TYPE_CHECKING:
@@ -133,7 +133,10 @@ def build(registry: PluginRegistry | None = None) -> typer.Typer:
         )
 
     if registry is not None:
-        _add_plugin_commands(app, registry.cli_commands)
+        try:
+            _add_plugin_commands(app, registry.cli_commands)
+        except PluginError as error:
+            report(error, exit_code_of(error))
     return app
 
 
@@ -168,6 +171,14 @@ def _add_plugin_commands(app: typer.Typer, commands: Mapping[str, Any]) -> None:
         if name in _COMMANDS:
             sys.stderr.write(
                 f"memory: the plugin command {name!r} is left out: the name is taken\n"
+            )
+            continue
+        try:
+            # Typer reads the signatures of a command only here.
+            typer.main.get_group(command)
+        except Exception as error:  # noqa: BLE001  # a plugin's command may be wrong in any way
+            sys.stderr.write(
+                f"memory: the plugin command {name!r} is left out: {type(error).__name__}: {error}\n"
             )
         else:
             app.add_typer(command, name=name)

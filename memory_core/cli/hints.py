@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from memory_core.cli.streams import warn
+from memory_core.config.spelling import nearest, similar
 from memory_core.query import Query
 from memory_core.records import Episode
 from memory_core.storage import Capability, SupportsNamespaces
@@ -17,17 +18,11 @@ if TYPE_CHECKING:
     from memory_core.cli.conditions import Conditions
     from memory_core.memory import Memory
 
-__all__ = ["hint_at_conditions", "hint_at_namespace", "misspelt_variables", "similar"]
+__all__ = ["hint_at_conditions", "hint_at_namespace", "misspelt_variables"]
 
 _VARIABLES = ("URL", "NAMESPACE", "CACHE", "CONFIG", "BLOCK_PLUGINS", "RUNTIME_DIR")
 _LISTED = 5
 _SAMPLED = 200
-
-
-def similar(text: str, known: Iterable[str]) -> str:
-    """A "did you mean" question with the known name most similar to a text; "" if none is similar."""
-    found = _nearest(text, known, 0.7)
-    return "" if found is None else f"; did you mean {found!r}?"
 
 
 def misspelt_variables(environment: Mapping[str, str]) -> list[str]:
@@ -38,19 +33,12 @@ def misspelt_variables(environment: Mapping[str, str]) -> list[str]:
     unknown = sorted(
         name for name in environment if name.startswith("MEMORY_") and name not in known
     )
-    close = {name: _nearest(name, known, 0.85) for name in unknown}
+    close = {name: nearest(name, known, 0.85) for name in unknown}
     return [
         f"the environment variable {name} has no effect; did you mean {found}?"
         for name, found in close.items()
         if found is not None
     ]
-
-
-def _nearest(text: str, known: Iterable[str], likeness: float) -> str | None:
-    from difflib import get_close_matches
-
-    found = get_close_matches(text, list(known), n=1, cutoff=likeness)
-    return found[0] if found else None
 
 
 async def hint_at_namespace(memory: Memory) -> bool:

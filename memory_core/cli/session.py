@@ -98,7 +98,7 @@ class Session:
             return False
         if cache is None:
             return True
-        from memory_core.cli.hints import similar
+        from memory_core.config.spelling import similar
 
         known = self.registry.caches
         names = [_scheme(tier).partition("?")[0] for tier in cache.tiers]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -12,7 +12,9 @@ from memory_core.cli.commands import Group, command
 from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.hints import hint_at_namespace
 from memory_core.cli.session import Session
-from memory_core.cli.streams import safe, say
+from memory_core.cli.streams import safe, say, warn
+from memory_core.errors import PluginError
+from memory_core.plugins import PluginInfo, PluginRegistry
 from memory_core.storage import Capability, SupportsBackup, SupportsNamespaces, require
 
 __all__ = ["add_commands", "said"]
@@ -81,14 +83,24 @@ def plugins(session: Session) -> None:
 
     Shows the distribution and version of each, what it adds, and why it failed to load.
     """
-    registry = session.registry
+    registry = _whole_registry(session)
+    problems: list[str] = []
+
+    def summaries(read: Callable[[], Mapping[str, Any]]) -> dict[str, str]:
+        try:
+            return {name: getattr(item, "summary", "") for name, item in read().items()}
+        except PluginError as error:
+            # Two plugins claim one name. What they claim cannot be used, everything else can.
+            problems.append(str(error))
+            return {}
+
     added = {
-        "storages": {name: item.summary for name, item in registry.storages.items()},
-        "caches": {name: item.summary for name, item in registry.caches.items()},
-        "importers": {name: item.summary for name, item in registry.importers.items()},
-        "wrappers": dict.fromkeys(registry.wrappers, ""),
-        "record_types": dict.fromkeys(registry.record_types.kinds, ""),
-        "cli_commands": dict.fromkeys(registry.cli_commands, ""),
+        "storages": summaries(lambda: registry.storages),
+        "caches": summaries(lambda: registry.caches),
+        "importers": summaries(lambda: registry.importers),
+        "wrappers": summaries(lambda: registry.wrappers),
+        "record_types": summaries(lambda: dict.fromkeys(registry.record_types.kinds)),
+        "cli_commands": summaries(lambda: dict.fromkeys(registry.cli_commands)),
     }
     found = registry.plugins()
     if session.as_json:
@@ -103,8 +115,22 @@ def plugins(session: Session) -> None:
             }
             for info in found
         ]
-        session.write_json({"plugins": shown, **added})
-        return
+        session.write_json({"plugins": shown, **added, "problems": problems})
+    else:
+        _show_plugins(found, added)
+    for problem in problems:
+        warn(f"hint: {problem}")
+
+
+def _whole_registry(session: Session) -> PluginRegistry:
+    """The registry of the session; where two plugins have one name, one that leaves out the second."""
+    try:
+        return session.registry
+    except PluginError:
+        return PluginRegistry(blocked=session.settings.block_plugins, strict=False)
+
+
+def _show_plugins(found: Sequence[PluginInfo], added: Mapping[str, Mapping[str, str]]) -> None:
     from memory_core.cli import output
 
     console = output.console()

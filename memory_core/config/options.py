@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_ori
 import attrs
 
 from memory_core.config.redaction import is_secret
+from memory_core.config.spelling import similar
 from memory_core.errors import ConfigurationError, MemoryCoreError
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def build_options(config: type[T], options: Mapping[str, Any], *, where: str) ->
     if unknown:
         raise ConfigurationError(
             f"{where}: unknown option {', '.join(map(repr, unknown))}; valid: {', '.join(sorted(valid))}"
+            f"{similar(unknown[0], valid)}"
         )
     nested: dict[str, Any] = {}
     for name, value in flat.items():
@@ -160,8 +162,11 @@ def explain(error: ClassValidationError) -> str:
     from cattrs.v import format_exception
 
     def describe(problem: BaseException, kind: type | None) -> str:
-        if isinstance(problem, MemoryCoreError | ValueError | TypeError) and str(problem):
+        if isinstance(problem, MemoryCoreError) and str(problem):
             return str(problem)
+        if isinstance(problem, ValueError | TypeError) and problem.args:
+            # Some validators of attrs pass what they checked as further arguments.
+            return str(problem.args[0])
         return format_exception(problem, kind)
 
     return "; ".join(map(_placed, transform_error(error, format_exception=describe)))

@@ -21,6 +21,7 @@ from memory_core.config.options import (
     without_dropped,
 )
 from memory_core.config.redaction import shown, shown_url
+from memory_core.config.spelling import similar
 from memory_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ def _cache_table(table: dict[str, Any]) -> CacheConfig:
     if unknown:
         raise ConfigurationError(
             f"cache: unknown setting {', '.join(map(repr, unknown))}; valid: preset, {', '.join(valid)}"
+            f"{similar(unknown[0], valid)}"
         )
     changed = structured(table, CacheConfig, where="cache")
     return attrs.evolve(base, **{name: getattr(changed, name) for name in table})
@@ -251,5 +253,6 @@ def _read(path: Path) -> dict[str, Any]:
     if unknown:
         raise ConfigurationError(
             f"{path}: unknown setting {', '.join(map(repr, unknown))}; valid: {', '.join(valid)}"
+            f"{similar(unknown[0], valid)}"
         )
     return values

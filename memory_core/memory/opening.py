@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from operator import attrgetter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from attrs import evolve
 
@@ -17,16 +16,18 @@ from memory_core.config import (
     cache_config,
     load_settings,
 )
-from memory_core.errors import PluginError, StorageClosedError
+from memory_core.config.options import names_of
+from memory_core.errors import ConfigurationError, PluginError, StorageClosedError
 from memory_core.memory import Memory
+from memory_core.memory.wrapping import named_wrappers, wrapped
 from memory_core.plugins import PluginRegistry, load_class
 from memory_core.records import Limits
-from memory_core.storage import Storage, StorageContext, missing_members
+from memory_core.storage import Storage, StorageContext, missing_members, undelivered
 
 if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
 
-__all__ = ["open_memory", "open_storage"]
+__all__ = ["OpenOptions", "open_memory", "open_storage"]
 
 
 async def open_storage(
@@ -73,12 +74,28 @@ async def _open_backend(
     backend = load_class(factory.target, extra=factory.extra)
     config_class = load_class(factory.config, extra=factory.extra)
     config = build_options(config_class, {**options, **url.options}, where=str(url))
+    named = f"the storage backend {url.scheme!r} ({factory.target})"
     if not hasattr(backend, "open"):
-        raise PluginError(f"{factory.target} has no classmethod open, which makes a Storage")
+        raise PluginError(f"{named} has no classmethod open, which makes a Storage")
     storage = await backend.open(url.location, config=config, context=context)
     if missing := missing_members(storage):
-        raise PluginError(f"{factory.target} opened no Storage: it lacks {', '.join(missing)}")
+        raise PluginError(f"{named} opened no Storage: it lacks {', '.join(missing)}")
+    if missing := undelivered(storage):
+        await storage.aclose()
+        raise PluginError(f"{named} declares {missing}")
     return storage
+
+
+class OpenOptions(TypedDict, total=False):
+    """What `open_memory` takes besides the URL; it says what each means."""
+
+    namespace: str | None
+    cache: CacheConfig | Sequence[str] | str | Unset | None
+    wrappers: Sequence[str] | str | None
+    options: Mapping[str, Any] | None
+    registry: PluginRegistry | None
+    settings: Settings | None
+    create: bool
 
 
 _HOW = "write `async with open_memory(...) as memory` or `memory = await open_memory(...)`"
@@ -92,7 +109,8 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
     """Open a memory: ``async with open_memory("lmdb:./mem") as memory`` or ``await open_memory(...)``.
 
     Arguments that are left out come from the environment, ``memory.toml`` and the defaults; see
-    ``load_settings``. A cache that is given comes before ``?cache=`` in the URL, and that before them.
+    ``load_settings``. A cache and wrappers that are given come before ``?cache=`` and ``?wrappers=`` in the
+    URL, and these before the settings.
 
     Args:
         url: the store's URL; by default a local Turso file in the user's data directory.
@@ -100,32 +118,28 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
         cache: name or URL of a cache tier, or several, nearest first; a preset's name, alone or
             before further tiers; a ``CacheConfig``; ``None`` or ``"none"`` for no cache, whatever the
             URL and the settings say. Left out, they decide.
+        wrappers: names of wrappers, outermost first, with their options: ``"audit"``,
+            ``["audit?level=2", "limits"]``.
         options: options of the backend by dotted name; those in the URL win.
         registry: the plugins; by default all installed ones but the blocked.
         create: whether to make an embedded store where there is none.
-        settings: settle for these instead; ``url``, ``namespace`` and ``cache`` still win.
+        settings: use these settings instead; ``url``, ``namespace``, ``cache`` and ``wrappers`` override
+            them.
 
     Raises:
         ConfigurationError, PluginError, StorageError: on entering, as ``open_storage``.
     """
 
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        namespace: str | None = None,
-        cache: CacheConfig | Sequence[str] | str | Unset | None = Unset.UNSET,
-        options: Mapping[str, Any] | None = None,
-        registry: PluginRegistry | None = None,
-        settings: Settings | None = None,
-        create: bool = True,
-    ) -> None:
-        self._given: dict[str, Any] = {"url": url, "namespace": namespace}
-        self._cache = cache
-        self._options = options
-        self._registry = registry
-        self._settings = settings
-        self._create = create
+    def __init__(self, url: str | None = None, **options: Unpack[OpenOptions]) -> None:
+        if unknown := [name for name in options if name not in OpenOptions.__annotations__]:
+            raise TypeError(f"open_memory() got an unexpected keyword argument {unknown[0]!r}")
+        self._given: dict[str, Any] = {"url": url, "namespace": options.get("namespace")}
+        self._cache = options.get("cache", Unset.UNSET)
+        self._wrappers = options.get("wrappers")
+        self._options = options.get("options")
+        self._registry = options.get("registry")
+        self._settings = options.get("settings")
+        self._create = options.get("create", True)
         self._memory: Memory | None = None
 
     # Hidden from type checkers, which find these mistakes by themselves.
@@ -161,7 +175,7 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
     async def _open(self) -> Memory:
         settings, url = self._settle()
         registry = self._registry or PluginRegistry(blocked=settings.block_plugins)
-        wrappers = sorted(map(registry.wrapper, settings.wrappers), key=attrgetter("order"))
+        wrappers = named_wrappers(settings.wrappers, registry)
         context = StorageContext(
             namespace=settings.namespace,
             record_types=registry.record_types,
@@ -176,15 +190,16 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
 
                 storage = cached(storage, settings.cache, registry)
             # Around the caches, so that a wrapper sees every read.
-            for factory in reversed(wrappers):
-                storage = factory.wrap(storage)
+            whole = wrapped(storage, wrappers)
         except BaseException:
             await storage.aclose()
             raise
-        return Memory(storage, registry=registry)
+        return Memory(whole, registry=registry)
 
     def _settle(self) -> tuple[Settings, StorageURL]:
-        """The settings, and their URL without ``?cache=``: that is an option of the memory."""
+        """The settings, and their URL without ``?cache=`` and ``?wrappers=``: these are options of the
+        memory.
+        """
         if self._settings is None:
             settings = load_settings(**self._given, cache=self._cache)
         else:
@@ -194,9 +209,18 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
             settings = evolve(self._settings, **given)
         url = StorageURL.parse(settings.url)
         options = dict(url.options)
-        cache = options.pop("cache", None)
-        if cache is None:
-            return settings, url
-        if self._cache is Unset.UNSET:
+        cache, wrappers = options.pop("cache", None), options.pop("wrappers", None)
+        if cache is not None and self._cache is Unset.UNSET:
             settings = evolve(settings, cache=cache_config(cache))
+        if self._wrappers is not None:
+            wrappers = self._wrappers
+        if wrappers is not None:
+            settings = evolve(settings, wrappers=_names(wrappers))
         return settings, evolve(url, options=options)
+
+
+def _names(wrappers: Sequence[str] | str) -> tuple[str, ...]:
+    try:
+        return names_of(wrappers)
+    except TypeError as error:
+        raise ConfigurationError(f"wrappers: {error}") from error

@@ -26,6 +26,7 @@ from memory_core.storage.protocol import (
     local_path,
     missing_members,
     require,
+    undelivered,
 )
 from memory_core.storage.stats import (
     NamespaceInfo,
@@ -58,4 +59,5 @@ __all__ = [
     "local_path",
     "missing_members",
     "require",
+    "undelivered",
 ]

@@ -7,7 +7,7 @@ A backend implements ``Storage``. An optional ability is a small protocol of its
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -38,6 +38,7 @@ __all__ = [
     "local_path",
     "missing_members",
     "require",
+    "undelivered",
 ]
 
 R = TypeVar("R", bound=Record)
@@ -158,6 +159,20 @@ def missing_members(storage: object) -> list[str]:
     """
     members = (name for name in vars(Storage) if not name.startswith("_"))
     return [name for name in members if not hasattr(storage, name)]
+
+
+def undelivered(storage: Storage) -> str | None:
+    """What a storage declares without having its members: ``"NAMESPACES, but lacks wipe"``."""
+    optional: Mapping[Capability, type] = {
+        Capability.NAMESPACES: SupportsNamespaces,
+        Capability.BACKUP: SupportsBackup,
+    }
+    for capability, protocol in optional.items():
+        members = [name for name in vars(protocol) if not name.startswith("_")]
+        lacking = [name for name in members if not hasattr(storage, name)]
+        if capability in storage.capabilities and lacking:
+            return f"{capability.name}, but lacks {', '.join(lacking)}"
+    return None
 
 
 @runtime_checkable

@@ -2,21 +2,27 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import distributions
+from pathlib import Path
+from uuid import UUID
 
 import pytest
-from attrs import frozen
+from attrs import field, frozen
 
 from memory_core import (
     ConfigurationError,
     Episode,
+    Index,
     PluginError,
     PluginRegistry,
     Record,
+    Reference,
     StorageFactory,
     hookimpl,
+    new_id,
     open_storage,
 )
-from memory_core.plugins import load_class
+from memory_core.inmemory import InMemoryStorage
+from memory_core.plugins import install_command, load_class
 from memory_core.storage import SPI_VERSION
 from tests.unit.installed import Installed
 
@@ -51,6 +57,15 @@ def info(registry: PluginRegistry, name: str):
 @frozen(kw_only=True)
 class Note(Record):
     kind = "note"
+
+
+def declaring(classes):
+    class Plugin:
+        @hookimpl
+        def memory_record_types(self):
+            return classes
+
+    return Plugin()
 
 
 class TestDiscovery:
@@ -110,6 +125,7 @@ class TestBrokenPlugins:
             ("import a_module_that_is_not_there", "ModuleNotFoundError"),
             ("1 / 0", "ZeroDivisionError"),
             ("def broken(:", "SyntaxError"),
+            ("import sys; sys.exit(3)", "SystemExit: 3"),
         ],
     )
     def test_one_that_fails_to_import_is_reported_and_takes_no_other_down(
@@ -134,6 +150,8 @@ class TestBrokenPlugins:
         )
         found = info(PluginRegistry(), "acme_typo")
         assert "memory_storage_factory" in found.error
+        assert "valid: memory_storage_factories, memory_cache_factories, " in found.error
+        assert "did you mean 'memory_storage_factories'?" in found.error
         assert found.hooks == ()
 
     def test_a_misspelled_hook_of_a_registered_plugin_is_an_error(self):
@@ -159,7 +177,9 @@ class TestBrokenPlugins:
             ("memory_record_types", "record_types"),
         ],
     )
-    @pytest.mark.parametrize("body", ["raise OSError('no disk')", "return None", "return 5"])
+    @pytest.mark.parametrize(
+        "body", ["raise OSError('no disk')", "raise SystemExit", "return None", "return 5"]
+    )
     def test_a_hook_that_fails_is_reported_and_takes_no_other_down(
         self, installed, hook, attribute, body
     ):
@@ -206,8 +226,54 @@ class TestBrokenPlugins:
         assert "acme_broken" in str(caught.value)
         assert "a_module_that_is_not_there" in str(caught.value)
 
+    def test_a_wrong_declaration_leaves_out_its_plugin_alone(self):
+        @frozen(kw_only=True)
+        class Unordered(Record):
+            kind = "unordered"
+            default_order = "nothing"
+
+        @frozen(kw_only=True)
+        class Refers(Record):
+            kind = "refers"
+            indexes = (Index("note_id", UUID),)
+            references = (Reference("note_id", "note"),)
+            note_id: UUID = field(factory=new_id)
+
+        registry = PluginRegistry(discover=False)
+        for name, classes in (
+            ("wrong", [Unordered]), ("taken", [type("Other", (Record,), {"kind": "episode"})]),
+            ("later", [Refers]), ("noted", [Note]),
+        ):  # fmt: skip
+            registry.register(declaring(classes), name=name)
+        assert {"refers", "note"} <= set(registry.record_types.kinds)
+        assert "unordered" not in registry.record_types
+        assert registry.record_types.cls("episode") is Episode
+        assert "'nothing' must be a single-valued index" in info(registry, "wrong").error
+        assert "both claim kind 'episode'" in info(registry, "taken").error
+        assert [found.name for found in registry.failed()] == ["taken", "wrong"]
+
+    def test_a_command_that_typer_did_not_make_is_reported(self):
+        class Commands:
+            @hookimpl
+            def memory_cli_commands(self):
+                return {"mine": print}
+
+        registry = PluginRegistry(discover=False)
+        registry.register(Commands(), name="mine")
+        assert registry.cli_commands == {}
+        assert "'mine': expected a Typer" in info(registry, "mine").error
+
 
 class TestClashes:
+    def test_the_second_of_two_entry_points_of_one_name_can_be_listed(self, installed):
+        installed.plugin("acme-one", backend("one"), entry="acme")
+        installed.plugin("acme-two", backend("two"), entry="acme")
+        registry = PluginRegistry(strict=False)
+        one, two = (found for found in registry.plugins() if found.name == "acme")
+        assert (one.distribution, one.error) == ("acme-one", None)
+        assert "one of acme-one 1.0, one of acme-two 1.0" in two.error
+        assert "one" in registry.storages
+
     def test_two_entry_points_of_one_name_name_both_distributions(self, installed):
         installed.plugin("acme-one", backend("one"), entry="acme")
         installed.plugin("acme-two", backend("two"), entry="acme")
@@ -232,18 +298,10 @@ class TestClashes:
         class Other(Record):
             kind = "note"
 
-        def plugin(cls):
-            class Plugin:
-                @hookimpl
-                def memory_record_types(self):
-                    return [cls]
-
-            return Plugin()
-
         registry = PluginRegistry(discover=False)
-        registry.register(plugin(Note), name="first")
+        registry.register(declaring([Note]), name="first")
         assert registry.record_types.cls("note") is Note
-        registry.register(plugin(Other), name="second")
+        registry.register(declaring([Other]), name="second")
         with pytest.raises(PluginError) as caught:
             _ = registry.record_types
         assert "first" in str(caught.value)
@@ -273,6 +331,12 @@ class Partial:
         return [None for _ in ids]
 
 
+class Unwipeable(InMemoryStorage):
+    """Declares namespaces without the members for them."""
+
+    wipe = property()
+
+
 LACKING = "capabilities, commit, query, count, position, changes, scoped, stats, aclose"
 
 
@@ -294,9 +358,9 @@ class TestDistributionsOfThisProject:
 
     def test_what_is_not_installed_is_said_to_be_in_its_distribution(self, without):
         registry = without("memory-storage-jsonl", "memory-cache-redis")
-        with pytest.raises(ConfigurationError, match="pip install memory-storage-jsonl"):
+        with pytest.raises(ConfigurationError, match=r"pip install .*memory-storage-jsonl"):
             registry.storage("jsonl")
-        with pytest.raises(ConfigurationError, match="pip install memory-cache-redis"):
+        with pytest.raises(ConfigurationError, match=r"pip install .*memory-cache-redis"):
             registry.cache("redis")
         with pytest.raises(ConfigurationError) as caught:
             registry.storage("mongodb")
@@ -319,8 +383,9 @@ class TestLoading:
     @pytest.mark.parametrize(
         ("cls", "said"),
         [
-            (Partial, f":Partial opened no Storage: it lacks {LACKING}"),
-            (Unopened, ":Unopened has no classmethod open, which makes a Storage"),
+            (Partial, f":Partial) opened no Storage: it lacks {LACKING}"),
+            (Unwipeable, ":Unwipeable) declares NAMESPACES, but lacks wipe"),
+            (Unopened, ":Unopened) has no classmethod open, which makes a Storage"),
         ],
     )
     async def test_a_backend_that_lacks_members_is_refused_with_their_names(self, cls, said):
@@ -339,8 +404,8 @@ class TestLoading:
         registry = PluginRegistry(discover=False)
         registry.register(Plugin(), name="acme")
         with pytest.raises(PluginError) as caught:
-            await open_storage("acme:x", registry=registry)
-        assert str(caught.value) == f"{__name__}{said}"
+            await open_storage("acme:", registry=registry)
+        assert str(caught.value) == f"the storage backend 'acme' ({__name__}{said}"
 
     @pytest.mark.parametrize(
         ("stated", "upgrade"), [({}, "the plugin"), ({"spi": 3}, "memory-core")]
@@ -387,7 +452,7 @@ class TestLoading:
 
         registry = PluginRegistry(discover=False)
         registry.register(Plugin(), name="acme")
-        with pytest.raises(PluginError, match=r"memory-core\[acme\]") as caught:
+        with pytest.raises(PluginError, match=r"pip install .*\[acme\]") as caught:
             await open_storage("acme://host", registry=registry)
         assert isinstance(caught.value.__cause__, ImportError)
 
@@ -412,6 +477,21 @@ class TestLoading:
             await open_storage(url)
         assert str(caught.value) == f"{proposed.partition(':')[0]}: needs a host: {proposed}"
         assert not list(tmp_path.iterdir())
+
+    def test_what_is_to_be_installed_comes_from_the_clone_where_this_is_one(self, monkeypatch):
+        clone = Path(__file__).parents[2]
+        assert install_command("memory-cache-redis") == (
+            f"pip install {clone / 'plugins' / 'memory-cache-redis'}"
+        )
+        assert install_command(extra="turso") == f"pip install '{clone}[turso]'"
+        monkeypatch.setattr("memory_core.plugins.__file__", "/nowhere/memory_core/plugins.py")
+        assert install_command("memory-cache-redis") == "pip install memory-cache-redis"
+        assert install_command(extra="turso") == "pip install 'memory-core[turso]'"
+
+    async def test_a_misspelt_scheme_is_asked_about(self):
+        with pytest.raises(ConfigurationError, match="did you mean 'inmemory'") as caught:
+            await open_storage("inmem:")
+        assert "pip install" not in str(caught.value)
 
     def test_a_class_is_loaded_by_its_path(self):
         assert load_class("memory_core.records:Episode") is Episode

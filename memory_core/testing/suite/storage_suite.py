@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memory_core.storage import missing_members
+from memory_core.storage import missing_members, undelivered
 from memory_core.testing.data.kinds import kit_context
 from memory_core.testing.suite.batch_tests import BatchTests
 from memory_core.testing.suite.concurrency_tests import CancellationTests, ConcurrencyTests
@@ -26,9 +26,11 @@ class MemberTests(Harness):
     async def test_every_member_is_there(self, location: str) -> None:
         store = await self.open(location, context=kit_context())
         missing = missing_members(store)
+        declared = None if "capabilities" in missing else undelivered(store)
         if "aclose" not in missing:
             await store.aclose()
         assert not missing, f"{type(store).__name__} lacks {', '.join(missing)}"
+        assert declared is None, f"{type(store).__name__} declares {declared}"
 
 
 class StorageSuite(
