@@ -1,5 +1,24 @@
-"""What every backend repeats: handles on a store, their owner, and closing."""
+"""What every backend repeats: handles on a store, their owner, and closing; the rules of a batch, and
+planning a group of batches over records that are loaded for it.
+"""
 
+from memory_core.backend.feed import ChangeFeed
 from memory_core.backend.handle import Handle, LoopOwner, SharedState
+from memory_core.backend.model import Effect, Model, Plan, QueuedBatch, Stored, select_page
+from memory_core.backend.working_set import AsyncLoader, Loader, WorkingSet
 
-__all__ = ["Handle", "LoopOwner", "SharedState"]
+__all__ = [
+    "AsyncLoader",
+    "ChangeFeed",
+    "Effect",
+    "Handle",
+    "Loader",
+    "LoopOwner",
+    "Model",
+    "Plan",
+    "QueuedBatch",
+    "SharedState",
+    "Stored",
+    "WorkingSet",
+    "select_page",
+]

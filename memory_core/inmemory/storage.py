@@ -13,10 +13,8 @@ from uuid import UUID, uuid4
 from attrs import field, frozen
 from attrs.validators import ge
 
-from memory_core.backend import Handle, SharedState
+from memory_core.backend import ChangeFeed, Effect, Handle, Model, SharedState
 from memory_core.errors import ConfigurationError, MemoryCoreError
-from memory_core.inmemory.feed import ChangeFeed
-from memory_core.inmemory.model import Effect, Model
 from memory_core.query import Page, Query
 from memory_core.records import Record
 from memory_core.storage import (

@@ -2,6 +2,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from memory_core.backend.feed import ChangeFeed
+from memory_core.backend.model import Model
 from memory_core.errors import (
     ConfigurationError,
     InvalidValueError,
@@ -9,8 +11,6 @@ from memory_core.errors import (
     StorageClosedError,
 )
 from memory_core.inmemory import InMemoryConfig, InMemoryStorage
-from memory_core.inmemory.feed import ChangeFeed
-from memory_core.inmemory.model import Model
 from memory_core.query import Query
 from memory_core.records import Episode, Limits, RecordTypes
 from memory_core.storage import Change, ChangeOperation, WriteBatch

@@ -23,7 +23,7 @@ from memory_core.records import (
     Step,
     new_id,
 )
-from memory_core.storage import ChangeOperation, Storage, WriteBatch
+from memory_core.storage import ChangeOperation, Receipt, Storage, WriteBatch
 from memory_core.testing.data.kinds import Folder, Leaf, Specimen
 from memory_core.testing.data.samples import edge, episode, sample_id
 from memory_core.testing.suite.harness import (
@@ -128,6 +128,32 @@ class IntegrityTests(Harness):
         changes, _ = await follow(store, start)
         deleted = {change.id for change in changes if change.operation is ChangeOperation.DELETE}
         assert deleted == {record.id for record in [*chain[10:], *leaves[10:]]}
+
+    @pytest.mark.parametrize("apart", [False, True])
+    async def test_a_record_moved_under_a_deleted_one_goes_with_it(
+        self, store: Storage, apart: bool
+    ) -> None:
+        """In one batch, or in two of one commit: the delete sees what was put before it."""
+        top, other = Folder(id=new_id(), name="top"), Folder(id=new_id(), name="other")
+        moved = Folder(id=new_id(), name="moved", parent_id=other.id)
+        below = Leaf(id=new_id(), folder_id=moved.id)
+        await put(store, top, other, moved, below)
+        moving = WriteBatch().put(evolve(moved, parent_id=top.id))
+        batches = [moving, WriteBatch().delete(Folder, top.id)]
+        for result in await store.commit(batches if apart else [moving.delete(Folder, top.id)]):
+            assert isinstance(result, Receipt), result
+        assert await drain(store, Query(Folder)) == [other]
+        assert await store.count(Query(Leaf)) == 0
+
+    async def test_a_record_moved_away_from_a_deleted_one_stays(self, store: Storage) -> None:
+        top, other = Folder(id=new_id(), name="top"), Folder(id=new_id(), name="other")
+        moved = Folder(id=new_id(), name="moved", parent_id=top.id)
+        below = Leaf(id=new_id(), folder_id=moved.id)
+        await put(store, top, other, moved, below)
+        moved = evolve(moved, parent_id=other.id)
+        await accepted(store, WriteBatch().put(moved).delete(Folder, top.id))
+        assert await stored(store, other, moved, below)
+        assert await store.count(Query(Folder)) == 2
 
     async def test_cascade_along_a_ring(self, store: Storage) -> None:
         one, other = Folder(id=new_id(), name="1"), Folder(id=new_id(), name="2")

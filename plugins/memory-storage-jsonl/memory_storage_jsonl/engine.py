@@ -12,21 +12,17 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias
 
-from attrs import evolve, frozen
+from attrs import evolve
 
-from memory_core.backend import SharedState
+from memory_core.backend import ChangeFeed, Effect, Model, QueuedBatch, SharedState, Stored
 from memory_core.coalesce import GroupCommit
 from memory_core.errors import (
     CodecError,
     ConfigurationError,
-    InvalidValueError,
     MemoryCoreError,
     StorageError,
 )
-from memory_core.inmemory.feed import ChangeFeed
-from memory_core.inmemory.model import Effect, Model, Stored
 from memory_core.storage import (
     CommitResult,
     Position,
@@ -54,21 +50,6 @@ __all__ = ["Engine"]
 _COUNTERS = ("batches_refused", "changes", "gets", "queries", "counts", "feed_reads")
 # Bytes that a change takes in a compacted log, roughly.
 _CHANGE_BYTES = 130
-
-
-@frozen
-class _QueuedBatch:
-    """A queued batch; ``batch`` is ``None`` for wiping the namespace."""
-
-    namespace: str
-    batch: WriteBatch | None
-
-    @property
-    def weight(self) -> int:
-        return 1 if self.batch is None else 1 + len(self.batch)
-
-
-_Staged: TypeAlias = tuple[list[CommitResult], list[Effect]]
 
 
 class Engine(SharedState):
@@ -103,20 +84,19 @@ class Engine(SharedState):
         except BaseException:
             self._lock.release()
             raise
-        self.commits = GroupCommit[_QueuedBatch, CommitResult](self._write, weigh=_weight)
+        self.commits = GroupCommit[QueuedBatch, CommitResult](
+            self._write, weigh=lambda item: item.weight
+        )
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="memory-storage-jsonl")
         self._compacted_size = 0
 
     async def commit(self, namespace: str, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Apply batches; the group they are part of shares one frame."""
-        for batch in batches:
-            if not isinstance(batch, WriteBatch):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
-                raise InvalidValueError("batches", "WriteBatch objects", batch)
-        return await self.commits.submit([_QueuedBatch(namespace, batch) for batch in batches])
+        return await self.commits.submit(QueuedBatch.of(namespace, batches))
 
     async def wipe(self, namespace: str) -> Position:
         """Delete every record of a namespace."""
-        (result,) = await self.commits.submit([_QueuedBatch(namespace, None)])
+        (result,) = await self.commits.submit([QueuedBatch(namespace, None)])
         if isinstance(result, MemoryCoreError):
             raise result
         return result.position
@@ -143,41 +123,23 @@ class Engine(SharedState):
         self.log.close()
         self._lock.release()
 
-    async def _write(self, items: list[_QueuedBatch]) -> list[CommitResult]:
-        results, effects = self._stage(items)
-        if effects:
+    async def _write(self, items: list[QueuedBatch]) -> list[CommitResult]:
+        plan = self.model.plan(items, self.feed.position)
+        self.counters["batches_refused"] += sum(
+            not isinstance(result, Receipt) for result in plan.results
+        )
+        if plan.effects:
             loop = asyncio.get_running_loop()
-            position = self.feed.position + len(effects)
-            done = await loop.run_in_executor(self._writer, self._log_effects, effects, position)
+            position = self.feed.position + len(plan.effects)
+            done = await loop.run_in_executor(
+                self._writer, self._log_effects, plan.effects, position
+            )
             self.model.replay(done)
             self.feed.extend(done)
             self.counters["changes"] += len(done)
             if self._is_due():
                 await loop.run_in_executor(self._writer, self._compact)
-        return results
-
-    def _stage(self, items: list[_QueuedBatch]) -> _Staged:
-        """The result of each batch, and the effects of all; the model stays as before."""
-        results: list[CommitResult] = []
-        effects: list[Effect] = []
-        try:
-            for item in items:
-                try:
-                    effects += self._apply(item)
-                except MemoryCoreError as error:
-                    self.counters["batches_refused"] += 1
-                    results.append(error)
-                    continue
-                ids = item.batch.ids if item.batch else ()
-                results.append(Receipt(self.feed.position + len(effects), ids))
-        finally:
-            self.model.revert(effects)
-        return results, effects
-
-    def _apply(self, item: _QueuedBatch) -> list[Effect]:
-        if item.batch is None:
-            return self.model.wipe(item.namespace)
-        return self.model.apply(item.namespace, self.model.prepare(item.batch))
+        return plan.results
 
     def _log_effects(self, effects: list[Effect], position: Position) -> list[Effect]:
         """Append a frame; returns the effects with the sizes that their records have in the log."""
@@ -255,10 +217,6 @@ class Engine(SharedState):
             where = f"{self.log.path}, line {frame.first_line + place} (offset {at})"
             cls = CodecError if isinstance(error, CodecError) else ConfigurationError
             raise cls(f"{where}: {error}") from error
-
-
-def _weight(item: _QueuedBatch) -> int:
-    return item.weight
 
 
 def _effect_line(effect: Effect) -> bytes:

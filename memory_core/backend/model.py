@@ -3,7 +3,8 @@
 ``Model`` holds the records of all namespaces and applies batches with every rule of the SPI:
 references, cascades, unique values, acyclic groups, all or nothing. Together with ``ChangeFeed``, which
 numbers the changes, it is nearly all of ``InMemoryStorage``, the reference of the conformance kit; a
-backend that keeps a log can replay it into the two. Both are synchronous and never wait.
+backend that keeps a log can replay it into the two, and ``WorkingSet`` plans a group on a model that
+has only the records which the group concerns. All are synchronous and never wait.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from memory_core.errors import (
     ConflictError,
     CycleError,
     DuplicateError,
+    InvalidValueError,
+    MemoryCoreError,
     ReferenceNotFoundError,
     ReferenceRestrictedError,
 )
@@ -36,17 +39,30 @@ from memory_core.records import (
 )
 from memory_core.storage import (
     ChangeOperation,
+    CommitResult,
     Delete,
     Expect,
     ExpectAbsent,
     NamespaceInfo,
+    Position,
     Put,
+    Receipt,
     WriteBatch,
 )
 
-__all__ = ["Effect", "Model", "Prepared", "Stored"]
+__all__ = [
+    "Effect",
+    "Model",
+    "Plan",
+    "Prepared",
+    "QueuedBatch",
+    "Referrer",
+    "Stored",
+    "select_page",
+]
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 
 @frozen
@@ -57,11 +73,13 @@ class Stored:
         record: the record.
         values: its index values.
         size: the size of its encoding in bytes.
+        body: its encoding, where the model was given a codec.
     """
 
     record: Record
     values: IndexValues
     size: int
+    body: bytes | None = None
 
 
 Prepared: TypeAlias = Stored | Delete | Expect | ExpectAbsent
@@ -84,7 +102,58 @@ class Effect:
 
 
 @frozen
-class _Referrer:
+class QueuedBatch:
+    """A batch that waits to be written; ``batch`` is ``None`` for wiping the namespace."""
+
+    namespace: str
+    batch: WriteBatch | None
+
+    @classmethod
+    def of(cls, namespace: str, batches: Iterable[WriteBatch]) -> list[QueuedBatch]:
+        """The batches of one call of ``commit``.
+
+        Raises:
+            InvalidValueError: one of them is not a ``WriteBatch``.
+        """
+        for batch in batches:
+            if not isinstance(batch, WriteBatch):  # pyright: ignore[reportUnnecessaryIsInstance]  # users are not type-checked
+                raise InvalidValueError("batches", "WriteBatch objects", batch)
+        return [cls(namespace, batch) for batch in batches]
+
+    @property
+    def weight(self) -> int:
+        """What it weighs in a group of ``GroupCommit``."""
+        return 1 if self.batch is None else 1 + len(self.batch)
+
+
+@frozen
+class Plan:
+    """What a group of batches does to a store.
+
+    Attributes:
+        results: the result of each batch, in order.
+        effects: the changes of the accepted batches, in order, cascades and references set to null
+            among them. The first has the position after the one that the plan began with.
+    """
+
+    results: list[CommitResult]
+    effects: list[Effect]
+
+    @property
+    def differences(self) -> list[Effect]:
+        """One effect for each record that the group changes: its state before and after all of it."""
+        net: dict[tuple[str, str, UUID], Effect] = {}
+        for effect in self.effects:
+            key = effect.namespace, effect.kind, effect.id
+            first = net.get(key)
+            net[key] = effect if first is None else evolve(effect, before=first.before)
+        return [effect for effect in net.values() if effect.before is not effect.after]
+
+
+@frozen
+class Referrer:
+    """A reference to a kind: which records hold it, and what becomes of them."""
+
     kind: str
     field: str
     on_delete: OnDelete
@@ -111,18 +180,20 @@ class Model:
     Args:
         types: the kinds it knows.
         limits: the limits that records must keep.
+        codec: encodes the records, whose ``body`` is then kept.
     """
 
-    def __init__(self, types: RecordTypes, limits: Limits) -> None:
+    def __init__(self, types: RecordTypes, limits: Limits, codec: Codec | None = None) -> None:
         self.types = types
         self.size_bytes = 0
-        self._codec = Codec(types, limits, CompressionConfig(enabled=False))
+        self._codec = codec or Codec(types, limits, CompressionConfig(enabled=False))
+        self._keeps_bodies = codec is not None
         self._spaces: dict[str, _NamespaceRecords] = {}
         self._nothing = _NamespaceRecords()
         classes = {kind: types.cls(kind) for kind in types.kinds}
         self._referrers = {
             kind: [
-                _Referrer(cls.kind, reference.field, reference.on_delete)
+                Referrer(cls.kind, reference.field, reference.on_delete)
                 for cls, reference in types.referrers(kind)
             ]
             for kind in classes
@@ -146,7 +217,7 @@ class Model:
         """Run the checks of a batch that need no stored records. Raises like ``Codec.prepare``."""
         operations = self._codec.prepare(batch)
         return [
-            Stored(given.record, encoded.values, len(encoded.body))
+            self._stored(given.record, encoded)
             if isinstance(given, Put) and isinstance(encoded, EncodedPut)
             else cast("Delete | Expect | ExpectAbsent", given)
             for given, encoded in zip(batch.operations, operations, strict=True)
@@ -154,8 +225,38 @@ class Model:
 
     def store(self, record: Record) -> Stored:
         """Check one record. Raises like ``Codec.prepare``."""
-        encoded = self._codec.encode_put(record)
-        return Stored(record, encoded.values, len(encoded.body))
+        return self._stored(record, self._codec.encode_put(record))
+
+    def plan(self, group: Iterable[QueuedBatch], position: Position) -> Plan:
+        """Try the batches of a group, one after the other; the model stays as it was.
+
+        Args:
+            group: the batches.
+            position: the number of the newest change before the group.
+        """
+        results: list[CommitResult] = []
+        effects: list[Effect] = []
+        try:
+            for item in group:
+                try:
+                    effects += self._try(item)
+                except MemoryCoreError as error:
+                    results.append(error)
+                    continue
+                ids = item.batch.ids if item.batch else ()
+                results.append(Receipt(position + len(effects), ids))
+        finally:
+            self.revert(effects)
+        return Plan(results, effects)
+
+    def _try(self, item: QueuedBatch) -> list[Effect]:
+        if item.batch is None:
+            return self.wipe(item.namespace)
+        return self.apply(item.namespace, self.prepare(item.batch))
+
+    def _stored(self, record: Record, encoded: EncodedPut) -> Stored:
+        body = encoded.body if self._keeps_bodies else None
+        return Stored(record, encoded.values, len(encoded.body), body)
 
     def apply(self, namespace: str, operations: Iterable[Prepared]) -> list[Effect]:
         """Apply a batch, in order, all or nothing.
@@ -202,18 +303,10 @@ class Model:
 
     def page(self, namespace: str, query: Query[R]) -> Page[R]:
         """Answer a query."""
-        found = [
-            (query.page_key(stored.values, stored.record.id), stored)
-            for stored in self._matching(namespace, query)
-            if query.is_past_start(stored.values, stored.record.id)
-        ]
-        found.sort(key=lambda item: item[0], reverse=query.descending)
-        kept = [stored for _, stored in found[: query.page_size]]
-        cursor = None
-        if len(found) > len(kept):
-            last = kept[-1]
-            value = cast("Scalar", last.values[query.order]) if query.order else None
-            cursor = query.cursor(value, last.record.id)
+        rows = (
+            (stored.record.id, stored.values, stored) for stored in self._matching(namespace, query)
+        )
+        kept, cursor = select_page(query, rows)
         return Page(tuple(cast("R", stored.record) for stored in kept), cursor)
 
     def count(self, namespace: str, query: Query[Any]) -> int:
@@ -263,11 +356,13 @@ class Model:
                 raise ReferenceNotFoundError(kind, reference.field, reference.kind, target)
 
     def _check_unique(self, namespace: str, stored: Stored) -> None:
-        kind, space = stored.record.kind, self._space(namespace)
+        kind = stored.record.kind
         for fields in self._unique[kind]:
             key = tuple(stored.values[name] for name in fields)
-            holder = space.taken.get((kind, fields), {}).get(key, stored.record.id)
-            if holder != stored.record.id:
+            if None in key:
+                continue
+            holder = self._holder(namespace, kind, fields, key)
+            if holder is not None and holder != stored.record.id:
                 raise DuplicateError(kind, fields)
 
     def _check_acyclic(self, namespace: str, stored: Stored, rule: Acyclic) -> None:
@@ -277,9 +372,7 @@ class Model:
         )
         if group not in rule.groups or source is None or target is None:
             return
-        space, kind = self._space(namespace), stored.record.kind
-        leaving = space.holders.get((kind, rule.source), {})
-        edges = space.records.get(kind, {})
+        kind = stored.record.kind
         seen: set[Any] = set()
         waiting: list[Any] = [target]
         while waiting:
@@ -290,11 +383,11 @@ class Model:
             if node is None or node in seen:
                 continue
             seen.add(node)
-            for edge_id in leaving.get(node, ()):
-                values = edges[edge_id].values
-                # The edge that is being replaced no longer counts.
-                if edge_id != stored.record.id and values[rule.group] == group:
-                    waiting.append(values[rule.target])
+            leaving = self._leaving(namespace, kind, rule, node, group)
+            # The edge that is being replaced no longer counts.
+            waiting += [
+                edge.values[rule.target] for edge in leaving if edge.record.id != stored.record.id
+            ]
 
     def _delete(self, namespace: str, delete: Delete, effects: list[Effect]) -> None:
         if self.get(namespace, delete.kind, delete.id) is None:
@@ -330,12 +423,30 @@ class Model:
 
     def _referring(
         self, namespace: str, kind: str, record_id: UUID
-    ) -> Iterator[tuple[_Referrer, UUID]]:
-        space = self._space(namespace)
+    ) -> Iterator[tuple[Referrer, UUID]]:
         for referrer in self._referrers[kind]:
-            holders = space.holders.get((referrer.kind, referrer.field), {})
-            for holder in list(holders.get(record_id.bytes, ())):
+            for holder in self._holders(namespace, referrer.kind, referrer.field, record_id.bytes):
                 yield referrer, holder
+
+    def _leaving(
+        self, namespace: str, kind: str, rule: Acyclic, node: Scalar, group: Any
+    ) -> list[Stored]:
+        """The edges of a group that leave a node."""
+        space = self._space(namespace)
+        edges = space.records.get(kind, {})
+        leaving = space.holders.get((kind, rule.source), {}).get(node, ())
+        found = [edges[edge_id] for edge_id in leaving]
+        return [edge for edge in found if edge.values[rule.group] == group]
+
+    def _holders(self, namespace: str, kind: str, field: str, value: Scalar) -> list[UUID]:
+        """The records that refer to another."""
+        return list(self._space(namespace).holders.get((kind, field), {}).get(value, ()))
+
+    def _holder(
+        self, namespace: str, kind: str, fields: tuple[str, ...], key: tuple[Any, ...]
+    ) -> UUID | None:
+        """The record that has unique values."""
+        return self._space(namespace).taken.get((kind, fields), {}).get(key)
 
     def _matching(self, namespace: str, query: Query[Any]) -> Iterator[Stored]:
         self.types.cls(query.kind)
@@ -396,3 +507,29 @@ class Model:
             key = tuple(stored.values[name] for name in fields)
             if None not in key:
                 del space.taken[kind, fields][key]
+
+
+def select_page(
+    query: Query[Any], rows: Iterable[tuple[UUID, IndexValues, T]]
+) -> tuple[list[T], str | None]:
+    """The page of a query among rows that fulfil its conditions, and the cursor of the next one.
+
+    It looks at every row: for a backend whose engine has no index that gives the query's order.
+
+    Args:
+        query: the query.
+        rows: id, index values, and what to return for each that is on the page.
+    """
+    found = [
+        (query.page_key(values, record_id), record_id, values, row)
+        for record_id, values, row in rows
+        if query.is_past_start(values, record_id)
+    ]
+    found.sort(key=lambda item: item[0], reverse=query.descending)
+    kept = found[: query.page_size]
+    cursor = None
+    if len(found) > len(kept):
+        _, last, values, _ = kept[-1]
+        value = cast("Scalar", values[query.order]) if query.order else None
+        cursor = query.cursor(value, last)
+    return [row for _, _, _, row in kept], cursor

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from uuid import UUID
 
-from memory_core.inmemory.model import Effect
+from memory_core.backend.model import Effect
 from memory_core.storage import Change, ChangeOperation, ChangePage, Position, check_limit
 
 __all__ = ["ChangeFeed"]
