@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import aiosqlite
+from aiosqlite.core import (
+    _STOP_RUNNING_SENTINEL,  # pyright: ignore[reportPrivateUsage]  # what ends its thread
+)
 from attrs import frozen
 
 from memory_storage_turso.local.prepared import PreparedCache
@@ -107,6 +111,7 @@ class ThreadedConnection(aiosqlite.Connection):
         self._thread.daemon = True
         self.prepared = PreparedCache(settings.cached_statements)
         self.waiting = 0
+        self._opened: sqlite3.Connection | None = None
         self._settings = settings
         self._writes = writes
 
@@ -114,32 +119,59 @@ class ThreadedConnection(aiosqlite.Connection):
         """Run a function on the thread. A caller that is cancelled leaves the job to finish."""
         if not self._running or self._connection is None:
             raise ValueError("Connection closed")
-        reply = _Reply()
-        self._tx.put_nowait((reply, partial(function, *args)))  # pyright: ignore[reportUnknownMemberType, reportArgumentType]  # aiosqlite asks no more of a future
-        return await reply.future
-
-    async def _connect(self) -> ThreadedConnection:
-        try:
-            await super()._connect()
-        except sqlite3.Error:
-            # aiosqlite tells its thread to stop, but does not wait: it may meet a closed event loop.
-            self._thread.join()
-            raise
-        return self
+        return await self._post(partial(function, *args))
 
     async def close(self) -> None:
         """Finish the accepted jobs, then end the thread. Idempotent."""
-        await super().close()
+        if self._connection is not None:
+            self._connection = None
+            await self.stop()
         # The thread has answered, and only has to end.
         self._thread.join()
 
+    def stop(self) -> asyncio.Future[Any]:
+        """End the thread after the accepted jobs, without waiting for it."""
+        self._running = False
+        return self._post(self._finish)
+
     def abandon(self) -> None:
         """Finish the accepted jobs and end the thread, when their event loop has ended."""
-        self.stop()  # pyright: ignore[reportUnknownMemberType]  # as above
+        self._running = False
+        self._tx.put_nowait((None, self._finish))  # pyright: ignore[reportUnknownMemberType]  # aiosqlite's queue has no type
         self._thread.join()
 
+    def __del__(self) -> None:
+        if self._connection is not None:
+            message = f"{self._settings.path} was never closed"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+            self._tx.put_nowait((None, self._finish))  # pyright: ignore[reportUnknownMemberType]  # as above
+
+    async def _connect(self) -> ThreadedConnection:
+        if self._connection is None:
+            try:
+                self._connection = await self._post(self._open)
+            except BaseException as error:
+                # Also closes a connection that is opened after its caller was cancelled.
+                self.stop()
+                if isinstance(error, sqlite3.Error):
+                    # The thread ends now. It may not meet a closed event loop.
+                    self._thread.join()
+                raise
+        return self
+
+    def _post(self, job: Callable[[], Any]) -> asyncio.Future[Any]:
+        reply = _Reply()
+        self._tx.put_nowait((reply, job))  # pyright: ignore[reportUnknownMemberType, reportArgumentType]  # aiosqlite asks no more of a future
+        return reply.future
+
+    def _finish(self) -> object:
+        self._connection = None
+        if self._opened is not None:
+            self._opened.close()
+        return _STOP_RUNNING_SENTINEL
+
     def _open(self) -> sqlite3.Connection:
-        connection = self._settings.connect(writes=self._writes)
+        self._opened = connection = self._settings.connect(writes=self._writes)
         self.prepared.observe(connection)
         self.session = Session(connection, self._settings.path, self.prepared)
         return connection

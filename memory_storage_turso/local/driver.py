@@ -98,8 +98,12 @@ class LocalDriver(Driver):
                 connection = ThreadedConnection(settings, writes=number == 0)
                 await connection
                 opened.append(connection)
-            connect = partial(settings.connect, writes=False, shared=True)
-            lookout = await opened[0].run(connect)
+            lookout = await _lookout(opened[0], settings)
+        except asyncio.CancelledError:
+            # The caller does not wait for a lock; each thread closes its connection when it gets there.
+            for connection in opened:
+                connection.stop()
+            raise
         except BaseException as error:
             for connection in opened:
                 await connection.close()
@@ -224,6 +228,23 @@ class LocalDriver(Driver):
     def _check(self) -> None:
         if self._closing is not None:
             raise StorageClosedError(f"{self.path} is closed")
+
+
+async def _lookout(thread: ThreadedConnection, settings: ConnectionSettings) -> sqlite3.Connection:
+    """Open the connection that looks up positions; on a thread, as that may wait for a lock."""
+    connecting = asyncio.ensure_future(
+        thread.run(partial(settings.connect, writes=False, shared=True))
+    )
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        connecting.add_done_callback(_close_connected)
+        raise
+
+
+def _close_connected(connecting: asyncio.Future[sqlite3.Connection]) -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().close()
 
 
 def checked_path(location: str) -> Path:

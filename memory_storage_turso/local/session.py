@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
@@ -48,8 +49,7 @@ class Session:
         self.connection = connection
         self.path = path
         self._prepared = prepared
-        self._cursor = connection.cursor()
-        self._cursor.row_factory = None
+        self._cursor = self._new_cursor()
 
     def execute(self, sql: str, args: Sequence[SqlValue] = (), *, index: int = 0) -> list[Row]:
         """Run one statement; its rows.
@@ -62,10 +62,24 @@ class Session:
         started = perf_counter()
         try:
             return self._cursor.execute(sql, args).fetchall()
-        except (sqlite3.Error, sqlite3.Warning) as error:
-            raise failure_of(error, self.path, index=index) from error
+        except BaseException as error:
+            self._renew_cursor()
+            if isinstance(error, sqlite3.Error | sqlite3.Warning):
+                raise failure_of(error, self.path, index=index) from error
+            raise
         finally:
             self._prepared.end_use(sql, perf_counter() - started)
+
+    def _renew_cursor(self) -> None:
+        """Drop a failed statement: it would keep the files open after the connection is closed."""
+        with suppress(sqlite3.ProgrammingError):  # the connection is closed already
+            self._cursor.close()
+            self._cursor = self._new_cursor()
+
+    def _new_cursor(self) -> sqlite3.Cursor:
+        cursor = self.connection.cursor()
+        cursor.row_factory = None
+        return cursor
 
     def read(
         self, statements: Sequence[Statement], then: Callable[[list[StatementResult]], T]

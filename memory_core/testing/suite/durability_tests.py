@@ -34,7 +34,7 @@ from memory_core.testing.suite.harness import (
     stored,
 )
 
-__all__ = ["DurabilityTests"]
+__all__ = ["DurabilityTests", "corrupts"]
 
 
 class DurabilityTests(Harness):
@@ -116,7 +116,7 @@ class DurabilityTests(Harness):
         recent, _ = await follow(again, receipt.position - 5)
         assert len(recent) == 5
 
-    @only_if(lambda suite: _corrupts(suite) and not suite.checks_when_opened)
+    @only_if(lambda suite: corrupts(suite) and not suite.checks_when_opened)
     async def test_a_corrupt_record_is_named(self, opener: Opener, location: str) -> None:
         damaged, intact = full_episode(1), full_episode(2)
         store = await opener()
@@ -135,7 +135,7 @@ class DurabilityTests(Harness):
         await accepted(store, WriteBatch().put(full_episode(3)))
         assert await store.count(Query(Step)) == 0
 
-    @only_if(lambda suite: _corrupts(suite) and not suite.checks_when_opened)
+    @only_if(lambda suite: corrupts(suite) and not suite.checks_when_opened)
     async def test_a_corrupt_record_is_not_taken_for_another_one(
         self, opener: Opener, location: str
     ) -> None:
@@ -155,7 +155,7 @@ class DurabilityTests(Harness):
             store, WriteBatch().expect(intact).expect_absent(Episode, full_episode(3).id)
         )
 
-    @only_if(lambda suite: _corrupts(suite) and suite.checks_when_opened)
+    @only_if(lambda suite: corrupts(suite) and suite.checks_when_opened)
     async def test_a_store_with_a_corrupt_record_does_not_open(
         self, opener: Opener, location: str
     ) -> None:
@@ -171,5 +171,6 @@ class DurabilityTests(Harness):
                 await opener()
 
 
-def _corrupts(suite: Any) -> bool:
+def corrupts(suite: Any) -> bool:
+    """Whether a suite can damage a stored record."""
     return suite.corrupt.__func__ is not Harness.corrupt.__func__

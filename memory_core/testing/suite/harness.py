@@ -29,6 +29,7 @@ from memory_core.testing.data.kinds import kit_context
 __all__ = [
     "Harness",
     "Opener",
+    "Test",
     "accepted",
     "drain",
     "figure",

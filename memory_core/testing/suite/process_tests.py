@@ -22,7 +22,7 @@ from memory_core.testing.data.samples import edge, episode, sample_id
 from memory_core.testing.suite.concurrency_tests import has_cycle
 from memory_core.testing.suite.harness import Harness, drain, follow, needs, put, stored
 
-__all__ = ["KILLS_VARIABLE", "ProcessTests"]
+__all__ = ["KILLS_VARIABLE", "ProcessTests", "finish"]
 
 KILLS_VARIABLE = "MEMORY_CORE_KIT_KILLS"
 """Environment variable: how often a writer is killed, instead of the suite's ``kills``."""
@@ -68,7 +68,7 @@ class ProcessTests(Harness):
             fork_server.start(f"{_MODULE}:contend", self._spec(), location, number)
             for number in range(_PROCESSES)
         ]
-        said = await asyncio.gather(*(asyncio.to_thread(_finish, worker) for worker in workers))
+        said = await asyncio.gather(*(asyncio.to_thread(finish, worker) for worker in workers))
         won = [int(line.removeprefix("won ")) for line in itertools.chain(*said) if "won" in line]
         assert sorted(won) == list(range(_BATCHES)), "a unique value was accepted twice, or never"
         mine = [record for number in range(_PROCESSES) for record in _own(number)]
@@ -95,7 +95,7 @@ class ProcessTests(Harness):
             fork_server.start(f"{_MODULE}:count_up", self._spec(), location, _COUNTERS)
             for _ in range(_PROCESSES)
         ]
-        await asyncio.gather(*(asyncio.to_thread(_finish, worker) for worker in workers))
+        await asyncio.gather(*(asyncio.to_thread(finish, worker) for worker in workers))
         [last] = await store.get(Specimen, [counter.id])
         assert last is not None
         assert last.amount == _PROCESSES * _COUNTERS
@@ -202,7 +202,8 @@ async def _announce(emit: Emit, spec: str, location: str) -> None:
     await store.aclose()
 
 
-def _finish(worker: Worker) -> list[Any]:
+def finish(worker: Worker) -> list[Any]:
+    """The lines of a worker once it has ended, which it must without an error."""
     said = list(worker.lines())
     assert worker.status == 0, f"a process ended with status {worker.status}"
     return said

@@ -5,6 +5,7 @@ from __future__ import annotations
 from memory_core.storage import missing_members, undelivered
 from memory_core.testing.data.kinds import kit_context
 from memory_core.testing.suite.batch_tests import BatchTests
+from memory_core.testing.suite.closing_tests import ClosingTests
 from memory_core.testing.suite.concurrency_tests import CancellationTests, ConcurrencyTests
 from memory_core.testing.suite.durability_tests import DurabilityTests
 from memory_core.testing.suite.expectation_tests import ExpectationTests
@@ -44,6 +45,7 @@ class StorageSuite(
     DurabilityTests,
     ConcurrencyTests,
     CancellationTests,
+    ClosingTests,
     ProcessTests,
     StatefulTests,
     MemberTests,  # the last base class: pytest runs its test first
