@@ -33,6 +33,7 @@ BACKENDS = {name: [path] for name, path in CONFORMANCE.items()} | {
 BACKENDS["core"] = ["tests", "--ignore=tests/conformance"]
 MUST_BE_IN_WHEEL = (
     "memory_core/py.typed",
+    "memory_core/cli/templates/storage/pyproject.toml.in",
     "memory_core/testing/suite/storage_suite.py",
     "memory_core/samples/coding_sessions/agent-a01a38311.jsonl",
     "memory_core/samples/incidents/operations-chats.jsonl",

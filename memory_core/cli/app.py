@@ -62,6 +62,7 @@ _COMMANDS = {
         "files", "Copy every record from one store to another, whatever their backends."
     ),
     "namespaces": _Command("stores", "List or wipe namespaces."),
+    "new-plugin": _Command("new_plugin", "Write the distribution of a new plugin."),
     "cache": _Command("caches", "Look into caches of running processes."),
 }
 

@@ -153,12 +153,12 @@ class Storage(Protocol):
         ...
 
 
-def missing_members(storage: object) -> list[str]:
-    """The members of ``Storage`` that an object lacks, in order. A member that a wrapper forwards by
-    ``__getattr__`` is not lacking, as it is to ``isinstance``.
+def missing_members(storage: object, protocol: type = Storage) -> list[str]:
+    """The members of ``Storage``, or of another protocol, that an object lacks, in order. A member that a
+    wrapper forwards by ``__getattr__`` is not lacking, as it is to ``isinstance``.
     """
-    members = (name for name in vars(Storage) if not name.startswith("_"))
-    return [name for name in members if not hasattr(storage, name)]
+    members = [*getattr(protocol, "__annotations__", ()), *vars(protocol)]
+    return [name for name in members if not name.startswith("_") and not hasattr(storage, name)]
 
 
 def undelivered(storage: Storage) -> str | None:
@@ -168,8 +168,7 @@ def undelivered(storage: Storage) -> str | None:
         Capability.BACKUP: SupportsBackup,
     }
     for capability, protocol in optional.items():
-        members = [name for name in vars(protocol) if not name.startswith("_")]
-        lacking = [name for name in members if not hasattr(storage, name)]
+        lacking = missing_members(storage, protocol)
         if capability in storage.capabilities and lacking:
             return f"{capability.name}, but lacks {', '.join(lacking)}"
     return None

@@ -1,4 +1,4 @@
-"""The conformance kit: the contract of a backend, a cache or a wrapper as tests to subclass.
+"""The conformance kit: the contract of a backend, a cache, an importer or a wrapper as tests to subclass.
 
 The suites need the extra ``testing``: pytest, pytest-asyncio in its ``auto`` mode, hypothesis. They
 are loaded when they are used, so that the kit's commands run without.
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from memory_core.testing.suite.cache_suite import CacheSuite
     from memory_core.testing.suite.forwarding import assert_forwards_everything
     from memory_core.testing.suite.harness import Harness, needs, only_if
+    from memory_core.testing.suite.importer_suite import ImporterSuite
 
 __all__ = [
     "KIT_RECORD_TYPES",
     "CacheSuite",
     "Harness",
+    "ImporterSuite",
     "StorageSuite",
     "assert_forwards_everything",
     "kit_context",
@@ -32,6 +34,7 @@ _MODULES = {
     "KIT_RECORD_TYPES": "data.kinds",
     "CacheSuite": "suite.cache_suite",
     "Harness": "suite.harness",
+    "ImporterSuite": "suite.importer_suite",
     "StorageSuite": "suite",
     "assert_forwards_everything": "suite.forwarding",
     "kit_context": "data.kinds",

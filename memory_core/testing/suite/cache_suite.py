@@ -9,11 +9,13 @@ from inspect import isawaitable
 from typing import Any, ClassVar, Literal
 from uuid import UUID
 
+import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memory_core.cache import Cache, CacheEntry, CacheKey
+from memory_core.storage import missing_members
 from memory_core.testing.data.samples import episode
 from memory_core.testing.suite.harness import leave_out, only_if
 
@@ -74,6 +76,14 @@ class CacheSuite:
         cache = await self._created()
         yield cache
         await cache.aclose()
+
+    async def test_every_member_is_there(self) -> None:
+        made: Any = self.create()
+        cache = await made if isawaitable(made) else made
+        missing = missing_members(cache, Cache)
+        if "aclose" not in missing:
+            await cache.aclose()
+        assert not missing, f"{type(cache).__name__} lacks {', '.join(missing)}"
 
     async def test_keeps_to_the_protocol(self, cache: Cache) -> None:
         assert isinstance(cache, Cache)
@@ -312,7 +322,10 @@ class CacheSuite:
 
     async def _created(self) -> Cache:
         made: Any = self.create()
-        return await made if isawaitable(made) else made
+        cache = await made if isawaitable(made) else made
+        if missing := missing_members(cache, Cache):
+            pytest.fail(f"{type(cache).__name__} lacks {', '.join(missing)}", pytrace=False)
+        return cache
 
     def _entry(
         self,

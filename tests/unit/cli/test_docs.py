@@ -16,7 +16,7 @@ DOCS = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8
 SECTIONS = {
     match[1]: match[2]
     for match in re.finditer(
-        r"^### `memory ([a-z]+(?: [a-z]+)*)[^`]*`\n(.*?)(?=^##)", DOCS, re.MULTILINE | re.DOTALL
+        r"^### `memory ([a-z-]+(?: [a-z]+)*)[^`]*`\n(.*?)(?=^##)", DOCS, re.MULTILINE | re.DOTALL
     )
 }
 SHARED = {"--url", "--namespace", "--config", "--json", "--debug"}
@@ -88,6 +88,7 @@ def test_the_keys_of_json(cli, tmp_path, name):
         "import": transcripts[:1],
         "load": [file],
         "namespaces wipe": ["default", "--yes"],
+        "new-plugin": ["cache", "near", "--path", tmp_path],
         "relate": [numbered(1), numbered(3), "--type", "follows"],
         "show": [numbered(1)],
     }
