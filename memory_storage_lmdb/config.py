@@ -30,6 +30,7 @@ class LmdbConfig:
         max_dbs: the number of named LMDB databases that this process can use: one for each kind and
             one for each index. Each adds to the time of every read transaction: 256 take 0.2 µs,
             4,096 take 3 µs.
+        busy_timeout: how many seconds a write or an opening waits for a write of another process.
         change_feed_limit: how many changes the change feed keeps.
         index_lag: how many changes may have pending index entries while writing goes on without a
             pause. Queries check the changed records one by one; a small commit saves the time to
@@ -48,6 +49,7 @@ class LmdbConfig:
     )
     max_map_size: int = field(default=2**40, validator=between(_MIB, _LARGEST_MAP, whole=True))
     max_dbs: int = field(default=256, validator=between(16, 32_000, whole=True))
+    busy_timeout: float = field(default=5.0, validator=between(0, 3600))
     change_feed_limit: int = field(default=100_000, validator=at_least(1, whole=True))
     index_lag: int = field(default=4_096, validator=between(0, 100_000, whole=True))
     compression: CompressionConfig = field(factory=CompressionConfig)

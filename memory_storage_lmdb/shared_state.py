@@ -7,6 +7,7 @@ LMDB allows one environment a path and process. So all opens of one directory in
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Generator
@@ -31,8 +32,12 @@ from memory_storage_lmdb.write.writing import GroupWriter, Writer
 
 __all__ = ["ProcessStore", "SharedState", "acquire", "open_state", "release"]
 
+_log = logging.getLogger(__name__)
+
+# Seconds that a failed or cancelled opening takes for closing, if another process has locked the store.
+_SHORT = 0.1
 # Options that all opens of an environment must agree on.
-_OF_ENVIRONMENT = ("durability", "max_map_size", "max_dbs")
+_OF_ENVIRONMENT = ("durability", "max_map_size", "max_dbs", "busy_timeout")
 
 
 @define(eq=False)
@@ -79,8 +84,9 @@ def acquire(location: str, config: LmdbConfig) -> ProcessStore:
     with _registry.lock:
         found = _registry.stores.get(path)
         if found is None:
-            environment = Environment(path, config)
-            thread = JobThread(f"memory-core lmdb writer {Path(path).name}")
+            name = f"memory-core lmdb writer {Path(path).name}"
+            thread = JobThread(name, path, config.busy_timeout)
+            environment = Environment(path, config, thread)
             found = _registry.stores[path] = ProcessStore(environment, Catalog(environment), thread)
         for name in _OF_ENVIRONMENT:
             known, given = getattr(found.environment.config, name), getattr(config, name)
@@ -92,16 +98,24 @@ def acquire(location: str, config: LmdbConfig) -> ProcessStore:
         return found
 
 
-async def release(store: ProcessStore) -> None:
-    """Release a store; the last user closes it."""
-    if await store.thread.run(_close_unused, store):
-        await store.thread.end()
+async def release(store: ProcessStore, patience: float | None = None) -> None:
+    """Release a store; the last user closes it. While another process keeps the writer thread waiting that is
+    not waited for longer than ``busy_timeout``, or ``patience``; the thread closes it when it can.
+    """
+    closed = await store.thread.finish(_close_unused, store, patience=patience)
+    _end(store, closed=closed)
 
 
 def release_now(store: ProcessStore) -> None:
-    """Release a store without an event loop; the last user closes it."""
-    if store.thread.run_and_wait(_close_unused, store):
+    """Release a store without an event loop; the last user closes it, as in ``release``."""
+    _end(store, closed=store.thread.run_and_wait(_close_unused, store))
+
+
+def _end(store: ProcessStore, *, closed: bool | None) -> None:
+    if closed:
         store.thread.end_now()
+    elif closed is None:
+        _log.warning("%s: closed as soon as another process unlocks it", store.environment.path)
 
 
 def _close_unused(store: ProcessStore) -> bool:
@@ -112,6 +126,7 @@ def _close_unused(store: ProcessStore) -> bool:
             return False
         _registry.stores.pop(store.environment.path, None)
         store.environment.close()
+        store.thread.end_soon()
         return True
 
 
@@ -137,6 +152,7 @@ class SharedState(backend.SharedState):
         self._compressing = compressing
         self._in_flight = 0
         self._finished = asyncio.Event()
+        self._patience: float | None = None
 
     @property
     def environment(self) -> Environment:
@@ -162,13 +178,18 @@ class SharedState(backend.SharedState):
         await self.writer.aclose()
         await self.reader.aclose()
         self._shut_down()
-        await release(self.store)
+        await release(self.store, self._patience)
 
     def abandon(self) -> None:
         """Stop the reads on threads, finish the transaction of the writer thread, and release everything."""
         self.reader.stop()
         self._shut_down()
         release_now(self.store)
+
+    async def give_up(self) -> None:
+        """Close a store that could not be opened; the caller has waited long enough."""
+        self._patience = _SHORT
+        await self.close()
 
     async def backup(self, target: Path) -> None:
         """Copy the store on a thread."""
@@ -192,7 +213,7 @@ async def open_state(location: str, config: LmdbConfig, context: StorageContext)
     try:
         await state.store.thread.run(_prepare, state)
     except BaseException:
-        await asyncio.shield(state.close())
+        await asyncio.shield(state.give_up())
         raise
     return state
 

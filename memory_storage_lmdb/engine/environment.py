@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
@@ -37,6 +38,7 @@ from memory_storage_lmdb.engine.binding import (
     translated,
 )
 from memory_storage_lmdb.engine.data_file import check_whole
+from memory_storage_lmdb.engine.thread import JobThread
 
 __all__ = ["Environment", "Gate", "resident_file_bytes"]
 
@@ -49,6 +51,7 @@ _MAP_SIZE = 256 * 2**20
 _MOST_READERS = 1_024
 # Seconds between two checks of a thread that waits for a gate. Reads take microseconds and growing is rare.
 _LOOK_AGAIN = 0.0002
+_LOCK_CHECK = 0.05
 _ATTEMPTS = 8
 _LEAST_RESERVE = 2**20
 # Bytes of mapped files that may be resident, and how many records are used between two looks at that.
@@ -56,6 +59,8 @@ _MOST_RESIDENT = 128 * 2**20
 _USED_BETWEEN_LOOKS = 2_000
 _STATM = Path("/proc/self/statm")
 _NO_KEY = b"\0"
+# Environments of a parent process whose writer thread waited for a lock when it forked.
+_never_closed: list[lmdb.Environment] = []
 
 
 @define(eq=False)
@@ -72,6 +77,7 @@ class Environment:
     Attributes:
         path: real path of the directory.
         config: the options that it is opened with.
+        thread: the writer thread.
         forked: whether it was opened by a parent process.
         growths: how often this process grew the map.
         adoptions: how often another process had grown it.
@@ -80,6 +86,7 @@ class Environment:
 
     path: str
     config: LmdbConfig
+    thread: JobThread
     forked: bool = False
     growths: int = 0
     adoptions: int = 0
@@ -87,6 +94,8 @@ class Environment:
     _env: lmdb.Environment | None = None
     _gates: set[Gate] = field(factory=set["Gate"])
     _resizing: bool = False
+    # Whether the process forks with `_write_lock`.
+    _held: bool = False
     _used: int = 0
     # Held by every write transaction, and by every change of the map's size.
     _write_lock: threading.Lock = field(factory=threading.Lock)
@@ -101,9 +110,9 @@ class Environment:
             StorageError: its data file is damaged.
         """
         with translated(self.path):
-            self._env = _opened(self.path, self.config)
-            # Free the reader slots of dead processes.
-            self._env.reader_check()
+            # Opening waits for other processes that open or close it at the moment.
+            opening = partial(_opened, self.path, self.config)
+            self._env = self.thread.take(opening, lmdb.Environment.close)
 
     def close(self) -> None:
         """Close the environment; on the writer thread, after everything else. Idempotent."""
@@ -115,9 +124,9 @@ class Environment:
     def before_fork(self) -> None:
         """Wait until no transaction is open, and block new ones until ``after_fork``: a child must
         inherit neither a transaction nor a lock of LMDB, because closing the environment there would
-        release them here.
+        release them here. If another process keeps the writer thread waiting, the child does not close it.
         """
-        self._write_lock.acquire()
+        self._held = self._acquire_write_lock()
         self._copy_lock.acquire()
         self._resizing = True
         self._await_reads()
@@ -127,11 +136,14 @@ class Environment:
         if in_child:
             self.forked = True
             env, self._env = self._env, None
-            if env is not None:
+            if env is not None and self._held:
                 env.close()
+            elif env is not None:
+                _never_closed.append(env)
         self._resizing = False
         self._copy_lock.release()
-        self._write_lock.release()
+        if self._held:
+            self._write_lock.release()
 
     def gate(self) -> Gate:
         """A gate for the reads of one thread."""
@@ -306,7 +318,7 @@ class Environment:
 
     def _transact(self, job: Callable[[Transaction, *Ts], T], *args: *Ts) -> T:
         with self._write_lock:
-            txn: Transaction = self._usable().begin(write=True)
+            txn: Transaction = self.thread.take(partial(self._usable().begin, write=True), _abort)
             try:
                 result = job(txn, *args)
             except BaseException:
@@ -323,11 +335,29 @@ class Environment:
             return
         with translated(self.path):
             if isinstance(failure, MapResizedError):
-                with self._write_lock, self._closed_gates():
-                    self._usable().set_mapsize(0)
-                self.adoptions += 1
+                self._adopt()
             else:
                 self._usable().reader_check()
+
+    def _adopt(self) -> None:
+        """Map the store as large as another process has made it."""
+        if not self._acquire_write_lock():
+            raise self.thread.unavailable()
+        try:
+            with self._closed_gates():
+                self._usable().set_mapsize(0)
+        finally:
+            self._write_lock.release()
+        self.adoptions += 1
+
+    def _acquire_write_lock(self) -> bool:
+        """Wait for the end of the writer thread's transaction; ``False`` if another process has kept it from
+        beginning one for the timeout.
+        """
+        while not self._write_lock.acquire(timeout=_LOCK_CHECK):
+            if self.thread.locked_out:
+                return False
+        return True
 
     def _grow(self, limit: int) -> bool:
         """Make the map larger; returns whether that was possible."""
@@ -375,6 +405,10 @@ def _change_nothing(txn: Transaction) -> None:
     txn.delete(_NO_KEY)
 
 
+def _abort(txn: Transaction) -> None:
+    txn.abort()
+
+
 def _opened(path: str, config: LmdbConfig) -> lmdb.Environment:
     directory = Path(path)
     if directory.exists() and not directory.is_dir():
@@ -397,6 +431,8 @@ def _opened(path: str, config: LmdbConfig) -> lmdb.Environment:
     )
     try:
         check_whole(env, directory / "data.mdb")
+        # Free the reader slots of dead processes.
+        env.reader_check()
     except BaseException:
         env.close()
         raise

@@ -151,7 +151,7 @@ class LmdbTier:
         file = self._file
         self._closed, self._file = True, None
         if file is not None and file.pid == os.getpid():
-            await self._attempt(release(file))
+            await release(file, self._timeout)
 
     async def _look_up(self, names: Sequence[bytes]) -> list[tuple[bool, bytes | None]]:
         nothing: list[tuple[bool, bytes | None]] = [(False, None)] * len(names)

@@ -18,6 +18,7 @@ import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -263,7 +264,7 @@ class TierFile:
         opened = self._opened
         if opened is not None and not self._generations.superseded:
             return opened
-        self._shut()
+        self.shut()
         path = self._generations.settle()
         try:
             opened = self._open(path, config)
@@ -285,36 +286,40 @@ class TierFile:
         elif isinstance(error, lmdb.ReadersFullError):
             opened.env.reader_check()
         else:
-            self._shut()
+            self.shut()
             self.replaced += 1
             self._generations.begin(opened.path.name)
             self.open(config)
 
-    def close(self) -> None:
-        """Write everything to the disk and close. On the thread."""
+    def sync(self) -> None:
+        """Write everything to the disk, before it is closed. On the thread."""
         opened = self._opened
         if opened is not None:
-            with suppress(*FAILURES), opened.env.begin(write=True) as txn:
+            with suppress(*FAILURES), self._begin(opened.env) as txn:
                 opened.env.sync(True)  # noqa: FBT003  # LMDB's name for it is `force`
                 self._generations.note_synced(opened.path)
                 txn.abort()
-            self._shut()
+
+    def _begin(self, env: lmdb.Environment) -> Transaction:
+        return self.thread.take(partial(env.begin, write=True), lmdb.Transaction.abort)
 
     def _transact(
         self, opened: _OpenFile, job: Callable[[Entries], T], config: LmdbTierConfig
     ) -> T:
-        with opened.env.begin(write=True) as txn:
+        with self._begin(opened.env) as txn:
             self._generations.note_written(opened.path)
             return job(opened.view(txn, config))
 
-    def _shut(self) -> None:
+    def shut(self) -> None:
+        """Close it. On the thread."""
         with self._reading:
             opened, self._opened = self._opened, None
             if opened is not None:
                 opened.env.close()
 
     def _open(self, path: Path, config: LmdbTierConfig) -> _OpenFile:
-        env = lmdb.open(
+        opening = partial(
+            lmdb.open,
             os.fspath(path),
             subdir=False,
             map_size=config.max_bytes,
@@ -325,9 +330,10 @@ class TierFile:
             sync=False,
             metasync=False,
         )
+        env = self.thread.take(opening, lmdb.Environment.close)
         try:
             check_whole(env, path)
-            with env.begin(write=True) as txn:
+            with self._begin(env) as txn:
                 self._generations.note_written(path)
                 databases = [env.open_db(name, txn=txn) for name in _NAMES]
             return _OpenFile(env, path, *databases)
@@ -381,19 +387,28 @@ def acquire(folder: str) -> TierFile | None:
         return found
 
 
-async def release(file: TierFile) -> None:
-    """Release a file; the last user closes it."""
+async def release(file: TierFile, patience: float) -> None:
+    """Release a file; the last user closes it. If another process has locked it, that is waited for no longer
+    than ``patience`` seconds; the thread closes it when it can.
+    """
+    if await file.thread.finish(_close_unused, file, patience=patience):
+        file.thread.end_now()
+
+
+def _close_unused(file: TierFile) -> bool:
     with _registry.lock:
         file.users -= 1
         if file.users:
-            return
-    await file.thread.run(file.close)
+            return False
+    # This may wait for another process. Meanwhile it may be acquired again.
+    file.sync()
     with _registry.lock:
         if file.users:
-            # It was acquired again in the meantime, and reopens at its next use.
-            return
+            return False
         _registry.files.pop(file.folder, None)
-    await file.thread.end()
+        file.shut()
+        file.thread.end_soon()
+        return True
 
 
 def _after_fork() -> None:

@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import lmdb
 
 from memory_core.storage import Capability
@@ -24,7 +26,11 @@ class TestLmdbStorage(LoopTests, StorageSuite):
     @classmethod
     async def open(cls, location, *, context, change_feed_limit=None):
         # With so small a lag every test has pending index entries, and writes them.
-        config = LmdbConfig(change_feed_limit=change_feed_limit or 100_000, index_lag=5)
+        config = LmdbConfig(
+            busy_timeout=cls.lock_timeout,
+            change_feed_limit=change_feed_limit or 100_000,
+            index_lag=5,
+        )
         return await LmdbStorage.open(location, config=config, context=context)
 
     @classmethod
@@ -36,3 +42,9 @@ class TestLmdbStorage(LoopTests, StorageSuite):
                 stored = bytearray(txn.get(key))
                 stored[-1] ^= 0x55
                 txn.put(key, stored)
+
+    @classmethod
+    @contextmanager
+    def lock(cls, location):
+        with lmdb.open(location, max_dbs=64) as env, env.begin(write=True):
+            yield

@@ -1,4 +1,5 @@
 import sqlite3
+from contextlib import closing, contextmanager
 
 from memory_core.storage import Capability
 from memory_core.testing import StorageSuite
@@ -21,8 +22,9 @@ class TestTursoLocal(StorageSuite):
 
     @classmethod
     async def open(cls, location, *, context, change_feed_limit=None):
-        # Patient, as other processes keep the lock for long where the disk is busy.
-        config = TursoConfig(busy_timeout=60, change_feed_limit=change_feed_limit or 100_000)
+        config = TursoConfig(
+            busy_timeout=cls.lock_timeout, change_feed_limit=change_feed_limit or 100_000
+        )
         return await TursoStorage.open(location, config=config, context=context)
 
     @classmethod
@@ -33,3 +35,10 @@ class TestTursoLocal(StorageSuite):
                 (record_id.bytes,),
             )
         connection.close()
+
+    @classmethod
+    @contextmanager
+    def lock(cls, location):
+        with closing(sqlite3.connect(location)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield

@@ -37,7 +37,7 @@ from memory_core.testing.checks.forking import Emit, ForkServer, open_target
 
 STORES = ["inmemory", "lmdb", "turso"]
 # Where the disk is busy, so are those who hold the lock.
-SHARED_STORES = {"lmdb": "lmdb:{}", "turso": "turso:{}?busy_timeout=60"}
+SHARED_STORES = {"lmdb": "lmdb:{}?busy_timeout=60", "turso": "turso:{}?busy_timeout=60"}
 
 
 def numbered(number: int, tool: str = "tool") -> ExecutionStep:

@@ -28,7 +28,7 @@ from memory_core.plugins import PluginRegistry, load_class
 from memory_core.storage import Storage
 from memory_core.testing.data.kinds import kit_context
 
-__all__ = ["Emit", "ForkServer", "Work", "Worker", "open_target"]
+__all__ = ["Emit", "ForkServer", "Work", "Worker", "load", "open_target"]
 
 _PATIENCE = 60.0
 _STARTED, _SAID, _ENDED = "started", "said", "ended"
@@ -58,7 +58,7 @@ async def open_target(spec: str, location: str) -> Storage:
         location: the location for the suite, or the URL.
     """
     if spec:
-        return await _load(spec).open(location, context=kit_context())
+        return await load(spec).open(location, context=kit_context())
     return await open_storage(location, registry=_registry())
 
 
@@ -70,7 +70,7 @@ def _registry() -> PluginRegistry:
 def _preload(spec: str, location: str) -> None:
     """Import the modules that opening the store needs."""
     if spec:
-        _load(spec)
+        load(spec)
     else:
         factory = _registry().storage(StorageURL.parse(location).scheme)
         load_class(factory.target, extra=factory.extra)
@@ -182,7 +182,8 @@ class ForkServer:
         self._started.put(None)
 
 
-def _load(path: str) -> Any:
+def load(path: str) -> Any:
+    """What ``"module:name"`` names."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -197,7 +198,7 @@ def _serve() -> None:
     reaper = _Reaper()
     for request in iter(reaper.readline, ""):
         name, arguments = json.loads(request)
-        work = _load(name)
+        work = load(name)
         pid = os.fork()
         if not pid:
             _run(work, arguments)

@@ -31,7 +31,7 @@ from memory_core.testing.suite.durability_tests import corrupts
 from memory_core.testing.suite.harness import Test, drain, needs, only_if, put, rejected, whole
 from memory_core.testing.suite.process_tests import ProcessTests, finish
 
-__all__ = ["ClosingTests"]
+__all__ = ["ClosingTests", "counts_descriptors", "descriptors", "still_open"]
 
 _MODULE = "memory_core.testing.suite.closing_tests"
 _DESCRIPTORS = Path("/proc/self/fd")
@@ -67,7 +67,7 @@ class ClosingTests(ProcessTests):
         store = whole(await self.open(location, context=kit_context(limits=_SMALL_LIMITS)))
         errors = await _FAULTS[fault](store)
         await store.aclose()
-        assert await _left(before) == [], f"after {fault}: {errors}"
+        assert await still_open(before) == [], f"after {fault}: {errors}"
 
     @counts_descriptors
     async def test_an_opening_that_was_cancelled_leaves_no_descriptor(self, location: str) -> None:
@@ -80,7 +80,7 @@ class ClosingTests(ProcessTests):
             await asyncio.wait([opening])
             if not opening.cancelled() and not _is_busy(opening):
                 await whole(opening.result()).aclose()
-            assert await _left(before) == [], f"cancelled after {turns} turns"
+            assert await still_open(before) == [], f"cancelled after {turns} turns"
 
     @only_if(lambda suite: corrupts(suite) and not suite.checks_when_opened)
     @counts_descriptors
@@ -96,7 +96,7 @@ class ClosingTests(ProcessTests):
         batch = WriteBatch().expect(full_episode(1))
         errors += await store.commit([batch])
         await store.aclose()
-        assert await _left(before) == [], errors
+        assert await still_open(before) == [], errors
 
     @only_if(lambda suite: corrupts(suite) and suite.checks_when_opened)
     @counts_descriptors
@@ -108,7 +108,7 @@ class ClosingTests(ProcessTests):
         await store.aclose()
         self.corrupt(location, "episode", full_episode(1).id)
         errors = [await _error_of(self.open(location, context=kit_context())) for _ in range(2)]
-        assert await _left(before) == [], errors
+        assert await still_open(before) == [], errors
 
     @needs(Capability.DURABLE)
     @counts_descriptors
@@ -138,7 +138,7 @@ def descriptors() -> Counter[str]:
     return found
 
 
-async def _left(before: Counter[str]) -> list[str]:
+async def still_open(before: Counter[str]) -> list[str]:
     """The descriptors that were opened since and are not closed within a time."""
     until = asyncio.get_running_loop().time() + _SETTLES_IN
     while left := list((descriptors() - before).elements()):
@@ -280,5 +280,5 @@ async def _fill(emit: Emit, spec: str, location: str) -> None:
     await store.aclose()
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     emit("not full" if failure is None else "full")
-    for name in await _left(before):
+    for name in await still_open(before):
         emit(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 from uuid import UUID
@@ -84,6 +85,8 @@ class Harness:
             backend's own tests move them.
         examples: the number of runs of the state machine.
         kills: the number of writing processes that are killed.
+        lock_timeout: how many seconds a store that ``open`` opens waits for a lock of another process. The
+            default suits loaded machines; the tests of ``lock`` set it to a second.
     """
 
     capabilities: ClassVar[frozenset[Capability]]
@@ -95,6 +98,7 @@ class Harness:
     still_counters: ClassVar[frozenset[str]] = frozenset()
     examples: ClassVar[int] = 20
     kills: ClassVar[int] = 8
+    lock_timeout: ClassVar[float] = 60.0
 
     @classmethod
     async def open(
@@ -117,6 +121,13 @@ class Harness:
     def corrupt(cls, location: str, kind: str, record_id: UUID) -> None:
         """Damage the stored bytes of one record of the ``default`` namespace, behind the closed
         store's back. Without an implementation the tests of corrupt records are left out.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def lock(cls, location: str) -> AbstractContextManager[object]:
+        """Hold the lock that a writer of the store takes. The kit enters it in another process, which it
+        kills. Without an implementation the tests of locked stores are left out.
         """
         raise NotImplementedError
 

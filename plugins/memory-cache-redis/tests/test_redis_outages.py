@@ -41,7 +41,9 @@ async def description(memory, stored: Episode) -> str:
     return found.task_description
 
 
-@pytest.mark.parametrize("url", ["turso:{}/store.db?busy_timeout=60", "lmdb:{}/store"])
+@pytest.mark.parametrize(
+    "url", ["turso:{}/store.db?busy_timeout=60", "lmdb:{}/store?busy_timeout=60"]
+)
 async def test_several_processes_never_read_stale_data(redis_server, tmp_path, url) -> None:
     # Hardly any room in the processes, so that Redis is asked for much.
     settings = StalenessRun(

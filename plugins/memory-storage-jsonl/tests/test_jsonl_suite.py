@@ -1,7 +1,9 @@
+import asyncio
+from contextlib import contextmanager
 from pathlib import Path
 
 from memory_core.storage import Capability
-from memory_core.testing import StorageSuite
+from memory_core.testing import StorageSuite, kit_context
 from memory_core.testing.suite.loop_tests import LoopTests
 from memory_storage_jsonl.config import JsonlConfig
 from memory_storage_jsonl.storage import JsonlStorage
@@ -25,3 +27,12 @@ class TestJsonlStorage(LoopTests, StorageSuite):
         # Still JSON, and still a record.
         lines[place] = lines[place].replace(b'"task_description":"', b'"task_description":"~')
         log.write_bytes(b"".join(lines))
+
+    @classmethod
+    @contextmanager
+    def lock(cls, location):
+        with asyncio.Runner() as runner:
+            # The process that has it open holds its lock.
+            store = runner.run(cls.open(location, context=kit_context()))
+            yield
+            runner.run(store.aclose())

@@ -89,7 +89,7 @@ def process(work: str, url: str, tier: Path) -> subprocess.Popen[bytes]:
 def url(request, tmp_path) -> str:
     # Where the disk is busy, so are those who hold the lock.
     turso = f"turso:{tmp_path}/memory.db?busy_timeout=60"
-    return {"lmdb": f"lmdb:{tmp_path}/store", "turso": turso}[request.param]
+    return {"lmdb": f"lmdb:{tmp_path}/store?busy_timeout=60", "turso": turso}[request.param]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from memory_core.testing.checks.staleness import StalenessRun, main, run
 
 STORES = {
-    "lmdb": "lmdb:{folder}/store?durability=normal",
+    "lmdb": "lmdb:{folder}/store?durability=normal&busy_timeout=60",
     # Where the disk is busy, so are those who hold the lock.
     "turso": "turso:{folder}/memory.db?durability=normal&busy_timeout=60",
 }
