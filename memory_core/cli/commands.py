@@ -127,15 +127,12 @@ def run_async(work: Coroutine[Any, Any, Any]) -> Any:
         asyncio.CancelledError: on SIGTERM.
     """
     import asyncio
-    import signal
-    import threading
+
+    from memory_core.cli.stopping import stoppable
 
     async def cancellable() -> Any:
-        task = asyncio.current_task()
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if task is not None and in_main_thread and sys.platform != "win32":
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await work
+        with stoppable(asyncio.current_task()):
+            return await work
 
     return asyncio.run(cancellable())
 

@@ -119,6 +119,8 @@ def load(
     if file != _STDIO:
         report = run_async(_load(session, Path(file), into))
     else:
+        if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  # where it is closed
+            raise ConfigurationError("standard input is closed")
         # Before the event loop runs, so that Ctrl-C interrupts the reading.
         with tempfile.TemporaryFile() as spooled:
             shutil.copyfileobj(sys.stdin.buffer, spooled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import stat
@@ -32,6 +33,7 @@ __all__ = [
     "AUTO",
     "FileReport",
     "add_commands",
+    "given_path",
     "import_file",
     "named_importer",
     "report_json",
@@ -53,7 +55,7 @@ def add_commands(app: typer.Typer) -> None:
 async def import_files(
     session: Session,
     files: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="FILE...",
             help="Transcripts, also packed ones, folders of them, or - for standard input.",
@@ -82,11 +84,12 @@ async def import_files(
         )
     importers = session.registry.importers
     named = named_importer(form, session)
-    for path in files:
+    paths = [given_path(file) for file in files]
+    for path in paths:
         _check_readable(path)
     reports: list[FileReport] = []
     with fewer_collections(), output.progress_bar("importing") as on_progress:
-        chosen = _chosen(files, named, importers, reports)
+        chosen = _chosen(paths, named, importers, reports)
         first = next(chosen, None)
         if first is not None:
             from memory_core.transfer import Progress
@@ -97,7 +100,7 @@ async def import_files(
                 for source, importer in chosen:
                     reports.append(await storing.file(source, importer))
                 await storing.finish()
-    _end(session, reports, files)
+    _end(session, reports, paths)
 
 
 def _end(session: Session, reports: Sequence[FileReport], files: Sequence[Path]) -> None:
@@ -157,18 +160,47 @@ def fewer_collections() -> Generator[None]:
         gc.set_threshold(*before)
 
 
-def transcripts_in(folder: Path) -> Iterator[Path]:
-    """The regular files in a folder and those below it, in the order of their names."""
-    for place, folders, names in os.walk(folder):
+def transcripts_in(folder: Path, log: Log) -> Iterator[Path]:
+    """The regular files in a folder and those below it, in the order of their names.
+
+    Args:
+        folder: the folder.
+        log: gets the folders in it that cannot be read, and links to folders elsewhere, which are not
+            followed; and notes on what is neither a file nor a folder.
+    """
+
+    def unreadable(error: OSError) -> None:
+        place = shown(Path(os.fsdecode(error.filename)).relative_to(folder))
+        log.skip("" if place == "." else place, f"cannot be read: {error.strerror or error}")
+
+    for place, folders, names in os.walk(folder, onerror=unreadable):
         folders.sort()
+        for name in folders:
+            path = Path(place, name)
+            if os.path.islink(path):  # noqa: PTH114  # is false, not an error, where the path is too long
+                _not_followed(path, folder, log)
         for name in sorted(names):
             path = Path(place, name)
             try:
-                if stat.S_ISREG(path.stat().st_mode):
-                    yield path
-            except OSError:
-                # A dangling link, or a file that was deleted in the meantime.
+                mode = path.stat().st_mode
+            except OSError as error:
+                # Nothing is lost of a dangling link, or a file that was deleted in the meantime.
+                nothing = error.errno in {errno.ENOENT, errno.ELOOP}
+                what = log.note if nothing else log.skip
+                what(shown(path.relative_to(folder)), f"cannot be read: {error.strerror or error}")
                 continue
+            if stat.S_ISREG(mode):
+                yield path
+            else:
+                log.note(shown(path.relative_to(folder)), "ignored: neither a file nor a folder")
+
+
+def _not_followed(link: Path, folder: Path, log: Log) -> None:
+    place, target = shown(link.relative_to(folder)), link.resolve()
+    if target.is_relative_to(folder.resolve()):
+        log.note(place, "ignored: a link to a folder that is read anyway")
+    else:
+        log.skip(place, f"a link to a folder is not followed: import {shown(target)} itself")
 
 
 def _chosen(
@@ -180,7 +212,8 @@ def _chosen(
     """Each source with its importer; sources without one are reported."""
     for given in files:
         inside = given.is_dir()
-        for path in transcripts_in(given) if inside else [given]:
+        around = FileReport(shown(given), log=Log(shown(given)))
+        for path in transcripts_in(given, around.log) if inside else [given]:
             report = FileReport(shown(path), log=Log(shown(path)))
             found = False
             for source in source_in(path, named, importers, report.log, inside=inside):
@@ -188,6 +221,8 @@ def _chosen(
                 yield source
             if not found:
                 reports.append(report)
+        if around.log.lost or around.log.noted:
+            reports.append(around)
 
 
 def source_in(
@@ -253,6 +288,17 @@ def named_importer(form: str, session: Session) -> Importer | None:
         known = ", ".join((AUTO, *importers))
         raise ConfigurationError(f"unknown format {form!r}; known: {known}")
     return importers[form]
+
+
+def given_path(argument: str) -> Path:
+    """The path that an argument names.
+
+    Raises:
+        ConfigurationError: it is empty: the value of a variable that is not set, not the current folder.
+    """
+    if not argument:
+        raise ConfigurationError("an empty argument does not name a file or folder; '.' does")
+    return Path(argument)
 
 
 def _check_readable(path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import stat
 import sys
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +16,15 @@ import typer
 from attrs import define, field
 
 from memory_core.cli.commands import command
-from memory_core.cli.imports import AUTO, named_importer, report_json, source_in, transcripts_in
+from memory_core.cli.failures import WorkFailedError
+from memory_core.cli.imports import (
+    AUTO,
+    given_path,
+    named_importer,
+    report_json,
+    source_in,
+    transcripts_in,
+)
 from memory_core.cli.session import Session
 from memory_core.cli.streams import say, warn
 from memory_core.errors import ConfigurationError, PluginError
@@ -38,7 +48,7 @@ def add_commands(app: typer.Typer) -> None:
 async def watch(
     session: Session,
     folders: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(metavar="DIR...", help="Folders of transcripts, searched recursively."),
     ],
     *,
@@ -51,19 +61,19 @@ async def watch(
     It may be stopped, even killed, and started again at any time: each episode is stored once, and what
     was written in between is imported at the start.
     """
-    for folder in folders:
-        if not folder.is_dir():
-            raise ConfigurationError(f"{shown(folder)}: is not a folder")
+    watched = _Folders([given_path(folder) for folder in folders])
     watching = _ChangedFiles(session, session.registry.importers, named_importer(form, session))
-    async with session.open(create=True) as memory, aclosing(_changes(folders)) as changes:
+    async with session.open(create=True) as memory, aclosing(_changes(watched.paths)) as changes:
         watching.storing = Storing(memory.storage)
         # Watch first, so that no change is missed however long the existing files take.
         following = asyncio.ensure_future(anext(changes))
+        await asyncio.sleep(0)
         try:
-            await watching.take(path for folder in folders for path in transcripts_in(folder))
+            await watching.take(watched.paths)
             while True:
                 changed = await following
                 following = asyncio.ensure_future(anext(changes))
+                watched.check()
                 await watching.take(changed or watching.unread(), final=not changed)
         finally:
             following.cancel()
@@ -91,12 +101,53 @@ def _changes(folders: Iterable[Path]) -> AsyncGenerator[set[Path], None]:
             step=_STEP_MS,
             rust_timeout=_IDLE_MS,
             yield_on_timeout=True,
-            raise_interrupt=True,
+            ignore_permission_denied=True,
         )
         async for changes in found:
-            yield {Path(name) for kind, name in changes if kind != Change.deleted}
+            yield {
+                Path(name)
+                for kind, name in changes
+                # The files in a folder that was moved here are not named. Where one of them changes, its
+                # folder does, too.
+                if kind == Change.added or (kind == Change.modified and not os.path.isdir(name))  # noqa: ASYNC240, PTH112  # does not block
+            }
 
     return follow()
+
+
+class _Folders:
+    """The folders that are watched. The system follows each of them, not its name.
+
+    Raises:
+        ConfigurationError: one of them is not a folder.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self._known = [_identity(path) for path in paths]
+        for path, known in zip(paths, self._known, strict=True):
+            if known is None:
+                raise ConfigurationError(f"{shown(path)}: is not a folder")
+
+    def check(self) -> None:
+        """Check that each is where it was.
+
+        Raises:
+            WorkFailedError: one was removed or renamed, so that nothing in it would be seen any more.
+        """
+        for path, known in zip(self.paths, self._known, strict=True):
+            if _identity(path) != known:
+                raise WorkFailedError(
+                    f"{shown(path)}: was removed, renamed or replaced; watch it again when it is back"
+                )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISDIR(found.st_mode) else None
 
 
 @define
@@ -118,26 +169,35 @@ class _ChangedFiles:
         return list(self._unread)
 
     async def take(self, paths: Iterable[Path], *, final: bool = False) -> None:
-        """Import files.
+        """Import files, and the files in folders.
 
         Args:
-            paths: the files; missing paths and folders are ignored.
+            paths: where they are; what is not there any more is ignored.
             final: whether nothing has changed for a while, so that a file that cannot be read is reported.
         """
         for path in paths:
-            if not path.is_file():
-                self._unread.pop(path, None)
-                continue
-            report = FileReport(shown(path), log=Log(shown(path)))
-            for source, importer in source_in(path, self._named, self._importers, report.log):
-                report = await self.storing.file(source, importer)
-            if report.log.lost and not final:
-                self._unread[path] = report
+            if path.is_dir():
+                around = FileReport(shown(path), log=Log(shown(path)))
+                for inner in transcripts_in(path, around.log):
+                    await self._file(inner, final=final)
+                if around.log.lost:
+                    self._print(around)
+            elif path.is_file():
+                await self._file(path, final=final)
             else:
                 self._unread.pop(path, None)
-            if report.episodes > report.unchanged or final:
-                self._print(report)
         await self.storing.finish()
+
+    async def _file(self, path: Path, *, final: bool) -> None:
+        report = FileReport(shown(path), log=Log(shown(path)))
+        for source, importer in source_in(path, self._named, self._importers, report.log):
+            report = await self.storing.file(source, importer)
+        if report.log.lost and not final:
+            self._unread[path] = report
+        else:
+            self._unread.pop(path, None)
+        if report.episodes > report.unchanged or final:
+            self._print(report)
 
     def _print(self, report: FileReport) -> None:
         if self._session.as_json:

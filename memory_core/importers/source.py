@@ -222,7 +222,8 @@ def _member(path: Path, info: zipfile.ZipInfo) -> bytes:
 def opened(path: Path | str) -> Generator[Source]:
     """A source for a path; ``-`` is standard input.
 
-    What can be read only once (pipes, standard input) is first copied to a temporary file.
+    What can be read only once (pipes, standard input) is first copied to a temporary file, and so is
+    a file without a size: those of ``/proc`` have content nevertheless, perhaps without an end.
 
     Raises:
         ImportFormatError: it cannot be read.
@@ -230,10 +231,10 @@ def opened(path: Path | str) -> Generator[Source]:
     name = "standard input" if str(path) == STDIN else shown(path)
     if str(path) != STDIN:
         try:
-            mode = os.stat(path).st_mode  # noqa: PTH116  # a path of any type
+            found = os.stat(path)  # noqa: PTH116  # a path of any type
         except OSError as error:
             raise ImportFormatError(name, f"cannot be read: {error.strerror or error}") from error
-        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        if (stat.S_ISREG(found.st_mode) and found.st_size) or stat.S_ISDIR(found.st_mode):
             yield Source(name, Path(path))
             return
     with tempfile.TemporaryDirectory(prefix="memory-import-") as folder:
@@ -246,6 +247,8 @@ def _spool(name: str, path: Path | str, copy: Path) -> None:
     try:
         with copy.open("wb") as target:
             if str(path) == STDIN:
+                if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  # where it is closed
+                    raise ImportFormatError(name, "is closed")
                 _copied(name, sys.stdin.buffer, target)
             else:
                 with open(path, "rb") as source:  # noqa: PTH123  # a path of any type

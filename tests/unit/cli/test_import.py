@@ -60,6 +60,49 @@ def test_a_folder_is_imported_with_those_below_it(cli, samples, tmp_path):
     notes = {Path(f["file"]).name: f["notes"][0]["reason"] for f in report["files"] if f["notes"]}
     assert notes["README.md"] == "ignored: not JSON"
     assert notes["empty.jsonl"] == "is empty"
+    around = report["files"][-1]
+    assert around["file"] == str(tmp_path / "transcripts")
+    assert {Path(note["entry"]).name: note["reason"] for note in around["notes"]} == {
+        "pipe": "ignored: neither a file nor a folder",
+        "dangling": "cannot be read: No such file or directory",
+    }
+
+
+def test_folders_that_are_not_read_are_listed(cli, samples, tmp_path):
+    (tmp_path / "transcripts" / "same").symlink_to(samples[0].parent)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "transcripts" / "other").symlink_to(tmp_path / "elsewhere")
+    report = cli.json("import", tmp_path / "transcripts", code=1)
+    assert (report["stored"], report["skipped"]) == (SAMPLE_EPISODES, 1)
+    around = report["files"][-1]
+    assert around["file"] == str(tmp_path / "transcripts")
+    assert [note["entry"] for note in around["notes"]] == ["same"]
+    (skipped,) = around["skipped"]
+    assert skipped["entry"] == "other"
+    assert f"import {tmp_path / 'elsewhere'} itself" in skipped["reason"]
+
+
+def test_a_folder_that_cannot_be_read_is_listed(cli, samples, tmp_path, monkeypatch):
+    # Too deep to be opened by its path, also for root, who may read everything.
+    monkeypatch.chdir(samples[0].parent)
+    for _ in range(30):
+        Path("d" * 200).mkdir()
+        os.chdir("d" * 200)
+    Path("session.jsonl").write_text("{}")
+    os.chdir(tmp_path)
+    result = cli("import", tmp_path / "transcripts", "--json", code=1)
+    report = json.loads(result.stdout)
+    assert (report["stored"], report["skipped"]) == (SAMPLE_EPISODES, 1)
+    (skipped,) = report["files"][-1]["skipped"]
+    assert skipped["entry"].startswith("d" * 200)
+    assert "File name too long" in skipped["reason"]
+
+
+def test_an_empty_argument_is_not_the_current_folder(cli, samples, monkeypatch):
+    monkeypatch.chdir(samples[0].parent)
+    assert "empty argument" in cli("import", "", code=2).stderr
+    assert "there is no store" in cli("list", code=2).stderr
+    assert cli.json("import", ".")["stored"] == SAMPLE_EPISODES
 
 
 @pytest.fixture

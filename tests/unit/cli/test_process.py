@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +37,39 @@ WAITING = textwrap.dedent("""
     setattr(backend, method, waiting)
     sys.argv[1:] = sys.argv[4:]
     main()
+""")
+
+
+# Says when the first transcript is about to be opened.
+READING = textwrap.dedent("""
+    import os
+    import memory_core.cli.imports as imports
+    import memory_core.cli.stopping
+    from memory_core import cli
+
+    opened = imports.opened
+
+    def announced(path):
+        os.write(2, b"reading\\n")
+        return opened(path)
+
+    imports.opened = announced
+    cli.main()
+""")
+
+
+# Says when a signal waits for the event loop, and lets it wait.
+PATIENT = textwrap.dedent("""
+    stop = memory_core.cli.stopping._Stop
+    on_signal = stop.on_signal
+
+    def announced(self, *given):
+        on_signal(self, *given)
+        os.write(2, b"waiting\\n")
+
+    stop.on_signal = announced
+    memory_core.cli.stopping.PATIENCE = 1000
+    cli.main()
 """)
 
 
@@ -122,6 +157,69 @@ def test_a_signal_while_waiting_for_input(environment, tmp_path):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "memory: interrupted\n")
+
+
+@pytest.fixture
+def endless(tmp_path):
+    """Inputs whose reading does not end by itself, or not soon."""
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "sparse.json").open("wb") as file:
+        file.truncate(200 * 2**30)
+    return {name: tmp_path / name for name in ("pipe", "sparse.json")} | {
+        "pagemap": Path("/proc/self/pagemap"),
+        "zero": Path("/dev/zero"),
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="has other pseudo-files")
+@pytest.mark.parametrize("name", ["pipe", "sparse.json", "pagemap", "zero"])
+@pytest.mark.parametrize("sent", SIGNALS)
+def test_a_signal_while_one_file_is_read(environment, endless, name, sent):
+    number, code, said = sent
+    with subprocess.Popen(
+        [sys.executable, "-c", READING, "--url", "inmemory:", "import", endless[name]],
+        env=environment | {"TMPDIR": str(endless["pipe"].parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr.readline() == "reading\n"
+        process.send_signal(number)
+        began = time.monotonic()
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (code, said)
+    assert time.monotonic() - began < 20
+    # Temporary files are gone, too.
+    assert not list(endless["pipe"].parent.glob("memory-import-*"))
+
+
+@pytest.mark.parametrize(("number", "code", "said"), SIGNALS)
+def test_a_second_signal_does_not_wait(environment, tmp_path, number, code, said):
+    os.mkfifo(tmp_path / "pipe")
+    patient = READING.replace("cli.main()", PATIENT)
+    with subprocess.Popen(
+        [sys.executable, "-c", patient, "--url", "inmemory:", "import", tmp_path / "pipe"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr.readline() == "reading\n"
+        process.send_signal(number)
+        assert process.stderr.readline() == "waiting\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (code, said)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["import", "-"], 3), (["load", "-"], 2)])
+def test_standard_input_that_is_closed_is_one_line(environment, arguments, code):
+    done = run(
+        *("--url", "inmemory:", *arguments), environment=environment, preexec_fn=lambda: os.close(0)
+    )
+    said = done.stderr.decode()
+    assert done.returncode == code, said
+    assert said.startswith("memory: ")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("shape", [[], ["--json"]])

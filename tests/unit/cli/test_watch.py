@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from memory_core import open_memory
-from tests.unit.importers.transcripts import claude_line, claude_session, write_lines
+from tests.unit.importers.transcripts import chat_entry, claude_line, claude_session, write_lines
 
 MEMORY = [sys.executable, "-m", "memory_core.cli"]
 PATIENCE = 30
@@ -102,9 +103,44 @@ async def test_what_was_there_before_is_imported_and_what_cannot_be_read_is_list
     assert await asyncio.to_thread(process.wait, PATIENCE) == 130
 
 
+async def test_a_folder_that_is_moved_into_the_tree_is_imported(watcher, tmp_path):
+    elsewhere = tmp_path / "elsewhere" / "below"
+    elsewhere.mkdir(parents=True)
+    (watcher.folder / "first.json").write_text(json.dumps(chat_entry()))
+    write_lines(elsewhere / "session.jsonl", [claude_line("user", 1, "moved", uuid="u1")])
+    async with open_memory(watcher.url) as memory:
+        process = watcher("--json")
+        # It watches when it says that it has read what was there.
+        await asyncio.to_thread(process.stdout.readline)
+        (tmp_path / "elsewhere").rename(watcher.folder / "here")
+        report = json.loads(await asyncio.to_thread(process.stdout.readline))
+        assert (Path(report["file"]).name, report["stored"]) == ("session.jsonl", 1)
+        # And followed from then on.
+        append(watcher.folder / "here" / "below" / "session.jsonl", 2)
+        report = json.loads(await asyncio.to_thread(process.stdout.readline))
+        assert report["stored"] == 1
+        assert await memory.count_episodes() == 2
+
+
+@pytest.mark.parametrize("change", ["removed", "renamed", "replaced"])
+def test_it_ends_when_its_own_folder_is_gone(watcher, tmp_path, change):
+    (watcher.folder / "first.json").write_text(json.dumps(chat_entry()))
+    process = watcher("--json")
+    process.stdout.readline()
+    if change == "removed":
+        shutil.rmtree(watcher.folder)
+    else:
+        watcher.folder.rename(tmp_path / "other")
+    if change == "replaced":
+        watcher.folder.mkdir()
+    assert process.wait(PATIENCE) == 1
+    assert f"{watcher.folder}: was removed, renamed or replaced" in process.stderr.read()
+
+
 def test_what_is_not_a_folder_is_refused(cli, tmp_path):
     (tmp_path / "file").write_text("")
     assert "is not a folder" in cli("watch", tmp_path / "file", code=2).stderr
+    assert "empty argument" in cli("watch", "", code=2).stderr
     assert "unknown format" in cli("watch", tmp_path, "--format", "nonsense", code=2).stderr
 
 
