@@ -87,13 +87,23 @@ Prepared: TypeAlias = Stored | Delete | Expect | ExpectAbsent
 
 @frozen
 class Effect:
-    """The effect of one step of a batch on one record: enough to undo and redo it."""
+    """The effect of one step of a batch on one record: enough to undo and redo it.
+
+    Attributes:
+        namespace: its namespace.
+        kind: its kind.
+        id: its id.
+        before: the record before, or ``None``.
+        after: the record afterwards, or ``None``.
+        unreadable: there was a record before, but it is damaged, so that its index values are not known.
+    """
 
     namespace: str
     kind: str
     id: UUID
     before: Stored | None
     after: Stored | None
+    unreadable: bool = False
 
     @property
     def operation(self) -> ChangeOperation:
@@ -143,11 +153,14 @@ class Plan:
     def differences(self) -> list[Effect]:
         """One effect for each record that the group changes: its state before and after all of it."""
         net: dict[tuple[str, str, UUID], Effect] = {}
-        for effect in self.effects:
+        for step in self.effects:
+            effect = step
             key = effect.namespace, effect.kind, effect.id
             first = net.get(key)
-            net[key] = effect if first is None else evolve(effect, before=first.before)
-        return [effect for effect in net.values() if effect.before is not effect.after]
+            if first is not None:
+                effect = evolve(effect, before=first.before, unreadable=first.unreadable)
+            net[key] = effect
+        return [one for one in net.values() if one.before is not one.after or one.unreadable]
 
 
 @frozen
@@ -352,7 +365,7 @@ class Model:
                 continue
             target = UUID(bytes=cast("bytes", value))
             to_itself = (reference.kind, target) == (kind, record_id)
-            if not to_itself and self.get(namespace, reference.kind, target) is None:
+            if not to_itself and not self._exists(namespace, reference.kind, target):
                 raise ReferenceNotFoundError(kind, reference.field, reference.kind, target)
 
     def _check_unique(self, namespace: str, stored: Stored) -> None:
@@ -390,7 +403,7 @@ class Model:
             ]
 
     def _delete(self, namespace: str, delete: Delete, effects: list[Effect]) -> None:
-        if self.get(namespace, delete.kind, delete.id) is None:
+        if not self._exists(namespace, delete.kind, delete.id):
             return
         deletions = self._cascade(namespace, delete)
         for kind, record_id in deletions:
@@ -427,6 +440,9 @@ class Model:
         for referrer in self._referrers[kind]:
             for holder in self._holders(namespace, referrer.kind, referrer.field, record_id.bytes):
                 yield referrer, holder
+
+    def _exists(self, namespace: str, kind: str, record_id: UUID) -> bool:
+        return self.get(namespace, kind, record_id) is not None
 
     def _leaving(
         self, namespace: str, kind: str, rule: Acyclic, node: Scalar, group: Any

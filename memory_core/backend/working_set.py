@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, cast
 from uuid import UUID
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from memory_core.backend.model import (
     Effect,
@@ -112,7 +112,8 @@ class WorkingSet:
     def plan(self, group: Sequence[QueuedBatch], loader: Loader, position: Position) -> Plan:
         """What a group does to the store, by all rules of the SPI.
 
-        A batch whose rules need a damaged record is rejected with that record's error.
+        A damaged record can be replaced and deleted; ``Effect.unreadable`` then says that its entries have to
+        be searched for. A batch that needs its content is rejected with its error.
 
         Args:
             group: the batches, in order.
@@ -183,7 +184,9 @@ class _Planning(Model):
         self._answered: set[tuple[_Lookup, _Key]] = set()
         self._listed: set[tuple[str, str]] = set()
         self._damaged: dict[_Place, Exception] = {}
-        self._damaged_holders: dict[tuple[_Lookup, _Key], _Place] = {}
+        self._damaged_holders: dict[tuple[_Lookup, _Key], list[UUID]] = {}
+        # Damaged ones that this try has replaced or deleted.
+        self._gone: set[_Place] = set()
         # Foreseen: records whose referrers, and nodes whose edges, are needed.
         self._deleted: dict[_Place, None] = {}
         self._reached: dict[tuple[str, str, Acyclic, Scalar, Any], None] = {}
@@ -307,9 +310,9 @@ class _Planning(Model):
         for key in keys:
             request = _Request("holders", (*lookup, [key]))
             yield request
-            for one in request.answer:
-                if (*lookup[:2], one) in self._damaged:
-                    self._damaged_holders[lookup, key] = (*lookup[:2], one)
+            self._damaged_holders[lookup, key] = [
+                one for one in request.answer if (*lookup[:2], one) in self._damaged
+            ]
 
     def _add(
         self,
@@ -358,25 +361,38 @@ class _Planning(Model):
         """The record, where it is loaded."""
         place = namespace, kind, record_id
         self._need_record(place)
-        damaged = self._damaged.get(place)
-        if damaged is not None:
-            raise own_error(damaged)
+        if self._is_damaged(place):
+            raise own_error(self._damaged[place])
         return super().get(*place)
 
     def wipe(self, namespace: str) -> list[Effect]:
         """Delete every record of a namespace."""
         if self._need_all(namespace):
             return []
-        for place, error in self._damaged.items():
-            if place[0] == namespace:
-                raise own_error(error)
-        return super().wipe(namespace)
+        damaged = [one for one in self._damaged if one[0] == namespace and self._is_damaged(one)]
+        return [self._set(*place, None) for place in damaged] + super().wipe(namespace)
+
+    def revert(self, effects: Sequence[Effect]) -> None:
+        """Undo what ``apply`` or ``wipe`` just did."""
+        super().revert(effects)
+        for effect in effects:
+            if effect.unreadable:
+                self._gone.discard((effect.namespace, effect.kind, effect.id))
+
+    def _is_damaged(self, place: _Place) -> bool:
+        return place in self._damaged and place not in self._gone
+
+    def _exists(self, namespace: str, kind: str, record_id: UUID) -> bool:
+        place = namespace, kind, record_id
+        self._need_record(place)
+        return self._is_damaged(place) or super().get(*place) is not None
 
     def _leaving(
         self, namespace: str, kind: str, rule: Acyclic, node: Scalar, group: Any
     ) -> list[Stored]:
         self._foresee_edges(namespace, kind, rule, node, group)
-        self._look_up((namespace, kind, (rule.source,)), (node,))
+        for damaged in self._look_up((namespace, kind, (rule.source,)), (node,)):
+            self.get(namespace, kind, damaged)
         return super()._leaving(namespace, kind, rule, node, group)
 
     def _referring(
@@ -386,21 +402,27 @@ class _Planning(Model):
         return super()._referring(namespace, kind, record_id)
 
     def _holders(self, namespace: str, kind: str, field: str, value: Scalar) -> list[UUID]:
-        self._look_up((namespace, kind, (field,)), (value,))
-        return super()._holders(namespace, kind, field, value)
+        damaged = self._look_up((namespace, kind, (field,)), (value,))
+        return super()._holders(namespace, kind, field, value) + damaged
 
     def _holder(
         self, namespace: str, kind: str, fields: tuple[str, ...], key: tuple[Any, ...]
     ) -> UUID | None:
-        self._look_up((namespace, kind, fields), key)
-        return super()._holder(namespace, kind, fields, key)
+        damaged = self._look_up((namespace, kind, fields), key)
+        return damaged[0] if damaged else super()._holder(namespace, kind, fields, key)
 
-    def _look_up(self, lookup: _Lookup, key: _Key) -> None:
+    def _look_up(self, lookup: _Lookup, key: _Key) -> list[UUID]:
+        """Note what has to be loaded; the damaged records that have these index values."""
         self._need_holders(lookup, key)
-        damaged = self._damaged_holders.get((lookup, key))
-        if damaged is not None:
-            raise own_error(self._damaged[damaged])
+        damaged = self._damaged_holders.get((lookup, key), ())
+        return [one for one in damaged if self._is_damaged((*lookup[:2], one))]
 
     def _set(self, namespace: str, kind: str, record_id: UUID, after: Stored | None) -> Effect:
-        self.get(namespace, kind, record_id)
-        return super()._set(namespace, kind, record_id, after)
+        place = namespace, kind, record_id
+        self._need_record(place)
+        unreadable = self._is_damaged(place)
+        effect = super()._set(*place, after)
+        if unreadable:
+            self._gone.add(place)
+            effect = evolve(effect, unreadable=True)
+        return effect

@@ -12,12 +12,14 @@ from memory_core.errors import (
     CycleError,
     DuplicateError,
     InvalidValueError,
+    ReferenceNotFoundError,
 )
 from memory_core.inmemory import InMemoryConfig
 from memory_core.records import (
     Episode,
     Limits,
     RecordTypes,
+    Relationship,
 )
 from memory_core.storage import Capability, Receipt, WriteBatch
 from memory_core.testing import KIT_RECORD_TYPES, StorageSuite
@@ -166,28 +168,79 @@ def test_a_namespace_is_wiped(loader):
     assert [info.name for info in model.namespaces()] == ["other"]
 
 
-def test_a_damaged_record_rejects_the_batches_that_need_it(loader):
-    fill(loader, episode(1), episode(2), episode(3), edge(1, 1, 2))
-    damaged = sample_id("relation", 1)
-    loader.damaged[damaged] = CodecError("damaged", kind="relationship", record_id=damaged)
+@pytest.fixture
+def damaged(loader):
+    """The id of a damaged edge between the first two of four episodes."""
+    fill(loader, *map(episode, range(1, 5)), edge(1, 1, 2))
+    record_id = sample_id("relation", 1)
+    loader.damaged[record_id] = CodecError("damaged", kind="relationship", record_id=record_id)
+    return record_id
+
+
+def test_a_damaged_record_rejects_the_batches_that_need_it(loader, damaged):
     done = plan(
         loader,
-        WriteBatch().delete(Episode, sample_id("episode", 3)),
-        WriteBatch().delete(Episode, sample_id("episode", 1)),
-        WriteBatch().put(edge(1, 2, 1)),
-        WriteBatch().put(episode(4)),
+        WriteBatch().put(edge(7, 2, 1)),  # might close a cycle
+        WriteBatch().expect_absent(Relationship, damaged),
+        WriteBatch().put(edge(8, 3, 4)),
+        WriteBatch().put(edge(9, 1, 2)),
     )
     kinds = [type(result) for result in done.results]
-    assert kinds == [Receipt, CodecError, CodecError, Receipt]
-    assert done.results[1] is not loader.damaged[damaged]
+    assert kinds == [CodecError, CodecError, Receipt, DuplicateError]
+    done = plan(loader, WriteBatch().put(edge(7, 3, 1)))
+    assert isinstance(done.results[0], CodecError)
+    assert done.results[0] is not loader.damaged[damaged]
 
 
-def test_a_namespace_with_a_damaged_record_is_not_wiped(loader):
-    fill(loader, episode(1))
-    loader.damaged[sample_id("episode", 1)] = CodecError("damaged")
-    done = WorkingSet(TYPES, Limits()).plan([QueuedBatch("default", None)], loader, 0)
+@pytest.mark.parametrize(
+    "batch",
+    [
+        WriteBatch().delete(Episode, sample_id("episode", 2)),
+        WriteBatch().delete(Relationship, sample_id("relation", 1)),
+        WriteBatch().put(edge(1, 1, 2)),
+        WriteBatch().put(edge(1, 1, 2)).delete(Episode, sample_id("episode", 1)),
+    ],
+)
+def test_a_damaged_record_can_be_replaced_and_goes_with_others(loader, damaged, batch):
+    done = plan(loader, batch)
+    (found,) = (one for one in done.differences if one.id == damaged)
+    assert found.unreadable
+    assert found.before is None
+    assert (found.after is None) == (len(batch.writes) > 1 or "Delete" in str(batch))
+    assert [one.id for one in done.effects].count(damaged) == 1 + (len(batch) > 1)
+
+
+def test_a_damaged_record_that_was_replaced_is_one_like_others(loader, damaged):
+    again = edge(1, 3, 4)
+    batch = WriteBatch().put(again)
+    done = plan(
+        loader,
+        batch.put(edge(7, 1, 9)),  # rejected: the damaged one is there again
+        batch.expect(again).put(edge(7, 1, 2)),
+        WriteBatch().expect(again),
+    )
+    assert [type(result) for result in done.results] == [
+        ReferenceNotFoundError,
+        Receipt,
+        Receipt,
+    ]
+    assert {one.id for one in done.differences} == {damaged, sample_id("relation", 7)}
+
+
+def test_a_damaged_record_that_would_be_set_to_null_rejects_the_batch(loader):
+    emblem = Specimen(id=sample_id("specimen", 1))
+    folder = Folder(id=sample_id("folder", 1), emblem_id=emblem.id)
+    fill(loader, emblem, folder)
+    loader.damaged[folder.id] = CodecError("damaged", kind="folder", record_id=folder.id)
+    done = plan(loader, WriteBatch().delete(Specimen, emblem.id))
     assert isinstance(done.results[0], CodecError)
     assert done.effects == []
+
+
+def test_a_namespace_with_a_damaged_record_is_wiped(loader, damaged):
+    done = WorkingSet(TYPES, Limits()).plan([QueuedBatch("default", None)], loader, 0)
+    assert len(done.differences) == 5
+    assert [one.id for one in done.differences if one.unreadable] == [damaged]
 
 
 def test_what_the_loader_raises_is_raised(loader):
