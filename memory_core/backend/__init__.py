@@ -2,10 +2,11 @@
 planning a group of batches over records that are loaded for it.
 """
 
-from memory_core.backend.feed import ChangeFeed
+from memory_core.backend.feed import ChangeFeed, change_page
 from memory_core.backend.handle import Handle, LoopOwner, SharedState
 from memory_core.backend.model import Effect, Model, Plan, QueuedBatch, Stored, select_page
-from memory_core.backend.working_set import AsyncLoader, Loader, WorkingSet
+from memory_core.backend.opening import open_on_thread
+from memory_core.backend.working_set import AsyncLoader, Loader, WorkingSet, lookups
 
 __all__ = [
     "AsyncLoader",
@@ -20,5 +21,8 @@ __all__ = [
     "SharedState",
     "Stored",
     "WorkingSet",
+    "change_page",
+    "lookups",
+    "open_on_thread",
     "select_page",
 ]

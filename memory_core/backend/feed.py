@@ -9,7 +9,7 @@ from uuid import UUID
 from memory_core.backend.model import Effect
 from memory_core.storage import Change, ChangeOperation, ChangePage, Position, check_limit
 
-__all__ = ["ChangeFeed"]
+__all__ = ["ChangeFeed", "change_page"]
 
 
 class ChangeFeed:
@@ -60,11 +60,37 @@ class ChangeFeed:
         Raises:
             InvalidValueError: when the limit is not positive.
         """
-        check_limit(limit)
-        if not self.trimmed_to <= since <= self.position:
-            return ChangePage((), self.position, trimmed=True)
-        mine = (change for name, change in self.after(since) if name == namespace)
-        changes = tuple(islice(mine, limit))
-        # A full page ends at its last change; a shorter one has seen everything.
-        reached = changes[-1].position if len(changes) == limit else self.position
-        return ChangePage(changes, reached)
+        return change_page(
+            self.after(since), namespace, since, limit, kept=(self.trimmed_to, self.position)
+        )
+
+
+def change_page(
+    changes: Iterable[tuple[str, Change]],
+    namespace: str,
+    since: Position,
+    limit: int,
+    *,
+    kept: tuple[Position, Position],
+) -> ChangePage:
+    """A namespace's page of a change feed.
+
+    Args:
+        changes: the changes of all namespaces after ``since``, oldest first; only as many are read as the
+            page needs.
+        namespace: the namespace.
+        since: the position that the page begins after.
+        limit: how many changes it may have.
+        kept: the position before the oldest kept change, and the newest position.
+
+    Raises:
+        InvalidValueError: when the limit is not positive.
+    """
+    check_limit(limit)
+    trimmed_to, position = kept
+    if not trimmed_to <= since <= position:
+        return ChangePage((), position, trimmed=True)
+    mine = (change for name, change in changes if name == namespace)
+    found = tuple(islice(mine, limit))
+    # A full page ends at its last change; a shorter one has seen everything.
+    return ChangePage(found, found[-1].position if len(found) == limit else position)

@@ -35,13 +35,24 @@ from memory_core.errors import MemoryCoreError
 from memory_core.records import Acyclic, Limits, OnDelete, Record, RecordTypes, Scalar
 from memory_core.storage import Delete, Position, WriteBatch
 
-__all__ = ["AsyncLoader", "Loader", "WorkingSet"]
+__all__ = ["AsyncLoader", "Loader", "WorkingSet", "lookups"]
 
 _Place: TypeAlias = tuple[str, str, UUID]
 """Namespace, kind and id."""
 _Lookup: TypeAlias = tuple[str, str, tuple[str, ...]]
 """Namespace, kind and names of indexes."""
 _Key: TypeAlias = tuple[Scalar, ...]
+
+
+def lookups(cls: type[Record]) -> tuple[tuple[str, ...], ...]:
+    """The fields of a kind whose values ``Loader.holders`` is asked for: those of its unique values, the
+    sources of its edges, and its references. A backend keeps an index of each.
+    """
+    references = [(reference.field,) for reference in cls.references]
+    rules = [
+        (rule.source,) if isinstance(rule, Acyclic) else rule.fields for rule in cls.constraints
+    ]
+    return tuple(dict.fromkeys(references + rules))
 
 
 class Loader(Protocol):
@@ -66,8 +77,7 @@ class Loader(Protocol):
         Args:
             namespace: the namespace.
             kind: the kind.
-            fields: names of indexes: the fields of a ``Unique``, the source of an ``Acyclic``, or the field
-                of a ``Reference``. None of them has several values.
+            fields: names of indexes, one of ``lookups``.
             keys: their values, as in ``Record.index_values``; none of them is ``None``.
         """
         ...

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from memory_core.backend import Handle
+from memory_core.backend import Handle, open_on_thread
 from memory_core.disk import disk_failure
 from memory_core.errors import ConfigurationError
 from memory_core.query import Page, Query
@@ -63,19 +62,12 @@ class JsonlStorage(Handle[Engine]):
             )
         context = context or StorageContext()
         context.check_exists(Path(location))
-        opening = asyncio.ensure_future(
-            asyncio.to_thread(Engine, location, config or JsonlConfig(), context)
-        )
         try:
-            engine = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            # The thread continues, and would keep the lock of a store without an owner.
-            opening.add_done_callback(_abandon)
-            raise
+            engine = await open_on_thread(
+                lambda: Engine(location, config or JsonlConfig(), context)
+            )
         except OSError as error:
             raise disk_failure(error, location) from error
-        # It was made on a thread, and belongs to this loop.
-        engine.check_owner()
         return cls(engine, context.namespace)
 
     @property
@@ -138,8 +130,3 @@ class JsonlStorage(Handle[Engine]):
     async def wipe(self) -> Position:
         """Delete every record of this handle's namespace, in one commit."""
         return await self._opened().wipe(self._namespace)
-
-
-def _abandon(opening: asyncio.Future[Engine]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().abandon()
