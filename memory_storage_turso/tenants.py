@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -40,16 +40,24 @@ from memory_core.storage import (
 from memory_storage_turso.backends import require_aiohttp
 from memory_storage_turso.config import PLACEHOLDER, TursoConfig
 from memory_storage_turso.server.hrana.endpoint import is_server_url
+from memory_storage_turso.server.resilience import RetryableError, RetryStats, with_retries
+from memory_storage_turso.server.store_guard import DatabaseMissingError
 from memory_storage_turso.storage import TursoStorage
 
 __all__ = ["ServerStorage", "TenantStorage", "database_name"]
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 _ESCAPED = re.compile(r"[^a-z0-9-]")
 _LONGEST_NAME = 200
 """Bytes of a database's name: sqld makes a folder of it."""
 _LONGEST_LABEL = 63
+_HTTP_OK = 200
+_SERVER_ERROR = 500
+_PASSING = (408, 425, 429)
+_MESSAGE = 500
+"""Bytes of the admin API's answer that an error repeats."""
 
 
 def database_name(namespace: str) -> str:
@@ -69,16 +77,23 @@ class _Server:
         location: the server's URL, perhaps with a placeholder.
         config: its ``database`` and ``replicas`` may have one, too.
         context: of the first handle.
+        retries: of calls of the admin API.
     """
 
     location: str
     config: TursoConfig
     context: StorageContext
+    retries: RetryStats = field(init=False, factory=RetryStats)
     _in_host: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         urls = (self.location, *self.config.replicas)
         self._in_host = any(PLACEHOLDER in urlsplit(url).netloc for url in urls)
+
+    @property
+    def makes_databases(self) -> bool:
+        """Whether missing databases are made."""
+        return self.config.tenancy.admin_url is not None and self.context.create
 
     def check(self, namespace: str) -> None:
         """Reject a namespace that cannot name a database here."""
@@ -99,9 +114,14 @@ class _Server:
 
         database = self.config.database and filled(self.config.database)
         admin_url = self.config.tenancy.admin_url
-        if admin_url is not None and self.context.create:
+        if admin_url is not None and self.makes_databases:
             require_aiohttp()
-            await _create(admin_url, database or name, self.config.limits.request_timeout)
+            within = self.config.limits.request_timeout
+            await with_retries(
+                lambda: _create(admin_url, database or name, within),
+                self.config.retry,
+                self.retries,
+            )
         config = evolve(
             self.config, database=database, replicas=tuple(map(filled, self.config.replicas))
         )
@@ -110,7 +130,12 @@ class _Server:
 
 
 async def _create(admin_url: str, database: str, within: float) -> None:
-    """Make sqld create a database, unless it exists."""
+    """Make sqld create a database, unless it exists.
+
+    Raises:
+        RetryableError: The API cannot be reached, or answers that it cannot do it now.
+        ConfigurationError: It rejects the request.
+    """
     import aiohttp
 
     url = f"{admin_url.rstrip('/')}/v1/namespaces/{quote(database, safe='')}/create"
@@ -118,27 +143,54 @@ async def _create(admin_url: str, database: str, within: float) -> None:
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.post(url, json={}) as answer,
+            session.post(url, json={}, allow_redirects=False) as answer,
         ):
-            said = await answer.text()
+            said = (await answer.content.read(_MESSAGE)).decode("utf-8", "replace")
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise StorageUnavailableError(f"{admin_url} cannot be reached: {error!r}") from error
-    if not answer.ok and "already exists" not in said:
-        raise ConfigurationError(
-            f"{admin_url} made no database {database}: {answer.status}: {said}"
-        )
+        raise RetryableError(f"{admin_url} cannot be reached: {error!r}") from error
+    if answer.status == _HTTP_OK or "already exists" in said:
+        return
+    problem = f"{admin_url} made no database {database}: HTTP {answer.status}: {said}"
+    if answer.status in _PASSING or answer.status >= _SERVER_ERROR:
+        raise RetryableError(problem)
+    raise ConfigurationError(problem)
 
 
 @define(eq=False)
 class _Database:
+    """A namespace's database.
+
+    Attributes:
+        namespace: the namespace.
+        opening: opens it.
+        users: in-flight calls.
+        dropped: whether it is closed when no call is in-flight any more.
+    """
+
+    namespace: str
     opening: asyncio.Task[TursoStorage]
     users: int = 0
+    dropped: bool = False
+
+
+@define(eq=False)
+class _Waiter:
+    """A call that waits for its turn.
+
+    Attributes:
+        namespace: whose database it needs.
+        granted: gets the database.
+    """
+
+    namespace: str
+    granted: asyncio.Future[_Database]
 
 
 class _Databases(LoopOwner):
     """The databases that are open, the one used longest ago first.
 
-    The bound is strict: if all of them are in use, a caller that needs another one waits.
+    The bound is strict. While a call waits for a place, later calls wait behind it, also for databases that
+    are open: otherwise those that are always in use would never give a place away.
     """
 
     def __init__(self, server: _Server) -> None:
@@ -146,33 +198,52 @@ class _Databases(LoopOwner):
         self.server = server
         self._max_open = server.config.tenancy.max_open
         self._open: OrderedDict[str, _Database] = OrderedDict()
+        self._waiting: deque[_Waiter] = deque()
         self._closing: set[asyncio.Task[None]] = set()
         self._released = asyncio.Event()
         self._closed: asyncio.Task[None] | None = None
         self._abandoned = False
         self._opened = self._evicted = self._waits = 0
+        self._timeouts = self._rejected = self._remade = 0
 
-    @asynccontextmanager
-    async def use(self, namespace: str) -> AsyncGenerator[TursoStorage]:
-        """The namespace's database, which stays open meanwhile.
+    async def run(self, namespace: str, call: Callable[[TursoStorage], Awaitable[T]]) -> T:
+        """Run a call on the namespace's database, which stays open meanwhile.
+
+        A database that has been deleted on the server is made again, where this process may make databases.
 
         Raises:
             StorageClosedError: after ``aclose``.
+            StorageUnavailableError: it did not get its turn in time, or too many calls wait already.
         """
         database = await self._acquire(namespace)
         try:
-            yield await self._when_open(database)
+            return await call(await self._when_open(database))
+        except DatabaseMissingError:
+            # A failed opening has been forgotten already.
+            if not self.server.makes_databases or not _opened(database):
+                raise
+            self._drop(database)
         finally:
-            database.users -= 1
-            self._released.set()
+            self._release(database)
+        self._remade += 1
+        database = await self._acquire(namespace)
+        try:
+            return await call(await self._when_open(database))
+        finally:
+            self._release(database)
 
     def stats(self) -> Mapping[str, int]:
-        """The numbers of open, opened and evicted databases, and of waits for a place."""
+        """Statistics of the databases and of the calls that waited for a place."""
         return {
             "open": len(self._open),
             "opened": self._opened,
             "evicted": self._evicted,
+            "remade": self._remade,
+            "admin_retries": self.server.retries.retries,
+            "waiting": len(self._waiting),
             "waits": self._waits,
+            "timeouts": self._timeouts,
+            "rejected": self._rejected,
         }
 
     def check_open(self) -> None:
@@ -204,18 +275,77 @@ class _Databases(LoopOwner):
         await join(self._closed)
 
     async def _acquire(self, namespace: str) -> _Database:
-        while True:
-            self.check_open()
-            database = self._open.get(namespace)
-            if database is None and self._make_room():
-                database = self._begin(namespace)
-            if database is not None:
-                self._open.move_to_end(namespace)
-                database.users += 1
-                return database
-            self._waits += 1
-            self._released.clear()
-            await self._released.wait()
+        self.check_open()
+        database = None if self._waiting else self._place(namespace)
+        return database or await self._wait(namespace)
+
+    async def _wait(self, namespace: str) -> _Database:
+        pool = self.server.config.pool
+        if len(self._waiting) >= pool.max_waiting:
+            self._rejected += 1
+            raise StorageUnavailableError(
+                f"{len(self._waiting)} calls are already waiting for a database"
+            )
+        waiter = _Waiter(namespace, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
+        self._waits += 1
+        try:
+            async with asyncio.timeout(pool.acquire_timeout):
+                return await waiter.granted
+        except BaseException as error:
+            self._give_up(waiter)
+            if not isinstance(error, TimeoutError):
+                raise
+            self._timeouts += 1
+            raise StorageUnavailableError(
+                f"the database of {namespace} got no place among tenancy.max_open={self._max_open} "
+                f"within {pool.acquire_timeout:g} s"
+            ) from None
+
+    def _give_up(self, waiter: _Waiter) -> None:
+        granted = waiter.granted
+        if granted.done() and not granted.cancelled() and granted.exception() is None:
+            # It came in the same tick as the cancellation.
+            self._release(granted.result())
+        with suppress(ValueError):
+            self._waiting.remove(waiter)
+        self._grant()
+
+    def _grant(self) -> None:
+        """Give the calls at the head of the queue their databases."""
+        while self._waiting:
+            waiter = self._waiting[0]
+            if not waiter.granted.done():
+                database = self._place(waiter.namespace)
+                if database is None:
+                    return
+                waiter.granted.set_result(database)
+            self._waiting.popleft()
+
+    def _place(self, namespace: str) -> _Database | None:
+        """The namespace's database, for one more user; ``None`` where there is no place for it."""
+        database = self._open.get(namespace)
+        if database is None:
+            if not self._make_room():
+                return None
+            opening = asyncio.create_task(self._opening(namespace), name="memory-core open")
+            database = self._open[namespace] = _Database(namespace, opening)
+        self._open.move_to_end(namespace)
+        database.users += 1
+        return database
+
+    def _release(self, database: _Database) -> None:
+        database.users -= 1
+        if database.dropped and not database.users:
+            self._close_later(database)
+        self._released.set()
+        self._grant()
+
+    def _drop(self, database: _Database) -> None:
+        """Give a database's place away; it is closed when no call is in-flight any more."""
+        if self._open.get(database.namespace) is database:
+            del self._open[database.namespace]
+            database.dropped = True
 
     async def _when_open(self, database: _Database) -> TursoStorage:
         try:
@@ -228,11 +358,6 @@ class _Databases(LoopOwner):
                 self.check_open()
             raise
 
-    def _begin(self, namespace: str) -> _Database:
-        opening = asyncio.create_task(self._opening(namespace), name="memory-core open")
-        database = self._open[namespace] = _Database(opening)
-        return database
-
     async def _opening(self, namespace: str) -> TursoStorage:
         try:
             storage = await self.server.open(namespace)
@@ -243,6 +368,7 @@ class _Databases(LoopOwner):
             if database is not None and database.opening is asyncio.current_task():
                 del self._open[namespace]
             self._released.set()
+            self._grant()
             raise
         self._opened += 1
         if self._closed is not None:
@@ -256,16 +382,21 @@ class _Databases(LoopOwner):
         name = next(idle, None)
         if name is None:
             return False
-        database = self._open.pop(name)
         self._evicted += 1
+        self._close_later(self._open.pop(name))
+        return True
+
+    def _close_later(self, database: _Database) -> None:
         closing = asyncio.create_task(_close(database), name="memory-core evict")
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
-        return True
 
     async def _close_all(self) -> None:
-        # Wake callers that wait for a place, so that they are rejected.
-        self._released.set()
+        # Reject the callers that wait for a place.
+        while self._waiting:
+            granted = self._waiting.popleft().granted
+            if not granted.done():
+                granted.set_exception(StorageClosedError("the storage is closed"))
         for database in self._open.values():
             storage = _opened(database)
             if storage is not None:
@@ -281,6 +412,10 @@ class _Databases(LoopOwner):
         closing = [_close(database) for database in self._open.values()]
         await asyncio.gather(*closing, *self._closing)
         self._open.clear()
+
+
+async def _nothing(_: TursoStorage) -> None:
+    pass
 
 
 async def _close(database: _Database) -> None:
@@ -336,11 +471,11 @@ class TenantStorage:
         server.check(namespace)
         databases = _Databases(server)
         try:
-            async with databases.use(namespace):
-                return cls(databases, namespace, owner=True)
+            await databases.run(namespace, _nothing)
         except BaseException:
             await databases.aclose()
             raise
+        return cls(databases, namespace, owner=True)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -354,23 +489,19 @@ class TenantStorage:
 
     async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Apply batches, in order."""
-        async with self._databases.use(self._namespace) as storage:
-            return await storage.commit(batches)
+        return await self._databases.run(self._namespace, lambda storage: storage.commit(batches))
 
     async def get(self, kind: type[R], ids: Sequence[Any]) -> list[R | None]:
         """Fetch records by id."""
-        async with self._databases.use(self._namespace) as storage:
-            return await storage.get(kind, ids)
+        return await self._databases.run(self._namespace, lambda storage: storage.get(kind, ids))
 
     async def query(self, query: Query[R]) -> Page[R]:
         """Fetch one page."""
-        async with self._databases.use(self._namespace) as storage:
-            return await storage.query(query)
+        return await self._databases.run(self._namespace, lambda storage: storage.query(query))
 
     async def count(self, query: Query[Any]) -> int:
         """How many records fulfil the query's conditions."""
-        async with self._databases.use(self._namespace) as storage:
-            return await storage.count(query)
+        return await self._databases.run(self._namespace, lambda storage: storage.count(query))
 
     def position(self) -> Position | None:
         """``None``, as on any server."""
@@ -379,8 +510,9 @@ class TenantStorage:
 
     async def changes(self, since: Position, limit: int = 1_000) -> ChangePage:
         """Changes of this namespace's database after a position."""
-        async with self._databases.use(self._namespace) as storage:
-            return await storage.changes(since, limit)
+        return await self._databases.run(
+            self._namespace, lambda storage: storage.changes(since, limit)
+        )
 
     def scoped(self, namespace: str) -> TenantStorage:
         """A handle on another namespace's database.
@@ -394,8 +526,7 @@ class TenantStorage:
 
     async def stats(self) -> StorageStats:
         """Statistics of this namespace's database; the section ``databases`` is about all of them."""
-        async with self._databases.use(self._namespace) as storage:
-            stats = await storage.stats()
+        stats = await self._databases.run(self._namespace, TursoStorage.stats)
         sections = {**stats.sections, "databases": self._databases.stats()}
         return evolve(stats, sections=sections)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import cast
 
 from memory_core.codec.compression import Compressor
@@ -33,9 +33,14 @@ class Dictionaries:
         self._driver = driver
         self._thread = thread
         self._compressor = compressor
-        self._known: set[int] = set()
+        self._rows: dict[int, Row] = {}
         self._training: dict[str, asyncio.Task[None]] = {}
         self._closed = False
+
+    @property
+    def known(self) -> Collection[int]:
+        """The ids of those with which bodies may be compressed."""
+        return self._rows.keys()
 
     async def load(self) -> set[str]:
         """Load the dictionaries that the store has and this process has not.
@@ -53,12 +58,24 @@ class Dictionaries:
             The kinds that got one.
         """
         fresh: set[str] = set()
-        for number, kind, dictionary in rows:
-            if number not in self._known:
-                self._known.add(cast("int", number))
+        for row in rows:
+            number, kind, dictionary = row
+            if number not in self._rows:
+                self._rows[cast("int", number)] = row
                 self._compressor.add(str(kind), cast("bytes", dictionary))
                 fresh.add(str(kind))
         return fresh
+
+    async def restore(self) -> None:
+        """Store those again that a store lacks since it was set back: bodies are compressed with them."""
+        if self._rows:
+            made = time.time_ns() // 1_000_000
+            rows = [(number, kind, made, data) for number, kind, data in self._rows.values()]
+            statements = [Statement(ADD_DICTIONARY, row) for row in rows]
+            [result] = (await self._driver.write([statements])).results
+            if not isinstance(result, list):
+                raise result
+        await self.load()
 
     def train(self) -> None:
         """Begin to train dictionaries for the kinds of which enough records were seen."""
@@ -92,7 +109,7 @@ class Dictionaries:
             args = (number, kind, time.time_ns() // 1_000_000, dictionary)
             outcome = await self._driver.write([[Statement(ADD_DICTIONARY, args)]])
             if isinstance(outcome.results[0], list):
-                self._known.add(self._compressor.add(kind, dictionary))
+                self.add([(number, kind, dictionary)])
         except (MemoryCoreError, StatementError) as error:
             # Records are stored without one as well; the next process to open the store tries again.
             _LOG.warning("no compression dictionary for %s: %s", kind, error)

@@ -9,27 +9,34 @@ translates it into the error that the caller sees.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Self, TypeAlias, TypeVar
 
 import attrs
 
-from memory_core.errors import MemoryCoreError, StorageError, UnsupportedCapabilityError
+from memory_core.errors import (
+    MemoryCoreError,
+    StorageError,
+    StorageUnavailableError,
+    UnsupportedCapabilityError,
+)
 from memory_core.storage import Capability
-from memory_storage_turso.sql.statement import Row, SqlValue, Statement
+from memory_storage_turso.sql.statement import Row, Statement
 
 __all__ = [
     "BatchResult",
     "BatchTooLargeError",
     "Driver",
     "KnownReasonError",
+    "Namespace",
     "NotAsExpectedError",
     "PreparedCacheStats",
+    "Reliance",
     "RowTooLargeError",
     "StatementError",
     "StatementResult",
-    "StoreIdentity",
+    "StoreSetBackError",
     "WriteOutcome",
 ]
 
@@ -49,17 +56,49 @@ class StatementResult:
     rows_affected: int = 0
 
 
-@attrs.frozen(slots=True)
-class StoreIdentity:
-    """The query that identifies the store in a database.
+class Namespace(int):
+    """The number of a namespace on a server, with its name.
 
-    Attributes:
-        statement: One row with one value, no arguments.
-        value: What the right store answers.
+    A server that is set back to a backup may give the number to another namespace: who relies on a number
+    checks that it has this name.
     """
 
-    statement: Statement
-    value: SqlValue
+    name: str
+
+    def __new__(cls, number: int, name: str) -> Self:
+        """A number with a name."""
+        made = super().__new__(cls, number)
+        made.name = name
+        return made
+
+
+@attrs.frozen(slots=True)
+class Reliance:
+    """What a write relies on in the store, beside the store's id.
+
+    Attributes:
+        namespaces: Each has this number.
+        dictionaries: Ids of dictionaries; all of them are there.
+    """
+
+    namespaces: Collection[Namespace]
+    dictionaries: Collection[int]
+
+
+class StoreSetBackError(StorageUnavailableError):
+    """A store that lacks what it had: it was set back to an earlier state. Nothing was applied.
+
+    The process has forgotten what it knew of the store when this is raised: the next call looks again.
+    """
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"{where}: the store was set back to an earlier state; repeat the call on that state"
+        )
+        self.where = where
+
+    def __reduce__(self) -> tuple[type[StoreSetBackError], tuple[str]]:
+        return type(self), (self.where,)
 
 
 class StatementError(Exception):
@@ -205,16 +244,22 @@ class Driver(ABC):
         runs_lazily: Whether batches are consumed statement by statement, on a thread of the driver,
             so that records may be encoded meanwhile. Elsewhere a batch has to be complete.
         checks_reads: Whether it takes a `CheckedRead`; elsewhere it takes a `ComparingStatement`.
+        may_be_set_back: Whether the store may be set back or replaced while it is open, so that namespaces
+            are `Namespace`s.
     """
 
     where: str
     capabilities: frozenset[Capability]
     runs_lazily: bool = False
     checks_reads: bool = False
+    may_be_set_back: bool = False
 
     @abstractmethod
     async def write(
-        self, batches: Sequence[Iterable[Statement]], closing: Sequence[Statement] = ()
+        self,
+        batches: Sequence[Iterable[Statement]],
+        closing: Sequence[Statement] = (),
+        relies: Reliance | None = None,
     ) -> WriteOutcome:
         """Run every batch in ONE write transaction; when this returns, it is durable.
 
@@ -226,8 +271,10 @@ class Driver(ABC):
         Args:
             batches: May be lazy, and may raise a `StatementError` where they cannot go on.
             closing: Statements that see the effect of every batch that was applied.
+            relies: What has to hold in the same transaction, where `may_be_set_back`.
 
         Raises:
+            StoreSetBackError: What the write relies on does not hold; not applied.
             StorageUnavailableError: Certainly not applied.
             OutcomeUnknownError: Sent, but whether it was applied could not be found out.
             StorageFullError: The database has no room left; not applied.
@@ -243,6 +290,7 @@ class Driver(ABC):
         then: Callable[[list[StatementResult]], T],
         *,
         primary: bool = False,
+        namespace: int | None = None,
     ) -> T:
         """Run the statements against one snapshot, in one round trip where there is a network.
 
@@ -253,18 +301,24 @@ class Driver(ABC):
             then: Makes something of the results; runs on a thread, at least where there are many rows.
             primary: The snapshot must contain every commit, also of rows that no position covers:
                 only records have positions, namespaces, kinds and dictionaries have none.
+            namespace: What the statements rely on, where `may_be_set_back`.
 
         Raises:
+            StoreSetBackError: The store does not have the namespace under this number.
             StatementError: A statement was rejected; ``index`` tells which.
             StorageUnavailableError: There is no answer.
             StorageClosedError: The driver was closed before.
         """
 
     async def read(
-        self, statements: Sequence[Statement], *, primary: bool = False
+        self,
+        statements: Sequence[Statement],
+        *,
+        primary: bool = False,
+        namespace: int | None = None,
     ) -> list[StatementResult]:
         """The results of `read_then` themselves."""
-        return await self.read_then(statements, list, primary=primary)
+        return await self.read_then(statements, list, primary=primary, namespace=namespace)
 
     @abstractmethod
     def stats(self) -> Mapping[str, object]:
@@ -281,8 +335,11 @@ class Driver(ABC):
     def drain(self) -> None:  # noqa: B027  # only a server has something to do
         """Begin closing: limit the time of in-flight calls, where they may hang. Idempotent."""
 
-    def use_position(self, statement: Statement, identity: StoreIdentity) -> None:  # noqa: B027  # as above
-        """Set the queries for the newest position and the store's id, once their tables exist."""
+    def use_position(self, statement: Statement, store_id: bytes) -> None:  # noqa: B027  # as above
+        """Set the query for the newest position and the store's id, once their tables exist."""
+
+    def when_set_back(self, renew: Callable[[], Awaitable[None]]) -> None:  # noqa: B027  # as above
+        """Set what is called once before a `StoreSetBackError` is raised, to look at the store again."""
 
     def position(self) -> int | None:
         """The newest position that any process has committed; ``None`` where it is not cheap to tell."""

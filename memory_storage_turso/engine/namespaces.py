@@ -12,7 +12,8 @@ from attrs import frozen
 
 from memory_core.errors import StorageError
 from memory_core.storage import NamespaceInfo, Position
-from memory_storage_turso.engine.driver import Driver, StatementError
+from memory_storage_turso.engine.driver import Driver, Namespace, Reliance, StatementError
+from memory_storage_turso.engine.rejections import TranslatedErrors
 from memory_storage_turso.sql.statement import Row, Statement
 from memory_storage_turso.sql.system import (
     ADD_NAMESPACE,
@@ -64,16 +65,20 @@ class Namespaces:
         self._driver = driver
         self._tables = tables
         self._foreign = tuple(sorted(foreign))
+        self._reading = TranslatedErrors(driver.where)
+        self._writing = TranslatedErrors(driver.where, "a write")
 
     async def find(self, name: str) -> int | None:
         """The number of a namespace; ``None`` when nothing was ever written to it."""
         ns = self.numbers.get(name)
         if ns is not None:
             return ns
-        [result] = await self._driver.read([Statement(NAMESPACE_NUMBER, (name,))], primary=True)
+        statement = Statement(NAMESPACE_NUMBER, (name,))
+        with self._reading:
+            [result] = await self._driver.read([statement], primary=True)
         if not result.rows:
             return None
-        return self.numbers.setdefault(name, cast("int", result.rows[0][0]))
+        return self._learned(name, cast("int", result.rows[0][0]))
 
     async def find_or_add(self, name: str) -> int:
         """The number of a namespace, which is made where it is missing."""
@@ -81,12 +86,13 @@ class Namespaces:
         if ns is not None:
             return ns
         statements = [Statement(ADD_NAMESPACE, (name,)), Statement(NAMESPACE_NUMBER, (name,))]
-        outcome = await self._driver.write([statements])
+        with self._writing:
+            outcome = await self._driver.write([statements])
         result = outcome.results[0]
         if not isinstance(result, list):
             raise StorageError(f"{self._driver.where}: no namespace {name}: {result}") from result
         if not outcome.recovered:
-            return self.numbers.setdefault(name, cast("int", result[-1].rows[0][0]))
+            return self._learned(name, cast("int", result[-1].rows[0][0]))
         # The namespace was added, and its number was lost with the answer.
         ns = await self.find(name)
         if ns is None:
@@ -96,7 +102,7 @@ class Namespaces:
     async def counts(self, ns: int) -> Counts:
         """Count the records of a namespace."""
         [position, size], found = await self._ask(
-            [POSITION, Statement(BYTES)], lambda kind: count_in(kind, ns)
+            [POSITION, Statement(BYTES)], lambda kind: count_in(kind, ns), ns
         )
         held = {kind: cast("int", rows[0][0]) for kind, rows in found.items()}
         records = {kind: number for kind, number in held.items() if number or kind in self._tables}
@@ -117,6 +123,10 @@ class Namespaces:
                 infos.append(NamespaceInfo(str(name), records))
         return infos
 
+    def forget(self) -> None:
+        """Forget the numbers: the store was set back, and may give them again."""
+        self.numbers.clear()
+
     async def wipe(self, ns: int) -> Position:
         """Delete every record of a namespace; the position after it."""
         while True:
@@ -126,7 +136,11 @@ class Namespaces:
             kinds = [*foreign, *reversed(self._tables.types.kinds)]
             deletes = [delete_all(kind, ns) for kind in kinds]
             marked = [Statement(WIPING, (1, ns)), *deletes, Statement(WIPING, (0, ns))]
-            outcome = await self._driver.write([[*marked, Statement(KINDS), POSITION]])
+            relies = Reliance([ns], ()) if isinstance(ns, Namespace) else None
+            with self._writing:
+                outcome = await self._driver.write(
+                    [[*marked, Statement(KINDS), POSITION]], relies=relies
+                )
             result = outcome.results[0]
             if isinstance(result, StatementError):
                 raise StorageError(f"{self._driver.where}: {result}") from result
@@ -136,18 +150,26 @@ class Namespaces:
             if not outcome.recovered and self._is_complete(foreign, result[-2].rows):
                 return cast("int", result[-1].rows[0][0])
 
+    def _learned(self, name: str, number: int) -> int:
+        ns = Namespace(number, name) if self._driver.may_be_set_back else number
+        if any(known == ns for other, known in self.numbers.items() if other != name):
+            # The store was set back, and has given the number again.
+            self.forget()
+        return self.numbers.setdefault(name, ns)
+
     async def _ask(
-        self, statements: Sequence[Statement], of_kind: Callable[[str], Statement]
+        self,
+        statements: Sequence[Statement],
+        of_kind: Callable[[str], Statement],
+        ns: int | None = None,
     ) -> tuple[list[list[Row]], dict[str, list[Row]]]:
         """The rows of some statements, and of one for each kind."""
         while True:
             foreign = self._foreign
             kinds = [*(table.kind for table in self._tables), *foreign]
-            try:
-                asked = [Statement(KINDS), *statements, *map(of_kind, kinds)]
-                results = await self._driver.read(asked)
-            except StatementError as error:
-                raise StorageError(f"{self._driver.where}: a read was rejected: {error}") from error
+            asked = [Statement(KINDS), *statements, *map(of_kind, kinds)]
+            with self._reading:
+                results = await self._driver.read(asked, namespace=ns)
             known, *found = [result.rows for result in results]
             if self._is_complete(foreign, known):
                 of_kinds = dict(zip(kinds, found[len(statements) :], strict=True))

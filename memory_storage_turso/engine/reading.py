@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from memory_core.coalesce import ReadCoalescer
 from memory_core.codec import Codec
 from memory_core.codec.compression import DictionaryMissingError
-from memory_core.errors import CodecError, StorageError
+from memory_core.errors import CodecError
 from memory_core.query import Page, Query
 from memory_core.records import Record
 from memory_core.storage import Change, ChangeOperation, ChangePage, Position, check_limit
 from memory_storage_turso.engine.dictionaries import Dictionaries
-from memory_storage_turso.engine.driver import Driver, StatementError, StatementResult
+from memory_storage_turso.engine.driver import Driver, StatementResult
 from memory_storage_turso.engine.pending import PendingEntries
+from memory_storage_turso.engine.rejections import TranslatedErrors
 from memory_storage_turso.engine.rows import body_of, overridden, record_of
 from memory_storage_turso.sql import count_statement, order_value, page_statement
 from memory_storage_turso.sql.statement import Row, SqlValue, Statement
@@ -58,7 +58,7 @@ class Reader:
         self._codec = codec
         self._dictionaries = dictionaries
         self._pending = pending
-        self._translated = _TranslatedErrors(driver.where)
+        self._translated = TranslatedErrors(driver.where)
         self.gets = ReadCoalescer[Record](self._fetch)
         self.queries = self.counts = self.feed_reads = 0
 
@@ -83,10 +83,10 @@ class Reader:
 
         with self._translated:
             try:
-                return await self._driver.read_then([statement], page)
+                return await self._driver.read_then([statement], page, namespace=ns)
             except DictionaryMissingError:
                 await self._dictionaries.load()
-                return await self._driver.read_then([statement], page)
+                return await self._driver.read_then([statement], page, namespace=ns)
 
     async def count(self, ns: int, query: Query[Any]) -> int:
         """How many records a query has; see ``Storage.count``."""
@@ -96,7 +96,7 @@ class Reader:
         if statement is None:
             return 0
         with self._translated:
-            [result] = await self._driver.read([statement])
+            [result] = await self._driver.read([statement], namespace=ns)
         return cast("int", result.rows[0][0])
 
     async def changes(self, ns: int | None, since: Position, limit: int, kept: int) -> ChangePage:
@@ -115,7 +115,9 @@ class Reader:
         self.feed_reads += 1
         changes = Statement(CHANGES, (since, -1 if ns is None else ns, limit))
         with self._translated:
-            bounds, found = await self._driver.read([Statement(CHANGE_BOUNDS), changes])
+            bounds, found = await self._driver.read(
+                [Statement(CHANGE_BOUNDS), changes], namespace=ns
+            )
         oldest, newest = (cast("int", value or 0) for value in bounds.rows[0])
         trimmed_to = max(oldest - 1, newest - kept, 0)
         # A position from the future is one of a store that an older copy has replaced.
@@ -162,34 +164,17 @@ class Reader:
             return found
 
         with self._translated:
-            found = await self._driver.read_then(table.fetch(ns, ids), records)
+            found = await self._driver.read_then(table.fetch(ns, ids), records, namespace=ns)
             if lacking:
                 # Another process has trained a dictionary meanwhile; it was stored before its records.
                 await self._dictionaries.load()
-                found |= await self._driver.read_then(table.fetch(ns, lacking), records)
+                found |= await self._driver.read_then(
+                    table.fetch(ns, lacking), records, namespace=ns
+                )
             return found
 
     def _record(self, table: KindTable, row: Sequence[SqlValue]) -> Record:
         return record_of(self._codec, table, row)
-
-
-class _TranslatedErrors:
-    """Raises a read's `StatementError` as the error that callers see."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, StatementError):
-            raise StorageError(f"{self._where}: a read was rejected: {error}") from error
 
 
 def _change(row: Row) -> Change:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterator
+from types import TracebackType
 from typing import cast
 from uuid import UUID
 
@@ -28,13 +29,38 @@ from memory_storage_turso.engine.encoding import QueuedBatch
 from memory_storage_turso.sql.statement import Row, Statement
 from memory_storage_turso.sql.tables import KindTable, Tables
 
-__all__ = ["Read", "rejection"]
+__all__ = ["Read", "TranslatedErrors", "rejection"]
 
 Read = Callable[[Statement], Awaitable[list[Row]]]
 """Runs one read."""
 
 _RULE = re.compile(r"memory_core:(\w+):([^\s:]+)(?::([^\s:]+))?(?::([^\s:]+))?")
 _UNIQUE = re.compile(r"UNIQUE constraint failed: (.+)")
+
+
+class TranslatedErrors:
+    """Raises a `StatementError` as the error that callers see.
+
+    Args:
+        where: the database.
+        what: what was rejected.
+    """
+
+    def __init__(self, where: str, what: str = "a read") -> None:
+        self._where = where
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, StatementError):
+            raise StorageError(f"{self._where}: {self._what} was rejected: {error}") from error
 
 
 async def rejection(

@@ -12,15 +12,14 @@ from memory_core.codec.compression import CompressionConfig
 from memory_core.errors import StorageError
 from memory_core.storage import StorageContext
 from memory_storage_turso.engine.dictionaries import Dictionaries
-from memory_storage_turso.engine.driver import Driver, StatementError, StoreIdentity
+from memory_storage_turso.engine.driver import Driver, StatementError
 from memory_storage_turso.engine.encoding import CodecThread
 from memory_storage_turso.engine.namespaces import Namespaces
 from memory_storage_turso.engine.opening import open_kinds, open_system
 from memory_storage_turso.engine.pending import PendingEntries
 from memory_storage_turso.engine.reading import Reader
 from memory_storage_turso.engine.writing import Writer
-from memory_storage_turso.sql.statement import Statement
-from memory_storage_turso.sql.system import POSITION, STORE_ID
+from memory_storage_turso.sql.system import POSITION
 from memory_storage_turso.sql.tables import Tables
 
 __all__ = ["SharedState"]
@@ -91,9 +90,9 @@ class SharedState(backend.SharedState):
             thread = CodecThread(codec)
             dictionaries = Dictionaries(driver, codec.compressor, thread)
             store_id = await open_system(driver)
+            driver.use_position(POSITION, store_id.bytes)
             await dictionaries.load()
             foreign = await open_kinds(driver, tables, codec)
-            driver.use_position(POSITION, StoreIdentity(Statement(STORE_ID), store_id.bytes))
             state = cls(
                 driver,
                 store_id=store_id,
@@ -104,6 +103,7 @@ class SharedState(backend.SharedState):
                 feed_limit=feed_limit,
             )
             await state.pending.load()
+            driver.when_set_back(state.renew)
         except StatementError as error:
             await driver.aclose()
             raise StorageError(f"{driver.where}: {error}") from error
@@ -111,6 +111,15 @@ class SharedState(backend.SharedState):
             await driver.aclose()
             raise
         return state
+
+    async def renew(self) -> None:
+        """Look again at a store that was set back: learn its namespaces, and restore what it lacks."""
+        self.namespaces.forget()
+        try:
+            await open_kinds(self.driver, self.tables, self.codec)
+            await self.dictionaries.restore()
+        except StatementError as error:
+            raise StorageError(f"{self.driver.where}: {error}") from error
 
     async def close(self) -> None:
         """Finish what was accepted, then release everything."""

@@ -21,7 +21,9 @@ from memory_storage_turso.engine.dictionaries import Dictionaries
 from memory_storage_turso.engine.driver import (
     Driver,
     KnownReasonError,
+    Namespace,
     NotAsExpectedError,
+    Reliance,
     StatementError,
     StatementResult,
     WriteOutcome,
@@ -200,7 +202,7 @@ class Writer:
         if len(sound) > 1 and sum(map(_body_size, rows)) > _TOGETHER_BYTES:
             return []
         statements = [*map(as_one, merged(rows, _ROWS)), POSITION]
-        outcome = await self._run([statements])
+        outcome = await self._run([statements], sound)
         [result] = outcome.results
         if isinstance(result, StatementError):
             return []
@@ -232,7 +234,7 @@ class Writer:
         self, part: Sequence[tuple[QueuedBatch, list[Statement]]]
     ) -> list[CommitResult]:
         """Write batches, and those once more whose expected records are stored in other bytes."""
-        outcome = await self._run([[*statements, POSITION] for _, statements in part])
+        outcome = await self._run([[*statements, POSITION] for _, statements in part], part)
         again: dict[int, tuple[QueuedBatch, list[Statement]]] = {}
         for number, result in enumerate(outcome.results):
             if isinstance(result, NotAsExpectedError):
@@ -263,9 +265,15 @@ class Writer:
         error.__cause__ = because
         return error
 
-    async def _run(self, batches: Sequence[Iterable[Statement]]) -> WriteOutcome:
+    async def _run(
+        self,
+        batches: Sequence[Iterable[Statement]],
+        sound: Sequence[tuple[QueuedBatch, list[Statement]]],
+    ) -> WriteOutcome:
+        named = {item.ns: item.ns for item, _ in sound if isinstance(item.ns, Namespace)}
+        relies = Reliance(named.values(), self._dictionaries.known)
         try:
-            return await self._driver.write(batches, self._trim())
+            return await self._driver.write(batches, self._trim(), relies)
         except StatementError as error:
             raise self._commit_rejected(error) from error
 

@@ -11,7 +11,7 @@ import aiosqlite
 
 from memory_core.errors import ConfigurationError, StorageClosedError, StorageUnavailableError
 from memory_core.storage import Capability
-from memory_storage_turso.engine.driver import Driver, StatementResult, WriteOutcome
+from memory_storage_turso.engine.driver import Driver, Reliance, StatementResult, WriteOutcome
 from memory_storage_turso.local.prepared import PreparedCache
 from memory_storage_turso.local.session import Session, write_group
 from memory_storage_turso.sql.statement import Statement
@@ -51,9 +51,13 @@ class BorrowedDriver(Driver):
         return driver
 
     async def write(
-        self, batches: Sequence[Iterable[Statement]], closing: Sequence[Statement] = ()
+        self,
+        batches: Sequence[Iterable[Statement]],
+        closing: Sequence[Statement] = (),
+        relies: Reliance | None = None,
     ) -> WriteOutcome:
         """Run every batch in one transaction; see ``Driver.write``."""
+        del relies  # nobody sets an open file back
         self._writes += 1
         outcome, again = await self._run(
             lambda session: write_group(self._idle(session), batches, closing)
@@ -67,9 +71,10 @@ class BorrowedDriver(Driver):
         then: Callable[[list[StatementResult]], T],
         *,
         primary: bool = False,
+        namespace: int | None = None,
     ) -> T:
         """Read, and make something of the results on the same thread; see ``Driver.read_then``."""
-        del primary  # there is only one connection
+        del primary, namespace  # there is only one connection
         self._reads += 1
         return await self._run(lambda session: self._idle(session).read(statements, then))
 

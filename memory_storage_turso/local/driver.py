@@ -26,6 +26,7 @@ from memory_storage_turso.config import TursoConfig
 from memory_storage_turso.engine.driver import (
     Driver,
     PreparedCacheStats,
+    Reliance,
     StatementError,
     StatementResult,
     WriteOutcome,
@@ -113,9 +114,13 @@ class LocalDriver(Driver):
         return cls(settings, opened[0], opened[1:], lookout)
 
     async def write(
-        self, batches: Sequence[Iterable[Statement]], closing: Sequence[Statement] = ()
+        self,
+        batches: Sequence[Iterable[Statement]],
+        closing: Sequence[Statement] = (),
+        relies: Reliance | None = None,
     ) -> WriteOutcome:
         """Run every batch in one transaction; see ``Driver.write``."""
+        del relies  # nobody sets an open file back
         self._check()
         self._writes += 1
         writer = self._writer
@@ -136,9 +141,10 @@ class LocalDriver(Driver):
         then: Callable[[list[StatementResult]], T],
         *,
         primary: bool = False,
+        namespace: int | None = None,
     ) -> T:
         """Read, and make something of the results on the same thread; see ``Driver.read_then``."""
-        del primary  # every read sees the newest commit
+        del primary, namespace  # every read sees the newest commit
         self._check()
         self._reads += 1
         reader = min(self._readers, key=_jobs)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
@@ -24,10 +25,12 @@ from memory_storage_turso.config import TursoConfig
 from memory_storage_turso.engine.driver import (
     BatchResult,
     Driver,
+    KnownReasonError,
     PreparedCacheStats,
+    Reliance,
     StatementError,
     StatementResult,
-    StoreIdentity,
+    StoreSetBackError,
     WriteOutcome,
 )
 from memory_storage_turso.server.group_writer import (
@@ -40,9 +43,10 @@ from memory_storage_turso.server.hrana.endpoint import Endpoint, parse_endpoint
 from memory_storage_turso.server.hrana.http import HttpTransport, WireStats
 from memory_storage_turso.server.hrana.stored_sql import SharedSql, changes_schema
 from memory_storage_turso.server.hrana.wire import encode_statement
-from memory_storage_turso.server.node import ServerNode, Transport
+from memory_storage_turso.server.node import RequestTooLargeError, ServerNode, Transport
 from memory_storage_turso.server.replicas import ReadRouter
 from memory_storage_turso.server.resilience import RetryStats, with_retries
+from memory_storage_turso.server.store_guard import StoreGuard
 from memory_storage_turso.sql.statement import Statement
 
 T = TypeVar("T")
@@ -89,6 +93,7 @@ class ServerDriver(Driver):
     """
 
     capabilities = frozenset({Capability.DURABLE, Capability.MULTI_PROCESS, Capability.NAMESPACES})
+    may_be_set_back = True
 
     def __init__(
         self, url: str, config: TursoConfig, *, environ: Mapping[str, str] | None = None
@@ -111,24 +116,30 @@ class ServerDriver(Driver):
         self._closing: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._broken_off = asyncio.Event()
+        self._renew: Callable[[], Awaitable[None]] | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
-    def use_position(self, statement: Statement, identity: StoreIdentity | None = None) -> None:
+    def use_position(self, statement: Statement, store_id: bytes | None = None) -> None:
         """Set the query for the newest position, which is known once the schema exists.
 
         Args:
             statement: One row with one integer, no arguments.
-            identity: How to tell a replica of this store from another store.
+            store_id: From now on each server is checked for this store.
         """
-        self._writer.use_position(statement)
-        if identity is None:
-            self._router.use_position(encode_statement(statement), None)
-            return
-        # In one statement, so that no answer has one without the other.
-        sql = f"SELECT ({statement.sql}), ({identity.statement.sql})"
-        self._router.use_position(encode_statement(Statement(sql)), identity.value)
+        guard = None if store_id is None else StoreGuard(self.where, statement, store_id)
+        self._primary.guard = guard
+        self._writer.use_position(statement, guard)
+        self._router.use_position(encode_statement(statement), guard)
+
+    def when_set_back(self, renew: Callable[[], Awaitable[None]]) -> None:
+        """Set how to look at the store again; see `Driver.when_set_back`."""
+        self._renew = renew
 
     async def write(
-        self, batches: Sequence[Iterable[Statement]], closing: Sequence[Statement] = ()
+        self,
+        batches: Sequence[Iterable[Statement]],
+        closing: Sequence[Statement] = (),
+        relies: Reliance | None = None,
     ) -> WriteOutcome:
         """Run every batch in one transaction; see `Driver.write`.
 
@@ -137,21 +148,42 @@ class ServerDriver(Driver):
         those after it are not sent. A closing statement may run more than once.
         """
         with self._call():
+            self._primary.check_writable()
             encoded = await self._encode(batches)
-            return await self._write_groups(encoded, closing)
+            try:
+                outcome = await self._write_groups(encoded, closing, relies)
+            except StoreSetBackError:
+                await self._look_again()
+                raise
+            lacking = [
+                number for number, result in enumerate(outcome.results) if _lacks_table(result)
+            ]
+            if lacking and self._primary.guard is not None:
+                await self._look_again()
+                for number in lacking:
+                    outcome.results[number] = StoreSetBackError(self.where)
+            return outcome
 
     async def read(
-        self, statements: Sequence[Statement], *, primary: bool = False
+        self,
+        statements: Sequence[Statement],
+        *,
+        primary: bool = False,
+        namespace: int | None = None,
     ) -> list[StatementResult]:
         """Run the statements against one snapshot; see `Driver.read`."""
         with self._call():
             encoded = encode_statements(statements)
-            return await with_retries(
-                lambda: self._router.read(encoded, primary=primary),
-                self._config.retry,
-                self._read_retries,
-                self._pause,
-            )
+            try:
+                return await with_retries(
+                    lambda: self._router.read(encoded, primary=primary, namespace=namespace),
+                    self._config.retry,
+                    self._read_retries,
+                    self._pause,
+                )
+            except StoreSetBackError:
+                await self._look_again()
+                raise
 
     async def read_then(
         self,
@@ -159,10 +191,11 @@ class ServerDriver(Driver):
         then: Callable[[list[StatementResult]], T],
         *,
         primary: bool = False,
+        namespace: int | None = None,
     ) -> T:
         """Read and process the results; see `Driver.read_then`."""
         with self._call():
-            results = await self.read(statements, primary=primary)
+            results = await self.read(statements, primary=primary, namespace=namespace)
             if sum(len(result.rows) for result in results) <= _FEW_ROWS:
                 return then(results)
             return await asyncio.get_running_loop().run_in_executor(self._thread(), then, results)
@@ -235,6 +268,24 @@ class ServerDriver(Driver):
             async with asyncio.timeout(seconds):
                 await self._broken_off.wait()
 
+    async def _look_again(self) -> None:
+        """Forget what is known of a store that was set back, once for all calls that have noticed it."""
+        if self._renew is None or asyncio.current_task() is self._renewing:
+            return
+        if self._renewing is None:
+            self._primary.pool.discard_idle()
+            self._router.start_over()
+            self._renewing = asyncio.create_task(
+                self._renewed(self._renew), name="memory-core renew"
+            )
+        await join(self._renewing)
+
+    async def _renewed(self, renew: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await renew()
+        finally:
+            self._renewing = None
+
     @contextlib.contextmanager
     def _call(self) -> Generator[None]:
         if self._closed:
@@ -280,18 +331,30 @@ class ServerDriver(Driver):
         return self._encoding
 
     async def _write_groups(
-        self, batches: Sequence[EncodedBatch], closing: Sequence[Statement]
+        self,
+        batches: Sequence[EncodedBatch],
+        closing: Sequence[Statement],
+        relies: Reliance | None,
     ) -> WriteOutcome:
         sound = [batch for batch in batches if batch.error is None]
         results: list[BatchResult] = []
         outcome = WriteOutcome([], [])
         recovered = False
-        groups = self._split(sound)
-        for group in groups:
+        groups = deque(self._split(sound))
+        alone = len(groups) == 1
+        while groups:
+            group = groups.popleft()
             try:
-                outcome = await self._writer.write(group, closing)
+                outcome = await self._writer.write(group, closing, relies)
+            except RequestTooLargeError as error:
+                if len(group) > 1:
+                    groups.extendleft((group[len(group) // 2 :], group[: len(group) // 2]))
+                    alone = False
+                else:
+                    results.append(KnownReasonError(error))
+                continue
             except (StorageError, StatementError) as error:
-                if len(groups) == 1:
+                if alone:
                     raise
                 results += [own_error(error) for _ in group]
                 results += [self._not_sent(error) for _ in sound[len(results) :]]
@@ -326,3 +389,7 @@ class ServerDriver(Driver):
             groups[-1].append(batch)
             size += batch.size
         return groups
+
+
+def _lacks_table(result: BatchResult) -> bool:
+    return isinstance(result, StatementError) and "no such table" in result.message

@@ -23,6 +23,7 @@ from memory_storage_turso.config import RetryConfig
 from memory_storage_turso.engine.driver import (
     BatchResult,
     BatchTooLargeError,
+    Reliance,
     RowTooLargeError,
     StatementError,
     StatementResult,
@@ -47,6 +48,7 @@ from memory_storage_turso.server.hrana.wire import (
     EncodedStatement,
     ProgramAnswer,
     Step,
+    StepError,
     encode_statement,
 )
 from memory_storage_turso.server.node import ServerNode
@@ -57,6 +59,7 @@ from memory_storage_turso.server.resilience import (
     Sleep,
     with_retries,
 )
+from memory_storage_turso.server.store_guard import StoreGuard
 from memory_storage_turso.sql.statement import Statement
 
 _MOST_ATTEMPTS = 100
@@ -76,16 +79,14 @@ _CREATE = (
 _FORGET = "DELETE FROM memory_commits WHERE token >= ? AND token < ?"
 _TRIM = f"DELETE FROM memory_commits WHERE at < unixepoch() - {_KEPT_FOR}"
 _OPEN = f"INSERT INTO memory_commits (token, at, outcome) VALUES (?, unixepoch(), {_COMMITTED})"
+_ON_CONFLICT = "ON CONFLICT (token) DO NOTHING"
 #: Without the row of `_OPEN` there is no time, and a row without a time is rejected: a failed batch can
 #: only be noted in the transaction of its group.
 _FAIL = (
     "INSERT INTO memory_commits (token, at, outcome) "
     f"VALUES (?, (SELECT at FROM memory_commits WHERE token = ?), {_BATCH_FAILED})"
 )
-_FENCE = (
-    f"INSERT INTO memory_commits (token, at, outcome) VALUES (?, unixepoch(), {_FENCED}) "
-    "ON CONFLICT (token) DO NOTHING"
-)
+_FENCE = f"INSERT INTO memory_commits (token, at, outcome) VALUES (?, unixepoch(), {_FENCED}) {_ON_CONFLICT}"
 _LOOK = "SELECT token, outcome, position FROM memory_commits WHERE token >= ? AND token < ?"
 
 
@@ -144,16 +145,18 @@ class CommitMarkers:
 
     Attributes:
         position: Gives the newest position; None until the store has one.
+        guard: Checks the store in each group; None until its id is known.
     """
 
     def __init__(self) -> None:
         self.position: Statement | None = None
+        self.guard: StoreGuard | None = None
         self._created = False
         self._settled: deque[bytes] = deque(maxlen=64)
         self._groups = 0
 
-    def marker(self, token: bytes, batches: int) -> CommitMarker:
-        """The statements to run with a group of this many batches."""
+    def marker(self, token: bytes, batches: int, relies: Reliance | None = None) -> CommitMarker:
+        """The statements to run with a group of this many batches, which relies on something."""
         opening: list[EncodedStatement] = []
         if not self._created:
             opening.append(_encoded(_CREATE))
@@ -161,7 +164,10 @@ class CommitMarkers:
             opening.append(_encoded(_FORGET, *_range(self._settled.popleft())))
         if self._groups % _TRIM_EVERY == 0:
             opening.append(_encoded(_TRIM))
-        opening.append(_encoded(_OPEN, token))
+        if self.guard is None:
+            opening.append(_encoded(_OPEN, token))
+        else:
+            opening.append(self.guard.opening(token, _COMMITTED, relies))
         position = f"({self.position.sql})" if self.position is not None else "NULL"
         committed = (
             f"UPDATE memory_commits SET position = {position} WHERE token = ? RETURNING position"
@@ -171,6 +177,21 @@ class CommitMarkers:
             committed=_encoded(committed, token),
             failed=[_encoded(_FAIL, token + i.to_bytes(4, "big"), token) for i in range(batches)],
         )
+
+    def fence(self, token: bytes) -> EncodedStatement:
+        """The statement that keeps a group that has not committed from committing later."""
+        if self.guard is None:
+            return _encoded(_FENCE, token)
+        return self.guard.opening(token, _FENCED, None, _ON_CONFLICT)
+
+    def failure(self, error: StepError) -> StorageUnavailableError | None:
+        """What it means that a marker's opening has failed; None where it says nothing of the store."""
+        if "no such table: memory_commits" in error.message:
+            # The store may be another one, or an earlier state: with its table made, the check tells.
+            self._created = False
+            self._settled.clear()
+            return RetryableError(error.message)
+        return None if self.guard is None else self.guard.failure(error)
 
     def settled(self, token: bytes) -> None:
         """The group's outcome is known: a later group may delete its marker."""
@@ -182,11 +203,11 @@ class CommitMarkers:
 class OutcomeQuestion:
     """The program that asks what became of a group, and makes the answer final."""
 
-    def __init__(self, token: bytes, *, knows_autocommit: bool) -> None:
+    def __init__(self, token: bytes, fence: EncodedStatement, *, knows_autocommit: bool) -> None:
         statements = [
             _encoded("BEGIN IMMEDIATE"),
             _encoded(_CREATE),
-            _encoded(_FENCE, token),
+            fence,
             _encoded(_LOOK, *_range(token)),
             _encoded("COMMIT"),
         ]
@@ -248,22 +269,28 @@ class GroupWriter:
         self._sleep = sleep
         self._markers = CommitMarkers()
 
-    def use_position(self, statement: Statement) -> None:
-        """How to ask for the newest position."""
+    def use_position(self, statement: Statement, guard: StoreGuard | None) -> None:
+        """How to ask for the newest position, and how to check that the store is the right one."""
         self._markers.position = statement
+        self._markers.guard = guard
 
     async def write(
-        self, batches: Sequence[EncodedBatch], closing: Sequence[Statement]
+        self,
+        batches: Sequence[EncodedBatch],
+        closing: Sequence[Statement],
+        relies: Reliance | None,
     ) -> WriteOutcome:
         """Write the batches and run the closing statements in one transaction.
 
         Raises:
+            StoreReplacedError: The server holds another store.
+            StoreSetBackError: The store lacks what the write relies on.
             StorageError: As `Driver.write`.
             StatementError: A closing statement failed, or the commit was rejected.
         """
         encoded_closing = encode_statements(closing)
         outcome = await with_retries(
-            lambda: self._try(batches, closing, encoded_closing),
+            lambda: self._try(batches, closing, encoded_closing, relies),
             self._retry,
             self.retries,
             self._sleep,
@@ -277,9 +304,10 @@ class GroupWriter:
         batches: Sequence[EncodedBatch],
         closing: Sequence[Statement],
         encoded_closing: Sequence[EncodedStatement],
+        relies: Reliance | None,
     ) -> WriteOutcome:
         token = os.urandom(_TOKEN_BYTES)
-        marker = self._markers.marker(token, len(batches))
+        marker = self._markers.marker(token, len(batches), relies)
 
         def build(knows_autocommit: bool) -> GroupProgram:
             return GroupProgram(
@@ -297,7 +325,8 @@ class GroupWriter:
         except RefusedError as error:
             raise self._primary.rejected(error) from error
         except GroupNotCommittedError as error:
-            raise self._primary.failed(error.error, error.closing_index or 0) from error
+            failure = self._markers.failure(error.error) if error.opening else None
+            raise failure or self._primary.failed(error.error, error.closing_index or 0) from error
         except (NoAnswerError, ResponseTooLargeError) as error:
             return await self._recover(batches, closing, token, error)
         self._markers.settled(token)
@@ -354,7 +383,9 @@ class GroupWriter:
 
     async def _ask(self, token: bytes) -> GroupOutcome:
         def build(knows_autocommit: bool) -> OutcomeQuestion:
-            return OutcomeQuestion(token, knows_autocommit=knows_autocommit)
+            return OutcomeQuestion(
+                token, self._markers.fence(token), knows_autocommit=knows_autocommit
+            )
 
         try:
             question, answer = await self._primary.run(build)
@@ -374,8 +405,10 @@ class GroupWriter:
             raise RetryableError(msg) from error
         found = question.outcome(answer)
         if found is None:
+            failed = next((error for error in answer.errors if error is not None), None)
+            why = self._markers.failure(failed) if failed is not None else None
             msg = f"{self._primary.endpoint} could not look up what became of it"
-            raise RetryableError(msg)
+            raise RetryableError(f"{msg}: {why}" if why is not None else msg)
         return found
 
     def _recovered(

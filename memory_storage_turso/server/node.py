@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import math
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from memory_core.errors import (
     ConfigurationError,
     StorageClosedError,
+    StorageError,
     StorageFullError,
     StorageUnavailableError,
 )
 from memory_storage_turso.config import TursoConfig
-from memory_storage_turso.engine.driver import StatementError, StatementResult
+from memory_storage_turso.engine.driver import Namespace, StatementError, StatementResult
 from memory_storage_turso.server.hrana.endpoint import Endpoint
 from memory_storage_turso.server.hrana.errors import (
     HranaError,
@@ -40,11 +43,11 @@ from memory_storage_turso.server.hrana.wire import (
 )
 from memory_storage_turso.server.pool import Connection, Pool
 from memory_storage_turso.server.resilience import CircuitBreaker, Outcome, RetryableError
+from memory_storage_turso.server.store_guard import DatabaseMissingError, StoreGuard
 from memory_storage_turso.sql.statement import Row
 
-_UNAUTHORIZED = (401, 403)
 _NOT_FOUND = 404
-_TOO_MANY_REQUESTS = 429
+_NO_DATABASE = re.compile(r"namespace.*(doesn't|does not) exist", re.IGNORECASE)
 #: Transient errors: the transaction was rolled back and may be retried.
 _PASSING = frozenset(
     {
@@ -72,11 +75,37 @@ _UNWELL = frozenset(
     }
 )
 _STREAMS_TRIED = 3
+#: Seconds that a stream to one of a server's databases is used for anything, and for writes: over HTTP a
+#: new one costs the server some milliseconds and no round trip, a new WebSocket costs several round trips.
+_LIVES = {"http": (1.0, 0.1), "ws": (10.0, 10.0)}
 _FIRST_PAGE = 1024
+
+
+class RequestTooLargeError(StorageError):
+    """A request that is larger than the server, or a gateway in front of it, takes; it was not executed."""
+
+
+_BY_STATUS: Mapping[int, tuple[type[Exception], str]] = {
+    **dict.fromkeys(
+        (*range(300, 400), 404, 405, 410, 421),
+        (ConfigurationError, "is not a libSQL server, or a gateway in front of it is set up wrong"),
+    ),
+    **dict.fromkeys((401, 403), (ConfigurationError, "rejected the token")),
+    408: (RetryableError, "did not get the whole request in time"),
+    413: (
+        RequestTooLargeError,
+        "accepts no request of this size, or a gateway in front of it does not",
+    ),
+    429: (RetryableError, "has too many requests"),
+}
+"""What a status says where the server did not execute the request: the error, and its words."""
 
 
 class ServerConnection(Connection, Protocol):
     """A connection to a server, over either transport."""
+
+    verified: set[int]
+    """Namespaces that its database was found to have, and -1 where it was found to be the right store."""
 
     @property
     def knows_autocommit(self) -> bool:
@@ -123,12 +152,21 @@ T = TypeVar("T")
 
 
 class ServerNode:
-    """One server, as the driver uses it."""
+    """One server, as the driver uses it.
+
+    Attributes:
+        guard: Checks each stream that is read from; None where the caller checks what it reads.
+    """
 
     def __init__(self, endpoint: Endpoint, transport: Transport, config: TursoConfig) -> None:
         self.endpoint = endpoint
         self.breaker = CircuitBreaker(str(endpoint), config.breaker)
-        self.pool = Pool(transport.connect, config.pool, config.keepalive)
+        self.guard: StoreGuard | None = None
+        # A stream stays with its database, also when that is deleted and made again.
+        life, self._young = math.inf, math.inf
+        if endpoint.database is not None:
+            life, self._young = _LIVES[endpoint.transport]
+        self.pool = Pool(transport.connect, config.pool, config.keepalive, longest_life=life)
         self._transport = transport
         self._in_flight: set[asyncio.Timeout] = set()
         self._broken_off = False
@@ -148,13 +186,14 @@ class ServerNode:
             program = build(connection.knows_autocommit)
             return program, await connection.run(program.steps)
 
-        return await self._on_connection(once)
+        return await self._on_connection(once, younger_than=self._young)
 
     async def read(
         self,
         statements: Sequence[EncodedStatement],
         position: EncodedStatement | None = None,
         *,
+        namespace: int | None = None,
         within: float | None = None,
     ) -> Snapshot:
         """Read one snapshot, with an answer of any size.
@@ -162,26 +201,25 @@ class ServerNode:
         Args:
             statements: Reads only.
             position: Selects the position of the snapshot, and perhaps its store's id.
+            namespace: What the statements rely on.
             within: Seconds the server has for its answer.
 
         Raises:
             StatementError: A statement was rejected.
+            StoreReplacedError: The server holds another store.
+            StoreSetBackError: The store does not have the namespace under this number.
             StorageUnavailableError: There is no answer; `RetryableError` if a retry makes sense.
         """
+        named = namespace if isinstance(namespace, Namespace) else None
 
         async def once(connection: ServerConnection) -> Snapshot:
-            program = ReadProgram(
-                statements, position, knows_autocommit=connection.knows_autocommit
-            )
-            try:
-                return program.outcome(await connection.run(program.steps))
-            except ResponseTooLargeError:
-                # The server stopped in the middle of the program.
-                await connection.reset()
-                answer = await connection.run_streamed(program.steps)
-                if answer is None:
-                    return await _read_in_pages(connection, statements, position)
-            return program.outcome(answer)
+            guard = self.guard
+            if guard is None or (-1 if named is None else named) in connection.verified:
+                return await _read_on(connection, statements, position)
+            snapshot = await _read_on(connection, statements, guard.question(named))
+            guard.check(snapshot.position_row)
+            connection.verified |= {-1} if named is None else {-1, int(named)}
+            return snapshot
 
         try:
             return await self._on_connection(once, within)
@@ -189,7 +227,8 @@ class ServerNode:
             msg = f"no answer within {within} s"
             raise RetryableError(self._words("cannot be read from", msg)) from error
         except StatementError as error:
-            raise self._statement_failed(error) from error
+            failure = self.guard and self.guard.failure(StepError(error.message))
+            raise failure or self._statement_failed(error) from error
         except (StreamLostError, NotReachedError, NoAnswerError) as error:
             raise RetryableError(self._words("cannot be read from", error)) from error
         except RefusedError as error:
@@ -201,13 +240,15 @@ class ServerNode:
         """The error of a request that the server did not execute at all."""
         if isinstance(error, NotTrustedError):
             return ConfigurationError(self._words("has a certificate that is not trusted", error))
-        if error.status in _UNAUTHORIZED:
-            return ConfigurationError(self._words("rejected the token", error))
-        if error.status == _NOT_FOUND:
-            return ConfigurationError(self._words("has no such database", error))
-        if error.status == _TOO_MANY_REQUESTS:
-            return RetryableError(self._words("has too many requests", error))
-        return self.failed(StepError(error.message, error.code))
+        if error.status == _NOT_FOUND and _NO_DATABASE.search(error.message):
+            return DatabaseMissingError(self._words("has no such database", error))
+        if error.status in _BY_STATUS:
+            kind, what = _BY_STATUS[error.status]
+            return kind(self._words(what, error))
+        failure = self.failed(StepError(error.message, error.code))
+        if error.status and isinstance(failure, StatementError):
+            return StorageError(self._words("did not execute the request", error))
+        return failure
 
     def failed(self, error: StepError, index: int = 0) -> Exception:
         """The error of a transaction that failed at this step; nothing of it was applied."""
@@ -218,6 +259,19 @@ class ServerNode:
         if error.code in _UNWELL:
             return StorageUnavailableError(self._words("cannot be used", error.message))
         return statement_error(error, index)
+
+    def check_writable(self) -> None:
+        """Check that the token does not exclude writes.
+
+        Raises:
+            ConfigurationError: It does.
+        """
+        endpoint = self.endpoint
+        # Over HTTP the server says so. Over WebSocket it closes the connection without a word.
+        if endpoint.transport == "ws" and endpoint.token is not None and endpoint.token.only_reads:
+            raise ConfigurationError(
+                self._words("rejects writes", "the token only permits reading")
+            )
 
     def not_applied(self, error: NotReachedError | StreamLostError) -> RetryableError:
         """The error of a write that certainly was not applied."""
@@ -242,7 +296,10 @@ class ServerNode:
         self._transport.abandon()
 
     async def _on_connection(
-        self, once: Callable[[ServerConnection], Awaitable[T]], within: float | None = None
+        self,
+        once: Callable[[ServerConnection], Awaitable[T]],
+        within: float | None = None,
+        younger_than: float = math.inf,
     ) -> T:
         deadline = None if within is None else asyncio.get_running_loop().time() + within
         lost: StreamLostError | None = None
@@ -251,11 +308,12 @@ class ServerNode:
             # A call that the breaker would reject need not wait for a connection.
             self.breaker.check()
             try:
-                return await self._on_a_connection(once, within, deadline, fresh=lost is not None)
+                return await self._on_a_connection(once, within, deadline, younger_than)
             except StreamLostError as error:
                 # Nothing was executed, and a new stream costs nothing. If the server was restarted, all
                 # streams are lost with this one.
                 lost = error
+                younger_than = 0.0
                 self.pool.discard_idle()
         raise lost or StreamLostError("no stream was tried")
 
@@ -264,13 +322,12 @@ class ServerNode:
         once: Callable[[ServerConnection], Awaitable[T]],
         within: float | None,
         deadline: float | None,
-        *,
-        fresh: bool,
+        younger_than: float,
     ) -> T:
         connected = False
         try:
             async with self.pool.acquire(
-                within, self._guarded(deadline), fresh=fresh
+                within, self._guarded(deadline), younger_than=younger_than
             ) as connection:
                 connected = True
                 return await once(connection)
@@ -301,7 +358,7 @@ class ServerNode:
         return error
 
     def _words(self, what: str, why: object) -> str:
-        return f"{self.endpoint} {what}: {why}"
+        return self.endpoint.without_secrets(f"{self.endpoint} {what}: {why}")
 
 
 def _judged(error: BaseException) -> Outcome:
@@ -311,6 +368,23 @@ def _judged(error: BaseException) -> Outcome:
     if isinstance(error, HranaError | StatementError):
         return Outcome.SUCCESS
     return Outcome.NEITHER
+
+
+async def _read_on(
+    connection: ServerConnection,
+    statements: Sequence[EncodedStatement],
+    position: EncodedStatement | None,
+) -> Snapshot:
+    program = ReadProgram(statements, position, knows_autocommit=connection.knows_autocommit)
+    try:
+        return program.outcome(await connection.run(program.steps))
+    except ResponseTooLargeError:
+        # The server stopped in the middle of the program.
+        await connection.reset()
+        answer = await connection.run_streamed(program.steps)
+        if answer is None:
+            return await _read_in_pages(connection, statements, position)
+    return program.outcome(answer)
 
 
 async def _read_in_pages(

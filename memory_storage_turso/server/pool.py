@@ -82,6 +82,7 @@ class PoolStats:
         opened: Connections made.
         discarded: Connections found broken when they were released.
         stale_replaced: Idle connections replaced before a caller got them.
+        aged_replaced: Idle connections replaced because they had been open for long.
         pings: Pings sent to idle connections.
         grown: Times the pool grew.
         shrunk: Times it shrank.
@@ -102,6 +103,7 @@ class PoolStats:
     opened: int = 0
     discarded: int = 0
     stale_replaced: int = 0
+    aged_replaced: int = 0
     pings: int = 0
     grown: int = 0
     shrunk: int = 0
@@ -111,6 +113,7 @@ class PoolStats:
 @attrs.define(slots=True, eq=False)
 class _Idle(Generic[C]):
     connection: C
+    opened_at: float
     used_at: float
     touched_at: float
 
@@ -125,6 +128,7 @@ class Pool(Generic[C]):
         connect: Makes a connection.
         config: Sizes and waits.
         keepalive: How long a connection may be idle.
+        longest_life: Seconds after which a connection is replaced before its next use.
         clock: Monotonic seconds.
     """
 
@@ -134,6 +138,7 @@ class Pool(Generic[C]):
         config: PoolConfig,
         keepalive: KeepAliveConfig,
         *,
+        longest_life: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect = connect
@@ -141,10 +146,11 @@ class Pool(Generic[C]):
         self._ping_after = keepalive.interval
         self._stale_after = _STALE_AFTER * keepalive.interval
         self._max_idle = _MAX_IDLE * keepalive.interval
+        self._longest_life = longest_life
         self._clock = clock
         self._sizer = PoolSizer(config, clock())
         self._in_use = 0
-        self._checked_out: set[C] = set()
+        self._checked_out: dict[C, float] = {}
         self._idle: deque[_Idle[C]] = deque()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._stats = PoolStats()
@@ -160,7 +166,7 @@ class Pool(Generic[C]):
         within: float | None = None,
         around: AbstractAsyncContextManager[None] | None = None,
         *,
-        fresh: bool = False,
+        younger_than: float = math.inf,
     ) -> AsyncGenerator[C]:
         """Check a connection out for the length of the context.
 
@@ -171,7 +177,7 @@ class Pool(Generic[C]):
             within: Seconds to wait for it at most, where that is less than ``acquire_timeout``.
             around: Entered after the permit is acquired, and left before it is released: it sees the
                 outcome of connecting and of using the connection, but not the waiting.
-            fresh: Make a new connection, even if others are idle.
+            younger_than: Seconds that it may have been open; 0 for a new one, even if others are idle.
 
         Raises:
             StorageClosedError: The pool is closed.
@@ -180,13 +186,13 @@ class Pool(Generic[C]):
         await self._permit(within)
         try:
             async with around or contextlib.nullcontext():
-                connection = await (self._open() if fresh else self._idle_or_new())
-                self._checked_out.add(connection)
+                connection, opened_at = await self._idle_or_new(younger_than)
+                self._checked_out[connection] = opened_at
                 try:
                     yield connection
                 finally:
-                    self._checked_out.discard(connection)
-                    self._release(connection)
+                    del self._checked_out[connection]
+                    self._release(connection, opened_at)
         finally:
             self._release_permit()
 
@@ -312,30 +318,41 @@ class Pool(Generic[C]):
         if self._sizer.observe(demand, now):
             self._grant()
 
-    async def _idle_or_new(self) -> C:
+    async def _idle_or_new(self, younger_than: float) -> tuple[C, float]:
         self._check_open()
         now = self._clock()
-        while self._idle:
+        while self._idle and younger_than > 0:
             # The most recently used one is the least likely to be stale.
             idle = self._idle.pop()
-            if now - idle.touched_at < self._stale_after and not idle.connection.broken:
-                return idle.connection
-            self._stats.stale_replaced += 1
+            stale = idle.connection.broken or now - idle.touched_at >= self._stale_after
+            aged = self._has_aged(idle, now)
+            if not stale and not aged and now - idle.opened_at < younger_than:
+                return idle.connection, idle.opened_at
+            self._stats.stale_replaced += stale
+            self._stats.aged_replaced += not stale
             self._close_later(idle.connection)
+            if not stale and not aged:
+                # The others may be older, and are good enough for other calls.
+                break
         return await self._open()
 
-    async def _open(self) -> C:
+    def _has_aged(self, idle: _Idle[C], now: float) -> bool:
+        return now - idle.opened_at >= self._longest_life
+
+    async def _open(self) -> tuple[C, float]:
+        # As it was before: what it sees is no older.
+        now = self._clock()
         connection = await self._connect()
         self._stats.opened += 1
-        return connection
+        return connection, now
 
-    def _release(self, connection: C) -> None:
+    def _release(self, connection: C, opened_at: float) -> None:
         if connection.broken or self._closed:
             self._stats.discarded += connection.broken
             self._close_later(connection)
             return
         now = self._clock()
-        self._idle.append(_Idle(connection, used_at=now, touched_at=now))
+        self._idle.append(_Idle(connection, opened_at, used_at=now, touched_at=now))
 
     async def _ping_each(self, due: Iterator[_Idle[C]]) -> None:
         for idle in due:
@@ -367,6 +384,11 @@ class Pool(Generic[C]):
             self._idle.appendleft(idle)
 
     def _drop_surplus(self, now: float) -> None:
+        for idle in [idle for idle in self._idle if self._has_aged(idle, now)]:
+            self._stats.aged_replaced += 1
+            self._idle.remove(idle)
+            self._close_later(idle.connection)
+
         def unused(idle: _Idle[C]) -> bool:
             surplus = self._in_use + len(self._idle) > self._sizer.size
             spare = self._in_use + len(self._idle) > self._config.min_size

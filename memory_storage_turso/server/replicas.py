@@ -18,12 +18,12 @@ import attrs
 from memory_core.coalesce import GroupCommit
 from memory_core.errors import ConfigurationError, StorageError, StorageUnavailableError
 from memory_storage_turso.config import ReplicaConfig
-from memory_storage_turso.engine.driver import StatementError, StatementResult
+from memory_storage_turso.engine.driver import Namespace, StatementError, StatementResult
 from memory_storage_turso.server.hrana.program import Snapshot
 from memory_storage_turso.server.hrana.wire import EncodedStatement
 from memory_storage_turso.server.node import ServerNode
 from memory_storage_turso.server.resilience import BreakerState
-from memory_storage_turso.sql.statement import SqlValue
+from memory_storage_turso.server.store_guard import StoreGuard
 
 _log = logging.getLogger(__name__)
 #: Seconds between two checks of a replica that is behind, or that did not answer.
@@ -66,6 +66,23 @@ class Replica:
         return "refused" if self.refused else self.node.breaker.state.value
 
 
+def _named(namespace: int | None) -> Namespace | None:
+    return namespace if isinstance(namespace, Namespace) else None
+
+
+@attrs.frozen(slots=True)
+class _Reading:
+    """What a replica is asked for.
+
+    Attributes:
+        statements: Reads only.
+        namespace: What they rely on.
+    """
+
+    statements: Sequence[EncodedStatement] = ()
+    namespace: Namespace | None = attrs.field(default=None, converter=_named)
+
+
 class ReadRouter:
     """Sends each read to a replica that has seen enough, or to the primary."""
 
@@ -86,7 +103,7 @@ class ReadRouter:
         self._primary_reads = 0
         self._waits = 0
         self._position: EncodedStatement | None = None
-        self._store: SqlValue = None
+        self._guard: StoreGuard | None = None
         self._checks: asyncio.Task[None] | None = None
         self._checked = 0
         # Each read gets the answer to a question that was sent after its call; those that wait at the
@@ -94,15 +111,22 @@ class ReadRouter:
         self._newest = GroupCommit[None, int](self._ask_primary)
         self._introduced = False
 
-    def use_position(self, statement: EncodedStatement, store: SqlValue) -> None:
+    def use_position(self, statement: EncodedStatement, guard: StoreGuard | None) -> None:
         """Set the query for the snapshot that a read shows; until it is set, the primary answers.
 
         Args:
-            statement: Selects the position and then the store's id.
-            store: The expected id of the store; None accepts any.
+            statement: Selects the position.
+            guard: Makes the statement that also selects the store's id; without it, any store is accepted.
         """
         self._position = statement
-        self._store = store
+        self._guard = guard
+
+    def start_over(self) -> None:
+        """Forget the positions: the store was set back."""
+        self._seen = 0
+        self._introduced = False
+        for replica in self.replicas:
+            replica.position = 0
 
     def saw(self, position: int | None) -> None:
         """Reject every later read that is older than this position."""
@@ -113,8 +137,14 @@ class ReadRouter:
         statements: Sequence[EncodedStatement],
         *,
         primary: bool = False,
+        namespace: int | None = None,
     ) -> list[StatementResult]:
         """Read from a replica that has seen enough, else from the primary; or only from the primary.
+
+        Args:
+            statements: Reads only.
+            primary: Whether only the primary may answer.
+            namespace: What the statements rely on.
 
         Raises:
             StatementError: A statement was rejected.
@@ -122,10 +152,10 @@ class ReadRouter:
         """
         if self.replicas and self._position is not None and not primary:
             self._start_checks()
-            found = await self._read_replicas(statements, self._seen)
+            found = await self._read_replicas(statements, self._seen, namespace)
             if found is not None:
                 return found
-        return await self._read_primary(statements)
+        return await self._read_primary(statements, namespace)
 
     def stats(self) -> Mapping[str, object]:
         """Reads per server, and how far behind each replica is."""
@@ -148,7 +178,7 @@ class ReadRouter:
         await asyncio.gather(*(replica.node.aclose() for replica in self.replicas))
 
     async def _read_replicas(
-        self, statements: Sequence[EncodedStatement], floor: int
+        self, statements: Sequence[EncodedStatement], floor: int, namespace: int | None
     ) -> list[StatementResult] | None:
         newest = None
         if self._must_ask():
@@ -157,21 +187,21 @@ class ReadRouter:
             # If no replica answers, nothing retrieves this task's error.
             newest.add_done_callback(_retrieve)
         try:
-            return await self._first_answer(statements, floor, newest)
+            return await self._first_answer(_Reading(statements, namespace), floor, newest)
         finally:
             if newest is not None:
                 newest.cancel()
 
     async def _first_answer(
         self,
-        statements: Sequence[EncodedStatement],
+        reading: _Reading,
         floor: int,
         newest: asyncio.Task[list[int]] | None,
     ) -> list[StatementResult] | None:
         deadline = self._clock() + self._config.max_wait
         while True:
             for replica in self._candidates():
-                found = await self._try_replica(replica, statements, floor, newest)
+                found = await self._try_replica(replica, reading, floor, newest)
                 if found is not None:
                     return found
             if self._clock() + _POLL_INTERVAL > deadline or not self._healthy():
@@ -192,11 +222,11 @@ class ReadRouter:
     async def _try_replica(
         self,
         replica: Replica,
-        statements: Sequence[EncodedStatement],
+        reading: _Reading,
         floor: int,
         newest: asyncio.Task[list[int]] | None,
     ) -> list[StatementResult] | None:
-        snapshot = await self._ask(replica, statements)
+        snapshot = await self._ask(replica, reading)
         if snapshot is None:
             replica.failures += 1
             return None
@@ -207,7 +237,7 @@ class ReadRouter:
                 if self._config.freshness == "all":
                     return None
         # Only the position of this snapshot counts, as answers may overtake each other.
-        if (snapshot.position or 0) < floor:
+        if (snapshot.position or 0) < floor or not snapshot.has_namespace:
             replica.passed_over += 1
             replica.not_before = self._clock() + _POLL_INTERVAL
             return None
@@ -215,13 +245,14 @@ class ReadRouter:
         self.saw(snapshot.position)
         return snapshot.results
 
-    async def _ask(
-        self, replica: Replica, statements: Sequence[EncodedStatement]
-    ) -> Snapshot | None:
+    async def _ask(self, replica: Replica, reading: _Reading) -> Snapshot | None:
         """A replica's answer, if it holds this store."""
+        guard, question = self._guard, self._position
+        if guard is not None:
+            question = guard.replica_question(reading.namespace)
         try:
             snapshot = await replica.node.read(
-                statements, self._position, within=self._config.timeout
+                reading.statements, question, within=self._config.timeout
             )
         except ConfigurationError as error:
             if not replica.refused:
@@ -232,7 +263,7 @@ class ReadRouter:
             # Its schema may be behind: the primary decides.
             replica.not_before = self._clock() + _POLL_INTERVAL
             return None
-        if self._store is not None and snapshot.store != self._store:
+        if guard is not None and snapshot.store != guard.store_id:
             self._exclude(replica)
             return None
         if replica.refused:
@@ -250,9 +281,12 @@ class ReadRouter:
                 replica.node.endpoint,
             )
 
-    async def _read_primary(self, statements: Sequence[EncodedStatement]) -> list[StatementResult]:
+    async def _read_primary(
+        self, statements: Sequence[EncodedStatement], namespace: int | None
+    ) -> list[StatementResult]:
         self._primary_reads += 1
-        snapshot = await self._primary.read(statements, self._position if self.replicas else None)
+        position = self._position if self.replicas else None
+        snapshot = await self._primary.read(statements, position, namespace=namespace)
         self.saw(snapshot.position)
         return snapshot.results
 
@@ -289,7 +323,7 @@ class ReadRouter:
         if replica.foreign or not replica.node.breaker.allows():
             return
         try:
-            await self._ask(replica, [])
+            await self._ask(replica, _Reading())
         except Exception as error:  # noqa: BLE001 - without checks a replica that failed stays unused
             if not isinstance(error, StorageError):
                 _log.exception("checking %s failed", replica.node.endpoint)

@@ -18,6 +18,9 @@ __all__ = [
     "CHANGE_BOUNDS",
     "DECLARE_KIND",
     "DICTIONARIES",
+    "HAS_DICTIONARIES",
+    "HAS_NAMESPACES",
+    "IS_STORE",
     "KINDS",
     "META",
     "NAMESPACES",
@@ -55,6 +58,17 @@ SYSTEM_TABLES = (
 
 META = "SELECT key, value FROM _meta"
 STORE_ID = "SELECT value FROM _meta WHERE key = 'store_id'"
+IS_STORE = f"({STORE_ID}) IS ?"
+"""Whether the store has this id."""
+HAS_NAMESPACES = (
+    "NOT EXISTS (SELECT 1 FROM json_each(?) k LEFT JOIN _namespaces n "
+    "ON n.ns = CAST(k.key AS INTEGER) WHERE n.name IS NOT k.value)"
+)
+"""Whether these namespaces have these numbers: a JSON object of names by number."""
+HAS_DICTIONARIES = (
+    "(SELECT count(*) FROM _dictionaries WHERE id IN (SELECT value FROM json_each(?))) = ?"
+)
+"""Whether all of these dictionaries are there: a JSON array of their ids, and how many they are."""
 
 KINDS = "SELECT kind, declaration FROM _kinds ORDER BY kind"
 DECLARE_KIND = (

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64decode
 from collections.abc import Mapping
 from typing import Literal, NoReturn
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
 import attrs
+import msgspec
 
 from memory_core.config.redaction import is_secret
 from memory_core.errors import ConfigurationError
@@ -30,6 +31,16 @@ _SCHEMES: Mapping[str, tuple[Literal["http", "ws"], bool | None]] = {
 OPTIONS = ("database", "tls")
 
 
+class _Claims(msgspec.Struct):
+    """What a token says of itself.
+
+    Attributes:
+        a: What it permits: ``"ro"`` or ``"rw"``.
+    """
+
+    a: object = None
+
+
 class Token:
     """A secret that no ``repr`` or ``str`` shows."""
 
@@ -41,6 +52,23 @@ class Token:
     def reveal(self) -> str:
         """The secret itself."""
         return self._secret
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether it says of itself that it permits reading only."""
+        claims = self._secret.split(".")[1:2]
+        try:
+            said = msgspec.json.decode(urlsafe_b64decode("".join(claims) + "=="), type=_Claims)
+        except (ValueError, msgspec.MsgspecError, RecursionError):
+            return False
+        return said.a == "ro"
+
+    def removed_from(self, text: str) -> str:
+        """A text without the secret, which may be in it as it is or encoded."""
+        secret = self._secret
+        for form in (secret, b64encode(secret.encode()).decode(), quote(secret, safe="")):
+            text = text.replace(form, "***")
+        return text
 
     def __repr__(self) -> str:
         return "Token(***)"
@@ -77,6 +105,10 @@ class Endpoint:
             return {}
         name = b64encode(self.database.encode()).rstrip(b"=").decode("ascii")
         return {"x-namespace-bin": name}
+
+    def without_secrets(self, said: str) -> str:
+        """What a server said, without the token that it may have repeated."""
+        return said if self.token is None else self.token.removed_from(said)
 
     def __str__(self) -> str:
         """The address, fit for an error message."""
@@ -145,11 +177,15 @@ def redirected(endpoint: Endpoint, base_url: str) -> str:
         NotReachedError: The URL is not an HTTP URL.
         ConfigurationError: The token would be sent unencrypted to another machine.
     """
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https"):
+    try:
+        parts = urlsplit(base_url)
+        host = parts.hostname if parts.scheme in ("http", "https") else None
+    except ValueError:
+        host = None
+    if not host:
         msg = "the server named a base URL that is not HTTP"
         raise NotReachedError(msg)
-    _check_secrecy(parts.scheme == "https", parts.hostname or "", endpoint.token)
+    _check_secrecy(base_url.lower().startswith("https:"), host, endpoint.token)
     return base_url.rstrip("/")
 
 

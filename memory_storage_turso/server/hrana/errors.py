@@ -27,7 +27,7 @@ class RefusedError(HranaError):
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(f"{code or status}: {message}")
+        super().__init__(f"{code or f'HTTP {status}'}: {message}")
         self.status = status
         self.code = code
         self.message = message

@@ -52,6 +52,8 @@ CONNECT_TIMEOUT = 5.0
 
 _encoder = msgspec.json.Encoder()
 _HTTP_OK = 200
+_REDIRECTS = 300
+_BAD_REQUEST = 400
 _NOT_FOUND = 404
 _SERVER_ERROR = 500
 _ERROR_BYTES = 64 << 10
@@ -64,6 +66,9 @@ _CLOSE_TIMEOUT = 1.0
 _LOST_STREAM_WORDS = ("invalid baton", "baton that has already been used")
 _STORED_SQL_WORDS = "SQL text "
 _TOO_LARGE = "RESPONSE_TOO_LARGE"
+#: Characters of a server's message that an error repeats.
+_MESSAGE = 500
+_EMPTY = "an empty answer"
 
 
 @attrs.define(slots=True)
@@ -133,7 +138,7 @@ class HttpTransport:
         try:
             answer = await self._post("pipeline", body, base_url)
         except RefusedError as error:
-            if error.status != _NOT_FOUND or error.message or version != 3:
+            if error.status != _NOT_FOUND or error.message != _EMPTY or version != 3:
                 raise
             # An empty 404 is the router's: this server has no /v3. A server that does not know the
             # database says so.
@@ -161,7 +166,7 @@ class HttpTransport:
                 await self._raise_for_status(response)
                 start = await self._read_cursor(response, assembler)
         except (TimeoutError, aiohttp.ClientError) as error:
-            raise _failure(error) from error
+            raise self._failure(error) from self._shown(error)
         return start, assembler
 
     async def aclose(self) -> None:
@@ -181,7 +186,7 @@ class HttpTransport:
                 await self._raise_for_status(response)
                 return await self._read_body(response)
         except (TimeoutError, aiohttp.ClientError) as error:
-            raise _failure(error) from error
+            raise self._failure(error) from self._shown(error)
 
     async def _request(
         self, what: str, body: bytes, base_url: str | None
@@ -211,6 +216,24 @@ class HttpTransport:
             read_bufsize=_SOCKET_BUFFER,
             auto_decompress=False,
         )
+
+    def _failure(self, error: Exception) -> HranaError:
+        said = self.endpoint.without_secrets(str(error))
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            return NotTrustedError(said)
+        if isinstance(error, aiohttp.ClientConnectorError):
+            # Its own words speak of TLS also where there is none.
+            return NotReachedError(f"cannot connect: {error.os_error}")
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return NotReachedError("connecting took too long")
+        if isinstance(error, aiohttp.InvalidURL):
+            return NotReachedError(said)
+        return NoAnswerError(f"{type(error).__name__}: {said}")
+
+    def _shown(self, error: Exception) -> Exception | None:
+        """The error as a cause, unless the server made it repeat the token."""
+        said = str(error)
+        return error if self.endpoint.without_secrets(said) == said else None
 
     async def _read_body(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
@@ -246,7 +269,24 @@ class HttpTransport:
                 body += piece
                 if len(body) >= _ERROR_BYTES:
                     break
-        raise _rejection(response.status, body)
+        location = response.headers.get("Location", "")
+        raise self._rejection(response.status, body, location)
+
+    def _rejection(self, status: int, body: bytes, location: str) -> HranaError:
+        """The error for an answer with this status instead of results."""
+        error = decode_error(body)
+        code = (error.code or "") if error is not None else ""
+        message = body.decode("utf-8", "replace") if error is None else error.message
+        message = self.endpoint.without_secrets(" ".join(message.split()))[:_MESSAGE]
+        if code == "STREAM_EXPIRED" or any(words in message for words in _LOST_STREAM_WORDS):
+            return StreamLostError(message)
+        if status >= _SERVER_ERROR or status < _REDIRECTS:
+            # A gateway may send this status although the server behind it executes the request.
+            return NoAnswerError(f"HTTP {status}: {message or _EMPTY}")
+        if status < _BAD_REQUEST:
+            target = self.endpoint.without_secrets(location)[:_MESSAGE]
+            message = f"it redirects to {target!r}; use the URL of the server itself"
+        return RefusedError(status, code, message or _EMPTY)
 
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
         """Yield a body piece by piece: decompressed, counted and bounded as it arrives.
@@ -280,10 +320,12 @@ class HttpStream:
 
     Attributes:
         broken: Whether an error has made it unusable.
+        verified: What its database was found to be; see `ServerConnection`.
     """
 
     def __init__(self, transport: HttpTransport, stored: StoredSql) -> None:
         self.broken = False
+        self.verified: set[int] = set()
         self._transport = transport
         self._stored = stored
         self._baton: str | None = None
@@ -349,6 +391,7 @@ class HttpStream:
         """Close the stream on the server, where it would otherwise expire by itself."""
         baton, self._baton = self._baton, None
         self._stored.clear()
+        self.verified.clear()
         if baton is None:
             return
         try:
@@ -416,26 +459,3 @@ def _whole_batch_failed(error: StepError) -> HranaError:
     if error.code == _TOO_LARGE:
         return ResponseTooLargeError(error.message)
     return RefusedError(0, error.code or "", error.message)
-
-
-def _rejection(status: int, body: bytes) -> HranaError:
-    """The error for an answer with this status instead of results."""
-    error = decode_error(body)
-    code = (error.code or "") if error is not None else ""
-    message = error.message if error is not None else body.decode("utf-8", "replace").strip()
-    if code == "STREAM_EXPIRED" or any(words in message for words in _LOST_STREAM_WORDS):
-        return StreamLostError(message)
-    if status >= _SERVER_ERROR:
-        # A gateway may send this status although the server behind it executes the request.
-        return NoAnswerError(f"HTTP {status}: {message[:500]}")
-    return RefusedError(status, code, message[:500])
-
-
-def _failure(error: Exception) -> HranaError:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return NotTrustedError(str(error))
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return NotReachedError(str(error) or "connecting took too long")
-    if isinstance(error, aiohttp.InvalidURL):
-        return NotReachedError(str(error))
-    return NoAnswerError(f"{type(error).__name__}: {error}")

@@ -63,12 +63,16 @@ class GroupNotCommittedError(Exception):
     Attributes:
         error: What the server said of the step that stopped it.
         closing_index: Which closing statement it was, where it was one.
+        opening: Whether it was before the first batch.
     """
 
-    def __init__(self, error: StepError, closing_index: int | None = None) -> None:
+    def __init__(
+        self, error: StepError, closing_index: int | None = None, *, opening: bool = False
+    ) -> None:
         super().__init__(f"{error.code or ''}: {error.message}")
         self.error = error
         self.closing_index = closing_index
+        self.opening = opening
 
 
 @attrs.frozen(slots=True)
@@ -121,6 +125,7 @@ class GroupProgram:
         self.steps: list[Step] = []
         self._spans: list[_Span] = []
         standing = self._begin(marker.opening)
+        self._opened = len(self.steps)
         for batch, failed in zip(batches, marker.failed, strict=True):
             standing = self._add_batch(batch, failed, standing)
         self._closing: list[int] = []
@@ -226,7 +231,7 @@ class GroupProgram:
         for step, error in enumerate(answer.errors):
             if error is not None and step not in undone:
                 closing = self._closing.index(step) if step in self._closing else None
-                return GroupNotCommittedError(error, closing)
+                return GroupNotCommittedError(error, closing, opening=step < self._opened)
         return GroupNotCommittedError(StepError("the server did not commit"))
 
 
@@ -251,6 +256,11 @@ class Snapshot:
     def store(self) -> SqlValue:
         """Which store it is a snapshot of, where that was asked for beside the position."""
         return self.position_row[1] if len(self.position_row) > 1 else None
+
+    @property
+    def has_namespace(self) -> bool:
+        """Whether the store has the namespace under its number, where that was asked for."""
+        return self.position_row[2:3] in ((), (1,))
 
 
 class ReadProgram:

@@ -61,6 +61,7 @@ class WebSocketConnection:
 
     Attributes:
         broken: Whether an error has made it unusable.
+        verified: What its database was found to be; see `ServerConnection`.
         knows_autocommit: Hrana 2 does not.
     """
 
@@ -68,6 +69,7 @@ class WebSocketConnection:
 
     def __init__(self, connection: HranaConn, stored: StoredSql, limits: ServerLimits) -> None:
         self.broken = False
+        self.verified: set[int] = set()
         self._connection = connection
         self._stream: HranaStream | None = None
         self._stored = stored

@@ -54,6 +54,14 @@ class Step:
     condition: Condition | None = None
 
 
+class _SaidError(msgspec.Struct, frozen=True):
+    """An error as a body: Hrana has a message, sqld's own answers an error."""
+
+    message: str | None = None
+    error: str | None = None
+    code: str | None = None
+
+
 class StepError(msgspec.Struct, frozen=True):
     """Why a step, or a whole request, failed: the server's message and error code."""
 
@@ -344,11 +352,13 @@ def decode_cursor_start(line: bytes) -> CursorStart:
 
 
 def decode_error(body: bytes) -> StepError | None:
-    """The error in the body of an answer, where it is written as Hrana writes it."""
+    """The error in the body of an answer, where it is written as Hrana or sqld writes it."""
     try:
-        return msgspec.json.decode(body, type=StepError)
-    except msgspec.DecodeError:
+        said = msgspec.json.decode(body, type=_SaidError)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    message = said.message if said.message is not None else said.error
+    return None if message is None else StepError(message, said.code)
 
 
 def program_answer(rows: BatchRows, steps: int, *, autocommit: bool | None = None) -> ProgramAnswer:
@@ -415,6 +425,6 @@ class CursorAssembler:
 def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"the server's answer is not understood: {error}"
         raise NoAnswerError(msg) from error

@@ -244,7 +244,7 @@ async def test_a_fresh_connection_is_not_an_idle_one(server: FakeServer) -> None
     pool = Pool(server.connect, fixed(4), QUIET)
     async with AsyncExitStack() as stack:
         idle = [await stack.enter_async_context(pool.acquire()) for _ in range(3)]
-    async with pool.acquire(fresh=True) as fresh:
+    async with pool.acquire(younger_than=0) as fresh:
         assert fresh not in idle
     pool.discard_idle()
     assert pool.stats().idle == 0
