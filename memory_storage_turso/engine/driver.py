@@ -22,7 +22,7 @@ from memory_core.errors import (
     UnsupportedCapabilityError,
 )
 from memory_core.storage import Capability
-from memory_storage_turso.sql.statement import Row, Statement
+from memory_storage_turso.sql.statement import Row, SqlValue, Statement
 
 __all__ = [
     "BatchResult",
@@ -36,6 +36,7 @@ __all__ = [
     "RowTooLargeError",
     "StatementError",
     "StatementResult",
+    "StoreIdentity",
     "StoreSetBackError",
     "WriteOutcome",
 ]
@@ -54,6 +55,19 @@ class StatementResult:
 
     rows: list[Row]
     rows_affected: int = 0
+
+
+@attrs.frozen(slots=True)
+class StoreIdentity:
+    """The query that identifies the store in a database.
+
+    Attributes:
+        statement: One row with one value, no arguments.
+        value: What the right store answers.
+    """
+
+    statement: Statement
+    value: SqlValue
 
 
 class Namespace(int):
@@ -335,8 +349,8 @@ class Driver(ABC):
     def drain(self) -> None:  # noqa: B027  # only a server has something to do
         """Begin closing: limit the time of in-flight calls, where they may hang. Idempotent."""
 
-    def use_position(self, statement: Statement, store_id: bytes) -> None:  # noqa: B027  # as above
-        """Set the query for the newest position and the store's id, once their tables exist."""
+    def use_position(self, statement: Statement, identity: StoreIdentity) -> None:  # noqa: B027  # as above
+        """Set the queries for the newest position and the store's id, once their tables exist."""
 
     def when_set_back(self, renew: Callable[[], Awaitable[None]]) -> None:  # noqa: B027  # as above
         """Set what is called once before a `StoreSetBackError` is raised, to look at the store again."""

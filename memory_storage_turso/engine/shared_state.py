@@ -12,14 +12,15 @@ from memory_core.codec.compression import CompressionConfig
 from memory_core.errors import StorageError
 from memory_core.storage import StorageContext
 from memory_storage_turso.engine.dictionaries import Dictionaries
-from memory_storage_turso.engine.driver import Driver, StatementError
+from memory_storage_turso.engine.driver import Driver, StatementError, StoreIdentity
 from memory_storage_turso.engine.encoding import CodecThread
 from memory_storage_turso.engine.namespaces import Namespaces
 from memory_storage_turso.engine.opening import open_kinds, open_system
 from memory_storage_turso.engine.pending import PendingEntries
 from memory_storage_turso.engine.reading import Reader
 from memory_storage_turso.engine.writing import Writer
-from memory_storage_turso.sql.system import POSITION
+from memory_storage_turso.sql.statement import Statement
+from memory_storage_turso.sql.system import POSITION, STORE_ID
 from memory_storage_turso.sql.tables import Tables
 
 __all__ = ["SharedState"]
@@ -90,7 +91,7 @@ class SharedState(backend.SharedState):
             thread = CodecThread(codec)
             dictionaries = Dictionaries(driver, codec.compressor, thread)
             store_id = await open_system(driver)
-            driver.use_position(POSITION, store_id.bytes)
+            driver.use_position(POSITION, StoreIdentity(Statement(STORE_ID), store_id.bytes))
             await dictionaries.load()
             foreign = await open_kinds(driver, tables, codec)
             state = cls(

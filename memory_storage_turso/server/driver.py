@@ -30,6 +30,7 @@ from memory_storage_turso.engine.driver import (
     Reliance,
     StatementError,
     StatementResult,
+    StoreIdentity,
     StoreSetBackError,
     WriteOutcome,
 )
@@ -119,14 +120,14 @@ class ServerDriver(Driver):
         self._renew: Callable[[], Awaitable[None]] | None = None
         self._renewing: asyncio.Task[None] | None = None
 
-    def use_position(self, statement: Statement, store_id: bytes | None = None) -> None:
+    def use_position(self, statement: Statement, identity: StoreIdentity | None = None) -> None:
         """Set the query for the newest position, which is known once the schema exists.
 
         Args:
             statement: One row with one integer, no arguments.
-            store_id: From now on each server is checked for this store.
+            identity: From now on each server is checked for this store.
         """
-        guard = None if store_id is None else StoreGuard(self.where, statement, store_id)
+        guard = None if identity is None else StoreGuard(self.where, statement, identity)
         self._primary.guard = guard
         self._writer.use_position(statement, guard)
         self._router.use_position(encode_statement(statement), guard)

@@ -263,7 +263,7 @@ class ReadRouter:
             # Its schema may be behind: the primary decides.
             replica.not_before = self._clock() + _POLL_INTERVAL
             return None
-        if guard is not None and snapshot.store != guard.store_id:
+        if guard is not None and snapshot.store != guard.identity.value:
             self._exclude(replica)
             return None
         if replica.refused:

@@ -15,10 +15,10 @@ import attrs
 import msgspec
 
 from memory_core.errors import ConfigurationError, StorageUnavailableError
-from memory_storage_turso.engine.driver import Namespace, Reliance, StoreSetBackError
+from memory_storage_turso.engine.driver import Namespace, Reliance, StoreIdentity, StoreSetBackError
 from memory_storage_turso.server.hrana.wire import EncodedStatement, StepError, encode_statement
 from memory_storage_turso.sql.statement import Row, SqlValue, Statement
-from memory_storage_turso.sql.system import HAS_DICTIONARIES, HAS_NAMESPACES, IS_STORE, STORE_ID
+from memory_storage_turso.sql.system import HAS_DICTIONARIES, HAS_NAMESPACES
 
 _json = msgspec.json.Encoder().encode
 _NO_TABLE = "no such table"
@@ -48,12 +48,12 @@ class StoreGuard:
     Attributes:
         where: The server, for messages.
         position: Selects the newest position.
-        store_id: The store's id.
+        identity: The store.
     """
 
     where: str
     position: Statement
-    store_id: bytes
+    identity: StoreIdentity
 
     def opening(
         self, token: bytes, outcome: int, relies: Reliance | None, after: str = ""
@@ -66,7 +66,7 @@ class StoreGuard:
             relies: What else has to hold.
             after: What follows the values in the statement.
         """
-        args: tuple[SqlValue, ...] = (token, self.store_id)
+        args: tuple[SqlValue, ...] = (token, self.identity.value)
         holds = str(outcome)
         if relies is not None:
             names = {str(int(ns)): ns.name for ns in relies.namespaces}
@@ -75,7 +75,7 @@ class StoreGuard:
             args += (_json(names).decode(), _json(dictionaries).decode(), len(dictionaries))
         sql = (
             "INSERT INTO memory_commits (token, at, outcome) "
-            f"VALUES (?, CASE WHEN {IS_STORE} THEN unixepoch() END, {holds}) {after}"
+            f"VALUES (?, CASE WHEN {self._is_store} THEN unixepoch() END, {holds}) {after}"
         )
         return encode_statement(Statement(sql.rstrip(), args))
 
@@ -89,7 +89,7 @@ class StoreGuard:
 
     def question(self, namespace: Namespace | None) -> EncodedStatement:
         """Selects the position, whether this is the store, and whether it has the namespace."""
-        return self._selecting(IS_STORE, (self.store_id,), namespace)
+        return self._selecting(self._is_store, (self.identity.value,), namespace)
 
     def check(self, row: Row) -> None:
         """Check the row that `question` has selected.
@@ -105,7 +105,11 @@ class StoreGuard:
 
     def replica_question(self, namespace: Namespace | None) -> EncodedStatement:
         """Selects the position, the store's id, and whether it has the namespace."""
-        return self._selecting(f"({STORE_ID})", (), namespace)
+        return self._selecting(f"({self.identity.statement.sql})", (), namespace)
+
+    @property
+    def _is_store(self) -> str:
+        return f"({self.identity.statement.sql}) IS ?"
 
     def _selecting(
         self, store: str, args: Sequence[SqlValue], namespace: Namespace | None

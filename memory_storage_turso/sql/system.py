@@ -20,7 +20,6 @@ __all__ = [
     "DICTIONARIES",
     "HAS_DICTIONARIES",
     "HAS_NAMESPACES",
-    "IS_STORE",
     "KINDS",
     "META",
     "NAMESPACES",
@@ -58,8 +57,6 @@ SYSTEM_TABLES = (
 
 META = "SELECT key, value FROM _meta"
 STORE_ID = "SELECT value FROM _meta WHERE key = 'store_id'"
-IS_STORE = f"({STORE_ID}) IS ?"
-"""Whether the store has this id."""
 HAS_NAMESPACES = (
     "NOT EXISTS (SELECT 1 FROM json_each(?) k LEFT JOIN _namespaces n "
     "ON n.ns = CAST(k.key AS INTEGER) WHERE n.name IS NOT k.value)"
