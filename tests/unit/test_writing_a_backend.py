@@ -1,5 +1,6 @@
 """The walk-through's excerpts are the source."""
 
+import importlib
 import re
 from pathlib import Path
 from textwrap import dedent
@@ -9,7 +10,8 @@ import pytest
 from memory_core.storage import Storage
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs/writing_a_backend.md").read_text()
+GUIDES = [ROOT / "docs/writing_a_backend.md", ROOT / "docs/backends_on_databases.md"]
+TEXT = "".join(path.read_text() for path in GUIDES)
 EXCERPT = re.compile(r"<!-- excerpt: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
 EXCERPTS = EXCERPT.findall(TEXT)
 
@@ -47,3 +49,29 @@ def test_it_counts_the_members_right():
     members = [name for name in vars(Storage) if not name.startswith("_")]
     numbers = {10: "ten", 11: "eleven", 12: "twelve", 13: "thirteen"}
     assert f"{numbers[len(members)]} of them" in TEXT
+
+
+def named():
+    """Module and name of everything that the guides for authors tell to import."""
+    pages = TEXT + (ROOT / "docs/writing_a_cache.md").read_text()
+    table = pages[pages.index("## What to import") :].partition("## 1.")[0]
+    for module, names in re.findall(r"^\| `(memory_core[\w.]*)` \| (.*) \|$", table, re.MULTILINE):
+        yield from ((module, name) for name in re.findall(r"`(\w+)`", names))
+    for module, names in re.findall(
+        r"^from (memory_core[\w.]*) import ([\w, ]+)", pages, re.MULTILINE
+    ):
+        yield from ((module, name.strip()) for name in names.split(","))
+    for module, name in re.findall(r"`(memory_core(?:\.[a-z_]+)*)\.(\w+)`", pages):
+        yield module, name
+
+
+@pytest.mark.parametrize(("module", "name"), sorted(set(named())))
+def test_what_the_guides_name_is_public(module, name):
+    try:
+        importlib.import_module(f"{module}.{name}")
+    except ModuleNotFoundError:
+        assert name in importlib.import_module(module).__all__
+
+
+def test_the_guides_name_enough():
+    assert len(set(named())) > 50
