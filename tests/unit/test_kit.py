@@ -279,3 +279,57 @@ def test_a_worker_says_that_it_has_started_before_anything_else():
     first, second = said.stdout.splitlines()
     assert first.startswith("started ")
     assert second.startswith("said ")
+
+
+REMOVING = """
+from memory_core.inmemory import InMemoryStorage
+from memory_core.testing import StorageSuite
+
+left = set()
+
+
+class TestRemoving(StorageSuite):
+    capabilities = InMemoryStorage().capabilities
+    examples = 2
+
+    @classmethod
+    async def open(cls, location, *, context, change_feed_limit=None):
+        assert location in left
+        return InMemoryStorage(context)
+
+    def make_location(self, directory):
+        left.add(str(directory))
+        return str(directory)
+
+    def remove_location(self, location):
+        left.remove(location)
+
+
+def test_nothing_is_left():
+    assert not left
+"""
+
+
+def test_every_location_is_removed_after_its_test(tmp_path):
+    (tmp_path / "test_removing.py").write_text(REMOVING)
+    chosen = "test_stats or behaves_like or test_unique or nothing_is_left"
+    command = [
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "asyncio_mode=auto",
+        "-k",
+        chosen,
+    ]
+    done = subprocess.run(
+        [sys.executable, *command, str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout

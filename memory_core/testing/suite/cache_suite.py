@@ -243,17 +243,33 @@ class CacheSuite:
         await asyncio.gather(*(work(number) for number in range(20)))
 
     @only_if(lambda suite: not suite.in_process)
-    async def test_a_cancelled_read_spoils_no_later_one(self, cache: Cache) -> None:
-        keys = [_key(number) for number in range(10)]
+    @pytest.mark.parametrize("what", ["get", "set", "delete", "clear"])
+    async def test_a_cancelled_call_spoils_no_later_one(self, cache: Cache, what: str) -> None:
+        """Whatever was sent and not answered: later calls get their own answers, and entries are found."""
+        kept = [_key(number) for number in range(10)]
+        expected = [self._value(number) for number in range(10)]
         await cache.set_many([self._entry(number) for number in range(10)])
         for turns in range(40):
-            reading = asyncio.ensure_future(cache.get_many(keys))
+            version = 100 + turns
+            await cache.set_many([self._entry(99, value=99)])
+            call = {
+                "get": lambda: cache.get_many([*kept, _key(99)]),
+                "set": lambda version=version: cache.set_many([self._entry(99, value=version)]),
+                "delete": lambda: cache.delete_many([_key(99)]),
+                "clear": lambda: cache.clear("other"),
+            }[what]
+            cancelled = asyncio.ensure_future(call())
             for _ in range(turns):
                 await asyncio.sleep(0)
-            reading.cancel()
-            await asyncio.wait([reading])
-            expected = [self._value(number) for number in range(10)]
-            assert await cache.get_many(keys) == expected, f"cancelled after {turns} turns"
+            cancelled.cancel()
+            await asyncio.wait([cancelled])
+            where = f"cancelled after {turns} turns"
+            assert await cache.get_many(kept) == expected, where
+            (found,) = await cache.get_many([_key(99)])
+            assert found in (None, self._value(99), self._value(version)), where
+            # From here on the cancelled call has no say any more.
+            await cache.set_many([self._entry(99, value=version + 1)])
+            assert await cache.get_many([_key(99)]) == [self._value(version + 1)], where
 
     async def test_closing_leaves_nothing_behind(self) -> None:
         tasks = asyncio.all_tasks()

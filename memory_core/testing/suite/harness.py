@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -141,10 +141,17 @@ class Harness:
         if hasattr(cls, "capabilities"):
             leave_out(cls)
 
+    def remove_location(self, location: str) -> None:
+        """Remove what a test has left at a location, after its handles are closed: a database of a server.
+        By default nothing, as pytest removes the directory.
+        """
+
     @pytest.fixture
-    def location(self, tmp_path: Path) -> str:
+    def location(self, tmp_path: Path) -> Iterator[str]:
         """The location of this test's store."""
-        return self.make_location(tmp_path)
+        location = self.make_location(tmp_path)
+        yield location
+        self.remove_location(location)
 
     @pytest_asyncio.fixture
     async def opener(self, location: str) -> AsyncIterator[Opener]:

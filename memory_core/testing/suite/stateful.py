@@ -86,6 +86,7 @@ class _Machine(RuleBasedStateMachine):
         self._exits = ExitStack()
         directory = self._exits.enter_context(TemporaryDirectory())
         self._location = self.suite.make_location(Path(directory))
+        self._exits.callback(self.suite.remove_location, self._location)
         # The stores' background tasks live as long as their loop.
         self._runner = self._exits.enter_context(asyncio.Runner())
         self._reference = InMemoryStorage(kit_context())
