@@ -58,7 +58,8 @@ def test_servers_are_installed_without_pytest(tmp_path):
 
 def test_the_commands_of_the_kit_load_no_suite():
     script = (
-        "import sys, memory_core.testing.crash, memory_core.testing.staleness;"
+        "import sys, memory_core.testing.crash, memory_core.testing.staleness,"
+        " memory_core.testing.linearizability;"
         "print([name for name in sys.modules if name.startswith(('memory_core.testing.suite', 'pytest',"
         " 'hypothesis'))])"
     )

@@ -1,1 +1,1 @@
-"""Checks that run for minutes and are commands as well: kills during commits, and stale reads."""
+"""Checks that run for minutes and are commands as well: kills during commits, stale reads, histories."""

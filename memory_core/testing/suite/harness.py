@@ -81,6 +81,7 @@ class Harness:
         shares_positions: all namespaces are one store, with one identity, one count of positions and
             one change feed that is trimmed for all.
         checks_when_opened: opening a store reads all of it, and fails where a record is damaged.
+        linearizable: a read sees every write that was acknowledged, in any process, before it began.
         still_counters: counters that ordinary work does not move (retries, growths of a map); the
             backend's own tests move them.
         examples: the number of runs of the state machine.
@@ -95,6 +96,7 @@ class Harness:
     trains_dictionaries: ClassVar[bool] = False
     shares_positions: ClassVar[bool] = True
     checks_when_opened: ClassVar[bool] = False
+    linearizable: ClassVar[bool] = True
     still_counters: ClassVar[frozenset[str]] = frozenset()
     examples: ClassVar[int] = 20
     kills: ClassVar[int] = 8

@@ -17,10 +17,11 @@ from memory_core.records import Episode, Record, Relationship
 from memory_core.storage import Capability, Receipt, Storage, WriteBatch
 from memory_core.testing.checks.crash import crash
 from memory_core.testing.checks.forking import Emit, ForkServer, Worker, open_target
-from memory_core.testing.data.kinds import Specimen, one_more
+from memory_core.testing.checks.linearizability import LinearizabilityRun, check
+from memory_core.testing.data.kinds import Specimen, kit_context, one_more
 from memory_core.testing.data.samples import edge, episode, sample_id
 from memory_core.testing.suite.concurrency_tests import has_cycle
-from memory_core.testing.suite.harness import Harness, drain, follow, needs, put, stored
+from memory_core.testing.suite.harness import Harness, drain, follow, needs, only_if, put, stored, whole
 
 __all__ = ["KILLS_VARIABLE", "ProcessTests", "finish"]
 
@@ -99,6 +100,17 @@ class ProcessTests(Harness):
         [last] = await store.get(Specimen, [counter.id])
         assert last is not None
         assert last.amount == _PROCESSES * _COUNTERS
+
+    @only_if(lambda suite: suite.linearizable)
+    async def test_an_order_of_all_calls_explains_their_results(
+        self, fork_server: ForkServer, location: str
+    ) -> None:
+        await whole(await self.open(location, context=kit_context())).aclose()
+        processes = _PROCESSES if self.declares(Capability.MULTI_PROCESS) else 1
+        run = LinearizabilityRun(processes=processes, operations=1_500, records=8, uniques=4)
+        report = await check(fork_server, self._spec(), location, run)
+        assert report.violations == []
+        assert set(report.operations) >= {"put", "delete", "get", "swap", "claim", "claim rejected"}
 
     @needs(Capability.MULTI_PROCESS, Capability.CHEAP_POSITION)
     async def test_what_another_process_committed_is_seen(
