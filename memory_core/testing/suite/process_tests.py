@@ -21,7 +21,16 @@ from memory_core.testing.checks.linearizability import LinearizabilityRun, check
 from memory_core.testing.data.kinds import Specimen, kit_context, one_more
 from memory_core.testing.data.samples import edge, episode, sample_id
 from memory_core.testing.suite.concurrency_tests import has_cycle
-from memory_core.testing.suite.harness import Harness, drain, follow, needs, only_if, put, stored, whole
+from memory_core.testing.suite.harness import (
+    Harness,
+    drain,
+    follow,
+    needs,
+    only_if,
+    put,
+    stored,
+    whole,
+)
 
 __all__ = ["KILLS_VARIABLE", "ProcessTests", "finish"]
 
