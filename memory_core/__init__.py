@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from memory_core.hookspecs import CacheFactory, StorageFactory, WrapperFactory, hookimpl
     from memory_core.inmemory import InMemoryStorage
     from memory_core.memory import Memory
-    from memory_core.memory.opening import open_memory, open_storage
+    from memory_core.memory.opening import open_memory, open_memory_sync, open_storage
+    from memory_core.memory.synchronous import SyncMemory
     from memory_core.plugins import PluginInfo, PluginRegistry
     from memory_core.query import (
         Page,
@@ -144,7 +145,8 @@ else:
             "hookspecs": "CacheFactory StorageFactory WrapperFactory hookimpl",
             "inmemory": "InMemoryStorage",
             "memory": "Memory",
-            "memory.opening": "open_memory open_storage",
+            "memory.opening": "open_memory open_memory_sync open_storage",
+            "memory.synchronous": "SyncMemory",
             "plugins": "PluginInfo PluginRegistry",
             "query": ("Page Query all_of any_of at_least at_most between greater_than less_than"),
             "records": (
@@ -254,6 +256,7 @@ __all__ = [
     "StoreNotFoundError",
     "SupportsBackup",
     "SupportsNamespaces",
+    "SyncMemory",
     "TaskContext",
     "TaskType",
     "ToolSequence",
@@ -274,6 +277,7 @@ __all__ = [
     "load_settings",
     "new_id",
     "open_memory",
+    "open_memory_sync",
     "open_storage",
 ]
 

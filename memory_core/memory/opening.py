@@ -26,8 +26,9 @@ from memory_core.storage import Storage, StorageContext, missing_members, undeli
 
 if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
+    from memory_core.memory.synchronous import SyncMemory
 
-__all__ = ["OpenOptions", "open_memory", "open_storage"]
+__all__ = ["OpenOptions", "open_memory", "open_memory_sync", "open_storage"]
 
 
 async def open_storage(
@@ -173,7 +174,7 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
             await self._memory.aclose()
 
     async def _open(self) -> Memory:
-        settings, url = self._settle()
+        settings, url = self.settle()
         registry = self._registry or PluginRegistry(blocked=settings.block_plugins)
         wrappers = named_wrappers(settings.wrappers, registry)
         context = StorageContext(
@@ -196,7 +197,7 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
             raise
         return Memory(whole, registry=registry)
 
-    def _settle(self) -> tuple[Settings, StorageURL]:
+    def settle(self) -> tuple[Settings, StorageURL]:
         """The settings, and their URL without ``?cache=`` and ``?wrappers=``: these are options of the
         memory.
         """
@@ -217,6 +218,30 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
         if wrappers is not None:
             settings = evolve(settings, wrappers=_names(wrappers))
         return settings, evolve(url, options=options)
+
+
+def open_memory_sync(url: str | None = None, **options: Unpack[OpenOptions]) -> SyncMemory:
+    """Open a memory for code without an event loop.
+
+    Write ``with open_memory_sync("lmdb:./mem") as memory``. Its methods are those of ``Memory`` without
+    ``await``, and ``close``. Threads may share it. A forked child opens it again at its first call, with the
+    same settings, where several processes may have the store open.
+
+    Args:
+        url: the store's URL, as for ``open_memory``.
+        **options: as for ``open_memory``.
+
+    Raises:
+        ConfigurationError, PluginError, StorageError: as ``open_storage``.
+    """
+    from memory_core.memory.portal import Portal
+    from memory_core.memory.synchronous import SyncMemory
+
+    settings, _ = open_memory(url, **options).settle()
+    options |= {"settings": settings, "cache": settings.cache, "wrappers": settings.wrappers}
+    # A relative path may mean another folder by then, where there is no store to make.
+    again: OpenOptions = {**options, "create": False}
+    return SyncMemory(Portal(lambda: open_memory(**options), lambda: open_memory(**again)))
 
 
 def _names(wrappers: Sequence[str] | str) -> tuple[str, ...]:

@@ -1,0 +1,325 @@
+"""A memory for callers without an event loop: its loop runs on a thread of its own.
+
+Calls are submitted from any thread, which waits for their results. The loop's thread knows `_Loop`, which
+does not refer to the `Portal`: so a forgotten portal is collected, and then its loop ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import warnings
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from inspect import isawaitable
+from operator import attrgetter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from weakref import WeakSet, finalize
+
+from memory_core.backend import LoopOwner
+from memory_core.errors import StorageClosedError, WrongEventLoopError
+from memory_core.memory.memory import Memory
+from memory_core.storage import Capability, Storage
+
+if TYPE_CHECKING:
+    Opening = Callable[[], Awaitable[Memory]]
+
+__all__ = ["Portal", "SyncHandle"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Loop:
+    """An event loop, the thread that runs it, and the memory that is open there.
+
+    Args:
+        opening: opens the memory; called on the loop.
+    """
+
+    def __init__(self, opening: Opening) -> None:
+        self.owner = LoopOwner()
+        self.closing = False
+        self._opening = opening
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._opened: Future[Memory] = Future()
+        self._failure: BaseException | None = None
+        # Nothing is submitted once it closes: what was before is run.
+        self._submitting = threading.Lock()
+        # An interpreter that exits must not wait for it.
+        self._thread = threading.Thread(target=self._run, name="memory-core sync", daemon=True)
+
+    def start(self) -> None:
+        """Open the memory; raises what opening it raises."""
+        try:
+            self._thread.start()
+            self._opened.result()
+        except BaseException as error:
+            if self._thread.ident is None:
+                self._loop.close()
+            elif isinstance(error, Exception):
+                self._thread.join()
+            else:
+                # Interrupted: what was opened is closed, and the caller does not wait for that.
+                self.stop()
+            raise
+
+    def call(self, work: Callable[[Memory], Awaitable[T] | T]) -> T:
+        """Call a function with the memory on the loop, and wait for its result."""
+        if threading.current_thread() is self._thread:
+            raise WrongEventLoopError(
+                "a synchronous memory is used by code that it runs itself, such as the function of an "
+                "update: only the record that the function gets can be used there"
+            )
+        with self._submitting:
+            if self.closing:
+                raise StorageClosedError("the memory is closed")
+            future = asyncio.run_coroutine_threadsafe(self._call(work), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            # If the caller was interrupted, nobody waits for the call any more.
+            future.cancel()
+            raise
+        finally:
+            # Else an exception would refer to the future that has it.
+            del future
+
+    def stop(self) -> None:
+        """Begin to close; never blocks. A call that was interrupted can be repeated."""
+        with self._submitting:
+            self.closing = True
+            # A loop that has ended takes no calls.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._stop.set)
+
+    def join(self) -> None:
+        """Wait until everything is closed; raises what closing it raised."""
+        self._thread.join()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._main())
+
+    async def _main(self) -> None:
+        opening = asyncio.ensure_future(self._opening())
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((opening, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if not opening.done():
+            opening.cancel()
+        try:
+            memory = await opening
+        except BaseException as error:  # noqa: BLE001  # the caller of `start` gets it
+            stopped.cancel()
+            self._opened.set_exception(error)
+            return
+        self._opened.set_result(memory)
+        await stopped
+        try:
+            await memory.aclose()
+        except Exception as error:  # noqa: BLE001  # the caller of `join` gets it
+            self._failure = error
+        # They find it closed.
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+    async def _call(self, work: Callable[[Memory], Awaitable[T] | T]) -> T:
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._calls.add(task)
+        try:
+            result = work(self._opened.result())
+            return cast("T", await result if isawaitable(result) else result)
+        finally:
+            self._calls.discard(task)
+
+
+_portals: WeakSet[Portal] = WeakSet()
+
+
+def _forked() -> None:
+    for portal in _portals:
+        # A thread of the parent may have held it.
+        portal.starting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def _forgotten(loop: _Loop, where: str) -> None:
+    if loop.owner.forked:
+        return
+    was_closed = loop.closing
+    loop.stop()
+    if not was_closed:
+        warnings.warn(f"unclosed memory in {where}", ResourceWarning, stacklevel=2)
+
+
+class Portal:
+    """Runs calls on a memory in a loop of its own; threads can share it.
+
+    Args:
+        opening: opens the memory.
+        again: opens it again in a forked child, if its store can be open in several processes.
+    """
+
+    def __init__(self, opening: Opening, again: Opening) -> None:
+        self.starting = threading.Lock()
+        self._again = again
+        self._loop = self._started(opening)
+        self._shared: bool
+        self._shared, where = self.call(_about)
+        self._where = where
+        self._watch()
+        _portals.add(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open in this process."""
+        return not (self._loop.closing or self._loop.owner.forked)
+
+    def call(self, work: Callable[[Memory], Awaitable[T] | T]) -> T:
+        """Call a function with the memory on the loop, and wait for its result.
+
+        Raises:
+            StorageClosedError: it is closed, or in a forked child that cannot open it again.
+            WrongEventLoopError: this thread runs the loop.
+        """
+        if self._loop.owner.forked:
+            self._open_again()
+        return self._loop.call(work)
+
+    def close(self) -> None:
+        """Close the memory and end the thread. The thread of another process belongs to that."""
+        loop = self._loop
+        if loop.owner.forked:
+            loop.closing = True
+        else:
+            loop.stop()
+            loop.join()
+
+    def _open_again(self) -> None:
+        with self.starting:
+            if self._loop.closing or not self._loop.owner.forked:
+                return
+            if not self._shared:
+                raise StorageClosedError(
+                    f"the memory in {self._where} was opened before a fork, and its store can be open in "
+                    "one process only"
+                )
+            self._loop = self._started(self._again)
+            self._watch()
+
+    @staticmethod
+    def _started(opening: Opening) -> _Loop:
+        loop = _Loop(opening)
+        loop.start()
+        return loop
+
+    def _watch(self) -> None:
+        finalize(self, _forgotten, self._loop, self._where).atexit = False
+
+
+async def _about(memory: Memory) -> tuple[bool, str]:
+    stats = await memory.stats()
+    shared = Capability.MULTI_PROCESS in memory.storage.capabilities
+    return shared, f"{stats.backend}:{stats.location}"
+
+
+class SyncHandle:
+    """What `SyncMemory` has besides the twins of the methods of `Memory`.
+
+    Args:
+        portal: runs the calls.
+        derive: makes this handle's memory of the one that was opened.
+        owner: whether closing this handle closes the store.
+    """
+
+    def __init__(
+        self,
+        portal: Portal,
+        derive: Callable[[Memory], Memory] = lambda memory: memory,
+        *,
+        owner: bool = True,
+    ) -> None:
+        self._portal = portal
+        self._derive = derive
+        self._owner = owner
+        # Both change on the loop's thread only.
+        self._opened: Memory | None = None
+        self._memory: Memory | None = None
+        self._namespace: str = self._call(attrgetter("namespace"))
+
+    @property
+    def namespace(self) -> str:
+        """The namespace this memory is bound to."""
+        return self._namespace
+
+    @property
+    def storage(self) -> Storage:
+        """The storage below, caches included. It belongs to this memory's own event loop."""
+        return self._call(attrgetter("storage"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Finish the accepted writes, then close. A second call does nothing."""
+        try:
+            if self._portal.is_open:
+                # Another thread may close it at the same time.
+                with suppress(StorageClosedError):
+                    self._await(Memory.aclose)
+        finally:
+            if self._owner:
+                self._portal.close()
+
+    def _await(
+        self,
+        method: Callable[Concatenate[Memory, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        return self._portal.call(self._bound(method, args, kwargs))
+
+    def _call(
+        self, method: Callable[Concatenate[Memory, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return self._portal.call(self._bound(method, args, kwargs))
+
+    def _bound(
+        self, method: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Callable[[Memory], T]:
+        """The call of a method, given the memory that was opened."""
+        # A generator may itself use this memory, which it cannot on the loop's thread.
+        read = [list(cast("Iterator[Any]", x)) if isinstance(x, Iterator) else x for x in args]
+        return lambda memory: method(self._of(memory), *read, **kwargs)
+
+    def _derived(
+        self, method: Callable[Concatenate[Memory, P], Memory], *args: P.args, **kwargs: P.kwargs
+    ) -> Self:
+        return type(self)(
+            self._portal,
+            lambda memory: method(self._of(memory), *args, **kwargs),
+            owner=self._owner and method is not Memory.scoped,
+        )
+
+    def _of(self, opened: Memory) -> Memory:
+        """This handle's memory; in a forked child, another one was opened."""
+        if self._memory is None or self._opened is not opened:
+            self._memory, self._opened = self._derive(opened), opened
+        return self._memory
