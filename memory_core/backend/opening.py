@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from memory_core.backend.handle import SharedState
 
@@ -16,19 +17,38 @@ S = TypeVar("S", bound=SharedState)
 async def open_on_thread(make: Callable[[], S]) -> S:
     """Make shared state on a thread; it belongs to the event loop of the caller.
 
-    If the caller is cancelled, the state is abandoned as soon as it is made, so that no lock stays
-    without an owner.
+    If the caller is cancelled, the state is abandoned as soon as it is made, even if the loop has ended by
+    then: no lock stays without an owner.
     """
-    opening = asyncio.ensure_future(asyncio.to_thread(make))
+    opening = _Opening(make)
     try:
-        shared = await asyncio.shield(opening)
+        shared = await asyncio.to_thread(opening.run)
     except asyncio.CancelledError:
-        opening.add_done_callback(_abandon)
+        opening.cancel()
         raise
     shared.check_owner()
     return shared
 
 
-def _abandon(opening: asyncio.Future[S]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().abandon()
+class _Opening(Generic[S]):
+    """Makes shared state on a thread, for a caller that may be cancelled meanwhile."""
+
+    def __init__(self, make: Callable[[], S]) -> None:
+        self._make = make
+        self._made: S | None = None
+        self._cancelled = False
+        self._changing = threading.Lock()
+
+    def run(self) -> S:
+        made = self._make()
+        with self._changing:
+            self._made = made
+            if self._cancelled:
+                made.abandon()
+        return made
+
+    def cancel(self) -> None:
+        with self._changing:
+            self._cancelled = True
+            if self._made is not None:
+                self._made.abandon()

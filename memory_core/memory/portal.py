@@ -11,7 +11,7 @@ import os
 import threading
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from inspect import isawaitable
 from operator import attrgetter
@@ -36,6 +36,12 @@ T = TypeVar("T")
 class _Loop:
     """An event loop, the thread that runs it, and the memory that is open there.
 
+    Attributes:
+        owner: knows of forks.
+        closing: whether it ends; then nothing more is submitted, and what was before is run.
+        shared: whether several processes may have the store open.
+        where: the store, for messages.
+
     Args:
         opening: opens the memory; called on the loop.
     """
@@ -43,44 +49,43 @@ class _Loop:
     def __init__(self, opening: Opening) -> None:
         self.owner = LoopOwner()
         self.closing = False
+        self.shared = False
+        self.where = ""
         self._opening = opening
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._calls: set[asyncio.Task[Any]] = set()
         self._opened: Future[Memory] = Future()
         self._failure: BaseException | None = None
-        # Nothing is submitted once it closes: what was before is run.
         self._submitting = threading.Lock()
         # An interpreter that exits must not wait for it.
         self._thread = threading.Thread(target=self._run, name="memory-core sync", daemon=True)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         """Open the memory; raises what opening it raises."""
         try:
             self._thread.start()
             self._opened.result()
-        except BaseException as error:
-            if self._thread.ident is None:
-                self._loop.close()
-            elif isinstance(error, Exception):
+        except Exception:
+            if self._thread.ident is not None:
                 self._thread.join()
-            else:
-                # Interrupted: what was opened is closed, and the caller does not wait for that.
-                self.stop()
+            raise
+        except BaseException:
+            # Interrupted: what was opened is closed, and the caller does not wait for that.
+            self.stop()
             raise
 
     def call(self, work: Callable[[Memory], Awaitable[T] | T]) -> T:
         """Call a function with the memory on the loop, and wait for its result."""
-        if threading.current_thread() is self._thread:
-            raise WrongEventLoopError(
-                "a synchronous memory is used by code that it runs itself, such as the function of an "
-                "update: only the record that the function gets can be used there"
-            )
-        with self._submitting:
-            if self.closing:
-                raise StorageClosedError("the memory is closed")
-            future = asyncio.run_coroutine_threadsafe(self._call(work), self._loop)
+        self.check_thread()
+        future: Future[T] = Future()
         try:
+            self._submit(work, future)
             return future.result()
         except BaseException:
             # If the caller was interrupted, nobody waits for the call any more.
@@ -90,13 +95,28 @@ class _Loop:
             # Else an exception would refer to the future that has it.
             del future
 
+    def _submit(self, work: Callable[[Memory], Awaitable[T] | T], future: Future[T]) -> None:
+        with self._submitting:
+            if self.closing or self._loop is None:
+                raise StorageClosedError("the memory is closed")
+            self._loop.call_soon_threadsafe(self._begin, work, future)
+
+    def check_thread(self) -> None:
+        """Check that this is not the thread of the loop, which must not wait for itself."""
+        if threading.current_thread() is self._thread:
+            raise WrongEventLoopError(
+                "a synchronous memory is used by code that it runs itself, such as the function of an "
+                "update: only the record that the function gets can be used there"
+            )
+
     def stop(self) -> None:
         """Begin to close; never blocks. A call that was interrupted can be repeated."""
         with self._submitting:
             self.closing = True
-            # A loop that has ended takes no calls.
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._stop.set)
+            if self._loop is not None:
+                # A loop that has ended takes no calls.
+                with suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._stop.set)
 
     def join(self) -> None:
         """Wait until everything is closed; raises what closing it raised."""
@@ -106,21 +126,29 @@ class _Loop:
             raise failure
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._main())
+        try:
+            with asyncio.Runner() as runner:
+                with self._submitting:
+                    self._loop = runner.get_loop()
+                    if self.closing:
+                        self._stop.set()
+                runner.run(self._main())
+        except BaseException as error:
+            if self._opened.done():
+                raise
+            self._opened.set_exception(error)
 
     async def _main(self) -> None:
-        opening = asyncio.ensure_future(self._opening())
-        stopped = asyncio.ensure_future(self._stop.wait())
+        opening = asyncio.create_task(self._open())
+        stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait((opening, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not opening.done():
             opening.cancel()
         try:
             memory = await opening
-        except BaseException as error:  # noqa: BLE001  # the caller of `start` gets it
-            stopped.cancel()
-            self._opened.set_exception(error)
-            return
+        finally:
+            if not self._stop.is_set() and opening.exception() is not None:
+                stopped.cancel()
         self._opened.set_result(memory)
         await stopped
         try:
@@ -130,14 +158,44 @@ class _Loop:
         # They find it closed.
         await asyncio.gather(*self._calls, return_exceptions=True)
 
-    async def _call(self, work: Callable[[Memory], Awaitable[T] | T]) -> T:
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
+    async def _open(self) -> Memory:
+        memory = await self._opening()
+        try:
+            stats = await memory.stats()
+        except BaseException:
+            await memory.aclose()
+            raise
+        self.where = f"{stats.backend}:{stats.location}"
+        self.shared = Capability.MULTI_PROCESS in memory.storage.capabilities
+        return memory
+
+    def _begin(self, work: Callable[[Memory], Awaitable[T] | T], future: Future[T]) -> None:
+        task = asyncio.create_task(self._call(work, future))
         self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        loop = task.get_loop()
+
+        def cancel(future: Future[T]) -> None:
+            # A loop that has ended has cancelled its tasks.
+            with suppress(RuntimeError):
+                if future.cancelled():
+                    loop.call_soon_threadsafe(task.cancel)
+
+        future.add_done_callback(cancel)
+
+    async def _call(self, work: Callable[[Memory], Awaitable[T] | T], future: Future[T]) -> None:
+        # Nobody waits for a future that was cancelled.
         try:
             result = work(self._opened.result())
-            return cast("T", await result if isawaitable(result) else result)
-        finally:
-            self._calls.discard(task)
+            answer = cast("T", await result if isawaitable(result) else result)
+        except BaseException as error:
+            with suppress(InvalidStateError):
+                future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            with suppress(InvalidStateError):
+                future.set_result(answer)
 
 
 _portals: WeakSet[Portal] = WeakSet()
@@ -152,13 +210,13 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-def _forgotten(loop: _Loop, where: str) -> None:
-    if loop.owner.forked:
+def _forgotten(loop: _Loop) -> None:
+    if loop.owner.forked or not loop.is_running:
         return
     was_closed = loop.closing
     loop.stop()
     if not was_closed:
-        warnings.warn(f"unclosed memory in {where}", ResourceWarning, stacklevel=2)
+        warnings.warn(f"unclosed memory in {loop.where}", ResourceWarning, stacklevel=2)
 
 
 class Portal:
@@ -166,17 +224,14 @@ class Portal:
 
     Args:
         opening: opens the memory.
-        again: opens it again in a forked child, if its store can be open in several processes.
+        again: opens it again in a forked child, if several processes may have its store open.
     """
 
     def __init__(self, opening: Opening, again: Opening) -> None:
         self.starting = threading.Lock()
         self._again = again
-        self._loop = self._started(opening)
-        self._shared: bool
-        self._shared, where = self.call(_about)
-        self._where = where
-        self._watch()
+        self._loop: _Loop
+        self._start(opening)
         _portals.add(self)
 
     @property
@@ -201,6 +256,7 @@ class Portal:
         if loop.owner.forked:
             loop.closing = True
         else:
+            loop.check_thread()
             loop.stop()
             loop.join()
 
@@ -208,28 +264,18 @@ class Portal:
         with self.starting:
             if self._loop.closing or not self._loop.owner.forked:
                 return
-            if not self._shared:
+            if not self._loop.shared:
                 raise StorageClosedError(
-                    f"the memory in {self._where} was opened before a fork, and its store can be open in "
-                    "one process only"
+                    f"the memory in {self._loop.where} was opened before a fork, and its store can be open "
+                    "in one process only"
                 )
-            self._loop = self._started(self._again)
-            self._watch()
+            self._start(self._again)
 
-    @staticmethod
-    def _started(opening: Opening) -> _Loop:
+    def _start(self, opening: Opening) -> None:
         loop = _Loop(opening)
+        finalize(self, _forgotten, loop).atexit = False
         loop.start()
-        return loop
-
-    def _watch(self) -> None:
-        finalize(self, _forgotten, self._loop, self._where).atexit = False
-
-
-async def _about(memory: Memory) -> tuple[bool, str]:
-    stats = await memory.stats()
-    shared = Capability.MULTI_PROCESS in memory.storage.capabilities
-    return shared, f"{stats.backend}:{stats.location}"
+        self._loop = loop
 
 
 class SyncHandle:

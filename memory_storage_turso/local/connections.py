@@ -18,6 +18,7 @@ from aiosqlite.core import (
 )
 from attrs import frozen
 
+from memory_storage_turso.local.forks import TrackedConnection, track
 from memory_storage_turso.local.prepared import PreparedCache
 from memory_storage_turso.local.session import Session
 
@@ -42,20 +43,21 @@ class ConnectionSettings:
     busy_timeout: float
     cached_statements: int
 
-    def connect(self, *, writes: bool, shared: bool = False) -> sqlite3.Connection:
-        """A connection with these settings; blocks.
+    def connect(self, *, writes: bool) -> TrackedConnection:
+        """A connection with these settings, which threads may use one at a time; blocks.
 
         Args:
             writes: whether it may write.
-            shared: whether threads other than this one will use it, one at a time.
         """
         connection = sqlite3.connect(
             self.path,
             timeout=self.busy_timeout,
             isolation_level=None,
             cached_statements=self.cached_statements,
-            check_same_thread=not shared,
+            check_same_thread=False,
+            factory=TrackedConnection,
         )
+        track(connection, self.path)
         try:
             for pragma in self._pragmas(writes=writes):
                 self._run(connection, pragma)
@@ -111,7 +113,7 @@ class ThreadedConnection(aiosqlite.Connection):
         self._thread.daemon = True
         self.prepared = PreparedCache(settings.cached_statements)
         self.waiting = 0
-        self._opened: sqlite3.Connection | None = None
+        self._opened: TrackedConnection | None = None
         self._settings = settings
         self._writes = writes
 
@@ -161,8 +163,14 @@ class ThreadedConnection(aiosqlite.Connection):
 
     def _post(self, job: Callable[[], Any]) -> asyncio.Future[Any]:
         reply = _Reply()
-        self._tx.put_nowait((reply, job))  # pyright: ignore[reportUnknownMemberType, reportArgumentType]  # aiosqlite asks no more of a future
+        self._tx.put_nowait((reply, partial(self._do, job)))  # pyright: ignore[reportUnknownMemberType, reportArgumentType]  # aiosqlite asks no more of a future
         return reply.future
+
+    def _do(self, job: Callable[[], Any]) -> Any:
+        if self._opened is None:
+            return job()
+        with self._opened.in_use:
+            return job()
 
     def _finish(self) -> object:
         self._connection = None

@@ -34,6 +34,7 @@ from memory_storage_turso.engine.driver import (
 from memory_storage_turso.local.checkpoints import Checkpoints
 from memory_storage_turso.local.connections import ConnectionSettings, ThreadedConnection
 from memory_storage_turso.local.errors import failure_of
+from memory_storage_turso.local.forks import TrackedConnection, close_inherited
 from memory_storage_turso.local.prepared import joined
 from memory_storage_turso.local.session import Session, write_group
 from memory_storage_turso.sql.statement import Statement
@@ -63,7 +64,7 @@ class LocalDriver(Driver):
         settings: ConnectionSettings,
         writer: ThreadedConnection,
         readers: Sequence[ThreadedConnection],
-        lookout: sqlite3.Connection,
+        lookout: TrackedConnection,
     ) -> None:
         self.path = settings.path
         self.where = str(settings.path)
@@ -92,6 +93,7 @@ class LocalDriver(Driver):
             busy_timeout=config.busy_timeout,
             cached_statements=config.prepared.max_size,
         )
+        close_inherited(path)
         opened: list[ThreadedConnection] = []
         try:
             # The first connection makes the file and sets its journal mode, the others find it so.
@@ -157,6 +159,7 @@ class LocalDriver(Driver):
     def position(self) -> int:
         """The newest position that any process has committed."""
         self._check()
+        self._lookout.looking = True
         try:
             # The version moves with every commit of another connection; this one makes none.
             [(version,)] = self._lookout.execute("PRAGMA data_version").fetchall()
@@ -166,6 +169,8 @@ class LocalDriver(Driver):
                 self._seen = (version, newest)
         except sqlite3.Error as error:
             raise failure_of(error, self.path) from error
+        finally:
+            self._lookout.looking = False
         return self._seen[1]
 
     async def backup(self, target: Path) -> None:
@@ -236,11 +241,9 @@ class LocalDriver(Driver):
             raise StorageClosedError(f"{self.path} is closed")
 
 
-async def _lookout(thread: ThreadedConnection, settings: ConnectionSettings) -> sqlite3.Connection:
+async def _lookout(thread: ThreadedConnection, settings: ConnectionSettings) -> TrackedConnection:
     """Open the connection that looks up positions; on a thread, as that may wait for a lock."""
-    connecting = asyncio.ensure_future(
-        thread.run(partial(settings.connect, writes=False, shared=True))
-    )
+    connecting = asyncio.ensure_future(thread.run(partial(settings.connect, writes=False)))
     try:
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
@@ -248,7 +251,7 @@ async def _lookout(thread: ThreadedConnection, settings: ConnectionSettings) -> 
         raise
 
 
-def _close_connected(connecting: asyncio.Future[sqlite3.Connection]) -> None:
+def _close_connected(connecting: asyncio.Future[TrackedConnection]) -> None:
     if not connecting.cancelled() and connecting.exception() is None:
         connecting.result().close()
 

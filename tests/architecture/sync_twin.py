@@ -27,13 +27,13 @@ This module is generated from `Memory`; a test compares the two.
 '''
 ABOUT = '''
 """An agent's memory in one namespace of a store, for code without an event loop: `Memory` without
-``await``. Open it with `open_memory_sync`.
+    ``await``. Open it with `open_memory_sync`.
 
-Threads may share it. Its event loop runs on a thread of its own, so it also works where another loop
-runs, and then blocks that loop for the time of a call. After a fork, the child opens it again at the
-first call where several processes may have the store open; otherwise calls raise
-``StorageClosedError``.
-"""
+    Threads may share it. Its event loop runs on a thread of its own, so it also works where another loop
+    runs, and then blocks that loop for the time of a call. After a fork, the child opens it again at the
+    first call where several processes may have the store open; otherwise calls raise
+    ``StorageClosedError``.
+    """
 '''
 
 

@@ -175,6 +175,25 @@ def test_the_test_of_the_testing_guide_passes(tmp_path):
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
+def programs() -> dict[str, str]:
+    """The programs of the page on loops, whose first line is a comment with their name."""
+    found = blocks((ROOT / "docs" / "loops.md").read_text("utf-8"), "python")
+    return {source[2:].split()[0]: source for source in found}
+
+
+@pytest.mark.parametrize(("name", "source"), programs().items(), ids=programs())
+def test_the_programs_of_the_page_on_loops_run(name, source, tmp_path):
+    (tmp_path / name).write_text(source)
+    tester = ("-m", "pytest", "-q", "-p", "no:cacheprovider") if name.startswith("test_") else ()
+    done = subprocess.run(
+        [sys.executable, "-W", "always::ResourceWarning", *tester, name],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not re.search(r"Error|ResourceWarning", done.stderr), done.stderr
+    assert not tester or "3 passed" in done.stdout
+
+
 async def test_the_kind_of_the_plugins_guide_cannot_be_changed():
     known = {}
     (source,) = (

@@ -6,7 +6,6 @@ from memory_core.cache import CacheConfig, CachedStorage
 from memory_core.inmemory import InMemoryConfig, InMemoryStorage
 from memory_core.storage import Capability
 from memory_core.testing import StorageSuite, assert_forwards_everything, kit_context
-from memory_core.testing.suite.loop_tests import LoopTests
 from memory_storage_lmdb.adaptive import AdaptiveCache
 from tests.conformance import test_lmdb, test_turso_local
 
@@ -16,7 +15,7 @@ def cached(storage, **options):
     return CachedStorage(storage, AdaptiveCache(), types=types, config=CacheConfig(**options))
 
 
-class TestCachedInMemory(LoopTests, StorageSuite):
+class TestCachedInMemory(StorageSuite):
     capabilities = frozenset({Capability.CHEAP_POSITION, Capability.NAMESPACES})
 
     @classmethod

@@ -1,10 +1,9 @@
 from memory_core.inmemory import InMemoryConfig, InMemoryStorage
 from memory_core.storage import Capability
 from memory_core.testing import StorageSuite
-from memory_core.testing.suite.loop_tests import LoopTests
 
 
-class TestInMemoryStorage(LoopTests, StorageSuite):
+class TestInMemoryStorage(StorageSuite):
     capabilities = frozenset({Capability.CHEAP_POSITION, Capability.NAMESPACES})
 
     @classmethod

@@ -4,12 +4,11 @@ import lmdb
 
 from memory_core.storage import Capability
 from memory_core.testing import StorageSuite
-from memory_core.testing.suite.loop_tests import LoopTests
 from memory_storage_lmdb.config import LmdbConfig
 from memory_storage_lmdb.storage import LmdbStorage
 
 
-class TestLmdbStorage(LoopTests, StorageSuite):
+class TestLmdbStorage(StorageSuite):
     capabilities = frozenset(
         {
             Capability.DURABLE,

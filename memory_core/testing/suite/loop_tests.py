@@ -17,7 +17,7 @@ from memory_core.records import Episode
 from memory_core.storage import Capability, Storage, WriteBatch
 from memory_core.testing.data.kinds import kit_context
 from memory_core.testing.data.samples import episode, sample_id
-from memory_core.testing.suite.harness import Harness, accepted, only_if, put, stored, whole
+from memory_core.testing.suite.harness import Harness, accepted, needs, only_if, put, stored, whole
 
 __all__ = ["LoopTests"]
 
@@ -107,15 +107,48 @@ class LoopTests(Harness):
             runner.run(put(store, episode(2)))
             runner.run(store.aclose())
 
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+    @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+    @needs(Capability.DURABLE, Capability.MULTI_PROCESS)
+    def test_what_a_forked_child_writes_outlives_the_parents_close(self, location: str) -> None:
+        """Locks of a file belong to a process, so a child must take its own."""
+        opened, closed = os.pipe(), os.pipe()
+        with asyncio.Runner() as runner:
+            store = runner.run(self._used(location))
+            child = os.fork()
+            if not child:
+                status = 1
+                try:
+                    _in_a_loop(self._written_around(location, opened[1], closed[0]))
+                    status = 0
+                finally:
+                    os._exit(status)
+            os.close(opened[1])
+            os.read(opened[0], 1)
+            runner.run(store.aclose())
+            os.write(closed[1], b"x")
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        for end in (opened[0], *closed):
+            os.close(end)
+        assert _in_a_loop(self._read(location, 1, 2, 3))
+
+    async def _written_around(self, location: str, opened: int, closed: int) -> None:
+        store = whole(await self.open(location, context=kit_context()))
+        await put(store, episode(2))
+        os.write(opened, b"x")
+        await asyncio.to_thread(os.read, closed, 1)
+        await put(store, episode(3))
+        await store.aclose()
+
     async def _used(self, location: str) -> Storage:
         store = whole(await self.open(location, context=kit_context()))
         await put(store, episode(1))
         return store
 
-    async def _read(self, location: str) -> bool:
+    async def _read(self, location: str, *numbers: int) -> bool:
         store = whole(await self.open(location, context=kit_context()))
         try:
-            return await stored(store, episode(1))
+            return await stored(store, *map(episode, numbers or (1,)))
         finally:
             await store.aclose()
 

@@ -14,6 +14,7 @@ from memory_core.testing.suite.handle_tests import HandleTests
 from memory_core.testing.suite.harness import Harness
 from memory_core.testing.suite.integrity_tests import IntegrityTests
 from memory_core.testing.suite.lock_tests import LockTests
+from memory_core.testing.suite.loop_tests import LoopTests
 from memory_core.testing.suite.process_tests import ProcessTests
 from memory_core.testing.suite.query_tests import QueryTests
 from memory_core.testing.suite.record_tests import RecordTests
@@ -48,6 +49,7 @@ class StorageSuite(
     CancellationTests,
     ClosingTests,
     LockTests,
+    LoopTests,
     ProcessTests,
     StatefulTests,
     MemberTests,  # the last base class: pytest runs its test first

@@ -4,12 +4,11 @@ from pathlib import Path
 
 from memory_core.storage import Capability
 from memory_core.testing import StorageSuite, kit_context
-from memory_core.testing.suite.loop_tests import LoopTests
 from memory_storage_jsonl.config import JsonlConfig
 from memory_storage_jsonl.storage import JsonlStorage
 
 
-class TestJsonlStorage(LoopTests, StorageSuite):
+class TestJsonlStorage(StorageSuite):
     capabilities = frozenset({Capability.DURABLE, Capability.NAMESPACES, Capability.CHEAP_POSITION})
     coalesces_commits = True
     checks_when_opened = True

@@ -1,6 +1,6 @@
 """What type checkers infer of the public API: each line holds, or ``assert_type`` is an error."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, assert_type
@@ -23,12 +23,14 @@ from memory_core import (
     Relationship,
     RelationshipGraph,
     StorageStats,
+    SyncMemory,
     TaskContext,
     ToolSequence,
     WriteBatch,
     any_of,
     between,
     open_memory,
+    open_memory_sync,
 )
 from memory_core.query.conditions import UnboundAnyOf, UnboundRange
 from memory_core.records import Complexity, FrozenDict, OutcomeStatus, Run, Step, TaskType
@@ -126,8 +128,32 @@ async def calls(memory: Memory, episode: Episode, trial: Trial, uuid: UUID) -> N
     assert_type(memory.scoped("b").with_cache("adaptive"), Memory)
 
 
+def synchronous_calls(memory: SyncMemory, episode: Episode, trial: Trial, uuid: UUID) -> None:
+    """What the verbs return without ``await``."""
+    assert_type(memory.store_episode(episode), Receipt)
+    assert_type(memory.get_episode(uuid), Episode | None)
+    assert_type(memory.get(Note, uuid), Note | None)
+    assert_type(memory.get_many(ToolSequence, [uuid]), list[ToolSequence | None])
+    assert_type(memory.update(Note, uuid, lambda note: note.replace(text="b")), Note)
+    assert_type(memory.query(Query(Note)), Page[Note])
+    assert_type(memory.query_episodes()[0], Episode)
+    assert_type(memory.iterate(Query(Heuristic)), Iterator[Heuristic])
+    assert_type(list(memory.iter_episodes()), list[Episode])
+    assert_type(memory.count_episodes(), int)
+    assert_type(memory.start_episode(task_description="x", tags=["a"]), Episode)
+    assert_type(memory.start_episode(trial, tags=["a"]), Trial)
+    assert_type(memory.complete_episode(uuid, Outcome.failure("x"), tags=["a"]), Episode)
+    assert_type(memory.write(WriteBatch().put(episode).delete(Note, uuid)), Receipt)
+    assert_type(memory.relationship_graph(), RelationshipGraph)
+    assert_type(memory.position(), int | None)
+    assert_type(memory.scoped("b").with_cache("adaptive"), SyncMemory)
+
+
 async def opening(path: Path) -> None:
     """A memory is opened in two ways."""
     assert_type(await open_memory(f"lmdb:{path}"), Memory)
     async with open_memory("inmemory:", cache=None) as memory:
         assert_type(memory, Memory)
+    assert_type(open_memory_sync(f"lmdb:{path}", namespace="a"), SyncMemory)
+    with open_memory_sync(cache=None, wrappers=["audit"]) as synchronous:
+        assert_type(synchronous, SyncMemory)

@@ -88,6 +88,14 @@ MISTAKES = (
     Mistake('namespace="agent-7"', "namespace=7"),
     Mistake("Budget(max_bytes=2**20)", "Budget(bytes=2**20)"),
     Mistake("CacheConfig(max_entries=100,", "CacheConfig(tiers=100,"),
+    # Without an event loop
+    Mistake("namespace=agent)", "namspace=agent)"),
+    Mistake("store_episodes_batch([Episode(", "store_episodes_batch([Outcome("),
+    Mistake('task_description="Retry the page"', 'task_descripion="Retry the page"'),
+    Mistake(
+        "memory.iter_episodes(Query(Episode).limit", "memory.iter_patterns(Query(Episode).limit"
+    ),
+    Mistake("return listed(memory, 100)", "return await listed(memory, 100)"),
     # What cannot be found
     unfindable('tags={"http", "retry"}', 'tags="http"', "a string is an iterable of strings, too"),
     unfindable(

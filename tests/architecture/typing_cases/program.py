@@ -46,6 +46,7 @@ from memory_core import (
     Step,
     StepResult,
     StorageStats,
+    SyncMemory,
     TaskContext,
     TaskType,
     ToolSequence,
@@ -58,6 +59,7 @@ from memory_core import (
     greater_than,
     new_id,
     open_memory,
+    open_memory_sync,
 )
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -210,6 +212,20 @@ async def main(url: str) -> int:
         report = await agent.report()
         await memory.delete_episodes_batch(episode.id for episode in page)
         return len(ordered) + report.complete
+
+
+def tasks_of(url: str, agent: str) -> list[str]:
+    """The same without an event loop."""
+    with open_memory_sync(url, namespace=agent) as memory:
+        stored = memory.store_episodes_batch([Episode(task_description="Read the page")])
+        started = memory.start_episode(task_description="Retry the page")
+        return listed(memory, 100) if started.id not in stored.ids else []
+
+
+def listed(memory: SyncMemory, size: int) -> list[str]:
+    """What every episode was about, from pages of a size."""
+    pages = memory.iter_episodes(Query(Episode).limit(size))
+    return [episode.task_description for episode in pages]
 
 
 if __name__ == "__main__":
