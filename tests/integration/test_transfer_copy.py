@@ -19,6 +19,7 @@ from memory_core.transfer import (
     DifferenceKind,
     copy_records,
     list_namespaces,
+    scan,
     verify_records,
 )
 from tests.integration.transfer_stores import (
@@ -330,3 +331,33 @@ async def test_where_a_batch_finds_no_room_its_records_are_written_one_by_one():
     report = await copy_records(source, OneByOne(target, 0, None), TYPES)
     assert report.refused_count == 0
     assert await contents(target) == await contents(source)
+
+
+class Restless:
+    """A store in one of whose namespaces something is written whenever its changes are read."""
+
+    def __init__(self, storage, busy):
+        self._storage, self._busy = storage, busy
+
+    def __getattr__(self, name):
+        return getattr(self._storage, name)
+
+    def scoped(self, namespace):
+        return type(self)(self._storage.scoped(namespace), self._busy)
+
+    async def changes(self, since, limit=1_000):
+        if self._storage.namespace == self._busy:
+            await put(self._storage, episode(500))
+        return await self._storage.changes(since, limit)
+
+
+@pytest.mark.parametrize("names", [["busy", "quiet"], ["quiet", "busy"]])
+async def test_a_copy_is_settled_only_if_each_of_its_namespaces_is(monkeypatch, names):
+    monkeypatch.setattr(scan, "_MOST_ROUNDS", 5)
+    source = memory_store()
+    for name in names:
+        await put(source.scoped(name), episode(1))
+    report = await copy_records(Restless(source, "busy"), memory_store(), TYPES, namespaces=names)
+    assert report.settled is False
+    report = await copy_records(source, memory_store(), TYPES, namespaces=names)
+    assert report.settled is True

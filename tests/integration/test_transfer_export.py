@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from memory_core import (
     CodecError,
@@ -471,3 +472,26 @@ async def test_an_older_put_is_not_retried_over_a_newer_one(file):
     assert report.refused_count == 0
     (found,) = await target.get(Note, [child])
     assert (found.text, found.parent_id) == ("newer", None)
+
+
+async def test_large_records_are_loaded_in_several_batches(file):
+    source, target = memory_store(), memory_store()
+    for number in range(12):
+        await put(source, evolve(episode(number), task_description="x" * 2**20))
+    await exported(source, file)
+    commit, sizes = target.commit, []
+
+    class Watched:
+        def __getattr__(self, name):
+            return getattr(target, name)
+
+        def scoped(self, _):
+            return self
+
+        async def commit(self, batches):
+            sizes.extend(len(batch) for batch in batches)
+            return await commit(batches)
+
+    await load_records(Watched(), TYPES, file)
+    assert sum(sizes) == 12
+    assert max(sizes) <= 4

@@ -120,3 +120,12 @@ async def test_a_step_that_was_sealed_before_it_could_be_taken_back_is_acknowled
     assert await Memory(racing).log_step(episode.id, STEPS[0])
     assert racing.sealed is not None
     assert racing.sealed.steps == (STEPS[0],)
+
+
+async def test_an_episode_that_ended_without_an_outcome_is_not_complete() -> None:
+    memory = Memory(InMemoryStorage())
+    ended = Episode(task_description="ended")
+    await memory.store_episode(evolve(ended, end_time=ended.start_time))
+    await memory.log_step(ended.id, STEPS[0])
+    complete = await memory.complete_episode(ended.id, Outcome.success("done"))
+    assert complete.steps == STEPS[:1]

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from memory_core import Budget, CacheConfig, CachedStorage, Episode, Memory, Query, RecordTypes
+from memory_core import (
+    Budget,
+    CacheConfig,
+    CachedStorage,
+    Episode,
+    Memory,
+    Query,
+    RecordTypes,
+    StorageClosedError,
+    any_of,
+)
 from memory_core.cache.queries import CachedAnswer, QueryRegistry, count_key, page_key
 from memory_core.inmemory import InMemoryStorage
 from memory_core.query import Page
@@ -127,3 +137,33 @@ def test_a_count_and_a_page_are_touched_by_what_they_depend_on() -> None:
     assert not page.is_touched({outside.id: None})
     assert count.is_touched({elsewhere.id: elsewhere.index_values()})
     assert page.size() > count.size() > 0
+
+
+async def test_more_changes_than_are_looked_at_singly_leave_no_answer() -> None:
+    cached, other, _ = setup(DictCache())
+    await other.put(*(episode(str(number)) for number in range(3)))
+    assert await cached.count(TAGGED) == 3
+    assert len(await cached.query(TAGGED)) == 3
+    await other.put(*(episode(str(number)) for number in range(100)))
+    assert await cached.count(TAGGED) == 103
+    assert len(await cached.query(TAGGED.limit(200))) == 103
+    stats = (await cached.stats()).sections["coherence"]
+    assert stats["invalidated_many_changes"] >= 1
+
+
+async def test_long_queries_that_begin_alike_do_not_share_an_entry() -> None:
+    cached, other, _ = setup(DictCache())
+    alike = ["a" * 70, "b" * 70]
+    both, first = (Query(Episode).where(tags=any_of(*tags)) for tags in (alike, alike[:1]))
+    await other.put(episode(), Episode(task_description="b", tags=("b" * 70,)))
+    assert await cached.count(both) == 1
+    assert await cached.count(first) == 0
+    assert page_key("default", both) != page_key("default", first)
+
+
+async def test_a_closed_cache_is_not_cleared() -> None:
+    cached, other, _ = setup(DictCache())
+    await other.store_episode(episode())
+    await cached.aclose()
+    with pytest.raises(StorageClosedError):
+        await cached.clear_cache()

@@ -342,3 +342,29 @@ async def test_closing_a_scoped_handle_closes_neither_the_caches_nor_the_backend
     assert await setup.cached.scoped("elsewhere").get(Episode, [wanted.id]) == [None]
     await setup.cached.aclose()
     assert (near.closed, far.closed) == (1, 1)
+
+
+async def test_what_was_fetched_before_everything_was_forgotten_is_not_cached() -> None:
+    """The feed was trimmed meanwhile: it does not say that the record has changed."""
+    setup = Setup(write_through=False)
+    setup.store = InMemoryStorage(config=InMemoryConfig(change_feed_limit=3))
+    setup.other = Memory(setup.store.scoped("default"))
+    setup.held = SteppedStorage(setup.store)
+    setup.cached = CachedStorage(
+        setup.held, setup.near, types=TYPES, config=CacheConfig(write_through=False)
+    )
+    wanted, another = await setup.stored(), await setup.stored("another")
+    await setup.text(another)
+    setup.held.stepping = True
+    slow = asyncio.create_task(setup.text(wanted))
+    await setup.held.reads(1)
+    await setup.change(wanted, "new")
+    for number in range(5):
+        await setup.stored(f"further {number}")
+    # A read of another record finds that the feed was trimmed, and starts over.
+    quick = asyncio.create_task(setup.text(another))
+    await setup.held.reads(2)
+    setup.held.run_free()
+    assert (await slow, await quick) == ("old", "another")
+    assert (await setup.cached.stats()).sections["coherence"]["resets"] == 1
+    assert await setup.text(wanted) == "new"

@@ -20,7 +20,7 @@ from memory_core.cache import SharedTier
 from memory_core.cache.coherence import NamespaceCoherence
 from memory_core.cache.near import NearTier
 from memory_core.codec import Codec
-from memory_core.inmemory import InMemoryStorage
+from memory_core.inmemory import InMemoryConfig, InMemoryStorage
 from memory_core.records import CORE_RECORD_TYPES
 from memory_core.storage import ChangePage
 from tests.unit.cache.plain import DictCache, HeldStorage
@@ -185,3 +185,18 @@ async def test_a_history_known_in_part_vouches_for_nothing(monkeypatch) -> None:
     assert seen == [False] * 4
     assert coherence.history.knows(0)
     assert coherence.caught_up == 7
+
+
+async def test_where_the_feed_was_trimmed_before_a_process_began_nothing_is_vouched_for() -> None:
+    store = InMemoryStorage(config=InMemoryConfig(change_feed_limit=5))
+    far, memory = DictCache("bytes"), Memory(store.scoped("default"))
+    stored = episode("old")
+    await memory.store_episode(stored)
+    for _ in range(10):
+        await memory.store_episode(episode())
+    assert await Process(store, far).read(stored) == stored
+    changed = evolve(stored, task_description="new")
+    await memory.store_episode(changed)
+    for _ in range(10):
+        await memory.store_episode(episode())
+    assert await Process(store, far).read(stored) == changed

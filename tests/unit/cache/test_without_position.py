@@ -144,3 +144,12 @@ async def test_a_pull_that_failed_is_retried() -> None:
     with pytest.raises(asyncio.CancelledError):
         await reading
     assert await setup.text(stored) == "new"
+
+
+async def test_an_own_wipe_is_seen_at_once() -> None:
+    setup = Setup(bound=3_600.0)
+    stored = episode("first")
+    await setup.memory.store_episode(stored)
+    assert await setup.text(stored) == "first"
+    await setup.memory.storage.wipe()
+    assert await setup.memory.get_episode(stored.id) is None

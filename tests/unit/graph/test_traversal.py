@@ -241,3 +241,12 @@ async def test_one_type_needs_no_list(types):
     assert edge.relationship_type is RelationshipType.FOLLOWS
     graph = await relationship_graph(storage, types=types)
     assert [edge.relationship_type for edge in graph.edges] == [RelationshipType.FOLLOWS]
+
+
+async def test_an_incoming_graph_has_the_edges_back_to_its_last_level():
+    storage = await store_of([(1, 0, "related_to"), (0, 1, "related_to"), (1, 2, "related_to")])
+    graph = await relationship_graph(
+        storage, [episode_id(0)], direction=Direction.INCOMING, max_depth=1
+    )
+    ends = {(edge.from_episode_id.int - 1, edge.to_episode_id.int - 1) for edge in graph.edges}
+    assert ends == {(1, 0), (0, 1)}
