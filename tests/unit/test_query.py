@@ -337,6 +337,14 @@ def test_matching(plan):
         assert plan.query.matches(values) is expected
 
 
+def test_bounds_are_part_of_a_range_unless_it_says_otherwise():
+    values = Specimen(amount=5).index_values()
+    for inside in (at_most(5), at_least(5), between(5, 5)):
+        assert Query(Specimen).where(amount=inside).matches(values)
+    for outside in (less_than(5), greater_than(5)):
+        assert not Query(Specimen).where(amount=outside).matches(values)
+
+
 def test_none_is_in_no_range_but_can_be_asked_for():
     empty = Specimen().index_values()
     for wanted in (between(None, None), at_least(0), at_most(0)):

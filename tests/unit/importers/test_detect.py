@@ -7,7 +7,7 @@ import pytest
 
 from memory_core.errors import ImportFormatError
 from memory_core.importers import BUILTIN_IMPORTERS, Importer, detect
-from memory_core.importers.base import found_in, recognised
+from memory_core.importers.base import Format, FormatImporter, found_in, recognised
 from memory_core.importers.log import Log
 from memory_core.importers.sample import sample_of
 from memory_core.importers.source import opened
@@ -170,3 +170,20 @@ def test_a_plugin_reads_the_content_that_it_sniffed_and_fails_alone(tmp_path, na
         ):
             next(found)
     assert plugin.seen == [b"mine, and more"] * 2
+
+
+def test_a_general_format_is_asked_only_where_no_special_one_knows_the_file(tmp_path):
+    def importer(name, *, general):
+        described = Format(
+            name=name,
+            summary=name,
+            recognises=lambda _: True,
+            read=lambda *_: iter(()),
+            general=general,
+        )
+        return type(name, (FormatImporter,), {"format": described})()
+
+    path = write(tmp_path / "any.json", {"any": 1})
+    general, special = importer("general", general=True), importer("special", general=False)
+    assert detect(path, [general, special]) is special
+    assert detect(path, [general]) is general

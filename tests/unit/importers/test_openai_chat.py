@@ -165,6 +165,34 @@ def test_times_of_messages_are_kept(tmp_path):
     assert episode.metadata["timing"] == "steps"
 
 
+def test_a_time_without_a_zone_is_utc_whatever_the_local_time(tmp_path, new_york):
+    episode = read_one(tmp_path, created=None, created_at="2025-03-01T10:00:00")
+    assert episode.start_time == datetime(2025, 3, 1, 10, tzinfo=UTC)
+
+
+def test_milliseconds_and_seconds_are_told_apart(tmp_path):
+    expected = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+    for created in (1_700_000_000, 1_700_000_000_000, 1_700_000_000_000_000):
+        assert read_one(tmp_path, created=created).start_time == expected
+
+
+@pytest.mark.parametrize(
+    ("reward", "expected"), [("0.25", 0.25), (0.25, 0.25), (True, None), ("good", None)]
+)
+def test_a_reward_is_a_number_or_none(tmp_path, reward, expected):
+    found = read_one(tmp_path, reward=reward).reward
+    assert (None if found is None else found.total) == expected
+
+
+def test_an_answer_from_before_its_call_took_no_time(tmp_path):
+    messages = [
+        {"role": "assistant", "tool_calls": [call("x", {})], "timestamp": 1_700_000_010},
+        {**answer("fine"), "timestamp": 1_700_000_000},
+    ]
+    (step,) = read_one(tmp_path, messages=messages).steps
+    assert step.latency_ms == 0
+
+
 @pytest.mark.parametrize(
     ("content", "failed"),
     [
@@ -174,6 +202,7 @@ def test_times_of_messages_are_kept(tmp_path):
         ('{"error": "quota"}', True),
         ('{"error": null, "ok": 1}', False),
         ("Errors are rare.", False),
+        ("All is well.\nError: was the title of the page", False),
         ("", False),
     ],
 )
