@@ -6,10 +6,9 @@ import sqlite3
 from docs.examples import kv_storage
 from docs.examples.kv_storage import RECORD, KvConfig, KvStorage, key
 from memory_core.testing import StorageSuite
-from memory_core.testing.suite.loop_tests import LoopTests
 
 
-class TestKvStorage(LoopTests, StorageSuite):
+class TestKvStorage(StorageSuite):
     capabilities = KvStorage.capabilities
     coalesces_commits = True
     coalesces_reads = True
