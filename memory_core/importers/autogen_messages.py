@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from memory_core.importers.chat import add_message
-from memory_core.importers.content import arguments_of, set_result, text_of
+from memory_core.importers.chat import add_message, is_unknown
+from memory_core.importers.content import parameters_of, set_result, text_of
 from memory_core.importers.fields import mapping, plain_text
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ __all__ = ["add_autogen_message", "is_autogen_message"]
 
 _KIND = re.compile(r"[A-Z]\w*(?:Message|Event)")
 _RAN = re.compile(r"exitcode: (-?\d{1,9}) \((?:execution (?:succeeded|failed))\)\n?")
+_CALLS = frozenset({"ToolCallRequestEvent", "AssistantMessage"})
+_ANSWERS = frozenset({"ToolCallExecutionEvent", "FunctionExecutionResultMessage"})
+_BESIDE = frozenset({"source", "models_usage", "id", "metadata", "thought", "target", "type"})
 _ROLES = {"user": "user", "system": "system", "SystemMessage": "system"}
 
 
@@ -46,21 +49,25 @@ def add_autogen_message(draft: EpisodeDraft, message: Fields) -> None:
 def _add(draft: EpisodeDraft, message: Fields, kind: str) -> None:
     source, time, place = message.text("source"), message.time("created_at"), message.place
     agent = {"agent": source} if source else {}
-    items = list(message.objects("content")) if isinstance(message.get("content"), list) else []
+    is_list = kind in _CALLS | _ANSWERS and isinstance(message.get("content"), list)
+    items = list(message.objects("content")) if is_list else []
     thought = text_of(message.get("thought"), draft.log, place)
     draft.say("thinking", thought, time, place, **agent)
-    if items and kind in {"ToolCallRequestEvent", "AssistantMessage"}:
+    if items and kind in _CALLS:
         for call in items:
-            arguments = arguments_of(call.get("arguments"))
+            arguments = parameters_of(call.value, "arguments")
             step = draft.call(call.text("name"), arguments, call.text("id"), time, call.place)
             step.metadata |= agent
-    elif items and kind in {"ToolCallExecutionEvent", "FunctionExecutionResultMessage"}:
+    elif items and kind in _ANSWERS:
         for answer in items:
             step = draft.answer(answer.text("call_id"), answer.text("name"), time, answer.place)
-            text = text_of(answer.get("content"), draft.log, answer.place)
+            content = answer.get("content") if "content" in answer else dict(answer.value)
+            text = text_of(content, draft.log, answer.place)
             set_result(step, text, answer.flag("is_error"))
     else:
         text = text_of(message.get("content"), draft.log, place)
+        if not text and is_unknown(draft, message.value, place, _BESIDE):
+            return
         role = _ROLES.get(source or kind, "assistant")
         role = "thinking" if kind == "ThoughtEvent" else role
         draft.turn(role, text, time, place, **agent, kind=kind)

@@ -9,37 +9,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from memory_core.importers.content import arguments_of, set_result, text_of
+from memory_core.importers.content import arguments_of, parameters_of, set_result, text_of
 from memory_core.importers.fields import mapping, plain_text, time_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
     from datetime import datetime
 
     from memory_core.importers.draft import EpisodeDraft
 
-__all__ = ["add_block", "add_message", "add_messages"]
+__all__ = ["add_block", "add_message", "add_messages", "is_unknown"]
 
 USES = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
 _TIMED_OUT = "Command timed out after"
 _ANSWERS = frozenset({"tool", "function"})
-_TIMES = ("timestamp", "created_at", "ts")
+_TIME_NAMES = ("timestamp", "created_at", "ts")
+_TIMES, _THOUGHTS = frozenset(_TIME_NAMES), frozenset({"reasoning_content", "reasoning"})
 # What a message may have beside its content without being lost.
 _BESIDE = frozenset(
     {
         "role", "content", "name", "id", "type", "tool_calls", "function_call", "tool_call_id",
         "tool_call_ids", "refusal", "reasoning_content", "reasoning", "audio", "annotations", "weight",
         "index", "status", "model", "usage", "finish_reason", "stop_reason", "stop_sequence",
-        "is_demo", "agent", "thought", "message_type", "cache_control", "metadata", *_TIMES,
+        "step_id", "turn_idx", "metrics", "cost", "extra", "extra_info", "model_name", "models_usage",
+        "source", "from", "target", "requestor", "createdAt", "is_copied_context", "working_start",
+        "execution_time", "is_demo", "agent", "thought", "message_type", "cache_control", "metadata",
+        *_TIME_NAMES,
     }
 )  # fmt: skip
 
 
 def add_messages(draft: EpisodeDraft, messages: Iterable[object], place: str = "") -> None:
     """Add every message of a list. What is not a message is skipped and listed."""
-    prefix = f"{place} " if place else ""
+    prefix = f"{place} message" if place else "message"
     for number, item in enumerate(messages, 1):
-        where = f"{prefix}message {number}"
+        where = f"{prefix} {number}"
         if isinstance(item, dict):
             add_message(draft, cast("dict[str, Any]", item), where)
         elif item is None:
@@ -50,40 +54,59 @@ def add_messages(draft: EpisodeDraft, messages: Iterable[object], place: str = "
 
 def add_message(draft: EpisodeDraft, item: Mapping[str, Any], place: str) -> None:
     """Add one message, with its calls, answers and thoughts, at its time if it has one."""
-    time = _time(draft, item, place)
+    time = None if _TIMES.isdisjoint(item) else _time(draft, item, place)
     role = plain_text(item.get("role")) or "unknown"
     if role in _ANSWERS:
         _answered(draft, item, time, place)
         return
-    before = len(draft.steps)
-    for name in ("reasoning_content", "reasoning"):
-        if item.get(name):
-            draft.say("reasoning", text_of(item[name], draft.log, place), time, place)
-            break
+    before = draft.heard
+    if not _THOUGHTS.isdisjoint(item):
+        thought = item.get("reasoning_content") or item.get("reasoning")
+        draft.say("reasoning", text_of(thought, draft.log, place), time, place)
     name = plain_text(item.get("name"))
     beside = {"name": name} if name else {}
     content: object = item.get("content")
-    answered = False
-    parts = cast("list[object]", content) if isinstance(content, list) else []
-    if any(map(_is_block, parts)):
-        answered = _blocks(draft, role, parts, time, place)
-    else:
-        text = text_of(item.get("content"), draft.log, place) or _said_otherwise(draft, item, place)
-        draft.say(role, text, time, place, **beside)
-    given: object = item.get("tool_calls") or []
-    calls = list(cast("list[object]", given)) if isinstance(given, list) else [given]
-    if item.get("function_call"):
-        calls.append({"function": item["function_call"]})
-    for call in calls:
-        _called(draft, mapping(call), time, place)
-    silent = len(draft.steps) == before and not answered
-    if silent and not _is_unknown(draft, item, place):
+    if isinstance(content, list) and any(map(_is_block, cast("list[object]", content))):
+        _blocks(draft, role, cast("list[object]", content), time, place)
+    elif text := text_of(cast("object", content), draft.log, place) or _said_otherwise(
+        draft, item, place
+    ):
+        draft.turn(role, text, time, place, **beside)
+    calls: object = item.get("tool_calls")
+    if calls:
+        for call in cast("list[object]", calls) if isinstance(calls, list) else [calls]:
+            _called(draft, call, time, place)
+    if function := item.get("function_call"):
+        _called(draft, {"function": function}, time, place)
+    if draft.heard == before and not is_unknown(draft, item, place):
         # A turn that says nothing is a turn all the same.
         draft.turn(role, "", time, place, **beside)
 
 
+def is_unknown(
+    draft: EpisodeDraft, item: Mapping[str, Any], place: str, known: Container[str] = ()
+) -> bool:
+    """Whether a message that says nothing has a content that is not understood: it is skipped then.
+
+    Args:
+        draft: gets the message's place and reason.
+        item: the message, to which nothing was found to add.
+        place: where it is.
+        known: names of fields of the format that are not content.
+    """
+    unknown = sorted(
+        key for key, value in item.items() if value and key not in _BESIDE and key not in known
+    )
+    if unknown:
+        fields = ", ".join(unknown)
+        draft.log.skip(
+            place, f"the message has no content, but fields that are not known: {fields}"
+        )
+    return bool(unknown)
+
+
 def _time(draft: EpisodeDraft, item: Mapping[str, Any], place: str) -> datetime | None:
-    for name in _TIMES:
+    for name in _TIME_NAMES:
         given = item.get(name)
         if given is not None:
             time = time_of(given)
@@ -103,26 +126,16 @@ def _said_otherwise(draft: EpisodeDraft, item: Mapping[str, Any], place: str) ->
     return text_of(audio.get("transcript"), draft.log, place)
 
 
-def _is_unknown(draft: EpisodeDraft, item: Mapping[str, Any], place: str) -> bool:
-    """Whether a message that says nothing has a content that is not understood: it is skipped then."""
-    unknown = sorted(key for key, value in item.items() if key not in _BESIDE and value)
-    if unknown:
-        fields = ", ".join(unknown)
-        draft.log.skip(
-            place, f"the message has no content, but fields that are not known: {fields}"
-        )
-    return bool(unknown)
-
-
-def _called(
-    draft: EpisodeDraft, call: Mapping[str, Any], time: datetime | None, place: str
-) -> None:
+def _called(draft: EpisodeDraft, value: object, time: datetime | None, place: str) -> None:
+    call = mapping(value)
     function = mapping(call.get("function") or call.get("custom") or call)
-    raw = function.get("arguments") if function.get("input") is None else function.get("input")
-    if raw is None:
-        raw = function.get("args")
+    if not function and value:
+        # Not a call as it should be: it is kept as it is.
+        draft.call(None, {"call": value}, plain_text(call.get("id")), time, place)
+        return
+    parameters = parameters_of(function, "input", "arguments", "args")
     draft.call(
-        plain_text(function.get("name")), arguments_of(raw), plain_text(call.get("id")), time, place
+        plain_text(function.get("name")), parameters, plain_text(call.get("id")), time, place
     )
 
 
@@ -149,24 +162,17 @@ def _is_block(part: object) -> bool:
 
 def _blocks(
     draft: EpisodeDraft, role: str, blocks: list[object], time: datetime | None, place: str
-) -> bool:
-    """Anthropic's blocks; what is said between two uses of tools is one step.
-
-    Returns:
-        Whether an answer went to a step that was there before.
-    """
+) -> None:
+    """Anthropic's blocks; what is said between two uses of tools is one step."""
     said: list[object] = []
-    answered = False
     for block in blocks:
         if _is_block(block):
             draft.say(role, text_of(said, draft.log, place), time, place)
             said = []
             add_block(draft, role, block, time, place)
-            answered = True
         else:
             said.append(block)
     draft.say(role, text_of(said, draft.log, place), time, place)
-    return answered
 
 
 def add_block(
@@ -196,6 +202,7 @@ def add_block(
         draft.say("thinking", text_of(fields.get("thinking"), draft.log, place), time, place)
     elif kind == "redacted_thinking":
         draft.log.note(place, "a redacted thought left out, as only the provider can read it")
+        draft.heard += 1
     else:
         draft.say(
             role,

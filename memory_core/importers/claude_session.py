@@ -24,10 +24,22 @@ if TYPE_CHECKING:
     from memory_core.importers.draft import Draft
     from memory_core.importers.log import Log
 
-__all__ = ["Label", "Line", "Session"]
+__all__ = ["Label", "Line", "Session", "left_out"]
 
 _EDITS = {"Edit", "MultiEdit", "NotebookEdit", "Write"}
 _SAID = {"user", "assistant", "system"}
+# Lines that say nothing of their own: progress repeats what comes, and queues what is sent later.
+_BOOKKEEPING = frozenset(
+    {
+        "progress",
+        "queue-operation",
+        "stream_event",
+        "summary",
+        "last-prompt",
+        "attachment",
+        "system",
+    }
+)
 _NO_PROMPTS = (
     "<command-",
     "<local-command",
@@ -77,6 +89,7 @@ class Line(Label, rename="camel"):
     forked_from: Any = None
     message: Any = None
     content: Any = None
+    text: Any = None
     attachment: Any = None
     ai_title: Any = None
     custom_title: Any = None
@@ -189,7 +202,7 @@ class Session:
             case "result":
                 self._result(line, where)
             case _:
-                self.log.left_out[line.kind or "unknown"] += 1
+                left_out(line, where, self.log)
                 return
         facts = {
             "cwd": line.cwd,
@@ -327,6 +340,13 @@ class Session:
                     step.metadata["abandoned"] = "true"
                     count += 1
         return count
+
+
+def left_out(line: Line, where: str, log: Log) -> None:
+    """Count a line of bookkeeping; one of another type is noted by its place if it says something."""
+    log.left_out[line.kind or "unknown"] += 1
+    if line.kind not in _BOOKKEEPING and (line.message or line.content or line.text):
+        log.note(where, f"left out: a line of an unknown type: {line.kind}")
 
 
 def session_id(session: str) -> UUID:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memory_core.importers.content import arguments_of, text_of
+from memory_core.importers.chat import is_unknown
+from memory_core.importers.content import arguments_of, parameters_of, text_of
 from memory_core.importers.software import set_command_output
 
 if TYPE_CHECKING:
@@ -20,12 +21,14 @@ _CONTEXT = (
     "<environment_context", "<user_instructions", "<permissions", "<skills", "<INSTRUCTIONS",
     "# AGENTS.md instructions", "<turn_aborted", "<collaboration_mode", "<app-context", "<personality",
 )  # fmt: skip
+# What an item has besides what is said.
+_NOT_SAID = frozenset({"summary", "encrypted_content", "ghost_commit", "phase", "status"})
 
 
 def add_item(draft: EpisodeDraft, item: Fields, time: datetime | None) -> None:
     """Add an item of OpenAI's Responses: a message, a thought, a call or its output."""
     kind = item.text("type") or ("message" if "role" in item else "unknown")
-    log, place = draft.log, item.place
+    log, place, before = draft.log, item.place, draft.heard
     match kind.rpartition("_")[2]:
         case "message":
             role = item.text("role") or "unknown"
@@ -42,12 +45,18 @@ def add_item(draft: EpisodeDraft, item: Fields, time: datetime | None) -> None:
             _call(draft, item, kind, time)
         case _:
             log.left_out[kind] += 1
+    if "encrypted_content" in item:
+        log.left_out[f"encrypted {kind}"] += 1
+    if draft.heard == before:
+        is_unknown(draft, item.value, place, _NOT_SAID)
 
 
 def _call(draft: EpisodeDraft, item: Fields, kind: str, time: datetime | None) -> None:
     name = item.text("name") or kind.removesuffix("_call")
     given = item.get("arguments", "input", "action")
     parameters = arguments_of(given, "input" if "input" in item else "arguments")
+    if given is None:
+        parameters = parameters_of({k: v for k, v in item.value.items() if k not in _NOT_SAID})
     step = draft.call(name, parameters, item.text("call_id", "id"), time, item.place)
     status = item.text("status")
     if status in {"failed", "incomplete"}:

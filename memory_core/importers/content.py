@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from memory_core.importers.draft import Draft
     from memory_core.importers.log import Log
 
-__all__ = ["arguments_of", "first_line", "set_result", "text_of", "without_media"]
+__all__ = ["arguments_of", "first_line", "parameters_of", "set_result", "text_of", "without_media"]
 
 _TEXTS = ("text", "refusal", "output_text", "input_text")
 _DATA_URL = re.compile(r"data:([\w.+/-]*)[^,]{0,200},(.*)", re.DOTALL)
@@ -26,7 +26,12 @@ _SEALED = {"encrypted_content", "encrypted_index", "signature"}
 _FAILED = re.compile(
     r"\s*(?:[\w.]*(?:Error|Exception)|error)\s*:|\s*Traceback \(most recent call last\)"
 )
+_BESIDE_TEXT = {"cache_control", "logprobs"}
 _UNKNOWN_TOOL = "Unknown action"
+# What a call has besides its arguments.
+_OF_A_CALL = frozenset(
+    {"name", "function", "id", "call_id", "tool_call_id", "type", "index", "description"}
+)
 
 
 def text_of(content: object, log: Log, place: str = "") -> str:
@@ -59,6 +64,8 @@ def _part(part: object, log: Log, place: str) -> str | None:
     for name in _TEXTS:
         text = fields.get(name)
         if isinstance(text, str):
+            if len(fields) > 2:
+                _count_what_is_beside(fields, log)
             return str(text)
     kind = fields.get("type")
     if not isinstance(kind, str):
@@ -70,6 +77,13 @@ def _part(part: object, log: Log, place: str) -> str | None:
     kept = without_media(rest, log, place)
     media = _only_text(kept)
     return f"[{kind}: {media if media is not None else json_of(kept)}]"
+
+
+def _count_what_is_beside(part: Mapping[str, Any], log: Log) -> None:
+    """Count what a text has beside it, such as citations."""
+    for name, value in part.items():
+        if value and isinstance(value, dict | list) and name not in _BESIDE_TEXT:
+            log.left_out[f"{name} of texts"] += 1
 
 
 def _only_text(value: object) -> str | None:
@@ -131,6 +145,14 @@ def arguments_of(raw: object, name: str = "arguments") -> Mapping[str, Any]:
         if isinstance(value, dict) and not repairs and is_held(value):
             return cast("dict[str, Any]", value)
     return {name: raw}
+
+
+def parameters_of(call: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """A call's arguments under the first of these names; without one, what else the call says."""
+    for name in names:
+        if call.get(name) is not None:
+            return arguments_of(call[name])
+    return {name: value for name, value in call.items() if name not in _OF_A_CALL and value}
 
 
 def set_result(draft: Draft, text: str, failed: bool | None = None) -> None:

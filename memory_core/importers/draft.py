@@ -130,6 +130,7 @@ class EpisodeDraft:
         replace: whether it replaces a stored episode of its id though that has more steps.
         by_line: whether its steps come from several lines, so that a repair is that of a step.
         repairs: what was repaired in its entries, in words.
+        heard: how many turns, calls and answers were added so far.
     """
 
     source: str
@@ -155,6 +156,7 @@ class EpisodeDraft:
     replace: bool = False
     by_line: bool = False
     repairs: set[str] = Factory(set[str])
+    heard: int = 0
     _calls: dict[str, list[Draft]] = Factory(dict[str, "list[Draft]"])
 
     @property
@@ -194,7 +196,10 @@ class EpisodeDraft:
     def called(self, call_id: str | None, tool: str | None = None) -> Draft | None:
         """The oldest call that has no answer yet, by its id, or by its tool where that is empty."""
         waiting = self._calls.get(call_id or tool or "")
-        return waiting.pop(0) if waiting else None
+        if not waiting:
+            return None
+        self.heard += 1
+        return waiting.pop(0)
 
     def answer(
         self,
@@ -219,6 +224,7 @@ class EpisodeDraft:
         draft.where = place or self.place
         self._mark(draft)
         self.steps.append(draft)
+        self.heard += 1
         return draft
 
     def _mark(self, draft: Draft) -> None:
@@ -268,7 +274,12 @@ class EpisodeDraft:
             metadata["parent_episode"] = str(self.parent)
         if repairs:
             metadata["repaired"] = ", ".join(sorted(repairs))
-        texts = {key: text for key, value in metadata.items() if (text := plain_text(value))}
+        texts: dict[str, str] = {}
+        for key, value in metadata.items():
+            if text := plain_text(value):
+                texts[key] = text
+            elif value and isinstance(value, dict | list):
+                self.log.left_out[f"metadata {key}"] += 1
         if any("\0" in text for pair in texts.items() for text in pair):
             raise InvalidValueError("metadata", "text without U+0000, as it is indexed", "…")
         for name in (self.domain, self.language, self.framework):

@@ -103,7 +103,7 @@ class Fields:
         return self._as(_list, "a list", *paths) or []
 
     def objects(self, *paths: str) -> Iterator[Fields]:
-        """The objects of a list, each with its place; what is not an object is noted."""
+        """The objects of a list, each with its place; any other value is skipped and listed."""
         return objects(self.list(*paths), self.log, self.place, paths[0])
 
     def _as(self, convert: Any, what: str, *paths: str) -> Any:
@@ -117,14 +117,16 @@ class Fields:
 
 
 def objects(values: list[Any], log: Log, place: str, name: str) -> Iterator[Fields]:
-    """The objects of a list, each with its place; what is not an object is noted."""
+    """The objects of a list, each with its place; any other value is skipped and listed, null is noted."""
     prefix = f"{place} " if place else ""
     for number, value in enumerate(values, 1):
         where = f"{prefix}{name} {number}"
         if isinstance(value, dict):
             yield Fields(cast("object", value), log, where)
+        elif value is None:
+            log.note(where, "is null")
         else:
-            log.note(where, f"is not an object: {_short(value)}")
+            log.skip(where, f"is not an object: {_short(value)}")
 
 
 def mapping(value: object) -> Mapping[str, Any]:

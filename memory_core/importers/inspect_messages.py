@@ -6,15 +6,17 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from memory_core.importers.content import arguments_of, text_of
+from memory_core.importers.chat import is_unknown
+from memory_core.importers.content import parameters_of, text_of
 from memory_core.importers.fields import Fields, is_number, mapping
+from memory_core.records import Outcome
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from memory_core.importers.draft import EpisodeDraft
 
-__all__ = ["add_messages", "resolved", "score_of"]
+__all__ = ["add_messages", "rate", "resolved", "score_of"]
 
 _ATTACHMENT = re.compile(r"attachment://([0-9a-f]{32})")
 _LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
@@ -67,6 +69,8 @@ def _say(draft: EpisodeDraft, message: Fields, event: Fields, tools: Mapping[str
     for call in message.objects("tool_calls"):
         _call(draft, call, time, tools)
     if len(draft.steps) == before:
+        if is_unknown(draft, message.value, place, ("source", "working_start")):
+            return
         draft.turn(role, "", time, place)
     draft.steps[before].count(event.integer("output.usage.total_tokens"))
     draft.steps[before].latency_ms = 1000 * max(0.0, event.number("output.time") or 0.0)
@@ -80,7 +84,7 @@ def _call(
     began = event.time("timestamp") if event is not None else None
     step = draft.call(
         call.text("function", "name"),
-        arguments_of(call.get("arguments")),
+        parameters_of(call.value, "arguments"),
         call_id,
         began or time,
         call.place,
@@ -98,7 +102,7 @@ def _answer(draft: EpisodeDraft, message: Fields, tools: Mapping[str, Fields]) -
         step.succeeded(text)
         return
     kind = message.text("error.type") or "unknown"
-    words = message.text("error.message") or kind
+    words = message.text("error.message") or text_of(message.get("error"), draft.log, message.place)
     step.metadata["error_type"] = kind
     if kind == "timeout":
         step.timed_out("\n".join(filter(None, (text, words))))
@@ -106,6 +110,18 @@ def _answer(draft: EpisodeDraft, message: Fields, tools: Mapping[str, Fields]) -
         if text and text != words:
             step.metadata["output"] = text
         step.failed(words)
+
+
+def rate(draft: EpisodeDraft, score: Fields, words: str) -> None:
+    """Reward and outcome by a score, in words."""
+    draft.reward = score_of(score.get("value"))
+    answer = score.text("answer")
+    if draft.reward == 1:
+        draft.outcome = Outcome.success(f"{words}, answer {answer}" if answer else words)
+    elif draft.reward == 0:
+        draft.outcome = Outcome.failure(words, score.text("explanation"))
+    elif score.get("value") == "P":
+        draft.outcome = Outcome.partial_success(words)
 
 
 def score_of(value: object) -> float | None:

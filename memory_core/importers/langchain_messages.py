@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from memory_core.importers.chat import add_message
-from memory_core.importers.content import arguments_of, set_result, text_of
+from memory_core.importers.chat import add_message, is_unknown
+from memory_core.importers.content import parameters_of, set_result, text_of
 from memory_core.importers.fields import mapping, plain_text, sequence
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ _ROLES = {
     "ToolMessage": "tool", "SystemMessage": "system", "FunctionMessage": "function",
     "ChatMessage": "chat", "HumanMessageChunk": "user",
 }  # fmt: skip
+
+_BESIDE = frozenset(
+    {"response_metadata", "usage_metadata", "additional_kwargs", "example", "invalid_tool_calls"}
+)
 
 
 def is_langchain_message(value: object) -> bool:
@@ -42,7 +46,8 @@ def add_langchain_message(draft: EpisodeDraft, message: Fields) -> None:
     role = _ROLES.get(kind, kind)
     if role in {"tool", "function"}:
         step = draft.answer(data.text("tool_call_id"), data.text("name"), None, message.place)
-        text = text_of(data.get("content"), draft.log, message.place)
+        content = data.get("content") if "content" in data else dict(data.value)
+        text = text_of(content, draft.log, message.place)
         set_result(step, text, failed=True if data.text("status") == "error" else None)
         return
     before = len(draft.steps)
@@ -56,11 +61,14 @@ def add_langchain_message(draft: EpisodeDraft, message: Fields) -> None:
     }
     if not own:
         given |= {name: extra.get(name) for name in ("tool_calls", "function_call")}
+    silent = not own and not any(given[name] for name in given if name not in {"role", "name"})
+    if silent and is_unknown(draft, data.value, message.place, _BESIDE):
+        return
     if not own or given["content"] or given["reasoning_content"]:
         add_message(draft, given, message.place)
     for call in own:
-        fields = mapping(call)
-        arguments = arguments_of(fields.get("args", fields.get("arguments")))
+        fields = mapping(call) or {"call": call}
+        arguments = parameters_of(fields, "args", "arguments")
         call_id = plain_text(fields.get("id"))
         draft.call(plain_text(fields.get("name")), arguments, call_id, None, message.place)
     if len(draft.steps) > before:

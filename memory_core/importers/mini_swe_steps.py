@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from memory_core.importers.content import arguments_of, text_of
+from memory_core.importers.chat import is_unknown
+from memory_core.importers.content import parameters_of, text_of
 from memory_core.importers.fields import mapping, plain_text
 from memory_core.importers.software import SHELL, set_tagged_output
 
@@ -31,7 +32,7 @@ def add_mini_message(draft: EpisodeDraft, message: Fields, waiting: list[Draft])
     role, place = message.text("role") or "unknown", message.place
     time = message.time("timestamp", "extra.timestamp")
     text = text_of(message.get("content"), draft.log, place)
-    before = len(draft.steps)
+    before, heard = len(draft.steps), draft.heard
     if role == "assistant":
         _act(draft, message, text, time, waiting)
         if len(draft.steps) > before:
@@ -41,17 +42,20 @@ def add_mini_message(draft: EpisodeDraft, message: Fields, waiting: list[Draft])
         set_tagged_output(step, text, message.integer("extra.returncode"))
     elif role == "user" and waiting:
         step = waiting.pop(0)
+        draft.heard += 1
         step.ended(time)
         set_tagged_output(step, text, None)
     else:
         # "exit" repeats the exit status, and what was submitted.
         draft.say(role, text, time, place)
+    if draft.heard == heard:
+        is_unknown(draft, message.value, place, ("extra",))
 
 
 def _act(
     draft: EpisodeDraft, message: Fields, text: str, time: datetime | None, waiting: list[Draft]
 ) -> None:
-    calls = [mapping(call) for call in message.list("tool_calls")]
+    calls = [mapping(call) or {"call": call} for call in message.list("tool_calls")]
     commands = _COMMAND.findall(text)
     if not calls and len(commands) == 1:
         # With more than one the agent is asked again, and none is run.
@@ -62,8 +66,8 @@ def _act(
     if not calls:
         draft.say("assistant", text, time, message.place)
     for call in calls:
-        function: Any = mapping(call.get("function"))
-        given = arguments_of(function.get("arguments"))
+        function: Any = mapping(call.get("function")) or {"call": call}
+        given = parameters_of(function, "arguments")
         step = draft.call(
             plain_text(function.get("name")), given, plain_text(call.get("id")), time, message.place
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
+from memory_core.importers.chat import is_unknown
 from memory_core.importers.content import arguments_of, first_line, text_of
 from memory_core.importers.fields import Fields, mapping, plain_text
 from memory_core.importers.language import patched_files
@@ -30,6 +31,14 @@ _STATES = {
 }
 _ROLES = {"user": "user", "agent": "assistant", "environment": "system"}
 _MARKS = {"thought", "hidden", "confirmation_state", "security_risk"}
+_ARGUMENTS = {
+    "image_urls",
+    "file_urls",
+    "wait_for_response",
+    "tools",
+    "openhands_version",
+    "agent_class",
+}
 
 
 def is_event(value: object) -> bool:
@@ -73,6 +82,10 @@ def _act(
         return
     if action in {"message", "system"}:
         role = "system" if action == "system" else _role(event)
+        if not content and is_unknown(draft, args.value, event.place, _MARKS | _ARGUMENTS):
+            return
+        if "image_urls" in args:
+            draft.log.left_out["image_urls"] += 1
         step = draft.turn(role, content, time, event.place)
     else:
         tool = event.text("tool_call_metadata.function_name") or action
@@ -136,7 +149,7 @@ def _add_v1(draft: EpisodeDraft, event: Fields, kind: str, time: datetime | None
         case "SystemPromptEvent":
             draft.say("system", text_of(event.get("system_prompt"), log, place), time, place)
         case "ActionEvent":
-            given = mapping(event.get("action")) or arguments_of(event.get("tool_call.arguments"))
+            given = arguments_of(event.get("action") or event.get("tool_call.arguments"))
             given = {k: v for k, v in given.items() if k != "kind" and v is not None}
             step = draft.call(
                 event.text("tool_name"), given, event.text("tool_call_id"), time, place

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = [
+    "SAID",
     "decoded_attributes",
     "in_attributes",
     "in_event",
@@ -21,6 +22,13 @@ __all__ = [
 
 _INPUTS = ("gen_ai.input.messages", "gen_ai.prompt")
 _OUTPUTS = ("gen_ai.output.messages", "gen_ai.completion")
+SAID = (
+    *_INPUTS, *_OUTPUTS, "gen_ai.system", "gen_ai.tool.", "gen_ai.usage.", "gen_ai.agent.name",
+    "gen_ai.conversation.id", "gen_ai.provider.name", "gen_ai.request.model", "gen_ai.response.model",
+    "gen_ai.operation.name",
+)  # fmt: skip
+"""What the names of attributes begin with that are read."""
+
 _SCALARS = ("stringValue", "boolValue", "doubleValue", "intValue", "bytesValue")
 # As protobuf names them, which some exporters keep.
 _SNAKE = {
@@ -51,14 +59,13 @@ def is_genai(attributes: Mapping[str, Any]) -> bool:
 def decoded_attributes(pairs: object) -> dict[str, Any]:
     """OTLP's list of keys and typed values as an object."""
     return {
-        key: _value(mapping(pair).get("value"), 0)
+        plain_text(mapping(pair).get("key")) or "": _value(mapping(pair).get("value"), 0)
         for pair in sequence(pairs)
-        if (key := plain_text(mapping(pair).get("key"))) is not None
     }
 
 
 def _value(typed: object, depth: int) -> Any:
-    if depth > _DEEPEST:
+    if depth > _DEEPEST or (typed and not mapping(typed)):
         return typed
     fields = {_SNAKE.get(name, name): value for name, value in mapping(typed).items()}
     for name in _SCALARS:

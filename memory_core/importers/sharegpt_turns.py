@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memory_core.importers.chat import add_message
-from memory_core.importers.content import arguments_of, set_result, text_of
+from memory_core.importers.chat import add_message, is_unknown
+from memory_core.importers.content import arguments_of, parameters_of, set_result, text_of
 from memory_core.importers.fields import mapping, plain_text, sequence
 from memory_core.importers.json_text import NotJsonError, loads
 
@@ -31,6 +31,8 @@ def add_turn(draft: EpisodeDraft, turn: Fields, waiting: deque[Draft]) -> None:
         return
     named = (turn.text("from") or "unknown").lower()
     text, place = text_of(turn.get("value"), draft.log, turn.place), turn.place
+    if not text and is_unknown(draft, turn.value, place, ("from", "value", "weight")):
+        return
     if named == "function_call":
         _call(draft, text, place, waiting)
     elif named in _ANSWERS:
@@ -89,9 +91,9 @@ def _call(draft: EpisodeDraft, text: str, place: str, waiting: deque[Draft]) -> 
     for call in sequence(value) or [value]:
         given = mapping(call)
         name = plain_text(given.get("name"))
-        arguments = given.get("arguments", given.get("parameters")) if name else text
+        parameters = parameters_of(given, "arguments", "parameters") if name else arguments_of(text)
         call_id = plain_text(given.get("id"))
-        waiting.append(draft.call(name, arguments_of(arguments), call_id, None, place))
+        waiting.append(draft.call(name, parameters, call_id, None, place))
 
 
 def _answer(draft: EpisodeDraft, text: str, place: str, waiting: deque[Draft]) -> None:

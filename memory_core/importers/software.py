@@ -21,6 +21,7 @@ __all__ = [
     "TAGGED_OUTPUT",
     "elapse",
     "issue_in",
+    "note_patch",
     "outcome_of_submission",
     "set_command_output",
     "set_observation",
@@ -151,6 +152,16 @@ def elapse(draft: EpisodeDraft) -> None:
             step.latency_ms = 0.0
         time += timedelta(milliseconds=step.latency_ms)
     draft.end = time
+
+
+def note_patch(draft: EpisodeDraft, name: str, patch: object) -> None:
+    """Note a patch that is in no step: an outcome has the names of its files only."""
+    text = text_of(patch, draft.log, draft.place).strip()
+    results = (step.result for step in draft.steps[-3:])
+    shown = (str(found.output or found.message) for found in results if found is not None)
+    said = (str(step.parameters.get("content")) for step in draft.steps[-3:])
+    if text and not any(text in part for part in (*shown, *said)):
+        draft.log.note(draft.place, f"{name} left out: {len(text)} characters")
 
 
 def outcome_of_submission(status: str | None, patch: object) -> Outcome | None:

@@ -1,17 +1,19 @@
-"""Outcomes of tau-bench and tau2-bench, with the reasons of failures."""
+"""Tasks and outcomes of tau-bench and tau2-bench, with the reasons of failures."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memory_core.importers.content import text_of
 from memory_core.importers.fields import json_of
 from memory_core.records import Outcome
 
 if TYPE_CHECKING:
     from memory_core.importers.fields import Fields
 
-__all__ = ["outcome_of_checks", "outcome_of_reward"]
+__all__ = ["described", "outcome_of_checks", "outcome_of_reward"]
 
+_INSTRUCTIONS = ("reason_for_call", "known_info", "unknown_info", "task_instructions")
 _ENDED = {"user_stop", "agent_stop"}
 
 
@@ -58,3 +60,14 @@ def outcome_of_checks(run: Fields, reward: float | None) -> Outcome | None:
         missed.insert(0, f"The conversation ended with {ended}.")
     reason = " ".join(missed) or "The reward is less than 1."
     return Outcome.failure(reason, json_of(checks.value) if checks else None)
+
+
+def described(task: Fields) -> str | None:
+    """What the user of a task of tau2-bench wants."""
+    given = task.get("user_scenario.instructions")
+    if not isinstance(given, dict):
+        return text_of(given, task.log, task.place) or task.text("description.purpose")
+    instructions = task.object("user_scenario.instructions")
+    parts = (instructions.text(name) for name in _INSTRUCTIONS)
+    said = [part for part in parts if part and part.strip(" .")]
+    return "\n".join(said) or task.text("description.purpose")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memory_core.importers.base import Format, FormatImporter
-from memory_core.importers.content import arguments_of, set_result, text_of
+from memory_core.importers.chat import is_unknown
+from memory_core.importers.content import parameters_of, set_result, text_of
 from memory_core.importers.draft import EpisodeDraft, content_digest
 from memory_core.importers.fields import plain_text
 from memory_core.importers.reading import entries
@@ -79,34 +80,37 @@ def _draft(trajectory: Fields, whole: Fields) -> EpisodeDraft:
 
 def _step(draft: EpisodeDraft, step: Fields) -> None:
     source, time = step.text("source") or "unknown", step.time("timestamp")
-    before = len(draft.steps)
+    before, heard = len(draft.steps), draft.heard
     thought = text_of(step.get("reasoning_content"), draft.log, step.place)
     draft.say("reasoning", thought, time, step.place)
     said = text_of(step.get("message"), draft.log, step.place)
     draft.say(_ROLES.get(source, source), said, time, step.place)
     calls: list[Draft] = []
     for call in step.objects("tool_calls"):
-        arguments = arguments_of(call.get("arguments"))
         name, call_id = call.text("function_name"), call.text("tool_call_id")
+        arguments = parameters_of({**call.value, "function_name": None}, "arguments")
         calls.append(draft.call(name, arguments, call_id, time, call.place))
     for result in step.objects("observation.results"):
         _result(draft, calls, result)
+    if draft.heard == heard and is_unknown(draft, step.value, step.place, ("observation",)):
+        return
     if len(draft.steps) == before:
         draft.turn(_ROLES.get(source, source), "", time, step.place)
-    counts = (step.number(f"metrics.{name}_tokens") or 0 for name in ("prompt", "completion"))
-    draft.steps[before].count(sum(counts))
-    aside = {"model": step.text("model_name"), "cost": step.text("metrics.cost_usd")}
-    aside["copied"] = step.text("is_copied_context")
+    names = ("metrics.prompt_tokens", "metrics.completion_tokens")
+    draft.steps[before].count(sum(step.number(name) or 0 for name in names))
+    beside = {"model": "model_name", "cost": "metrics.cost_usd", "copied": "is_copied_context"}
+    aside = {name: step.text(path) for name, path in beside.items()}
     draft.steps[before].metadata |= {name: text for name, text in aside.items() if text}
 
 
 def _result(draft: EpisodeDraft, calls: list[Draft], result: Fields) -> None:
     call_id = result.text("source_call_id")
+    if "content" not in result and "subagent_trajectory_ref" not in result:
+        is_unknown(draft, result.value, result.place, ("source_call_id", "extra"))
     if call_id is None and len(calls) == 1:
         call_id = calls[0].metadata.get("call_id")
     text = text_of(result.get("content"), draft.log, result.place)
-    if call_id is None:
-        # What the environment shows without having been asked by a tool.
+    if call_id is None:  # What the environment shows without having been asked by a tool.
         draft.say("observation", text, calls[0].timestamp if calls else None, result.place)
     else:
         set_result(draft.answer(call_id, None, None, result.place), text)

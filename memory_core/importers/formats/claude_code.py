@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memory_core.importers.base import Format, FormatImporter
-from memory_core.importers.claude_session import Label, Line, Session
+from memory_core.importers.claude_session import Label, Line, Session, left_out
 from memory_core.importers.fields import plain_text
 from memory_core.importers.json_text import NotJsonError
 from memory_core.importers.reading import typed, unreadable
@@ -86,7 +86,7 @@ def _key(line: Line, where: str, log: Log) -> _Key | None:
     elif line.kind in _TURNS:
         log.skip(where, f"the {line.kind} line has no sessionId")
     else:
-        log.left_out[line.kind] += 1
+        left_out(line, where, log)
     return None
 
 

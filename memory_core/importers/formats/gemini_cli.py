@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memory_core.importers.base import Format, FormatImporter
+from memory_core.importers.chat import is_unknown
 from memory_core.importers.content import arguments_of, text_of
 from memory_core.importers.draft import EpisodeDraft
 from memory_core.importers.fields import Fields, mapping
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "GeminiCliImporter"]
 
 _NOTICES = {"info", "warning", "error"}
+# What a message has besides what is said.
+_BESIDE = frozenset({"tokens", "thoughts", "toolCalls", "displayContent"})
 
 
 def _recognises(sample: Sample) -> bool:
@@ -49,6 +52,9 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
             _add(draft, message)
         if draft.steps:
             yield draft
+        else:
+            nothing = chat.get("messages") == []
+            (log.note if nothing else log.skip)(chat.place, "messages: nobody says anything")
 
 
 def _add(draft: EpisodeDraft, message: Fields) -> None:
@@ -56,10 +62,10 @@ def _add(draft: EpisodeDraft, message: Fields) -> None:
     kind = message.text("type") or "unknown"
     if model := message.text("model"):
         draft.metadata.setdefault("model", model)
-    before = len(draft.steps)
+    before, heard = len(draft.steps), draft.heard
     for thought in message.objects("thoughts"):
         said = (thought.text("subject"), thought.text("description"))
-        text = "\n".join(part for part in said if part)
+        text = "\n".join(filter(None, said)) or text_of(dict(thought.value), log, place)
         draft.say("thinking", text, thought.time("timestamp") or time, place)
     text = text_of(message.get("content"), log, place)
     said = draft.say("assistant" if kind == "gemini" else _role(kind), text, time, place)
@@ -67,6 +73,8 @@ def _add(draft: EpisodeDraft, message: Fields) -> None:
         said.metadata["notice"] = kind
     for call in message.objects("toolCalls"):
         _call(draft, call)
+    if draft.heard == heard and not is_unknown(draft, message.value, place, _BESIDE):
+        log.note(place, f"a message of type {kind} that says nothing")
     if len(draft.steps) > before:
         # Those of a cache had been read before.
         cached = message.integer("tokens.cached") or 0
@@ -83,6 +91,8 @@ def _call(draft: EpisodeDraft, call: Fields) -> None:
         call.text("name"), arguments_of(call.get("args")), call.text("id"),
         call.time("timestamp"), place,
     )  # fmt: skip
+    if "name" not in call:
+        step.parameters = call.value
     answers = [mapping(part).get("functionResponse") or part for part in call.list("result")]
     texts = [response_text(answer, log, place) for answer in answers]
     text = "\n".join(texts) or text_of(call.get("resultDisplay"), log, place)

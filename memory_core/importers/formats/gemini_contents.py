@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from memory_core.importers.base import Format, FormatImporter
-from memory_core.importers.content import arguments_of, set_result, text_of
+from memory_core.importers.chat import is_unknown
+from memory_core.importers.content import parameters_of, set_result, text_of
 from memory_core.importers.draft import EpisodeDraft, content_digest
-from memory_core.importers.fields import Fields, mapping, plain_text, sequence
+from memory_core.importers.fields import Fields, mapping, objects, plain_text, sequence
 from memory_core.importers.reading import document, values
 from memory_core.importers.sample import Layout, sample_of
 
@@ -61,8 +62,8 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
         )
         turns = [*([{"role": "system", **system.value}] if system else []), *entry.list(*_LISTS)]
         turns += [candidate.get("content") for candidate in entry.objects("candidates")][:1]
-        for number, turn in enumerate(turns, 1):
-            _turn(draft, Fields(turn, log, f"{place} content {number}".strip()))
+        for turn in objects(turns, log, place, "content"):
+            _turn(draft, turn)
         if draft.steps:
             yield draft
         else:
@@ -70,9 +71,12 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
 
 
 def _turn(draft: EpisodeDraft, turn: Fields) -> None:
-    role = turn.text("role") or "user"
-    for part in turn.list("parts"):
+    role, before = turn.text("role") or "user", draft.heard
+    parts = turn.get("parts")
+    for part in sequence(parts) or [parts]:
         _part(draft, "assistant" if role == "model" else role, part, turn.time("timestamp"), turn)
+    if draft.heard == before:
+        is_unknown(draft, turn.value, turn.place, ("parts",))
 
 
 def _part(draft: EpisodeDraft, role: str, part: Any, time: datetime | None, turn: Fields) -> None:
@@ -82,7 +86,7 @@ def _part(draft: EpisodeDraft, role: str, part: Any, time: datetime | None, turn
     call_id = plain_text(inner.get("id"))
     match kind:
         case "functionCall" | "function_call":
-            given = arguments_of(inner.get("args"))
+            given = parameters_of(inner, "args")
             draft.call(plain_text(inner.get("name")), given, call_id, time, place)
         case "functionResponse" | "function_response":
             step = draft.answer(call_id, plain_text(inner.get("name")), time, place)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.draft import EpisodeDraft
 from memory_core.importers.fields import Fields, json_of, plain_text
-from memory_core.importers.inspect_messages import add_messages, resolved, score_of
+from memory_core.importers.inspect_messages import add_messages, rate, resolved
 from memory_core.importers.reading import decoded, entries
 from memory_core.importers.sample import Layout, sample_of
 from memory_core.records import Outcome
@@ -40,7 +40,7 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
         return
     for run in entries(source, log):
         for sample in run.objects("samples"):
-            yield _draft(run, sample)
+            yield from _said(_draft(run, sample), sample)
         if not run.list("samples"):
             log.note(run.place, f"has no samples; its status is {run.text('status')}")
 
@@ -55,7 +55,15 @@ def _read_archive(source: Source, log: Log) -> Iterator[EpisodeDraft]:
         if name.startswith("samples/") and name.endswith(".json"):
             value, known = decoded(source.member(info), log)
             if known:
-                yield _draft(run, Fields(value, log, name))
+                sample = Fields(value, log, name)
+                yield from _said(_draft(run, sample), sample)
+
+
+def _said(draft: EpisodeDraft, sample: Fields) -> Iterator[EpisodeDraft]:
+    if draft.steps or not {"input", "scores", "error"}.isdisjoint(sample.value):
+        yield draft
+    else:
+        sample.log.skip(sample.place, "is no sample: it has neither messages nor an input")
 
 
 def _draft(run: Fields, sample: Fields) -> EpisodeDraft:
@@ -80,6 +88,8 @@ def _draft(run: Fields, sample: Fields) -> EpisodeDraft:
     usage = sample.object("model_usage").value.values()
     tokens = sum(Fields(count).integer("total_tokens") or 0 for count in usage)
     _judge(draft, sample)
+    if "metadata" in sample:
+        run.log.left_out["metadata of samples"] += 1
     draft.metadata |= {
         "sample_id": sample_id,
         "epoch": epoch,
@@ -105,20 +115,9 @@ def _judge(draft: EpisodeDraft, sample: Fields) -> None:
         value: object = score.get("value")
         draft.metadata[f"score.{name}"] = plain_text(value) or json_of(value)
         if name == names[0]:
-            _rate(draft, score, f"{name}: {plain_text(value) or json_of(value)}")
+            rate(draft, score, f"{name}: {plain_text(value) or json_of(value)}")
     if (error := sample.text("error.message")) is not None:
         draft.outcome = Outcome.failure(error, sample.text("error.traceback"))
-
-
-def _rate(draft: EpisodeDraft, score: Fields, words: str) -> None:
-    draft.reward = score_of(score.get("value"))
-    answer = score.text("answer")
-    if draft.reward == 1:
-        draft.outcome = Outcome.success(f"{words}, answer {answer}" if answer else words)
-    elif draft.reward == 0:
-        draft.outcome = Outcome.failure(words, score.text("explanation"))
-    elif score.get("value") == "P":
-        draft.outcome = Outcome.partial_success(words)
 
 
 FORMAT = Format(

@@ -19,6 +19,7 @@ from memory_core.importers.sample import Layout, sample_of
 from memory_core.importers.software import (
     TAGGED_OUTPUT,
     issue_in,
+    note_patch,
     outcome_of_submission,
 )
 from memory_core.records import TaskType
@@ -78,6 +79,7 @@ def _draft(source: Source, run: Fields) -> EpisodeDraft:
     draft.description = task[1].strip() if task else issue_in(prompt)
     patch = info.get("submission")
     draft.language = language_of(patched_files(patch) if isinstance(patch, str) else ())
+    note_patch(draft, "info.submission", patch)
     draft.outcome = outcome_of_submission(info.text("exit_status"), patch)
     draft.metadata = {
         "instance_id": instance or source.stem,

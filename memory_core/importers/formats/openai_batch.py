@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.batch_halves import ANSWER, REQUEST, joined
-from memory_core.importers.chat import add_message, add_messages
+from memory_core.importers.chat import add_message, add_messages, is_unknown
 from memory_core.importers.content import first_line, text_of
 from memory_core.importers.draft import EpisodeDraft
 from memory_core.importers.fields import sequence
@@ -84,13 +84,17 @@ def _answer(draft: EpisodeDraft, entry: Fields) -> None:
     for choice in body.objects("choices"):
         if "text" in choice:
             draft.say("assistant", choice.text("text") or "", None, choice.place)
-        else:
+        elif "message" in choice:
             add_message(draft, choice.object("message").value, choice.place)
+        else:
+            is_unknown(draft, choice.value, choice.place, ("logprobs",))
     if draft.steps:
         draft.steps[-1].count(body.get("usage.total_tokens"))
     draft.start = body.time("created", "created_at")
     code = entry.integer("response.status_code") or 0
+    error = entry.get("error") or body.get("error")
     failure = entry.text("error.message", "error.code") or body.text("error.message")
+    failure = failure or text_of(error, draft.log, entry.place)
     if failure or code >= _ERROR_STATUS:
         reason = failure or f"The request was answered with status {code}."
         draft.outcome = Outcome.failure(first_line(reason), reason)

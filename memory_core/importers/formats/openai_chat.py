@@ -108,7 +108,10 @@ def describe(draft: EpisodeDraft, entry: Fields) -> None:
     reward = around.get("reward", "score")
     if not isinstance(reward, bool):
         draft.reward = Fields({"reward": reward}, entry.log, entry.place).number("reward")
-    draft.tags = [text for tag in given.list("tags") if (text := plain_text(tag))]
+    tags = given.list("tags")
+    draft.tags = [text for tag in tags if (text := plain_text(tag))]
+    if len(draft.tags) < len(tags):
+        draft.log.note(draft.place, "metadata.tags: what is not a text is left out")
     told = {
         **{key: value for key, value in given.value.items() if key not in _OWN},
         "model": plain_text(around.get("model")),

@@ -23,6 +23,7 @@ from memory_core.importers.openhands_events import (
 )
 from memory_core.importers.reading import values
 from memory_core.importers.sample import Layout, sample_of
+from memory_core.importers.software import note_patch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "OpenHandsImporter"]
 
 _LISTS = ("history", "events", "trajectory")
+_ASKED = {"source", "timestamp", "action", "args", "observation", "extras", "kind", "content"}
 
 
 def _recognises(sample: Sample) -> bool:
@@ -48,14 +50,10 @@ def _recognises(sample: Sample) -> bool:
     return False
 
 
-_ASKED = {"source", "timestamp", "action", "args", "observation", "extras", "kind", "content"}
-
-
 def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
     sample = sample_of(source)
-    if sample.layout is not Layout.DOCUMENT and any(
-        sample.first.has(n) for n in ("kind", "source")
-    ):
+    bare = sample.first.has("kind") or sample.first.has("source")
+    if bare and sample.layout is not Layout.DOCUMENT:
         events = [value for _, value in values(source, log)]
         yield from _draft(source, Fields({"history": events}, log))
         return
@@ -94,6 +92,7 @@ def _draft(source: Source, run: Fields) -> Iterator[EpisodeDraft]:
     if not draft.steps:
         return
     patch = run.text("test_result.git_patch", "git_patch") or ""
+    note_patch(draft, "test_result.git_patch", patch)
     draft.language = language_of(patched_files(patch))
     draft.outcome = outcome_reported(run, patch) or outcome_claimed(events)
     draft.metadata |= {
@@ -138,7 +137,7 @@ FORMAT = Format(
         "timestamp": "times (UTC where they name no zone)",
         "model_response.usage, accumulated_cost": "tokens, once a reply; metadata cost, model",
         "test_result.report.resolved, error; else finish task_completed": "outcome, artifacts",
-        "changes of state, recalls": "left out",
+        "changes of state, recalls; message, extras": "left out: the latter repeat the others",
     },
 )
 

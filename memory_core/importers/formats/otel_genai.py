@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.content import first_line
 from memory_core.importers.draft import EpisodeDraft
-from memory_core.importers.otel_messages import is_genai
+from memory_core.importers.otel_messages import SAID, is_genai
 from memory_core.importers.otel_spans import Conversation, Span, span_of
 from memory_core.importers.reading import entries
 from memory_core.records import Outcome
@@ -43,6 +43,8 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
     for entry in entries(source, log):
         for span in _spans(entry):
             if is_genai(span.attributes) or span.says:
+                if unread := sum(not name.startswith(SAID) for name in span.attributes):
+                    log.left_out["attributes that say nothing"] += unread
                 traces.setdefault(span.trace, []).append(span)
             else:
                 others += 1
@@ -58,10 +60,16 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
 
 def _spans(entry: Fields) -> Iterator[Span]:
     """The spans of an export, and its log records as spans that only say something."""
+    if not any(name in entry for name in (*_SPANS[0], *_LOGS[0])):
+        entry.log.skip(entry.place, "expected resourceSpans or resourceLogs")
     for (outer, inner), leaves in ((_SPANS, ("spans",)), (_LOGS, ("logRecords", "log_records"))):
         for resource in entry.objects(*outer):
             service = resource.object("resource")
+            if not any(name in resource for name in inner):
+                entry.log.skip(resource.place, f"expected {inner[0]}")
             for scope in resource.objects(*inner):
+                if not any(name in scope for name in leaves):
+                    entry.log.skip(scope.place, f"expected {leaves[0]}")
                 for leaf in scope.objects(*leaves):
                     yield span_of(leaf, service)
 

@@ -7,10 +7,11 @@ messages before the first action are taken from the history: the rest repeats th
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from memory_core.importers.base import Format, FormatImporter
-from memory_core.importers.chat import add_messages
+from memory_core.importers.chat import add_messages, is_unknown
 from memory_core.importers.content import arguments_of, text_of
 from memory_core.importers.draft import EpisodeDraft, content_digest
 from memory_core.importers.fields import Fields, mapping
@@ -20,6 +21,7 @@ from memory_core.importers.software import (
     SHELL,
     elapse,
     issue_in,
+    note_patch,
     outcome_of_submission,
     set_observation,
     tool_of_command,
@@ -61,7 +63,7 @@ def _draft(source: Source, run: Fields, history: list[Any]) -> EpisodeDraft:
         add_messages(draft, history)
         draft.timing = "none"
     else:
-        add_messages(draft, _before_the_agent(history))
+        add_messages(draft, takewhile(lambda t: mapping(t).get("role") != "assistant", history))
         for step in run.objects("trajectory"):
             _act(draft, step)
         elapse(draft)
@@ -74,6 +76,7 @@ def _draft(source: Source, run: Fields, history: list[Any]) -> EpisodeDraft:
     info = run.object("info")
     patch = info.get("submission")
     draft.language = language_of(patched_files(patch) if isinstance(patch, str) else ())
+    note_patch(draft, "info.submission", patch)
     draft.outcome = outcome_of_submission(info.text("exit_status"), patch)
     draft.metadata = {
         "instance_id": instance or source.stem,
@@ -88,13 +91,6 @@ def _draft(source: Source, run: Fields, history: list[Any]) -> EpisodeDraft:
     return draft
 
 
-def _before_the_agent(history: list[Any]) -> Iterator[Any]:
-    for turn in history:
-        if mapping(turn).get("role") == "assistant":
-            break
-        yield turn
-
-
 def _act(draft: EpisodeDraft, step: Fields) -> None:
     observation = text_of(step.get("observation"), step.log, step.place)
     action = text_of(step.get("action"), step.log, step.place)
@@ -103,6 +99,10 @@ def _act(draft: EpisodeDraft, step: Fields) -> None:
         added = draft.call(tool_of_command(action), {"command": action}, place=step.place)
         added.action = "run"
         set_observation(added, observation)
+    elif not (thought or observation) and is_unknown(
+        draft, step.value, step.place, ("state", "query")
+    ):
+        return
     else:
         # The agent's answer had no command; the observation says what was wrong with it.
         added = draft.turn("assistant", thought, place=step.place)

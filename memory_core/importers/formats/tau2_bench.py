@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memory_core.importers.base import Format, FormatImporter
-from memory_core.importers.content import arguments_of, set_result, text_of
+from memory_core.importers.chat import is_unknown
+from memory_core.importers.content import parameters_of, set_result, text_of
 from memory_core.importers.draft import EpisodeDraft, content_digest
 from memory_core.importers.fields import Fields
 from memory_core.importers.reading import entries
-from memory_core.importers.tau_outcomes import outcome_of_checks
+from memory_core.importers.tau_outcomes import described, outcome_of_checks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from memory_core.importers.source import Source
 
 __all__ = ["FORMAT", "Tau2BenchImporter"]
-
-_INSTRUCTIONS = ("reason_for_call", "known_info", "unknown_info", "task_instructions")
 
 
 def _recognises(sample: Sample) -> bool:
@@ -38,6 +37,8 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
             yield from _draft(run, run.object("info"), {})
             continue
         info = run.object("info")
+        if policy := info.text("environment_info.policy"):
+            log.note(run.place, f"the policy of all simulations left out: {len(policy)} characters")
         tasks = {task.text("id"): task for task in run.objects("tasks")}
         for simulation in run.objects("simulations"):
             yield from _draft(simulation, info, tasks)
@@ -57,7 +58,7 @@ def _draft(run: Fields, info: Fields, tasks: Mapping[str | None, Fields]) -> Ite
         key=(key, task_id, run.text("trial")),
         log=run.log,
         place=run.place,
-        description=_description(task),
+        description=described(task),
         unnamed="tau2-bench task",
         domain=info.text("environment_info.domain_name"),
         start=run.time("start_time"),
@@ -85,16 +86,6 @@ def _draft(run: Fields, info: Fields, tasks: Mapping[str | None, Fields]) -> Ite
     yield draft
 
 
-def _description(task: Fields) -> str | None:
-    given = task.get("user_scenario.instructions")
-    if not isinstance(given, dict):
-        return text_of(given, task.log, task.place) or task.text("description.purpose")
-    instructions = task.object("user_scenario.instructions")
-    parts = (instructions.text(name) for name in _INSTRUCTIONS)
-    said = [part for part in parts if part and part.strip(" .")]
-    return "\n".join(said) or task.text("description.purpose")
-
-
 def _add(draft: EpisodeDraft, message: Fields) -> None:
     role, time, place = message.text("role") or "unknown", message.time("timestamp"), message.place
     answers = list(message.objects("tool_messages")) or [message]
@@ -104,18 +95,20 @@ def _add(draft: EpisodeDraft, message: Fields) -> None:
             text = text_of(answer.get("content"), draft.log, place)
             set_result(step, text, failed=answer.flag("error"))
         return
-    before = len(draft.steps)
+    before, heard = len(draft.steps), draft.heard
     for thought in ("raw_data", "raw_data.message"):
         for block in message.object(thought).objects("thinking_blocks"):
             draft.say("thinking", block.text("thinking") or "", time, place)
     draft.say(role, text_of(message.get("content"), draft.log, place), time, place)
     for call in message.objects("tool_calls"):
         step = draft.call(
-            call.text("name"), arguments_of(call.get("arguments")), call.text("id"), time, place
+            call.text("name"), parameters_of(call.value, "arguments"), call.text("id"), time, place
         )
         if role != "assistant":
             step.metadata["requestor"] = role
-    if len(draft.steps) > before:
+    if draft.heard == heard:
+        is_unknown(draft, message.value, place, ("raw_data", "error", "is_audio"))
+    else:
         usage = message.object("usage")
         counts = (usage.integer("prompt_tokens"), usage.integer("completion_tokens"))
         draft.steps[before].count(sum(count or 0 for count in counts))
@@ -130,6 +123,7 @@ FORMAT = Format(
     read=_read,
     table={
         "simulations[].id, task_id, trial": "id; metadata simulation_id, task_id, trial",
+        "info.environment_info.policy": "left out with a note: all simulations share it",
         "tasks[].user_scenario.instructions, by task_id": "description",
         "tasks[].evaluation_criteria.actions": "metadata expected_actions",
         "info.environment_info.domain_name": "domain, tag",

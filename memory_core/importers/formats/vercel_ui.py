@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memory_core.importers.base import Format, FormatImporter
+from memory_core.importers.chat import is_unknown
 from memory_core.importers.content import arguments_of, text_of
 from memory_core.importers.draft import EpisodeDraft, content_digest
 from memory_core.importers.fields import Fields, mapping, sequence
@@ -26,13 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "VercelUIImporter"]
 
 _TOOL = "tool-"
-# Bounds between the calls of a model; they say nothing.
-_MARKS = frozenset({"step-start"})
+_MARKS = frozenset({"step-start"})  # Between calls of a model.
 _OWN = frozenset({"parts", "toolInvocations"})
 _LOOKED_AT = 50
-_COUNTS = (
-    "metadata.usage.totalTokens", "metadata.totalTokens", "metadata.totalUsage.totalTokens",
-)  # fmt: skip
+_COUNTS = tuple(
+    f"metadata.{name}" for name in ("usage.totalTokens", "totalTokens", "totalUsage.totalTokens")
+)
 
 
 def _recognises(sample: Sample) -> bool:
@@ -59,7 +59,7 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
     for entry in conversations(source, log, is_bare=_is_bare(sample_of(source))):
         chat = entry.text("id", "chatId")
         messages = list(entry.objects("messages"))
-        # A chat that goes on keeps its first message; ids alone are often numbers.
+        # A chat that goes on keeps its first message.
         key = (chat, content_digest(dict(messages[0].value))) if chat and messages else None
         draft = EpisodeDraft(
             source="vercel-ui",
@@ -88,10 +88,13 @@ def _message(draft: EpisodeDraft, message: Fields) -> None:
     if "parts" not in message:
         for invocation in message.objects("toolInvocations"):
             _tool(draft, invocation, invocation.text("toolName"), time)
-    if "parts" not in message or len(draft.steps) == before:
-        text = text_of(message.get("content"), draft.log, message.place)
-        if text or len(draft.steps) == before:
-            draft.turn(role, text, time, message.place)
+    text = text_of(message.get("content"), draft.log, message.place)
+    if "parts" not in message and text:
+        draft.turn(role, text, time, message.place)
+    if len(draft.steps) == before:
+        if not text and is_unknown(draft, message.value, message.place, _OWN):
+            return
+        draft.turn(role, text, time, message.place)
     draft.steps[before].count(message.get(*_COUNTS))
     if model := message.text("metadata.model", "metadata.modelId"):
         draft.metadata["model"] = model
@@ -114,8 +117,7 @@ def _part(draft: EpisodeDraft, role: str, part: Fields, time: datetime | None) -
 def _tool(draft: EpisodeDraft, part: Fields, tool: str | None, time: datetime | None) -> None:
     parameters = arguments_of(part.get("input", "args", "rawInput"), "input")
     step = draft.call(tool, parameters, part.text("toolCallId"), time, part.place)
-    state = part.text("state") or ""
-    if state:
+    if state := part.text("state") or "":
         step.metadata["state"] = state
     if state in {"output-error", "output-denied"} or part.get("errorText"):
         step.failed(part.text("errorText") or state)

@@ -1,0 +1,148 @@
+"""Whatever somebody wrote, anywhere in a transcript, is stored, or its loss is listed.
+
+Each place of each case gets a marked text in turn: as a text, as a part of a message, and in an object that
+no format knows. It is in an episode, in the list of what was skipped or changed, or in the counts of what was
+left out.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import zipfile
+
+import msgspec
+import pytest
+
+from memory_core.errors import ImportFormatError
+from memory_core.importers import BUILTIN_IMPORTERS
+from memory_core.importers.base import found_in, recognised
+from memory_core.importers.log import Log
+from memory_core.importers.source import Source
+from tests.unit.importers.test_fuzz import places, seeds
+
+MARK = "qqmarkqq, a text that somebody wrote and that must not vanish"
+SHAPES = {
+    "text": MARK,
+    "part": {"type": "text", "text": MARK},
+    "list": [{"type": "text", "text": MARK}],
+    "unknown": {"type": "apples", "apples": {"pears": [MARK]}},
+}
+# Where nobody says anything: what something is, which one, when, how much, and how it is set up.
+NOT_SAID = frozenset(
+    {
+        "action_id", "agent", "agent_class", "agent_type", "annotations", "api_calls", "approval_policy",
+        "call_id", "completed_at", "created", "created_at", "cwd", "displayName", "dotted_order", "end_time",
+        "endTimeUnixNano", "epoch", "exit_status", "extra_info", "finish_reason", "from", "function_name",
+        "git_commit", "id", "implementation", "index", "is_demo", "is_error", "key", "kind", "max_errors",
+        "max_steps", "message_type", "method", "model", "modelInfo", "model_provider", "model_type", "name",
+        "num_trials", "object", "observation", "parent_run_id", "parentSpanId", "projectHash", "requestor",
+        "request_id", "role", "run_id", "run_type", "schema_version", "scorer", "seed", "sessionId", "source",
+        "spanId", "start_time", "startTimeUnixNano", "state", "status", "status_code", "step_id", "success",
+        "task_id", "timestamp", "tool_call_id", "tool_use_id", "total_calls_in_response", "traceId",
+        "trajectory_format", "trial", "turn_idx", "type", "uuid", "version", "wait_for_response",
+        # Counts, and settings of a run.
+        "config", "cost", "cost_limit", "dataset", "duration", "environment", "final_metrics",
+        "instance_cost", "llm_config", "llm_metrics", "metrics", "model_stats", "model_usage", "models_usage",
+        "plan", "replay_config", "results", "stats", "step_limit", "tokens", "total_token_usage", "usage",
+        "user_cost", "agent_cost", "accumulated_cost", "total_cost_usd", "token_count",
+        # What graders are told.
+        "actions", "evaluation_criteria", "outputs", "report", "reward_info", "scores", "test_result",
+        "user_scenario",
+    }
+)  # fmt: skip
+# Objects of facts, of which not one has a known name.
+FACTS = frozenset({"info", "metadata", "payload", "task"})
+# What docs/importing.md says is left out, as other fields say it.
+REPEATED = {
+    "swe-agent": {"history", "query", "response", "diff"},
+    "mini-swe-agent": {"extra", "function_call"},
+    "openhands": {
+        "message",
+        "extras",
+        "tool_call",
+        "tool_call_metadata",
+        "args.image_urls",
+        "metadata",
+    },
+    "inspect-ai": {"input", "output", "error"},
+    "gemini-cli": {"functionResponse"},
+    "tau2-bench": {"description", "persona", "domain", "info"},
+    "otel-genai": {"resource", "scope"},
+}
+
+
+def imported(path, importer):
+    """The episodes of a file as text, and what is listed about it."""
+    log = Log(path.name)
+    try:
+        found = [item.episode for item in found_in(importer, Source(path.name, path), log)]
+    except ImportFormatError as error:
+        log.skip_error(error)
+        found = []
+    return msgspec.json.encode(found).decode(), log
+
+
+def written(path, value):
+    if isinstance(value, dict):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in value.items():
+                archive.writestr(name, json.dumps(content))
+    else:
+        path.write_text("\n".join(json.dumps(line) for line in value))
+    return path
+
+
+def marked(value, path, shape):
+    result = copy.deepcopy(value)
+    inside = result
+    for key in path[:-1]:
+        inside = inside[key]
+    inside[path[-1]] = shape
+    return result
+
+
+def is_fact(value, path):
+    """Whether a place is inside of an attribute of a span that is a name."""
+    inside = value
+    for key in path:
+        if isinstance(inside, dict) and str(inside.get("key")).endswith((".name", ".model")):
+            return True
+        inside = inside[key]
+    return False
+
+
+def span():
+    """A span whose attributes say something, unlike those of the case."""
+    said = [{"role": "user", "parts": [{"type": "text", "content": "Hi"}]}]
+    asked = {"key": "gen_ai.input.messages", "value": {"stringValue": json.dumps(said)}}
+    answered = {"key": "gen_ai.completion.0.content", "value": {"stringValue": "Hello"}}
+    spans = [{"traceId": "t", "spanId": "s", "attributes": [asked, answered]}]
+    return {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
+
+
+CASES = {**seeds(), "span": [span()]}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", CASES)
+def test_a_text_at_any_place_is_stored_or_listed(tmp_path, name, shape):
+    value = CASES[name]
+    first = Source("input", written(tmp_path / "input", value))
+    importer = recognised(first, BUILTIN_IMPORTERS)
+    exempt = NOT_SAID | REPEATED.get(importer.name, set())
+    silent = []
+    checked = 0
+    for path in places(value):
+        # The files of an archive are objects; lines, as they are not repeated, start with one.
+        if len(path) < 2 or path[-1] in FACTS or not exempt.isdisjoint(map(str, path)):
+            continue
+        if is_fact(value, path):
+            continue
+        checked += 1
+        file = written(tmp_path / "input", marked(value, path, SHAPES[shape]))
+        stored, log = imported(file, importer)
+        if MARK not in stored and not (log.lost or log.noted or log.left_out):
+            silent.append(".".join(map(str, path)))
+    assert checked > 3
+    assert silent == []
