@@ -102,6 +102,7 @@ if TYPE_CHECKING:
         StepResult,
         TaskContext,
         TaskType,
+        Text,
         ToolSequence,
         Unique,
         new_id,
@@ -154,7 +155,7 @@ else:
                 "Episode ErrorRecovery Evidence ExecutionStep Heuristic Index Limits OnDelete "
                 "Outcome OutcomeStats OutcomeStatus Pattern PatternType Record RecordTypes "
                 "Reference Reflection Relationship RelationshipType ResultStatus RewardScore "
-                "SalientFeatures Step StepResult TaskContext TaskType ToolSequence Unique "
+                "SalientFeatures Step StepResult TaskContext TaskType Text ToolSequence Unique "
                 "new_id"
             ),
             "storage": (
@@ -259,6 +260,7 @@ __all__ = [
     "SyncMemory",
     "TaskContext",
     "TaskType",
+    "Text",
     "ToolSequence",
     "Unique",
     "UnknownKindError",

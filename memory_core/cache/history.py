@@ -8,10 +8,8 @@ the *history mark* of its position: a digest of the last change up to it.
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_right
 from collections import OrderedDict
-from hashlib import blake2b
 
 from memory_core.cache.protocol import CacheKey
 from memory_core.storage import Change, Position
@@ -23,7 +21,6 @@ REMEMBERED = 20_000
 """The minimum number of changes that are kept."""
 
 _QUIET = bytes(MARK_BYTES)
-_PLACE = struct.Struct(">q16s")
 
 
 class FeedHistory:
@@ -70,10 +67,7 @@ class FeedHistory:
         place = bisect_right(self._positions, position)
         if not place:
             return _QUIET
-        change = self._changes[place - 1]
-        packed = _PLACE.pack(change.position, change.id.bytes)
-        named = f"{change.kind} {change.operation}".encode()
-        return blake2b(packed + named, digest_size=MARK_BYTES).digest()
+        return self._changes[place - 1].mark()
 
     def holds(self, key: CacheKey, position: Position, mark: bytes) -> bool:
         """Whether an entry that was valid at a position with this mark still is."""

@@ -10,6 +10,7 @@ from memory_core.records.base import (
     RecordTypes,
     Reference,
     Scalar,
+    Text,
     Unique,
     new_id,
 )
@@ -97,6 +98,7 @@ __all__ = [
     "StepResult",
     "TaskContext",
     "TaskType",
+    "Text",
     "ToolSequence",
     "Unique",
     "new_id",

@@ -40,6 +40,7 @@ __all__ = [
     "RecordTypes",
     "Reference",
     "Scalar",
+    "Text",
     "Unique",
     "new_id",
 ]
@@ -111,6 +112,38 @@ class Index:
         return distinct(self.name, self._scalar, value)
 
 
+@frozen
+class Text:
+    """A text by which records of a kind are found.
+
+    Attributes:
+        name: its name, as hits give it.
+        path: attribute path of the text (``"outcome.verdict"``), or a function of the record that returns
+            one text, several, or ``None``. Defaults to the name. ``None`` anywhere on the path is no text.
+        weight: how much its words count, beside 1 for those of other texts.
+    """
+
+    name: str
+    path: str | Callable[[Any], str | Iterable[str] | None] = field(default="", kw_only=True)
+    weight: float = field(default=1.0, kw_only=True)
+    _get: Callable[[Any], Any] = field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        path = self.path or self.name
+        object.__setattr__(self, "_get", attrgetter(path) if isinstance(path, str) else path)
+
+    def of(self, record: Record) -> str:
+        """The record's text; several are joined by line breaks."""
+        try:
+            value = self._get(record)
+        except AttributeError:
+            # An optional object in the middle of the path is None.
+            return ""
+        if value is None:
+            return ""
+        return value if isinstance(value, str) else "\n".join(filter(None, value))
+
+
 # Functions, because type checkers read from them what a field accepts: see ``declare``.
 def _on_delete(value: OnDelete | str) -> OnDelete:
     return OnDelete(value)
@@ -178,6 +211,8 @@ class Record:
         references: fields that hold the id of another record.
         constraints: rules that hold among all records of the kind in a namespace.
         default_order: index by which a query without an order sorts, newest first; "" for the id.
+        texts: what can be searched.
+        found_as: the reference to the record that a search returns in place of this one; "" for itself.
     """
 
     kind: ClassVar[str] = ""
@@ -188,6 +223,8 @@ class Record:
     references: ClassVar[tuple[Reference, ...]] = ()
     constraints: ClassVar[tuple[Unique | Acyclic, ...]] = ()
     default_order: ClassVar[str] = ""
+    texts: ClassVar[tuple[Text, ...]] = ()
+    found_as: ClassVar[str] = ""
 
     id: UUID = field(factory=new_id, converter=to_uuid)
 
@@ -302,8 +339,12 @@ class RecordTypes:
         wanted = [name for item in base.constraints for name in _constrained(item)]
         if base.default_order:
             wanted.append(base.default_order)
+        texts = [text.name for text in base.texts]
         problems = [
-            f"index {name!r} declared twice" for name in set(names) if names.count(name) > 1
+            f"{what} {name!r} declared twice"
+            for what, declared in (("index", names), ("text", texts))
+            for name in set(declared)
+            if declared.count(name) > 1
         ]
         problems += [
             f"index name {name!r} is not an identifier" for name in names if not name.isidentifier()
@@ -315,6 +356,11 @@ class RecordTypes:
             raise ConfigurationError(f"{base.__name__}: {'; '.join(problems)}")
 
     def _check_references(self, cls: type[Record]) -> None:
+        fields = {reference.field for reference in cls.references}
+        if cls.found_as and cls.found_as not in fields:
+            raise ConfigurationError(
+                f"{cls.__name__}.found_as: {cls.found_as!r} is not a reference"
+            )
         for reference in cls.references:
             index = cls.index(reference.field)
             if index is None or index.multi or index.type is not UUID:

@@ -11,7 +11,8 @@ from uuid import UUID
 from attrs import evolve, field, frozen
 
 from memory_core.errors import InvalidValueError
-from memory_core.records.base import Index, Record, new_id
+from memory_core.records import words
+from memory_core.records.base import Index, Record, Text, new_id
 from memory_core.records.declare import (
     NOT_EMPTY,
     checked,
@@ -426,6 +427,16 @@ class Episode(Record):
         Index("metadata", path=_metadata_pairs, multi=True, pairs=True),
         Index("pattern_ids", UUID, multi=True),
         Index("heuristic_ids", UUID, multi=True),
+    )
+
+    texts: ClassVar[tuple[Text, ...]] = (
+        Text("description", path="task_description", weight=2.0),
+        Text("outcome", path=words.of_outcome),
+        Text("reflection", path=words.of_reflection),
+        Text("insights", path=words.of_insights),
+        Text("tags", path=lambda episode: sorted(_tags(episode))),
+        Text("tools", path=lambda episode: dict.fromkeys(step.tool for step in episode.steps)),
+        Text("steps", path=lambda episode: words.of_steps(episode.steps)),
     )
 
     def __attrs_post_init__(self) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from attrs import field, frozen
 
-from memory_core.records.base import Index, Record
+from memory_core.records.base import Index, Record, Text
 from memory_core.records.declare import (
     NOT_EMPTY,
     checked,
@@ -64,4 +64,9 @@ class Heuristic(Record):
         Index("updated_at", datetime),
         Index("confidence", float),
         Index("episode_ids", UUID, path="evidence.episode_ids", multi=True),
+    )
+    texts: ClassVar[tuple[Text, ...]] = (
+        Text("condition", weight=2.0),
+        Text("action"),
+        Text("context", path=lambda heuristic: (heuristic.domain, *heuristic.tags)),
     )

@@ -10,7 +10,8 @@ from uuid import UUID
 from attrs import field, frozen
 
 from memory_core.errors import InvalidValueError
-from memory_core.records.base import Index, Record
+from memory_core.records import words
+from memory_core.records.base import Index, Record, Text
 from memory_core.records.declare import (
     NOT_EMPTY,
     checked,
@@ -104,6 +105,10 @@ class Pattern(Record):
         Index("complexity", Complexity, path="context.complexity"),
         Index("success_rate", float),
         Index("tags", path="context.tags", multi=True),
+    )
+    texts: ClassVar[tuple[Text, ...]] = (
+        Text("pattern", path=words.of_pattern, weight=2.0),
+        Text("context", path=lambda pattern: (pattern.context.domain, *pattern.context.tags)),
     )
 
     def __attrs_post_init__(self) -> None:

@@ -12,7 +12,8 @@ from uuid import UUID
 
 from attrs import field, frozen
 
-from memory_core.records.base import Index, OnDelete, Record, Reference, Unique
+from memory_core.records import words
+from memory_core.records.base import Index, OnDelete, Record, Reference, Text, Unique
 from memory_core.records.declare import checked, instance, to_optional_uuid, to_uuid
 from memory_core.records.episode import ExecutionStep
 
@@ -59,3 +60,8 @@ class Step(Record):
         Reference("run_id", "run", OnDelete.RESTRICT),
     )
     constraints: ClassVar[tuple[Unique, ...]] = (Unique("episode_id", "number"),)
+    texts: ClassVar[tuple[Text, ...]] = (
+        Text("tools", path="step.tool"),
+        Text("steps", path=lambda step: words.of_steps((step.step,))),
+    )
+    found_as: ClassVar[str] = "episode_id"

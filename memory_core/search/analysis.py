@@ -1,0 +1,173 @@
+"""The analysis of text: from texts and questions to the terms that an index holds.
+
+Every index gets the same terms, so that indexes agree on what is found. A term is a word folded by NFKC,
+case and accents (UAX #15; Unicode 3.13, D145), and reduced to its stem by Snowball's algorithm for the
+language (Porter, 2001). Scripts that put no spaces between words give single characters and pairs of them.
+Identifiers give their parts as well: ``get_order`` and ``getOrder`` are found by "order".
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
+from importlib import import_module
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from memory_core.errors import ConfigurationError
+
+__all__ = ["Analyzer", "Token", "similar"]
+
+_LONGEST = 64
+"""Characters of a word that count: what is longer is no word of a language."""
+_REMEMBERED = 2**16
+
+_ASCII_WORD = re.compile(r"\w+", re.ASCII)
+_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_ACCENTS = re.compile("[\u0300-\u036f]+")
+# Thai, Lao, Myanmar, Khmer, kana, Han and Hangul: spaces do not end words there, or not all of them.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U000323af]+"
+)
+
+
+class Token(NamedTuple):
+    """A word of a text: its terms, and where it stands."""
+
+    terms: tuple[str, ...]
+    start: int
+    end: int
+
+
+class Analyzer:
+    """Turns texts into terms.
+
+    Args:
+        language: the language whose word endings are removed: a name that ``snowballstemmer`` knows, or
+            ``"none"``.
+
+    Raises:
+        ConfigurationError: for another language; lists those there are.
+    """
+
+    version = 1
+    """Changes whenever the same text gives other terms: an index of another version is built again."""
+
+    def __init__(self, language: str = "english") -> None:
+        self.language = language
+        self._stem = None if language == "none" else _stem_of(language)
+        self._remembered = lru_cache(_REMEMBERED)(self._analyzed)
+
+    def tokens(self, text: str) -> Iterator[Token]:
+        """The words of a text with their terms, in order."""
+        of_word = self._of_word
+        for found in _word_pattern(text).finditer(text):
+            yield Token(of_word(found[0]), found.start(), found.end())
+
+    def terms(self, text: str) -> list[str]:
+        """The terms of a text, in order; repeated words are repeated."""
+        of_word = self._of_word
+        return [term for word in _word_pattern(text).findall(text) for term in of_word(word)]
+
+    def question(self, text: str) -> list[str]:
+        """The distinct terms of a question, in order. Of an unspaced script the pairs alone, where there are
+        some: single characters are in every text.
+        """
+        found: dict[str, None] = {}
+        for word in _word_pattern(text).findall(text):
+            terms = self._of_word(word)
+            pairs = [term for term in terms if len(term) > 1]
+            found |= dict.fromkeys(pairs if pairs and _UNSPACED.search(word) else terms)
+        return list(found)
+
+    def _of_word(self, word: str) -> tuple[str, ...]:
+        # A text of an unspaced script is one long word, which need not come again.
+        return self._remembered(word) if len(word) <= _LONGEST else self._analyzed(word)
+
+    def _analyzed(self, word: str) -> tuple[str, ...]:
+        if word.isascii():
+            return self._spaced(word)
+        word = unicodedata.normalize("NFKC", word)
+        terms: list[str] = []
+        end = 0
+        for run in _UNSPACED.finditer(word):
+            terms += self._spaced(word[end : run.start()])
+            terms += _pairs(_folded(run[0]))
+            end = run.end()
+        return (*terms, *self._spaced(word[end:]))
+
+    def _spaced(self, word: str) -> tuple[str, ...]:
+        word = word[:_LONGEST]
+        folded = _folded(word).strip("_")
+        if not folded:
+            return ()
+        parts = [part.lower() for part in _PARTS.findall(word)] if word.isascii() else []
+        if len(parts) < 2:
+            return (self._stemmed(folded),)
+        return (*dict.fromkeys([*map(self._stemmed, parts), folded]),)
+
+    def _stemmed(self, word: str) -> str:
+        # Interned, as an index holds the same term many times.
+        return sys.intern(word if self._stem is None or word.isdigit() else self._stem(word))
+
+
+def similar(term: str, wanted: str, typos: int) -> bool:
+    """Whether two terms are at most so many edits apart: optimal string alignment (Damerau, 1964)."""
+    if abs(len(term) - len(wanted)) > typos:
+        return False
+    before: list[int] = []
+    row = list(range(len(wanted) + 1))
+    for i, letter in enumerate(term, 1):
+        before, last, row = row, before, [i]
+        for j, other in enumerate(wanted, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == wanted[j - 2] and term[i - 2] == other:
+                cost = min(cost, last[j - 2] + 1)
+            row.append(cost)
+        if min(row) > typos:
+            return False
+    return row[-1] <= typos
+
+
+def _folded(word: str) -> str:
+    folded = word.casefold()
+    if folded.isascii():
+        return folded
+    plain = _ACCENTS.sub("", unicodedata.normalize("NFD", folded))
+    return unicodedata.normalize("NFKC", plain)
+
+
+def _pairs(run: str) -> list[str]:
+    return [*run, *map("".join, pairwise(run))]
+
+
+def _word_pattern(text: str) -> re.Pattern[str]:
+    return _ASCII_WORD if text.isascii() else _unicode_word()
+
+
+@cache
+def _unicode_word() -> re.Pattern[str]:
+    r"""Letters, digits and underscores, with the marks that follow them, which are not in ``\w``."""
+    marks = [code for code in range(0x300, 0x10000) if unicodedata.category(chr(code))[0] == "M"]
+    ranges: list[list[int]] = []
+    for code in marks:
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    listed = "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
+    return re.compile(rf"\w[\w{listed}]*")
+
+
+def _stem_of(language: str) -> Callable[[str], str]:
+    # It has no type stubs.
+    snowball: Any = import_module("snowballstemmer")
+    known: list[str] = snowball.algorithms()
+    if language not in known:
+        listed = ", ".join(["none", *known])
+        raise ConfigurationError(f"search: unknown language {language!r}; known: {listed}")
+    return snowball.stemmer(language).stemWord

@@ -1,0 +1,109 @@
+"""Documents: what an index holds of records."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from attrs import frozen
+
+from memory_core.records import IndexValues, Record, RecordTypes
+from memory_core.search.analysis import Analyzer
+
+__all__ = [
+    "Document",
+    "DocumentText",
+    "declarations",
+    "document_of",
+    "found_kind",
+    "searched_kinds",
+]
+
+
+@frozen
+class DocumentText:
+    """A text of a document.
+
+    Attributes:
+        name: the name that the record's class declares.
+        weight: how much its words count.
+        terms: its terms, in order.
+    """
+
+    name: str
+    weight: float
+    terms: tuple[str, ...]
+
+
+@frozen
+class Document:
+    """The texts of a record, and what a search returns for it.
+
+    Attributes:
+        kind: the record's kind.
+        id: the record's id.
+        found_kind: the kind of the record that is found by it: its own, unless the class declares
+            ``found_as``.
+        found_id: the id of that record.
+        texts: the texts that are not empty.
+        values: the index values of the record that is found.
+    """
+
+    kind: str
+    id: UUID
+    found_kind: str
+    found_id: UUID
+    texts: tuple[DocumentText, ...]
+    values: IndexValues
+
+
+def searched_kinds(types: RecordTypes) -> tuple[str, ...]:
+    """The kinds that declare texts."""
+    return tuple(kind for kind in types.kinds if _texts(types, kind))
+
+
+def found_kind(cls: type[Record]) -> str:
+    """The kind that a search returns for records of a class."""
+    for reference in cls.references:
+        if reference.field == cls.found_as:
+            return reference.kind
+    return cls.kind
+
+
+def document_of(record: Record, found: Record, analyzer: Analyzer) -> Document:
+    """The document of a record.
+
+    Args:
+        record: the record.
+        found: the record that is found by it, which may be the same.
+        analyzer: makes the terms.
+    """
+    texts = (
+        DocumentText(text.name, text.weight, tuple(analyzer.terms(text.of(record))))
+        for text in record.texts
+    )
+    kept = tuple(text for text in texts if text.terms)
+    return Document(record.kind, record.id, found.kind, found.id, kept, found.index_values())
+
+
+def declarations(types: RecordTypes, analyzer: Analyzer) -> bytes:
+    """A digest of everything that decides what is in an index: one made for other declarations is built
+    again. A ``path`` that is a function counts by its name only.
+    """
+    described: list[Any] = [Analyzer.version, analyzer.language]
+    for kind in searched_kinds(types):
+        cls = types.cls(kind)
+        texts = [(text.name, _named(text.path), text.weight) for text in _texts(types, kind)]
+        indexes = [(i.name, i.type.__name__, _named(i.path), i.multi) for i in cls.indexes]
+        described.append((kind, cls.schema_version, cls.found_as, texts, indexes))
+    return hashlib.blake2b(repr(described).encode(), digest_size=16).digest()
+
+
+def _texts(types: RecordTypes, kind: str) -> Iterable[Any]:
+    return [text for cls in types.variants(kind).values() for text in cls.texts]
+
+
+def _named(path: Any) -> str:
+    return path if isinstance(path, str) else f"{path.__module__}.{path.__qualname__}"

@@ -1,0 +1,225 @@
+"""Searches of one namespace: the index catches up with the store, and the records are read from the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from memory_core.following import Bookmark, FeedFollower
+from memory_core.query import Query, any_of
+from memory_core.query.query import MAX_LIMIT
+from memory_core.records import Record, RecordTypes
+from memory_core.search.analysis import Analyzer
+from memory_core.search.documents import Document, document_of, found_kind, searched_kinds
+from memory_core.search.hits import SearchHit, SearchHits
+from memory_core.search.protocol import Match, SearchIndex
+from memory_core.search.question import Question, Words
+from memory_core.storage import Storage
+
+__all__ = ["Searcher"]
+
+R = TypeVar("R", bound=Record)
+Completed = Callable[[list[Any]], Awaitable[list[Any]]]
+
+_RECORDS_AT_ONCE = 64
+
+
+class Searcher:
+    """Searches the records of one namespace.
+
+    Args:
+        storage: a handle on the namespace; the records of an answer are read through it.
+        behind_caches: a handle without caches, through which the index follows.
+        types: the kinds of the store.
+        index: the index of the namespace.
+        analyzer: makes the terms.
+        max_staleness: as for `FeedFollower`.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        behind_caches: Storage,
+        types: RecordTypes,
+        index: SearchIndex,
+        analyzer: Analyzer,
+        *,
+        max_staleness: float = 0.0,
+    ) -> None:
+        self._storage = storage
+        self._index = index
+        self._analyzer = analyzer
+        self.follower = FeedFollower(
+            behind_caches,
+            types,
+            _Documents(behind_caches, types, index, analyzer),
+            kinds=searched_kinds(types),
+            max_staleness=max_staleness,
+        )
+        self.counters = dict.fromkeys(("searches", "hits", "missing"), 0)
+
+    async def search(
+        self,
+        asked: str | Words,
+        query: Query[R],
+        *,
+        min_score: float = 0.0,
+        max_wait: float | None = None,
+        complete: Completed | None = None,
+    ) -> SearchHits[R]:
+        """The records that fit best and fulfil the query's conditions, at most its limit.
+
+        Args:
+            asked: the words.
+            query: kind, conditions and limit; it may have no order and no cursor.
+            min_score: the least score of a hit.
+            max_wait: the most seconds that the index may take to catch up with the store.
+            complete: adds to records what is kept in others (logged steps).
+
+        Raises:
+            InvalidValueError: there is no word in ``asked``.
+            QueryError: the query cannot be searched with.
+        """
+        question = Question.of(asked, query, self._analyzer)
+        behind = await self.follower.catch_up(max_wait)
+        found = await self._found(question, query, min_score)
+        records = [record for record, _ in found]
+        if complete is not None:
+            records = await complete(records)
+        self.counters["searches"] += 1
+        self.counters["hits"] += len(records)
+        hits = [
+            SearchHit(record, score, question, self._analyzer)
+            for record, (_, score) in zip(records, found, strict=True)
+        ]
+        return SearchHits(hits, behind)
+
+    def stats(self) -> dict[str, Any]:
+        """Statistics of the index, and of following and searching."""
+        return {
+            "position": self.follower.position,
+            **self._index.stats(),
+            **self.follower.counters,
+            **self.counters,
+        }
+
+    async def aclose(self) -> None:
+        """Stop following, and close the index. Idempotent."""
+        await self.follower.aclose()
+        await self._index.aclose()
+
+    async def _found(
+        self, question: Question, query: Query[R], min_score: float
+    ) -> list[tuple[R, float]]:
+        """The best records that are still there and still fulfil the conditions, with their scores."""
+        wanted = limit = query.page_size
+        while True:
+            matches = await self._index.search(question.limited(limit))
+            found = await self._current(matches, query, min_score)
+            if len(found) >= wanted or len(matches) < limit or limit >= MAX_LIMIT:
+                return found[:wanted]
+            # Some were deleted or changed since the index saw them: the next best take their places.
+            limit = min(2 * limit, MAX_LIMIT)
+
+    async def _current(
+        self, matches: Sequence[Match], query: Query[R], min_score: float
+    ) -> list[tuple[R, float]]:
+        kept = [match for match in matches if match.score >= min_score]
+        records = await self._storage.get(query.cls, [match.id for match in kept])
+        found = [
+            (record, match.score)
+            for match, record in zip(kept, records, strict=True)
+            if record is not None and query.matches(record.index_values())
+        ]
+        self.counters["missing"] += len(kept) - len(found)
+        return found
+
+
+class _Documents:
+    """The index as `Derived` data: it turns records into documents."""
+
+    def __init__(
+        self, storage: Storage, types: RecordTypes, index: SearchIndex, analyzer: Analyzer
+    ) -> None:
+        self._storage = storage
+        self._types = types
+        self._index = index
+        self._analyzer = analyzer
+        # The kinds whose records are found as records of another kind, by that kind.
+        self._parts: dict[str, list[type[Record]]] = {}
+        for kind in searched_kinds(types):
+            cls = types.cls(kind)
+            if cls.found_as:
+                self._parts.setdefault(found_kind(cls), []).append(cls)
+
+    async def bookmark(self) -> Bookmark | None:
+        return await self._index.bookmark()
+
+    async def apply(
+        self,
+        changed: Sequence[Record],
+        deleted: Sequence[tuple[str, UUID]],
+        bookmark: Bookmark | None,
+    ) -> None:
+        parts = [record for record in changed if record.found_as]
+        wholes = {record.id: record for record in changed if not record.found_as}
+        documents = [await self._document(record, record) for record in wholes.values()]
+        orphans = list(deleted)
+        await self._add_parts(documents, orphans, parts)
+        # A part is found as its whole is: with its new index values.
+        async for records in self._parts_of(wholes.values()):
+            await self._add_parts(documents, orphans, records, known=wholes)
+        await self._index.apply(documents, orphans, bookmark)
+
+    async def clear(self) -> None:
+        await self._index.clear()
+
+    async def _document(self, record: Record, found: Record) -> Document:
+        # A text may be long: other tasks come between two documents.
+        await asyncio.sleep(0)
+        return document_of(record, found, self._analyzer)
+
+    async def _add_parts(
+        self,
+        documents: list[Document],
+        orphans: list[tuple[str, UUID]],
+        parts: Sequence[Record],
+        known: Mapping[UUID, Record] | None = None,
+    ) -> None:
+        wholes = known if known is not None else await self._wholes(parts)
+        for part in parts:
+            whole = wholes.get(getattr(part, part.found_as))
+            if whole is None:
+                orphans.append((part.kind, part.id))
+            else:
+                documents.append(await self._document(part, whole))
+
+    async def _wholes(self, parts: Sequence[Record]) -> dict[UUID, Record]:
+        wanted: dict[str, dict[UUID, None]] = {}
+        for part in parts:
+            wanted.setdefault(found_kind(type(part)), {})[getattr(part, part.found_as)] = None
+        found: dict[UUID, Record] = {}
+        for kind, ids in wanted.items():
+            records = await self._storage.get(self._types.cls(kind), list(ids))
+            found |= {record.id: record for record in records if record is not None}
+        return found
+
+    async def _parts_of(self, wholes: Iterable[Record]):  # noqa: ANN202  # an asynchronous iterator
+        """The records that are found as others, in pages."""
+        by_kind: dict[str, list[UUID]] = {}
+        for whole in wholes:
+            if whole.kind in self._parts:
+                by_kind.setdefault(whole.kind, []).append(whole.id)
+        for kind, ids in by_kind.items():
+            for cls in self._parts[kind]:
+                query = cast("Query[Any]", Query(cls)).order_by("id").limit(_RECORDS_AT_ONCE)
+                query = query.where(**{cls.found_as: any_of(*ids)})
+                while True:
+                    page = await self._storage.query(query)
+                    if page.records:
+                        yield list(page.records)
+                    if page.next_cursor is None:
+                        break
+                    query = query.after(page.next_cursor)
