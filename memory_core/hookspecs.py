@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PROJECT",
     "CacheFactory",
+    "SearchFactory",
     "StorageFactory",
     "WrapperFactory",
     "hookimpl",
@@ -78,6 +79,25 @@ class CacheFactory:
 
 
 @frozen(kw_only=True)
+class SearchFactory:
+    """How to make a search index.
+
+    Attributes:
+        target: ``"package.module:Class"``; the class has
+            ``create(cls, folder: Path | None, *, config, declarations: bytes) -> SearchIndex``, which opens
+            nothing before its first use. ``folder`` is where the index of one namespace is kept, which need
+            not exist; ``None`` for one in memory. An index that was made for other ``declarations`` has no
+            bookmark.
+        config: ``"package.module:Class"`` of its options, as for storages.
+        summary: one line for ``memory plugins``.
+    """
+
+    target: str
+    config: str
+    summary: str
+
+
+@frozen(kw_only=True)
 class WrapperFactory:
     """How to wrap a storage, outside the cache.
 
@@ -105,6 +125,10 @@ class HookSpecs:
     @hookspec
     def memory_cache_factories(self) -> Mapping[str, CacheFactory]:  # pyright: ignore[reportReturnType]  # a specification
         """Caches by name or URL scheme, such as ``{"adaptive": CacheFactory(...)}``."""
+
+    @hookspec
+    def memory_search_factories(self) -> Mapping[str, SearchFactory]:  # pyright: ignore[reportReturnType]  # a specification
+        """Search indexes by name, such as ``{"tantivy": SearchFactory(...)}``."""
 
     @hookspec
     def memory_record_types(self) -> Sequence[type[Record]]:  # pyright: ignore[reportReturnType]  # a specification

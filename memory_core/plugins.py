@@ -23,6 +23,7 @@ from memory_core.hookspecs import (
     PROJECT,
     CacheFactory,
     HookSpecs,
+    SearchFactory,
     StorageFactory,
     WrapperFactory,
     hookimpl,
@@ -75,6 +76,16 @@ class _Core:
                 config="memory_core.inmemory:InMemoryConfig",
                 summary="in this process's memory; the reference for all others",
                 spi=2,
+            )
+        }
+
+    @hookimpl
+    def memory_search_factories(self) -> Mapping[str, SearchFactory]:
+        return {
+            "reference": SearchFactory(
+                target="memory_core.search.reference:ReferenceIndex",
+                config="memory_core.search.reference:ReferenceConfig",
+                summary="in this process's memory, for small stores; the reference for all others",
             )
         }
 
@@ -151,6 +162,11 @@ class PluginRegistry:
         return self._merged("memory_cache_factories", CacheFactory)
 
     @cached_property
+    def searches(self) -> Mapping[str, SearchFactory]:
+        """Search indexes by name."""
+        return self._merged("memory_search_factories", SearchFactory)
+
+    @cached_property
     def wrappers(self) -> Mapping[str, WrapperFactory]:
         """Wrappers by name."""
         return self._merged("memory_wrapper_factories", WrapperFactory)
@@ -213,6 +229,10 @@ class PluginRegistry:
         """The cache of a name or URL scheme. Raises like ``wrapper``."""
         return self._lookup(self.caches, name, "cache")
 
+    def search(self, name: str) -> SearchFactory:
+        """The search index of a name. Raises like ``wrapper``."""
+        return self._lookup(self.searches, name, "search index")
+
     def wrapper(self, name: str) -> WrapperFactory:
         """The wrapper of a name.
 
@@ -262,7 +282,9 @@ class PluginRegistry:
         self._infos[info.name] = evolve(info, hooks=hooks)
 
     def _forget_merged(self) -> None:
-        for name in ("storages", "caches", "wrappers", "importers", "cli_commands", "record_types"):
+        for name in (
+            "storages", "caches", "searches", "wrappers", "importers", "cli_commands", "record_types",
+        ):  # fmt: skip
             self.__dict__.pop(name, None)
 
     def _results(self, hook: str, read: Callable[[Any], T]) -> list[tuple[str, T]]:

@@ -127,6 +127,11 @@ class CachedStorage:
         self._coherence = self._shared.coherence_of(storage)
 
     @property
+    def behind(self) -> Storage:
+        """The handle behind the caches."""
+        return self._storage
+
+    @property
     def capabilities(self) -> frozenset[Capability]:
         """The backend's capabilities."""
         return self._storage.capabilities

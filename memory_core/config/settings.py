@@ -27,6 +27,7 @@ from memory_core.errors import ConfigurationError
 if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
     from memory_core.records import Limits
+    from memory_core.search.config import SearchConfig
 
 __all__ = ["Settings", "Unset", "blocked_plugins", "cache_config", "default_url", "load_settings"]
 
@@ -62,6 +63,7 @@ class Settings:
         cache: how to cache; ``None`` disables caching. In ``memory.toml`` a name, a list of names, or a
             table of the fields of ``CacheConfig``.
         wrappers: names of wrappers, outermost first.
+        search: how to search: the name of an index, with its options.
         block_plugins: entry points that are not loaded.
         options: backend options by dotted name; those in the URL take precedence.
         limits: size limits.
@@ -72,6 +74,7 @@ class Settings:
     namespace: str = "default"
     cache: CacheConfig | None = None
     wrappers: tuple[str, ...] = ()
+    search: SearchConfig | str | None = None
     block_plugins: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(factory=dict[str, Any], repr=shown)
     limits: Limits = field(factory=_default_limits)
@@ -133,6 +136,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "url": text_of,
     "namespace": text_of,
     "wrappers": names_of,
+    "search": text_of,
     "block_plugins": names_of,
     "options": table_of,
     "limits": table_of,

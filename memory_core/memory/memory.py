@@ -58,12 +58,16 @@ from memory_core.storage import (
 if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
     from memory_core.graph import RelatedEpisode, RelationshipGraph
+    from memory_core.memory.searching import Searches
     from memory_core.records.changes import EpisodeChanges, EpisodeCompletion, EpisodeOptions
+    from memory_core.search import SearchHits, Words
 
 __all__ = ["Memory"]
 
 R = TypeVar("R", bound=Record)
 E = TypeVar("E", bound=Episode)
+
+_HITS = 10
 
 
 class Memory:
@@ -74,12 +78,23 @@ class Memory:
 
     Args:
         storage: where to keep it; closed with the memory.
-        registry: where ``with_cache`` finds caches; by default all installed plugins.
+        registry: where ``with_cache`` finds caches, and ``search`` its index; by default all installed
+            plugins.
+        search: makes the indexes that ``search`` uses, when it is first called; by default they are in
+            memory.
     """
 
-    def __init__(self, storage: Storage, *, registry: PluginRegistry | None = None) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        registry: PluginRegistry | None = None,
+        search: Callable[[], Searches] | None = None,
+    ) -> None:
         self._storage = storage
         self._registry = registry
+        self._search = _Search(search or self._search_in_memory)
+        self._closes_search = True
         self._running = RunningEpisodes(storage)
         self._updates = Queues()
 
@@ -106,7 +121,11 @@ class Memory:
 
     async def aclose(self) -> None:
         """Finish the accepted writes, then close. A second call does nothing."""
-        await self._storage.aclose()
+        try:
+            if self._closes_search:
+                await self._search.aclose()
+        finally:
+            await self._storage.aclose()
 
     def scoped(self, namespace: str) -> Memory:
         """The memory of another namespace, on the same connections.
@@ -114,7 +133,7 @@ class Memory:
         Raises:
             InvalidValueError: for a name that no namespace may have.
         """
-        return self._derived(self._storage.scoped(namespace), self._registry)
+        return self._derived(self._storage.scoped(namespace), self._registry, closes=False)
 
     def with_cache(self, config: CacheConfig | Sequence[str] | str) -> Memory:
         """The same memory behind caches; closing the returned memory closes both.
@@ -133,10 +152,18 @@ class Memory:
         """The same memory behind the adaptive cache with balanced settings."""
         return self.with_cache("balanced")
 
-    def _derived(self, storage: Storage, registry: PluginRegistry | None) -> Memory:
+    def _derived(
+        self, storage: Storage, registry: PluginRegistry | None, *, closes: bool = True
+    ) -> Memory:
         derived = Memory(storage, registry=registry)
-        derived._updates = self._updates
+        derived._updates, derived._search = self._updates, self._search
+        derived._closes_search = closes
         return derived
+
+    def _search_in_memory(self) -> Searches:
+        from memory_core.memory.searching import Searches
+
+        return Searches(self._registry or PluginRegistry())
 
     # Any kind
 
@@ -217,6 +244,58 @@ class Memory:
     async def count(self, query: Query[Any]) -> int:
         """The exact number of records that fulfil a query's conditions; its limit does not matter."""
         return await self._storage.count(a_query(query))
+
+    @overload
+    async def search(
+        self,
+        text: str | Words,
+        query: None = None,
+        *,
+        min_score: float = 0.0,
+        max_wait: float | None = None,
+    ) -> SearchHits[Episode]: ...
+    @overload
+    async def search(
+        self,
+        text: str | Words,
+        query: Query[R],
+        *,
+        min_score: float = 0.0,
+        max_wait: float | None = None,
+    ) -> SearchHits[R]: ...
+    async def search(
+        self,
+        text: str | Words,
+        query: Query[Any] | None = None,
+        *,
+        min_score: float = 0.0,
+        max_wait: float | None = None,
+    ) -> SearchHits[Any]:
+        """The records that fit a text best, in order: those that have more of its words, and rarer ones.
+
+        The first search of a namespace reads all of its records, unless an index of it is on disk. A search
+        sees every commit that was acknowledged before it began.
+
+        Args:
+            text: the words; ``Words`` for a phrase, the beginning of a word, or words with typing errors.
+            query: the kind, the conditions and the limit, without an order; by default ten episodes.
+            min_score: the least score of a hit. Scores depend on all texts of the namespace.
+            max_wait: the most seconds that the index may take to catch up with the store; the answer's
+                ``behind`` then says how far it came. By default as long as it takes.
+
+        Raises:
+            InvalidValueError: the text has no word.
+            QueryError: the query has an order or a cursor, or records of its kind have no texts.
+            ConfigurationError: the index is unknown, or several are installed and none is named.
+        """
+        query = Query(Episode).limit(_HITS) if query is None else a_query(query)
+        async with self._search.get().of(self._storage) as searcher:
+            return await searcher.search(
+                text, query, min_score=min_score, max_wait=max_wait, complete=self._complete
+            )
+
+    async def _complete(self, records: list[Any]) -> list[Any]:
+        return await with_logged_steps(self._storage, records)
 
     # The store
 
@@ -482,3 +561,20 @@ def _receipt(results: Sequence[CommitResult]) -> Receipt:
     if isinstance(result, Receipt):
         return result
     raise result
+
+
+class _Search:
+    """Makes the searches of a store when they are first used."""
+
+    def __init__(self, make: Callable[[], Searches]) -> None:
+        self._make = make
+        self._made: Searches | None = None
+
+    def get(self) -> Searches:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    async def aclose(self) -> None:
+        if self._made is not None:
+            await self._made.aclose()

@@ -22,11 +22,13 @@ from memory_core.memory import Memory
 from memory_core.memory.wrapping import named_wrappers, wrapped
 from memory_core.plugins import PluginRegistry, load_class
 from memory_core.records import Limits
-from memory_core.storage import Storage, StorageContext, missing_members, undelivered
+from memory_core.storage import Capability, Storage, StorageContext, missing_members, undelivered
 
 if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
+    from memory_core.memory.searching import Searches
     from memory_core.memory.synchronous import SyncMemory
+    from memory_core.search.config import SearchConfig
 
 __all__ = ["OpenOptions", "open_memory", "open_memory_sync", "open_storage"]
 
@@ -93,6 +95,7 @@ class OpenOptions(TypedDict, total=False):
     namespace: str | None
     cache: CacheConfig | Sequence[str] | str | Unset | None
     wrappers: Sequence[str] | str | None
+    search: SearchConfig | str | None
     options: Mapping[str, Any] | None
     registry: PluginRegistry | None
     settings: Settings | None
@@ -121,6 +124,8 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
             URL and the settings say. Left out, they decide.
         wrappers: names of wrappers, outermost first, with their options: ``"audit"``,
             ``["audit?level=2", "limits"]``.
+        search: how to search: the name of an index, with its options (``"tantivy?language=german"``), or a
+            ``SearchConfig``. Left out, ``?search=`` in the URL and the settings decide.
         options: options of the backend by dotted name; those in the URL win.
         registry: the plugins; by default all installed ones but the blocked.
         create: whether to make an embedded store where there is none.
@@ -137,6 +142,7 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
         self._given: dict[str, Any] = {"url": url, "namespace": options.get("namespace")}
         self._cache = options.get("cache", Unset.UNSET)
         self._wrappers = options.get("wrappers")
+        self._search = options.get("search")
         self._options = options.get("options")
         self._registry = options.get("registry")
         self._settings = options.get("settings")
@@ -195,11 +201,20 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
         except BaseException:
             await storage.aclose()
             raise
-        return Memory(whole, registry=registry)
+
+        def searches() -> Searches:
+            from memory_core.memory.searching import searches_of
+
+            durable = Capability.DURABLE in whole.capabilities
+            return searches_of(
+                url, registry, settings.search, durable=durable, transformed=bool(wrappers)
+            )
+
+        return Memory(whole, registry=registry, search=searches)
 
     def settle(self) -> tuple[Settings, StorageURL]:
-        """The settings, and their URL without ``?cache=`` and ``?wrappers=``: these are options of the
-        memory.
+        """The settings, and their URL without ``?cache=``, ``?wrappers=`` and ``?search=``: these are options
+        of the memory.
         """
         if self._settings is None:
             settings = load_settings(**self._given, cache=self._cache)
@@ -211,6 +226,9 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
         url = StorageURL.parse(settings.url)
         options = dict(url.options)
         cache, wrappers = options.pop("cache", None), options.pop("wrappers", None)
+        search = options.pop("search", None) if self._search is None else self._search
+        if search is not None:
+            settings = evolve(settings, search=search)
         if cache is not None and self._cache is Unset.UNSET:
             settings = evolve(settings, cache=cache_config(cache))
         if self._wrappers is not None:

@@ -84,6 +84,11 @@ class Analyzer:
             found |= dict.fromkeys(pairs if pairs and _UNSPACED.search(word) else terms)
         return list(found)
 
+    def last_word(self, text: str) -> str:
+        """The last word of a text, folded but with its ending; "" where there is none."""
+        words = _word_pattern(text).findall(text)
+        return _folded(unicodedata.normalize("NFKC", words[-1])).strip("_") if words else ""
+
     def _of_word(self, word: str) -> tuple[str, ...]:
         # A text of an unspaced script is one long word, which need not come again.
         return self._remembered(word) if len(word) <= _LONGEST else self._analyzed(word)

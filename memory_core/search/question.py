@@ -77,11 +77,11 @@ class Question:
                 kind=kind, phrases=(phrase,), conditions=conditions, limit=limit
             )
         elif words.match == "prefix":
-            *whole, last = terms
             request = SearchRequest(
                 kind=kind,
-                terms=tuple(whole),
-                prefixes=(last,),
+                # With the last one: terms are stems, and a whole word is found by its stem.
+                terms=terms,
+                prefixes=(analyzer.last_word(text),),
                 typos=words.typos,
                 conditions=conditions,
                 limit=limit,

@@ -6,17 +6,18 @@ import asyncio
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from memory_core.following import Bookmark
 from memory_core.search.analysis import similar
 from memory_core.search.documents import Document, DocumentText
 from memory_core.search.protocol import Match, SearchRequest
 
-__all__ = ["ReferenceIndex"]
+__all__ = ["ReferenceConfig", "ReferenceIndex"]
 
 _K1, _B = 1.2, 0.75
 _Key = tuple[str, UUID]
@@ -52,8 +53,21 @@ class _Field:
         self.length -= self.lengths.pop(key)
 
 
+@frozen(kw_only=True)
+class ReferenceConfig:
+    """The reference index has no options."""
+
+
 class ReferenceIndex:
     """An index in this process's memory; see `SearchIndex`."""
+
+    @classmethod
+    def create(
+        cls, folder: Path | None, *, config: ReferenceConfig, declarations: bytes
+    ) -> ReferenceIndex:
+        """An empty index, whatever its place and declarations."""
+        del folder, config, declarations
+        return cls()
 
     def __init__(self) -> None:
         self._documents: dict[_Key, Document] = {}

@@ -1,4 +1,4 @@
-"""The conformance kit: the contract of a backend, a cache, an importer or a wrapper as tests to subclass.
+"""The conformance kit: the contracts of backends, caches, search indexes, importers and wrappers, as tests.
 
 The suites need the extra ``testing``: pytest, pytest-asyncio in its ``auto`` mode, hypothesis. They
 are loaded when they are used, so that the kit's commands run without.
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from memory_core.testing.suite.forwarding import assert_forwards_everything
     from memory_core.testing.suite.harness import Harness, needs, only_if
     from memory_core.testing.suite.importer_suite import ImporterSuite
+    from memory_core.testing.suite.search_suite import SearchSuite
 
 __all__ = [
     "KIT_RECORD_TYPES",
     "CacheSuite",
     "Harness",
     "ImporterSuite",
+    "SearchSuite",
     "StorageSuite",
     "assert_forwards_everything",
     "kit_context",
@@ -35,6 +37,7 @@ _MODULES = {
     "CacheSuite": "suite.cache_suite",
     "Harness": "suite.harness",
     "ImporterSuite": "suite.importer_suite",
+    "SearchSuite": "suite.search_suite",
     "StorageSuite": "suite",
     "assert_forwards_everything": "suite.forwarding",
     "kit_context": "data.kinds",

@@ -10,6 +10,7 @@ from memory_core.testing.suite.concurrency_tests import CancellationTests, Concu
 from memory_core.testing.suite.durability_tests import DurabilityTests
 from memory_core.testing.suite.expectation_tests import ExpectationTests
 from memory_core.testing.suite.feed_tests import FeedTests
+from memory_core.testing.suite.following_tests import FollowingTests
 from memory_core.testing.suite.handle_tests import HandleTests
 from memory_core.testing.suite.harness import Harness
 from memory_core.testing.suite.integrity_tests import IntegrityTests
@@ -43,6 +44,7 @@ class StorageSuite(
     IntegrityTests,
     QueryTests,
     FeedTests,
+    FollowingTests,
     HandleTests,
     DurabilityTests,
     ConcurrencyTests,

@@ -1,0 +1,171 @@
+"""The searches of an open memory: one index a namespace, made when it is first used."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter, OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from memory_core.cache import CachedStorage
+from memory_core.config import StorageURL, build_options
+from memory_core.errors import ConfigurationError, StorageClosedError
+from memory_core.plugins import PluginRegistry, load_class
+from memory_core.search.analysis import Analyzer
+from memory_core.search.config import SearchConfig, search_config
+from memory_core.search.documents import declarations
+from memory_core.search.searching import Searcher
+from memory_core.storage import Storage, local_path
+
+if TYPE_CHECKING:
+    from memory_core.hookspecs import SearchFactory
+
+__all__ = ["Searches", "searches_of"]
+
+_REFERENCE = "reference"
+
+
+class Searches:
+    """The searchers of a store's namespaces, shared by all memories on it.
+
+    Args:
+        registry: where indexes and kinds are found.
+        config: how to search.
+        folder: where indexes are kept; ``None`` for memory.
+
+    Raises:
+        ConfigurationError: unknown index, language or option; or several indexes are installed, and none is
+            named.
+    """
+
+    def __init__(
+        self,
+        registry: PluginRegistry,
+        config: SearchConfig | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self._registry = registry
+        self._config = config or SearchConfig()
+        self._folder = Path(self._config.folder) if self._config.folder else folder
+        self._searchers: OrderedDict[str, Searcher] = OrderedDict()
+        self._used: Counter[str] = Counter()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self.index, factory = _chosen(registry, self._config)
+        self._analyzer = Analyzer(self._config.language)
+        self._declarations = declarations(registry.record_types, self._analyzer)
+        self._options = build_options(
+            load_class(factory.config), self._config.options, where=f"search {self.index!r}"
+        )
+        self._create: Any = load_class(factory.target).create
+
+    @asynccontextmanager
+    async def of(self, storage: Storage) -> AsyncGenerator[Searcher]:
+        """The searcher of a handle's namespace; it is not closed while it is used."""
+        if self._closed:
+            raise StorageClosedError("the memory is closed")
+        namespace = storage.namespace
+        searcher = self._searchers.get(namespace)
+        if searcher is None:
+            searcher = self._searchers[namespace] = self._made(storage)
+        self._searchers.move_to_end(namespace)
+        self._used[namespace] += 1
+        try:
+            yield searcher
+        finally:
+            self._used[namespace] -= 1
+            self._close_unused()
+
+    def stats(self) -> dict[str, Any]:
+        """Statistics of the open indexes by namespace."""
+        return {name: searcher.stats() for name, searcher in self._searchers.items()}
+
+    async def aclose(self) -> None:
+        """Close every index. Idempotent."""
+        self._closed = True
+        while self._searchers:
+            _, searcher = self._searchers.popitem()
+            await searcher.aclose()
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def _made(self, storage: Storage) -> Searcher:
+        folder = None if self._folder is None else self._folder / _folder_name(storage.namespace)
+        index = self._create(folder, config=self._options, declarations=self._declarations)
+        behind = storage.behind if isinstance(storage, CachedStorage) else storage
+        return Searcher(
+            storage,
+            behind,
+            self._registry.record_types,
+            index,
+            self._analyzer,
+            max_staleness=self._config.max_staleness,
+        )
+
+    def _close_unused(self) -> None:
+        for namespace in list(self._searchers):
+            if len(self._searchers) <= self._config.max_open:
+                return
+            if not self._used[namespace]:
+                del self._used[namespace]
+                task = asyncio.create_task(self._searchers.pop(namespace).aclose())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+
+
+def searches_of(
+    url: StorageURL,
+    registry: PluginRegistry,
+    config: SearchConfig | str | None,
+    *,
+    durable: bool,
+    transformed: bool,
+) -> Searches:
+    """The searches of the store at a URL.
+
+    Args:
+        url: the store's URL.
+        registry: the plugins.
+        config: how to search.
+        durable: whether the store outlives its process.
+        transformed: whether wrappers may transform what is stored: then no word is written to disk, unless
+            the configuration allows it.
+    """
+    settled = search_config(config or SearchConfig())
+    on_disk = durable and (settled.plaintext_index or not transformed)
+    return Searches(registry, settled, _folder(url, registry) if on_disk else None)
+
+
+def _folder(url: StorageURL, registry: PluginRegistry) -> Path:
+    """Where the indexes of a store are kept: beside it, or for a server's in the user's cache folder."""
+    if not registry.storage(url.scheme).embedded:
+        from platformdirs import user_cache_path
+
+        name = hashlib.blake2b(str(url).encode(), digest_size=12).hexdigest()
+        return user_cache_path("memory-core") / "search" / name
+    path = local_path(url.location).absolute()
+    return path.with_name(f"{path.name}.search")
+
+
+def _chosen(registry: PluginRegistry, config: SearchConfig) -> tuple[str, SearchFactory]:
+    if config.index is not None:
+        return config.index, registry.search(config.index)
+    installed = sorted(name for name in registry.searches if name != _REFERENCE)
+    if len(installed) > 1:
+        raise ConfigurationError(
+            f"several search indexes are installed ({', '.join(installed)}): name one, "
+            f"as in search={installed[0]!r}"
+        )
+    name = installed[0] if installed else _REFERENCE
+    return name, registry.search(name)
+
+
+def _folder_name(namespace: str) -> str:
+    # Names that differ in case alone would be one folder on some systems.
+    return quote(
+        "".join(f"^{letter}" if letter.isupper() else letter for letter in namespace), safe="^@-_"
+    )

@@ -1,0 +1,507 @@
+"""``SearchSuite``: the executable specification of a search index."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import shutil
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from memory_core.following import Bookmark
+from memory_core.query import Query, all_of, any_of, at_least, at_most, between
+from memory_core.records import Episode, Outcome, RewardScore, TaskContext
+from memory_core.search import (
+    Analyzer,
+    Document,
+    Match,
+    ReferenceIndex,
+    SearchIndex,
+    SearchRequest,
+    Words,
+)
+from memory_core.search.documents import document_of
+from memory_core.search.question import Question
+from memory_core.testing.data.samples import episode, sample_id
+from memory_core.testing.suite.harness import leave_out, missing_members, only_if
+
+__all__ = ["SearchSuite"]
+
+_ANALYZER = Analyzer()
+_WORDS = (
+    "refund", "flight", "hotel", "cancel", "order", "exchange", "insurance", "baggage", "seat", "upgrade",
+    "booking", "payment", "voucher", "passenger", "airport", "delay", "weather", "certificate",
+)  # fmt: skip
+_DOMAINS = ("airline", "retail", None)
+
+
+def _episode(number: int, text: str, **changes: Any) -> Episode:
+    return episode(number, task_description=text or "-", **changes)
+
+
+def _document(record: Episode) -> Document:
+    return document_of(record, record, _ANALYZER)
+
+
+def _request(text: str | Words, query: Query[Any] | None = None, limit: int = 100) -> SearchRequest:
+    found: Query[Any] = Query(Episode) if query is None else query
+    return Question.of(text, found.limit(limit), _ANALYZER).request
+
+
+def _random_episode(number: int, chance: random.Random) -> Episode:
+    words = chance.choices(_WORDS, k=chance.randint(1, 12))
+    changes: dict[str, Any] = {
+        "context": TaskContext(domain=chance.choice(_DOMAINS) or ""),
+        "tags": chance.sample(_WORDS, k=chance.randint(0, 3)),
+    }
+    if chance.random() < 0.6:
+        changes["reward"] = RewardScore(total=chance.randint(0, 10) / 10)
+        changes["outcome"] = Outcome.success(chance.choice(_WORDS))
+    return _episode(number, " ".join(words), **changes)
+
+
+class SearchSuite:
+    """Everything a search index must do. An index's test file is a subclass with ``create``.
+
+    Attributes:
+        on_disk: whether it keeps what it has in the folder, so that another index opens it.
+        examples: how many sequences of operations are compared with the reference.
+    """
+
+    on_disk: ClassVar[bool]
+    examples: ClassVar[int] = 20
+
+    def create(self, folder: Path | None, declarations: bytes = b"1") -> SearchIndex:
+        """An index of a namespace in a folder, which need not exist; ``None`` for one in memory."""
+        raise NotImplementedError
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if hasattr(cls, "on_disk"):
+            leave_out(cls)
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """Where the index of this test is; it does not exist yet."""
+        return tmp_path / "store.search" / "default"
+
+    @pytest_asyncio.fixture
+    async def index(self, folder: Path) -> AsyncIterator[SearchIndex]:
+        """An empty index."""
+        index = self.create(folder)
+        yield index
+        await index.aclose()
+
+    def test_every_member_is_there(self, folder: Path) -> None:
+        missing = missing_members(self.create(folder), SearchIndex)
+        assert not missing, f"lacks {', '.join(missing)}"
+
+    async def test_making_one_opens_nothing(self, folder: Path) -> None:
+        index = self.create(folder)
+        assert not _exists(folder)
+        await index.aclose()
+        assert not _exists(folder)
+
+    async def test_an_empty_index_finds_nothing(self, index: SearchIndex) -> None:
+        assert await index.bookmark() is None
+        assert await index.search(_request("refund")) == []
+        assert index.stats()["documents"] == 0
+
+    async def test_what_was_applied_is_found_at_once(self, index: SearchIndex) -> None:
+        await index.apply([_document(_episode(1, "refund a flight"))], [], Bookmark(1))
+        assert await _ids(index, "flights") == [1]
+        assert await index.bookmark() == Bookmark(1)
+        await index.apply([_document(_episode(2, "cancel a flight"))], [], Bookmark(2, 2, b"mark"))
+        assert sorted(await _ids(index, "flight")) == [1, 2]
+        assert await index.bookmark() == Bookmark(2, 2, b"mark")
+        assert index.stats()["documents"] == 2
+
+    async def test_what_was_removed_is_not_found(self, index: SearchIndex) -> None:
+        await index.apply([_document(_episode(n, "refund")) for n in range(4)], [], Bookmark(4))
+        await index.apply(
+            [], [("episode", sample_id("episode", 2)), ("pattern", UUID(int=1))], None
+        )
+        assert sorted(await _ids(index, "refund")) == [0, 1, 3]
+        await index.apply(
+            [_document(_episode(2, "hotel"))], [("episode", sample_id("episode", 3))], None
+        )
+        assert sorted(await _ids(index, "refund")) == [0, 1]
+        assert index.stats()["documents"] == 3
+
+    async def test_an_earlier_text_is_not_found(self, index: SearchIndex) -> None:
+        await index.apply([_document(_episode(1, "refund"))], [], Bookmark(1))
+        await index.apply([_document(_episode(1, "hotel"))], [], Bookmark(2))
+        assert await _ids(index, "refund") == []
+        assert await _ids(index, "hotel") == [1]
+        # Twice in one call: the last one counts.
+        twice = [_document(_episode(1, "seat")), _document(_episode(1, "voucher"))]
+        await index.apply(twice, [], Bookmark(3))
+        assert await _ids(index, "seat") == []
+        assert await _ids(index, "voucher") == [1]
+
+    async def test_more_and_rarer_words_come_first(self, index: SearchIndex) -> None:
+        await index.apply([_document(_episode(n, "flight booking")) for n in range(20)], [], None)
+        await index.apply(
+            [
+                _document(_episode(30, "flight insurance booking")),
+                _document(_episode(31, "insurance flight insurance")),
+            ],
+            [],
+            Bookmark(22),
+        )
+        assert (await _ids(index, "flight insurance"))[:2] == [31, 30]
+        scores = [match.score for match in await index.search(_request("flight insurance"))]
+        assert scores == sorted(scores, reverse=True)
+        assert all(math.isfinite(score) and score > 0 for score in scores)
+
+    async def test_ties_are_newest_first(self, index: SearchIndex) -> None:
+        await index.apply([_document(_episode(n, "refund")) for n in range(6)], [], Bookmark(6))
+        assert await _ids(index, "refund") == [5, 4, 3, 2, 1, 0]
+        assert await _ids(index, "refund", limit=2) == [5, 4]
+
+    async def test_every_condition_is_kept(self, index: SearchIndex) -> None:
+        chance = random.Random(7)
+        records = [_random_episode(number, chance) for number in range(120)]
+        await index.apply([_document(record) for record in records], [], Bookmark(120))
+        queries: list[Query[Any]] = [
+            Query(Episode).where(domain="airline"),
+            Query(Episode).where(domain=any_of("airline", "")),
+            Query(Episode).where(outcome=None),
+            Query(Episode).where(outcome=any_of(None, "success")),
+            Query(Episode).where(outcome=any_of()),
+            Query(Episode).where(tags="refund"),
+            Query(Episode).where(tags=all_of("refund", "flight")),
+            Query(Episode).where(tags=any_of("refund", "flight")),
+            Query(Episode).where(tags=all_of()),
+            Query(Episode).where(reward=at_least(0.5)),
+            Query(Episode).where(reward=between(0.2, 0.4)),
+            Query(Episode).where(reward=0.3),
+            Query(Episode).where(start_time=at_most(records[50].start_time)),
+            Query(Episode).where(domain="retail", tags="seat", reward=at_most(0.5)),
+        ]
+        text = " ".join(_WORDS)
+        for query in queries:
+            expected = {r.id for r in records if query.matches(r.index_values())}
+            matches = await index.search(_request(text, query, limit=200))
+            assert {match.id for match in matches} == expected, query
+            # As many as are asked for come, where there are so many.
+            few = await index.search(_request(text, query, limit=3))
+            assert few == matches[:3], query
+
+    async def test_kinds_are_apart(self, index: SearchIndex) -> None:
+        await index.apply([_document(_episode(1, "refund"))], [], Bookmark(1))
+        request = SearchRequest(kind="pattern", terms=("refund",))
+        assert await index.search(request) == []
+
+    async def test_parts_are_found_as_their_whole(self, index: SearchIndex) -> None:
+        whole = _episode(1, "book a train", context=TaskContext(domain="rail"))
+        document = _document(whole)
+        parts = [
+            Document("step", UUID(int=n), "episode", whole.id, _texts(text), document.values)
+            for n, text in enumerate(["paris", "paris paris", "london"])
+        ]
+        await index.apply([document, *parts], [], Bookmark(4))
+        matches = await index.search(_request("train paris", Query(Episode).where(domain="rail")))
+        assert [match.id for match in matches] == [whole.id]
+        # The best of its documents counts.
+        alone = await index.search(_request("paris"))
+        assert matches[0].score == max(matches[0].score, alone[0].score)
+        await index.apply([], [("step", part.id) for part in parts], Bookmark(5))
+        assert await index.search(_request("paris")) == []
+        assert await _ids(index, "train") == [1]
+
+    async def test_more_parts_than_are_asked_for_take_no_place(self, index: SearchIndex) -> None:
+        documents: list[Document] = []
+        for number in range(5):
+            whole = _document(_episode(number, "train"))
+            documents.append(whole)
+            documents += [
+                Document(
+                    "step", UUID(int=1_000 * number + n), "episode", whole.id, _texts("paris"),
+                    whole.values,
+                )
+                for n in range(50)
+            ]  # fmt: skip
+        await index.apply(documents, [], Bookmark(1))
+        assert sorted(await _ids(index, "paris", limit=5)) == [0, 1, 2, 3, 4]
+
+    async def test_a_phrase_is_found_in_its_order(self, index: SearchIndex) -> None:
+        texts = ["travel insurance refund", "insurance travel refund", "travel my insurance"]
+        await index.apply([_document(_episode(n, t)) for n, t in enumerate(texts)], [], Bookmark(3))
+        assert await _ids(index, Words("travel insurance", match="phrase")) == [0]
+        assert await _ids(index, Words("Refund", match="phrase")) == [1, 0]
+        assert await _ids(index, Words("insurance hotel", match="phrase")) == []
+
+    async def test_the_beginning_of_a_word_is_found(self, index: SearchIndex) -> None:
+        texts = ["insurance", "insight", "refund", "on"]
+        await index.apply([_document(_episode(n, t)) for n, t in enumerate(texts)], [], Bookmark(4))
+        assert sorted(await _ids(index, Words("ins", match="prefix"))) == [0, 1]
+        assert sorted(await _ids(index, Words("refund ins", match="prefix"))) == [0, 1, 2]
+        assert await _ids(index, Words("refunds", match="prefix")) == [2]
+        assert await _ids(index, Words("zz", match="prefix")) == []
+
+    async def test_typing_errors_are_forgiven_when_asked_for(self, index: SearchIndex) -> None:
+        texts = ["voucher", "vouchr", "vuocher", "vchr", "hotel"]
+        await index.apply([_document(_episode(n, t)) for n, t in enumerate(texts)], [], Bookmark(5))
+        assert await _ids(index, "voucher") == [0]
+        assert sorted(await _ids(index, Words("voucher", typos=1))) == [0, 1, 2]
+        assert sorted(await _ids(index, Words("vouchers", typos=2))) == [0, 1, 2]
+
+    async def test_no_letter_has_a_meaning_of_its_own(self, index: SearchIndex) -> None:
+        await index.apply([_document(_episode(1, "refund AND (flight)"))], [], Bookmark(1))
+        for text in (
+            'refund"', "refund AND", "+refund -flight", "(refund", "title:refund", "refund~2", "refund*",
+            "refund^5", "[refund TO flight]", "\\refund", "refund OR NOT flight", "{refund}", "/refund/",
+            "refund\x00flight", "refund 👍🏽", "refund" + " flight" * 5_000, "refund \u202e flight",
+        ):  # fmt: skip
+            assert await _ids(index, text) == [1], text
+
+    async def test_scripts_of_the_world(self, index: SearchIndex) -> None:
+        texts = [
+            "取消我的航班",
+            "キャンセルしたい",
+            "un café noir",
+            "ราคาตั๋ว",
+            "отмена рейса",
+            "비행기 표",
+        ]
+        await index.apply([_document(_episode(n, t)) for n, t in enumerate(texts)], [], Bookmark(6))
+        asked = ["航班", "キャンセル", "cafe", "ตั๋ว", "РЕЙСА", "비행기"]
+        for number, text in enumerate(asked):
+            assert await _ids(index, text) == [number], text
+        assert await _ids(index, "cafe\u0301") == [2]
+
+    async def test_clearing_leaves_nothing(self, index: SearchIndex) -> None:
+        await index.apply([_document(_episode(n, "refund")) for n in range(5)], [], Bookmark(5))
+        await index.clear()
+        assert await index.bookmark() is None
+        assert await _ids(index, "refund") == []
+        await index.apply([_document(_episode(9, "refund"))], [], None)
+        assert await _ids(index, "refund") == [9]
+        assert await index.bookmark() is None
+
+    async def test_closing_leaves_nothing_behind(self, folder: Path) -> None:
+        tasks = asyncio.all_tasks()
+        index = self.create(folder)
+        await index.apply([_document(_episode(1, "refund"))], [], Bookmark(1))
+        await index.search(_request("refund"))
+        await index.aclose()
+        await index.aclose()
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == tasks
+
+    async def test_searching_beside_changes(self, index: SearchIndex) -> None:
+        """A search that runs while others change the index finds what is in it all along."""
+        chance = random.Random(3)
+        steady = [_document(_episode(n, "refund a flight")) for n in range(20)]
+        await index.apply(steady, [], Bookmark(20))
+
+        async def change() -> None:
+            for turn in range(15):
+                number = 100 + chance.randrange(30)
+                await index.apply([_document(_episode(number, "hotel"))], [], Bookmark(21 + turn))
+                await index.apply([], [("episode", sample_id("episode", number))], None)
+
+        async def search() -> None:
+            for _ in range(15):
+                found = await _ids(index, "refund")
+                assert sorted(found) == list(range(20))
+
+        await asyncio.gather(change(), search(), search())
+
+    async def test_a_cancelled_call_spoils_nothing(self, index: SearchIndex) -> None:
+        await index.apply([_document(_episode(1, "refund"))], [], Bookmark(1))
+        for turns in range(4):
+            calls: list[asyncio.Task[Any]] = [
+                asyncio.create_task(index.search(_request("refund"))),
+                asyncio.create_task(
+                    index.apply([_document(_episode(2 + turns, "hotel"))], [], Bookmark(2 + turns))
+                ),
+            ]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+            # What a follower does after a failure: it applies the same again.
+            await index.apply([_document(_episode(2 + turns, "hotel"))], [], Bookmark(2 + turns))
+            assert await _ids(index, "refund") == [1]
+            assert await index.bookmark() == Bookmark(2 + turns)
+        assert sorted(await _ids(index, "hotel")) == [2, 3, 4, 5]
+
+    def test_agrees_with_the_reference(self, tmp_path: Path) -> None:
+        """Any sequence of operations: the same records match, in nearly the same order."""
+        operations = st.lists(
+            st.tuples(
+                st.sampled_from(["put", "put", "put", "remove", "clear", "reopen", "search"]),
+                st.lists(st.integers(0, 30), min_size=1, max_size=6),
+                st.integers(0, 10_000),
+            ),
+            max_size=20,
+        )
+
+        @settings(
+            max_examples=self.examples,
+            deadline=None,
+            database=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        )
+        @given(steps=operations)
+        def check(steps: list[tuple[str, list[int], int]]) -> None:
+            shutil.rmtree(tmp_path / "compared", ignore_errors=True)
+            runner.run(self._compare(tmp_path / "compared", steps))
+
+        with asyncio.Runner() as runner:
+            check()
+
+    async def _compare(self, folder: Path, steps: Sequence[tuple[str, list[int], int]]) -> None:
+        index, reference = self.create(folder), ReferenceIndex()
+        try:
+            for position, (what, numbers, seed) in enumerate(steps, 1):
+                chance = random.Random(seed)
+                if what == "put":
+                    documents = [_document(_random_episode(n, chance)) for n in numbers]
+                    for one in (index, reference):
+                        await one.apply(documents, [], Bookmark(position))
+                elif what == "remove":
+                    keys = [("episode", sample_id("episode", number)) for number in numbers]
+                    for one in (index, reference):
+                        await one.apply([], keys, Bookmark(position))
+                elif what == "clear":
+                    await index.clear()
+                    await reference.clear()
+                elif what == "reopen" and self.on_disk:
+                    await index.aclose()
+                    index = self.create(folder)
+                await self._compare_searches(index, reference, chance)
+        finally:
+            await index.aclose()
+
+    async def _compare_searches(
+        self, index: SearchIndex, reference: ReferenceIndex, chance: random.Random
+    ) -> None:
+        assert await index.bookmark() == await reference.bookmark()
+        text = " ".join(chance.sample(_WORDS, k=3))
+        for query in (Query(Episode), Query(Episode).where(domain="airline")):
+            request = _request(text, query)
+            found, expected = await index.search(request), await reference.search(request)
+            assert {match.id for match in found} == {match.id for match in expected}
+            assert _gain(found, expected) >= 0.9
+
+    # On disk
+
+    @only_if(lambda suite: suite.on_disk)
+    async def test_what_was_applied_is_there_when_it_is_opened_again(self, folder: Path) -> None:
+        index = self.create(folder)
+        await index.apply(
+            [_document(_episode(n, "refund")) for n in range(5)], [], Bookmark(5, 5, b"mark")
+        )
+        await index.apply([], [("episode", sample_id("episode", 1))], Bookmark(6, 6, b"other"))
+        await index.aclose()
+        index = self.create(folder)
+        assert await index.bookmark() == Bookmark(6, 6, b"other")
+        assert sorted(await _ids(index, "refund")) == [0, 2, 3, 4]
+        await index.aclose()
+
+    @only_if(lambda suite: suite.on_disk)
+    async def test_an_index_for_other_declarations_is_built_again(self, folder: Path) -> None:
+        index = self.create(folder)
+        await index.apply([_document(_episode(1, "refund"))], [], Bookmark(1))
+        await index.aclose()
+        index = self.create(folder, declarations=b"2")
+        assert await index.bookmark() is None
+        await index.clear()
+        await index.apply([_document(_episode(2, "refund"))], [], Bookmark(1))
+        assert await _ids(index, "refund") == [2]
+        await index.aclose()
+
+    @only_if(lambda suite: suite.on_disk)
+    async def test_a_damaged_index_is_built_again(self, folder: Path, tmp_path: Path) -> None:
+        index = self.create(folder)
+        for number in range(30):
+            await index.apply([_document(_episode(number, "refund"))], [], Bookmark(number))
+        await index.aclose()
+        files = _files(folder)
+        assert files
+        for path in files:
+            for damage in (b"", b"damaged", path.read_bytes()[:-7]):
+                copy = tmp_path / "copy"
+                shutil.rmtree(copy, ignore_errors=True)
+                shutil.copytree(folder, copy)
+                (copy / path.relative_to(folder)).write_bytes(damage)
+                index = self.create(copy)
+                if await index.bookmark() is None:
+                    await index.clear()
+                    await index.apply([_document(_episode(1, "refund"))], [], Bookmark(1))
+                    assert await _ids(index, "refund") == [1], path
+                else:
+                    # What is damaged is not needed, or noticed only when it is read.
+                    await self._searches_or_starts_over(index)
+                await index.aclose()
+
+    async def _searches_or_starts_over(self, index: SearchIndex) -> None:
+        found = await _ids(index, "refund")
+        if await index.bookmark() is not None:
+            assert sorted(found) == list(range(30))
+
+    @only_if(lambda suite: suite.on_disk)
+    async def test_two_on_one_folder_see_each_others_changes(self, folder: Path) -> None:
+        """As two processes have it: each follows the store by itself."""
+        first, second = self.create(folder), self.create(folder)
+        try:
+            for turn in range(6):
+                one, other = (first, second) if turn % 2 else (second, first)
+                document = _document(_episode(turn, "refund"))
+                await one.apply([document], [], Bookmark(turn + 1))
+                await other.apply([document], [], Bookmark(turn + 1))
+                for index in (first, second):
+                    assert sorted(await _ids(index, "refund")) == list(range(turn + 1))
+                    assert await index.bookmark() == Bookmark(turn + 1)
+        finally:
+            await first.aclose()
+            await second.aclose()
+        index = self.create(folder)
+        assert index.stats()["documents"] in (0, 6)
+        assert sorted(await _ids(index, "refund")) == list(range(6))
+        await index.aclose()
+
+
+def _exists(path: Path) -> bool:
+    return path.exists()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _texts(text: str) -> Any:
+    return _document(_episode(0, text)).texts
+
+
+async def _ids(index: SearchIndex, text: str | Words, limit: int = 100) -> list[int]:
+    """The numbers of the episodes that a text finds."""
+    matches = await index.search(_request(text, limit=limit))
+    assert len(matches) <= limit
+    return [int.from_bytes(match.id.bytes[8:], "big") for match in matches]
+
+
+def _gain(found: Iterable[Match], expected: Sequence[Match]) -> float:
+    """nDCG@10 of an order, the reference's scores being what a match is worth (Järvelin and Kekäläinen,
+    2002).
+    """
+    worth = {match.id: match.score for match in expected}
+
+    def gain(matches: Iterable[Match]) -> float:
+        first = list(matches)[:10]
+        return sum(worth[m.id] / math.log2(place) for place, m in enumerate(first, 2))
+
+    ideal = gain(expected)
+    return gain(found) / ideal if ideal else 1.0
