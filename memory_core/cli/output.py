@@ -46,6 +46,7 @@ __all__ = [
     "facts",
     "filled_table",
     "has_times",
+    "marked",
     "number",
     "outcome_text",
     "plain",
@@ -142,6 +143,15 @@ def plain(text: object, style: str = "") -> Text:
 def plain_lines(text: str, style: str = "") -> Text:
     """Safe text that keeps its line breaks."""
     return Text("\n".join(map(safe, text.splitlines())), style=style)
+
+
+def marked(text: str, places: Iterable[tuple[int, int]]) -> Text:
+    """Safe text with some places in bold, each from its begin to its end."""
+    # Letter by letter, so that places stay where they are.
+    shown = Text("".join(letter if letter.isprintable() else " " for letter in text))
+    for start, end in places:
+        shown.stylize("bold", start, end)
+    return shown
 
 
 def _text(cell: Cell) -> Text:

@@ -12,15 +12,20 @@ from memory_core.cli.commands import command
 from memory_core.cli.conditions import Conditions, Paging
 from memory_core.cli.hints import hint_at_conditions, hint_at_namespace
 from memory_core.cli.session import Session
+from memory_core.cli.streams import warn
 from memory_core.query import Page, Query
 from memory_core.records import Episode, Record
 
 if TYPE_CHECKING:
+    from memory_core.cli import output
     from memory_core.memory import Memory
+    from memory_core.search import SearchHits
 
 __all__ = ["add_commands"]
 
 _SCANNED_AT_ONCE = 200
+# The reference index reads every episode each time the command runs: up to so many in a second or two.
+_FOR_THE_REFERENCE = 5_000
 # Below these widths of a terminal a table has fewer columns, so that the description can be read.
 _NARROW, _NARROWEST = 110, 70
 # A column that takes the width that is left.
@@ -53,20 +58,56 @@ async def search(
     conditions: Conditions,
     paging: Paging,
     text: Annotated[
-        str | None, typer.Argument(help="Part of the description, in upper or lower case.")
+        str | None,
+        typer.Argument(help="Words of the episode; the last one may be the beginning of a word."),
     ] = None,
+    *,
+    phrase: Annotated[
+        bool, typer.Option("--phrase", help="The words one after the other, as they are.")
+    ] = False,
+    typos: Annotated[
+        int, typer.Option(min=0, max=2, help="Of how many letters a word may differ.")
+    ] = 0,
 ) -> None:
-    """Find episodes by text and conditions.
+    """Find episodes by words and conditions: the best match first, without words the newest.
 
     An episode must fulfil all conditions. Of several values of one option it needs one; of --tag, --tool
-    and --metadata it needs all.
+    and --metadata it needs all. With --order or --cursor the text is looked for as it is, in descriptions
+    alone.
     """
     query = paging.of(conditions.query())
     async with session.open() as memory:
-        page = await memory.query(query) if text is None else await _containing(memory, query, text)
-        _print(session, Episode.kind, page)
+        ranked = paging.order is None and paging.desc and paging.cursor is None
+        if text is not None and ranked and await _is_searchable(memory):
+            from memory_core.search import Words
+
+            words = Words(text, match="phrase" if phrase else "prefix", typos=typos)
+            hits = await memory.search(words, query)
+            page = Page(tuple(hits.records))
+            _print_hits(session, hits)
+        else:
+            page = await _page(memory, query, text)
+            _print(session, Episode.kind, page)
         if not page.records and not await hint_at_namespace(memory):
             await hint_at_conditions(memory, conditions)
+
+
+async def _is_searchable(memory: Memory) -> bool:
+    """Whether the search index answers in the time that a command may take."""
+    if memory.search_index != "reference":
+        return True
+    held = await memory.count_episodes()
+    if held <= _FOR_THE_REFERENCE:
+        return True
+    warn(
+        f"hint: without a search index, such as the plugin memory-search-tantivy, only the descriptions of "
+        f"{held:,} episodes are looked at, newest first"
+    )
+    return False
+
+
+async def _page(memory: Memory, query: Query[Episode], text: str | None) -> Page[Episode]:
+    return await memory.query(query) if text is None else await _containing(memory, query, text)
 
 
 async def _containing(memory: Memory, query: Query[Episode], text: str) -> Page[Episode]:
@@ -118,7 +159,39 @@ def _print(session: Session, kind: str, page: Page[Any]) -> None:
         console.print(f"[dim]more: --cursor {page.next_cursor}[/dim]", soft_wrap=True)
 
 
-def _episodes(records: tuple[Episode, ...], width: int) -> Any:
+def _print_hits(session: Session, hits: SearchHits[Episode]) -> None:
+    if session.as_json:
+        from memory_core.codec.json_objects import record_to_json
+
+        found = [
+            {"id": str(hit.record.id), "score": hit.score, "snippet": hit.snippet, "why": hit.why}
+            for hit in hits
+        ]
+        records = [record_to_json(record) for record in hits.records]
+        session.write_json(
+            {"kind": Episode.kind, "records": records, "next_cursor": None, "hits": found}
+        )
+        return
+    from memory_core.cli import output
+
+    console = output.console()
+    if not hits:
+        console.print("no episode found")
+        return
+    excerpts = {hit.record.id: output.marked(hit.snippet, hit.highlights) for hit in hits}
+    episodes = tuple(hits.records)
+    console.print(_episodes(episodes, console.width, about=lambda item: excerpts[item.id]))
+
+
+def _description(episode: Episode) -> output.Cell:
+    return episode.task_description
+
+
+def _episodes(
+    records: tuple[Episode, ...],
+    width: int,
+    about: Callable[[Episode], output.Cell] = _description,
+) -> Any:
     from memory_core.cli import output
 
     form = "%Y-%m-%d %H:%M:%S"
@@ -135,7 +208,7 @@ def _episodes(records: tuple[Episode, ...], width: int) -> Any:
             lambda episode: episode.reward.total if episode.reward else None,
         ),
         "steps": (output.RIGHT | output.WHOLE, lambda episode: str(len(episode.steps))),
-        "description": (_REST, lambda episode: episode.task_description),
+        "description": (_REST, about),
     }
     if width < _NARROW:
         for name in ("type", "reward", "steps"):

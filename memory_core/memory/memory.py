@@ -294,6 +294,11 @@ class Memory:
                 text, query, min_score=min_score, max_wait=max_wait, complete=self._complete
             )
 
+    @property
+    def search_index(self) -> str:
+        """The name of the index that ``search`` uses."""
+        return self._search.get().index
+
     async def _complete(self, records: list[Any]) -> list[Any]:
         return await with_logged_steps(self._storage, records)
 

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from memory_core import OutcomeStatus
+from memory_core import Outcome, OutcomeStatus
 from memory_core.cli.conditions import Ending
 from tests.unit.cli.episodes import EPISODES, episode, numbered
 
@@ -24,7 +24,7 @@ def numbers(found):
         ([], [4, 3, 2, 1]),
         (["THEME"], [2]),
         (["the"], [3, 2, 1]),
-        (["nothing like it"], []),
+        (["unrelated"], []),
         (["--tag", "ci"], [2, 1]),
         (["--tag", "ci", "--tag", "http"], [1]),
         (["--any-tag", "http", "--any-tag", "ci"], [2, 1]),
@@ -60,18 +60,24 @@ def numbers(found):
         (["--order", "id", "--asc"], [1, 2, 3, 4]),
         (["--limit", "2"], [4, 3]),
         (["the", "--domain", "web", "--complete", "--order", "id", "--desc"], [2, 1]),
+        (["theme test", "--order", "id"], []),
     ],
 )
 def test_conditions(filled, arguments, expected):
-    assert numbers(filled.json("search", *arguments)) == expected
+    found = numbers(filled.json("search", *arguments))
+    if arguments and not arguments[0].startswith("-"):
+        # The order of matches is that of their scores.
+        found, expected = sorted(found), sorted(expected)
+    assert found == expected
 
 
 @pytest.mark.parametrize("text", [None, "task"])
 def test_cursors_lead_through_all(cli, text):
     cli.put(*(episode(number) for number in range(1, 24)))
     seen, cursor = [], None
+    order = ["--order", "start_time"]
     for _ in range(99):
-        options = [*([text] if text else []), *(["--cursor", cursor] if cursor else [])]
+        options = [*([text] if text else []), *order, *(["--cursor", cursor] if cursor else [])]
         page = cli.json("search", "--limit", 5, *options)
         seen += numbers(page)
         cursor = page["next_cursor"]
@@ -85,7 +91,8 @@ def test_a_text_is_looked_for_in_all_that_match_not_only_the_first_page(cli, mon
 
     monkeypatch.setattr(records, "_SCANNED_AT_ONCE", 3)
     cli.put(*(episode(number) for number in range(1, 24)))
-    assert numbers(cli.json("search", "task 1", "--limit", 3)) == [19, 18, 17]
+    found = cli.json("search", "task 1", "--limit", 3, "--order", "start_time")
+    assert numbers(found) == [19, 18, 17]
     assert numbers(cli.json("search", "task 1", "--asc", "--limit", 1)) == [1]
 
 
@@ -94,7 +101,7 @@ def test_the_table_has_short_ids_and_no_markup_from_records(filled):
     assert "Fix the [bold]flaky[/bold] login test" in shown
     assert str(numbered(1))[:8] in shown
     assert "success" in shown
-    assert filled("search", "nothing like it").stdout == "no episode found\n"
+    assert filled("search", "unrelated").stdout == "no episode found\n"
 
 
 @pytest.mark.parametrize(
@@ -148,9 +155,53 @@ def test_a_text_is_found_however_its_characters_are_composed(cli, form, wanted):
     assert numbers(cli.json("search", wanted)) == [1]
 
 
-def test_a_letter_is_not_found_in_another_letter_with_an_accent(cli):
+def test_a_letter_is_found_in_a_letter_with_an_accent(cli):
     cli.put(episode(1, task_description="caf\u0065\u0301"))
-    assert numbers(cli.json("search", "cafe")) == []
+    assert numbers(cli.json("search", "cafe")) == [1]
+
+
+def test_words_are_found_in_steps_and_outcomes_the_best_match_first(cli):
+    cli.put(
+        episode(1, task_description="look", outcome=Outcome.success("issued the refund")),
+        episode(2, task_description="a refund, and a second refund"),
+        episode(3, task_description="nothing"),
+    )
+    found = cli.json("search", "refund")
+    assert numbers(found) == [2, 1]
+    first, second = found["hits"]
+    assert first["id"] == found["records"][0]["id"]
+    assert first["score"] > second["score"]
+    assert second["why"] == {"outcome": ["refund"]}
+    assert "issued the refund" in cli("search", "refunds").stdout
+
+
+def test_phrases_and_typing_errors(cli):
+    cli.put(
+        episode(1, task_description="travel insurance"),
+        episode(2, task_description="insurance for travel"),
+    )
+    assert numbers(cli.json("search", "travel insurance", "--phrase")) == [1]
+    assert sorted(numbers(cli.json("search", "trawel", "--typos", 1))) == [1, 2]
+    assert numbers(cli.json("search", "trawel")) == []
+    assert sorted(numbers(cli.json("search", "insu"))) == [1, 2]
+    assert "at least one word" in cli("search", "…", code=2).stderr
+
+
+def test_many_episodes_without_an_index_are_searched_by_their_descriptions(cli, monkeypatch):
+    from memory_core.cli import records
+
+    monkeypatch.setattr(records, "_FOR_THE_REFERENCE", 10)
+    cli.put(*(episode(number) for number in range(1, 24)))
+    result = cli("search", "task 2")
+    assert "23 episodes" in result.stderr
+    assert numbers(cli.json("search", "task 2", "--limit", 2)) == [23, 22]
+
+
+def test_the_words_of_a_record_cannot_reach_the_terminal(cli):
+    cli.put(episode(1, task_description="refund \x1b[2J\u202e [bold]x"))
+    shown = cli("search", "refund").stdout
+    assert "\x1b" not in shown
+    assert "[bold]x" in shown
 
 
 @pytest.mark.usefixtures("new_york")
