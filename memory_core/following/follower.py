@@ -269,7 +269,7 @@ class FeedFollower:
                     *await self._readable(cls, ids[:half]),
                     *await self._readable(cls, ids[half:]),
                 ]
-        # Whoever reads the record gets the error; the data must be usable without it.
+        # A read of the record raises the error; the data must be usable without it.
         self.counters["unreadable"] += 1
         return [None]
 

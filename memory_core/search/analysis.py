@@ -13,7 +13,6 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
-from importlib import import_module
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -169,8 +168,9 @@ def _unicode_word() -> re.Pattern[str]:
 
 
 def _stem_of(language: str) -> Callable[[str], str]:
-    # It has no type stubs.
-    snowball: Any = import_module("snowballstemmer")
+    import snowballstemmer  # pyright: ignore[reportMissingTypeStubs]  # it has none
+
+    snowball: Any = snowballstemmer
     known: list[str] = snowball.algorithms()
     if language not in known:
         listed = ", ".join(["none", *known])

@@ -18,7 +18,7 @@ import memory_core
 from memory_core import Episode, PluginRegistry, Settings, load_settings, open_memory, records
 from memory_core.codec import Codec
 from memory_core.hookspecs import HookSpecs
-from memory_core.records import Acyclic, Index, Limits, RecordTypes, Reference, Unique
+from memory_core.records import Acyclic, Index, Limits, RecordTypes, Reference, Text, Unique
 from tests.architecture import doc_tables
 from tests.architecture.tree import ROOT, source_files, tracked_files
 
@@ -76,7 +76,7 @@ def test_aliases_are_described_by_the_text_below_them():
 
 
 def test_every_class_of_records_is_in_the_table_of_fields():
-    declarations = {Acyclic, Index, Limits, Reference, Unique}
+    declarations = {Acyclic, Index, Limits, Reference, Text, Unique}
     public = {getattr(records, name) for name in records.__all__}
     having_fields = {item for item in public if inspect.isclass(item) and attrs.has(item)}
     assert set(doc_tables.record_classes()) == having_fields - declarations
@@ -111,7 +111,7 @@ def test_every_hook_is_documented():
         name
         for path in DOCUMENTS
         for name in re.findall(
-            r"\bmemory_(?:storage|cache|wrapper)_factor\w+|\bmemory_(?:record_types|importers|cli_\w+)\b",
+            r"\bmemory_(?:storage|cache|search|wrapper)_factor\w+|\bmemory_(?:record_types|importers|cli_\w+)\b",
             path.read_text("utf-8"),
         )
     }

@@ -171,24 +171,8 @@ class SearchSuite:
         chance = random.Random(7)
         records = [_random_episode(number, chance) for number in range(120)]
         await index.apply([_document(record) for record in records], [], Bookmark(120))
-        queries: list[Query[Any]] = [
-            Query(Episode).where(domain="airline"),
-            Query(Episode).where(domain=any_of("airline", "")),
-            Query(Episode).where(outcome=None),
-            Query(Episode).where(outcome=any_of(None, "success")),
-            Query(Episode).where(outcome=any_of()),
-            Query(Episode).where(tags="refund"),
-            Query(Episode).where(tags=all_of("refund", "flight")),
-            Query(Episode).where(tags=any_of("refund", "flight")),
-            Query(Episode).where(tags=all_of()),
-            Query(Episode).where(reward=at_least(0.5)),
-            Query(Episode).where(reward=between(0.2, 0.4)),
-            Query(Episode).where(reward=0.3),
-            Query(Episode).where(start_time=at_most(records[50].start_time)),
-            Query(Episode).where(domain="retail", tags="seat", reward=at_most(0.5)),
-        ]
         text = " ".join(_WORDS)
-        for query in queries:
+        for query in _queries(records):
             expected = {r.id for r in records if query.matches(r.index_values())}
             matches = await index.search(_request(text, query, limit=200))
             assert {match.id for match in matches} == expected, query
@@ -472,6 +456,26 @@ class SearchSuite:
         assert index.stats()["documents"] in (0, 6)
         assert sorted(await _ids(index, "refund")) == list(range(6))
         await index.aclose()
+
+
+def _queries(records: Sequence[Episode]) -> list[Query[Any]]:
+    """A query for every type of condition."""
+    return [
+        Query(Episode).where(domain="airline"),
+        Query(Episode).where(domain=any_of("airline", "")),
+        Query(Episode).where(outcome=None),
+        Query(Episode).where(outcome=any_of(None, "success")),
+        Query(Episode).where(outcome=any_of()),
+        Query(Episode).where(tags="refund"),
+        Query(Episode).where(tags=all_of("refund", "flight")),
+        Query(Episode).where(tags=any_of("refund", "flight")),
+        Query(Episode).where(tags=all_of()),
+        Query(Episode).where(reward=at_least(0.5)),
+        Query(Episode).where(reward=between(0.2, 0.4)),
+        Query(Episode).where(reward=0.3),
+        Query(Episode).where(start_time=at_most(records[50].start_time)),
+        Query(Episode).where(domain="retail", tags="seat", reward=at_most(0.5)),
+    ]
 
 
 def _exists(path: Path) -> bool:
