@@ -94,7 +94,7 @@ async def search(
 
 async def _is_searchable(memory: Memory) -> bool:
     """Whether the search index answers in the time that a command may take."""
-    if memory.search_index != "reference":
+    if memory.search_index() != "reference":
         return True
     held = await memory.count_episodes()
     if held <= _FOR_THE_REFERENCE:

@@ -30,6 +30,7 @@ from memory_core.memory.arguments import (
     records_of,
 )
 from memory_core.memory.arguments import ids as as_ids
+from memory_core.memory.on_demand import OnDemand
 from memory_core.memory.running import RunningEpisodes, is_sealed, with_logged_steps
 from memory_core.memory.updating import Queues, update
 from memory_core.plugins import PluginRegistry
@@ -93,7 +94,7 @@ class Memory:
     ) -> None:
         self._storage = storage
         self._registry = registry
-        self._search = _Search(search or self._search_in_memory)
+        self._search = OnDemand(search or self._search_in_memory)
         self._closes_search = True
         self._running = RunningEpisodes(storage)
         self._updates = Queues()
@@ -294,7 +295,6 @@ class Memory:
                 text, query, min_score=min_score, max_wait=max_wait, complete=self._complete
             )
 
-    @property
     def search_index(self) -> str:
         """The name of the index that ``search`` uses."""
         return self._search.get().index
@@ -566,20 +566,3 @@ def _receipt(results: Sequence[CommitResult]) -> Receipt:
     if isinstance(result, Receipt):
         return result
     raise result
-
-
-class _Search:
-    """Makes the searches of a store when they are first used."""
-
-    def __init__(self, make: Callable[[], Searches]) -> None:
-        self._make = make
-        self._made: Searches | None = None
-
-    def get(self) -> Searches:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
-
-    async def aclose(self) -> None:
-        if self._made is not None:
-            await self._made.aclose()

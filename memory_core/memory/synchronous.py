@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
     from memory_core.graph import RelatedEpisode, RelationshipGraph
     from memory_core.records.changes import EpisodeChanges, EpisodeCompletion, EpisodeOptions
+    from memory_core.search import SearchHits, Words
 
 __all__ = ["SyncMemory"]
 
@@ -134,6 +135,58 @@ class SyncMemory(SyncHandle):
         """The exact number of records that fulfil a query's conditions; its limit does not matter."""
         return self._await(Memory.count, query)
 
+    @overload
+    def search(
+        self,
+        text: str | Words,
+        query: None = None,
+        *,
+        min_score: float = 0.0,
+        max_wait: float | None = None,
+    ) -> SearchHits[Episode]: ...
+
+    @overload
+    def search(
+        self,
+        text: str | Words,
+        query: Query[R],
+        *,
+        min_score: float = 0.0,
+        max_wait: float | None = None,
+    ) -> SearchHits[R]: ...
+
+    def search(
+        self,
+        text: str | Words,
+        query: Query[Any] | None = None,
+        *,
+        min_score: float = 0.0,
+        max_wait: float | None = None,
+    ) -> SearchHits[Any]:
+        """The records that fit a text best, in order: those that have more of its words, and rarer ones.
+
+        The first search of a namespace reads all of its records, unless an index of it is on disk. A search
+        sees every commit that was acknowledged before it began.
+
+        Args:
+            text: the words; ``Words`` for a phrase, the beginning of a word, or words with typing errors.
+            query: the kind, the conditions and the limit, without an order; by default ten episodes.
+            min_score: the least score of a hit. Scores depend on all texts of the namespace.
+            max_wait: the most seconds that the index may take to catch up with the store; the answer's
+                ``behind`` then says how far it came. By default as long as it takes.
+
+        Raises:
+            InvalidValueError: the text has no word.
+            QueryError: the query has an order or a cursor, or records of its kind have no texts.
+            ConfigurationError: the index is unknown, or several are installed and none is named.
+        """
+        method: Any = Memory.search
+        return self._await(method, text, query, min_score=min_score, max_wait=max_wait)
+
+    def search_index(self) -> str:
+        """The name of the index that ``search`` uses."""
+        return self._call(Memory.search_index)
+
     def changes(self, since: Position, limit: int = 1000) -> ChangePage:
         """At most ``limit`` changes after a position, oldest first."""
         return self._await(Memory.changes, since, limit)
@@ -230,8 +283,7 @@ class SyncMemory(SyncHandle):
             ReferenceNotFoundError: the episode does not exist.
             EpisodeCompleteError: it is complete already; its outcome stays.
         """
-        method: Any = Memory.complete_episode
-        return self._await(method, episode_id, outcome, **fields)
+        return self._await(Memory.complete_episode, episode_id, outcome, **fields)
 
     def store_pattern(self, pattern: Pattern) -> Receipt:
         """Store a pattern, or replace the one with its id."""

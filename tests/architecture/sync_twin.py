@@ -61,8 +61,10 @@ def generated() -> str:
     """The text of the module, before it is formatted."""
     tree = ast.parse(SOURCE.read_text("utf-8"))
     (memory,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
+    functions = [item for item in memory.body if isinstance(item, ast.AsyncFunctionDef)]
+    overloaded = {item.name for item in functions if is_overload(item)}
     twins: list[ast.stmt] = [
-        twin(node)
+        twin(node, overloaded)
         for node in memory.body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and not node.name.startswith("_")
@@ -75,24 +77,35 @@ def generated() -> str:
     return f"{DOCSTRING.strip()}\n\n{text}\n"
 
 
-def twin(method: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.FunctionDef:
-    """The twin of a method."""
+def is_overload(method: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether it is one of several signatures."""
+    return any(ast.unparse(item) == "overload" for item in method.decorator_list)
+
+
+def twin(method: ast.FunctionDef | ast.AsyncFunctionDef, overloaded: set[str]) -> ast.FunctionDef:
+    """The twin of a method.
+
+    Args:
+        method: the method.
+        overloaded: names of the methods that have several signatures.
+    """
     returned = ast.unparse(method.returns or ast.Constant(None))
     translated = Translated().visit(method)
     documentation = method.body[:1] if ast.get_docstring(method) else []
-    overloaded = any(ast.unparse(item) == "overload" for item in method.decorator_list)
     iterates = returned.startswith("AsyncIterator")
     body = (
         translated.body
-        if overloaded or iterates
-        else [*documentation, *delegation(method, returned)]
+        if is_overload(method) or iterates
+        else [*documentation, *delegation(method, returned, untyped=method.name in overloaded)]
     )
     return ast.FunctionDef(
         method.name, method.args, body, method.decorator_list, translated.returns
     )
 
 
-def delegation(method: ast.FunctionDef | ast.AsyncFunctionDef, returned: str) -> list[ast.stmt]:
+def delegation(
+    method: ast.FunctionDef | ast.AsyncFunctionDef, returned: str, *, untyped: bool
+) -> list[ast.stmt]:
     """The statements that call a method of `Memory` on the loop."""
     arguments = method.args
     given = [item.arg for item in arguments.args[1:]]
@@ -104,8 +117,8 @@ def delegation(method: ast.FunctionDef | ast.AsyncFunctionDef, returned: str) ->
         how = "_derived"
     named = f"Memory.{method.name}"
     lines: list[str] = []
-    if arguments.kwarg:
-        # Type checkers cannot tell what keywords of several signatures are passed on.
+    if untyped:
+        # Type checkers cannot tell which of several signatures is meant.
         lines, named = [f"method: Any = {named}"], "method"
     lines.append(f"return self.{how}({', '.join([named, *given])})")
     return [statement for line in lines for statement in ast.parse(line).body]
