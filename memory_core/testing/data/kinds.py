@@ -88,7 +88,7 @@ def one_more(specimen: Specimen) -> Specimen:
 
 @frozen(kw_only=True)
 class Folder(Record):
-    """One reference of each kind, one of them to its own kind."""
+    """References of each kind: one to its own kind, and two that are set to null."""
 
     kind: ClassVar[str] = "folder"
 
@@ -96,17 +96,20 @@ class Folder(Record):
     parent_id: UUID | None = None
     keeper_id: UUID | None = None
     emblem_id: UUID | None = None
+    seal_id: UUID | None = None
 
     indexes: ClassVar[tuple[Index, ...]] = (
         Index("name"),
         Index("parent_id", UUID),
         Index("keeper_id", UUID),
         Index("emblem_id", UUID),
+        Index("seal_id", UUID),
     )
     references: ClassVar[tuple[Reference, ...]] = (
         Reference("parent_id", "folder", OnDelete.CASCADE),
         Reference("keeper_id", "specimen", OnDelete.RESTRICT),
         Reference("emblem_id", "specimen", OnDelete.SET_NULL),
+        Reference("seal_id", "specimen", OnDelete.SET_NULL),
     )
     constraints: ClassVar[tuple[Unique, ...]] = (Unique("parent_id", "name"),)
 

@@ -23,11 +23,12 @@ from memory_core.records import (
     Step,
     new_id,
 )
-from memory_core.storage import ChangeOperation, Receipt, Storage, WriteBatch
+from memory_core.storage import Capability, ChangeOperation, Receipt, Storage, WriteBatch
 from memory_core.testing.data.kinds import Folder, Leaf, Specimen
 from memory_core.testing.data.samples import edge, episode, sample_id
 from memory_core.testing.suite.harness import (
     Harness,
+    Opener,
     accepted,
     drain,
     follow,
@@ -220,6 +221,41 @@ class IntegrityTests(Harness):
         # A record with the id comes back: nobody refers to it any more.
         await put(store, emblem)
         assert await store.get(Folder, [folder.id for folder in marked]) == freed
+
+    async def test_references_are_set_to_null_one_after_the_other(self, opener: Opener) -> None:
+        store = await opener()
+        emblem, seal = Specimen(id=new_id()), Specimen(id=new_id())
+        folder = Folder(id=new_id(), emblem_id=emblem.id, seal_id=seal.id)
+        await put(store, emblem, seal, folder)
+        await remove(store, Specimen, emblem.id)
+        assert await stored(store, evolve(folder, emblem_id=None))
+        await remove(store, Specimen, seal.id)
+        free = evolve(folder, emblem_id=None, seal_id=None)
+        if self.declares(Capability.DURABLE):
+            await store.aclose()
+            store = await opener()
+        assert await stored(store, free)
+        assert await drain(store, Query(Folder).where(emblem_id=None, seal_id=None)) == [free]
+        for query in (
+            Query(Folder).where(emblem_id=emblem.id),
+            Query(Folder).where(seal_id=seal.id),
+        ):
+            assert await store.count(query) == 0
+
+    async def test_a_record_is_put_and_its_reference_set_to_null_in_one_batch(
+        self, store: Storage
+    ) -> None:
+        emblem, others = Specimen(id=new_id()), [Specimen(id=new_id()) for _ in range(200)]
+        await put(store, emblem)
+        folder = Folder(id=new_id(), name="f", emblem_id=emblem.id)
+        # So large a batch that its index entries are written at once.
+        batch = WriteBatch().put(folder).delete(Specimen, emblem.id).put(*others)
+        await accepted(store, batch)
+        free = evolve(folder, emblem_id=None)
+        assert await stored(store, free)
+        for condition in ({"emblem_id": None}, {"name": "f"}):
+            assert await drain(store, Query(Folder).where(**condition)) == [free]
+        assert await drain(store, Query(Folder).where(emblem_id=emblem.id)) == []
 
     async def test_unique(self, store: Storage) -> None:
         first = Specimen(id=new_id(), code="x", name="first")

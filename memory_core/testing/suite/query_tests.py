@@ -208,6 +208,34 @@ class QueryTests(Harness):
             assert await store.count(query) == len(expected), condition
         assert await drain(store, Query(Specimen).where(scores=-math.inf)) == made[:1]
 
+    @pytest.mark.parametrize("after_each", ["nothing", "many"])
+    async def test_a_record_that_is_put_again_and_again_is_found_by_its_newest_values(
+        self, store: Storage, after_each: str
+    ) -> None:
+        """Also where index entries are written later, and some of them stay from version to version."""
+        versions = [("a", "b"), ("b", "c"), ("c",), ("d", "a"), ("a",), ("e",)]
+        record_id = sample_id("specimen", 0)
+        other = 1
+
+        async def put_others() -> None:
+            # So many at once that a backend writes all index entries.
+            nonlocal other
+            await put(store, *(Specimen(id=sample_id("specimen", other + n)) for n in range(200)))
+            other += 200
+
+        for place, labels in enumerate(versions):
+            await put(store, Specimen(id=record_id, labels=labels, amount=place))
+            if after_each == "many" or place in {0, 3, len(versions) - 1}:
+                await put_others()
+            for label in "abcde":
+                found = await drain(store, Query(Specimen).where(labels=label))
+                assert len(found) == (label in labels), f"{label} in version {place}"
+                assert await store.count(Query(Specimen).where(labels=label)) == len(found)
+        await remove(store, Specimen, record_id)
+        await put_others()
+        for label in "abcde":
+            assert await store.count(Query(Specimen).where(labels=label)) == 0
+
     async def test_variants(self, store: Storage) -> None:
         patterns = [record for record in every_kind() if isinstance(record, Pattern)]
         await put(store, *patterns)

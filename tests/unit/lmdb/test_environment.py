@@ -42,6 +42,25 @@ def environment(storage):
     return storage._shared.environment
 
 
+async def test_a_store_that_does_not_open_does_not_stay_locked(opens, location):
+    store = await opens()
+    await put(store, episode(1))
+    await store.aclose()
+
+    def set_version(version):
+        with lmdb.open(location, max_dbs=64) as env, env.begin(write=True) as txn:
+            txn.put(b"schema", version.to_bytes(4), db=env.open_db(b"memory/meta", txn=txn))
+
+    set_version(SCHEMA_VERSION + 1)
+    for _ in range(2):
+        # With other options, which a store that is still open in this process would refuse.
+        with pytest.raises(SchemaVersionError):
+            await opens(max_dbs=100)
+    # LMDB would not open it a second time if it were still open here.
+    set_version(SCHEMA_VERSION)
+    assert await stored(await opens(max_dbs=200), episode(1))
+
+
 async def test_the_map_grows(opens, small_map):
     store = await opens(max_map_size=64 * MIB)
     made = [note(number, 100_000) for number in range(60)]

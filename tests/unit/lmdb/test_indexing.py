@@ -7,11 +7,20 @@ from attrs import evolve
 
 from memory_core.errors import CodecError, DuplicateError, StorageFullError
 from memory_core.query import Query
-from memory_core.records import Episode, Relationship
+from memory_core.records import Episode, Relationship, new_id
 from memory_core.storage import Receipt, WriteBatch
 from memory_core.testing.data.kinds import Specimen
 from memory_core.testing.data.samples import edge, episode, sample_id, specimens
-from memory_core.testing.suite.harness import accepted, drain, follow, put, refused, remove, stored
+from memory_core.testing.suite.harness import (
+    accepted,
+    drain,
+    follow,
+    put,
+    refused,
+    rejected,
+    remove,
+    stored,
+)
 from memory_storage_lmdb.read import reading
 from memory_storage_lmdb.store.journal import read_changes
 from memory_storage_lmdb.write import writing
@@ -176,6 +185,26 @@ async def test_entries_of_references_and_uniques_are_never_pending(opens):
     await remove(store, Episode, episode(1).id)
     assert await drain(store, Query(Relationship)) == []
     await put(store, episode(1), edge(2, 1, 2))
+
+
+async def test_the_value_of_another_record_stays_taken(opens):
+    """Versions that did not check a new constraint have left records with the same unique value."""
+    store = await opens()
+    first, second = Specimen(id=new_id(), code="x"), Specimen(id=new_id(), code="y")
+    await put(store, first, second)
+    shared = store._shared.store
+    layout = shared.catalog.layouts["specimen"]
+    (unique,) = layout.uniques
+    database = shared.catalog.handles[unique.database]
+
+    def give_to_second(txn):
+        cursor = txn.cursor(db=database)
+        [taken] = [key for key, holder in cursor.iternext() if holder == first.id.bytes]
+        txn.put(taken, second.id.bytes, db=database)
+
+    await shared.thread.run(shared.environment.write, give_to_second)
+    await remove(store, Specimen, first.id)
+    await rejected(store, WriteBatch().put(Specimen(code="x")), DuplicateError)
 
 
 async def test_a_pass_that_fails_is_repeated(opens, monkeypatch):
