@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -154,6 +155,23 @@ class DurabilityTests(Harness):
         await accepted(
             store, WriteBatch().expect(intact).expect_absent(Episode, full_episode(3).id)
         )
+
+    @only_if(lambda suite: corrupts(suite) and not suite.checks_when_opened)
+    async def test_a_corrupt_record_fails_no_other_get_of_the_same_tick(
+        self, opener: Opener, location: str
+    ) -> None:
+        damaged, intact = full_episode(1), full_episode(2)
+        store = await opener()
+        await put(store, damaged, intact)
+        await store.aclose()
+        self.corrupt(location, "episode", damaged.id)
+        store = await opener()
+        ids = (intact.id, damaged.id, intact.id)
+        gets = (store.get(Episode, [record_id]) for record_id in ids)
+        first, failed, last = await asyncio.gather(*gets, return_exceptions=True)
+        assert isinstance(failed, CodecError)
+        assert (failed.kind, failed.record_id) == ("episode", damaged.id)
+        assert first == last == [intact]
 
     @only_if(lambda suite: corrupts(suite) and suite.checks_when_opened)
     async def test_a_store_with_a_corrupt_record_does_not_open(

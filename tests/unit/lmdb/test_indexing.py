@@ -1,13 +1,25 @@
 """When pending index entries are written, and what the feed keeps until then."""
 
 import asyncio
+from typing import ClassVar
+from uuid import UUID
 
 import pytest
-from attrs import evolve
+from attrs import evolve, frozen
 
 from memory_core.errors import CodecError, DuplicateError, StorageFullError
 from memory_core.query import Query
-from memory_core.records import Episode, Relationship, new_id
+from memory_core.records import (
+    CORE_RECORD_TYPES,
+    Episode,
+    Index,
+    OnDelete,
+    Record,
+    RecordTypes,
+    Reference,
+    Relationship,
+    new_id,
+)
 from memory_core.storage import Receipt, WriteBatch
 from memory_core.testing.data.kinds import Specimen
 from memory_core.testing.data.samples import edge, episode, sample_id, specimens
@@ -28,6 +40,20 @@ from memory_storage_lmdb.write import writing
 
 async def upkeep(store):
     return (await store.stats()).sections["upkeep"]
+
+
+def entries_of(store):
+    """The number of entries in each of the databases of kinds and indexes that has some."""
+    shared = store._shared.store
+
+    def entries(txn):
+        return {
+            name: txn.stat(db)["entries"]
+            for name, db in shared.catalog.handles.items()
+            if txn.stat(db)["entries"]
+        }
+
+    return shared.environment.read(store._shared.reader._gate, entries)
 
 
 async def settled(store):
@@ -303,17 +329,33 @@ async def test_all_entries_go_with_their_records(opens):
     await accepted(
         store, WriteBatch().delete(Episode, *(sample_id("episode", n) for n in range(10)))
     )
-    shared = store._shared.store
-
-    def entries(txn):
-        return {
-            name: txn.stat(db)["entries"]
-            for name, db in shared.catalog.handles.items()
-            if txn.stat(db)["entries"]
-        }
-
-    assert shared.environment.read(store._shared.reader._gate, entries) == {}
+    assert entries_of(store) == {}
     assert not any((await store.stats()).records.values())
+
+
+@frozen(kw_only=True)
+class Marked(Record):
+    kind: ClassVar = "marked"
+    default_order: ClassVar = "emblem_id"
+    emblem_id: UUID | None = None
+    name: str = ""
+    indexes: ClassVar = (Index("emblem_id", UUID), Index("name"))
+    references: ClassVar = (Reference("emblem_id", "episode", OnDelete.SET_NULL),)
+
+
+async def test_a_record_put_and_set_to_null_in_one_commit_is_indexed_by_what_is_left(opens):
+    """All entries bear the value of the default order, which is the reference here."""
+    types = RecordTypes((*CORE_RECORD_TYPES, Marked))
+    store = await opens(types=types, index_lag=1_000)
+    emblem = episode(1)
+    await put(store, emblem)
+    marked = [Marked(id=new_id(), emblem_id=emblem.id, name="n") for _ in range(150)]
+    # So large a commit is indexed at once.
+    await accepted(store, WriteBatch().put(*marked).delete(Episode, emblem.id))
+    assert (await upkeep(store))["waiting"] == 0
+    assert len(await drain(store, Query(Marked).where(name="n").limit(40))) == 150
+    await accepted(store, WriteBatch().delete(Marked, *(record.id for record in marked)))
+    assert entries_of(store) == {}
 
 
 async def test_a_wiped_namespace_leaves_no_entries(opens):
