@@ -34,9 +34,12 @@ if TYPE_CHECKING:
         InvalidOptionError,
         InvalidValueError,
         MemoryCoreError,
+        MigrationNeededError,
+        NotAStoreError,
         OutcomeUnknownError,
         PluginError,
         QueryError,
+        ReadOnlyError,
         RecordNotFoundError,
         RecordTooLargeError,
         ReferenceNotFoundError,
@@ -137,7 +140,8 @@ else:
             "errors": (
                 "CodecError ConfigurationError ConflictError CycleError DuplicateError EpisodeCompleteError "
                 "ImportFormatError InvalidOptionError InvalidValueError MemoryCoreError "
-                "OutcomeUnknownError PluginError QueryError RecordNotFoundError RecordTooLargeError "
+                "MigrationNeededError NotAStoreError OutcomeUnknownError PluginError QueryError "
+                "ReadOnlyError RecordNotFoundError RecordTooLargeError "
                 "ReferenceNotFoundError ReferenceRestrictedError SchemaVersionError "
                 "StorageClosedError StorageError StorageFullError StorageUnavailableError "
                 "StoreNotFoundError UnknownKindError UnsupportedCapabilityError WrongEventLoopError"
@@ -210,7 +214,9 @@ __all__ = [
     "Limits",
     "Memory",
     "MemoryCoreError",
+    "MigrationNeededError",
     "NamespaceInfo",
+    "NotAStoreError",
     "OnDelete",
     "Outcome",
     "OutcomeStats",
@@ -226,6 +232,7 @@ __all__ = [
     "Put",
     "Query",
     "QueryError",
+    "ReadOnlyError",
     "Receipt",
     "Record",
     "RecordNotFoundError",

@@ -5,21 +5,37 @@ complete.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile, mkdtemp
 
 from memory_core.errors import (
     ConfigurationError,
     MemoryCoreError,
+    NotAStoreError,
     StorageError,
     StorageFullError,
 )
 
-__all__ = ["NO_ACCESS", "NO_SPACE", "disk_failure", "has_room", "new_backup"]
+__all__ = [
+    "NO_ACCESS",
+    "NO_SPACE",
+    "disk_failure",
+    "has_room",
+    "is_read_only",
+    "is_unwritten",
+    "make_folder",
+    "make_private",
+    "missing_folders",
+    "new_backup",
+    "private_file",
+]
+
+_LOG = logging.getLogger("memory_core")
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """The ``errno`` values that mean that no space is left."""
@@ -80,6 +96,78 @@ def has_room(file: Path) -> bool:
     except OSError as error:
         return error.errno not in NO_SPACE
     return True
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for their owner alone.
+
+    The log says so where that makes several, which may come of a misspelt path.
+
+    Raises:
+        OSError: it cannot be made, or is a file.
+    """
+    missing = missing_folders(folder)
+    if len(missing) > 1:
+        _LOG.info("making the folders %s", ", ".join(map(str, missing)))
+    for each in missing:
+        # Unless it is a file, another process was faster.
+        with suppress(FileExistsError):
+            each.mkdir(mode=0o700)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+
+
+def missing_folders(folder: Path) -> list[Path]:
+    """A folder and the folders above it, as far as they do not exist, outermost first."""
+    found = [each for each in (folder, *folder.parents) if not each.exists()]
+    return found[::-1]
+
+
+def private_file(file: Path | str, flags: int) -> int:
+    """Open a file, which is made for its owner alone where it is missing; its descriptor.
+
+    An opener for ``open`` as well. Links are not followed.
+    """
+    flags |= os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    return os.open(file, flags, 0o600)
+
+
+def make_private(path: Path) -> None:
+    """Take away what others than the owner may do with a file or folder, and all in it."""
+    for each in (path, *path.rglob("*")):
+        each.chmod(0o700 if each.is_dir() else 0o600)
+
+
+def is_read_only(path: Path) -> bool:
+    """Whether the file system at a path that exists is mounted read-only."""
+    return os.name == "posix" and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def is_unwritten(file: Path, *companions: Path, may_create: bool) -> bool:
+    """Whether a store's file is missing or empty, so that a new store may be written into it.
+
+    No store is ever empty: an empty file beside files that only a store has was cut off.
+
+    Args:
+        file: the file.
+        companions: such files, or folders. A missing file is a new store all the same.
+        may_create: whether a store may be created.
+
+    Raises:
+        NotAStoreError: it is empty, and beside a companion, or no store may be created.
+    """
+    try:
+        if file.stat().st_size:
+            return False
+    except FileNotFoundError:
+        return True
+    if not may_create:
+        raise NotAStoreError(str(file), "it is empty")
+    found = next((path for path in companions if path.exists()), None)
+    # A process that creates the store right now makes them after it has written the file.
+    if found is None or file.stat().st_size:
+        return found is None
+    raise NotAStoreError(str(file), f"it is empty beside {found.name}: its content is gone")
 
 
 @contextmanager

@@ -7,6 +7,7 @@
     ├── ConfigurationError                  settings, URLs, options
     │   ├── InvalidOptionError              the value of an option; an InvalidValueError too
     │   ├── StoreNotFoundError              no store here, and none may be created
+    │   ├── NotAStoreError                  a file or database that is not a store of this framework
     │   └── UnknownKindError                records whose plugin is not installed
     ├── PluginError                         discovery, loading, name clashes
     ├── QueryError                          a query that cannot be answered
@@ -22,6 +23,8 @@
         ├── ConflictError                   an expectation of a batch does not hold
         ├── RecordNotFoundError             an update of a record that is not there
         ├── UnsupportedCapabilityError      the backend does not support it
+        ├── ReadOnlyError                   a write to a store that was opened to be read
+        ├── MigrationNeededError            opened to be read, but has to be opened for writing once
         ├── StorageClosedError              used after ``aclose``
         ├── WrongEventLoopError             used from another event loop than the one that opened it
         ├── StorageUnavailableError         unreachable or busy; certainly not applied
@@ -53,9 +56,12 @@ __all__ = [
     "InvalidOptionError",
     "InvalidValueError",
     "MemoryCoreError",
+    "MigrationNeededError",
+    "NotAStoreError",
     "OutcomeUnknownError",
     "PluginError",
     "QueryError",
+    "ReadOnlyError",
     "RecordNotFoundError",
     "RecordTooLargeError",
     "ReferenceNotFoundError",
@@ -125,6 +131,23 @@ class StoreNotFoundError(ConfigurationError):
 
     def __reduce__(self) -> tuple[type[StoreNotFoundError], tuple[str]]:
         return type(self), (self.location,)
+
+
+class NotAStoreError(ConfigurationError):
+    """What is at a location is not a store of this framework, or is empty; it was left as it is.
+
+    Attributes:
+        location: the location.
+        reason: what was found there.
+    """
+
+    def __init__(self, location: str, reason: str) -> None:
+        super().__init__(f"{location}: not a memory-core store: {reason}")
+        self.location = location
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[NotAStoreError], tuple[str, str]]:
+        return type(self), (self.location, self.reason)
 
 
 class UnknownKindError(ConfigurationError):
@@ -350,6 +373,30 @@ class WrongEventLoopError(StorageError):
 
     Open the store again in each loop that uses it.
     """
+
+
+class ReadOnlyError(StorageError):
+    """A write to a store that was opened with ``read_only=True``; nothing was written."""
+
+    def __init__(self, message: str = "the store was opened to be read only") -> None:
+        super().__init__(message)
+
+
+class MigrationNeededError(StorageError):
+    """A store that was opened with ``read_only=True`` has to be opened for writing once first.
+
+    Attributes:
+        location: the location.
+        reason: what the store lacks.
+    """
+
+    def __init__(self, location: str, reason: str) -> None:
+        super().__init__(f"{location}: {reason}: open it for writing once")
+        self.location = location
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[MigrationNeededError], tuple[str, str]]:
+        return type(self), (self.location, self.reason)
 
 
 class StorageClosedError(StorageError):

@@ -27,7 +27,7 @@ from memory_storage_lmdb.engine.thread import JobThread
 from memory_storage_lmdb.read.reading import Reader
 from memory_storage_lmdb.store.catalog import Catalog
 from memory_storage_lmdb.write.encoding import Encoder
-from memory_storage_lmdb.write.filling import declare_kinds
+from memory_storage_lmdb.write.filling import check_kinds, declare_kinds
 from memory_storage_lmdb.write.writing import GroupWriter, Writer
 
 __all__ = ["ProcessStore", "SharedState", "acquire", "open_state", "release"]
@@ -50,15 +50,20 @@ class ProcessStore:
     users: int = 0
     opened: bool = False
 
-    def open(self) -> None:
-        """Open the environment, unless it is open; on the writer thread."""
-        if self.opened:
+    def open(self, context: StorageContext) -> None:
+        """Open the environment, unless it is open as the context says; on the writer thread."""
+        if self.opened and (context.read_only or not self.catalog.read_only):
             return
-        self.environment.open()
+        if not self.opened:
+            self.environment.open(context)
         try:
-            self.catalog.open()
+            if context.read_only:
+                self.catalog.open_to_read()
+            else:
+                self.catalog.open()
         except BaseException:
-            self.environment.close()
+            if not self.opened:
+                self.environment.close()
             raise
         self.opened = True
 
@@ -142,8 +147,9 @@ class SharedState(backend.SharedState):
         writer: Writer,
         pool: ThreadPoolExecutor,
         compressing: ThreadPoolExecutor,
+        read_only: bool,
     ) -> None:
-        super().__init__()
+        super().__init__(read_only=read_only)
         self.store = store
         self.codec = codec
         self.reader = reader
@@ -209,16 +215,18 @@ async def open_state(location: str, config: LmdbConfig, context: StorageContext)
         SchemaVersionError: a newer version wrote it; it was left untouched.
     """
     codec = Codec(context.record_types, context.limits, config.compression)
-    state = _state(acquire(location, config), codec, config)
+    state = _state(acquire(location, config), codec, config, read_only=context.read_only)
     try:
-        await state.store.thread.run(_prepare, state)
+        await state.store.thread.run(_prepare, state, context)
     except BaseException:
         await asyncio.shield(state.give_up())
         raise
     return state
 
 
-def _state(store: ProcessStore, codec: Codec, config: LmdbConfig) -> SharedState:
+def _state(
+    store: ProcessStore, codec: Codec, config: LmdbConfig, *, read_only: bool
+) -> SharedState:
     environment, catalog, thread = store.environment, store.catalog, store.thread
     pool = ThreadPoolExecutor(
         max_workers=min(4, (os.cpu_count() or 1) + 1), thread_name_prefix="memory-core lmdb"
@@ -228,18 +236,33 @@ def _state(store: ProcessStore, codec: Codec, config: LmdbConfig) -> SharedState
     groups = GroupWriter(environment, catalog, encoder, config.index_lag, config.change_feed_limit)
     writer = Writer(groups, thread, pool)
     reader = Reader(
-        environment, catalog, codec, thread, pool, config.change_feed_limit, writer.index_soon
+        environment,
+        catalog,
+        codec,
+        thread,
+        pool,
+        config.change_feed_limit,
+        index_soon=None if read_only else writer.index_soon,
     )
     return SharedState(
-        store, codec, reader=reader, writer=writer, pool=pool, compressing=compressing
+        store,
+        codec,
+        reader=reader,
+        writer=writer,
+        pool=pool,
+        compressing=compressing,
+        read_only=read_only,
     )
 
 
-def _prepare(state: SharedState) -> None:
+def _prepare(state: SharedState, context: StorageContext) -> None:
     """Open the store, unless it is open, and prepare it for the codec's kinds; on the writer thread."""
-    state.store.open()
+    state.store.open(context)
     state.reader.load_dictionaries()
-    declare_kinds(state.store.catalog, state.codec, state.reader.decode)
+    if context.read_only:
+        check_kinds(state.store.catalog, state.codec)
+    else:
+        declare_kinds(state.store.catalog, state.codec, state.reader.decode)
 
 
 def _before_fork() -> None:

@@ -60,15 +60,15 @@ class LmdbStorage(Handle[SharedState]):
 
         Raises:
             ConfigurationError: the location cannot be a store, or is open with other options.
+            StoreNotFoundError: there is none, and none may be created.
+            NotAStoreError: there is something else; it was not changed.
+            MigrationNeededError: opened to be read, but its indexes are not as the kinds declare.
             SchemaVersionError: a newer version wrote it; it was left untouched.
         """
         context = context or StorageContext()
         if not location:
             raise ConfigurationError("lmdb: needs a directory, such as lmdb:./memory")
-        if location.startswith("~"):
-            location = str(local_path(location))
-        context.check_exists(Path(location) / "data.mdb", location)
-        shared = await open_state(location, config or LmdbConfig(), context)
+        shared = await open_state(str(local_path(location)), config or LmdbConfig(), context)
         return cls(shared, context.namespace)
 
     @property
@@ -78,7 +78,7 @@ class LmdbStorage(Handle[SharedState]):
 
     async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Apply batches, in order; see ``Storage.commit``."""
-        shared = self._opened()
+        shared = self._writable()
         if not batches:
             return []
         with shared.accepting():
@@ -137,7 +137,7 @@ class LmdbStorage(Handle[SharedState]):
 
     async def wipe(self) -> Position:
         """Delete every record of this handle's namespace, in one commit."""
-        shared = self._opened()
+        shared = self._writable()
         with shared.accepting():
             return await shared.writer.wipe(self._namespace)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from memory_core.errors import ConfigurationError
+from memory_core.storage import StorageContext
 from memory_storage_turso.config import TursoConfig
 from memory_storage_turso.engine.driver import Driver
 from memory_storage_turso.local.borrowed import BorrowedDriver
@@ -18,15 +19,24 @@ borrow_backend = BorrowedDriver.open
 """Their earlier names."""
 
 
-async def open_backend(location: str, config: TursoConfig) -> Driver:
+async def open_backend(
+    location: str, config: TursoConfig, context: StorageContext | None = None
+) -> Driver:
     """Open a file, or prepare for a server.
+
+    Args:
+        location: path or URL.
+        config: options.
+        context: whether a missing file is created, and whether the store is only read.
 
     Raises:
         ConfigurationError: the location is wrong, or the driver is not installed.
     """
     server = is_server_url(location)
     config.check_used(server=server)
-    return _server(location, config) if server else await LocalDriver.open(location, config)
+    if server:
+        return _server(location, config)
+    return await LocalDriver.open(location, config, context)
 
 
 def require_aiohttp() -> None:

@@ -55,15 +55,16 @@ class TursoStorage(Handle[SharedState]):
             context: namespace, kinds and limits.
 
         Raises:
-            ConfigurationError: the location cannot be a store to write, or a driver is missing.
+            ConfigurationError: the location cannot be a store, or a driver is missing.
+            StoreNotFoundError: there is none, and none may be created.
+            NotAStoreError: another program's database; it was not changed.
+            MigrationNeededError: opened to be read, but its tables are not as the kinds declare.
             SchemaVersionError: a newer version wrote it; it was not touched.
             StorageError: it is not a database, or is damaged.
             StorageUnavailableError: it cannot be reached, or stays locked.
         """
         config = config or TursoConfig()
-        if context is not None and "://" not in location:
-            context.check_exists(Path(location))
-        return await cls._over(await open_backend(location, config), config, context)
+        return await cls._over(await open_backend(location, config, context), config, context)
 
     @classmethod
     async def wrap(
@@ -112,7 +113,7 @@ class TursoStorage(Handle[SharedState]):
 
     async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Apply batches, in order."""
-        shared = self._opened()
+        shared = self._writable()
         ns = shared.namespaces.numbers.get(self._namespace)
         if ns is None:
             ns = await shared.namespaces.find_or_add(self._namespace)
@@ -196,7 +197,7 @@ class TursoStorage(Handle[SharedState]):
         Records of a kind that another process has added since this one last looked are deleted in a
         second commit.
         """
-        namespaces = self._opened().namespaces
+        namespaces = self._writable().namespaces
         return await namespaces.wipe(await namespaces.find_or_add(self._namespace))
 
     async def backup(self, target: Path) -> None:

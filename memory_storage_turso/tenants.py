@@ -93,7 +93,7 @@ class _Server:
     @property
     def makes_databases(self) -> bool:
         """Whether missing databases are made."""
-        return self.config.tenancy.admin_url is not None and self.context.create
+        return self.config.tenancy.admin_url is not None and self.context.may_create
 
     def check(self, namespace: str) -> None:
         """Reject a namespace that cannot name a database here."""

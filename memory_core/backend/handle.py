@@ -1,7 +1,7 @@
 """Handles on a store: bound to a namespace, owned by one event loop, closed once, dead after a fork.
 
 A backend keeps what its handles share in a subclass of `SharedState`, and derives its storage from `Handle`,
-whose methods begin with ``shared = self._opened()``.
+whose methods begin with ``shared = self._opened()``, or where they write with ``shared = self._writable()``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from threading import get_ident
 from typing import Generic, Self, TypeVar
 
-from memory_core.errors import StorageClosedError, WrongEventLoopError
+from memory_core.errors import ReadOnlyError, StorageClosedError, WrongEventLoopError
 from memory_core.storage import check_namespace
 
 __all__ = ["Handle", "LoopOwner", "SharedState"]
@@ -91,13 +91,16 @@ class SharedState(LoopOwner):
 
     Args:
         counters: names of what is counted, from 0.
+        read_only: whether its handles reject writes.
 
     Attributes:
         counters: operations since the store was opened, by name.
+        read_only: whether its handles reject writes.
     """
 
-    def __init__(self, counters: Iterable[str] = ()) -> None:
+    def __init__(self, counters: Iterable[str] = (), *, read_only: bool = False) -> None:
         super().__init__()
+        self.read_only = read_only
         self.counters: dict[str, int] = dict.fromkeys(counters, 0)
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
@@ -207,4 +210,11 @@ class Handle(Generic[S]):
             if self._closed:
                 raise StorageClosedError("the storage is closed")
             shared.check()
+        return shared
+
+    def _writable(self) -> S:
+        """The shared state, if this handle may write. Raises like `_opened`, and ``ReadOnlyError``."""
+        shared = self._opened()
+        if shared.read_only:
+            raise ReadOnlyError
         return shared

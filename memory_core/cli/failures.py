@@ -15,6 +15,7 @@ from memory_core.errors import (
     MemoryCoreError,
     PluginError,
     QueryError,
+    ReadOnlyError,
     RecordTooLargeError,
     ReferenceNotFoundError,
     ReferenceRestrictedError,
@@ -59,6 +60,7 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (PluginError, ExitCode.USAGE),
     (QueryError, ExitCode.USAGE),
     (UnsupportedCapabilityError, ExitCode.USAGE),
+    (ReadOnlyError, ExitCode.USAGE),
     # The store rejected a record; the store itself works.
     (CycleError, ExitCode.WORK_FAILED),
     (DuplicateError, ExitCode.WORK_FAILED),

@@ -51,7 +51,7 @@ class _SharedState(SharedState):
     """The state that all handles on one store share."""
 
     def __init__(self, context: StorageContext, config: InMemoryConfig) -> None:
-        super().__init__(_COUNTERS)
+        super().__init__(_COUNTERS, read_only=context.read_only)
         self.model = Model(context.record_types, context.limits)
         self.feed = ChangeFeed(config.change_feed_limit)
         self.store_id = uuid4()
@@ -102,7 +102,7 @@ class InMemoryStorage(Handle[_SharedState]):
 
     async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Apply batches, in order."""
-        shared = self._opened()
+        shared = self._writable()
         shared.counters["commits"] += 1
         return [self._commit(batch) for batch in batches]
 
@@ -156,7 +156,7 @@ class InMemoryStorage(Handle[_SharedState]):
 
     async def wipe(self) -> Position:
         """Delete every record of this handle's namespace."""
-        shared = self._opened()
+        shared = self._writable()
         return self._record(shared.model.wipe(self._namespace))
 
     def _commit(self, batch: WriteBatch) -> CommitResult:

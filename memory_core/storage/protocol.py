@@ -6,6 +6,7 @@ A backend implements ``Storage``. An optional ability is a small protocol of its
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -43,6 +44,7 @@ __all__ = [
 
 R = TypeVar("R", bound=Record)
 
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _NAMESPACE = re.compile(r"[\w.:@-]{1,128}", re.ASCII)
 
 
@@ -213,12 +215,20 @@ class StorageContext:
         record_types: the kinds to prepare for.
         limits: the limits that records must keep.
         create: whether to create a missing store.
+        read_only: whether the store is only read: nothing is created, migrated or written, and every write
+            is a ``ReadOnlyError``.
     """
 
     namespace: str = field(default="default", converter=_namespace)
     record_types: RecordTypes = field(factory=lambda: RecordTypes(CORE_RECORD_TYPES))
     limits: Limits = field(factory=Limits)
     create: bool = True
+    read_only: bool = False
+
+    @property
+    def may_create(self) -> bool:
+        """Whether a missing store is created."""
+        return self.create and not self.read_only
 
     def check_exists(self, file: Path, location: str | None = None) -> None:
         """Check that the file of an embedded store exists, unless the store may be created.
@@ -230,18 +240,22 @@ class StorageContext:
         Raises:
             StoreNotFoundError: it does not exist.
         """
-        if not self.create and not local_path(file).exists():
+        if not self.may_create and not local_path(file).exists():
             raise StoreNotFoundError(str(file) if location is None else location)
 
 
 def local_path(location: Path | str) -> Path:
-    """The path of an embedded store, ``~`` at its beginning being the home of the user, as in a shell.
+    """The path of an embedded store: absolute, without links, so that one store has one path.
+
+    A ``~`` at its beginning is the home of the user, as in a shell. What a link points at need not exist.
 
     Raises:
-        ConfigurationError: the user has no home.
+        ConfigurationError: the user has no home, or it is a path of Windows on another system.
     """
+    if os.name != "nt" and _DRIVE.match(str(location)):
+        raise ConfigurationError(f"{location}: a path of Windows; this system has no drives")
     try:
-        return Path(location).expanduser()
+        return Path(os.path.realpath(Path(location).expanduser()))
     except RuntimeError as error:
         raise ConfigurationError(f"{location}: {error}") from error
 

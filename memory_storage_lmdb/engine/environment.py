@@ -18,14 +18,14 @@ from typing import TypeVar, TypeVarTuple
 import lmdb
 from attrs import define, field
 
-from memory_core.disk import new_backup
+from memory_core.disk import make_folder, make_private, new_backup
 from memory_core.errors import (
-    ConfigurationError,
     StorageClosedError,
     StorageError,
     StorageFullError,
     StorageUnavailableError,
 )
+from memory_core.storage import StorageContext
 from memory_storage_lmdb.config import LmdbConfig
 from memory_storage_lmdb.engine.binding import (
     DamagedEntryError,
@@ -37,7 +37,7 @@ from memory_storage_lmdb.engine.binding import (
     translate,
     translated,
 )
-from memory_storage_lmdb.engine.data_file import check_whole
+from memory_storage_lmdb.engine.directory import open_directory
 from memory_storage_lmdb.engine.thread import JobThread
 
 __all__ = ["Environment", "Gate", "resident_file_bytes"]
@@ -47,8 +47,6 @@ Ts = TypeVarTuple("Ts")
 
 _CLOSED = "the storage is closed"
 _FORKED = "the storage was opened before a fork: open it again in this process"
-_MAP_SIZE = 256 * 2**20
-_MOST_READERS = 1_024
 # Seconds between two checks of a thread that waits for a gate. Reads take microseconds and growing is rare.
 _LOOK_AGAIN = 0.0002
 _LOCK_CHECK = 0.05
@@ -102,16 +100,17 @@ class Environment:
     # Held by copies, which read for long: the map grows after them, and the gates stay open meanwhile.
     _copy_lock: threading.Lock = field(factory=threading.Lock)
 
-    def open(self) -> None:
+    def open(self, context: StorageContext) -> None:
         """Open the environment; on the writer thread.
 
         Raises:
-            ConfigurationError: the path is not a directory or cannot be used; it names the path.
+            ConfigurationError: the path is not a store, or cannot be used as the context says; it names
+                the path.
             StorageError: its data file is damaged.
         """
         with translated(self.path):
             # Opening waits for other processes that open or close it at the moment.
-            opening = partial(_opened, self.path, self.config)
+            opening = partial(open_directory, self.path, self.config, context)
             self._env = self.thread.take(opening, lmdb.Environment.close)
 
     def close(self) -> None:
@@ -217,7 +216,7 @@ class Environment:
         settled = False
         while True:
             try:
-                result = self._transact(job, *args)
+                result = self._transact(job, *args, write=True)
             except MapFullError as error:
                 if self._grow(limit + reserve if frees else limit):
                     continue
@@ -243,18 +242,50 @@ class Environment:
         """A savepoint: a write transaction inside another one."""
         return self._usable().begin(parent=txn, write=True)
 
-    def open_database(
-        self, txn: Transaction, name: bytes, *, duplicates: bool = False, fixed: bool = False
-    ) -> Database:
-        """The handle of a named database, which is created if it is missing. The handle is valid once
-        the transaction is committed.
-        """
-        return self._usable().open_db(name, txn=txn, dupsort=duplicates, dupfixed=fixed)
+    def look(self, job: Callable[[Transaction], T]) -> T:
+        """Run a job that reads, and may open databases, in a transaction; on the writer thread.
 
-    def names(self, txn: Transaction) -> list[bytes]:
-        """The names of all databases, and the keys of anything else that lies beside them."""
-        # LMDB 1.0 keeps names with the zero byte that ends them.
-        return [name.removesuffix(b"\0") for name in txn.cursor().iternext(values=False)]
+        Only a transaction that could write may open databases for others to use. This one writes nothing.
+
+        Raises:
+            StorageError: the store is damaged.
+        """
+        while True:
+            try:
+                return self._transact(job, write=not self._readonly)
+            except MapResizedError as error:
+                self._recover(error)
+            except (lmdb.Error, OSError) as error:
+                raise translate(error, self.path) from error
+            except DamagedEntryError as error:
+                raise StorageError(f"{self.path}: {error}") from error
+
+    def open_database(
+        self,
+        txn: Transaction,
+        name: bytes,
+        *,
+        duplicates: bool = False,
+        fixed: bool = False,
+        create: bool = True,
+    ) -> Database:
+        """The handle of a named database, valid once the transaction is committed.
+
+        Args:
+            txn: a write transaction, or one of `look`.
+            name: the name.
+            duplicates: whether a key may have several values.
+            fixed: whether these have one size.
+            create: whether to create it where it is missing.
+        """
+        env = self._usable()
+        # An environment that cannot be written opens it in a transaction of its own.
+        inside = None if self._readonly else txn
+        return env.open_db(name, txn=inside, dupsort=duplicates, dupfixed=fixed, create=create)
+
+    @property
+    def _readonly(self) -> bool:
+        return self._usable().flags()["readonly"]
 
     def count_used(self, records: int) -> bool:
         """Count records read or written; returns whether ``limit_residency`` is due."""
@@ -291,12 +322,13 @@ class Environment:
             StorageFullError: there is no room for it.
         """
         with translated(str(target)):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             with new_backup(target) as growing, self._copy_lock:
                 growing.mkdir()
                 # Not compacted: LMDB 0.9.36 (py-lmdb 3.0.0) crashes on copying duplicates of one size
                 # that fill more than a page, which is what the indexes consist of.
                 self._usable().copy(str(growing), compact=False)
+                make_private(growing)
 
     def stats(self) -> dict[str, int]:
         """The size of the map, the bytes and reader slots in use, and how often the map changed."""
@@ -316,9 +348,9 @@ class Environment:
             raise StorageClosedError(_FORKED if self.forked else _CLOSED)
         return self._env
 
-    def _transact(self, job: Callable[[Transaction, *Ts], T], *args: *Ts) -> T:
+    def _transact(self, job: Callable[[Transaction, *Ts], T], *args: *Ts, write: bool) -> T:
         with self._write_lock:
-            txn: Transaction = self.thread.take(partial(self._usable().begin, write=True), _abort)
+            txn: Transaction = self.thread.take(partial(self._usable().begin, write=write), _abort)
             try:
                 result = job(txn, *args)
             except BaseException:
@@ -407,33 +439,3 @@ def _change_nothing(txn: Transaction) -> None:
 
 def _abort(txn: Transaction) -> None:
     txn.abort()
-
-
-def _opened(path: str, config: LmdbConfig) -> lmdb.Environment:
-    directory = Path(path)
-    if directory.exists() and not directory.is_dir():
-        raise ConfigurationError(f"{path}: is a file; a store is a directory")
-    if (directory / "data.mdb").is_dir():
-        raise ConfigurationError(f"{path}: its data.mdb is a directory")
-    directory.mkdir(parents=True, exist_ok=True)
-    env = lmdb.open(
-        path,
-        map_size=min(_MAP_SIZE, config.max_map_size),
-        max_readers=_MOST_READERS,
-        max_dbs=config.max_dbs,
-        # Both syncs, or only that of the data before the meta page: never none, as the order of the
-        # writes is what keeps the store whole when the power fails.
-        sync=True,
-        metasync=config.durability == "full",
-        # Keeping an ended read transaction for the next one saves a tenth of a microsecond, and
-        # leaves it a slot in the reader table that a forked child would free.
-        max_spare_txns=0,
-    )
-    try:
-        check_whole(env, directory / "data.mdb")
-        # Free the reader slots of dead processes.
-        env.reader_check()
-    except BaseException:
-        env.close()
-        raise
-    return env

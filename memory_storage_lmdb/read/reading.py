@@ -168,7 +168,8 @@ class Reader:
         thread: runs the write transactions.
         pool: threads for long reads.
         feed_limit: how many changes ``changes`` can return.
-        index_soon: called, on any thread, when too many index entries are pending.
+        index_soon: called, on any thread, when too many index entries are pending; ``None`` where the store
+            is only read.
     """
 
     environment: Environment
@@ -177,7 +178,7 @@ class Reader:
     thread: JobThread
     pool: ThreadPoolExecutor
     feed_limit: int
-    index_soon: Callable[[], None]
+    index_soon: Callable[[], None] | None
     counters: dict[str, int] = field(
         factory=lambda: dict.fromkeys(
             ("gets", "ids_asked", "queries", "counts", "feed_reads", "reads_on_threads"), 0
@@ -357,7 +358,7 @@ class Reader:
         """Make a scan; ``None`` if nothing was ever written to the namespace."""
         head = pending.follow(txn)
         self.catalog.check(head)
-        if head.sequence - head.indexed > _MOST_PENDING:
+        if head.sequence - head.indexed > _MOST_PENDING and self.index_soon is not None:
             self.index_soon()
         number = self._number(txn, namespace)
         if number is None:

@@ -16,8 +16,15 @@ from uuid import UUID, uuid4
 import msgspec
 from attrs import define, evolve, field, frozen
 
-from memory_core.errors import ConfigurationError, SchemaVersionError, StorageUnavailableError
+from memory_core.errors import (
+    ConfigurationError,
+    MigrationNeededError,
+    NotAStoreError,
+    SchemaVersionError,
+    StorageUnavailableError,
+)
 from memory_storage_lmdb.engine.binding import DamagedEntryError, Database, Transaction
+from memory_storage_lmdb.engine.directory import META, check_names, names_of
 from memory_storage_lmdb.engine.environment import Environment
 from memory_storage_lmdb.store.encoding import checked, with_checksum
 from memory_storage_lmdb.store.journal import EMPTY_HEAD, Head, counts_of, read_head, write_head
@@ -28,7 +35,7 @@ __all__ = ["SCHEMA_VERSION", "Catalog", "KindRow", "StaleCatalogError"]
 SCHEMA_VERSION = 2
 _WITHOUT_CHECKSUMS = 1
 
-_META, _JOURNAL, _DICTIONARIES = b"memory/meta", b"memory/journal", b"memory/dictionaries"
+_JOURNAL, _DICTIONARIES = b"memory/journal", b"memory/dictionaries"
 _SCHEMA, _STORE_ID = b"schema", b"store_id"
 _KIND, _NAMESPACE, _NEXT = b"kind:", b"namespace:", b"next:"
 _NUMBER = struct.Struct(">I")
@@ -76,6 +83,7 @@ class Catalog:
         referrers: by kind, the layouts and rules of the kinds that refer to it.
         handles: opened databases by name.
         generation: the journal's generation when the kinds were read.
+        read_only: whether no opening in this process writes.
     """
 
     environment: Environment
@@ -92,24 +100,34 @@ class Catalog:
     )
     handles: dict[bytes, Database] = field(factory=dict[bytes, Database])
     generation: int = -1
+    read_only: bool = True
+
+    def open_to_read(self) -> None:
+        """Open the store's own databases as they are; on the writer thread.
+
+        Raises:
+            SchemaVersionError: a newer version wrote the store.
+            NotAStoreError: another program did, or nothing is in it.
+            MigrationNeededError: an earlier version wrote it.
+        """
+        handles, self.store_id = self.environment.look(self._find)
+        self.meta, self.journal, self.dictionaries = handles
 
     def open(self) -> None:
         """Open the store's own databases, or create them in a new store; on the writer thread.
 
         Raises:
             SchemaVersionError: a newer version wrote the store.
-            ConfigurationError: another program did.
+            NotAStoreError: another program did.
         """
+        self.read_only = False
         handles, self.store_id = self.environment.write(self._create)
         self.meta, self.journal, self.dictionaries = handles
 
     def _create(self, txn: Transaction) -> tuple[list[Database], UUID]:
-        path, names = self.environment.path, self.environment.names(txn)
-        if names and _META not in names:
-            raise ConfigurationError(f"{path}: an LMDB environment of another program")
-        databases = [
-            self.environment.open_database(txn, name) for name in (_META, _JOURNAL, _DICTIONARIES)
-        ]
+        path = self.environment.path
+        check_names(path, txn)
+        databases = self._own(txn)
         meta, journal, _ = databases
         # The only entry without a checksum, because every version must be able to read it.
         stored = txn.get(_SCHEMA, db=meta)
@@ -126,11 +144,27 @@ class Catalog:
             txn.put(_SCHEMA, _NUMBER.pack(SCHEMA_VERSION), db=meta)
         elif version != SCHEMA_VERSION:
             raise DamagedEntryError("metadata", _SCHEMA, f"there is no version {version}")
-        # Check all entries, so that one whose key was damaged is found missing.
-        found = {key: _checked(key, data) for key, data in txn.cursor(db=meta) if key != _SCHEMA}
-        if _STORE_ID not in found:
-            raise DamagedEntryError("metadata", _STORE_ID, "it is missing")
-        return databases, UUID(bytes=found[_STORE_ID])
+        return databases, _store_id(txn, meta)
+
+    def _find(self, txn: Transaction) -> tuple[list[Database], UUID]:
+        path = self.environment.path
+        if not check_names(path, txn):
+            raise NotAStoreError(path, "nothing is in it")
+        databases = self._own(txn)
+        stored = txn.get(_SCHEMA, db=databases[0])
+        if stored is None:
+            raise DamagedEntryError("metadata", _SCHEMA, "it is missing")
+        version = _number(_SCHEMA, stored)
+        if version > SCHEMA_VERSION:
+            raise SchemaVersionError(path, version, SCHEMA_VERSION)
+        if version < SCHEMA_VERSION:
+            raise MigrationNeededError(path, "an earlier version wrote the store")
+        return databases, _store_id(txn, databases[0])
+
+    def _own(self, txn: Transaction) -> list[Database]:
+        names = (META, _JOURNAL, _DICTIONARIES)
+        create = not self.read_only
+        return [self.environment.open_database(txn, name, create=create) for name in names]
 
     # Kinds
 
@@ -161,7 +195,8 @@ class Catalog:
         Raises:
             StorageUnavailableError: another process has declared a kind differently than this one.
         """
-        generation, rows, opened = self.environment.write(self._load)
+        run = self.environment.look if self.read_only else self.environment.write
+        generation, rows, opened = run(self._load)
         for kind, declaration in self.declared.items():
             row = rows.get(kind)
             if row is None or row.declaration != declaration:
@@ -188,18 +223,27 @@ class Catalog:
 
         Raises:
             DamagedEntryError: a database with records in it is missing.
+            MigrationNeededError: a database without records is missing, and the store is only read.
         """
         rows = [_DECODE(data) for _, data in self._entries(txn, _KIND)]
         opened: dict[bytes, Database] = {}
-        present = frozenset(self.environment.names(txn))
+        present = frozenset(names_of(txn))
         used = {kind for _, kind, count in counts_of(txn, self.journal) if count}
         for row in rows:
             for name, duplicates, fixed in row.layout().databases():
                 if name not in self.handles:
                     if name not in present and row.number in used and row.filled is None:
                         raise DamagedEntryError("database", name, "it is missing")
+                    if name not in present and self.read_only:
+                        raise MigrationNeededError(
+                            self.environment.path, f"the store lacks the database {name.decode()!r}"
+                        )
                     opened[name] = self.environment.open_database(
-                        txn, name, duplicates=duplicates, fixed=fixed
+                        txn,
+                        name,
+                        duplicates=duplicates,
+                        fixed=fixed,
+                        create=not self.read_only,
                     )
         generation = read_head(txn, self.journal).generation
         return generation, {row.declaration.kind: row for row in rows}, opened
@@ -283,6 +327,14 @@ class Catalog:
                     break
                 found.append((key, _checked(key, stored)))
         return found
+
+
+def _store_id(txn: Transaction, meta: Database) -> UUID:
+    # Check all entries, so that one whose key was damaged is found missing.
+    found = {key: _checked(key, data) for key, data in txn.cursor(db=meta) if key != _SCHEMA}
+    if _STORE_ID not in found:
+        raise DamagedEntryError("metadata", _STORE_ID, "it is missing")
+    return UUID(bytes=found[_STORE_ID])
 
 
 def _put(txn: Transaction, database: Database, key: bytes, data: bytes) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 from attrs import evolve
 
 from memory_core.codec import Codec
-from memory_core.errors import MemoryCoreError
+from memory_core.errors import MemoryCoreError, MigrationNeededError
 from memory_core.records import Record
 from memory_storage_lmdb.engine.binding import Database, Transaction
 from memory_storage_lmdb.store.catalog import Catalog, KindRow, StaleCatalogError
@@ -24,7 +24,7 @@ from memory_storage_lmdb.store.layout import (
 )
 from memory_storage_lmdb.write.indexing import index_pending
 
-__all__ = ["declare_kinds"]
+__all__ = ["check_kinds", "declare_kinds"]
 
 _STEP = 500
 
@@ -63,6 +63,28 @@ def declare_kinds(catalog: Catalog, codec: Codec, decode: Decode) -> int:
             filled += step
     catalog.reload()
     return filled
+
+
+def check_kinds(catalog: Catalog, codec: Codec) -> None:
+    """Check that the store can be read as a codec's kinds declare, without changing it.
+
+    Raises:
+        MigrationNeededError: a kind is missing, or was declared differently when it was last written.
+        ConfigurationError: this process has declared one of them differently.
+    """
+    declarations = {kind: Declaration.of(codec.types.cls(kind)) for kind in codec.types.kinds}
+    catalog.check_declared(declarations)
+    catalog.reload()
+    for kind, declaration in declarations.items():
+        row = catalog.rows.get(kind)
+        if row is None:
+            reason = f"the store has no kind {kind!r} yet"
+        elif row.declaration != declaration or row.filled is not None:
+            reason = f"the store lacks indexes of {kind!r}"
+        else:
+            continue
+        raise MigrationNeededError(catalog.environment.path, reason)
+    catalog.declared |= declarations
 
 
 def _declare(txn: Transaction, catalog: Catalog, declarations: dict[str, Declaration]) -> None:

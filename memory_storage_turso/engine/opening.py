@@ -2,44 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import cast
 from uuid import UUID, uuid4
 
 from memory_core.codec import Codec, EncodedPut
-from memory_core.errors import CodecError, ConfigurationError, SchemaVersionError, StorageError
+from memory_core.errors import (
+    CodecError,
+    ConfigurationError,
+    MigrationNeededError,
+    NotAStoreError,
+    SchemaVersionError,
+    StorageError,
+    StoreNotFoundError,
+)
+from memory_core.storage import StorageContext
 from memory_storage_turso.engine.driver import Driver, StatementError
 from memory_storage_turso.sql.migration import Migration
 from memory_storage_turso.sql.schema import TABLES, create_kinds, declaration
 from memory_storage_turso.sql.statement import Row, Statement
-from memory_storage_turso.sql.system import KINDS, META, SCHEMA_VERSION, create_system_tables
+from memory_storage_turso.sql.system import (
+    KINDS,
+    META,
+    SCHEMA_VERSION,
+    SYSTEM_NAMES,
+    create_system_tables,
+)
 from memory_storage_turso.sql.tables import KindTable, Tables
 
-__all__ = ["open_kinds", "open_system"]
+__all__ = ["check_kinds", "open_kinds", "open_system"]
 
 _CHUNK = 200
 
 
-async def open_system(driver: Driver) -> UUID:
+async def open_system(driver: Driver, tables: Tables, context: StorageContext) -> UUID:
     """Create the system tables where they are missing, and check their version.
+
+    Args:
+        driver: the database.
+        tables: the kinds, whose tables must not belong to another program.
+        context: whether a store may be created.
 
     Returns:
         The store's id.
 
     Raises:
+        StoreNotFoundError: there is no store, and none may be created.
+        NotAStoreError: the tables are another program's; nothing was changed.
         SchemaVersionError: a newer version wrote the store; it was not touched.
     """
     try:
-        tables = await _rows(driver, Statement(TABLES))
+        present = {str(name).lower() for (name,) in await _rows(driver, Statement(TABLES))}
     except StatementError as error:
         raise StorageError(f"{driver.where}: {error.message}") from error
-    if ("_meta",) not in tables:
+    if "_meta" not in present:
+        if not context.may_create:
+            raise StoreNotFoundError(driver.where)
+        _check_names(driver, present, [*SYSTEM_NAMES, *(table.kind for table in tables)])
         await _run(driver, create_system_tables(uuid4().bytes))
-    meta = {str(key): value for key, value in await _rows(driver, Statement(META))}
+    try:
+        meta = {str(key): value for key, value in await _rows(driver, Statement(META))}
+    except StatementError:
+        # It has no such columns.
+        meta = {}
     version = meta.get("schema_version")
     store_id = meta.get("store_id")
     if not isinstance(version, int) or not isinstance(store_id, bytes):
-        raise ConfigurationError(f"{driver.where} has a table _meta of another program")
+        raise NotAStoreError(driver.where, "its table _meta is of another program")
     if version > SCHEMA_VERSION:
         raise SchemaVersionError(driver.where, version, SCHEMA_VERSION)
     return UUID(bytes=store_id)
@@ -57,13 +86,16 @@ async def open_kinds(driver: Driver, tables: Tables, codec: Codec) -> tuple[str,
         The kinds in the store that are not among these.
 
     Raises:
-        ConfigurationError: the database has tables of these names that are not this package's, or
-            records that a new constraint forbids.
+        NotAStoreError: the database has tables of these names that are not this package's.
+        ConfigurationError: it has records that a new constraint forbids.
     """
     known = await _known_kinds(driver)
     fresh = [table for table in tables if table.kind not in known]
     if fresh:
-        await _check_names(driver, fresh)
+        present = {str(name).lower() for (name,) in await _rows(driver, Statement(TABLES))}
+        # Another process may have made them since the kinds were looked up.
+        fresh_now = {table.kind for table in fresh} - (await _known_kinds(driver)).keys()
+        _check_names(driver, present, fresh_now)
         await _run(driver, create_kinds(fresh, tables))
     for table in tables:
         if table.kind in known and known[table.kind] != declaration(table, tables):
@@ -71,19 +103,39 @@ async def open_kinds(driver: Driver, tables: Tables, codec: Codec) -> tuple[str,
     return tuple(kind for kind in known if kind not in tables)
 
 
+async def check_kinds(driver: Driver, tables: Tables) -> tuple[str, ...]:
+    """Check that a store can be read as the kinds declare, without changing it.
+
+    Returns:
+        The kinds in the store that are not among these.
+
+    Raises:
+        MigrationNeededError: it has no table for a kind, or an index is missing.
+    """
+    known = await _known_kinds(driver)
+    for table in tables:
+        if table.kind not in known:
+            raise MigrationNeededError(driver.where, f"the store has no kind {table.kind!r} yet")
+        missing = Migration(table, tables, known[table.kind]).changed
+        if missing:
+            names = ", ".join(map(repr, missing))
+            raise MigrationNeededError(
+                driver.where, f"the store lacks the index {names} of {table.kind!r}"
+            )
+    return tuple(kind for kind in known if kind not in tables)
+
+
 async def _known_kinds(driver: Driver) -> dict[str, str]:
     return {str(kind): str(declared) for kind, declared in await _rows(driver, Statement(KINDS))}
 
 
-async def _check_names(driver: Driver, fresh: Iterable[KindTable]) -> None:
-    present = {str(name).lower() for (name,) in await _rows(driver, Statement(TABLES))}
-    taken = {table.kind for table in fresh if table.kind in present}
-    # Another process may have made them since the kinds were looked up.
-    foreign = sorted(taken - (await _known_kinds(driver)).keys())
+def _check_names(driver: Driver, present: Container[str], names: Iterable[str]) -> None:
+    """Check that the database has no tables of these names."""
+    foreign = sorted(name for name in names if name in present)
     if foreign:
-        raise ConfigurationError(
-            f"{driver.where} has tables of another program: {', '.join(foreign)}; "
-            "use a database of its own"
+        raise NotAStoreError(
+            driver.where,
+            f"it has tables of another program: {', '.join(foreign)}; use a database of its own",
         )
 
 

@@ -15,7 +15,7 @@ from memory_storage_turso.engine.dictionaries import Dictionaries
 from memory_storage_turso.engine.driver import Driver, StatementError, StoreIdentity
 from memory_storage_turso.engine.encoding import CodecThread
 from memory_storage_turso.engine.namespaces import Namespaces
-from memory_storage_turso.engine.opening import open_kinds, open_system
+from memory_storage_turso.engine.opening import check_kinds, open_kinds, open_system
 from memory_storage_turso.engine.pending import PendingEntries
 from memory_storage_turso.engine.reading import Reader
 from memory_storage_turso.engine.writing import Writer
@@ -90,10 +90,13 @@ class SharedState(backend.SharedState):
             codec = Codec(context.record_types, context.limits, compression)
             thread = CodecThread(codec)
             dictionaries = Dictionaries(driver, codec.compressor, thread)
-            store_id = await open_system(driver)
+            store_id = await open_system(driver, tables, context)
             driver.use_position(POSITION, StoreIdentity(Statement(STORE_ID), store_id.bytes))
             await dictionaries.load()
-            foreign = await open_kinds(driver, tables, codec)
+            if context.read_only:
+                foreign = await check_kinds(driver, tables)
+            else:
+                foreign = await open_kinds(driver, tables, codec)
             state = cls(
                 driver,
                 store_id=store_id,
@@ -103,7 +106,9 @@ class SharedState(backend.SharedState):
                 foreign=foreign,
                 feed_limit=feed_limit,
             )
-            await state.pending.load()
+            state.read_only = context.read_only
+            if not context.read_only:
+                await state.pending.load()
             driver.when_set_back(state.renew)
         except StatementError as error:
             await driver.aclose()
@@ -117,6 +122,9 @@ class SharedState(backend.SharedState):
         """Look again at a store that was set back: learn its namespaces, and restore what it lacks."""
         self.namespaces.forget()
         try:
+            if self.read_only:
+                await check_kinds(self.driver, self.tables)
+                return
             await open_kinds(self.driver, self.tables, self.codec)
             await self.dictionaries.restore()
         except StatementError as error:

@@ -19,6 +19,7 @@ from aiosqlite.core import (
 from attrs import frozen
 
 from memory_storage_turso.local.forks import TrackedConnection, track
+from memory_storage_turso.local.identity import file_uri
 from memory_storage_turso.local.prepared import PreparedCache
 from memory_storage_turso.local.session import Session
 
@@ -36,12 +37,16 @@ class ConnectionSettings:
         synchronous: ``FULL`` or ``NORMAL``.
         busy_timeout: seconds to wait for a lock.
         cached_statements: how many prepared statements are kept.
+        read_only: whether no connection may write.
+        immutable: whether the file cannot be written while it is open; only with ``read_only``.
     """
 
     path: Path
     synchronous: str
     busy_timeout: float
     cached_statements: int
+    read_only: bool = False
+    immutable: bool = False
 
     def connect(self, *, writes: bool) -> TrackedConnection:
         """A connection with these settings, which threads may use one at a time; blocks.
@@ -50,7 +55,8 @@ class ConnectionSettings:
             writes: whether it may write.
         """
         connection = sqlite3.connect(
-            self.path,
+            file_uri(self.path, immutable=self.immutable) if self.read_only else self.path,
+            uri=self.read_only,
             timeout=self.busy_timeout,
             isolation_level=None,
             cached_statements=self.cached_statements,
@@ -68,8 +74,9 @@ class ConnectionSettings:
 
     def _pragmas(self, *, writes: bool) -> Iterator[str]:
         yield f"PRAGMA busy_timeout = {round(self.busy_timeout * 1000)}"
-        yield "PRAGMA journal_mode = WAL"
-        yield f"PRAGMA synchronous = {self.synchronous}"
+        if not self.read_only:
+            yield "PRAGMA journal_mode = WAL"
+            yield f"PRAGMA synchronous = {self.synchronous}"
         yield "PRAGMA foreign_keys = ON"
         if writes:
             # A statement that a trigger may abort keeps old pages until it ends: in memory, not in a file.
@@ -103,11 +110,18 @@ class ThreadedConnection(aiosqlite.Connection):
     Args:
         settings: its settings.
         writes: whether it may write.
+        before: called on the thread before the file is opened.
     """
 
     session: Session
 
-    def __init__(self, settings: ConnectionSettings, *, writes: bool) -> None:
+    def __init__(
+        self,
+        settings: ConnectionSettings,
+        *,
+        writes: bool,
+        before: Callable[[], None] | None = None,
+    ) -> None:
         super().__init__(self._open, iter_chunk_size=64)
         # An interpreter that exits without `close` must not wait for the thread.
         self._thread.daemon = True
@@ -116,6 +130,7 @@ class ThreadedConnection(aiosqlite.Connection):
         self._opened: TrackedConnection | None = None
         self._settings = settings
         self._writes = writes
+        self._before = before
 
     async def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a function on the thread. A caller that is cancelled leaves the job to finish."""
@@ -155,7 +170,7 @@ class ThreadedConnection(aiosqlite.Connection):
             except BaseException as error:
                 # Also closes a connection that is opened after its caller was cancelled.
                 self.stop()
-                if isinstance(error, sqlite3.Error):
+                if isinstance(error, Exception):
                     # The thread ends now. It may not meet a closed event loop.
                     self._thread.join()
                 raise
@@ -179,6 +194,8 @@ class ThreadedConnection(aiosqlite.Connection):
         return _STOP_RUNNING_SENTINEL
 
     def _open(self) -> sqlite3.Connection:
+        if self._before is not None:
+            self._before()
         self._opened = connection = self._settings.connect(writes=self._writes)
         self.prepared.observe(connection)
         self.session = Session(connection, self._settings.path, self.prepared)

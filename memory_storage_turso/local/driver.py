@@ -7,21 +7,22 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from memory_core.coalesce import join
-from memory_core.disk import disk_failure, new_backup
+from memory_core.disk import disk_failure, is_read_only, make_private, new_backup
 from memory_core.errors import (
     ConfigurationError,
     MemoryCoreError,
+    ReadOnlyError,
     StorageClosedError,
     StorageError,
     StorageUnavailableError,
 )
-from memory_core.storage import Capability, local_path
+from memory_core.storage import Capability, StorageContext, local_path
 from memory_storage_turso.config import TursoConfig
 from memory_storage_turso.engine.driver import (
     Driver,
@@ -35,6 +36,7 @@ from memory_storage_turso.local.checkpoints import Checkpoints
 from memory_storage_turso.local.connections import ConnectionSettings, ThreadedConnection
 from memory_storage_turso.local.errors import failure_of
 from memory_storage_turso.local.forks import TrackedConnection, close_inherited
+from memory_storage_turso.local.identity import check_store, create_store, is_immutable
 from memory_storage_turso.local.prepared import joined
 from memory_storage_turso.local.session import Session, write_group
 from memory_storage_turso.sql.statement import Statement
@@ -62,7 +64,7 @@ class LocalDriver(Driver):
     def __init__(
         self,
         settings: ConnectionSettings,
-        writer: ThreadedConnection,
+        writer: ThreadedConnection | None,
         readers: Sequence[ThreadedConnection],
         lookout: TrackedConnection,
     ) -> None:
@@ -70,6 +72,7 @@ class LocalDriver(Driver):
         self.where = str(settings.path)
         self._settings = settings
         self._writer = writer
+        self._connections = [*filter(None, [writer]), *readers]
         self._readers = readers
         self._lookout = lookout
         self._seen: tuple[int, int] = (-1, 0)
@@ -78,27 +81,32 @@ class LocalDriver(Driver):
         self._writes = self._rewrites = self._reads = self._position_reads = 0
 
     @classmethod
-    async def open(cls, location: str, config: TursoConfig) -> LocalDriver:
-        """Open a file, creating it and its folder where they are missing.
+    async def open(
+        cls, location: str, config: TursoConfig, context: StorageContext | None = None
+    ) -> LocalDriver:
+        """Open a file. A missing one is created with the folder that it is in, if the context allows it.
 
         Raises:
             ConfigurationError: no path, or one that cannot be a file or cannot be written.
-            StorageError: the file is no database, or is damaged.
+            StoreNotFoundError: it is missing, and may not be created.
+            NotAStoreError: the file is not a store; it was not changed.
+            StorageError: the file is damaged.
             StorageUnavailableError: another process keeps it locked.
         """
-        path = checked_path(location)
-        settings = ConnectionSettings(
-            path=path,
-            synchronous=config.durability.upper(),
-            busy_timeout=config.busy_timeout,
-            cached_statements=config.prepared.max_size,
-        )
+        context = context or StorageContext()
+        path = checked_path(location, context)
+        settings = _settings(path, config, context)
+        prepare = partial(_prepare, settings, may_create=context.may_create)
         close_inherited(path)
         opened: list[ThreadedConnection] = []
         try:
             # The first connection makes the file and sets its journal mode, the others find it so.
-            for number in range(config.readers + 1):
-                connection = ThreadedConnection(settings, writes=number == 0)
+            for number in range(config.readers + (not context.read_only)):
+                connection = ThreadedConnection(
+                    settings,
+                    writes=number == 0 and not context.read_only,
+                    before=None if number else prepare,
+                )
                 await connection
                 opened.append(connection)
             lookout = await _lookout(opened[0], settings)
@@ -110,10 +118,11 @@ class LocalDriver(Driver):
         except BaseException as error:
             for connection in opened:
                 await connection.close()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, sqlite3.Error | OSError):
                 raise _not_opened(error, path) from error
             raise
-        return cls(settings, opened[0], opened[1:], lookout)
+        writers = 0 if context.read_only else 1
+        return cls(settings, opened[0] if writers else None, opened[writers:], lookout)
 
     async def write(
         self,
@@ -124,8 +133,10 @@ class LocalDriver(Driver):
         """Run every batch in one transaction; see ``Driver.write``."""
         del relies  # nobody sets an open file back
         self._check()
-        self._writes += 1
         writer = self._writer
+        if writer is None:
+            raise ReadOnlyError
+        self._writes += 1
         writer.waiting += 1
         try:
             outcome, again = await writer.run(
@@ -200,14 +211,14 @@ class LocalDriver(Driver):
 
     def prepared_stats(self) -> PreparedCacheStats:
         """Statistics of the prepared statements of all connections."""
-        return joined(connection.prepared for connection in (self._writer, *self._readers))
+        return joined(connection.prepared for connection in self._connections)
 
     def stats(self) -> Mapping[str, object]:
         """Counters, and how many jobs wait."""
         return {
             "readers": len(self._readers),
             "waiting_reads": sum(reader.waiting for reader in self._readers),
-            "waiting_writes": self._writer.waiting,
+            "waiting_writes": self._writer.waiting if self._writer else 0,
             "checkpoints": self._checkpoints.done,
             "writes": self._writes,
             "rewrites": self._rewrites,
@@ -224,17 +235,38 @@ class LocalDriver(Driver):
     def abandon(self) -> None:
         """End threads and close files; see ``Driver.abandon``."""
         with ExitStack() as stack:
-            for connection in (self._writer, *self._readers):
+            if self._left_log:
+                stack.callback(self._remove_log)
+            for connection in self._connections:
                 stack.callback(connection.abandon)
             self._lookout.close()
 
     async def _close(self) -> None:
         # An error in one part does not keep the others open; the writer is closed last.
         async with AsyncExitStack() as stack:
-            for connection in (self._writer, *self._readers):
+            if self._left_log:
+                stack.callback(self._remove_log)
+            for connection in self._connections:
                 stack.push_async_callback(connection.close)
             stack.push_async_callback(self._checkpoints.aclose)
             self._lookout.close()
+
+    @property
+    def _left_log(self) -> bool:
+        """Whether reading has made an empty write-ahead log: a connection that may not write leaves it."""
+        log = Path(f"{self.path}-wal")
+        return (
+            self._writer is None
+            and not self._settings.immutable
+            and log.exists()
+            and not log.stat().st_size
+            and os.access(self.path, os.W_OK)
+        )
+
+    def _remove_log(self) -> None:
+        """Let SQLite remove it, unless other connections use it."""
+        with suppress(sqlite3.Error), closing(sqlite3.connect(self.path, timeout=0)) as connection:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchall()
 
     def _check(self) -> None:
         if self._closing is not None:
@@ -256,12 +288,12 @@ def _close_connected(connecting: asyncio.Future[TrackedConnection]) -> None:
         connecting.result().close()
 
 
-def checked_path(location: str) -> Path:
-    """The path of a local file, whose folder is made where it is missing.
+def checked_path(location: str, context: StorageContext) -> Path:
+    """The path of a local file.
 
     Raises:
-        ConfigurationError: when it cannot be one, or cannot be written.
-        StorageFullError: when there is no room for the folder.
+        ConfigurationError: when it cannot be one, or cannot be used as the context says.
+        StoreNotFoundError: it is missing, and may not be created.
     """
     if not location or location.startswith(":"):
         msg = f"turso:{location}: expected the path of a file; for a store in memory use inmemory:"
@@ -270,27 +302,48 @@ def checked_path(location: str) -> Path:
     try:
         if path.is_dir():
             raise ConfigurationError(f"{path} is a directory; expected a file")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _check_writable(path)
+        context.check_exists(path)
+        if not context.read_only and path.parent.exists():
+            _check_writable(path)
     except OSError as error:
         raise disk_failure(error, path) from error
     return path
 
 
+def _settings(path: Path, config: TursoConfig, context: StorageContext) -> ConnectionSettings:
+    try:
+        immutable = context.read_only and is_immutable(path)
+    except OSError as error:
+        raise disk_failure(error, path) from error
+    return ConnectionSettings(
+        path=path,
+        synchronous=config.durability.upper(),
+        busy_timeout=config.busy_timeout,
+        cached_statements=config.prepared.max_size,
+        read_only=context.read_only,
+        immutable=immutable,
+    )
+
+
+def _prepare(settings: ConnectionSettings, *, may_create: bool) -> None:
+    """Check that the file is a store, or make one; on the thread of the first connection."""
+    if not check_store(settings.path, may_create=may_create):
+        create_store(settings.path, settings.busy_timeout)
+
+
 def _check_writable(path: Path) -> None:
     """Check what SQLite does not: it gives no reason, and opens a file that it may only read."""
-    # Its other files are beside the file itself, not beside a link to it.
-    real = os.path.realpath(path)
-    for file in (Path(real), Path(f"{real}-wal"), Path(f"{real}-shm")):
+    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
         there = file.exists()
         place, mode = (file, os.R_OK | os.W_OK) if there else (file.parent, os.W_OK | os.X_OK)
         if not os.access(place, mode, effective_ids=os.access in os.supports_effective_ids):
-            read_only = os.name == "posix" and os.statvfs(place).f_flag & os.ST_RDONLY
-            code = errno.EROFS if read_only else errno.EACCES
+            code = errno.EROFS if is_read_only(place) else errno.EACCES
             raise OSError(code, os.strerror(code), str(place))
 
 
-def _not_opened(error: sqlite3.Error, path: Path) -> MemoryCoreError:
+def _not_opened(error: sqlite3.Error | OSError, path: Path) -> MemoryCoreError:
+    if isinstance(error, OSError):
+        return disk_failure(error, path)
     failure = failure_of(error, path)
     if isinstance(failure, StatementError):
         return StorageUnavailableError(f"{path}: {failure.message}")
@@ -307,6 +360,7 @@ def write_backup(session: Session, target: Path) -> None:
             raise ConfigurationError(f"{target.parent} is not a folder to write a backup into")
         with new_backup(target) as growing:
             _copy(session, growing, target)
+            make_private(growing)
     except OSError as error:
         raise disk_failure(error, target) from error
 

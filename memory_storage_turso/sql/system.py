@@ -13,6 +13,7 @@ from memory_storage_turso.sql.statement import Statement
 __all__ = [
     "ADD_DICTIONARY",
     "ADD_NAMESPACE",
+    "APPLICATION_ID",
     "BYTES",
     "CHANGES",
     "CHANGE_BOUNDS",
@@ -27,15 +28,20 @@ __all__ = [
     "POSITION",
     "SCHEMA_VERSION",
     "STORE_ID",
+    "SYSTEM_NAMES",
     "SYSTEM_TABLES",
     "TRIM_CHANGES",
     "WIPING",
     "create_system_tables",
 ]
 
+APPLICATION_ID = 0x4D4D6F72
+"""By which a file says that it is a store. Files of earlier versions have none."""
+
 SCHEMA_VERSION = 1
 """The version of these tables; an incompatible change raises it."""
 
+SYSTEM_NAMES = ("_meta", "_kinds", "_namespaces", "_changes", "_dictionaries")
 SYSTEM_TABLES = (
     "CREATE TABLE IF NOT EXISTS _meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     """CREATE TABLE IF NOT EXISTS _kinds (

@@ -18,6 +18,7 @@ class TestLmdbStorage(StorageSuite):
             Capability.BACKUP,
         }
     )
+    lock_files = ("lock.mdb",)
     coalesces_commits = True
     trains_dictionaries = True
     still_counters = frozenset({"groups_retried", "reads_on_threads"})

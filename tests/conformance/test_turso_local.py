@@ -16,6 +16,7 @@ class TestTursoLocal(StorageSuite):
             Capability.BACKUP,
         }
     )
+    lock_files = ("-shm",)
     coalesces_commits = True
     coalesces_reads = True
     trains_dictionaries = True

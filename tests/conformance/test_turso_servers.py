@@ -28,6 +28,7 @@ class ServerSuite(StorageSuite):
     """A suite whose stores are databases on one server, a fresh one for each test."""
 
     capabilities = frozenset({Capability.DURABLE, Capability.MULTI_PROCESS, Capability.NAMESPACES})
+    has_files = False
     coalesces_commits = True
     coalesces_reads = True
     trains_dictionaries = True

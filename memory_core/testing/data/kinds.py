@@ -139,8 +139,18 @@ class Leaf(Record):
 KIT_RECORD_TYPES: tuple[type[Record], ...] = (*CORE_RECORD_TYPES, Specimen, Folder, Leaf)
 
 
-def kit_context(namespace: str = "default", limits: Limits | None = None) -> StorageContext:
-    """The record types with which the kit opens stores."""
+def kit_context(
+    namespace: str = "default",
+    limits: Limits | None = None,
+    *,
+    create: bool = True,
+    read_only: bool = False,
+) -> StorageContext:
+    """The context with which the kit opens stores."""
     return StorageContext(
-        namespace=namespace, record_types=RecordTypes(KIT_RECORD_TYPES), limits=limits or Limits()
+        namespace=namespace,
+        record_types=RecordTypes(KIT_RECORD_TYPES),
+        limits=limits or Limits(),
+        create=create,
+        read_only=read_only,
     )

@@ -62,6 +62,8 @@ class Opener(Protocol):
         namespace: str = "default",
         limits: Limits | None = None,
         change_feed_limit: int | None = None,
+        create: bool = True,
+        read_only: bool = False,
     ) -> Awaitable[Storage]:
         """A handle."""
         ...
@@ -80,6 +82,8 @@ class Harness:
             ``with_dictionary`` and ``dictionaries`` show.
         shares_positions: all namespaces are one store, with one identity, one count of positions and
             one change feed that is trimmed for all.
+        has_files: locations are paths of files or folders, not addresses of servers.
+        lock_files: how the names of files end that have no data: a process that only reads may write them.
         checks_when_opened: opening a store reads all of it, and fails where a record is damaged.
         linearizable: a read sees every write that was acknowledged, in any process, before it began.
         still_counters: counters that ordinary work does not move (retries, growths of a map); the
@@ -96,6 +100,8 @@ class Harness:
     trains_dictionaries: ClassVar[bool] = False
     shares_positions: ClassVar[bool] = True
     checks_when_opened: ClassVar[bool] = False
+    has_files: ClassVar[bool] = True
+    lock_files: ClassVar[tuple[str, ...]] = ()
     linearizable: ClassVar[bool] = True
     still_counters: ClassVar[frozenset[str]] = frozenset()
     examples: ClassVar[int] = 20
@@ -165,8 +171,10 @@ class Harness:
             namespace: str = "default",
             limits: Limits | None = None,
             change_feed_limit: int | None = None,
+            create: bool = True,
+            read_only: bool = False,
         ) -> Storage:
-            context = kit_context(namespace, limits)
+            context = kit_context(namespace, limits, create=create, read_only=read_only)
             storage = await self.open(
                 location, context=context, change_feed_limit=change_feed_limit
             )

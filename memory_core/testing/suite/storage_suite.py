@@ -14,10 +14,12 @@ from memory_core.testing.suite.following_tests import FollowingTests
 from memory_core.testing.suite.handle_tests import HandleTests
 from memory_core.testing.suite.harness import Harness
 from memory_core.testing.suite.integrity_tests import IntegrityTests
+from memory_core.testing.suite.location_tests import LocationTests
 from memory_core.testing.suite.lock_tests import LockTests
 from memory_core.testing.suite.loop_tests import LoopTests
 from memory_core.testing.suite.process_tests import ProcessTests
 from memory_core.testing.suite.query_tests import QueryTests
+from memory_core.testing.suite.read_only_tests import ReadOnlyTests
 from memory_core.testing.suite.record_tests import RecordTests
 from memory_core.testing.suite.stateful import StatefulTests
 
@@ -47,6 +49,8 @@ class StorageSuite(
     FollowingTests,
     HandleTests,
     DurabilityTests,
+    LocationTests,
+    ReadOnlyTests,
     ConcurrencyTests,
     CancellationTests,
     ClosingTests,

@@ -8,15 +8,14 @@ and never see changes that a crash could still undo.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from attrs import evolve
 
 from memory_core.backend import ChangeFeed, Effect, Model, QueuedBatch, SharedState, Stored
 from memory_core.coalesce import GroupCommit
+from memory_core.disk import make_folder
 from memory_core.errors import (
     CodecError,
     ConfigurationError,
@@ -42,8 +41,8 @@ from memory_storage_jsonl.entries import (
     delete_line,
     put_line,
 )
-from memory_storage_jsonl.lock import ProcessLock
-from memory_storage_jsonl.log import Frame, Log
+from memory_storage_jsonl.frames import Frame
+from memory_storage_jsonl.log import Log
 
 __all__ = ["Engine"]
 
@@ -63,27 +62,30 @@ class Engine(SharedState):
     Raises:
         StorageUnavailableError: the store is open elsewhere.
         OSError: the file cannot be used.
-        CodecError: the file is not a log, or is damaged.
+        StoreNotFoundError: it is missing, and may not be created.
+        NotAStoreError: it is not a log; it was not changed.
+        CodecError: it is damaged.
         ConfigurationError: the path is a directory, or a stored kind is unknown.
         SchemaVersionError: a newer version wrote it.
     """
 
     def __init__(self, location: str, config: JsonlConfig, context: StorageContext) -> None:
-        # Resolve links, so that one file has one lock.
-        path = Path(os.path.realpath(local_path(location)))
-        super().__init__(_COUNTERS)
+        path = local_path(location)
+        context.check_exists(path)
+        super().__init__(_COUNTERS, read_only=context.read_only)
         self.config = config
         self.model = Model(context.record_types, context.limits)
         self.feed = ChangeFeed(config.change_feed_limit)
         self.failed_compactions = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = ProcessLock(path.with_name(f"{path.name}.lock"))
-        try:
-            self.log = Log(path, sync=config.durability == "full")
-            self._replay_all()
-        except BaseException:
-            self._lock.release()
-            raise
+        if context.may_create:
+            make_folder(path.parent)
+        self.log = Log(
+            path,
+            sync=config.durability == "full",
+            may_create=context.may_create,
+            read_only=context.read_only,
+        )
+        self._replay_all()
         self.commits = GroupCommit[QueuedBatch, CommitResult](
             self._write, weigh=lambda item: item.weight
         )
@@ -118,10 +120,9 @@ class Engine(SharedState):
         self.abandon()
 
     def abandon(self) -> None:
-        """Release the thread, once it has written what it writes, the file and the lock."""
+        """Release the thread, once it has written what it writes, and the file with its lock."""
         self._writer.shutdown()
         self.log.close()
-        self._lock.release()
 
     async def _write(self, items: list[QueuedBatch]) -> list[CommitResult]:
         plan = self.model.plan(items, self.feed.position)
@@ -155,7 +156,8 @@ class Engine(SharedState):
         if size < max(self.config.compact_min_bytes, self._compacted_size / (1 - share)):
             return False
         kept = self.feed.position - self.feed.trimmed_to
-        return size - self.model.size_bytes - kept * _CHANGE_BYTES > share * size
+        obsolete = size - self.model.size_bytes - kept * _CHANGE_BYTES
+        return obsolete > share * size and not self.log.has_other_names
 
     def _compact(self) -> None:
         try:

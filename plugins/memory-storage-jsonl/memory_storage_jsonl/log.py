@@ -1,112 +1,65 @@
-"""The log: a file of JSON lines in frames, of which the last one may be torn.
-
-::
-
-    {"format":"memory-core-jsonl","version":1,"store_id":"…"}
-    {"put":"default","record":{…}}
-    {"delete":"default","kind":"episode","id":"…"}
-    {"commit":{"lines":2,"position":17,"crc32":3735928559}}
-
-A frame is what one durable commit wrote: its lines, and a ``commit`` line with their number, the
-position they lead to and their checksum. Appending a frame and syncing it is the commit; a frame
-whose ``commit`` line is missing or does not match was never acknowledged. Such a frame at the very end
-is what a crash leaves behind, and is cut off; one with valid frames after it is damage, and an error.
-"""
+"""The log: a file of JSON lines in frames, of which the last one may be torn; see `frames`."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from itertools import count
+from glob import escape
 from pathlib import Path
 from uuid import UUID, uuid4
+from weakref import WeakSet
 from zlib import crc32
 
-import msgspec
-from attrs import frozen
-
+from memory_core.disk import is_unwritten, private_file
 from memory_core.errors import (
     CodecError,
     ConfigurationError,
+    MemoryCoreError,
     OutcomeUnknownError,
-    SchemaVersionError,
     StorageFullError,
     StorageUnavailableError,
 )
 from memory_core.storage import Position
+from memory_storage_jsonl.frames import (
+    FORMAT,
+    VERSION,
+    Commit,
+    Frame,
+    Header,
+    parts,
+    read_header,
+)
+from memory_storage_jsonl.lock import lock, lock_of_earlier_version
 
 __all__ = ["Frame", "Log"]
 
-# Every entry is longer than the line that closes a frame.
-_COMMIT_BYTES = 120
-_FORMAT = "memory-core-jsonl"
-_VERSION = 1
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _CHUNK = 1 << 20
-
-
-@frozen
-class Frame:
-    """A frame: the lines that one commit wrote.
-
-    Attributes:
-        lines: its lines, without the ``commit`` line.
-        position: the store's position after it.
-        first_line: number of its first line in the file, from 1.
-        offset: where that line starts.
-    """
-
-    lines: tuple[bytes, ...]
-    position: Position
-    first_line: int
-    offset: int
-
-
-@frozen
-class _Header:
-    format: str
-    version: int
-    store_id: UUID
-
-    def line(self) -> bytes:
-        return _line({"format": self.format, "version": self.version, "store_id": self.store_id})
-
-
-@frozen
-class _Commit:
-    lines: int
-    position: Position
-    crc32: int
-
-    def closes(self, lines: list[bytes]) -> bool:
-        """Whether it is the ``commit`` line of these lines."""
-        return self.lines == len(lines) and self.crc32 == _checksum(lines, self.position)
-
-    def line(self) -> bytes:
-        values = {"lines": self.lines, "position": self.position, "crc32": self.crc32}
-        return _line({"commit": values})
-
-
-@frozen
-class _CommitLine:
-    commit: _Commit
+_SUCCESSOR = ".new"
 
 
 class Log:
-    """An open log. Not safe to use from two threads at once.
+    """An open log, locked against other processes. Not safe to use from two threads at once.
 
     Args:
-        path: the file, created if it is missing.
+        path: the file, without links in it.
         sync: whether ``append`` waits until the disk has it.
+        may_create: whether it is created where it is missing.
+        read_only: whether it is only read, beside other readers.
 
     Raises:
         ConfigurationError: the path is not a regular file.
-        CodecError: the file is not a log.
+        NotAStoreError: the file is not a log; it was not changed.
+        CodecError: its header is damaged.
         SchemaVersionError: a newer version wrote it.
+        StorageUnavailableError: another process has it open.
+        OSError: it cannot be used.
     """
 
-    def __init__(self, path: Path, *, sync: bool) -> None:
+    def __init__(
+        self, path: Path, *, sync: bool, may_create: bool = True, read_only: bool = False
+    ) -> None:
         if path.is_dir():
             raise ConfigurationError(f"{path} is a directory; a JSON-lines store is a file")
         if path.is_symlink() or (path.exists() and not path.is_file()):
@@ -115,20 +68,25 @@ class Log:
         self.size = 0
         self.syncs = self.torn_bytes = self.rewrites = 0
         self._sync = sync
+        self._read_only = read_only
         self._failed: OSError | None = None
-        self._fd = -1
-        self._successor.unlink(missing_ok=True)
-        if not path.exists() or not path.stat().st_size:
-            self._header = _Header(_FORMAT, _VERSION, uuid4())
-            self.rewrite((), 0)
-        else:
-            self._header = self._read_header()
-            self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        self._fd = self._earlier_lock = -1
+        _open_logs.add(self)
+        try:
+            self._open(may_create=may_create)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def store_id(self) -> UUID:
         """The store's identity."""
         return self._header.store_id
+
+    @property
+    def has_other_names(self) -> bool:
+        """Whether hard links name the file as well; a successor would only replace it under one name."""
+        return os.fstat(self._fd).st_nlink > 1
 
     def frames(self) -> Iterator[Frame]:
         """Read every frame; then cut off the remains of an interrupted last commit.
@@ -136,28 +94,26 @@ class Log:
         Raises:
             CodecError: a frame is damaged; the message names its first bad line. Nothing was changed.
         """
-        pending: list[bytes] = []
-        with self.path.open("rb") as file:
-            self.size = start = offset = len(file.readline())
-            first_line = 2
-            for number, line in zip(count(2), file, strict=False):
-                offset += len(line)
-                commit = _commit_of(line)
-                if commit is None or not commit.closes(pending[-commit.lines :]):
-                    pending.append(line)
-                    continue
-                if commit.lines != len(pending):
-                    # A valid frame after lines that belong to no frame.
-                    raise self._damaged(pending[: -commit.lines], first_line, start)
-                yield Frame(tuple(pending), commit.position, first_line, start)
-                pending.clear()
-                self.size = start = offset
-                first_line = number + 1
-        if offset > self.size:
-            self._check_torn(pending, first_line, start)
-            self.torn_bytes = offset - self.size
-            os.ftruncate(self._fd, self.size)
-            os.fsync(self._fd)
+        whole = self.size
+        for part in parts(self.path):
+            if isinstance(part, Frame):
+                whole = part.end
+                yield part
+                continue
+            if damage := part.damage():
+                number, offset = damage
+                behind = "" if part.is_last else ", with valid data after it"
+                raise CodecError(
+                    f"{self.path}, line {number} (offset {offset}): damaged{behind}; nothing was changed; "
+                    "`memory jsonl repair` shows what can be kept"
+                )
+            if part.lines:
+                self.torn_bytes = part.end - whole
+            else:
+                whole = part.end
+        self.size = whole
+        if not self._read_only:
+            self._finish_opening()
 
     def append(self, lines: list[bytes], position: Position) -> None:
         """Write a frame, and wait until it is durable.
@@ -169,7 +125,7 @@ class Log:
         """
         if self._failed is not None:
             raise StorageUnavailableError(f"{self.path}: {self._failed}; open it again")
-        frame = b"".join((*lines, _commit_line(lines, position)))
+        frame = b"".join((*lines, Commit.of(lines, position).line()))
         try:
             _write(self._fd, frame)
             if self._sync:
@@ -186,75 +142,109 @@ class Log:
             StorageFullError: no room; the log is as it was.
             StorageUnavailableError: the disk failed; the log is as it was.
         """
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        successor = self.path.with_name(f".{self.path.name}.{uuid4().hex[:8]}{_SUCCESSOR}")
         try:
-            fd = os.open(self._successor, flags, 0o644)
+            fd = private_file(successor, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL)
             try:
+                # Before it has the log's name, so that nobody else gets the lock.
+                lock(fd, self.path)
+                _copy_mode(self._fd, fd)
                 size = _write_all(fd, self._header.line(), lines, position)
                 os.fsync(fd)
-                self._successor.replace(self.path)
+                successor.replace(self.path)
                 _sync_directory(self.path.parent)
             except BaseException:
                 os.close(fd)
                 raise
-        except OSError as error:
-            self._successor.unlink(missing_ok=True)
-            raise self._mapped(error) from error
-        self.close()
+        except BaseException as error:
+            successor.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise self._mapped(error) from error
+            raise
+        os.close(self._fd)
         self._fd, self.size = fd, size
         self.rewrites += 1
 
     def close(self) -> None:
-        """Close the file. Idempotent."""
-        if self._fd >= 0:
+        """Close the file, which releases its lock. Idempotent."""
+        for fd in (self._fd, self._earlier_lock):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._earlier_lock = -1
+
+    def __del__(self) -> None:
+        if "_fd" in vars(self):
+            self.close()
+
+    def _open(self, *, may_create: bool) -> None:
+        is_new = is_unwritten(
+            self.path, self.path.with_name(f"{self.path.name}.search"), may_create=may_create
+        )
+        if not is_new:
+            self._header = read_header(self.path)
+        self._lock_file(create=is_new)
+        if is_new and not os.fstat(self._fd).st_size:
+            self._header = Header(FORMAT, VERSION, uuid4())
+            self.rewrite((), 0)
+        else:
+            # Another process may have written it until it was locked.
+            self._header = read_header(self.path)
+        if self._header.version < VERSION:
+            self._earlier_lock = lock_of_earlier_version(self.path, shared=self._read_only)
+        self.size = len(self._first_line())
+
+    def _lock_file(self, *, create: bool) -> None:
+        """Open and lock the file that has the path."""
+        flags = os.O_RDONLY if self._read_only else os.O_RDWR | os.O_APPEND
+        while True:
+            self._fd = private_file(self.path, flags | (os.O_CREAT if create else 0))
+            lock(self._fd, self.path, shared=self._read_only)
+            # Until it was locked, its successor may have got its name.
+            if os.path.samestat(os.fstat(self._fd), self.path.stat()):
+                return
             os.close(self._fd)
             self._fd = -1
 
-    @property
-    def _successor(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.new")
+    def _finish_opening(self) -> None:
+        """Make the file ready for the next frame; every frame was read, and nothing is damaged."""
+        if self.torn_bytes:
+            os.ftruncate(self._fd, self.size)
+        if os.pread(self._fd, 1, self.size - 1) != b"\n":
+            _write(self._fd, b"\n")
+            self.size += 1
+        if self._header.version < VERSION:
+            self._raise_version()
+        os.fsync(self._fd)
+        for path in self.path.parent.glob(f".{escape(self.path.name)}.*{_SUCCESSOR}"):
+            self._remove_successor(path)
 
-    def _read_header(self) -> _Header:
+    def _raise_version(self) -> None:
+        """Keep out processes of earlier versions, which do not know the lock."""
+        before = f'"version":{self._header.version},'.encode()
+        place = self._first_line().index(before)
+        # By a descriptor that does not append.
+        fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.pwrite(fd, f'"version":{VERSION},'.encode(), place)
+        finally:
+            os.close(fd)
+        self._header = read_header(self.path)
+        if self._earlier_lock >= 0:
+            os.close(self._earlier_lock)
+            self._earlier_lock = -1
+
+    def _first_line(self) -> bytes:
         with self.path.open("rb") as file:
-            line = file.readline(4096)
+            return file.readline()
+
+    def _remove_successor(self, path: Path) -> None:
+        """Remove what a killed process has left of a successor, if it is one of this log."""
         try:
-            version = msgspec.json.decode(line)["version"]
-            if msgspec.json.decode(line)["format"] != _FORMAT:
-                raise CodecError(f"{self.path} is not a JSON-lines store")
-        except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise CodecError(
-                f"{self.path} is not a JSON-lines store: line 1 is not a header"
-            ) from error
-        if isinstance(version, int) and version > _VERSION:
-            raise SchemaVersionError(str(self.path), version, _VERSION)
-        try:
-            return msgspec.json.decode(line, type=_Header)
-        except msgspec.ValidationError as error:
-            raise CodecError(f"{self.path}, line 1: {error}") from error
-
-    def _damaged(self, lines: list[bytes], first_line: int, offset: int) -> CodecError:
-        """The error for lines that are followed by a good frame."""
-        bad = next((place for place, line in enumerate(lines) if not _is_json(line)), 0)
-        at = offset + sum(map(len, lines[:bad]))
-        return CodecError(
-            f"{self.path}, line {first_line + bad} (offset {at}): damaged, with valid data after it; "
-            "nothing was changed"
-        )
-
-    def _check_torn(self, lines: list[bytes], first_line: int, offset: int) -> None:
-        """Check that the bytes after the last valid frame can be an interrupted commit.
-
-        An interrupted commit may end anywhere, but its bytes are valid; or the disk never wrote one of
-        its pages, which then holds zeros. A complete but invalid line was acknowledged once.
-        """
-        for place, line in enumerate(lines):
-            if b"\0" in line:
-                return
-            if line.endswith(b"\n") and (not _is_json(line) or _was_commit(line)):
-                at = offset + sum(map(len, lines[:place]))
-                raise CodecError(
-                    f"{self.path}, line {first_line + place} (offset {at}): damaged; nothing was changed"
-                )
+            if not path.is_symlink() and read_header(path).store_id == self.store_id:
+                path.unlink()
+        except (MemoryCoreError, OSError):
+            # It is another program's file, or goes on lying there.
+            return
 
     def _take_back(self, error: OSError) -> None:
         try:
@@ -268,45 +258,6 @@ class Log:
     def _mapped(self, error: OSError) -> StorageFullError | StorageUnavailableError:
         cls = StorageFullError if error.errno in _FULL else StorageUnavailableError
         return cls(f"{self.path}: {error.strerror or error}; nothing was written")
-
-
-def _line(value: dict[str, object]) -> bytes:
-    return msgspec.json.encode(value) + b"\n"
-
-
-def _checksum(lines: Iterable[bytes], position: Position) -> int:
-    checksum = 0
-    for line in lines:
-        checksum = crc32(line, checksum)
-    return crc32(str(position).encode(), checksum)
-
-
-def _commit_line(lines: list[bytes], position: Position) -> bytes:
-    return _Commit(len(lines), position, _checksum(lines, position)).line()
-
-
-def _commit_of(line: bytes) -> _Commit | None:
-    if not line.startswith(b'{"commit":') or not line.endswith(b"\n"):
-        return None
-    try:
-        commit = msgspec.json.decode(line, type=_CommitLine).commit
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    return commit if commit.lines > 0 else None
-
-
-def _was_commit(line: bytes) -> bool:
-    """Whether a whole line closed a frame, even if a byte of it has changed since."""
-    words = (b'{"commit":{', b'"lines":', b'"position":', b'"crc32":')
-    return len(line) < _COMMIT_BYTES and sum(word in line for word in words) >= len(words) - 1
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
-    return line.endswith(b"\n")
 
 
 def _write(fd: int, data: bytes) -> None:
@@ -329,9 +280,14 @@ def _write_all(fd: int, header: bytes, lines: Iterable[bytes], position: Positio
             buffer.clear()
     if number:
         checksum = crc32(str(position).encode(), checksum)
-        buffer += _Commit(number, position, checksum).line()
+        buffer += Commit(number, position, checksum).line()
     _write(fd, bytes(buffer))
     return size + len(buffer)
+
+
+def _copy_mode(old: int, new: int) -> None:
+    """Give a file the permissions of another one."""
+    os.fchmod(new, os.fstat(old).st_mode & 0o777)
 
 
 def _sync_directory(path: Path) -> None:
@@ -340,3 +296,15 @@ def _sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+_open_logs: WeakSet[Log] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    # A child that kept the descriptor would keep the lock after its parent has closed the store.
+    for log in tuple(_open_logs):
+        log.close()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -51,7 +50,9 @@ class JsonlStorage(Handle[Engine]):
         Raises:
             ConfigurationError: the path is empty or a directory or cannot be written, or a stored
                 kind is unknown.
-            CodecError: the file is not a log, or is damaged; names line and offset.
+            StoreNotFoundError: it is missing, and may not be created.
+            NotAStoreError: the file is not a log; it was not changed.
+            CodecError: it is damaged; names line and offset.
             SchemaVersionError: a newer version wrote it.
             StorageUnavailableError: another process has it open; the message names it.
             StorageError: the disk failed.
@@ -61,7 +62,6 @@ class JsonlStorage(Handle[Engine]):
                 "jsonl: needs the path of a file, such as jsonl:./memory.jsonl"
             )
         context = context or StorageContext()
-        context.check_exists(Path(location))
         try:
             engine = await open_on_thread(
                 lambda: Engine(location, config or JsonlConfig(), context)
@@ -77,7 +77,7 @@ class JsonlStorage(Handle[Engine]):
 
     async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Apply batches, in order."""
-        return await self._opened().commit(self._namespace, batches)
+        return await self._writable().commit(self._namespace, batches)
 
     async def get(self, kind: type[R], ids: Sequence[UUID]) -> list[R | None]:
         """Fetch records by id."""
@@ -129,4 +129,4 @@ class JsonlStorage(Handle[Engine]):
 
     async def wipe(self) -> Position:
         """Delete every record of this handle's namespace, in one commit."""
-        return await self._opened().wipe(self._namespace)
+        return await self._writable().wipe(self._namespace)

@@ -1,6 +1,8 @@
+import fcntl
 import json
 import os
 import resource
+import stat
 import subprocess
 import sys
 import textwrap
@@ -10,6 +12,7 @@ import pytest
 from memory_core.errors import (
     CodecError,
     ConfigurationError,
+    NotAStoreError,
     OutcomeUnknownError,
     SchemaVersionError,
     StorageFullError,
@@ -68,7 +71,7 @@ def test_every_torn_tail_is_cut_off(path):
     written(path, [["a"], ["b"]])
     before = path.stat().st_size
     whole = written(path, [["c", "d"]])
-    for end in range(before + 1, len(whole)):
+    for end in range(before + 1, len(whole) - 1):
         path.write_bytes(whole[:end])
         log, frames = opened(path)
         assert texts(frames) == [["a"], ["b"]], end
@@ -156,22 +159,183 @@ def test_a_frame_that_was_lost_in_the_middle_is_damage(path):
 )
 def test_other_files_are_refused(path, content):
     path.write_bytes(content)
-    with pytest.raises(CodecError, match="not a JSON-lines store"):
+    with pytest.raises(NotAStoreError, match="not the header of a JSON-lines store"):
         Log(path, sync=True)
     assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_an_empty_file_becomes_a_log(path):
     path.touch()
     assert opened_and_closed(path) == []
-    assert path.read_bytes().startswith(b'{"format":"memory-core-jsonl","version":1')
+    assert path.read_bytes().startswith(b'{"format":"memory-core-jsonl","version":2')
 
 
 def test_a_newer_version_is_refused(path):
-    path.write_text('{"format":"memory-core-jsonl","version":2,"stores":[]}\n')
+    path.write_text('{"format":"memory-core-jsonl","version":3,"stores":[]}\n')
     with pytest.raises(SchemaVersionError) as caught:
         Log(path, sync=True)
-    assert (caught.value.found, caught.value.supported) == (2, 1)
+    assert (caught.value.found, caught.value.supported) == (3, 2)
+
+
+def test_what_a_killed_rewrite_left_is_removed(path):
+    whole = written(path, [["a"]])
+    ours, theirs, other = (path.with_name(f".log.jsonl.{name}.new") for name in ("1", "2", "3"))
+    ours.write_bytes(whole[:200])
+    theirs.write_text("mine")
+    path.with_name("log.jsonl.new").write_text("mine, too")
+    written(other, [["b"]])
+    assert texts(opened_and_closed(path)) == [["a"]]
+    assert not ours.exists()
+    assert theirs.read_text() == "mine"
+    assert path.with_name("log.jsonl.new").read_text() == "mine, too"
+    assert texts(opened_and_closed(other)) == [["b"]]
+
+
+EDITS = {
+    "the last line end is gone": lambda data: data[:-1],
+    "a blank line at the end": lambda data: data + b"\n",
+    "blank lines": lambda data: data.replace(b"\n", b"\n\n") + b" \n\n",
+    "line ends of Windows": lambda data: data.replace(b"\n", b"\r\n"),
+    "line ends of Windows, the last one gone": lambda data: data.replace(b"\n", b"\r\n")[:-2],
+    "a byte order mark": lambda data: b"\xef\xbb\xbf" + data,
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("frames", [[], [["a"], ["b", "c"], ["d"]]])
+def test_what_an_editor_does_loses_nothing(path, edit, frames):
+    edited = EDITS[edit](written(path, frames))
+    path.write_bytes(edited)
+    log = Log(path, sync=True, read_only=True)
+    assert texts(log.frames()) == frames
+    log.close()
+    assert path.read_bytes() == edited
+    log, found = opened(path)
+    assert texts(found) == frames
+    assert log.torn_bytes == 0
+    assert log.size == path.stat().st_size
+    log.append([b'"e"\n'], len(frames) + 1)
+    log.close()
+    assert texts(opened_and_closed(path)) == [*frames, ["e"]]
+
+
+def test_damage_in_an_edited_file_is_named(path):
+    whole = written(path, [["a"], ["b", "c"], ["d"]])
+    edited = whole.replace(b"\n", b"\r\n\r\n").replace(b'"c"', b"???")
+    path.write_bytes(edited)
+    with pytest.raises(CodecError) as caught:
+        opened_and_closed(path)
+    # Every second line is blank.
+    assert f"line 9 (offset {edited.index(b'???')})" in str(caught.value)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_one_file_has_one_user_whatever_its_name(path, linked):
+    log, _ = opened(path)
+    other = path.with_name("other.jsonl")
+    if linked:
+        os.link(path, other)
+    else:
+        other = path
+    with pytest.raises(StorageUnavailableError, match=f"process {os.getpid()}"):
+        Log(other, sync=True)
+    log.append([b'"a"\n'], 1)
+    assert log.has_other_names == linked
+    log.close()
+    assert texts(opened_and_closed(other)) == [["a"]]
+
+
+def test_readers_share_and_a_writer_does_not(path):
+    whole = written(path, [["a"]])
+    path.write_bytes(whole + b"torn")
+    readers = [Log(path, sync=True, read_only=True) for _ in range(2)]
+    for reader in readers:
+        assert texts(reader.frames()) == [["a"]]
+        assert reader.torn_bytes == 4
+    with pytest.raises(StorageUnavailableError):
+        Log(path, sync=True)
+    for reader in readers:
+        reader.close()
+    assert path.read_bytes() == whole + b"torn"
+    writer, _ = opened(path)
+    with pytest.raises(StorageUnavailableError):
+        Log(path, sync=True, read_only=True)
+    writer.close()
+
+
+def test_files_beside_the_log_are_not_ours(path):
+    victim = path.with_name("victim")
+    victim.write_text("precious")
+    for name in ("log.jsonl.lock", ".log.jsonl.0.new"):
+        path.with_name(name).symlink_to(victim)
+    path.with_name("log.jsonl.new").write_text("mine")
+    log, _ = opened(path)
+    log.append([b'"a"\n'], 1)
+    log.rewrite([b'"a"\n'], 1)
+    log.close()
+    assert texts(opened_and_closed(path)) == [["a"]]
+    assert victim.read_text() == "precious"
+    assert path.with_name("log.jsonl.new").read_text() == "mine"
+    assert path.with_name(".log.jsonl.0.new").is_symlink()
+
+
+def as_version_1(path):
+    data = path.read_bytes().replace(b'"version":2', b'"version":1', 1)
+    path.write_bytes(data)
+    return data
+
+
+def test_a_log_of_version_1_is_locked_as_it_was_and_raised(path):
+    written(path, [["a"]])
+    before = as_version_1(path)
+    beside = path.with_name("log.jsonl.lock")
+    beside.write_text("4711\n")
+    with beside.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for read_only in (False, True):
+            with pytest.raises(StorageUnavailableError, match="is open in process"):
+                Log(path, sync=True, read_only=read_only)
+    reader = Log(path, sync=True, read_only=True)
+    assert texts(reader.frames()) == [["a"]]
+    with beside.open() as taken, pytest.raises(BlockingIOError):
+        fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    reader.close()
+    assert path.read_bytes() == before
+    assert texts(opened_and_closed(path)) == [["a"]]
+    assert path.read_bytes() == before.replace(b'"version":1', b'"version":2')
+    assert beside.read_text() == "4711\n"
+
+
+def test_a_log_of_version_1_without_a_lock_file_gets_one(path):
+    written(path, [["a"]])
+    as_version_1(path)
+    log = Log(path, sync=True)
+    with path.with_name("log.jsonl.lock").open() as taken:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert texts(log.frames()) == [["a"]]
+        # From now on the version keeps earlier processes out.
+        fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    log.close()
+
+
+def test_a_damaged_log_of_version_1_stays_one(path):
+    written(path, [["a"], ["b"]])
+    damaged = as_version_1(path).replace(b'"a"', b"???")
+    path.write_bytes(damaged)
+    with pytest.raises(CodecError):
+        opened(path)
+    assert path.read_bytes() == damaged
+
+
+def test_files_are_for_their_owner_alone(path):
+    log, _ = opened(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o640)
+    log.rewrite([b'"a"\n'], 1)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    log.close()
 
 
 def test_a_directory_is_refused(tmp_path):
@@ -206,7 +370,7 @@ def test_an_interrupted_rewrite_leaves_the_old_log(path):
     log.append([b'"c"\n'], 2)
     log.close()
     assert texts(opened_and_closed(path)) == [["a"], ["c"]]
-    assert not path.with_name("log.jsonl.new").exists()
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.fixture

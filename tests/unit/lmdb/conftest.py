@@ -4,7 +4,7 @@ import pytest_asyncio
 from memory_core.storage import StorageContext
 from memory_core.testing.data.kinds import kit_context
 from memory_storage_lmdb.config import LmdbConfig
-from memory_storage_lmdb.engine import environment
+from memory_storage_lmdb.engine import directory
 from memory_storage_lmdb.storage import LmdbStorage
 from memory_storage_lmdb.write import writing
 
@@ -17,7 +17,7 @@ def location(tmp_path):
 @pytest.fixture
 def small_map(monkeypatch):
     """Maps begin with 1 MiB."""
-    monkeypatch.setattr(environment, "_MAP_SIZE", 2**20)
+    monkeypatch.setattr(directory, "_MAP_SIZE", 2**20)
 
 
 @pytest.fixture(autouse=True)

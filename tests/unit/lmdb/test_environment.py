@@ -15,9 +15,9 @@ import pytest
 
 from memory_core.errors import (
     ConfigurationError,
+    NotAStoreError,
     SchemaVersionError,
     StorageClosedError,
-    StorageError,
     StorageFullError,
     StorageUnavailableError,
 )
@@ -26,7 +26,7 @@ from memory_core.records import Episode
 from memory_core.storage import Receipt, WriteBatch
 from memory_core.testing.data.samples import episode, large_episode, sample_id
 from memory_core.testing.suite.harness import accepted, put, stored
-from memory_storage_lmdb.engine import environment as engine
+from memory_storage_lmdb.engine import directory
 from memory_storage_lmdb.storage import LmdbStorage
 from memory_storage_lmdb.store.catalog import SCHEMA_VERSION
 
@@ -140,7 +140,7 @@ async def test_the_map_grows_beside_reads(opens, small_map):
 
 CHILD = """
     import asyncio, os, sys
-    from memory_storage_lmdb.engine import environment
+    from memory_storage_lmdb.engine import directory
     from memory_storage_lmdb.storage import LmdbStorage
     from memory_core.storage import WriteBatch
     from memory_core.testing.data.kinds import kit_context
@@ -150,7 +150,7 @@ CHILD = """
         return episode(number, metadata={"blob": os.urandom(size // 2).hex()})
 
     async def main(location):
-        environment._MAP_SIZE = 2**20
+        directory._MAP_SIZE = 2**20
         store = await LmdbStorage.open(location, context=kit_context())
         BODY
         await store.aclose()
@@ -265,7 +265,7 @@ def _in_the_fork(store, location):
 
 
 async def test_readers_that_died_give_their_slots_back(opens, location, monkeypatch):
-    monkeypatch.setattr(engine, "_MOST_READERS", 4)
+    monkeypatch.setattr(directory, "_MOST_READERS", 4)
     store = await opens()
     await put(store, episode(1))
     for _ in range(8):
@@ -275,7 +275,7 @@ async def test_readers_that_died_give_their_slots_back(opens, location, monkeypa
 
 
 async def test_too_many_readers_are_an_error(opens, monkeypatch):
-    monkeypatch.setattr(engine, "_MOST_READERS", 2)
+    monkeypatch.setattr(directory, "_MOST_READERS", 2)
     store = await opens()
     env = environment(store)._env
     held = [env.begin(), env.begin()]
@@ -331,8 +331,9 @@ async def test_a_file_that_is_not_a_database(opens, tmp_path):
     (tmp_path / "odd").mkdir()
     data = tmp_path / "odd" / "data.mdb"
     data.write_bytes(b"not a database " * 1_000)
-    with pytest.raises(StorageError, match="odd"):
+    with pytest.raises(NotAStoreError, match="odd"):
         await opens(at=str(tmp_path / "odd"))
+    assert list((tmp_path / "odd").iterdir()) == [data]
     assert data.read_bytes() == b"not a database " * 1_000
 
 
@@ -340,8 +341,15 @@ async def test_the_store_of_another_program(opens, tmp_path):
     theirs = str(tmp_path / "theirs")
     with lmdb.open(theirs) as env, env.begin(write=True) as txn:
         txn.put(b"key", b"value")
-    with pytest.raises(ConfigurationError, match="another program"):
-        await opens(at=theirs)
+    data, lock = tmp_path / "theirs" / "data.mdb", tmp_path / "theirs" / "lock.mdb"
+    before = data.read_bytes()
+    for locked in (True, False):
+        if not locked:
+            lock.unlink()
+        with pytest.raises(NotAStoreError, match="another program"):
+            await opens(at=theirs)
+        assert data.read_bytes() == before
+        assert lock.exists() == locked
     with lmdb.open(theirs) as env, env.begin() as txn:
         assert list(txn.cursor()) == [(b"key", b"value")]
 
@@ -382,7 +390,7 @@ async def test_a_failed_opening_leaves_nothing_behind(opens, tmp_path):
     (tmp_path / "odd" / "data.mdb").write_bytes(b"x" * 10_000)
     before = set(threading.enumerate())
     for _ in range(3):
-        with pytest.raises(StorageError):
+        with pytest.raises(NotAStoreError):
             await opens(at=str(tmp_path / "odd"))
     assert set(threading.enumerate()) <= before
     shutil.rmtree(tmp_path / "odd")

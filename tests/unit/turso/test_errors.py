@@ -103,7 +103,7 @@ async def test_a_file_that_is_no_database(tmp_path):
     path = tmp_path / "letter.txt"
     path.write_text("Dear reader, this is no database at all. " * 100)
     before = path.read_bytes()
-    with pytest.raises(StorageError, match=r"letter\.txt is not a database"):
+    with pytest.raises(errors.NotAStoreError, match=r"letter\.txt: not a memory-core store"):
         await TursoStorage.open(str(path))
     assert path.read_bytes() == before
 
@@ -272,7 +272,7 @@ async def test_the_extra_of_websockets_is_named(monkeypatch, replicas):
 
 async def test_tables_of_another_program(opener, plain):
     plain().execute("CREATE TABLE Episode (title)")
-    with pytest.raises(ConfigurationError, match="another program: episode"):
+    with pytest.raises(ConfigurationError, match="another program: Episode"):
         await opener()
 
 
