@@ -24,6 +24,7 @@ from memory_core.errors import (
 __all__ = [
     "NO_ACCESS",
     "NO_SPACE",
+    "begin_store",
     "disk_failure",
     "has_room",
     "is_read_only",
@@ -168,6 +169,18 @@ def is_unwritten(file: Path, *companions: Path, may_create: bool) -> bool:
     if found is None or file.stat().st_size:
         return found is None
     raise NotAStoreError(str(file), f"it is empty beside {found.name}: its content is gone")
+
+
+def begin_store(file: Path, *companions: Path, may_create: bool) -> bool:
+    """Make an empty file for a new store, where there is none; returns whether the store is new.
+
+    Args and errors are those of `is_unwritten`. Another process may begin the same store meanwhile.
+    """
+    if not is_unwritten(file, *companions, may_create=may_create):
+        return False
+    make_folder(file.parent)
+    os.close(private_file(file, os.O_RDWR | os.O_CREAT))
+    return True
 
 
 @contextmanager

@@ -123,14 +123,16 @@ class StoreNotFoundError(ConfigurationError):
 
     Attributes:
         location: the location.
+        reason: what is missing there.
     """
 
-    def __init__(self, location: str) -> None:
-        super().__init__(f"{location}: there is no store")
+    def __init__(self, location: str, reason: str = "there is no store") -> None:
+        super().__init__(f"{location}: {reason}")
         self.location = location
+        self.reason = reason
 
-    def __reduce__(self) -> tuple[type[StoreNotFoundError], tuple[str]]:
-        return type(self), (self.location,)
+    def __reduce__(self) -> tuple[type[StoreNotFoundError], tuple[str, str]]:
+        return type(self), (self.location, self.reason)
 
 
 class NotAStoreError(ConfigurationError):

@@ -22,8 +22,10 @@ from memory_core.coalesce import join
 from memory_core.errors import (
     ConfigurationError,
     InvalidValueError,
+    ReadOnlyError,
     StorageClosedError,
     StorageUnavailableError,
+    StoreNotFoundError,
 )
 from memory_core.query import Page, Query
 from memory_core.records import Record
@@ -489,19 +491,22 @@ class TenantStorage:
 
     async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Apply batches, in order."""
+        if self._databases.server.context.read_only:
+            self._databases.check_open()
+            raise ReadOnlyError
         return await self._databases.run(self._namespace, lambda storage: storage.commit(batches))
 
     async def get(self, kind: type[R], ids: Sequence[Any]) -> list[R | None]:
         """Fetch records by id."""
-        return await self._databases.run(self._namespace, lambda storage: storage.get(kind, ids))
+        return await self._read(lambda storage: storage.get(kind, ids), [None] * len(ids))
 
     async def query(self, query: Query[R]) -> Page[R]:
         """Fetch one page."""
-        return await self._databases.run(self._namespace, lambda storage: storage.query(query))
+        return await self._read(lambda storage: storage.query(query), Page(()))
 
     async def count(self, query: Query[Any]) -> int:
         """How many records fulfil the query's conditions."""
-        return await self._databases.run(self._namespace, lambda storage: storage.count(query))
+        return await self._read(lambda storage: storage.count(query), 0)
 
     def position(self) -> Position | None:
         """``None``, as on any server."""
@@ -510,8 +515,8 @@ class TenantStorage:
 
     async def changes(self, since: Position, limit: int = 1_000) -> ChangePage:
         """Changes of this namespace's database after a position."""
-        return await self._databases.run(
-            self._namespace, lambda storage: storage.changes(since, limit)
+        return await self._read(
+            lambda storage: storage.changes(since, limit), ChangePage((), since)
         )
 
     def scoped(self, namespace: str) -> TenantStorage:
@@ -529,6 +534,17 @@ class TenantStorage:
         stats = await self._databases.run(self._namespace, TursoStorage.stats)
         sections = {**stats.sections, "databases": self._databases.stats()}
         return evolve(stats, sections=sections)
+
+    async def _read(self, job: Callable[[TursoStorage], Awaitable[T]], nothing: T) -> T:
+        """The answer of this namespace's database. Where a store that is only read has none, nothing was ever
+        written to the namespace.
+        """
+        try:
+            return await self._databases.run(self._namespace, job)
+        except StoreNotFoundError:
+            if not self._databases.server.context.read_only:
+                raise
+            return nothing
 
     async def aclose(self) -> None:
         """Close every database, where this is the handle that was opened. Idempotent."""

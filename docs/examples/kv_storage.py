@@ -1,7 +1,6 @@
 """A backend on an ordered key-value engine, whole: ``kv:PATH``.
 
-The engine is the b-tree of SQLite: a table of keys and values, which is asked for single keys and for
-ranges of keys only. Any engine with transactions would do.
+The engine is the b-tree of SQLite: a table that is asked for single keys and for ranges of keys only.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from memory_core import backend, errors, storage
 from memory_core.backend import QueuedBatch
 from memory_core.coalesce import GroupCommit, ReadCoalescer
 from memory_core.codec import Codec
-from memory_core.disk import disk_failure, has_room
+from memory_core.disk import begin_store, disk_failure, has_room
 from memory_core.query import Page
 from memory_core.storage import Capability, Change, ChangeOperation, StorageContext
 
@@ -64,8 +63,9 @@ def place_of(record_key: bytes) -> tuple[str, str, UUID]:
 class Tree:
     """Keys and values of one file, for one thread at a time."""
 
-    def __init__(self, path: str) -> None:
-        self.db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    def __init__(self, path: Path, *, read_only: bool) -> None:
+        uri = f"{path.as_uri()}?mode={'ro' if read_only else 'rw'}"
+        self.db = sqlite3.connect(uri, 10, 0, None, check_same_thread=False, uri=True)
 
     def get(self, key: bytes) -> bytes | None:
         row = self.db.execute("SELECT value FROM kv WHERE key = ?", (key,)).fetchone()
@@ -102,9 +102,8 @@ def translated(path: Path) -> Iterator[None]:
     kinds = {
         sqlite3.SQLITE_FULL: errors.StorageFullError,
         sqlite3.SQLITE_BUSY: errors.StorageUnavailableError,
-        sqlite3.SQLITE_NOTADB: errors.CodecError,
         sqlite3.SQLITE_CORRUPT: errors.CodecError,
-        sqlite3.SQLITE_CANTOPEN: errors.ConfigurationError,
+        sqlite3.SQLITE_NOTADB: partial(errors.NotAStoreError, str(path)),
     }
     try:
         yield
@@ -121,7 +120,7 @@ class Engine(backend.SharedState):
     """An open store; also the loader of its working set: ``records``, ``holders`` and ``ids``."""
 
     def __init__(self, location: str, config: KvConfig, context: StorageContext) -> None:
-        super().__init__(("queries", "counts", "feed_reads"))
+        super().__init__(("queries", "counts", "feed_reads"), read_only=context.read_only)
         self.path = storage.local_path(location)
         self.limit = config.change_feed_limit
         self.types = context.record_types
@@ -134,8 +133,8 @@ class Engine(backend.SharedState):
         declared = {kind: (cls.schema_version, self.lookups[kind]) for kind, cls in classes.items()}
         self.declared = msgspec.json.encode(declared)
         context.check_exists(self.path, location)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.tree = Tree(str(self.path))
+        self.is_new = begin_store(self.path, may_create=context.may_create)
+        self.tree = Tree(self.path, read_only=context.read_only)
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="kv")
         try:
             self._prepare()
@@ -157,19 +156,21 @@ class Engine(backend.SharedState):
         return int(self.tree.get(key(META, name)) or 0)
 
     def _prepare(self) -> None:
-        with self.tree.transaction("IMMEDIATE"):
+        with self.tree.transaction("DEFERRED" if self.read_only else "IMMEDIATE"):
             tables = self.tree.db.execute("SELECT name FROM sqlite_schema").fetchall()
-            if not tables:
+            if self.is_new and not tables:
                 created = "CREATE TABLE kv (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
                 self.tree.db.execute(created)
                 self.tree.put(key(META, "format"), b"%d" % FORMAT)
                 self.tree.put(key(META, "id"), uuid4().bytes)
             elif tables != [("kv",)]:
-                raise errors.ConfigurationError(f"{self.path}: not a store of this backend")
+                raise errors.NotAStoreError(str(self.path), "its tables are not those of kv:")
             if self.number("format") > FORMAT:
                 raise errors.SchemaVersionError(str(self.path), self.number("format"), FORMAT)
             self.store_id = UUID(bytes=self.tree.get(key(META, "id")))
             if self.tree.get(key(META, "declared")) != self.declared:
+                if self.read_only:
+                    raise errors.MigrationNeededError(str(self.path), "other kinds were declared")
                 self._declare()
 
     def _declare(self) -> None:
@@ -247,8 +248,6 @@ class Engine(backend.SharedState):
     def ids(self, namespace: str, kind: str) -> list[UUID]:
         return [place_of(place)[2] for place, _ in self.tree.scan(key(RECORD, namespace, kind))]
 
-    # Reading
-
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function on the thread that the connection belongs to."""
         loop = asyncio.get_running_loop()
@@ -310,7 +309,7 @@ class KvStorage(backend.Handle[Engine]):
             return cls(await backend.open_on_thread(make), context.namespace)
 
     async def commit(self, batches):
-        return await self._opened().commits.submit(QueuedBatch.of(self._namespace, batches))
+        return await self._writable().commits.submit(QueuedBatch.of(self._namespace, batches))
 
     async def get(self, kind, ids):
         engine = self._opened()
@@ -358,7 +357,7 @@ class KvStorage(backend.Handle[Engine]):
         return [storage.NamespaceInfo(name, counts) for name, counts in sorted(counted.items())]
 
     async def wipe(self):
-        (result,) = await self._opened().commits.submit([QueuedBatch(self._namespace, None)])
+        (result,) = await self._writable().commits.submit([QueuedBatch(self._namespace, None)])
         if isinstance(result, errors.MemoryCoreError):
             raise result
         return result.position

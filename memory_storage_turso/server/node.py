@@ -241,7 +241,7 @@ class ServerNode:
         if isinstance(error, NotTrustedError):
             return ConfigurationError(self._words("has a certificate that is not trusted", error))
         if error.status == _NOT_FOUND and _NO_DATABASE.search(error.message):
-            return DatabaseMissingError(self._words("has no such database", error))
+            return DatabaseMissingError(str(self.endpoint), f"there is no such database: {error}")
         if error.status in _BY_STATUS:
             kind, what = _BY_STATUS[error.status]
             return kind(self._words(what, error))

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 import msgspec
 
-from memory_core.errors import ConfigurationError, StorageUnavailableError
+from memory_core.errors import StorageUnavailableError, StoreNotFoundError
 from memory_storage_turso.engine.driver import Namespace, Reliance, StoreIdentity, StoreSetBackError
 from memory_storage_turso.server.hrana.wire import EncodedStatement, StepError, encode_statement
 from memory_storage_turso.sql.statement import Row, SqlValue, Statement
@@ -37,7 +37,7 @@ class StoreReplacedError(StorageUnavailableError):
         return type(self), (self.where,)
 
 
-class DatabaseMissingError(ConfigurationError):
+class DatabaseMissingError(StoreNotFoundError):
     """A server that has no database of this name."""
 
 

@@ -160,7 +160,7 @@ def test_the_map_has_every_column_of_the_system_tables():
 
 
 def test_the_map_has_every_database_of_lmdb_itself():
-    own = (catalog._META, catalog._JOURNAL, catalog._DICTIONARIES)
+    own = (catalog.META, catalog._JOURNAL, catalog._DICTIONARIES)
     assert [name for name in own if f"| `{name.decode()}` |" not in PAGE.read_text("utf-8")] == []
 
 

@@ -21,6 +21,9 @@ from memory_core.testing.suite.harness import Harness, Opener, needs, only_if, p
 
 __all__ = ["LocationTests", "contents"]
 
+# Whether a store may be created, and is only read.
+_NOT_MADE = ((False, False), (True, True))
+
 in_files = only_if(lambda suite: suite.has_files and suite.declares(Capability.DURABLE))
 
 
@@ -32,9 +35,9 @@ class LocationTests(Harness):
         self, opener: Opener, tmp_path: Path
     ) -> None:
         before = contents(tmp_path)
-        for how in ({"create": False}, {"read_only": True}):
+        for create, read_only in _NOT_MADE:
             with pytest.raises(StoreNotFoundError):
-                await opener(**how)
+                await opener(create=create, read_only=read_only)
         assert contents(tmp_path) == before
 
     @needs(Capability.DURABLE)
@@ -57,9 +60,9 @@ class LocationTests(Harness):
             path.write_bytes(content)
             beside.write_bytes(content)
             before = contents(path.parent)
-            for how in ({}, {"create": False}, {"read_only": True}):
+            for create, read_only in ((True, False), *_NOT_MADE):
                 with pytest.raises(NotAStoreError) as caught:
-                    await opener(**how)
+                    await opener(create=create, read_only=read_only)
                 assert str(path) in str(caught.value)
                 assert contents(path.parent) == before
 
@@ -68,9 +71,9 @@ class LocationTests(Harness):
         path = self.path_of(location)
         path.touch()
         before = contents(path.parent)
-        for how in ({"create": False}, {"read_only": True}):
+        for create, read_only in _NOT_MADE:
             with pytest.raises(NotAStoreError):
-                await opener(**how)
+                await opener(create=create, read_only=read_only)
             assert contents(path.parent) == before
 
     @in_files
@@ -85,9 +88,9 @@ class LocationTests(Harness):
             await store.aclose()
             os.truncate(_largest_file(path), size)
             before = contents(path.parent)
-            for how in ({"create": False}, {"read_only": True}):
+            for create, read_only in _NOT_MADE:
                 with pytest.raises(MemoryCoreError):
-                    await opener(**how)
+                    await opener(create=create, read_only=read_only)
                 assert contents(path.parent) == before
 
     @in_files

@@ -17,6 +17,7 @@ from memory_core.errors import (
     OutcomeUnknownError,
     StorageClosedError,
     StorageUnavailableError,
+    StoreNotFoundError,
     UnsupportedCapabilityError,
 )
 from memory_core.storage import Capability, StorageContext, require
@@ -121,7 +122,7 @@ async def test_a_database_that_is_not_there_is_an_error_until_it_is(tenants: Sql
 async def test_nothing_is_made_where_nothing_may_be(tenants: Sqld) -> None:
     config = TursoConfig(database="{namespace}", tenancy=TenancyConfig(admin_url=admin(tenants)))
     async with nothing_left():
-        with pytest.raises(ConfigurationError, match="no such database"):
+        with pytest.raises(StoreNotFoundError, match="no such database"):
             await TenantStorage.open(
                 tenants.http_url,
                 config=config,
