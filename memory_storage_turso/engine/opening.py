@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from typing import cast
 from uuid import UUID, uuid4
 
@@ -30,7 +30,7 @@ from memory_storage_turso.sql.system import (
 )
 from memory_storage_turso.sql.tables import KindTable, Tables
 
-__all__ = ["check_kinds", "open_kinds", "open_system"]
+__all__ = ["open_kinds", "open_system"]
 
 _CHUNK = 200
 
@@ -74,13 +74,16 @@ async def open_system(driver: Driver, tables: Tables, context: StorageContext) -
     return UUID(bytes=store_id)
 
 
-async def open_kinds(driver: Driver, tables: Tables, codec: Codec) -> tuple[str, ...]:
+async def open_kinds(
+    driver: Driver, tables: Tables, codec: Codec, *, read_only: bool = False
+) -> tuple[str, ...]:
     """Create the tables of kinds that are new, and migrate the tables of kinds that have changed.
 
     Args:
         driver: the database.
         tables: the kinds to prepare for.
         codec: to read records whose kind has new indexes.
+        read_only: whether they are only checked.
 
     Returns:
         The kinds in the store that are not among these.
@@ -88,8 +91,12 @@ async def open_kinds(driver: Driver, tables: Tables, codec: Codec) -> tuple[str,
     Raises:
         NotAStoreError: the database has tables of these names that are not this package's.
         ConfigurationError: it has records that a new constraint forbids.
+        MigrationNeededError: the store is only read, and lacks a kind or an index.
     """
     known = await _known_kinds(driver)
+    if read_only:
+        _check_kinds(driver.where, known, tables)
+        return tuple(kind for kind in known if kind not in tables)
     fresh = [table for table in tables if table.kind not in known]
     if fresh:
         present = {str(name).lower() for (name,) in await _rows(driver, Statement(TABLES))}
@@ -103,26 +110,17 @@ async def open_kinds(driver: Driver, tables: Tables, codec: Codec) -> tuple[str,
     return tuple(kind for kind in known if kind not in tables)
 
 
-async def check_kinds(driver: Driver, tables: Tables) -> tuple[str, ...]:
-    """Check that a store can be read as the kinds declare, without changing it.
-
-    Returns:
-        The kinds in the store that are not among these.
-
-    Raises:
-        MigrationNeededError: it has no table for a kind, or an index is missing.
-    """
-    known = await _known_kinds(driver)
+def _check_kinds(where: str, known: Mapping[str, str], tables: Tables) -> None:
+    """Check that a store has what the kinds declare."""
     for table in tables:
         if table.kind not in known:
-            raise MigrationNeededError(driver.where, f"the store has no kind {table.kind!r} yet")
+            raise MigrationNeededError(where, f"the store has no kind {table.kind!r} yet")
         missing = Migration(table, tables, known[table.kind]).changed
         if missing:
             names = ", ".join(map(repr, missing))
             raise MigrationNeededError(
-                driver.where, f"the store lacks the index {names} of {table.kind!r}"
+                where, f"the store lacks the index {names} of {table.kind!r}"
             )
-    return tuple(kind for kind in known if kind not in tables)
 
 
 async def _known_kinds(driver: Driver) -> dict[str, str]:

@@ -15,7 +15,7 @@ from memory_storage_turso.engine.dictionaries import Dictionaries
 from memory_storage_turso.engine.driver import Driver, StatementError, StoreIdentity
 from memory_storage_turso.engine.encoding import CodecThread
 from memory_storage_turso.engine.namespaces import Namespaces
-from memory_storage_turso.engine.opening import check_kinds, open_kinds, open_system
+from memory_storage_turso.engine.opening import open_kinds, open_system
 from memory_storage_turso.engine.pending import PendingEntries
 from memory_storage_turso.engine.reading import Reader
 from memory_storage_turso.engine.writing import Writer
@@ -93,10 +93,7 @@ class SharedState(backend.SharedState):
             store_id = await open_system(driver, tables, context)
             driver.use_position(POSITION, StoreIdentity(Statement(STORE_ID), store_id.bytes))
             await dictionaries.load()
-            if context.read_only:
-                foreign = await check_kinds(driver, tables)
-            else:
-                foreign = await open_kinds(driver, tables, codec)
+            foreign = await open_kinds(driver, tables, codec, read_only=context.read_only)
             state = cls(
                 driver,
                 store_id=store_id,
@@ -122,11 +119,9 @@ class SharedState(backend.SharedState):
         """Look again at a store that was set back: learn its namespaces, and restore what it lacks."""
         self.namespaces.forget()
         try:
-            if self.read_only:
-                await check_kinds(self.driver, self.tables)
-                return
-            await open_kinds(self.driver, self.tables, self.codec)
-            await self.dictionaries.restore()
+            await open_kinds(self.driver, self.tables, self.codec, read_only=self.read_only)
+            if not self.read_only:
+                await self.dictionaries.restore()
         except StatementError as error:
             raise StorageError(f"{self.driver.where}: {error}") from error
 
