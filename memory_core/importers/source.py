@@ -189,10 +189,14 @@ class Source:
         """The files in an archive.
 
         Raises:
-            ImportFormatError: it cannot be read.
+            ImportFormatError: it cannot be read, or says that it expands without end.
         """
         with self._reporting(), _zip_errors(), zipfile.ZipFile(self.path) as archive:
-            return archive.infolist()
+            found = archive.infolist()
+            # What is read of a member is bounded by the size that the archive states.
+            if sum(info.file_size for info in found) > _most_expanded(self.path.stat().st_size):
+                raise _expands(self)
+            return found
 
     def member(self, info: zipfile.ZipInfo) -> Entry:
         """One file of an archive as an entry. Raises like ``members``."""
@@ -300,7 +304,7 @@ def _unpacked(file: io.BufferedReader, packing: str, source: Source) -> io.Buffe
         packed = _Zstd(file)
     else:
         return file
-    limit = max(EXPANDS_FREELY, EXPANSION * os.fstat(file.fileno()).st_size)
+    limit = _most_expanded(os.fstat(file.fileno()).st_size)
     # Raw streams are all it needs, though the stubs ask for more.
     return io.BufferedReader(cast("Any", _Expanding(packed, limit, source)), _CHUNK)
 
@@ -318,7 +322,7 @@ def _zstd_member(path: Path, info: zipfile.ZipInfo) -> bytes:
     stream = _Zstd(packed)
     parts: list[bytes] = []
     size = 0
-    while size <= MAX_ENTRY_BYTES and (part := stream.read(_CHUNK)):
+    while size <= min(MAX_ENTRY_BYTES, info.file_size) and (part := stream.read(_CHUNK)):
         parts.append(part)
         size += len(part)
     return b"".join(parts)
@@ -363,6 +367,17 @@ class _Zstd:
         return b"".join(found)
 
 
+def _most_expanded(packed: int) -> int:
+    return max(EXPANDS_FREELY, EXPANSION * packed)
+
+
+def _expands(source: Source) -> ImportFormatError:
+    return source.error(
+        f"expands to more than {EXPANSION} times its packed size and "
+        f"{EXPANDS_FREELY} bytes: unpack it first if that is right"
+    )
+
+
 class _Expanding(io.RawIOBase):
     """A decompressing stream that stops what expands without end."""
 
@@ -378,10 +393,7 @@ class _Expanding(io.RawIOBase):
         data: bytes = self._packed.read(len(buffer))
         self._left -= len(data)
         if self._left < 0:
-            raise self._source.error(
-                f"expands to more than {EXPANSION} times its packed size and "
-                f"{EXPANDS_FREELY} bytes: unpack it first if that is right"
-            )
+            raise _expands(self._source)
         buffer[: len(data)] = data
         return len(data)
 

@@ -14,9 +14,14 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import msgspec
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
-from memory_core.errors import ImportFormatError, MemoryCoreError, RecordTooLargeError
+from memory_core.errors import (
+    ConflictError,
+    ImportFormatError,
+    MemoryCoreError,
+    RecordTooLargeError,
+)
 from memory_core.importers.base import FormatImporter, Found, Importer, found_in
 from memory_core.importers.draft import stable_id
 from memory_core.importers.log import Log
@@ -73,6 +78,27 @@ class FileReport:
     def episodes(self) -> int:
         """How many episodes the file holds."""
         return self.stored + self.unchanged + self.kept
+
+
+@frozen
+class _Change:
+    """An episode to store.
+
+    Attributes:
+        found: the episode.
+        old: the stored copy that it replaces.
+    """
+
+    found: Found
+    old: Episode | None
+
+    @property
+    def batch(self) -> WriteBatch:
+        """The batch that stores it, unless somebody else has changed the stored copy meanwhile."""
+        episode, batch = self.found.episode, WriteBatch()
+        if self.old is None:
+            return batch.expect_absent(Episode, episode.id).put(episode)
+        return batch.expect(self.old).put(episode)
 
 
 class Storing:
@@ -138,13 +164,13 @@ class Storing:
     ) -> None:
         chosen = _distinct(batch, report, joined)
         there = await self._storage.get(Episode, [found.episode.id for found in chosen])
-        changed: list[Found] = []
+        changed: list[_Change] = []
         for found, old in zip(chosen, there, strict=True):
             if old is not None and (limit := old.metadata.get("part_limit")):
                 await self._store_parts(_split(found, *limit.split("=")), report)
             elif (better := _better(old, found, report, joined)) is not None:
-                changed.append(better)
-        await self._put(changed, report)
+                changed.append(_Change(better, old))
+        await self._put(changed, report, joined)
         self._expect(chosen)
         report.related += await self._relate()
         if nested:
@@ -157,24 +183,56 @@ class Storing:
         self._done += len(batch)
         self._on_progress(self._done)
 
-    async def _put(self, changed: Sequence[Found], report: FileReport) -> None:
+    async def _put(
+        self, changed: Sequence[_Change], report: FileReport, joined: _Join | None
+    ) -> None:
         if not changed:
             return
+        new = (change.found.episode.id for change in changed if change.old is None)
+        known = (change.old for change in changed if change.old is not None)
+        whole = WriteBatch().expect_absent(Episode, *new).expect(*known)
         (result,) = await self._storage.commit(
-            [WriteBatch().put(*(found.episode for found in changed))]
+            [whole.put(*(change.found.episode for change in changed))]
         )
         if not isinstance(result, MemoryCoreError):
             report.stored += len(changed)
             return
         # One of them spoilt it for all: apart, each gets its own answer.
-        results = await self._storage.commit([WriteBatch().put(found.episode) for found in changed])
-        for found, refused in zip(changed, results, strict=True):
+        results = await self._storage.commit([change.batch for change in changed])
+        for change, refused in zip(changed, results, strict=True):
             if not isinstance(refused, MemoryCoreError):
                 report.stored += 1
-            elif isinstance(refused, RecordTooLargeError) and len(found.episode.steps) > 1:
-                await self._put_in_parts(found, refused, report)
+            elif isinstance(refused, ConflictError):
+                await self._put_again(change.found, refused.stored, report, joined)
             else:
-                _refuse(report, found.episode, refused)
+                await self._refused(change.found, refused, report)
+
+    async def _put_again(
+        self, found: Found, stored: Episode | None, report: FileReport, joined: _Join | None
+    ) -> None:
+        """Store an episode that somebody else has stored meanwhile, if it is still the better copy."""
+        while True:
+            limit = None if stored is None else stored.metadata.get("part_limit")
+            if limit and "part_limit" not in found.episode.metadata:
+                await self._store_parts(_split(found, *limit.split("=")), report)
+                return
+            better = _better(stored, found, report, joined)
+            if better is None:
+                return
+            (refused,) = await self._storage.commit([_Change(better, stored).batch])
+            if not isinstance(refused, ConflictError):
+                break
+            stored = refused.stored
+        if isinstance(refused, MemoryCoreError):
+            await self._refused(better, refused, report)
+        else:
+            report.stored += 1
+
+    async def _refused(self, found: Found, refused: MemoryCoreError, report: FileReport) -> None:
+        if isinstance(refused, RecordTooLargeError) and len(found.episode.steps) > 1:
+            await self._put_in_parts(found, refused, report)
+        else:
+            _refuse(report, found.episode, refused)
 
     async def _put_in_parts(
         self, found: Found, refused: RecordTooLargeError, report: FileReport
@@ -195,15 +253,9 @@ class Storing:
         there = await self._storage.get(Episode, [part.episode.id for part in parts])
         counted = FileReport(report.file, log=report.log)
         for part, old in zip(parts, there, strict=True):
-            better = _better(old, part, counted, None)
-            if better is None:
-                continue
-            (result,) = await self._storage.commit([WriteBatch().put(better.episode)])
-            if isinstance(result, MemoryCoreError):
-                _refuse(report, part.episode, result)
-            else:
-                counted.stored += 1
+            await self._put_again(part, old, counted, None)
         self._expect(parts)
+        report.refused += counted.refused
         # The parts are one episode of the transcript.
         report.stored += bool(counted.stored)
         report.kept += bool(counted.kept and not counted.stored)

@@ -106,8 +106,7 @@ def describe(draft: EpisodeDraft, entry: Fields) -> None:
     draft.framework = given.text("framework")
     draft.outcome = logged_outcome(around)
     reward = around.get("reward", "score")
-    if not isinstance(reward, bool):
-        draft.reward = Fields({"reward": reward}, entry.log, entry.place).number("reward")
+    draft.reward = Fields({"reward": reward}, entry.log, entry.place).number("reward")
     tags = given.list("tags")
     draft.tags = [text for tag in tags if (text := plain_text(tag))]
     if len(draft.tags) < len(tags):

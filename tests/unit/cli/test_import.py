@@ -1,3 +1,4 @@
+import asyncio
 import gzip
 import json
 import os
@@ -8,7 +9,7 @@ from attrs import evolve
 
 from memory_core import Outcome, open_memory
 from memory_core.cli.imports import import_file
-from memory_core.importers import ClaudeCodeImporter
+from memory_core.importers import ClaudeCodeImporter, OpenAIChatImporter
 from memory_core.samples import EPISODES as SAMPLE_EPISODES
 from memory_core.samples import write_samples
 from tests.unit.importers.transcripts import (
@@ -180,12 +181,24 @@ def test_standard_input(cli):
     assert report["files"][0]["file"] == "standard input"
 
 
-def test_a_name_that_is_not_text(cli, tmp_path):
-    path = os.fsencode(tmp_path) + b"/bad\xffname.jsonl"
-    Path(os.fsdecode(path)).write_bytes(json.dumps(chat_entry()).encode())
-    report = cli.json("import", os.fsdecode(path))
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"bad\xffname.jsonl", "bad\ufffdname.jsonl"),
+        (b"two\nlines.jsonl", "two\nlines.jsonl"),
+        (b"x" * 249 + b".jsonl", "x" * 249 + ".jsonl"),
+        (b"-.jsonl", "-.jsonl"),
+    ],
+)
+@pytest.mark.parametrize("folder", [False, True])
+def test_odd_names(cli, tmp_path, name, shown, folder):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/t/" + name))
+    path.parent.mkdir()
+    path.write_bytes(json.dumps(chat_entry()).encode())
+    report = cli.json("import", path.parent if folder else path)
     assert report["stored"] == 1
-    assert report["files"][0]["file"].endswith("bad\ufffdname.jsonl")
+    assert report["files"][0]["file"].endswith(f"/{shown}")
+    assert "\nlines" not in cli("import", path).stdout
 
 
 def steps_of(cli):
@@ -234,6 +247,38 @@ def test_a_subagent_is_related_to_its_session_whichever_comes_first(cli, tmp_pat
     records = {r["id"]: r for r in cli.json("list")["records"]}
     assert records[edge["to_episode_id"]]["metadata"]["agent_id"] == "a1"
     assert "agent_id" not in records[edge["from_episode_id"]]["metadata"]
+
+
+async def test_importers_at_once_store_each_episode_once(tmp_path):
+    """Each compares its copy with what others have stored meanwhile: the longest stays."""
+    lines = claude_session()
+    paths = [write_lines(tmp_path / f"{n}.jsonl", lines[: 3 + n]) for n in range(4)]
+    chats = write_lines(tmp_path / "chats.jsonl", [chat_entry(id=str(n)) for n in range(250)])
+    async with open_memory("inmemory:") as memory:
+
+        async def some(path, importer):
+            await asyncio.sleep(0)
+            return await import_file(memory, path, importer)
+
+        reports = await asyncio.gather(
+            *(some(path, ClaudeCodeImporter()) for path in paths * 2),
+            *(some(chats, OpenAIChatImporter()) for _ in range(4)),
+        )
+        assert sum(report.stored for report in reports[8:]) == 250
+        assert sum(report.stored + report.unchanged for report in reports[8:]) == 1_000
+        sessions = [e async for e in memory.iter_episodes() if "claude-code" in e.tags]
+        assert [len(session.steps) for session in sessions] == [
+            max(len(e.steps) for e in ClaudeCodeImporter().read(paths[-1]))
+        ]
+        assert sum(report.stored for report in reports[:8]) <= len(paths)
+
+
+async def test_episodes_of_several_batches_are_counted(tmp_path):
+    chats = write_lines(tmp_path / "chats.jsonl", [chat_entry(id=str(n)) for n in range(1_200)])
+    async with open_memory("inmemory:") as memory:
+        for stored, unchanged in ((1_200, 0), (0, 1_200)):
+            report = await import_file(memory, chats, OpenAIChatImporter())
+            assert (report.stored, report.unchanged) == (stored, unchanged)
 
 
 def long_session(steps, size):

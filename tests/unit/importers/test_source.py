@@ -5,6 +5,7 @@ import json
 import lzma
 import os
 import threading
+import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -177,6 +178,18 @@ def test_what_expands_without_end_is_stopped(tmp_path, monkeypatch, pack, unit):
     path.write_bytes(pack(unit * (2**24 // len(unit))))
     with pytest.raises(ImportFormatError, match="expands to more than 10 times"):
         read(path)
+
+
+def test_an_archive_that_expands_without_end_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "EXPANDS_FREELY", 2**20)
+    monkeypatch.setattr(source, "EXPANSION", 10)
+    path = tmp_path / "bomb.eval"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("header.json", "{}")
+        for number in range(4):
+            archive.writestr(f"samples/{number}.json", " " * 2**19)
+    with pytest.raises(ImportFormatError, match="expands to more than 10 times"):
+        sample_of(source_of(path))
 
 
 def test_what_is_not_a_readable_file_is_an_error_that_names_it(tmp_path):
