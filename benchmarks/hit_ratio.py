@@ -2,9 +2,11 @@
 
     python -m benchmarks.hit_ratio [--traces FOLDER] [--json] [--plot FILE] [--only NAME] [--quick]
 
-The real traces are key accesses of a web shop; their folder is given by ``--traces`` or by the
-environment variable ``MEMORY_CORE_DATA`` and has ``traces/web07.trace.xz`` and ``web12.trace.xz``
-(xz; big-endian 32-bit integers). Without them only the synthetic workloads run, and a line says so.
+The real traces are key accesses of a web shop (``web07``, ``web12``) and of programs that scan and loop
+(``loop``, ``multi3``, ``ps``). ``--traces`` names their folder, or the environment variable
+``MEMORY_CORE_DATA`` the folder above ``traces``. A file is ``NAME.trace.xz`` with big-endian 32-bit integers,
+or ``NAME.trace.gz`` with a key on each line. Without them only the synthetic workloads run, and a line says
+so. ``benchmarks.policies`` measures every trace of a folder at many cache sizes.
 
 A workload is a list of keys. A key that is not negative is read, and kept if it was missing; ``~key``
 is a write that invalidates it. W-TinyLFU is theine's, which needs ``pip install theine``; the plot
@@ -14,6 +16,7 @@ needs matplotlib. S3-FIFO is written down here as published (Yang et al., SOSP 2
 from __future__ import annotations
 
 import argparse
+import gzip
 import heapq
 import importlib.util
 import json
@@ -35,7 +38,14 @@ from memory_core.cache import CacheEntry
 from memory_storage_lmdb.adaptive import AdaptiveCache, AdaptiveConfig
 
 Workload = list[int]
-TRACES = ("web07", "web12")
+TRACES = {
+    "web07": (300, 1200),
+    "web12": (300, 1200),
+    "loop": (500,),
+    "multi3": (2000,),
+    "ps": (1500,),
+}
+LONGEST = 400_000  # accesses of a trace that are replayed
 
 
 @frozen
@@ -47,10 +57,18 @@ class Case:
     make: Callable[[], Workload]
 
 
+def find_traces(folder: Path) -> dict[str, Path]:
+    """The trace files of a folder by name."""
+    paths = [*folder.glob("*.trace.xz"), *folder.glob("*.trace.gz")]
+    return {path.name.partition(".")[0]: path for path in sorted(paths)}
+
+
 def read_trace(path: Path) -> Workload:
     """The keys of a trace."""
+    if path.suffix == ".gz":
+        return [int(key) for key in gzip.decompress(path.read_bytes()).split()][:LONGEST]
     data = lzma.decompress(path.read_bytes())
-    return list(struct.unpack(f">{len(data) // 4}i", data))
+    return list(struct.unpack(f">{len(data) // 4}i", data))[:LONGEST]
 
 
 def zipf(keys: int, count: int, skew: float, seed: int = 1) -> Workload:
@@ -142,9 +160,8 @@ def agent(count: int, episodes: int = 5000, queries: int = 200) -> Workload:
 
 def cases(traces: Path | None, *, quick: bool) -> Iterator[Case]:
     """Every workload at its capacities."""
-    for name in TRACES if traces else ():
-        path = traces / f"{name}.trace.xz"
-        for capacity in (300, 1200):
+    for name, path in find_traces(traces).items() if traces else ():
+        for capacity in TRACES.get(name, ()):
             yield Case(f"{name}/{capacity}", capacity, lambda path=path: read_trace(path))
     scale = 10 if quick else 1
     many, most = 200_000 // scale, 1_000_000 // scale
@@ -366,7 +383,7 @@ def main() -> None:
     if arguments.plot and not importlib.util.find_spec("matplotlib"):
         parser.error("--plot needs matplotlib (pip install matplotlib)")
     traces = arguments.traces
-    if traces is None or not (traces / f"{TRACES[0]}.trace.xz").is_file():
+    if traces is None or not TRACES.keys() & find_traces(traces).keys():
         print(f"real traces skipped: none in {traces or 'no folder given'}", file=sys.stderr)
         traces = None
     results = measure(traces, quick=arguments.quick, only=arguments.only)

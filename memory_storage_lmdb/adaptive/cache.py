@@ -16,6 +16,7 @@ from memory_core.cache import CacheEntry, CacheKey, CacheStats
 from memory_storage_lmdb.adaptive.compartment import ByteBudget, Compartment
 from memory_storage_lmdb.adaptive.config import AdaptiveConfig
 from memory_storage_lmdb.adaptive.entry import Entry, overhead
+from memory_storage_lmdb.adaptive.eviction import Rule
 from memory_storage_lmdb.adaptive.expiry import AdaptiveLifetime, ExpiryWheel, Sweeper
 from memory_storage_lmdb.adaptive.memory_source import MemorySource, SystemMemory
 from memory_storage_lmdb.adaptive.pressure import PressureGauge
@@ -31,6 +32,8 @@ _SMALL = 1024  # entries up to which the bookkeeping is measured at each inserti
 _INLINE = 64  # entries removed at most as part of a write; the sweeper removes the rest
 _LARGEST = 4  # an entry larger than this share of the budget is declined
 _INTERVAL = 1.0
+_ROUND = 10  # lookups an entry between two halvings of what the policies have counted
+_FEW = 16
 
 
 class AdaptiveCache:
@@ -81,6 +84,8 @@ class AdaptiveCache:
         self._sweeper = Sweeper(self, interval)
         self._sweep_at = float("-inf")
         self._closed = False
+        self._rounds = 0.0
+        self._rounds_at = 0
 
     @classmethod
     def create(cls, location: str, *, config: AdaptiveConfig) -> AdaptiveCache:
@@ -102,9 +107,13 @@ class AdaptiveCache:
             entry = find(key)
             if entry is not None and (now < entry.due or self._still_alive(entry, now)):
                 entry.hits += 1
+                if entry.watched:
+                    part = self._part(key)
+                    part.chooser.hit(entry, self._rounds, part.entries, part.bytes)
                 values.append(entry.value)
             else:
                 self._counters.misses += 1
+                self._part(key).chooser.missed(hash(key))
                 values.append(None)
         return values
 
@@ -128,6 +137,8 @@ class AdaptiveCache:
             if entry is not None:
                 self._remove(entry)
                 self._counters.invalidations[cause] += 1
+            else:
+                self._part(key).chooser.removed(hash(key))
 
     async def clear(self, namespace: str | None = None) -> None:
         """Forget everything, or everything of a namespace."""
@@ -159,8 +170,7 @@ class AdaptiveCache:
             misses=counters.misses,
             counters={
                 **counters.as_mapping(),
-                "ghosts": sum(part.policy.ghosts for part in self._parts),
-                "small_share": self._shared.policy.small_share,
+                **self._policy_statistics(),
                 "pressure_events": self._pressure.events,
                 "pressure_reliefs": self._pressure.reliefs,
                 "pressure_level": int(self._pressure.level),
@@ -191,7 +201,7 @@ class AdaptiveCache:
 
     def _put(self, new: CacheEntry, now: float) -> None:
         key = new.key
-        part = self._kinds.get(key[1], self._shared)
+        part = self._part(key)
         charge = new.size + overhead(key)
         entry = self._table.get(key)
         expired = new.ttl is not None and not new.ttl > 0
@@ -205,13 +215,15 @@ class AdaptiveCache:
             self._insert(new, charge, part, now)
 
     def _insert(self, new: CacheEntry, charge: int, part: Compartment, now: float) -> None:
+        self._count_rounds()
         self._make_room(part, 1, charge)
         table = self._table
         table[new.key] = entry = Entry(new.key, new.value, charge)
         part.add(1, charge)
         counters = self._counters
         counters.insertions += 1
-        part.policy.admit(entry, counters.lookups)
+        part.policy.admit(entry, self._rounds)
+        part.chooser.added(entry, self._rounds, part.entries, part.bytes)
         self._lifetime.start(entry, now, new.ttl)
         self._wheel.schedule(entry)
         if len(table) < _SMALL or not counters.insertions % _INLINE:
@@ -226,6 +238,8 @@ class AdaptiveCache:
         part.add(0, grown)
         entry.value = new.value
         entry.charge = charge
+        part.policy.replaced(entry)
+        part.chooser.replaced(entry)
         self._wheel.cancel(entry)
         self._lifetime.start(entry, now, new.ttl)
         self._wheel.schedule(entry)
@@ -246,8 +260,30 @@ class AdaptiveCache:
                 if not bound:
                     return
                 bound -= 1
-            self._forget(donor.policy.evict(self._counters.lookups), donor)
+            entry = donor.policy.evict(self._rounds)
+            donor.chooser.evicted(entry, by_bytes=cause is not EvictionCause.CAPACITY)
+            self._forget(entry, donor)
             self._counters.evictions[cause] += 1
+
+    def _part(self, key: CacheKey) -> Compartment:
+        return self._kinds.get(key[1], self._shared)
+
+    def _count_rounds(self) -> None:
+        """Advance the clock of the policies: by one for so many lookups an entry."""
+        lookups = self._counters.lookups
+        a_round = _ROUND * max(len(self._table), _FEW)
+        self._rounds += (lookups - self._rounds_at) / a_round
+        self._rounds_at = lookups
+
+    def _policy_statistics(self) -> dict[str, int | float]:
+        choosers = [part.chooser for part in self._parts]
+        return {
+            "ghosts": sum(part.policy.ghosts for part in self._parts),
+            "small_share": self._shared.policy.small_share,
+            "frequency_leads": int(self._shared.policy.rule is Rule.FREQUENCY),
+            "rule_changes": sum(chooser.changes for chooser in choosers),
+            "shadow_keys": sum(chooser.keys for chooser in choosers),
+        } | {f"{rule}_wins": sum(chooser.wins[rule] for chooser in choosers) for rule in Rule}
 
     def _still_alive(self, entry: Entry, now: float) -> bool:
         """Make the reviews of an entry that are due; remove it if it has expired."""
@@ -260,8 +296,9 @@ class AdaptiveCache:
         return False
 
     def _remove(self, entry: Entry) -> None:
-        part = self._kinds.get(entry.key[1], self._shared)
-        part.policy.remove(entry, self._counters.lookups)
+        part = self._part(entry.key)
+        part.policy.remove(entry)
+        part.chooser.removed(entry.fingerprint)
         self._forget(entry, part)
 
     def _forget(self, entry: Entry, part: Compartment) -> None:
@@ -297,7 +334,7 @@ class AdaptiveCache:
         self._common.reserved = (
             sys.getsizeof(self._table)
             + self._wheel.footprint()
-            + sum(part.policy.footprint() for part in self._parts)
+            + sum(part.footprint() for part in self._parts)
         )
         self._make_room(self._shared, 0, 0)
 
@@ -307,3 +344,6 @@ class AdaptiveCache:
             self._table = dict(self._table)
             for part in self._parts:
                 part.policy.compact()
+                part.chooser.clear()
+            for entry in self._table.values():
+                entry.watched = True  # it enters the new sample when it is read

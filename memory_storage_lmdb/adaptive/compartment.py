@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from attrs import define, field
 
+from memory_storage_lmdb.adaptive.entry import Entry
 from memory_storage_lmdb.adaptive.eviction import EvictionPolicy
+from memory_storage_lmdb.adaptive.shadows import Chooser
 from memory_storage_lmdb.adaptive.statistics import EvictionCause
 
 __all__ = ["ByteBudget", "Compartment"]
@@ -37,16 +39,19 @@ class Compartment:
         entries: entries it holds.
         bytes: bytes they take.
         policy: decides which of them is evicted.
+        chooser: decides by which rule.
     """
 
     max_entries: int
     budget: ByteBudget
     entries: int = 0
     bytes: int = 0
-    policy: EvictionPolicy = field(factory=EvictionPolicy)
+    policy: EvictionPolicy[Entry] = field(factory=EvictionPolicy[Entry])
+    chooser: Chooser = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Join the compartments that share the budget."""
+        self.chooser = Chooser(self.policy)
         self.budget.members.append(self)
 
     def add(self, entries: int, size: int) -> None:
@@ -58,7 +63,12 @@ class Compartment:
     def clear(self) -> None:
         """Forget all entries."""
         self.policy.clear()
+        self.chooser.clear()
         self.add(-self.entries, -self.bytes)
+
+    def footprint(self) -> int:
+        """Bytes that its bookkeeping takes."""
+        return self.policy.footprint() + self.chooser.footprint()
 
     def room(self, share: float) -> float:
         """The bytes available to a new entry if there were no other.

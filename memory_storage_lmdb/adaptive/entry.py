@@ -35,12 +35,8 @@ class Entry:
         charge: bytes it counts for, its own overhead included.
         hits: the number of reads since it was inserted.
         due: when it must be examined next, on the cache's clock: at its expiry or a review.
-        spent: for the eviction policy: hits that it has been credited for already.
-        stamp: how many lookups the cache had answered when the entry took its place in its queue.
-        in_main: whether it is in the main queue rather than the small one.
-        on_trial: whether it is in the main queue on trial.
-        older: its neighbour towards eviction.
-        newer: its neighbour away from eviction.
+        watched: whether its next read must be told to the shadows.
+        fingerprint: for the eviction policy, with the next six: see ``Evictable``.
         stored: for its lifetime: when its value came in.
         ttl: seconds from then until it expires.
         mark: ``hits`` at the last review.
@@ -55,10 +51,12 @@ class Entry:
     charge: int
     hits: int = 0
     due: float = 0.0
+    watched: bool = False
+    fingerprint: int = field(init=False)
     spent: int = 0
-    stamp: int = 0
+    counted: int = 0
+    counted_at: float = 0.0
     in_main: bool = False
-    on_trial: bool = False
     older: Entry = field(init=False, repr=False)
     newer: Entry = field(init=False, repr=False)
     stored: float = 0.0
@@ -69,9 +67,13 @@ class Entry:
     earlier: Entry | None = field(default=None, repr=False)
     later: Entry | None = field(default=None, repr=False)
 
+    def __attrs_post_init__(self) -> None:
+        """Hash the key once."""
+        self.fingerprint = hash(self.key)
+
 
 _COLLECTED = 16  # the garbage collector's header, which sys.getsizeof of a type does not know
-_NUMBERS = 4 * sys.getsizeof(1.0)  # due, stored, and the counters once they outgrow shared ints
+_NUMBERS = 6 * sys.getsizeof(1.0)  # times, the hash, and the counters once they outgrow shared ints
 _FIXED = Entry.__basicsize__ + _COLLECTED + _NUMBERS
 _TUPLE = sys.getsizeof(("", "", b"")) + _COLLECTED
 _UUID = sys.getsizeof(UUID(int=1 << 127)) + sys.getsizeof(1 << 127)

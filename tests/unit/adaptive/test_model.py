@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from memory_core.cache import Budget
-from memory_storage_lmdb.adaptive import pressure
+from memory_storage_lmdb.adaptive import cache, pressure, shadows
 from memory_storage_lmdb.adaptive.compartment import Compartment
 from memory_storage_lmdb.adaptive.entry import Entry
-from memory_storage_lmdb.adaptive.eviction import Queue
+from memory_storage_lmdb.adaptive.eviction import EvictionPolicy, Queue, Rule
 from tests.unit.adaptive.driving import Driven, FakeMemory, entry, key, run
 
 NUMBERS = st.integers(0, 25)
@@ -31,13 +31,31 @@ def without_floor() -> Iterator[None]:
         yield
 
 
-def members(queue: Queue) -> list[Entry]:
-    found: list[Entry] = []
+@pytest.fixture(autouse=True, scope="module")
+def small_shadows() -> Iterator[None]:
+    """The sample is halved a few times."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(shadows, "_MOST", 8)
+        patched.setattr(shadows, "_FEWEST", 2)
+        yield
+
+
+def members(queue: Queue[Any]) -> list[Any]:
+    found: list[Any] = []
     one = queue._end.newer
     while one is not queue._end:
         found.append(one)
         one = one.newer
     return found
+
+
+def check_queues(policy: EvictionPolicy[Any], entries: list[Any]) -> None:
+    """Every entry is in one queue, once, and knows in which."""
+    small, main = members(policy._small), members(policy._main)
+    assert (policy._small.size, policy._main.size) == (len(small), len(main))
+    assert not any(one.in_main for one in small)
+    assert all(one.in_main for one in main)
+    assert sorted(map(id, small + main)) == sorted(map(id, entries))
 
 
 class AgainstModel(RuleBasedStateMachine):
@@ -110,6 +128,17 @@ class AgainstModel(RuleBasedStateMachine):
     def sweep(self, limit: int) -> None:
         self.driven.cache.sweep(limit)
 
+    @rule(which=st.sampled_from(Rule))
+    def follow(self, which: Rule) -> None:
+        for part in self.driven.cache._parts:
+            part.policy.rule = which
+
+    @rule()
+    def compact(self) -> None:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(cache, "_SPARSE", 0)
+            self.driven.cache._compact()
+
     @rule(used=st.sampled_from([0, 500, 750, 850, 999]))
     def press(self, used: int) -> None:
         self.memory.used = used
@@ -135,12 +164,34 @@ class AgainstModel(RuleBasedStateMachine):
         assert all(one.earlier is not None for one in queued), "each waits for its expiry"
 
     def check_part(self, part: Compartment) -> None:
-        small, main = part.policy._small, part.policy._main
-        assert (small.size, main.size) == (len(members(small)), len(members(main)))
-        assert not any(one.in_main for one in members(small))
-        assert all(one.in_main for one in members(main))
+        entries = [one for one in self.driven.cache._table.values() if self.part_of(one) is part]
+        check_queues(part.policy, entries)
         assert part.entries == len(part.policy)
-        assert part.bytes == sum(one.charge for one in members(small) + members(main))
+        assert part.bytes == sum(one.charge for one in entries)
+
+    def part_of(self, one: Entry) -> Compartment:
+        return self.driven.cache._part(one.key)
+
+    @invariant()
+    def the_shadows_agree(self) -> None:
+        """Each has its keys in one place, knows their entries, and sees every read of them."""
+        table = {one.fingerprint: one for one in self.driven.cache._table.values()}
+        for part in self.driven.cache._parts:
+            chooser = part.chooser
+            for shadow in chooser._shadows.values():
+                check_queues(shadow.policy, list(shadow.table.values()))
+                assert shadow.bytes == sum(shade.charge for shade in shadow.table.values())
+                assert len(shadow.table) <= 8
+                for fingerprint, shade in shadow.table.items():
+                    assert shade.fingerprint == fingerprint
+                    assert chooser._sampled(fingerprint)
+                    assert shade.entry is table.get(fingerprint)
+                    assert shade.hits >= shade.counted >= 0
+                    assert shade.hits >= shade.spent >= 0
+        for one in table.values():
+            chooser = self.driven.cache._part(one.key).chooser
+            if chooser._sampled(one.fingerprint) and not one.watched:
+                assert all(one.fingerprint in each.table for each in chooser._shadows.values())
 
     @invariant()
     def figures_agree(self) -> None:

@@ -22,6 +22,11 @@ EXPECTED = {
     "evictions_pressure",
     "ghosts",
     "small_share",
+    "frequency_leads",
+    "frequency_wins",
+    "recency_wins",
+    "rule_changes",
+    "shadow_keys",
     "pressure_events",
     "pressure_reliefs",
     "pressure_level",
@@ -61,6 +66,10 @@ def test_every_statistic_is_named_and_moves() -> None:
     for number in list(range(60)) + list(range(60)) + list(range(55, 0, -1)):
         driven.fetch(number)
         look()
+    for number in range(1_000, 1_200):  # soon read again, and then never: recency wins
+        for back in (0, 4, 8):
+            driven.fetch(number - back)
+    look()
     run(driven.cache.clear())
     for number in range(100, 110):
         driven.put(entry(number, size=40_000))
