@@ -143,6 +143,16 @@ def test_a_dictionary_makes_frames_smaller_and_is_named_in_them():
     assert tested.stats()["with_dictionary"] == 1
 
 
+def test_a_higher_level_makes_frames_smaller():
+    lines = (f"step {n}: tool {n % 7} called with {n * n % 997}\n" for n in range(3_000))
+    body = "".join(lines).encode()
+    sizes = [
+        len(Compressor(CompressionConfig(level=level), 2**20).compress("episode", body))
+        for level in (1, 19)
+    ]
+    assert sizes[1] < 0.95 * sizes[0]
+
+
 def test_trained_once_a_kind():
     tested = compressor(dictionary_samples=16)
     trained(tested, count=20)

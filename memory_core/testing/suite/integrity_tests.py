@@ -332,6 +332,13 @@ class IntegrityTests(Harness):
         await rejected(store, ring, CycleError)
         assert await store.count(Query(Relationship)) == 0
 
+    @pytest.mark.parametrize("first", [1, 2])
+    async def test_a_cycle_is_found_on_every_branch(self, store: Storage, first: int) -> None:
+        await put(store, *map(episode, range(5)))
+        await put(store, edge(1, 0, first), edge(2, 0, 3 - first), edge(3, 1, 3), edge(4, 3, 4))
+        await rejected(store, WriteBatch().put(edge(5, 4, 0)), CycleError)
+        await put(store, edge(5, 2, 4))
+
     async def test_an_edge_that_is_turned_round_is_no_cycle(self, store: Storage) -> None:
         await put(store, episode(0), episode(1), edge(1, 0, 1))
         turned = edge(1, 1, 0)

@@ -244,6 +244,24 @@ class QueryTests(Harness):
         (decision,) = await drain(store, Query(Pattern).where(pattern_type="decision_point"))
         assert isinstance(decision, DecisionPoint)
 
+    async def test_a_record_put_again_and_again_is_found_by_its_last_values_alone(
+        self, store: Storage
+    ) -> None:
+        """Whether its index entries were written already, in part, or not yet."""
+        versions = [("a", "b"), ("a", "c"), ("d",), ("d", "e")]
+        for written in range(len(versions)):
+            record = episode(written)
+            for number, tags in enumerate(versions):
+                await put(store, evolve(record, tags=tags))
+                if number == written:
+                    # A large batch has the entries written that are pending.
+                    await put(store, *specimens(400, 1_000 * (written + 1)))
+            for tag in "abcde":
+                found = await drain(store, Query(Episode).where(tags=tag))
+                is_found = record.id in {one.id for one in found}
+                assert is_found == (tag in versions[-1]), (written, tag)
+                assert await store.count(Query(Episode).where(tags=tag)) == len(found), tag
+
     async def test_edges_of_an_episode(self, store: Storage) -> None:
         await put(
             store, *map(episode, range(4)), edge(1, 0, 1), edge(2, 0, 2, "follows"), edge(3, 3, 0)

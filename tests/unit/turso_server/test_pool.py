@@ -204,6 +204,17 @@ async def test_idle_connection_is_pinged_and_stays(server: FakeServer) -> None:
     await pool.aclose()
 
 
+async def test_no_ping_takes_a_connection_beyond_the_bound(server: FakeServer) -> None:
+    clock = Clock()
+    pool = Pool(server.connect, fixed(1), KeepAliveConfig(), clock=clock)
+    await _once(pool)
+    async with pool.acquire(younger_than=0) as only:
+        clock.now += 5
+        await pool.tend()
+        assert pool.stats().pings == only.pings == 0
+    await pool.aclose()
+
+
 async def test_lost_idle_connection_is_dropped_by_its_ping(server: FakeServer) -> None:
     clock = Clock()
     pool = Pool(server.connect, fixed(1), KeepAliveConfig(), clock=clock)

@@ -104,6 +104,22 @@ def test_failed_probe_doubles_the_pause(breaker: CircuitBreaker, clock: Clock) -
         fail(breaker)
 
 
+def test_a_server_that_came_back_is_given_the_first_pause_again(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
+    for _ in range(3):
+        fail(breaker)
+    for pause in (1, 2, 4):
+        clock.now += pause + 0.1
+        fail(breaker)
+    clock.now += 8.1
+    succeed(breaker)
+    for _ in range(3):
+        fail(breaker)
+    clock.now += 1.1
+    assert breaker.allows()
+
+
 async def test_cancelled_probe_gives_way_to_the_next(breaker: CircuitBreaker, clock: Clock) -> None:
     for _ in range(3):
         fail(breaker)
@@ -229,6 +245,21 @@ async def test_gives_up_after_its_attempts() -> None:
     with pytest.raises(StorageUnavailableError):
         await with_retries(flaky, RETRY, stats)
     assert (flaky.calls, stats.retries, stats.exhausted) == (4, 3, 1)
+
+
+async def test_gives_up_when_its_time_is_over() -> None:
+    flaky, stats = Flaky(*[RetryableError("a")] * 100), RetryStats()
+    pauses: list[float] = []
+
+    async def sleep(pause: float) -> None:
+        pauses.append(pause)
+        await asyncio.sleep(0.01)
+
+    with pytest.raises(RetryableError):
+        await with_retries(flaky, RetryConfig(attempts=100, timeout=0.5), stats, sleep)
+    # Each pause is twice the one before, and the one that would end too late is not begun.
+    assert 1 <= len(pauses) <= 4
+    assert stats.exhausted == 1
 
 
 async def test_anything_else_is_not_retried() -> None:
