@@ -151,3 +151,17 @@ def long(session: nox.Session) -> None:
     session.run(
         "pytest", "-k", "behaves_like", "--timeout", "3600", *session.posargs, env=searching
     )
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Plant the chosen faults, one after the other, and see that the tests find at least 95 % of them."""
+    install(session)
+    session.run("python", "-m", "tests.mutants", "whole", *session.posargs)
+
+
+@nox.session
+def kit_mutants(session: nox.Session) -> None:
+    """Plant faults in backends and caches, and see that the kit finds every one."""
+    install(session)
+    session.run("python", "-m", "tests.mutants", "kit", "--least", "1", *session.posargs)
