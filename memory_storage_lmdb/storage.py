@@ -86,15 +86,27 @@ class LmdbStorage(Handle[SharedState]):
 
     async def get(self, kind: type[R], ids: Sequence[UUID]) -> list[R | None]:
         """Fetch records by id; see ``Storage.get``."""
-        return await self._opened().reader.get(self._namespace, kind, ids)
+        found = await self._opened().reader.get(self._namespace, kind, ids)
+        self._turn = turn = self._turn - 16
+        if turn <= 0:
+            await self._give_way()
+        return found
 
     async def query(self, query: Query[R]) -> Page[R]:
         """Fetch one page; see ``Storage.query``."""
-        return await self._opened().reader.query(self._namespace, query)
+        found = await self._opened().reader.query(self._namespace, query)
+        self._turn = turn = self._turn - 16
+        if turn <= 0:
+            await self._give_way()
+        return found
 
     async def count(self, query: Query[Any]) -> int:
         """How many records fulfil the query's conditions."""
-        return await self._opened().reader.count(self._namespace, query)
+        found = await self._opened().reader.count(self._namespace, query)
+        self._turn = turn = self._turn - 16
+        if turn <= 0:
+            await self._give_way()
+        return found
 
     def position(self) -> Position:
         """The newest position that any process has written."""
@@ -102,7 +114,11 @@ class LmdbStorage(Handle[SharedState]):
 
     async def changes(self, since: Position, limit: int = 1_000) -> ChangePage:
         """Changes of this namespace after a position; see ``Storage.changes``."""
-        return await self._opened().reader.changes(self._namespace, since, limit)
+        page = await self._opened().reader.changes(self._namespace, since, limit)
+        self._turn = turn = self._turn - 16
+        if turn <= 0:
+            await self._give_way()
+        return page
 
     async def stats(self) -> StorageStats:
         """Statistics of the store and of this process's use of it."""

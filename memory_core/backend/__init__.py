@@ -6,6 +6,7 @@ from memory_core.backend.feed import ChangeFeed, change_page
 from memory_core.backend.handle import Handle, LoopOwner, SharedState
 from memory_core.backend.model import Effect, Model, Plan, QueuedBatch, Stored, select_page
 from memory_core.backend.opening import open_on_thread
+from memory_core.backend.turns import Turns
 from memory_core.backend.working_set import AsyncLoader, Loader, WorkingSet, lookups
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "QueuedBatch",
     "SharedState",
     "Stored",
+    "Turns",
     "WorkingSet",
     "change_page",
     "lookups",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from threading import get_ident
 from typing import Generic, Self, TypeVar
 
+from memory_core.backend.turns import Turns
 from memory_core.errors import ReadOnlyError, StorageClosedError, WrongEventLoopError
 from memory_core.storage import check_namespace
 
@@ -152,7 +153,7 @@ class SharedState(LoopOwner):
 S = TypeVar("S", bound=SharedState)
 
 
-class Handle(Generic[S]):
+class Handle(Turns, Generic[S]):
     """A handle on a store, bound to one namespace.
 
     Args:

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from attrs import define, evolve, field
 
-from memory_core.backend import LoopOwner
+from memory_core.backend import Handle, LoopOwner, Turns
 from memory_core.cache.coherence import NamespaceCoherence
 from memory_core.cache.config import CacheConfig
 from memory_core.cache.fetches import Fetch
@@ -88,7 +88,7 @@ class _SharedState(LoopOwner):
                 coherence.look_again()
 
 
-class CachedStorage:
+class CachedStorage(Turns):
     """A ``Storage`` that answers from caches as long as nothing has changed.
 
     On backends with a cheap ``position()``, a read that starts after a commit returned, in any
@@ -123,7 +123,9 @@ class CachedStorage:
         self._storage = storage
         self._owner = owner
         self._namespace = storage.namespace
-        self._position: Callable[[], Position | None] = storage.position
+        self._position: Callable[[], Position | None] = (
+            storage.position if isinstance(storage, Handle) else self._checked_position
+        )
         self._coherence = self._shared.coherence_of(storage)
 
     @property
@@ -180,11 +182,15 @@ class CachedStorage:
                 break
             if value is ABSENT:
                 has_absent = True
+        self._turn = turn = self._turn - 1
+        if turn <= 0:
+            await self._give_way()
         return [None if value is ABSENT else value for value in values] if has_absent else values
 
     async def query(self, query: Query[R]) -> Page[R]:
         """Fetch one page."""
         if not self._shared.config.queries:
+            self._shared.check()
             return await self._storage.query(query)
         key = page_key(self._namespace, query)
 
@@ -196,6 +202,7 @@ class CachedStorage:
     async def count(self, query: Query[Any]) -> int:
         """How many records fulfil the query's conditions."""
         if not self._shared.config.queries:
+            self._shared.check()
             return await self._storage.count(query)
         key = count_key(self._namespace, query)
 
@@ -206,10 +213,11 @@ class CachedStorage:
 
     def position(self) -> Position | None:
         """The backend's position."""
-        return self._storage.position()
+        return self._position()
 
     async def changes(self, since: Position, limit: int = 1_000) -> ChangePage:
         """The backend's change feed."""
+        self._shared.check()
         return await self._storage.changes(since, limit)
 
     def scoped(self, namespace: str) -> CachedStorage:
@@ -220,6 +228,7 @@ class CachedStorage:
 
     async def stats(self) -> StorageStats:
         """The backend's statistics, with a section for each cache and one for the coherence."""
+        self._shared.check()
         stats = await self._storage.stats()
         sections: dict[str, Any] = {}
         for place, tier in enumerate(self.caches()):
@@ -250,6 +259,7 @@ class CachedStorage:
     async def namespaces(self) -> list[NamespaceInfo]:
         """See ``SupportsNamespaces``."""
         require(self._storage, Capability.NAMESPACES)
+        self._shared.check()
         return await cast("SupportsNamespaces", self._storage).namespaces()
 
     async def wipe(self) -> Position:
@@ -269,6 +279,7 @@ class CachedStorage:
     async def backup(self, target: Path) -> None:
         """See ``SupportsBackup``."""
         require(self._storage, Capability.BACKUP)
+        self._shared.check()
         await cast("SupportsBackup", self._storage).backup(target)
 
     async def clear_cache(self) -> None:
@@ -312,6 +323,11 @@ class CachedStorage:
                     stop = shared.monitor.remove_files if ended else shared.monitor.stop
                     closing.push_async_callback(stop)
             await self._storage.aclose()
+
+    def _checked_position(self) -> Position | None:
+        """The position of a backend that may not check itself where it is used."""
+        self._shared.check()
+        return self._storage.position()
 
     # Reading
 
@@ -390,6 +406,9 @@ class CachedStorage:
             await self._catch_up(position)
         found = (await self._near.get_many((key,)))[0]
         if found is not None and coherence.queries.knows(key, found):
+            self._turn = turn = self._turn - 1
+            if turn <= 0:
+                await self._give_way()
             return found.value
         while (joined := coherence.fetches.joinable(key)) is not None:
             coherence.counters["single_flight_joins"] += 1

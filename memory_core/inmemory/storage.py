@@ -104,7 +104,11 @@ class InMemoryStorage(Handle[_SharedState]):
         """Apply batches, in order."""
         shared = self._writable()
         shared.counters["commits"] += 1
-        return [self._commit(batch) for batch in batches]
+        results = [self._commit(batch) for batch in batches]
+        self._turn = turn = self._turn - 16
+        if turn <= 0:
+            await self._give_way()
+        return results
 
     async def get(self, kind: type[R], ids: Sequence[UUID]) -> list[R | None]:
         """Fetch records by id."""
@@ -113,19 +117,31 @@ class InMemoryStorage(Handle[_SharedState]):
         shared.counters["gets"] += 1
         shared.counters["ids_asked"] += len(ids)
         found = (shared.model.get(self._namespace, kind.kind, record_id) for record_id in ids)
-        return [None if stored is None else cast("R", stored.record) for stored in found]
+        records = [None if stored is None else cast("R", stored.record) for stored in found]
+        self._turn = turn = self._turn - 1
+        if turn <= 0:
+            await self._give_way()
+        return records
 
     async def query(self, query: Query[R]) -> Page[R]:
         """Fetch one page."""
         shared = self._opened()
         shared.counters["queries"] += 1
-        return shared.model.page(self._namespace, query)
+        page = shared.model.page(self._namespace, query)
+        self._turn = turn = self._turn - 16
+        if turn <= 0:
+            await self._give_way()
+        return page
 
     async def count(self, query: Query[Any]) -> int:
         """How many records fulfil the query's conditions."""
         shared = self._opened()
         shared.counters["counts"] += 1
-        return shared.model.count(self._namespace, query)
+        count = shared.model.count(self._namespace, query)
+        self._turn = turn = self._turn - 16
+        if turn <= 0:
+            await self._give_way()
+        return count
 
     def position(self) -> Position:
         """The newest position."""
@@ -135,7 +151,11 @@ class InMemoryStorage(Handle[_SharedState]):
         """Changes of this namespace after a position."""
         shared = self._opened()
         shared.counters["feed_reads"] += 1
-        return shared.feed.page(self._namespace, since, limit)
+        page = shared.feed.page(self._namespace, since, limit)
+        self._turn = turn = self._turn - 16
+        if turn <= 0:
+            await self._give_way()
+        return page
 
     async def stats(self) -> StorageStats:
         """Counters and sizes."""

@@ -178,14 +178,8 @@ class ThreadedConnection(aiosqlite.Connection):
 
     def _post(self, job: Callable[[], Any]) -> asyncio.Future[Any]:
         reply = _Reply()
-        self._tx.put_nowait((reply, partial(self._do, job)))  # pyright: ignore[reportUnknownMemberType, reportArgumentType]  # aiosqlite asks no more of a future
+        self._tx.put_nowait((reply, job))  # pyright: ignore[reportUnknownMemberType, reportArgumentType]  # aiosqlite asks no more of a future
         return reply.future
-
-    def _do(self, job: Callable[[], Any]) -> Any:
-        if self._opened is None:
-            return job()
-        with self._opened.in_use:
-            return job()
 
     def _finish(self) -> object:
         self._connection = None

@@ -170,18 +170,19 @@ class LocalDriver(Driver):
     def position(self) -> int:
         """The newest position that any process has committed."""
         self._check()
-        self._lookout.looking = True
+        lookout = self._lookout
+        lookout.looking = True
         try:
             # The version moves with every commit of another connection; this one makes none.
-            [(version,)] = self._lookout.execute("PRAGMA data_version").fetchall()
+            [(version,)] = lookout.execute("PRAGMA data_version").fetchall()
             if version != self._seen[0]:
                 self._position_reads += 1
-                [(newest,)] = self._lookout.execute(POSITION.sql).fetchall()
+                [(newest,)] = lookout.execute(POSITION.sql).fetchall()
                 self._seen = (version, newest)
         except sqlite3.Error as error:
             raise failure_of(error, self.path) from error
         finally:
-            self._lookout.looking = False
+            lookout.looking = False
         return self._seen[1]
 
     async def backup(self, target: Path) -> None:

@@ -30,31 +30,33 @@ class TrackedConnection(sqlite3.Connection):
 
     Attributes:
         path: its file.
-        in_use: held while it runs statements; a fork waits for it.
+        in_use: held while it runs a statement or transaction, or closes; a fork waits for it.
         looking: the same, where holding a lock would take too long: whether it runs a statement.
         idle: whether it was idle when this process was forked.
     """
 
     path: Path
-    in_use: threading.Lock
+    in_use: threading.RLock
     looking: bool = False
     idle: bool = True
 
     def close(self) -> None:
         """Close it; forks need not know of it any more."""
+        with self.in_use:
+            super().close()
         _tracked.discard(self)
-        super().close()
 
 
 _tracked: WeakSet[TrackedConnection] = WeakSet()
 _held: list[TrackedConnection] = []
 _inherited: list[TrackedConnection] = []
 _closing = threading.Lock()
+_forking = threading.Lock()
 
 
 def track(connection: TrackedConnection, path: Path) -> None:
     """Let forks know of a connection."""
-    connection.path, connection.in_use = path, threading.Lock()
+    connection.path, connection.in_use = path, threading.RLock()
     _tracked.add(connection)
 
 
@@ -97,6 +99,7 @@ def _is_file(path: Path, other: Path) -> bool:
 
 def _before() -> None:
     """Wait until no connection runs a statement, and keep them from it."""
+    _forking.acquire()  # until after the fork
     deadline = time.monotonic() + _PATIENCE
     for connection in list(_tracked):
         connection.idle = connection.in_use.acquire(timeout=max(deadline - time.monotonic(), 0))
@@ -110,17 +113,26 @@ def _in_parent() -> None:
     for connection in _held:
         connection.in_use.release()
     _held.clear()
+    _forking.release()
 
 
 def _in_child() -> None:
-    global _closing  # noqa: PLW0603  # a thread of the parent may have held it
-    _closing = threading.Lock()
+    global _closing, _forking  # threads of the parent may hold them
+    _closing, _forking = threading.Lock(), threading.Lock()
     for connection in _tracked:
-        connection.idle = connection.idle and not (connection.looking or connection.in_transaction)
+        connection.idle = connection.idle and not connection.looking and _has_ended(connection)
+        connection.in_use = threading.RLock()
     # A reference for good: they must not be closed when they are collected, either.
     _inherited.extend(_tracked)
     _tracked.clear()
     _held.clear()
+
+
+def _has_ended(connection: TrackedConnection) -> bool:
+    """Whether no transaction runs on it."""
+    with suppress(sqlite3.ProgrammingError):  # it is closed
+        return not connection.in_transaction
+    return True
 
 
 os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

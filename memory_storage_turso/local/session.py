@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
@@ -17,6 +17,7 @@ from memory_storage_turso.engine.driver import (
     WriteOutcome,
 )
 from memory_storage_turso.local.errors import failure_of
+from memory_storage_turso.local.forks import TrackedConnection
 from memory_storage_turso.local.prepared import PreparedCache
 from memory_storage_turso.sql.statement import (
     CheckedRead,
@@ -39,6 +40,9 @@ _NOTHING = StatementResult([], 0)
 class Session:
     """Runs statements on a connection.
 
+    Attributes:
+        in_use: held while a statement or transaction runs; forks wait for it.
+
     Args:
         connection: the connection.
         path: of its database, for errors.
@@ -47,6 +51,9 @@ class Session:
 
     def __init__(self, connection: sqlite3.Connection, path: Path, prepared: PreparedCache) -> None:
         self.connection = connection
+        self.in_use: AbstractContextManager[object] = (
+            connection.in_use if isinstance(connection, TrackedConnection) else nullcontext()
+        )
         self.path = path
         self._prepared = prepared
         self._cursor = self._new_cursor()
@@ -61,7 +68,8 @@ class Session:
         self._prepared.begin_use()
         started = perf_counter()
         try:
-            return self._cursor.execute(sql, args).fetchall()
+            with self.in_use:
+                return self._cursor.execute(sql, args).fetchall()
         except BaseException as error:
             self._renew_cursor()
             if isinstance(error, sqlite3.Error | sqlite3.Warning):
@@ -87,14 +95,15 @@ class Session:
         """Run reads against one snapshot, and make something of the results."""
         if len(statements) == 1:
             return then([StatementResult(self.execute(statements[0].sql, statements[0].args))])
-        self.execute("BEGIN")
-        try:
-            results = [
-                StatementResult(self.execute(statement.sql, statement.args, index=index))
-                for index, statement in enumerate(statements)
-            ]
-        finally:
-            self.rollback()
+        with self.in_use:
+            self.execute("BEGIN")
+            try:
+                results = [
+                    StatementResult(self.execute(statement.sql, statement.args, index=index))
+                    for index, statement in enumerate(statements)
+                ]
+            finally:
+                self.rollback()
         return then(results)
 
     def run(self, statements: Iterable[Statement]) -> list[StatementResult]:
@@ -152,28 +161,30 @@ def write_group(
     Returns:
         The outcome, and whether it took the second run.
     """
-    several = len(batches) > 1
-    replayed = [_ReplayableBatch(batch) for batch in batches] if several else batches
-    ends: list[int] = []
-    session.execute("BEGIN IMMEDIATE")
-    try:
-        found = session.run(_chained(replayed, ends))
-    except StatementError as error:
-        session.rollback()
-        results = None if several else [error]
-    except BaseException:
-        session.rollback()
-        raise
-    else:
-        results = [found[start:end] for start, end in pairwise([0, *ends])]
-        return _finish(session, results, closing, before_commit), False
-    session.execute("BEGIN IMMEDIATE")
-    try:
-        results = results or [_with_savepoint(session, batch) for batch in replayed]
-    except BaseException:
-        session.rollback()
-        raise
-    return _finish(session, results, closing), several
+    # A fork waits for the whole transaction.
+    with session.in_use:
+        several = len(batches) > 1
+        replayed = [_ReplayableBatch(batch) for batch in batches] if several else batches
+        ends: list[int] = []
+        session.execute("BEGIN IMMEDIATE")
+        try:
+            found = session.run(_chained(replayed, ends))
+        except StatementError as error:
+            session.rollback()
+            results = None if several else [error]
+        except BaseException:
+            session.rollback()
+            raise
+        else:
+            results = [found[start:end] for start, end in pairwise([0, *ends])]
+            return _finish(session, results, closing, before_commit), False
+        session.execute("BEGIN IMMEDIATE")
+        try:
+            results = results or [_with_savepoint(session, batch) for batch in replayed]
+        except BaseException:
+            session.rollback()
+            raise
+        return _finish(session, results, closing), several
 
 
 def _finish(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from inspect import isawaitable
@@ -281,6 +283,27 @@ class CacheSuite:
         # Let the tasks that this task's end wakes up run.
         await asyncio.sleep(0)
         assert asyncio.all_tasks() == tasks
+
+    def test_a_cache_whose_loop_has_ended_is_closed_from_anywhere(self) -> None:
+        threads = set(threading.enumerate())
+
+        async def used() -> Cache:
+            cache = await self._created()
+            await cache.set_many([self._entry(1)])
+            await cache.get_many([_key(1)])
+            return cache
+
+        with asyncio.Runner() as runner:
+            cache = runner.run(used())
+        for _ in range(2):
+            with asyncio.Runner() as runner:
+                runner.run(asyncio.wait_for(cache.aclose(), 10))
+        del cache
+        # What is left open warns when it is collected.
+        gc.collect()
+        for thread in set(threading.enumerate()) - threads:
+            thread.join(5)
+            assert not thread.is_alive(), thread
 
     def test_never_returns_what_it_should_not(self) -> None:
         """Any sequence of operations, compared with a dictionary."""

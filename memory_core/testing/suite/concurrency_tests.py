@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from time import monotonic
 from typing import Any
+
+import pytest
 
 from memory_core.errors import CycleError, DuplicateError
 from memory_core.query import Query
@@ -26,6 +29,8 @@ from memory_core.testing.suite.harness import (
 
 __all__ = ["CancellationTests", "ConcurrencyTests", "has_cycle"]
 
+_STARVED = 5
+"""Seconds after which a task that waits for 0.05 s has starved."""
 _PAIR = [sample_id("specimen", number) for number in range(2)]
 
 
@@ -103,6 +108,26 @@ class ConcurrencyTests(Harness):
         kinds = sorted(type(result).__name__ for (result,) in results)
         assert kinds == [*["DuplicateError"] * 19, "Receipt"]
         assert await store.count(Query(Specimen)) == 1
+
+    @pytest.mark.parametrize("name", ["commit", "get", "query", "count", "changes"])
+    async def test_a_loop_of_calls_lets_other_tasks_run(self, store: Storage, name: str) -> None:
+        """Otherwise no timeout would end it, and other tasks would starve."""
+        await put(store, episode(1))
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "commit": lambda: store.commit([WriteBatch().put(episode(1))]),
+            "get": lambda: store.get(Episode, [sample_id("episode", 1)]),
+            "query": lambda: store.query(Query(Episode)),
+            "count": lambda: store.count(Query(Episode)),
+            "changes": lambda: store.changes(0),
+        }
+        began = monotonic()
+
+        async def starve() -> None:
+            while monotonic() - began < _STARVED:
+                await calls[name]()
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(starve(), 0.05)
 
     async def test_no_ring_is_closed_from_both_sides(self, store: Storage) -> None:
         await put(store, *map(episode, range(8)))

@@ -23,6 +23,11 @@ __all__ = ["LoopTests"]
 
 T = TypeVar("T")
 
+
+async def _position(store: Storage) -> object:
+    return store.position()
+
+
 _PATIENCE = 10
 _CALLS: dict[str, Callable[[Storage], Coroutine[Any, Any, Any]]] = {
     "commit": lambda store: store.commit([WriteBatch().put(episode(2))]),
@@ -31,6 +36,7 @@ _CALLS: dict[str, Callable[[Storage], Coroutine[Any, Any, Any]]] = {
     "count": lambda store: store.count(Query(Episode)),
     "changes": lambda store: store.changes(0),
     "stats": lambda store: store.stats(),
+    "position": _position,
 }
 
 

@@ -15,7 +15,15 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, TypeVar, cast
@@ -62,6 +70,7 @@ class RedisCache:
         self._sender = uuid4().hex.encode()
         self._callbacks: list[Callback] = []
         self._listener: asyncio.Task[None] | None = None
+        self._lifetime: AsyncGenerator[None] | None = None
         self._retry_at = float("-inf")
         self._closed = False
         self._counts: Counter[str] = Counter()
@@ -160,10 +169,12 @@ class RedisCache:
         """End the listener and the connections. Idempotent."""
         self._closed = True
         listener, self._listener = self._listener, None
-        if listener is not None:
+        # A loop that has ended has ended it, too.
+        if listener is not None and not listener.done():
             listener.cancel()
             await asyncio.gather(listener, return_exceptions=True)
-        await self._redis.aclose()
+        if self._lifetime is not None:
+            await self._lifetime.aclose()
 
     def _name(self, key: CacheKey) -> str:
         namespace, kind, identity = key
@@ -179,6 +190,9 @@ class RedisCache:
         if self._closed or time.monotonic() < self._retry_at:
             self._counts["skipped"] += 1
             return otherwise
+        if self._lifetime is None:
+            self._lifetime = _lifetime(self._redis)
+            await anext(self._lifetime)
         self._listen()
         with self._counted() as outcome:
             async with asyncio.timeout(self._config.timeout):
@@ -246,3 +260,15 @@ class RedisCache:
     def _tell(self, namespaces: Iterable[str] | None) -> None:
         for callback in self._callbacks:
             callback(namespaces)
+
+
+async def _lifetime(redis: Any) -> AsyncGenerator[None]:
+    """Close the connections when this generator is closed.
+
+    An event loop that ends closes its generators while it can still run them. Afterwards nobody could close
+    the connections.
+    """
+    try:
+        yield
+    finally:
+        await redis.aclose()

@@ -85,19 +85,31 @@ class JsonlStorage(Handle[Engine]):
         engine.model.types.cls(kind.kind)
         engine.counters["gets"] += 1
         found = (engine.model.get(self._namespace, kind.kind, record_id) for record_id in ids)
-        return [None if stored is None else cast("R", stored.record) for stored in found]
+        records = [None if stored is None else cast("R", stored.record) for stored in found]
+        self._turn = turn = self._turn - 1
+        if turn <= 0:
+            await self._give_way()
+        return records
 
     async def query(self, query: Query[R]) -> Page[R]:
         """Fetch one page."""
         engine = self._opened()
         engine.counters["queries"] += 1
-        return engine.model.page(self._namespace, query)
+        page = engine.model.page(self._namespace, query)
+        self._turn = turn = self._turn - 16
+        if turn <= 0:
+            await self._give_way()
+        return page
 
     async def count(self, query: Query[Any]) -> int:
         """How many records fulfil the query's conditions."""
         engine = self._opened()
         engine.counters["counts"] += 1
-        return engine.model.count(self._namespace, query)
+        count = engine.model.count(self._namespace, query)
+        self._turn = turn = self._turn - 16
+        if turn <= 0:
+            await self._give_way()
+        return count
 
     def position(self) -> Position:
         """The newest position that is in the log."""
@@ -107,7 +119,11 @@ class JsonlStorage(Handle[Engine]):
         """Changes of this namespace after a position."""
         engine = self._opened()
         engine.counters["feed_reads"] += 1
-        return engine.feed.page(self._namespace, since, limit)
+        page = engine.feed.page(self._namespace, since, limit)
+        self._turn = turn = self._turn - 16
+        if turn <= 0:
+            await self._give_way()
+        return page
 
     async def stats(self) -> StorageStats:
         """Counters and sizes."""
