@@ -100,7 +100,9 @@ class Copy:
         result = {0: "survives", None: "hangs"}.get(code, "found")
         return Outcome(fault, result, time.monotonic() - start, said)
 
-    def run(self, tests: Iterable[str], *options: str) -> tuple[int | None, str]:
+    def run(
+        self, tests: Iterable[str], *options: str, seconds: float | None = None
+    ) -> tuple[int | None, str]:
         """Run tests in the copy: pytest's exit code, ``None`` where they take too long, and its output.
 
         Raises:
@@ -123,7 +125,7 @@ class Copy:
             start_new_session=True,
         ) as running:
             try:
-                said, _ = running.communicate(timeout=SECONDS)
+                said, _ = running.communicate(timeout=seconds or SECONDS)
             except subprocess.TimeoutExpired:
                 os.killpg(running.pid, 9)
                 return None, running.communicate()[0]
