@@ -136,9 +136,10 @@ class RetryConfig:
 
     Attributes:
         attempts: The largest number of attempts; 1 switches retries off.
-        timeout: No further attempt begins after this long.
+        timeout: No further attempt begins after this long. A call ends within this or
+            ``limits.request_timeout``, whichever is longer.
         resolve_timeout: How long to ask for the outcome of a write whose answer was lost, before
-            `OutcomeUnknownError`.
+            `OutcomeUnknownError`. A write may take that much longer.
     """
 
     dropped_options: ClassVar = dict.fromkeys(("initial", "maximum", "jitter"), _CONSTANT)
@@ -156,11 +157,14 @@ class BreakerConfig:
         failure_threshold: The number of failures in a row that open the breaker.
         reset_timeout: Time after which one probe is sent. It doubles with each failed probe, up to
             10 s.
+        max_wait: The longest that a call waits for the next probe while the breaker is open. A call
+            that would have to wait longer fails at once. Closing waits for no probe.
     """
 
     dropped_options: ClassVar = {"max_reset_timeout": _CONSTANT}
     failure_threshold: int = field(default=5, validator=_whole(1))
     reset_timeout: float = field(default=0.5, validator=positive)
+    max_wait: float = field(default=2.0, validator=at_least(0))
 
 
 @accepts_dropped

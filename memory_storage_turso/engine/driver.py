@@ -260,6 +260,8 @@ class Driver(ABC):
         checks_reads: Whether it takes a `CheckedRead`; elsewhere it takes a `ComparingStatement`.
         may_be_set_back: Whether the store may be set back or replaced while it is open, so that namespaces
             are `Namespace`s.
+        call_timeout: Seconds that a call may take, its wait for earlier writes included; ``None`` where calls
+            are not bounded as a whole.
     """
 
     where: str
@@ -267,6 +269,7 @@ class Driver(ABC):
     runs_lazily: bool = False
     checks_reads: bool = False
     may_be_set_back: bool = False
+    call_timeout: float | None = None
 
     @abstractmethod
     async def write(
@@ -274,6 +277,7 @@ class Driver(ABC):
         batches: Sequence[Iterable[Statement]],
         closing: Sequence[Statement] = (),
         relies: Reliance | None = None,
+        within: float | None = None,
     ) -> WriteOutcome:
         """Run every batch in ONE write transaction; when this returns, it is durable.
 
@@ -286,6 +290,7 @@ class Driver(ABC):
             batches: May be lazy, and may raise a `StatementError` where they cannot go on.
             closing: Statements that see the effect of every batch that was applied.
             relies: What has to hold in the same transaction, where `may_be_set_back`.
+            within: Seconds that are left of `call_timeout`.
 
         Raises:
             StoreSetBackError: What the write relies on does not hold; not applied.

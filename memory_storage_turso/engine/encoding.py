@@ -66,12 +66,16 @@ class QueuedBatch:
         batch: what to write.
         call: the same number for the batches of one call, which are applied in order.
         encoded: its operations, where they are encoded already.
+        waiting: bounds its wait for earlier writes, where calls are bounded.
+        since: when its call began, in seconds of the monotonic clock.
     """
 
     ns: int
     batch: WriteBatch
     call: int = 0
     encoded: Sequence[Operation] | None = None
+    waiting: asyncio.Timeout | None = None
+    since: float = 0.0
 
     def __len__(self) -> int:
         return len(self.batch.operations)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable, Sequence
 from itertools import chain, count, pairwise
 from typing import cast
@@ -103,7 +105,9 @@ class Writer:
         try:
             queued = [self._queued(ns, batch) for batch in batches]
             sound = [item for item in queued if isinstance(item, QueuedBatch)]
-            written = iter(await self._group.submit(sound))
+            bounded = self._driver.call_timeout is not None
+            submit = self._submit_bounded if bounded else self._group.submit
+            written = iter(await submit(sound))
             return [next(written) if isinstance(item, QueuedBatch) else item for item in queued]
         finally:
             self._in_flight -= 1
@@ -115,6 +119,19 @@ class Writer:
     async def aclose(self) -> None:
         """Finish what was submitted."""
         await self._group.aclose()
+
+    async def _submit_bounded(self, sound: Sequence[QueuedBatch]) -> list[CommitResult]:
+        """Submit batches, and withdraw them if they do not get their turn in time."""
+        limit = self._driver.call_timeout
+        try:
+            async with asyncio.timeout(limit) as waiting:
+                for item in sound:
+                    item.waiting, item.since = waiting, time.monotonic()
+                return await self._group.submit(sound)
+        except TimeoutError as error:
+            raise StorageUnavailableError(
+                f"{self._driver.where}: the write waited for {limit:g} s behind earlier writes"
+            ) from error
 
     def _queued(self, ns: int, batch: WriteBatch) -> QueuedBatch | MemoryCoreError:
         queued = QueuedBatch(ns, batch, self._calls)
@@ -128,6 +145,10 @@ class Writer:
         return queued
 
     async def _write(self, group: list[QueuedBatch]) -> list[CommitResult]:
+        for item in group:
+            if item.waiting is not None:
+                # From here on the driver bounds it.
+                item.waiting.reschedule(None)
         await self._dictionaries.settled()
         operations = sum(map(len, group))
         indexed = operations >= self._index_at_once
@@ -272,8 +293,11 @@ class Writer:
     ) -> WriteOutcome:
         named = {item.ns: item.ns for item, _ in sound if isinstance(item.ns, Namespace)}
         relies = Reliance(named.values(), self._dictionaries.known)
+        within = self._driver.call_timeout
+        if within is not None:
+            within -= time.monotonic() - min(item.since for item, _ in sound)
         try:
-            return await self._driver.write(batches, self._trim(), relies)
+            return await self._driver.write(batches, self._trim(), relies, within)
         except StatementError as error:
             raise self._commit_rejected(error) from error
 

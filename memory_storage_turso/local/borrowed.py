@@ -55,9 +55,10 @@ class BorrowedDriver(Driver):
         batches: Sequence[Iterable[Statement]],
         closing: Sequence[Statement] = (),
         relies: Reliance | None = None,
+        within: float | None = None,
     ) -> WriteOutcome:
         """Run every batch in one transaction; see ``Driver.write``."""
-        del relies  # nobody sets an open file back
+        del relies, within  # nobody sets an open file back, and `busy_timeout` bounds the wait
         self._writes += 1
         outcome, again = await self._run(
             lambda session: write_group(self._idle(session), batches, closing)

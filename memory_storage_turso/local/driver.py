@@ -129,9 +129,10 @@ class LocalDriver(Driver):
         batches: Sequence[Iterable[Statement]],
         closing: Sequence[Statement] = (),
         relies: Reliance | None = None,
+        within: float | None = None,
     ) -> WriteOutcome:
         """Run every batch in one transaction; see ``Driver.write``."""
-        del relies  # nobody sets an open file back
+        del relies, within  # nobody sets an open file back, and `busy_timeout` bounds the wait
         self._check()
         writer = self._writer
         if writer is None:

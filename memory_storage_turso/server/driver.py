@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +47,7 @@ from memory_storage_turso.server.hrana.stored_sql import SharedSql, changes_sche
 from memory_storage_turso.server.hrana.wire import encode_statement
 from memory_storage_turso.server.node import RequestTooLargeError, ServerNode, Transport
 from memory_storage_turso.server.replicas import ReadRouter
-from memory_storage_turso.server.resilience import RetryStats, with_retries
+from memory_storage_turso.server.resilience import Pauses, RetryStats, with_retries
 from memory_storage_turso.server.store_guard import StoreGuard
 from memory_storage_turso.sql.statement import Statement
 
@@ -106,9 +107,11 @@ class ServerDriver(Driver):
         replicas = [self._node(replica, environ) for replica in config.replicas]
         self._nodes = [self._primary, *replicas]
         self.where = str(self._primary.endpoint)
-        self._router = ReadRouter(self._primary, replicas, config.replica)
+        self._pauses = Pauses(config.breaker.max_wait)
+        self.call_timeout = self._timeout = max(config.limits.request_timeout, config.retry.timeout)
+        self._router = ReadRouter(self._primary, replicas, config.replica, patience=self._timeout)
         self._writer = GroupWriter(
-            self._primary, config.retry, saw=self._router.saw, sleep=self._pause
+            self._primary, config.retry, saw=self._router.saw, pauses=self._pauses
         )
         self._read_retries = RetryStats()
         self._encoding: ThreadPoolExecutor | None = None
@@ -116,7 +119,6 @@ class ServerDriver(Driver):
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._broken_off = asyncio.Event()
         self._renew: Callable[[], Awaitable[None]] | None = None
         self._renewing: asyncio.Task[None] | None = None
 
@@ -141,18 +143,21 @@ class ServerDriver(Driver):
         batches: Sequence[Iterable[Statement]],
         closing: Sequence[Statement] = (),
         relies: Reliance | None = None,
+        within: float | None = None,
     ) -> WriteOutcome:
         """Run every batch in one transaction; see `Driver.write`.
 
         Batches that together are over ``max_group_bytes`` are sent in several transactions. Where
         a transaction fails, that is the outcome of its batches alone: those before it stand, and
-        those after it are not sent. A closing statement may run more than once.
+        those after it are not sent. A closing statement may run more than once. Each transaction has
+        `call_timeout`, and ``retry.resolve_timeout`` more if its answer is lost.
         """
+        within = self._timeout if within is None else within
         with self._call():
             self._primary.check_writable()
             encoded = await self._encode(batches)
             try:
-                outcome = await self._write_groups(encoded, closing, relies)
+                outcome = await self._write_groups(encoded, closing, relies, within)
             except StoreSetBackError:
                 await self._look_again()
                 raise
@@ -175,12 +180,17 @@ class ServerDriver(Driver):
         """Run the statements against one snapshot; see `Driver.read`."""
         with self._call():
             encoded = encode_statements(statements)
+            deadline = time.monotonic() + self._timeout
             try:
                 return await with_retries(
-                    lambda: self._router.read(encoded, primary=primary, namespace=namespace),
+                    lambda: self._router.read(
+                        encoded, primary=primary, namespace=namespace, deadline=deadline
+                    ),
                     self._config.retry,
                     self._read_retries,
-                    self._pause,
+                    self._pauses,
+                    deadline=deadline,
+                    patient=False,
                 )
             except StoreSetBackError:
                 await self._look_again()
@@ -225,6 +235,7 @@ class ServerDriver(Driver):
         A call that has not ended by then is aborted, and fails with an error that says whether it was
         applied. Calls are accepted until `aclose`.
         """
+        self._pauses.drain()
         if self._expiry is None:
             loop = asyncio.get_running_loop()
             self._expiry = loop.call_later(self._config.pool.drain_timeout, self._break_off)
@@ -259,15 +270,9 @@ class ServerDriver(Driver):
             await self._in_flight.ended()
 
     def _break_off(self) -> None:
-        self._broken_off.set()
+        self._pauses.break_off()
         for node in self._nodes:
             node.break_off()
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait for the pause between two attempts; the wait ends early when calls are aborted."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._broken_off.wait()
 
     async def _look_again(self) -> None:
         """Forget what is known of a store that was set back, once for all calls that have noticed it."""
@@ -336,6 +341,7 @@ class ServerDriver(Driver):
         batches: Sequence[EncodedBatch],
         closing: Sequence[Statement],
         relies: Reliance | None,
+        within: float,
     ) -> WriteOutcome:
         sound = [batch for batch in batches if batch.error is None]
         results: list[BatchResult] = []
@@ -346,7 +352,7 @@ class ServerDriver(Driver):
         while groups:
             group = groups.popleft()
             try:
-                outcome = await self._writer.write(group, closing, relies)
+                outcome = await self._writer.write(group, closing, relies, within)
             except RequestTooLargeError as error:
                 if len(group) > 1:
                     groups.extendleft((group[len(group) // 2 :], group[: len(group) // 2]))

@@ -8,6 +8,7 @@ inserts the token itself, so that the group, should it arrive late, can no longe
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
@@ -54,9 +55,9 @@ from memory_storage_turso.server.hrana.wire import (
 from memory_storage_turso.server.node import ServerNode
 from memory_storage_turso.server.resilience import (
     CircuitOpenError,
+    Pauses,
     RetryableError,
     RetryStats,
-    Sleep,
     with_retries,
 )
 from memory_storage_turso.server.store_guard import StoreGuard
@@ -247,7 +248,7 @@ class GroupWriter:
         primary: The server.
         retry: When to retry, and how long to ask for a lost answer.
         saw: Called with the position after each group.
-        sleep: Lets a pause between two attempts pass.
+        pauses: Waits between two attempts.
     """
 
     def __init__(
@@ -256,7 +257,7 @@ class GroupWriter:
         retry: RetryConfig,
         *,
         saw: Callable[[int | None], None],
-        sleep: Sleep,
+        pauses: Pauses,
     ) -> None:
         self.stats = WriteStats()
         self.retries = RetryStats()
@@ -266,7 +267,7 @@ class GroupWriter:
             attempts=_MOST_ATTEMPTS, timeout=max(retry.resolve_timeout, 0.001)
         )
         self._saw = saw
-        self._sleep = sleep
+        self._pauses = pauses
         self._markers = CommitMarkers()
 
     def use_position(self, statement: Statement, guard: StoreGuard | None) -> None:
@@ -279,8 +280,15 @@ class GroupWriter:
         batches: Sequence[EncodedBatch],
         closing: Sequence[Statement],
         relies: Reliance | None,
+        within: float,
     ) -> WriteOutcome:
         """Write the batches and run the closing statements in one transaction.
+
+        Args:
+            batches: What to write.
+            closing: Statements that follow.
+            relies: What has to hold.
+            within: Seconds that it may take; a lost answer is asked for longer.
 
         Raises:
             StoreReplacedError: The server holds another store.
@@ -289,11 +297,14 @@ class GroupWriter:
             StatementError: A closing statement failed, or the commit was rejected.
         """
         encoded_closing = encode_statements(closing)
+        deadline = time.monotonic() + within
         outcome = await with_retries(
-            lambda: self._try(batches, closing, encoded_closing, relies),
+            lambda: self._try(batches, closing, encoded_closing, relies, deadline),
             self._retry,
             self.retries,
-            self._sleep,
+            self._pauses,
+            deadline=deadline,
+            patient=False,
         )
         self.stats.groups += 1
         self.stats.batches += len(batches)
@@ -305,6 +316,7 @@ class GroupWriter:
         closing: Sequence[Statement],
         encoded_closing: Sequence[EncodedStatement],
         relies: Reliance | None,
+        deadline: float,
     ) -> WriteOutcome:
         token = os.urandom(_TOKEN_BYTES)
         marker = self._markers.marker(token, len(batches), relies)
@@ -318,7 +330,7 @@ class GroupWriter:
             )
 
         try:
-            program, answer = await self._primary.run(build)
+            program, answer = await self._primary.run(build, deadline)
             outcome = program.outcome(answer)
         except (NotReachedError, StreamLostError) as error:
             raise self._primary.not_applied(error) from error
@@ -366,9 +378,14 @@ class GroupWriter:
             OutcomeUnknownError: The server did not tell in time.
         """
         self.stats.answers_lost += 1
+        deadline = time.monotonic() + self._retry.resolve_timeout
         try:
             found = await with_retries(
-                lambda: self._ask(token), self._resolving, self.retries, self._sleep
+                lambda: self._ask(token, deadline),
+                self._resolving,
+                self.retries,
+                self._pauses,
+                deadline=deadline,
             )
         except (StorageError, ConfigurationError, StatementError) as error:
             self.stats.unknown += 1
@@ -381,14 +398,14 @@ class GroupWriter:
         msg = f"the write to {self._primary.endpoint} was not applied: {lost}"
         raise RetryableError(msg) from lost
 
-    async def _ask(self, token: bytes) -> GroupOutcome:
+    async def _ask(self, token: bytes, deadline: float) -> GroupOutcome:
         def build(knows_autocommit: bool) -> OutcomeQuestion:
             return OutcomeQuestion(
                 token, self._markers.fence(token), knows_autocommit=knows_autocommit
             )
 
         try:
-            question, answer = await self._primary.run(build)
+            question, answer = await self._primary.run(build, deadline)
         except RefusedError as error:
             raise self._primary.rejected(error) from error
         except CircuitOpenError:

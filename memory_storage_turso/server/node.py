@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import re
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
@@ -171,11 +172,14 @@ class ServerNode:
         self._in_flight: set[asyncio.Timeout] = set()
         self._broken_off = False
 
-    async def run(self, build: Callable[[bool], P]) -> tuple[P, ProgramAnswer]:
+    async def run(
+        self, build: Callable[[bool], P], deadline: float = math.inf
+    ) -> tuple[P, ProgramAnswer]:
         """Build a program for the connection at hand and run it.
 
         Args:
             build: Is told whether the connection knows ``is_autocommit``.
+            deadline: When waiting ends, in seconds of the monotonic clock.
 
         Raises:
             HranaError: As the connection says.
@@ -186,7 +190,7 @@ class ServerNode:
             program = build(connection.knows_autocommit)
             return program, await connection.run(program.steps)
 
-        return await self._on_connection(once, younger_than=self._young)
+        return await self._on_connection(once, deadline, younger_than=self._young)
 
     async def read(
         self,
@@ -194,7 +198,7 @@ class ServerNode:
         position: EncodedStatement | None = None,
         *,
         namespace: int | None = None,
-        within: float | None = None,
+        deadline: float = math.inf,
     ) -> Snapshot:
         """Read one snapshot, with an answer of any size.
 
@@ -202,7 +206,7 @@ class ServerNode:
             statements: Reads only.
             position: Selects the position of the snapshot, and perhaps its store's id.
             namespace: What the statements rely on.
-            within: Seconds the server has for its answer.
+            deadline: When waiting ends, in seconds of the monotonic clock.
 
         Raises:
             StatementError: A statement was rejected.
@@ -222,10 +226,7 @@ class ServerNode:
             return snapshot
 
         try:
-            return await self._on_connection(once, within)
-        except TimeoutError as error:
-            msg = f"no answer within {within} s"
-            raise RetryableError(self._words("cannot be read from", msg)) from error
+            return await self._on_connection(once, deadline)
         except StatementError as error:
             failure = self.guard and self.guard.failure(StepError(error.message))
             raise failure or self._statement_failed(error) from error
@@ -298,17 +299,16 @@ class ServerNode:
     async def _on_connection(
         self,
         once: Callable[[ServerConnection], Awaitable[T]],
-        within: float | None = None,
+        deadline: float,
         younger_than: float = math.inf,
     ) -> T:
-        deadline = None if within is None else asyncio.get_running_loop().time() + within
         lost: StreamLostError | None = None
         for _ in range(_STREAMS_TRIED):
             self._check_open()
             # A call that the breaker would reject need not wait for a connection.
             self.breaker.check()
             try:
-                return await self._on_a_connection(once, within, deadline, younger_than)
+                return await self._on_a_connection(once, deadline, younger_than)
             except StreamLostError as error:
                 # Nothing was executed, and a new stream costs nothing. If the server was restarted, all
                 # streams are lost with this one.
@@ -320,27 +320,28 @@ class ServerNode:
     async def _on_a_connection(
         self,
         once: Callable[[ServerConnection], Awaitable[T]],
-        within: float | None,
-        deadline: float | None,
+        deadline: float,
         younger_than: float,
     ) -> T:
         connected = False
+        # A deadline that has passed lets no call begin, but what is at hand is tried.
+        within = max(deadline - time.monotonic(), 0.001)
         try:
             async with self.pool.acquire(
-                within, self._guarded(deadline), younger_than=younger_than
+                within, self._guarded(within), younger_than=younger_than
             ) as connection:
                 connected = True
                 return await once(connection)
         except TimeoutError as error:
-            if not self._broken_off:
-                raise
-            msg = "the driver was closed before the server answered"
+            msg = f"no answer within {within:.3g} s"
+            if self._broken_off:
+                msg = "the driver was closed before the server answered"
             raise (NoAnswerError(msg) if connected else NotReachedError(msg)) from error
 
     @contextlib.asynccontextmanager
-    async def _guarded(self, deadline: float | None) -> AsyncGenerator[None]:
+    async def _guarded(self, within: float) -> AsyncGenerator[None]:
         with self.breaker.guard(_judged):
-            async with asyncio.timeout_at(deadline) as call:
+            async with asyncio.timeout(None if within == math.inf else within) as call:
                 self._in_flight.add(call)
                 try:
                     yield

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -77,10 +78,16 @@ class _Reading:
     Attributes:
         statements: Reads only.
         namespace: What they rely on.
+        deadline: When waiting ends, in seconds of the monotonic clock.
     """
 
     statements: Sequence[EncodedStatement] = ()
     namespace: Namespace | None = attrs.field(default=None, converter=_named)
+    deadline: float = math.inf
+
+
+def _seconds_until(deadline: float) -> float | None:
+    return None if deadline == math.inf else deadline - time.monotonic()
 
 
 class ReadRouter:
@@ -92,8 +99,10 @@ class ReadRouter:
         replicas: Sequence[ServerNode],
         config: ReplicaConfig,
         *,
+        patience: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._patience = patience
         self.replicas = [Replica(node, caught_up_at=clock()) for node in replicas]
         self._primary = primary
         self._config = config
@@ -138,6 +147,7 @@ class ReadRouter:
         *,
         primary: bool = False,
         namespace: int | None = None,
+        deadline: float = math.inf,
     ) -> list[StatementResult]:
         """Read from a replica that has seen enough, else from the primary; or only from the primary.
 
@@ -145,6 +155,7 @@ class ReadRouter:
             statements: Reads only.
             primary: Whether only the primary may answer.
             namespace: What the statements rely on.
+            deadline: When waiting ends, in seconds of the monotonic clock.
 
         Raises:
             StatementError: A statement was rejected.
@@ -152,10 +163,11 @@ class ReadRouter:
         """
         if self.replicas and self._position is not None and not primary:
             self._start_checks()
-            found = await self._read_replicas(statements, self._seen, namespace)
+            reading = _Reading(statements, namespace, deadline)
+            found = await self._read_replicas(reading, self._seen)
             if found is not None:
                 return found
-        return await self._read_primary(statements, namespace)
+        return await self._read_primary(statements, namespace, deadline)
 
     def stats(self) -> Mapping[str, object]:
         """Reads per server, and how far behind each replica is."""
@@ -177,9 +189,7 @@ class ReadRouter:
         await self._newest.aclose()
         await asyncio.gather(*(replica.node.aclose() for replica in self.replicas))
 
-    async def _read_replicas(
-        self, statements: Sequence[EncodedStatement], floor: int, namespace: int | None
-    ) -> list[StatementResult] | None:
+    async def _read_replicas(self, reading: _Reading, floor: int) -> list[StatementResult] | None:
         newest = None
         if self._must_ask():
             # At the same time as the replica's read, so that this adds no latency.
@@ -187,7 +197,7 @@ class ReadRouter:
             # If no replica answers, nothing retrieves this task's error.
             newest.add_done_callback(_retrieve)
         try:
-            return await self._first_answer(_Reading(statements, namespace), floor, newest)
+            return await self._first_answer(reading, floor, newest)
         finally:
             if newest is not None:
                 newest.cancel()
@@ -198,7 +208,7 @@ class ReadRouter:
         floor: int,
         newest: asyncio.Task[list[int]] | None,
     ) -> list[StatementResult] | None:
-        deadline = self._clock() + self._config.max_wait
+        deadline = min(self._clock() + self._config.max_wait, reading.deadline)
         while True:
             for replica in self._candidates():
                 found = await self._try_replica(replica, reading, floor, newest)
@@ -214,7 +224,8 @@ class ReadRouter:
         return self._config.freshness == "all" or not self._introduced
 
     async def _ask_primary(self, asked: Sequence[None]) -> list[int]:
-        position = (await self._primary.read([], self._position)).position
+        deadline = time.monotonic() + self._patience
+        position = (await self._primary.read([], self._position, deadline=deadline)).position
         self._introduced = True
         self.saw(position)
         return [position or 0] * len(asked)
@@ -232,8 +243,10 @@ class ReadRouter:
             return None
         if newest is not None:
             try:
-                floor = max(floor, *await newest)
-            except StorageUnavailableError:
+                async with asyncio.timeout(_seconds_until(reading.deadline)):
+                    # Shielded, as others may wait for the answer, too.
+                    floor = max(floor, *await asyncio.shield(newest))
+            except (StorageUnavailableError, TimeoutError):
                 if self._config.freshness == "all":
                     return None
         # Only the position of this snapshot counts, as answers may overtake each other.
@@ -252,7 +265,9 @@ class ReadRouter:
             question = guard.replica_question(reading.namespace)
         try:
             snapshot = await replica.node.read(
-                reading.statements, question, within=self._config.timeout
+                reading.statements,
+                question,
+                deadline=min(time.monotonic() + self._config.timeout, reading.deadline),
             )
         except ConfigurationError as error:
             if not replica.refused:
@@ -282,11 +297,13 @@ class ReadRouter:
             )
 
     async def _read_primary(
-        self, statements: Sequence[EncodedStatement], namespace: int | None
+        self, statements: Sequence[EncodedStatement], namespace: int | None, deadline: float
     ) -> list[StatementResult]:
         self._primary_reads += 1
         position = self._position if self.replicas else None
-        snapshot = await self._primary.read(statements, position, namespace=namespace)
+        snapshot = await self._primary.read(
+            statements, position, namespace=namespace, deadline=deadline
+        )
         self.saw(snapshot.position)
         return snapshot.results
 

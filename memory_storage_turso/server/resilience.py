@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Generator
 from enum import Enum, StrEnum, auto
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import attrs
 
@@ -17,7 +18,6 @@ from memory_core.errors import StorageUnavailableError
 from memory_storage_turso.config import BreakerConfig, RetryConfig
 
 T = TypeVar("T")
-Sleep: TypeAlias = Callable[[float], Awaitable[None]]
 _log = logging.getLogger(__name__)
 #: Seconds: the pause between two probes doubles up to here.
 _LONGEST_RESET = 10.0
@@ -33,15 +33,18 @@ class CircuitOpenError(StorageUnavailableError):
     Attributes:
         server: Its address.
         retry_after: Seconds until the next probe may be sent.
+        reason: The newest failure.
     """
 
-    def __init__(self, server: str, retry_after: float) -> None:
-        super().__init__(f"{server} kept failing; next attempt in {retry_after:.2f} s")
+    def __init__(self, server: str, retry_after: float, reason: str = "") -> None:
+        why = f" ({reason})" if reason else ""
+        super().__init__(f"{server} kept failing{why}; next attempt in {retry_after:.2f} s")
         self.server = server
         self.retry_after = retry_after
+        self.reason = reason
 
-    def __reduce__(self) -> tuple[type[CircuitOpenError], tuple[str, float]]:
-        return type(self), (self.server, self.retry_after)
+    def __reduce__(self) -> tuple[type[CircuitOpenError], tuple[str, float, str]]:
+        return type(self), (self.server, self.retry_after, self.reason)
 
 
 class Outcome(Enum):
@@ -102,6 +105,7 @@ class CircuitBreaker:
         self._probing = False
         #: Incremented whenever it opens or closes; a call only counts in the era in which it began.
         self._era = 0
+        self._reason = ""
         self._failures = 0
         self._opened = 0
         self._rejected = 0
@@ -126,7 +130,7 @@ class CircuitBreaker:
         """
         if not self.allows():
             self._rejected += 1
-            raise CircuitOpenError(self._server, max(self._remaining(), 0.01))
+            raise CircuitOpenError(self._server, max(self._remaining(), 0.01), self._reason)
 
     @contextlib.contextmanager
     def guard(self, judge: Callable[[BaseException], Outcome]) -> Generator[None]:
@@ -147,6 +151,8 @@ class CircuitBreaker:
             yield
         except BaseException as error:
             outcome = judge(error)
+            if outcome is Outcome.FAILURE:
+                self._reason = str(error) or type(error).__name__
             raise
         finally:
             if probe:
@@ -199,11 +205,54 @@ class RetryStats:
     exhausted: int = 0
 
 
+class Pauses:
+    """The pauses of a driver's calls; they end early when calls are aborted.
+
+    Args:
+        for_probe: Seconds that a call waits for a breaker's next probe at most.
+    """
+
+    def __init__(self, for_probe: float = math.inf) -> None:
+        self._for_probe = for_probe
+        self._closing = asyncio.Event()
+        self._broken_off = asyncio.Event()
+
+    def drain(self) -> None:
+        """The driver is being closed: no call waits for a probe any more."""
+        self._closing.set()
+
+    def break_off(self) -> None:
+        """End all pauses."""
+        self._closing.set()
+        self._broken_off.set()
+
+    def may_wait(self, error: Exception, *, patient: bool) -> bool:
+        """Whether a call that failed with this error may be retried after a pause.
+
+        Args:
+            error: The error.
+            patient: Whether the call waits for a probe however long that takes.
+        """
+        if not isinstance(error, CircuitOpenError):
+            return True
+        return not self._closing.is_set() and (patient or error.retry_after <= self._for_probe)
+
+    async def wait(self, seconds: float, error: Exception) -> None:
+        """Wait for a pause after this error."""
+        ends = self._closing if isinstance(error, CircuitOpenError) else self._broken_off
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await ends.wait()
+
+
 async def with_retries(
     call: Callable[[], Awaitable[T]],
     config: RetryConfig,
     stats: RetryStats,
-    sleep: Sleep = asyncio.sleep,
+    pauses: Pauses | None = None,
+    *,
+    deadline: float = math.inf,
+    patient: bool = True,
 ) -> T:
     """Call until it succeeds, fails in a way that must not be repeated, or time is up.
 
@@ -214,12 +263,15 @@ async def with_retries(
         call: What to call.
         config: How often, and with which pauses.
         stats: Counts the retries.
-        sleep: Waits for a pause; it may end early.
+        pauses: Waits for the pauses.
+        deadline: No further attempt begins after it, in seconds of the monotonic clock.
+        patient: Whether to wait for a probe however long that takes.
 
     Raises:
         StorageUnavailableError: Every attempt failed; nothing was applied.
     """
-    started = time.monotonic()
+    pauses = pauses or Pauses()
+    ends = min(deadline, time.monotonic() + config.timeout)
     attempt = 0
     while True:
         attempt += 1
@@ -230,9 +282,11 @@ async def with_retries(
             pause += random.uniform(0, _JITTER)  # noqa: S311 - spreads load, guards nothing
             if isinstance(error, CircuitOpenError):
                 pause = max(pause, error.retry_after)
-            if attempt >= config.attempts or time.monotonic() - started + pause >= config.timeout:
+            late = time.monotonic() + pause >= ends
+            if attempt >= config.attempts or late or not pauses.may_wait(error, patient=patient):
                 stats.exhausted += 1
                 raise
             _log.warning("attempt %d failed, retrying: %s", attempt, error)
             stats.retries += 1
-        await sleep(pause)
+            failure = error
+        await pauses.wait(pause, failure)

@@ -217,8 +217,8 @@ def _lose_next_answer(store: TursoStorage) -> None:
     primary: Any = store._shared.driver._primary  # pyright: ignore[reportAttributeAccessIssue] - spied on
     run = primary.run
 
-    async def lose(build: Any) -> Any:
-        program, answer = await run(build)
+    async def lose(build: Any, *limits: Any) -> Any:
+        program, answer = await run(build, *limits)
         if isinstance(program, GroupProgram):
             primary.run = run
             raise NoAnswerError("the answer was lost")

@@ -172,12 +172,12 @@ async def test_groups_behind_a_failing_one_were_not_sent(
     run = driver._primary.run
     groups = 0
 
-    async def losing(build: Any) -> Any:
+    async def losing(build: Any, *limits: Any) -> Any:
         nonlocal groups
         groups += isinstance(build(*[True]), GroupProgram)
         if groups == survivors + 1:
             proxy.stall("down")
-        return await run(build)
+        return await run(build, *limits)
 
     driver._primary.run = losing  # pyright: ignore[reportAttributeAccessIssue] - spied on
     batches = [[insert(f"{n:02}", body=bytes(600))] for n in range(8)]

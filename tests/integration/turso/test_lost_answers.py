@@ -23,9 +23,9 @@ def losing(driver: ServerDriver) -> ServerDriver:
     run = driver._primary.run
     groups = 0
 
-    async def lose(build: Any) -> Any:
+    async def lose(build: Any, *limits: Any) -> Any:
         nonlocal groups
-        program, answer = await run(build)
+        program, answer = await run(build, *limits)
         groups += isinstance(program, GroupProgram)
         if isinstance(program, GroupProgram) and groups == 1:
             raise NoAnswerError("the answer was lost")

@@ -26,8 +26,8 @@ def lose_next_answer(store: TursoStorage) -> None:
     primary = driver._primary
     run: Callable[[Any], Awaitable[Any]] = primary.run
 
-    async def lossy(build: Any) -> Any:
-        found = await run(build)
+    async def lossy(build: Any, *limits: Any) -> Any:
+        found = await run(build, *limits)
         if isinstance(found[0], GroupProgram):
             primary.run = run
             raise NoAnswerError("lost")

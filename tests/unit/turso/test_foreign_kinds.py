@@ -109,10 +109,10 @@ async def test_wiping_when_an_answer_is_lost(opener, monkeypatch):
     driver = store._shared.driver
     write, calls = driver.write, 0
 
-    async def losing(batches, closing=(), relies=None):
+    async def losing(batches, closing=(), relies=None, within=None):
         nonlocal calls
         calls += 1
-        outcome = await write(batches, closing, relies)
+        outcome = await write(batches, closing, relies, within)
         if calls > 1:
             return outcome
         lost = [StatementResult([]) for _ in outcome.results[0][:-1]]

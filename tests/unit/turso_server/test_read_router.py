@@ -27,7 +27,7 @@ class FakeNode:
         self.failure: Exception | None = None
         self.reads = 0
 
-    async def read(self, statements: Any, mark: Any, *, within: float | None = None) -> Snapshot:
+    async def read(self, statements: Any, mark: Any, **_: Any) -> Snapshot:
         self.reads += 1
         if self.failure is not None:
             raise self.failure
