@@ -531,7 +531,7 @@ class TenantStorage:
 
     async def stats(self) -> StorageStats:
         """Statistics of this namespace's database; the section ``databases`` is about all of them."""
-        stats = await self._databases.run(self._namespace, TursoStorage.stats)
+        stats = await self._databases.run(self._namespace, lambda storage: storage.stats())
         sections = {**stats.sections, "databases": self._databases.stats()}
         return evolve(stats, sections=sections)
 

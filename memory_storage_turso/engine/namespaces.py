@@ -5,6 +5,7 @@ Also records of kinds that only other processes know are counted and deleted.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
@@ -14,7 +15,7 @@ from memory_core.errors import StorageError
 from memory_core.storage import NamespaceInfo, Position
 from memory_storage_turso.engine.driver import Driver, Namespace, Reliance, StatementError
 from memory_storage_turso.engine.rejections import TranslatedErrors
-from memory_storage_turso.sql.statement import Row, Statement
+from memory_storage_turso.sql.statement import Row, SqlValue, Statement
 from memory_storage_turso.sql.system import (
     ADD_NAMESPACE,
     BYTES,
@@ -76,9 +77,7 @@ class Namespaces:
         statement = Statement(NAMESPACE_NUMBER, (name,))
         with self._reading:
             [result] = await self._driver.read([statement], primary=True)
-        if not result.rows:
-            return None
-        return self._learned(name, cast("int", result.rows[0][0]))
+            return self._learned(name, result.rows[0][0]) if result.rows else None
 
     async def find_or_add(self, name: str) -> int:
         """The number of a namespace, which is made where it is missing."""
@@ -92,7 +91,8 @@ class Namespaces:
         if not isinstance(result, list):
             raise StorageError(f"{self._driver.where}: no namespace {name}: {result}") from result
         if not outcome.recovered:
-            return self._learned(name, cast("int", result[-1].rows[0][0]))
+            with self._writing:
+                return self._learned(name, result[-1].rows[0][0])
         # The namespace was added, and its number was lost with the answer.
         ns = await self.find(name)
         if ns is None:
@@ -104,13 +104,22 @@ class Namespaces:
         [position, size], found = await self._ask(
             [POSITION, Statement(BYTES)], lambda kind: count_in(kind, ns), ns
         )
-        held = {kind: cast("int", rows[0][0]) for kind, rows in found.items()}
-        records = {kind: number for kind, number in held.items() if number or kind in self._tables}
-        return Counts(cast("int", position[0][0]), cast("int", size[0][0]), records)
+        with self._reading:
+            held = {kind: operator.index(cast("int", rows[0][0])) for kind, rows in found.items()}
+            records = {
+                kind: number for kind, number in held.items() if number or kind in self._tables
+            }
+            return Counts(cast("int", position[0][0]), cast("int", size[0][0]), records)
 
     async def infos(self) -> list[NamespaceInfo]:
         """The namespaces that hold records, by name."""
         [names], found = await self._ask([Statement(NAMESPACES)], count_by_namespace)
+        with self._reading:
+            return self._infos_of(names, found)
+
+    def _infos_of(
+        self, names: Sequence[Row], found: Mapping[str, Sequence[Row]]
+    ) -> list[NamespaceInfo]:
         held = {kind: dict(cast("list[tuple[int, int]]", rows)) for kind, rows in found.items()}
         infos: list[NamespaceInfo] = []
         for ns, name in sorted(names, key=lambda row: str(row[1])):
@@ -147,10 +156,14 @@ class Namespaces:
             if isinstance(result, StorageError):
                 raise result
             # Where the answer was lost, the list of kinds was lost with it.
-            if not outcome.recovered and self._is_complete(foreign, result[-2].rows):
-                return cast("int", result[-1].rows[0][0])
+            if outcome.recovered:
+                continue
+            with self._writing:
+                if self._is_complete(foreign, result[-2].rows):
+                    return operator.index(cast("int", result[-1].rows[0][0]))
 
-    def _learned(self, name: str, number: int) -> int:
+    def _learned(self, name: str, value: SqlValue) -> int:
+        number = operator.index(cast("int", value))
         ns = Namespace(number, name) if self._driver.may_be_set_back else number
         if any(known == ns for other, known in self.numbers.items() if other != name):
             # The store was set back, and has given the number again.
@@ -171,7 +184,9 @@ class Namespaces:
             with self._reading:
                 results = await self._driver.read(asked, namespace=ns)
             known, *found = [result.rows for result in results]
-            if self._is_complete(foreign, known):
+            with self._reading:
+                complete = self._is_complete(foreign, known)
+            if complete:
                 of_kinds = dict(zip(kinds, found[len(statements) :], strict=True))
                 return found[: len(statements)], of_kinds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
@@ -17,7 +18,7 @@ from memory_storage_turso.engine.dictionaries import Dictionaries
 from memory_storage_turso.engine.driver import Driver, StatementResult
 from memory_storage_turso.engine.pending import PendingEntries
 from memory_storage_turso.engine.rejections import TranslatedErrors
-from memory_storage_turso.engine.rows import body_of, overridden, record_of
+from memory_storage_turso.engine.rows import body_of, id_of, overridden, record_of
 from memory_storage_turso.sql import count_statement, order_value, page_statement
 from memory_storage_turso.sql.statement import Row, SqlValue, Statement
 from memory_storage_turso.sql.system import CHANGE_BOUNDS, CHANGES
@@ -97,7 +98,7 @@ class Reader:
             return 0
         with self._translated:
             [result] = await self._driver.read([statement], namespace=ns)
-        return cast("int", result.rows[0][0])
+            return operator.index(cast("int", result.rows[0][0]))
 
     async def changes(self, ns: int | None, since: Position, limit: int, kept: int) -> ChangePage:
         """A page of the change feed; see ``Storage.changes``.
@@ -118,12 +119,12 @@ class Reader:
             bounds, found = await self._driver.read(
                 [Statement(CHANGE_BOUNDS), changes], namespace=ns
             )
-        oldest, newest = (cast("int", value or 0) for value in bounds.rows[0])
-        trimmed_to = max(oldest - 1, newest - kept, 0)
-        # A position from the future is one of a store that an older copy has replaced.
-        if not trimmed_to <= since <= newest:
-            return ChangePage((), newest, trimmed=True)
-        page = tuple(map(_change, found.rows))
+            oldest, newest = (cast("int", value or 0) for value in bounds.rows[0])
+            trimmed_to = max(oldest - 1, newest - kept, 0)
+            # A position from the future is one of a store that an older copy has replaced.
+            if not trimmed_to <= since <= newest:
+                return ChangePage((), newest, trimmed=True)
+            page = tuple(map(_change, found.rows))
         reached = page[-1].position if len(page) == limit else newest
         return ChangePage(page, reached)
 
@@ -152,7 +153,7 @@ class Reader:
             found: _Found = {}
             for result in results:
                 for row in result.rows:
-                    record_id = UUID(bytes=cast("bytes", row[0]))
+                    record_id = id_of(table, row)
                     try:
                         record = decode(kind, body_of(table, row, record_id), record_id)
                         found[record_id] = overridden(table, record, row[2:])

@@ -35,11 +35,12 @@ Read = Callable[[Statement], Awaitable[list[Row]]]
 """Runs one read."""
 
 _RULE = re.compile(r"memory_core:(\w+):([^\s:]+)(?::([^\s:]+))?(?::([^\s:]+))?")
+_WRONG_ROWS = (IndexError, TypeError, ValueError)
 _UNIQUE = re.compile(r"UNIQUE constraint failed: (.+)")
 
 
 class TranslatedErrors:
-    """Raises a `StatementError` as the error that callers see.
+    """Raises a `StatementError` as the error that callers see, and so what answers of another shape lead to.
 
     Args:
         where: the database.
@@ -61,6 +62,10 @@ class TranslatedErrors:
     ) -> None:
         if isinstance(error, StatementError):
             raise StorageError(f"{self._where}: {self._what} was rejected: {error}") from error
+        if isinstance(error, _WRONG_ROWS) and not isinstance(error, MemoryCoreError):
+            raise StorageError(
+                f"{self._where} answered rows of another shape: {error!r}"
+            ) from error
 
 
 async def rejection(
@@ -100,7 +105,7 @@ async def _typed(
             before = _StateBefore(queued, error.index, tables, read)
             try:
                 held = await _held(before, operation, (kind, first, second))
-            except (MemoryCoreError, StatementError):
+            except (MemoryCoreError, StatementError, *_WRONG_ROWS):
                 # Without an answer the error is less exact; the other batches are applied all the same.
                 held = operation.kind, operation.id
             return ReferenceRestrictedError(*held, first, second)

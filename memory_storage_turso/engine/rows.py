@@ -14,7 +14,9 @@ from memory_core.records import Record
 from memory_storage_turso.sql.statement import SqlValue
 from memory_storage_turso.sql.tables import KindTable
 
-__all__ = ["body_of", "overridden", "record_of"]
+__all__ = ["body_of", "id_of", "overridden", "record_of"]
+
+_ID_BYTES = 16
 
 
 def record_of(codec: Codec, table: KindTable, row: Sequence[SqlValue]) -> Record:
@@ -24,9 +26,21 @@ def record_of(codec: Codec, table: KindTable, row: Sequence[SqlValue]) -> Record
         CodecError: it is damaged.
         SchemaVersionError: a newer version wrote it.
     """
-    record_id = UUID(bytes=cast("bytes", row[0]))
+    record_id = id_of(table, row)
     record = codec.decode(table.kind, body_of(table, row, record_id), record_id)
     return overridden(table, record, row[2:])
+
+
+def id_of(table: KindTable, row: Sequence[SqlValue]) -> UUID:
+    """The id in a row of id, body and overriding columns.
+
+    Raises:
+        CodecError: the row has another shape.
+    """
+    record_id = row[0] if len(row) == 2 + len(table.overriding) else None
+    if not isinstance(record_id, bytes) or len(record_id) != _ID_BYTES:
+        raise CodecError("the row has another shape", kind=table.kind)
+    return UUID(bytes=record_id)
 
 
 def body_of(table: KindTable, row: Sequence[SqlValue], record_id: UUID) -> bytes:

@@ -9,15 +9,15 @@ from uuid import UUID
 from memory_core import backend
 from memory_core.codec import Codec
 from memory_core.codec.compression import CompressionConfig
-from memory_core.errors import StorageError
 from memory_core.storage import StorageContext
 from memory_storage_turso.engine.dictionaries import Dictionaries
-from memory_storage_turso.engine.driver import Driver, StatementError, StoreIdentity
+from memory_storage_turso.engine.driver import Driver, StoreIdentity
 from memory_storage_turso.engine.encoding import CodecThread
 from memory_storage_turso.engine.namespaces import Namespaces
 from memory_storage_turso.engine.opening import open_kinds, open_system
 from memory_storage_turso.engine.pending import PendingEntries
 from memory_storage_turso.engine.reading import Reader
+from memory_storage_turso.engine.rejections import TranslatedErrors
 from memory_storage_turso.engine.writing import Writer
 from memory_storage_turso.sql.statement import Statement
 from memory_storage_turso.sql.system import POSITION, STORE_ID
@@ -86,30 +86,28 @@ class SharedState(backend.SharedState):
             StorageError: the database holds no store of this version, or cannot be used.
         """
         try:
-            tables = Tables(context.record_types)
-            codec = Codec(context.record_types, context.limits, compression)
-            thread = CodecThread(codec)
-            dictionaries = Dictionaries(driver, codec.compressor, thread)
-            store_id = await open_system(driver, tables, context)
-            driver.use_position(POSITION, StoreIdentity(Statement(STORE_ID), store_id.bytes))
-            await dictionaries.load()
-            foreign = await open_kinds(driver, tables, codec, read_only=context.read_only)
-            state = cls(
-                driver,
-                store_id=store_id,
-                tables=tables,
-                thread=thread,
-                dictionaries=dictionaries,
-                foreign=foreign,
-                feed_limit=feed_limit,
-            )
-            state.read_only = context.read_only
-            if not context.read_only:
-                await state.pending.load()
-            driver.when_set_back(state.renew)
-        except StatementError as error:
-            await driver.aclose()
-            raise StorageError(f"{driver.where}: {error}") from error
+            with TranslatedErrors(driver.where, "opening"):
+                tables = Tables(context.record_types)
+                codec = Codec(context.record_types, context.limits, compression)
+                thread = CodecThread(codec)
+                dictionaries = Dictionaries(driver, codec.compressor, thread)
+                store_id = await open_system(driver, tables, context)
+                driver.use_position(POSITION, StoreIdentity(Statement(STORE_ID), store_id.bytes))
+                await dictionaries.load()
+                foreign = await open_kinds(driver, tables, codec, read_only=context.read_only)
+                state = cls(
+                    driver,
+                    store_id=store_id,
+                    tables=tables,
+                    thread=thread,
+                    dictionaries=dictionaries,
+                    foreign=foreign,
+                    feed_limit=feed_limit,
+                )
+                state.read_only = context.read_only
+                if not context.read_only:
+                    await state.pending.load()
+                driver.when_set_back(state.renew)
         except BaseException:
             await driver.aclose()
             raise
@@ -118,12 +116,10 @@ class SharedState(backend.SharedState):
     async def renew(self) -> None:
         """Look again at a store that was set back: learn its namespaces, and restore what it lacks."""
         self.namespaces.forget()
-        try:
+        with TranslatedErrors(self.driver.where, "looking again"):
             await open_kinds(self.driver, self.tables, self.codec, read_only=self.read_only)
             if not self.read_only:
                 await self.dictionaries.restore()
-        except StatementError as error:
-            raise StorageError(f"{self.driver.where}: {error}") from error
 
     async def close(self) -> None:
         """Finish what was accepted, then release everything."""

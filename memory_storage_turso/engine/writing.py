@@ -15,6 +15,7 @@ from memory_core.codec import Operation
 from memory_core.errors import (
     ConfigurationError,
     MemoryCoreError,
+    OutcomeUnknownError,
     StorageError,
     StorageUnavailableError,
 )
@@ -395,7 +396,11 @@ def _is_counted(group: Sequence[QueuedBatch]) -> bool:
 
 
 def _position(results: Sequence[StatementResult]) -> int:
-    return cast("int", results[-1].rows[0][0])
+    row = results[-1].rows[0] if results and results[-1].rows else ()
+    position = row[0] if row else None
+    if not isinstance(position, int):
+        raise OutcomeUnknownError(f"the answer to a write has no position, but {row!r}")
+    return position
 
 
 def _body_size(put: Statement) -> int:

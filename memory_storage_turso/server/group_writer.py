@@ -88,6 +88,7 @@ _FAIL = (
     f"VALUES (?, (SELECT at FROM memory_commits WHERE token = ?), {_BATCH_FAILED})"
 )
 _FENCE = f"INSERT INTO memory_commits (token, at, outcome) VALUES (?, unixepoch(), {_FENCED}) {_ON_CONFLICT}"
+_LOOKED = 3
 _LOOK = "SELECT token, outcome, position FROM memory_commits WHERE token >= ? AND token < ?"
 
 
@@ -230,9 +231,10 @@ class OutcomeQuestion:
         position: int | None = None
         committed = False
         failed: set[int] = set()
-        for token, outcome, at in looked.rows:
+        for row in looked.rows:
+            token, outcome, at = row if len(row) == _LOOKED else (None, None, None)
             if not isinstance(token, bytes):
-                continue
+                return None
             if outcome == _BATCH_FAILED:
                 failed.add(int.from_bytes(token[_TOKEN_BYTES:], "big"))
             elif outcome == _COMMITTED:

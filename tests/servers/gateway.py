@@ -21,12 +21,14 @@ class Gateway:
     Attributes:
         hide: A path prefix the gateway has no route for; an empty 404.
         tamper: What to send instead of the server's answer; it has been executed by then.
+        most_bytes: The largest request that it takes; a larger one is answered by 413.
         requests: Paths and headers seen.
     """
 
     def __init__(self, target_port: int) -> None:
         self.hide: str | None = None
         self.tamper: Tamper | None = None
+        self.most_bytes: int | None = None
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.port = 0
         self._target = f"http://{HOST}:{target_port}"
@@ -37,6 +39,8 @@ class Gateway:
         if self.hide is not None and request.path.startswith(self.hide):
             return web.Response(status=404)
         body = await request.read()
+        if self.most_bytes is not None and len(body) > self.most_bytes:
+            return web.Response(status=413, text="<html>413 Request Entity Too Large</html>")
         headers = {"Content-Type": "application/json"}
         async with (
             aiohttp.ClientSession() as session,

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import traceback
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from aiohttp import web
 
-from memory_core.errors import ConfigurationError, StorageUnavailableError
+from memory_core.errors import ConfigurationError, MemoryCoreError, StorageUnavailableError
 from memory_storage_turso.config import RetryConfig, TursoConfig
+from memory_storage_turso.engine.driver import WriteOutcome
 from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import OpenDriver, create_schema, insert, names
 from tests.servers import tokens
@@ -63,6 +70,86 @@ class TestAuthentication:
         assert await names(reader) == []
         with pytest.raises(ConfigurationError):
             await reader.write([[insert("a")]])
+
+    async def test_a_write_with_a_read_only_token_is_rejected_at_once(
+        self, guarded: Sqld, transport: str, open_driver: OpenDriver
+    ) -> None:
+        """Over WebSocket the server closes the connection, as if the answer had been lost."""
+        owner = open_driver(guarded.http_url, auth_token=tokens.READ_WRITE)
+        await create_schema(owner)
+        url = guarded.http_url if transport == "http" else guarded.ws_url
+        reader = open_driver(url, auth_token=tokens.READ_ONLY)
+        assert await names(reader) == []
+        for _ in range(10):
+            with pytest.raises(ConfigurationError):
+                await reader.write([[insert("a")]])
+        assert reader.stats()["write_retries"] == {"retries": 0, "exhausted": 0}
+        assert reader._primary.breaker.stats().failures == 0
+        assert await names(reader) == []
+
+
+ECHOED = "eyJhbGciOiJFZERTQSJ9.eyJhIjoicncifQ.SECRETSECRETSECRETSECRET"
+
+
+@pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 413, 429, 502])
+@pytest.mark.parametrize(
+    "form", ["{0}", "Authorization: Bearer {0}", '{{"message": "{0}"}}', "{1}"]
+)
+async def test_a_token_that_the_server_repeats_is_removed(
+    open_driver: OpenDriver, caplog: pytest.LogCaptureFixture, status: int, form: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def echo(request: web.Request) -> web.Response:
+        sent = request.headers["Authorization"].removeprefix("Bearer ")
+        body = form.format(sent, b64encode(sent.encode()).decode())
+        location = {"Location": f"/?token={sent}"} if status == 302 else {}
+        return web.Response(status=status, text=body, headers=location)
+
+    async with answering(echo) as port:
+        retry = RetryConfig(attempts=2, resolve_timeout=0.1)
+        config = TursoConfig(auth_token=ECHOED, retry=retry)
+        driver = open_driver(f"turso+http://127.0.0.1:{port}", config=config)
+        for call in (driver.read([Statement("SELECT 1")]), driver.write([[insert("a")]])):
+            [ended] = await asyncio.gather(call, return_exceptions=True)
+            if isinstance(ended, WriteOutcome):
+                # A batch that is too large for a gateway fails alone.
+                ended = cast("Any", ended.results[0]).reason
+            assert isinstance(ended, MemoryCoreError)
+            told = "".join(traceback.format_exception(ended)) + caplog.text
+            for part in (ECHOED, ECHOED[-16:], b64encode(ECHOED.encode()).decode()):
+                assert part not in told
+
+
+async def test_a_token_in_an_answer_that_is_no_http_is_removed(open_driver: OpenDriver) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sent = await reader.readuntil(b"\r\n\r\n")
+        writer.write(sent[sent.index(b"Authorization") :])
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    config = TursoConfig(auth_token=ECHOED, retry=RetryConfig(attempts=1))
+    driver = open_driver(f"turso+http://127.0.0.1:{port}", config=config)
+    with pytest.raises(StorageUnavailableError) as caught:
+        await driver.read([Statement("SELECT 1")])
+    assert ECHOED not in "".join(traceback.format_exception(caught.value))
+    server.close()
+
+
+@contextlib.asynccontextmanager
+async def answering(handle: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[int]:
+    """A server that answers every request so."""
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
 
 
 @pytest.fixture

@@ -75,7 +75,8 @@ async def test_every_call_to_a_hung_server_ends_in_time(server: Sqld, url: str) 
     assert issubclass(written[0], OutcomeUnknownError | StorageUnavailableError)
     assert written[1] < TIMEOUT + RESOLVING + SLACK
     # It waits behind the first, is withdrawn after its own time, and was certainly not applied.
-    assert queued[0] is StorageUnavailableError
+    assert queued[0] is not None
+    assert issubclass(queued[0], StorageUnavailableError)
     assert queued[1] < TIMEOUT + SLACK
     await put(store)
     assert await store.count(Query(Episode)) <= 3
@@ -108,7 +109,9 @@ async def test_a_read_through_a_replica_of_a_hung_primary_ends_in_time(
             kind, took = await how_long(store.count(Query(Episode)))
         finally:
             server.thaw()
-        assert (kind is None) == (freshness == "own")
+        # With "own" the replica answers, unless it asks its hung primary itself.
+        assert kind is None or issubclass(kind, StorageUnavailableError)
+        assert kind is not None or freshness == "own"
         assert took < TIMEOUT + SLACK
         await store.aclose()
 

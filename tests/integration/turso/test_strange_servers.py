@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
+import attrs
 import pytest
 from aiohttp import web
 
+from memory_core.codec.compression import CompressionConfig
 from memory_core.errors import (
     ConfigurationError,
+    MemoryCoreError,
     OutcomeUnknownError,
+    StorageError,
     StorageUnavailableError,
 )
+from memory_core.query import Query
+from memory_core.records import Episode
+from memory_core.storage import Receipt, WriteBatch
+from memory_storage_turso import TursoStorage
 from memory_storage_turso.config import (
     BreakerConfig,
     RetryConfig,
@@ -24,7 +34,7 @@ from memory_storage_turso.engine.driver import StatementError
 from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import POSITION, OpenDriver, create_schema, insert, names
 from tests.servers import tokens
-from tests.servers.gateway import Gateway, running_gateway
+from tests.servers.gateway import Gateway, Tamper, running_gateway
 from tests.servers.sqld import Sqld
 
 CONFIG = TursoConfig(
@@ -142,6 +152,162 @@ async def test_nonsense_is_a_typed_error(
     gateway.tamper = None
     await driver.write([[insert("b")]])
     assert "b" in await names(driver)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "said"),
+    [
+        (307, b"", ConfigurationError, r"HTTP 307: it redirects to 'https://elsewhere/'"),
+        (
+            400,
+            b"<html>Bad</html>",
+            StorageError,
+            "did not execute the request: HTTP 400: <html>Bad",
+        ),
+        (
+            404,
+            b"<html>no upstream</html>",
+            ConfigurationError,
+            "gateway .*HTTP 404: <html>no upstream",
+        ),
+        (404, b"", ConfigurationError, "gateway .*HTTP 404: an empty answer"),
+        (408, b"", StorageUnavailableError, "HTTP 408"),
+        (413, b"<html>413</html>", StorageError, "request of this size.*HTTP 413"),
+        (429, b"slow down", StorageUnavailableError, "too many requests: HTTP 429: slow down"),
+    ],
+)
+async def test_a_gateway_is_quoted_with_its_status(
+    gateway: Gateway, status: int, body: bytes, error: type[Exception], said: str
+) -> None:
+    """Also before the number of a namespace is known."""
+    store = await TursoStorage.open(url(gateway), config=CONFIG)
+    await store.commit([WriteBatch().put(Episode(task_description="x"))])
+    headers = {"Location": "https://elsewhere/"} if status == 307 else {}
+    gateway.tamper = lambda _path, _answer: web.Response(status=status, body=body, headers=headers)
+    for handle in (store, store.scoped("new")):
+        put = WriteBatch().put(Episode(task_description="y"))
+        for call in (handle.commit([put]), handle.count(Query(Episode)), handle.stats()):
+            with pytest.raises(error, match=said) as caught:
+                await whole(call)
+            assert isinstance(caught.value, MemoryCoreError)
+            assert "127.0.0.1" in str(caught.value)
+            assert "SQLITE" not in str(caught.value)
+    gateway.tamper = None
+    await store.aclose()
+
+
+async def whole(call: Awaitable[Any]) -> None:
+    """Await a call; a batch that was rejected raises, too."""
+    found = await call
+    if isinstance(found, list) and isinstance(found[0], Exception):
+        raise found[0]
+
+
+async def test_a_large_batch_fails_no_small_one_beside_it_at_a_gateway(gateway: Gateway) -> None:
+    """413: the group is sent in parts."""
+    store = await TursoStorage.open(
+        url(gateway), config=attrs.evolve(CONFIG, compression=CompressionConfig(enabled=False))
+    )
+    await store.commit([WriteBatch().put(Episode(task_description="x"))])
+    gateway.most_bytes = 100_000
+    small = [Episode(task_description=f"{number}") for number in range(7)]
+    large = [Episode(task_description="x" * 2000) for _ in range(100)]
+    batches = [WriteBatch().put(episode) for episode in small]
+    batches.insert(3, WriteBatch().put(*large))
+    results = await store.commit(batches)
+    assert [isinstance(result, Receipt) for result in results] == [True] * 3 + [False] + [True] * 4
+    assert isinstance(results[3], StorageError)
+    assert "HTTP 413" in str(results[3])
+    found = await store.get(Episode, [episode.id for episode in (*small, large[0])])
+    assert found == [*small, None]
+    gateway.most_bytes = None
+    await store.aclose()
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b'{"zzz": %s}' % DEEP),
+        (400, b'{"message": "a", "z": %s}' % DEEP),
+        (400, b'{"message": "\xff"}'),
+        (200, b'{"baton": "b", "base_url": "http://[bad", "results": []}'),
+    ],
+)
+async def test_answers_that_break_a_decoder_are_typed_errors(
+    gateway: Gateway, status: int, body: bytes
+) -> None:
+    config = attrs.evolve(CONFIG, retry=RetryConfig(attempts=1, resolve_timeout=0.1))
+    gateway.tamper = lambda _path, _answer: (status, body)
+    with pytest.raises(MemoryCoreError):
+        await TursoStorage.open(url(gateway), config=config)
+    gateway.tamper = None
+    store = await TursoStorage.open(url(gateway), config=config)
+    gateway.tamper = lambda _path, _answer: (status, body)
+    for call in (
+        store.commit([WriteBatch().put(Episode(task_description="y"))]),
+        store.count(Query(Episode)),
+    ):
+        with pytest.raises(MemoryCoreError):
+            await call
+    gateway.tamper = None
+    await store.aclose()
+
+
+def _rows(change: Callable[[list[Any]], list[Any]]) -> Tamper:
+    """Change every row of an answer."""
+
+    def tamper(_path: str, answer: bytes) -> tuple[int, bytes]:
+        decoded = json.loads(answer)
+        for item in decoded["results"]:
+            for step in item.get("response", {}).get("result", {}).get("step_results", []):
+                if step is not None:
+                    step["rows"] = [change(row) for row in step["rows"]]
+        return 200, json.dumps(decoded).encode()
+
+    return tamper
+
+
+WRONG_ROWS = [
+    _rows(lambda row: row[:-1]),
+    _rows(lambda row: [*row, {"type": "null"}]),
+    _rows(lambda row: [{"type": "text", "value": "no"} for _ in row]),
+    _rows(lambda row: [{"type": "blob", "base64": "AA"} for _ in row]),
+    _rows(lambda row: [{"type": "null"} for _ in row]),
+    _rows(lambda row: []),
+]
+
+
+@pytest.mark.parametrize("tamper", WRONG_ROWS)
+async def test_rows_of_another_shape_are_typed_errors(gateway: Gateway, tamper: Tamper) -> None:
+    """Whatever comes back, and whatever it was that was asked for."""
+    config = attrs.evolve(CONFIG, retry=RetryConfig(attempts=1, resolve_timeout=0.1))
+    store = await TursoStorage.open(url(gateway), config=config)
+    episode = Episode(task_description="x" * 1000)
+    await store.commit([WriteBatch().put(episode)])
+    gateway.tamper = tamper
+    calls: list[Callable[[TursoStorage], Awaitable[Any]]] = [
+        lambda handle: handle.commit([WriteBatch().put(Episode(task_description="y"))]),
+        lambda handle: handle.commit([WriteBatch().expect(episode).delete(Episode, episode.id)]),
+        lambda handle: handle.get(Episode, [episode.id]),
+        lambda handle: handle.query(Query(Episode)),
+        lambda handle: handle.count(Query(Episode)),
+        lambda handle: handle.changes(0),
+        lambda handle: handle.stats(),
+        lambda handle: handle.namespaces(),
+        lambda handle: handle.wipe(),
+    ]
+    for handle in (store, store.scoped("new")):
+        for call in calls:
+            # Some of these answers can be read. None is an error of another kind.
+            with contextlib.suppress(MemoryCoreError):
+                await call(handle)
+    with contextlib.suppress(MemoryCoreError):
+        await (await TursoStorage.open(url(gateway), config=config)).aclose()
+    gateway.tamper = None
+    await store.aclose()
 
 
 async def test_answer_that_became_nonsense_once_is_found_out(

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from memory_core import Episode, Query, WriteBatch, open_memory
 from memory_core.errors import (
@@ -140,6 +142,57 @@ async def test_an_admin_api_that_does_not_answer_is_a_typed_error(tenants: Sqld)
         # The server itself has no such API.
         with pytest.raises(ConfigurationError, match="made no database mem-default"):
             await opened(tenants, admin_url=f"http://127.0.0.1:{tenants.port}")
+
+
+@pytest.mark.parametrize(
+    ("status", "passing"), [(503, True), (429, True), (500, True), (302, False), (400, False)]
+)
+async def test_what_passes_at_the_admin_api_is_retried(
+    tenants: Sqld, status: int, passing: bool
+) -> None:
+    """Answers that it cannot do it now, and others that say that it never will."""
+    answers = 0
+
+    async def handle(request: web.Request) -> web.Response:
+        nonlocal answers
+        answers += 1
+        if answers <= 2:
+            return web.Response(status=status, text="busy", headers={"Location": "/elsewhere"})
+        target = f"{admin(tenants)}{request.path}"
+        async with aiohttp.ClientSession() as session, session.post(target, json={}) as answer:
+            return web.Response(status=answer.status, text=await answer.text())
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    tenancy = TenancyConfig(admin_url=f"http://127.0.0.1:{runner.addresses[0][1]}")
+    config = TursoConfig(database="mem-{namespace}", tenancy=tenancy)
+    if passing:
+        store = await TenantStorage.open(tenants.http_url, config=config)
+        await put(store, "there")
+        assert (await store.stats()).sections["databases"]["admin_retries"] == 2
+        await store.aclose()
+    else:
+        with pytest.raises(ConfigurationError, match=f"HTTP {status}: busy"):
+            await TenantStorage.open(tenants.http_url, config=config)
+        assert answers == 1
+    await runner.cleanup()
+
+
+async def test_a_restart_does_not_fail_a_new_namespace(tenants: Sqld) -> None:
+    config = TursoConfig(
+        database="mem-{namespace}", tenancy=TenancyConfig(admin_url=admin(tenants))
+    )
+    store = await TenantStorage.open(tenants.http_url, config=config)
+    await tenants.kill()
+    writing = asyncio.create_task(put(store.scoped("new"), "there"))
+    await asyncio.sleep(0.3)
+    await tenants.start()
+    await writing
+    assert await texts(store.scoped("new")) == ["there"]
+    await store.aclose()
 
 
 async def test_cancelling_one_who_waits_disturbs_no_other(tenants: Sqld) -> None:

@@ -334,3 +334,75 @@ async def test_pool_grows_with_demand_up_to_its_bound(server: FakeServer) -> Non
     await waiting
     assert server.most_open == 5
     await pool.aclose()
+
+
+async def test_a_ping_takes_no_connection_beyond_the_bound(server: FakeServer) -> None:
+    clock = Clock()
+    pool = Pool(server.connect, fixed(2), KeepAliveConfig(), clock=clock)
+    await _once(pool)
+    async with pool.acquire(younger_than=0), pool.acquire(younger_than=0):
+        clock.now += 5
+        await pool.tend()
+        # Every permit is taken: the idle one is left alone.
+        assert (pool.stats().in_use, pool.stats().pings) == (2, 0)
+    server.hangs = asyncio.Event()
+    clock.now += 5
+    tending = asyncio.ensure_future(pool.tend())
+    await until(lambda: pool.stats().pings == 2)
+    assert pool.stats().in_use == 2
+    calling = asyncio.ensure_future(_once(pool))
+    await until(lambda: pool.stats().waiting == 1)
+    server.hangs.set()
+    await asyncio.gather(tending, calling)
+    assert pool.stats().peak_in_use == 2
+    await pool.aclose()
+
+
+async def test_an_idle_pool_keeps_its_smallest_size(server: FakeServer) -> None:
+    clock = Clock()
+    pool = Pool(server.connect, PoolConfig(min_size=2, max_size=8), KeepAliveConfig(), clock=clock)
+    async with AsyncExitStack() as stack:
+        for _ in range(6):
+            await stack.enter_async_context(pool.acquire())
+    for _ in range(100):
+        clock.now += 4
+        await pool.tend()
+    assert pool.stats().idle == server.open == 2
+    await pool.aclose()
+    assert server.open == 0
+
+
+async def test_a_connection_is_used_for_as_long_as_it_may_live(server: FakeServer) -> None:
+    clock = Clock()
+    pool = Pool(server.connect, fixed(2), KeepAliveConfig(), longest_life=1.0, clock=clock)
+    async with pool.acquire() as first:
+        # What counts is its age, not when it was last used.
+        clock.now += 0.6
+    async with pool.acquire() as again:
+        assert again is first
+        clock.now += 0.6
+    async with pool.acquire() as second:
+        assert second is not first
+    assert (pool.stats().aged_replaced, pool.stats().stale_replaced) == (1, 0)
+    clock.now += 2
+    await pool.tend()
+    assert (pool.stats().idle, pool.stats().aged_replaced, pool.stats().pings) == (0, 2, 0)
+    await pool.aclose()
+    assert server.open == 0
+
+
+async def test_a_call_that_needs_a_younger_connection_leaves_the_older_ones_to_others(
+    server: FakeServer,
+) -> None:
+    clock = Clock()
+    pool = Pool(server.connect, fixed(2), KeepAliveConfig(), longest_life=1.0, clock=clock)
+    async with pool.acquire() as first, pool.acquire() as second:
+        clock.now += 0.5
+    async with pool.acquire(younger_than=0.1) as young:
+        assert young not in (first, second)
+        async with pool.acquire() as old:
+            # The one that was on top has made room.
+            assert old in (first, second)
+    assert pool.stats().aged_replaced == 1
+    await pool.aclose()
+    assert server.open == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pickle
+import time
 from contextlib import AbstractContextManager
 
 import pytest
@@ -16,6 +17,7 @@ from memory_storage_turso.server.resilience import (
     CircuitBreaker,
     CircuitOpenError,
     Outcome,
+    Pauses,
     RetryableError,
     RetryStats,
     with_retries,
@@ -282,3 +284,60 @@ async def test_one_attempt_means_no_retry() -> None:
     with pytest.raises(RetryableError):
         await with_retries(flaky, RetryConfig(attempts=1), RetryStats())
     assert flaky.calls == 1
+
+
+def test_after_it_was_closed_the_pause_is_the_first_one_again(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
+    opened(breaker, clock)
+    for pause in (2, 4, 8):
+        fail(breaker)
+        clock.now += pause + 0.1
+    succeed(breaker)
+    assert breaker.state is BreakerState.CLOSED
+    for _ in range(3):
+        fail(breaker)
+    assert not breaker.allows()
+    clock.now += CONFIG.reset_timeout + 0.01
+    assert breaker.allows()
+
+
+def test_an_open_breaker_says_why(breaker: CircuitBreaker) -> None:
+    for _ in range(3):
+        fail(breaker)
+    with pytest.raises(
+        CircuitOpenError, match=r"server kept failing \(down\); next attempt in"
+    ) as caught:
+        breaker.check()
+    assert pickle.loads(pickle.dumps(caught.value)).reason == "down"
+
+
+@pytest.mark.parametrize(("patient", "calls"), [(False, 1), (True, 2)])
+async def test_who_is_not_patient_waits_for_no_distant_probe(patient: bool, calls: int) -> None:
+    flaky = Flaky(CircuitOpenError("server", 0.2))
+    waiting = with_retries(flaky, RETRY, RetryStats(), Pauses(0.1), patient=patient)
+    [ended] = await asyncio.gather(waiting, return_exceptions=True)
+    assert (isinstance(ended, CircuitOpenError), flaky.calls) == (not patient, calls)
+
+
+async def test_a_wait_for_a_probe_ends_when_closing_begins() -> None:
+    pauses, flaky = Pauses(60), Flaky(*[CircuitOpenError("server", 30)] * 3)
+    calling = asyncio.ensure_future(
+        with_retries(flaky, RetryConfig(timeout=100), RetryStats(), pauses)
+    )
+    await asyncio.sleep(0)
+    assert not calling.done()
+    pauses.drain()
+    with pytest.raises(CircuitOpenError):
+        await asyncio.wait_for(calling, 5)
+    assert flaky.calls == 2
+
+
+async def test_no_attempt_begins_after_the_deadline() -> None:
+    flaky, loop = Flaky(*[RetryableError("a")] * 99), asyncio.get_running_loop()
+    started = loop.time()
+    config = RetryConfig(attempts=100, timeout=60)
+    with pytest.raises(RetryableError):
+        await with_retries(flaky, config, RetryStats(), deadline=time.monotonic() + 0.3)
+    assert loop.time() - started < 0.5
+    assert flaky.calls >= 2
