@@ -242,11 +242,11 @@ class ReadRouter:
             replica.failures += 1
             return None
         if newest is not None:
+            await asyncio.wait([newest], timeout=_seconds_until(reading.deadline))
             try:
-                async with asyncio.timeout(_seconds_until(reading.deadline)):
-                    # Shielded, as others may wait for the answer, too.
-                    floor = max(floor, *await asyncio.shield(newest))
-            except (StorageUnavailableError, TimeoutError):
+                floor = max(floor, *newest.result())
+            except (StorageUnavailableError, asyncio.InvalidStateError):
+                # The primary has not answered, or not in time.
                 if self._config.freshness == "all":
                     return None
         # Only the position of this snapshot counts, as answers may overtake each other.

@@ -253,12 +253,14 @@ async def test_gives_up_when_its_time_is_over() -> None:
     flaky, stats = Flaky(*[RetryableError("a")] * 100), RetryStats()
     pauses: list[float] = []
 
-    async def sleep(pause: float) -> None:
-        pauses.append(pause)
-        await asyncio.sleep(0.01)
+    class Recording(Pauses):
+        async def wait(self, seconds: float, error: Exception) -> None:
+            assert isinstance(error, RetryableError)
+            pauses.append(seconds)
+            await asyncio.sleep(0.01)
 
     with pytest.raises(RetryableError):
-        await with_retries(flaky, RetryConfig(attempts=100, timeout=0.5), stats, sleep)
+        await with_retries(flaky, RetryConfig(attempts=100, timeout=0.5), stats, Recording())
     # Each pause is twice the one before, and the one that would end too late is not begun.
     assert 1 <= len(pauses) <= 4
     assert stats.exhausted == 1
