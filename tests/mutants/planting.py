@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -135,13 +136,17 @@ class Copy:
 
 
 def _missing(test: str) -> list[str]:
-    file, _, name = test.partition("::")
+    file, *names = test.split("::")
     if not (ROOT / file).exists():
         return [f"there is no {file}"]
-    function = name.rpartition("::")[2].partition("[")[0]
-    if not function:
+    if not names:
         return []
-    # A suite's tests are inherited, from the kit or from another class of the tests.
-    sources = [ROOT / file, *SUITES]
-    known = any(f"def {function}(" in path.read_text(encoding="utf-8") for path in sources)
-    return [] if known else [f"{file} has no {function}"]
+    own = (ROOT / file).read_text(encoding="utf-8")
+    function = names[-1].partition("[")[0]
+    if len(names) == 1:
+        known = re.search(rf"^(async )?def {function}\(", own, re.MULTILINE) is not None
+    else:
+        # A suite's tests are inherited, from the kit or from another class of the tests.
+        sources = [own, *(path.read_text(encoding="utf-8") for path in SUITES)]
+        known = f"class {names[0]}" in own and any(f"def {function}(" in text for text in sources)
+    return [] if known else [f"{file} has no {'::'.join(names)}"]
