@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from time import perf_counter
 from typing import Any, TypeAlias, TypeVar
@@ -28,7 +29,7 @@ from memory_storage_lmdb.engine.thread import JobThread
 from memory_storage_lmdb.read.cursors import Meter, metered
 from memory_storage_lmdb.read.scan import RawPage, Scan
 from memory_storage_lmdb.store.catalog import Catalog, StaleCatalogError
-from memory_storage_lmdb.store.decoding import add_dictionaries, decode
+from memory_storage_lmdb.store.decoding import add_dictionaries, check_not_hidden, decode
 from memory_storage_lmdb.store.journal import (
     EMPTY_HEAD,
     PUT,
@@ -212,10 +213,16 @@ class Reader:
             number = self._number(txn, namespace)
             if number is None:
                 return [None] * len(ids)
-            if len(ids) == 1:
-                return [txn.get(number + ids[0].bytes, db=records)]
-            keys = metered((number + record_id.bytes for record_id in ids), meter)
-            return [txn.get(key, db=records) for key in keys]
+            if len(ids) == 1 and (data := txn.get(number + ids[0].bytes, db=records)) is not None:
+                return [data]
+            keys = [number + record_id.bytes for record_id in ids]
+            found = [txn.get(key, db=records) for key in metered(keys, meter)]
+            if None in found:
+                cursors, load = partial(txn.cursor, db=records), self.load_dictionaries
+                for key, data in zip(metered(keys, meter), found, strict=True):
+                    if data is None:
+                        check_not_hidden(self.codec, layout, cursors, key, load)
+            return found
 
         found = await self._run(read)
         self._count_used(len(ids))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -10,9 +11,15 @@ from attrs import evolve
 
 from memory_core.codec import Codec
 from memory_core.codec.compression import DictionaryMissingError
+from memory_core.errors import CodecError
+from memory_storage_lmdb.engine.binding import Cursor
+from memory_storage_lmdb.store.encoding import ID_BYTES
 from memory_storage_lmdb.store.layout import KindLayout
 
-__all__ = ["add_dictionaries", "decode"]
+__all__ = ["add_dictionaries", "check_not_hidden", "decode"]
+
+# Damage changes a few bits of a key; two ids that were drawn at random differ in half of them.
+_FEW_BITS = 8
 
 
 def decode(
@@ -37,6 +44,83 @@ def decode(
         load()
         record = codec.decode(layout.kind, body, record_id)
     return evolve(record, **dict.fromkeys(nulled)) if nulled else record
+
+
+def check_not_hidden(
+    codec: Codec,
+    layout: KindLayout,
+    records: Callable[[], Cursor],
+    key: bytes,
+    load: Callable[[], None],
+) -> None:
+    """Check that a record that was not found is not there, hidden by a damaged key.
+
+    Keys have no checksum. But where bits of a key in a leaf have changed, a search that it misleads ends
+    beside it: the keys there are out of order, or the body beside has the id that was looked for. (A damaged
+    key of a branch page leads to another leaf. Nothing shows that.)
+
+    Args:
+        codec: the store's codec.
+        layout: the layout of the record's kind.
+        records: makes cursors on the records of the kind, in the transaction in which it was not found.
+        key: its key.
+        load: as in ``decode``.
+
+    Raises:
+        CodecError: it is there, or may be.
+    """
+    below, above = _around(records, key)
+    if any(one >= other for one, other in pairwise((*reversed(below), key, *above))):
+        raise CodecError(
+            "a key beside it is damaged", kind=layout.kind, record_id=UUID(bytes=key[-ID_BYTES:])
+        )
+    for near in (*below[:1], *above[:1]):
+        if _differ_in_few_bits(near, key) and (cursor := records()).set_key(near):
+            _check_other(codec, layout, UUID(bytes=key[-ID_BYTES:]), cursor.value(), load)
+
+
+def _around(records: Callable[[], Cursor], key: bytes) -> tuple[list[bytes], list[bytes]]:
+    """The two keys before a missing key and the two after it, the nearest first."""
+    below: list[bytes] = []
+    above: list[bytes] = []
+    cursor = records()
+    if cursor.set_range(key):
+        above.append(cursor.key())
+        if cursor.next():
+            above.append(cursor.key())
+            cursor.prev()
+        else:
+            # A cursor that has reached the end has no place; one that has a place would search from there.
+            cursor = records()
+            cursor.last()
+        moved = cursor.prev()
+    else:
+        moved = cursor.last()
+    while moved and len(below) < 2:
+        below.append(cursor.key())
+        moved = cursor.prev()
+    return below, above
+
+
+def _check_other(
+    codec: Codec, layout: KindLayout, record_id: UUID, data: bytes, load: Callable[[], None]
+) -> None:
+    """Check that a stored value is not the record with this id.
+
+    Raises:
+        CodecError: it is.
+    """
+    try:
+        decode(codec, layout, record_id, data, load)
+    except CodecError:
+        # It is another record, or its body is damaged, too.
+        return
+    raise CodecError("its key is damaged", kind=layout.kind, record_id=record_id)
+
+
+def _differ_in_few_bits(one: bytes, other: bytes) -> bool:
+    different = int.from_bytes(one, "big") ^ int.from_bytes(other, "big")
+    return different.bit_count() <= _FEW_BITS
 
 
 def add_dictionaries(codec: Codec, stored: Iterable[tuple[str, bytes]]) -> None:

@@ -8,6 +8,7 @@ finds what cascades from a record, what forbids its deletion and what is set to 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TypeAlias
 from uuid import UUID
 
@@ -26,7 +27,7 @@ from memory_core.errors import (
 from memory_core.records import OnDelete
 from memory_storage_lmdb.engine.binding import Database, Transaction
 from memory_storage_lmdb.store.catalog import Catalog
-from memory_storage_lmdb.store.decoding import add_dictionaries, decode
+from memory_storage_lmdb.store.decoding import add_dictionaries, check_not_hidden, decode
 from memory_storage_lmdb.store.encoding import ID_BYTES
 from memory_storage_lmdb.store.journal import DELETE, PUT, Head, pack_change, read_count
 from memory_storage_lmdb.store.layout import (
@@ -284,16 +285,16 @@ def check_expected(write: WriteTransaction, expected: EncodedExpectation, codec:
         ConflictError: it is another one, or there is one where none is expected, or none where one is.
         CodecError: the stored one is damaged.
     """
-    layout = expected.layout
-    data = write.txn.get(expected.key, db=write.records(layout))
+    layout, records = expected.layout, write.records(expected.layout)
+
+    def load() -> None:
+        add_dictionaries(codec, write.catalog.read_dictionaries(write.txn))
+
+    data = write.txn.get(expected.key, db=records)
     if data is None:
-        stored = None
-    else:
-
-        def load() -> None:
-            add_dictionaries(codec, write.catalog.read_dictionaries(write.txn))
-
-        stored = decode(codec, layout, expected.id, data, load)
+        cursors = partial(write.txn.cursor, db=records)
+        check_not_hidden(codec, layout, cursors, expected.key, load)
+    stored = None if data is None else decode(codec, layout, expected.id, data, load)
     if stored != expected.record:
         raise ConflictError(layout.kind, expected.id, stored)
 
