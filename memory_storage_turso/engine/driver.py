@@ -260,6 +260,8 @@ class Driver(ABC):
         checks_reads: Whether it takes a `CheckedRead`; elsewhere it takes a `ComparingStatement`.
         may_be_set_back: Whether the store may be set back or replaced while it is open, so that namespaces
             are `Namespace`s.
+        together_bytes: Bytes of records from several batches that may be written as one batch: a driver
+            splits a group that is too much for one transaction, but not a batch.
         call_timeout: Seconds that a call may take, its wait for earlier writes included; ``None`` where calls
             are not bounded as a whole.
     """
@@ -269,6 +271,7 @@ class Driver(ABC):
     runs_lazily: bool = False
     checks_reads: bool = False
     may_be_set_back: bool = False
+    together_bytes: int = 4 << 20
     call_timeout: float | None = None
 
     @abstractmethod

@@ -53,8 +53,6 @@ _INDEX_AT_ONCE_ON_SERVERS = 1024
 """A server writes each page of a commit twice, to its database and to the log for its replicas."""
 _ROWS = (64, 16, 4, 1)
 """Rows of a statement for servers; none is so long that a server does not store its text."""
-_TOGETHER_BYTES = 4 * 2**20
-"""A driver splits a group whose batches are too much for one transaction, but not one batch."""
 
 
 class Writer:
@@ -221,7 +219,7 @@ class Writer:
         rows = [statement for _, statements in sound for statement in statements]
         if len(rows) == 1 or not all(item.only_puts for item, _ in sound):
             return []
-        if len(sound) > 1 and sum(map(_body_size, rows)) > _TOGETHER_BYTES:
+        if len(sound) > 1 and sum(map(_body_size, rows)) > self._driver.together_bytes:
             return []
         statements = [*map(as_one, merged(rows, _ROWS)), POSITION]
         outcome = await self._run([statements], sound)

@@ -113,6 +113,8 @@ class ServerDriver(Driver):
         self._writer = GroupWriter(
             self._primary, config.retry, saw=self._router.saw, pauses=self._pauses
         )
+        # A record takes a third more in a request.
+        self.together_bytes = min(self.together_bytes, config.limits.max_group_bytes * 3 // 4)
         self._read_retries = RetryStats()
         self._encoding: ThreadPoolExecutor | None = None
         self._in_flight = InFlight()

@@ -23,6 +23,7 @@ class Gateway:
         tamper: What to send instead of the server's answer; it has been executed by then.
         most_bytes: The largest request that it takes; a larger one is answered by 413.
         requests: Paths and headers seen.
+        sizes: Bytes of the requests' bodies.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -30,6 +31,7 @@ class Gateway:
         self.tamper: Tamper | None = None
         self.most_bytes: int | None = None
         self.requests: list[tuple[str, dict[str, str]]] = []
+        self.sizes: list[int] = []
         self.port = 0
         self._target = f"http://{HOST}:{target_port}"
 
@@ -39,6 +41,7 @@ class Gateway:
         if self.hide is not None and request.path.startswith(self.hide):
             return web.Response(status=404)
         body = await request.read()
+        self.sizes.append(len(body))
         if self.most_bytes is not None and len(body) > self.most_bytes:
             return web.Response(status=413, text="<html>413 Request Entity Too Large</html>")
         headers = {"Content-Type": "application/json"}

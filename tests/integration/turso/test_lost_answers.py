@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
 import pytest
 
 from memory_core.errors import StorageUnavailableError
+from memory_core.records import Episode
+from memory_core.storage import Receipt, WriteBatch
+from memory_storage_turso import TursoConfig, TursoStorage
+from memory_storage_turso.config import BreakerConfig, RetryConfig, ServerLimits
 from memory_storage_turso.engine.driver import StatementError
 from memory_storage_turso.server.driver import ServerDriver
 from memory_storage_turso.server.hrana.errors import NoAnswerError
 from memory_storage_turso.server.hrana.program import GroupProgram
 from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import POSITION, insert, names
+from tests.servers.sqld import Sqld
+from tests.servers.tcp_proxy import TcpProxy
+from tests.servers.waiting import until
 
 DELETE = Statement("DELETE FROM items WHERE name = 'a'")
 
@@ -79,3 +87,30 @@ async def test_what_was_applied_stands_and_is_not_sent_again(losing: ServerDrive
     assert isinstance(outcome.results[1], StorageUnavailableError)
     assert outcome.closing[-1].rows == [(1,)]
     assert await names(losing) == ["a"]
+
+
+async def test_a_record_whose_write_arrives_late_is_put_once(
+    server: Sqld, proxy: TcpProxy, transport: str
+) -> None:
+    """The question for the answer that was lost and the write itself arrive in any order."""
+    config = TursoConfig(
+        limits=ServerLimits(request_timeout=1.5),
+        retry=RetryConfig(timeout=20, resolve_timeout=20),
+        breaker=BreakerConfig(failure_threshold=1000),
+    )
+    store = await TursoStorage.open(f"turso+{transport}://127.0.0.1:{proxy.port}", config=config)
+    await store.commit([WriteBatch().put(Episode(task_description="first"))])
+    writes = store._shared.driver.stats
+    for number in range(4):
+        lost = cast("Any", writes())["writes"]["answers_lost"]
+        proxy.stall("up")
+        episode = Episode(task_description=f"{number}")
+        writing = asyncio.create_task(store.commit([WriteBatch().put(episode)]))
+        await until(lambda lost=lost: cast("Any", writes())["writes"]["answers_lost"] > lost)
+        proxy.resume()
+        [receipt] = await writing
+        assert isinstance(receipt, Receipt)
+        # The write that was held back has come by then, or never will.
+        page = await store.changes(0)
+        assert [change.position for change in page.changes] == list(range(1, number + 3))
+    await store.aclose()

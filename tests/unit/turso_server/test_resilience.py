@@ -288,22 +288,6 @@ async def test_one_attempt_means_no_retry() -> None:
     assert flaky.calls == 1
 
 
-def test_after_it_was_closed_the_pause_is_the_first_one_again(
-    breaker: CircuitBreaker, clock: Clock
-) -> None:
-    opened(breaker, clock)
-    for pause in (2, 4, 8):
-        fail(breaker)
-        clock.now += pause + 0.1
-    succeed(breaker)
-    assert breaker.state is BreakerState.CLOSED
-    for _ in range(3):
-        fail(breaker)
-    assert not breaker.allows()
-    clock.now += CONFIG.reset_timeout + 0.01
-    assert breaker.allows()
-
-
 def test_an_open_breaker_says_why(breaker: CircuitBreaker) -> None:
     for _ in range(3):
         fail(breaker)
