@@ -63,7 +63,7 @@ async def export(
     from memory_core.transfer import export_records, list_namespaces
 
     target: Path | BinaryIO = sys.stdout.buffer if file == _STDIO else Path(file)
-    async with session.open() as memory:
+    async with session.read() as memory:
         names = await list_namespaces(memory.storage) if all_namespaces else None
         with output.progress_bar("exporting") as on_progress:
             report = await export_records(
@@ -170,7 +170,7 @@ async def copy(
     from memory_core.transfer import copy_records, count_records, list_namespaces, verify_records
 
     async with AsyncExitStack() as stack:
-        one = await stack.enter_async_context(session.open(source))
+        one = await stack.enter_async_context(session.read(source))
         names = await list_namespaces(one.storage) if all_namespaces else [one.namespace]
         # Checked first, so that a source that cannot be copied completely creates no target.
         await count_records(one.storage, session.types, names)

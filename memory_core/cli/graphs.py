@@ -111,7 +111,7 @@ async def graph(
     depth: Annotated[int, typer.Option(min=0, help="How far to go.")] = 3,
 ) -> None:
     """Print the graph of relationships."""
-    async with session.open() as memory:
+    async with session.read() as memory:
         ids = [(await find_episode(memory, root)).id for root in roots or ()]
         found = await memory.relationship_graph(
             ids or None, direction=direction, types=relationship_type or None, max_depth=depth

@@ -46,7 +46,7 @@ async def list_records(
 ) -> None:
     """List records, newest first."""
     query = paging.of(Query(session.types.cls(kind)))
-    async with session.open() as memory:
+    async with session.read() as memory:
         page = await memory.query(query)
         _print(session, kind, page)
         if not page.records:
@@ -76,7 +76,7 @@ async def search(
     alone.
     """
     query = paging.of(conditions.query())
-    async with session.open() as memory:
+    async with session.read() as memory:
         ranked = paging.order is None and paging.desc and paging.cursor is None
         if text is not None and ranked and await _is_searchable(memory):
             from memory_core.search import Words

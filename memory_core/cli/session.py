@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -10,12 +12,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 from attrs import define, evolve, field
 
 from memory_core.cli.streams import warn, write_json
-from memory_core.config import load_settings
-from memory_core.errors import ConfigurationError
+from memory_core.config import StorageURL, load_settings
+from memory_core.errors import ConfigurationError, MigrationNeededError
 from memory_core.plugins import PluginRegistry
 
 if TYPE_CHECKING:
     from memory_core.config import Settings
+    from memory_core.memory import Memory
     from memory_core.memory.opening import open_memory
     from memory_core.records import RecordTypes
 
@@ -69,7 +72,23 @@ class Session:
         """The record types of the core and the plugins."""
         return self.registry.record_types
 
-    def open(self, url: str | None = None, *, create: bool = False) -> open_memory:
+    @asynccontextmanager
+    async def read(self, url: str | None = None) -> AsyncGenerator[Memory]:
+        """Open a store like `open`, to be read only. One that an earlier version wrote, and that has to be
+        migrated first, is opened for writing.
+        """
+        try:
+            memory = await self.open(url, read_only=True)
+        except MigrationNeededError:
+            memory = await self.open(url)
+        try:
+            yield memory
+        finally:
+            await memory.aclose()
+
+    def open(
+        self, url: str | None = None, *, create: bool = False, read_only: bool | None = None
+    ) -> open_memory:
         """Open the store of the settings, or the store of another URL with the same settings.
 
         The settings' options are for one backend; they do not count for a URL of another backend.
@@ -77,6 +96,7 @@ class Session:
         Args:
             url: the other URL.
             create: whether to create a missing store; only commands that write do.
+            read_only: whether to open it to be read only; by default as the settings say.
         """
         from memory_core.memory.opening import open_memory
 
@@ -84,7 +104,24 @@ class Session:
         _ = self._cache_is_known
         if url is not None and _scheme(url) != _scheme(settings.url):
             settings = evolve(settings, options={})
-        return open_memory(url, settings=settings, registry=self.registry, create=create)
+        if create:
+            self._say_what_is_made(url or settings.url)
+        return open_memory(
+            url, settings=settings, registry=self.registry, create=create, read_only=read_only
+        )
+
+    def _say_what_is_made(self, url: str) -> None:
+        """Print a hint where a new store needs several new folders: its path may be misspelt."""
+        from memory_core.config.settings import default_url
+        from memory_core.disk import missing_folders
+        from memory_core.storage import local_path
+
+        parsed = StorageURL.parse(url)
+        if not parsed.location or not self.registry.storage(parsed.scheme).embedded:
+            return
+        missing = missing_folders(local_path(parsed.location).parent)
+        if len(missing) > 1 and url != default_url():
+            warn(f"hint: {missing[0]} does not exist; making the folder {missing[-1]}")
 
     @cached_property
     def _cache_is_known(self) -> bool:

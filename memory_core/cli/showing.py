@@ -47,7 +47,7 @@ async def show(
 
     An episode comes with a timeline of its steps and a tree of its relationships.
     """
-    async with session.open() as memory:
+    async with session.read() as memory:
         found = await find_record(memory, session.types, record)
         related: list[RelatedEpisode] = []
         if isinstance(found, Episode):

@@ -33,7 +33,7 @@ def add_commands(app: typer.Typer) -> None:
 
 async def stats(session: Session) -> None:
     """Show statistics of the store."""
-    async with session.open() as memory:
+    async with session.read() as memory:
         found = await memory.stats()
         capabilities = sorted(item.value for item in memory.storage.capabilities)
         namespace = memory.namespace
@@ -154,7 +154,7 @@ def _show_plugins(found: Sequence[PluginInfo], added: Mapping[str, Mapping[str, 
 
 async def list_namespaces(session: Session) -> None:
     """List the namespaces, with the number of records of each kind."""
-    async with session.open() as memory:
+    async with session.read() as memory:
         require(memory.storage, Capability.NAMESPACES)
         found = await cast("SupportsNamespaces", memory.storage).namespaces()
     if session.as_json:
@@ -206,7 +206,7 @@ async def backup(
 
     It opens like the original, which may be in use meanwhile.
     """
-    async with session.open() as memory:
+    async with session.read() as memory:
         require(memory.storage, Capability.BACKUP)
         await cast("SupportsBackup", memory.storage).backup(target)
     written = _size_on_disk(target)

@@ -26,6 +26,7 @@ __all__ = [
     "build_options",
     "converter",
     "explain",
+    "flag_of",
     "names_of",
     "option_names",
     "structured",
@@ -221,6 +222,18 @@ def _to_bool(value: Any, _: type) -> bool:
     if text in _TRUE | _FALSE:
         return text in _TRUE
     raise ValueError(f"expected true or false, got {value!r}")
+
+
+def flag_of(value: Any, name: str) -> bool:
+    """A truth value, also one that is written as text.
+
+    Raises:
+        ConfigurationError: the value is not one.
+    """
+    try:
+        return _to_bool(value, bool)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from error
 
 
 def _to_int(value: Any, _: type) -> int:

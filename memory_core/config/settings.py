@@ -14,6 +14,7 @@ import attrs
 from attrs import field, frozen
 
 from memory_core.config.options import (
+    flag_of,
     names_of,
     structured,
     table_of,
@@ -67,6 +68,7 @@ class Settings:
         block_plugins: entry points that are not loaded.
         options: backend options by dotted name; those in the URL take precedence.
         limits: size limits.
+        read_only: whether stores are opened to be read only.
         source: the settings file that was read.
     """
 
@@ -78,6 +80,7 @@ class Settings:
     block_plugins: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(factory=dict[str, Any], repr=shown)
     limits: Limits = field(factory=_default_limits)
+    read_only: bool = False
     source: Path | None = None
 
 
@@ -153,6 +156,8 @@ def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         from memory_core.records import Limits
 
         checked["limits"] = structured(checked["limits"], Limits, where=f"{where}: limits")
+    if "read_only" in values:
+        checked["read_only"] = flag_of(values["read_only"], f"{where}: read_only")
     checked["cache"] = cache_config(values.get("cache"))
     return checked
 

@@ -16,7 +16,7 @@ from memory_core.config import (
     cache_config,
     load_settings,
 )
-from memory_core.config.options import names_of
+from memory_core.config.options import flag_of, names_of
 from memory_core.errors import ConfigurationError, PluginError, StorageClosedError
 from memory_core.memory import Memory
 from memory_core.memory.wrapping import named_wrappers, wrapped
@@ -41,6 +41,7 @@ async def open_storage(
     options: Mapping[str, Any] | None = None,
     limits: Limits | None = None,
     create: bool = True,
+    read_only: bool = False,
 ) -> Storage:
     """Open a backend by URL, without caches or wrappers.
 
@@ -50,7 +51,8 @@ async def open_storage(
         registry: the plugins; by default all installed ones.
         options: further options of the backend by dotted name; those in the URL win.
         limits: size limits.
-        create: whether to make an embedded store where there is none.
+        create: whether to make a store where there is none.
+        read_only: whether to open it to be read only; ``?read_only=`` in the URL wins.
 
     Raises:
         ConfigurationError: unknown scheme or option, the message lists the valid ones; or a server's
@@ -64,8 +66,13 @@ async def open_storage(
         record_types=registry.record_types,
         limits=limits or Limits(),
         create=create,
+        read_only=read_only,
     )
-    return await _open_backend(StorageURL.parse(url), options or {}, registry, context)
+    parsed = StorageURL.parse(url)
+    own = dict(parsed.options)
+    if "read_only" in own:
+        context = evolve(context, read_only=flag_of(own.pop("read_only"), "read_only"))
+    return await _open_backend(evolve(parsed, options=own), options or {}, registry, context)
 
 
 async def _open_backend(
@@ -100,6 +107,7 @@ class OpenOptions(TypedDict, total=False):
     registry: PluginRegistry | None
     settings: Settings | None
     create: bool
+    read_only: bool | None
 
 
 _HOW = "write `async with open_memory(...) as memory` or `memory = await open_memory(...)`"
@@ -128,7 +136,9 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
             ``SearchConfig``. Left out, ``?search=`` in the URL and the settings decide.
         options: options of the backend by dotted name; those in the URL win.
         registry: the plugins; by default all installed ones but the blocked.
-        create: whether to make an embedded store where there is none.
+        create: whether to make a store where there is none.
+        read_only: whether to open the store to be read only: every write raises ``ReadOnlyError``, and no
+            byte of the store is written. Left out, ``?read_only=`` in the URL and the settings decide.
         settings: use these settings instead; ``url``, ``namespace``, ``cache`` and ``wrappers`` override
             them.
 
@@ -147,6 +157,7 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
         self._registry = options.get("registry")
         self._settings = options.get("settings")
         self._create = options.get("create", True)
+        self._read_only = options.get("read_only")
         self._memory: Memory | None = None
 
     # Hidden from type checkers, which find these mistakes by themselves.
@@ -188,6 +199,7 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
             record_types=registry.record_types,
             limits=settings.limits,
             create=self._create,
+            read_only=settings.read_only,
         )
         options = {**settings.options, **(self._options or {})}
         storage = await _open_backend(url, options, registry, context)
@@ -207,14 +219,19 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
 
             durable = Capability.DURABLE in whole.capabilities
             return searches_of(
-                url, registry, settings.search, durable=durable, transformed=bool(wrappers)
+                url,
+                registry,
+                settings.search,
+                durable=durable,
+                transformed=bool(wrappers),
+                read_only=settings.read_only,
             )
 
         return Memory(whole, registry=registry, search=searches)
 
     def settle(self) -> tuple[Settings, StorageURL]:
-        """The settings, and their URL without ``?cache=``, ``?wrappers=`` and ``?search=``: these are options
-        of the memory.
+        """The settings, and their URL without ``?cache=``, ``?wrappers=``, ``?search=`` and ``?read_only=``:
+        these are options of the memory.
         """
         if self._settings is None:
             settings = load_settings(**self._given, cache=self._cache)
@@ -226,9 +243,16 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
         url = StorageURL.parse(settings.url)
         options = dict(url.options)
         cache, wrappers = options.pop("cache", None), options.pop("wrappers", None)
-        search = options.pop("search", None) if self._search is None else self._search
+        search = options.pop("search", None)
+        if self._search is not None:
+            search = self._search
+        read_only = options.pop("read_only", None)
+        if self._read_only is not None:
+            read_only = self._read_only
         if search is not None:
             settings = evolve(settings, search=search)
+        if read_only is not None:
+            settings = evolve(settings, read_only=flag_of(read_only, "read_only"))
         if cache is not None and self._cache is Unset.UNSET:
             settings = evolve(settings, cache=cache_config(cache))
         if self._wrappers is not None:

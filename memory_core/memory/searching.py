@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -124,6 +125,7 @@ def searches_of(
     *,
     durable: bool,
     transformed: bool,
+    read_only: bool = False,
 ) -> Searches:
     """The searches of the store at a URL.
 
@@ -134,21 +136,30 @@ def searches_of(
         durable: whether the store outlives its process.
         transformed: whether wrappers may transform what is stored: then no word is written to disk, unless
             the configuration allows it.
+        read_only: whether the store is only read.
     """
     settled = search_config(config or SearchConfig())
     on_disk = durable and (settled.plaintext_index or not transformed)
-    return Searches(registry, settled, _folder(url, registry) if on_disk else None)
+    return Searches(
+        registry, settled, _folder(url, registry, read_only=read_only) if on_disk else None
+    )
 
 
-def _folder(url: StorageURL, registry: PluginRegistry) -> Path:
-    """Where the indexes of a store are kept: beside it, or for a server's in the user's cache folder."""
-    if not registry.storage(url.scheme).embedded:
-        from platformdirs import user_cache_path
+def _folder(url: StorageURL, registry: PluginRegistry, *, read_only: bool) -> Path:
+    """Where the indexes of a store are kept: beside it, or in the user's cache folder for those of a server,
+    and those of a store that is only read, unless there is one beside it to keep up to date.
+    """
+    name = str(url)
+    if registry.storage(url.scheme).embedded:
+        path = local_path(url.location)
+        beside = path.with_name(f"{path.name}.search")
+        if not read_only or (beside.is_dir() and os.access(beside, os.W_OK)):
+            return beside
+        name = f"{url.scheme}:{path}"
+    from platformdirs import user_cache_path
 
-        name = hashlib.blake2b(str(url).encode(), digest_size=12).hexdigest()
-        return user_cache_path("memory-core") / "search" / name
-    path = local_path(url.location).absolute()
-    return path.with_name(f"{path.name}.search")
+    digest = hashlib.blake2b(os.fsencode(name), digest_size=12).hexdigest()
+    return user_cache_path("memory-core") / "search" / digest
 
 
 def _chosen(registry: PluginRegistry, config: SearchConfig) -> tuple[str, SearchFactory]:

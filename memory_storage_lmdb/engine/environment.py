@@ -95,6 +95,8 @@ class Environment:
     # Whether the process forks with `_write_lock`.
     _held: bool = False
     _used: int = 0
+    # Those that were opened in an environment that cannot be written.
+    _databases: dict[bytes, Database] = field(factory=dict[bytes, "Database"])
     # Held by every write transaction, and by every change of the map's size.
     _write_lock: threading.Lock = field(factory=threading.Lock)
     # Held by copies, which read for long: the map grows after them, and the gates stay open meanwhile.
@@ -245,14 +247,19 @@ class Environment:
     def look(self, job: Callable[[Transaction], T]) -> T:
         """Run a job that reads, and may open databases, in a transaction; on the writer thread.
 
-        Only a transaction that could write may open databases for others to use. This one writes nothing.
+        Only a transaction that could write may open databases, and then use them. This one writes nothing. In
+        an environment that cannot be written, the job is run again with the databases that it has opened.
 
         Raises:
             StorageError: the store is damaged.
         """
         while True:
+            known = len(self._databases)
             try:
                 return self._transact(job, write=not self._readonly)
+            except lmdb.InvalidParameterError as error:
+                if len(self._databases) == known:
+                    raise translate(error, self.path) from error
             except MapResizedError as error:
                 self._recover(error)
             except (lmdb.Error, OSError) as error:
@@ -279,9 +286,14 @@ class Environment:
             create: whether to create it where it is missing.
         """
         env = self._usable()
-        # An environment that cannot be written opens it in a transaction of its own.
-        inside = None if self._readonly else txn
-        return env.open_db(name, txn=inside, dupsort=duplicates, dupfixed=fixed, create=create)
+        if not self._readonly:
+            return env.open_db(name, txn=txn, dupsort=duplicates, dupfixed=fixed, create=create)
+        if name not in self._databases:
+            # In a transaction of its own.
+            self._databases[name] = env.open_db(
+                name, dupsort=duplicates, dupfixed=fixed, create=False
+            )
+        return self._databases[name]
 
     @property
     def _readonly(self) -> bool:
