@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
 from uuid import UUID
 
 from platformdirs import user_state_path
@@ -128,20 +128,51 @@ class CacheMonitor:
         part.replace(self._file)
 
 
+class _PublishedCache(TypedDict):
+    name: str
+    entries: int
+    bytes: int
+    hits: int
+    misses: int
+    hit_rate: float
+    counters: dict[str, float]
+
+
+class _PublishedKey(TypedDict):
+    namespace: str
+    kind: str
+    key: str
+    hits: int
+
+
+class _Published(TypedDict):
+    """What a process publishes."""
+
+    pid: int
+    location: str
+    started: float
+    updated: float
+    caches: list[_PublishedCache]
+    coherence: dict[str, int]
+    top_keys: list[_PublishedKey]
+
+
 def monitored() -> list[dict[str, Any]]:
     """The statistics of every monitored process that is alive, oldest first. The files of dead ones are
-    removed.
+    removed, and those of other programs are left alone.
     """
+    import msgspec
+
     found: list[dict[str, Any]] = []
     for path in sorted(monitor_folder().glob("*.json")):
         try:
-            published = json.loads(path.read_text(encoding="utf-8"))
-            alive = _is_alive(int(published["pid"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            published = msgspec.json.decode(path.read_bytes(), type=_Published)
+            alive = _is_alive(published["pid"])
+        except (OSError, msgspec.MsgspecError, RecursionError, OverflowError):
             # The file is being replaced, or belongs to another program.
             continue
         if alive:
-            found.append(published | {"file": str(path)})
+            found.append({**published, "file": str(path)})
         else:
             for suffix in _SUFFIXES:
                 path.with_suffix(suffix).unlink(missing_ok=True)

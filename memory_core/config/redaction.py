@@ -40,7 +40,11 @@ def refuse_secrets(options: Mapping[str, str]) -> None:
         ConfigurationError: an option holds a secret; the message does not show it.
     """
     for name, value in options.items():
-        parts = urlsplit(value) if "://" in value else urlsplit("")
+        try:
+            parts = urlsplit(value) if "://" in value else urlsplit("")
+        except ValueError:
+            # The error's message may repeat a password.
+            raise ConfigurationError(f"option {name!r} in the URL has no valid host") from None
         if is_secret(name) or "@" in parts.netloc:
             raise ConfigurationError(
                 f"option {name!r} in the URL is or holds a secret: give it as an argument or in the "

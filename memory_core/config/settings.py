@@ -257,6 +257,8 @@ def _read(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
+    except RecursionError:
+        raise ConfigurationError(f"{path}: it is nested too deeply") from None
     valid = [item.name for item in attrs.fields(Settings) if item.name != "source"]
     unknown = sorted(set(values) - set(valid))
     if unknown:

@@ -169,7 +169,10 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
             raise _NotOpenError(f"open_memory(...).{name}: the memory is not open; {_HOW}")
 
         def __enter__(self) -> Memory:
-            raise _NotOpenError(f"`with open_memory(...)` is not asynchronous; {_HOW}")
+            raise _NotOpenError(
+                f"`with open_memory(...)` is not asynchronous; {_HOW}, or `with open_memory_sync(...)` where "
+                "there is no event loop"
+            )
 
         def __exit__(self, *error: object) -> None:
             """Python looks for this method before it calls ``__enter__``."""

@@ -121,43 +121,43 @@ Q_co = TypeVar("Q_co", covariant=True)
 
 
 class _AnyWhere(Protocol[Q_co]):
-    def __call__(self, **conditions: Any) -> Q_co:
+    def __call__(self, /, **conditions: Any) -> Q_co:
         """Add conditions by index name; all of them must hold."""
         ...
 
 
 class _EpisodeWhere(Protocol[Q_co]):
-    def __call__(self, **conditions: Unpack[EpisodeConditions]) -> Q_co:
+    def __call__(self, /, **conditions: Unpack[EpisodeConditions]) -> Q_co:
         """Add conditions by index name; all of them must hold."""
         ...
 
 
 class _PatternWhere(Protocol[Q_co]):
-    def __call__(self, **conditions: Unpack[PatternConditions]) -> Q_co:
+    def __call__(self, /, **conditions: Unpack[PatternConditions]) -> Q_co:
         """Add conditions by index name; all of them must hold."""
         ...
 
 
 class _HeuristicWhere(Protocol[Q_co]):
-    def __call__(self, **conditions: Unpack[HeuristicConditions]) -> Q_co:
+    def __call__(self, /, **conditions: Unpack[HeuristicConditions]) -> Q_co:
         """Add conditions by index name; all of them must hold."""
         ...
 
 
 class _RelationshipWhere(Protocol[Q_co]):
-    def __call__(self, **conditions: Unpack[RelationshipConditions]) -> Q_co:
+    def __call__(self, /, **conditions: Unpack[RelationshipConditions]) -> Q_co:
         """Add conditions by index name; all of them must hold."""
         ...
 
 
 class _RunWhere(Protocol[Q_co]):
-    def __call__(self, **conditions: Unpack[RunConditions]) -> Q_co:
+    def __call__(self, /, **conditions: Unpack[RunConditions]) -> Q_co:
         """Add conditions by index name; all of them must hold."""
         ...
 
 
 class _StepWhere(Protocol[Q_co]):
-    def __call__(self, **conditions: Unpack[StepConditions]) -> Q_co:
+    def __call__(self, /, **conditions: Unpack[StepConditions]) -> Q_co:
         """Add conditions by index name; all of them must hold."""
         ...
 

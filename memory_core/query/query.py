@@ -129,7 +129,7 @@ class Query(Generic[R]):
         return self.cls.kind
 
     @_by_kind
-    def where(self, **conditions: Any) -> Query[R]:
+    def where(self, /, **conditions: Any) -> Query[R]:
         """Add conditions by index name; all of them must hold.
 
         A plain value means "equal", on a multi-valued index "contains". A mapping of strings to strings

@@ -310,6 +310,12 @@ class TestSettings:
         monkeypatch.setenv("XDG_CONFIG_HOME", f"/{'n' * 300}")
         assert load_settings().source is None
 
+    def test_a_file_that_is_nested_too_deeply_is_an_error(self, tmp_path):
+        path = tmp_path / "memory.toml"
+        path.write_text("a=" + "[" * 50_000)
+        with pytest.raises(ConfigurationError, match=r"memory\.toml: it is nested too deeply"):
+            load_settings(config_file=path, environment={})
+
     def test_a_named_file_must_be_there(self):
         with pytest.raises(ConfigurationError, match=r"missing\.toml: no such settings file"):
             load_settings(config_file="missing.toml", environment={})

@@ -25,9 +25,11 @@ from memory_core.query import (
 from memory_core.records import (
     DecisionPoint,
     Episode,
+    Index,
     OutcomeStatus,
     Pattern,
     Record,
+    RecordTypes,
     Relationship,
     Step,
     TaskType,
@@ -468,3 +470,15 @@ def test_the_page_size_may_change_on_the_way():
 def test_the_newest_second_of_the_calendar():
     far = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
     assert condition(seen_at=far).values[0] < 2**63
+
+
+def test_an_index_may_have_any_name_that_is_an_identifier():
+    @attrs.frozen(kw_only=True)
+    class Selfish(Record):
+        kind = "selfish"
+        indexes = (Index("self", str, path="own"),)
+        own: str = ""
+
+    RecordTypes([Selfish])
+    query = Query(Selfish).where(self="me")
+    assert [condition.index for condition in query.conditions] == ["self"]

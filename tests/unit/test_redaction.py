@@ -71,3 +71,11 @@ def test_a_secret_of_the_wrong_type_is_not_shown(wrong: object) -> None:
     with pytest.raises(ConfigurationError, match="auth_token") as caught:
         build_options(TursoConfig, {"auth_token": wrong}, where="here")
     assert str(wrong) not in str(caught.value)
+
+
+def test_an_option_that_is_no_url_is_said_without_its_value():
+    with pytest.raises(
+        ConfigurationError, match=r"option 'cache' in the URL has no valid host"
+    ) as caught:
+        StorageURL.parse("lmdb:./mem?cache=redis://ana:hunter2@[")
+    assert "hunter2" not in str(caught.value)

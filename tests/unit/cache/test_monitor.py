@@ -99,7 +99,8 @@ async def test_publishing_is_retried(folder) -> None:
 async def test_the_files_of_a_process_that_was_killed_while_it_wrote_are_removed(folder) -> None:
     folder.mkdir()
     # No process has this number.
-    (folder / "1-1.json").write_text(json.dumps({"pid": 2**30, "started": 0.0}))
+    published = {"pid": 2**30, "location": "", "started": 0.0, "updated": 0.0, "coherence": {}}
+    (folder / "1-1.json").write_text(json.dumps(published | {"caches": [], "top_keys": []}))
     (folder / "1-1.part").write_text('{"pid":')
     (folder / "1-1.clear").touch()
     assert monitored() == []
@@ -150,3 +151,22 @@ async def test_everything_is_closed_even_if_some_of_it_fails() -> None:
     setup.store.fails = False
     await setup.cached.aclose()
     assert (setup.near.closed, setup.far.closed) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"pid":1}',
+        '{"pid":99999999999999999999}',
+        "[" * 100_000,
+        '{"pid":1,"started":1,"caches":[]}',
+        '{"pid":4194305,"started":1}',
+        "\x00",
+    ],
+)
+def test_files_of_other_programs_are_left_alone(folder, text) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    foreign = folder / "1-1.json"
+    foreign.write_text(text)
+    assert monitored() == []
+    assert foreign.read_text() == text
