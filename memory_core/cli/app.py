@@ -84,6 +84,16 @@ class _Commands(Group):
         import_module(f"memory_core.cli.{_COMMANDS[cmd_name].module}").add_commands(part)
         return typer.main.get_group(part).commands[cmd_name]
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of a line; a misspelt one is answered with what it may be."""
+        loaded = self.commands
+        # Typer compares with these names, and loads none of the commands.
+        self.commands = dict[str, Any].fromkeys(_COMMANDS) | loaded
+        try:
+            return super().resolve_command(ctx, args)
+        finally:
+            self.commands = loaded
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  # click passes it
         """List the commands in the help; loads none of them."""
         for title, commands in (

@@ -65,6 +65,7 @@ async def export(
     target: Path | BinaryIO = sys.stdout.buffer if file == _STDIO else Path(file)
     async with session.read() as memory:
         names = await list_namespaces(memory.storage) if all_namespaces else None
+        await _check_namespace(session, memory, all_namespaces=all_namespaces)
         with output.progress_bar("exporting") as on_progress:
             report = await export_records(
                 memory.storage,
@@ -74,9 +75,19 @@ async def export(
                 on_progress=on_progress,
                 overwrite=overwrite,
             )
-        if not sum(report.counts.values()):
-            await hint_at_namespace(memory)
     _report_export(session, file, report)
+
+
+async def _check_namespace(session: Session, memory: Memory, *, all_namespaces: bool) -> None:
+    """Check that the namespace holds something, unless others do not, either.
+
+    Raises:
+        WorkFailedError: nothing would be written, because of a namespace that may be misspelt.
+    """
+    if not all_namespaces and await hint_at_namespace(memory):
+        raise WorkFailedError(
+            f"nothing is written: namespace {memory.namespace!r} of {session.settings.url} holds no record"
+        )
 
 
 def _report_export(session: Session, file: str, report: ExportReport) -> None:
@@ -172,6 +183,7 @@ async def copy(
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(session.read(source))
         names = await list_namespaces(one.storage) if all_namespaces else [one.namespace]
+        await _check_namespace(session, one, all_namespaces=all_namespaces)
         # Checked first, so that a source that cannot be copied completely creates no target.
         await count_records(one.storage, session.types, names)
         other = await stack.enter_async_context(session.open(target, create=True))
@@ -192,8 +204,6 @@ async def copy(
                     namespaces=names,
                     on_progress=on_progress,
                 )
-        if not sum(report.copied.values()) + sum(report.unchanged.values()):
-            await hint_at_namespace(one)
     _report_copy(session, source, target, report, verified)
 
 

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
@@ -165,6 +166,22 @@ def number(value: float | None, digits: int = 2) -> str:
     if value is None:
         return "—"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
+
+
+def duration(span: timedelta) -> str:
+    """A time span for people: ``8.2 s``, ``3 min 20 s``, ``2 h 5 min``, ``3 d 4 h``."""
+    seconds = span.total_seconds()
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    units = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+    left = round(seconds)
+    place = next(index for index, (_, length) in enumerate(units) if left >= length)
+    parts: list[str] = []
+    for unit, length in units[place : place + 2]:
+        count, left = divmod(left, length)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts)
 
 
 def size(count: int) -> str:

@@ -131,7 +131,7 @@ def _took(episode: Episode) -> str:
 
     if episode.end_time is None or not output.has_times(episode):
         return ""
-    return str(episode.end_time - episode.start_time)
+    return output.duration(episode.end_time - episode.start_time)
 
 
 def _rounded(text: str) -> str:

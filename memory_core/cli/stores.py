@@ -189,13 +189,14 @@ async def wipe(
         if not count:
             raise WorkFailedError(f"there is no namespace {name!r} in {before.location}")
         if not yes:
-            question = f"Delete all {count} records of {name!r} in {before.location}?"
+            records = "the only record" if count == 1 else f"all {count:,} records"
+            question = f"Delete {records} of {name!r} in {before.location}?"
             typer.confirm(safe(question), abort=True, err=True)
         position = await cast("SupportsNamespaces", scoped).wipe()
     if session.as_json:
         session.write_json({"namespace": name, "deleted": count, "position": position})
     else:
-        say(f"{name}: {count} records deleted")
+        say(f"{name}: {count:,} {'record' if count == 1 else 'records'} deleted")
 
 
 async def backup(

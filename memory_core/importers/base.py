@@ -226,6 +226,8 @@ def recognised(source: Source, importers: Iterable[Importer]) -> Importer:
         names = ", ".join(importer.name for importer in found)
         raise source.error(f"could be any of {names}: name the format")
     if not found:
+        if sample.first.get("format") == "memory-core export":
+            raise source.error("is an export of memory-core: load it with `memory load`")
         for what, looks_so in KNOWN.items():
             if looks_so(sample):
                 raise source.error(f"looks like {what}, for which there is no importer")

@@ -165,7 +165,7 @@ class _Loop:
         except BaseException:
             await memory.aclose()
             raise
-        self.where = f"{stats.backend}:{stats.location}"
+        self.where = stats.location
         self.shared = Capability.MULTI_PROCESS in memory.storage.capabilities
         return memory
 

@@ -25,7 +25,8 @@ OTHER_NAMESPACE = (
         (["list", "--json"], 0),
         (["search", "--tool", "bash"], 0),
         (["graph"], 0),
-        (["export", "-"], 0),
+        (["export", "-"], 1),
+        (["export", "here.jsonl"], 1),
         (["stats"], 0),
         (["show", str(numbered(1))], 1),
         (["relate", "00000001", "00000002", "--type", "follows"], 1),
@@ -44,9 +45,29 @@ def test_an_empty_store_gives_no_hint_at_namespaces(cli):
     assert cli("list").stderr == ""
 
 
-def test_copying_a_namespace_that_holds_nothing(filled, tmp_path):
-    said = filled("copy", filled.url, f"lmdb:{tmp_path / 'other'}", "--namespace", "agent_7").stderr
+def test_nothing_is_written_for_a_namespace_that_may_be_misspelt(filled, tmp_path):
+    other = tmp_path / "other"
+    said = filled("copy", filled.url, f"lmdb:{other}", "--namespace", "agent_7", code=1).stderr
     assert OTHER_NAMESPACE in said
+    assert "nothing is written: namespace 'agent_7' of " in said
+    assert not other.exists()
+    filled("export", tmp_path / "here.jsonl", "--namespace", "agent_7", code=1)
+    assert not (tmp_path / "here.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        (["serach", "x"], "'search'"),
+        (["exprot", "-"], "'export'"),
+        (["cache", "stat"], "'stats'"),
+        (["list", "--lmit", "3"], "--limit"),
+        (["--url", "lmbd:mem", "list"], "'lmdb'"),
+        (["--url", "lmdb:mem?indx_lag=3", "list"], "'index_lag'"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_what_it_may_be(cli, line, meant):
+    assert meant in cli(*line, code=2).stderr
 
 
 @pytest.mark.parametrize(

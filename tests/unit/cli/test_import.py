@@ -12,6 +12,7 @@ from memory_core.cli.imports import import_file
 from memory_core.importers import ClaudeCodeImporter, OpenAIChatImporter
 from memory_core.samples import EPISODES as SAMPLE_EPISODES
 from memory_core.samples import write_samples
+from tests.unit.cli.episodes import episode
 from tests.unit.importers.transcripts import (
     SESSION,
     chat_entry,
@@ -346,3 +347,11 @@ def test_real_transcripts(cli, real_data):
     assert {record["metadata"]["trial"] for record in found} == {"0", "1", "2", "3"}
     won = cli.json("search", "--min-reward", 1, "--limit", 1000)["records"]
     assert len(won) == 84
+
+
+def test_an_export_is_to_be_loaded(cli, tmp_path):
+    cli.put(episode(1))
+    export = tmp_path / "export.jsonl"
+    cli("export", export)
+    said = cli("import", export, code=3).stderr
+    assert "is an export of memory-core: load it with `memory load`" in said

@@ -60,7 +60,9 @@ def test_wiping_asks_first(cli):
     wiped = cli.json("namespaces", "wipe", "agent-7", "--yes")
     assert wiped["deleted"] == 2
     assert [item["name"] for item in cli.json("namespaces", "list")["namespaces"]] == ["default"]
-    cli("namespaces", "wipe", "default", input="y\n")
+    wiped = cli("namespaces", "wipe", "default", input="y\n")
+    assert "Delete the only record of 'default'" in wiped.stderr
+    assert "default: 1 record deleted" in wiped.stdout
     assert "no namespace" in cli("namespaces", "list").stdout
 
 
