@@ -47,7 +47,10 @@ _COMMANDS = {
         "watching", "Import transcripts and follow them as they grow, until stopped."
     ),
     "list": _Command("records", "List records, newest first."),
-    "search": _Command("records", "Find episodes by text and conditions."),
+    "search": _Command(
+        "records",
+        "Find episodes by words and conditions: the best match first, without words the newest.",
+    ),
     "show": _Command("showing", "Show one record."),
     "relate": _Command("graphs", "Relate two episodes: FROM depends_on TO."),
     "graph": _Command("graphs", "Print the graph of relationships."),
