@@ -20,6 +20,7 @@ from uuid import UUID
 from platformdirs import user_state_path
 
 from memory_core.cache.protocol import Cache, CacheKey
+from memory_core.disk import make_folder, private_file
 from memory_core.errors import MemoryCoreError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class CacheMonitor:
     async def _look(self) -> None:
         if self._location is None:
             self._location = (await self._storage.stats()).location
-        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self._file.parent)
         wish = self._file.with_suffix(".clear")
         if wish.exists():
             wish.unlink(missing_ok=True)
@@ -124,7 +125,8 @@ class CacheMonitor:
             "top_keys": list(_top(caches)),
         }
         part = self._file.with_suffix(".part")
-        part.write_text(json.dumps(published), encoding="utf-8")
+        with open(part, "w", encoding="utf-8", opener=private_file) as file:  # it takes an opener
+            json.dump(published, file)
         part.replace(self._file)
 
 

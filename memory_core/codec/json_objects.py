@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
 from uuid import UUID
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["plain_converter", "record_from_json", "record_to_json"]
 
 _KIND, _VARIANT, _VERSION = "kind", "variant", "schema_version"
+_NOT_FINITE = ("inf", "-inf", "nan")
 
 
 @lru_cache(maxsize=1)
@@ -35,9 +36,10 @@ def plain_converter() -> Converter:
     converter.register_unstructure_hook(timedelta, timedelta.total_seconds)
     converter.register_structure_hook(timedelta, _to_timedelta)
     converter.register_unstructure_hook(UUID, str)
-    converter.register_structure_hook(
-        UUID, lambda value, _: value if isinstance(value, UUID) else UUID(value)
-    )
+    converter.register_structure_hook(UUID, _to_id)
+    for kind, accepted in _EXACT.items():
+        converter.register_structure_hook(kind, partial(_exactly, accepted))
+    converter.register_structure_hook(float, _to_float)
     converter.register_unstructure_hook(FrozenDict, dict)
     converter.register_unstructure_hook(FrozenList, list)
 
@@ -83,6 +85,8 @@ def record_from_json(types: RecordTypes, value: dict[str, Any]) -> Record:
     version = body.pop(_VERSION, 1)
     if not isinstance(kind, str):
         raise CodecError("the object has no kind")
+    if not isinstance(variant, str):
+        raise CodecError(f"{kind}: the variant is not text: {variant!r}")
     cls = types.variants(kind).get(variant)
     if cls is None:
         raise CodecError(f"unknown variant {variant!r} of kind {kind!r}")
@@ -94,12 +98,14 @@ def record_from_json(types: RecordTypes, value: dict[str, Any]) -> Record:
         return plain_converter().structure(body, cls)
     except ClassValidationError as error:
         raise CodecError(f"{kind}: {explain(error)}") from error
+    except RecursionError as error:
+        raise CodecError(f"{kind}: it is nested too deeply") from error
     except (InvalidValueError, TypeError, ValueError) as error:
         raise CodecError(f"{kind}: {error}") from error
 
 
 def _upcast(kind: type[Record], body: dict[str, Any], version: Any) -> dict[str, Any]:
-    if not isinstance(version, int):
+    if type(version) is not int:
         raise CodecError(f"{kind.kind}: schema version {version!r} is not a number")
     if version > kind.schema_version:
         raise SchemaVersionError(f"a {kind.kind} record", version, kind.schema_version)
@@ -126,6 +132,29 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
+_EXACT: dict[type, tuple[type, str]] = {
+    str: (str, "text"),
+    int: (int, "a whole number"),
+    bool: (bool, "true or false"),
+}
+"""What a field of a type takes: an export loads as it was written, or not at all."""
+
+
+def _exactly(accepted: tuple[type, str], value: Any, _: type) -> Any:
+    kind, words = accepted
+    # A truth value is not a number here.
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TypeError(f"expected {words}, got {value!r}")
+    return value
+
+
+def _to_float(value: Any, _: type) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number or value in _NOT_FINITE:
+        return float(value)
+    raise TypeError(f"expected a number, got {value!r}")
+
+
 def _is_tuple(kind: Any) -> bool:
     return get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
 
@@ -134,5 +163,13 @@ def _to_datetime(value: Any, _: type) -> datetime:
     return value if isinstance(value, datetime) else datetime.fromisoformat(value)
 
 
+def _to_id(value: Any, _: type) -> UUID:
+    if isinstance(value, UUID):
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"expected an id, got {value!r}")
+    return UUID(value)
+
+
 def _to_timedelta(value: Any, _: type) -> timedelta:
-    return value if isinstance(value, timedelta) else timedelta(seconds=value)
+    return value if isinstance(value, timedelta) else timedelta(seconds=_to_float(value, float))

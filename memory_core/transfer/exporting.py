@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 from attrs import frozen
 
+from memory_core.disk import private_file
 from memory_core.errors import ConfigurationError, StorageFullError
 from memory_core.records import RecordTypes
 from memory_core.records.fields import now
@@ -142,7 +143,8 @@ def _whole_or_nothing(path: Path, *, overwrite: bool) -> Generator[BinaryIO]:
     part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     try:
         with _explained(path):
-            with part.open("xb") as stream:
+            with open(part, "xb", opener=private_file) as stream:  # it takes an opener
+                _keep_mode(path, stream)
                 with _compressed(path, stream) as content:
                     yield content
                 stream.flush()
@@ -152,6 +154,12 @@ def _whole_or_nothing(path: Path, *, overwrite: bool) -> Generator[BinaryIO]:
             _sync_directory(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _keep_mode(path: Path, stream: BinaryIO) -> None:
+    """Give the stream's file the permissions of the one that it replaces, if there is one."""
+    if os.name == "posix" and path.exists():
+        os.fchmod(stream.fileno(), path.stat().st_mode & 0o777)
 
 
 def _check_new(path: Path, *, overwrite: bool) -> None:

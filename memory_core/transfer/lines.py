@@ -196,7 +196,7 @@ class LineReader:
     def _check_header(self, line: bytes) -> Header:
         try:
             header = msgspec.json.decode(line, type=Header)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._broken("is not an export of memory-core") from error
         if header.format != FORMAT:
             raise self._broken("is not an export of memory-core")
@@ -214,7 +214,7 @@ class LineReader:
         line = tail[tail.rfind(b"\n", 0, -1) + 1 :]
         try:
             trailer = msgspec.json.decode(line, type=Trailer)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise cut_off from error
         self._check_kinds(trailer)
         return trailer, size - len(line)
@@ -249,6 +249,8 @@ class LineReader:
                 return namespace, Put(record_from_json(self._types, body.record))
             if body.delete is not None:
                 return namespace, Delete(body.delete.kind, body.delete.id)
+        except RecursionError as error:
+            raise self._broken(f"{where}: it is nested too deeply") from error
         except (msgspec.DecodeError, UnicodeDecodeError, MemoryCoreError) as error:
             raise self._broken(f"{where}: {error}") from error
         raise self._broken(f"{where}: neither a record nor a delete")

@@ -27,6 +27,7 @@ import lmdb
 import psutil
 from attrs import define, field, frozen
 
+from memory_core.disk import make_folder, private_file
 from memory_storage_lmdb.config import LmdbTierConfig
 from memory_storage_lmdb.engine.binding import Database, Transaction
 from memory_storage_lmdb.engine.data_file import check_whole
@@ -72,7 +73,7 @@ class Generations:
         Raises:
             OSError: the folder cannot be used.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         self._seen = self._identity()
         current = self._read()
         if current is None:
@@ -110,7 +111,7 @@ class Generations:
 
     def note_synced(self, path: Path) -> None:
         """Record that everything written so far is on disk. Call it under the write lock."""
-        _marker(path).touch()
+        _marker(path).touch(mode=0o600)
         _sync_folder(self._folder)
 
     def _trusted(self, generation: Generation) -> bool:
@@ -127,7 +128,8 @@ class Generations:
 
     def _point_at(self, generation: Generation) -> None:
         part = self._pointer.with_name(f".{uuid4().hex}")
-        part.write_text(f"{generation.name} {generation.boot}\n", encoding="utf-8")
+        with open(part, "x", encoding="utf-8", opener=private_file) as file:  # it takes an opener
+            file.write(f"{generation.name} {generation.boot}\n")
         part.replace(self._pointer)
 
     def _identity(self) -> tuple[int, int] | None:
@@ -329,6 +331,7 @@ class TierFile:
             # A file that lost data in a power loss is recognized by its generation.
             sync=False,
             metasync=False,
+            mode=0o600,
         )
         env = self.thread.take(opening, lmdb.Environment.close)
         try:

@@ -104,8 +104,7 @@ class Log:
                 number, offset = damage
                 behind = "" if part.is_last else ", with valid data after it"
                 raise CodecError(
-                    f"{self.path}, line {number} (offset {offset}): damaged{behind}; nothing was changed; "
-                    "`memory jsonl repair` shows what can be kept"
+                    f"{self.path}, line {number} (offset {offset}): damaged{behind}; nothing was changed"
                 )
             if part.lines:
                 self.torn_bytes = part.end - whole
