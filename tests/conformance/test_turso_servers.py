@@ -78,6 +78,10 @@ class ServerSuite(StorageSuite):
             config = attrs.evolve(config, change_feed_limit=change_feed_limit)
         return await TursoStorage.open(url, config=config, context=context)
 
+    @classmethod
+    async def interrupt(cls, location):
+        await cls.servers[0].restart()
+
 
 def create_database(server: Sqld, name: str) -> None:
     """Create a database of its own, through the admin API."""

@@ -140,6 +140,13 @@ class Harness:
         raise NotImplementedError
 
     @classmethod
+    async def interrupt(cls, location: str) -> None:
+        """Interrupt the server of a store while calls are in flight, such as by killing it, and start it
+        again. Without an implementation the tests of interrupted servers are left out.
+        """
+        raise NotImplementedError
+
+    @classmethod
     def declares(cls, *capabilities: Capability) -> bool:
         """Whether the backend declares all of these."""
         return cls.capabilities.issuperset(capabilities)

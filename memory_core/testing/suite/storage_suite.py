@@ -14,6 +14,7 @@ from memory_core.testing.suite.following_tests import FollowingTests
 from memory_core.testing.suite.handle_tests import HandleTests
 from memory_core.testing.suite.harness import Harness
 from memory_core.testing.suite.integrity_tests import IntegrityTests
+from memory_core.testing.suite.interruption_tests import InterruptionTests
 from memory_core.testing.suite.location_tests import LocationTests
 from memory_core.testing.suite.lock_tests import LockTests
 from memory_core.testing.suite.loop_tests import LoopTests
@@ -55,6 +56,7 @@ class StorageSuite(
     CancellationTests,
     ClosingTests,
     LockTests,
+    InterruptionTests,
     LoopTests,
     ProcessTests,
     StatefulTests,
