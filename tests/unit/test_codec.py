@@ -305,6 +305,15 @@ def test_unions_of_classes_work():
 # What is refused
 
 
+def test_a_class_that_was_not_declared_is_refused_though_its_kind_is_known():
+    @frozen(kw_only=True)
+    class Other(Episode):
+        """Not a record type of the store."""
+
+    with pytest.raises(ConfigurationError, match="Other is not a record type of this store"):
+        Codec(TYPES, Limits()).encode_put(Other(task_description="other"))
+
+
 def test_unknown_kinds_are_refused():
     tested = codec()
     with pytest.raises(ConfigurationError, match="specimen"):

@@ -113,6 +113,17 @@ class FeedTests(Harness):
         # Changes of other namespaces are behind it, too: following the feed does not pass them repeatedly.
         assert (await store.changes(0)).position >= receipts[2].position
 
+    @only_if(lambda suite: suite.shares_positions)
+    async def test_a_page_that_is_not_full_reaches_the_newest_position(
+        self, store: Storage
+    ) -> None:
+        """What other namespaces wrote need not be looked at again."""
+        await put(store, episode(1))
+        newest = (await put(store.scoped("other"), episode(2), episode(3))).position
+        page = await store.changes(0, 10)
+        assert [change.id for change in page.changes] == [sample_id("episode", 1)]
+        assert page.position == newest
+
     async def test_set_null_is_a_change_of_the_referrer(self, store: Storage) -> None:
         emblem = Specimen(id=sample_id("specimen", 1))
         folder = Folder(id=sample_id("folder", 1), emblem_id=emblem.id)

@@ -52,6 +52,9 @@ class PlannedStorage(InMemoryStorage):
         shared.counters["batches"] += len(batches)
         results = self._write(QueuedBatch.of(self._namespace, batches))
         shared.counters["batches_refused"] += sum(isinstance(one, Exception) for one in results)
+        self._turn -= 16
+        if self._turn <= 0:
+            await self._give_way()
         return results
 
     async def wipe(self):

@@ -191,6 +191,17 @@ def test_an_answer_from_before_its_call_took_no_time(tmp_path):
     ]
     (step,) = read_one(tmp_path, messages=messages).steps
     assert step.latency_ms == 0
+    assert "repaired" not in step.metadata
+
+
+def test_calls_of_one_name_without_ids_get_their_answers_in_order(tmp_path):
+    calls = [{"type": "function", "function": {"name": "x", "arguments": "{}"}}] * 2
+    messages = [
+        {"role": "assistant", "tool_calls": calls},
+        *({"role": "tool", "name": "x", "content": content} for content in ("one", "two")),
+    ]
+    steps = read_one(tmp_path, messages=messages).steps
+    assert [step.result.output for step in steps] == ["one", "two"]
 
 
 @pytest.mark.parametrize(

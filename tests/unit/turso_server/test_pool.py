@@ -204,6 +204,17 @@ async def test_idle_connection_is_pinged_and_stays(server: FakeServer) -> None:
     await pool.aclose()
 
 
+async def test_a_connection_that_broke_while_idle_is_not_handed_out(server: FakeServer) -> None:
+    pool = Pool(server.connect, fixed(1), QUIET)
+    async with pool.acquire() as first:
+        pass
+    first.broken = True
+    async with pool.acquire() as second:
+        assert second is not first
+    await pool.aclose()
+    assert server.open == 0
+
+
 async def test_no_ping_takes_a_connection_beyond_the_bound(server: FakeServer) -> None:
     clock = Clock()
     pool = Pool(server.connect, fixed(1), KeepAliveConfig(), clock=clock)
