@@ -317,6 +317,21 @@ class IntegrityTests(Harness):
             CycleError,
         )
 
+    async def test_an_edge_that_is_changed_closes_no_cycle(self, store: Storage) -> None:
+        await put(store, *map(episode, range(4)))
+        harmless, other_type = edge(3, 3, 0, "depends_on"), edge(4, 2, 0, "blocks")
+        await put(
+            store, edge(1, 0, 1, "depends_on"), edge(2, 1, 2, "depends_on"), harmless, other_type
+        )
+        for closing in (
+            evolve(harmless, from_episode_id=sample_id("episode", 2)),
+            evolve(edge(1, 0, 1, "depends_on"), from_episode_id=sample_id("episode", 2)),
+            evolve(edge(1, 0, 1, "depends_on"), to_episode_id=sample_id("episode", 3)),
+            evolve(other_type, relationship_type=RelationshipType.DEPENDS_ON),
+        ):
+            await rejected(store, WriteBatch().put(closing), CycleError)
+        assert await stored(store, harmless, other_type, edge(1, 0, 1, "depends_on"))
+
     async def test_other_types_may_be_cyclic(self, store: Storage) -> None:
         await put(store, episode(0), episode(1))
         cyclic = sorted(set(RelationshipType) - ACYCLIC_TYPES)

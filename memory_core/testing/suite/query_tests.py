@@ -236,6 +236,23 @@ class QueryTests(Harness):
         for label in "abcde":
             assert await store.count(Query(Specimen).where(labels=label)) == 0
 
+    async def test_a_record_whose_place_in_the_order_changed_is_found_there_only(
+        self, store: Storage
+    ) -> None:
+        made = [episode(number, tags=("tag",)) for number in range(200)]
+        # So many at once that a backend writes all index entries.
+        await put(store, *made)
+        moved = evolve(made[50], start_time=made[-1].start_time + timedelta(days=1), end_time=None)
+        await put(store, moved)
+        tagged = Query(Episode).where(tags="tag").limit(30)
+        expected = [moved, *reversed(made[:50] + made[51:])]
+        assert await drain(store, tagged) == expected
+        assert await store.count(tagged) == 200
+        await put(store, *(episode(number, tags=("tag",)) for number in range(200, 400)))
+        await remove(store, Episode, moved.id)
+        assert moved.id not in {record.id for record in await drain(store, tagged.limit(100))}
+        assert await store.count(tagged) == 399
+
     async def test_variants(self, store: Storage) -> None:
         patterns = [record for record in every_kind() if isinstance(record, Pattern)]
         await put(store, *patterns)

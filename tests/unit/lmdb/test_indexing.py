@@ -282,6 +282,20 @@ def damage(store, kind, record_id, at):
     return store._shared.store.thread.run(lambda: shared.environment.write(job))
 
 
+@pytest.mark.parametrize("how", ["replaced", "deleted"])
+async def test_a_damaged_record_leaves_no_entries(opens, how):
+    store = await opens(index_lag=0)
+    made = specimens(12)
+    await put(store, *made)
+    victim = made[5]
+    # Its index values: without them its entries have to be searched for.
+    await damage(store, "specimen", victim.id, 25)
+    if how == "replaced":
+        await put(store, Specimen(id=victim.id))
+    await remove(store, Specimen, *(record.id for record in made))
+    assert entries_of(store) == {}
+
+
 @pytest.mark.parametrize("at", [0, 1, 3, 10, 17, 25, -1])
 @pytest.mark.parametrize("lag", [0, 100])
 async def test_a_damaged_record_is_named_and_can_be_replaced(opens, at, lag):

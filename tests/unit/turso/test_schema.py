@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from attrs import evolve, frozen
 
-from memory_core.errors import ConfigurationError, ReferenceNotFoundError
+from memory_core.errors import CodecError, ConfigurationError, ReferenceNotFoundError
 from memory_core.query import Query, any_of
 from memory_core.records import (
     CORE_RECORD_TYPES,
@@ -100,6 +100,27 @@ async def test_indexes_are_added_and_filled_from_the_bodies(opener, plain):
     assert await store.count(Query(second).where(words="between")) == 1
     tables = {name for (name,) in plain().execute("SELECT name FROM sqlite_master")}
     assert "note$words" in tables
+
+
+async def test_a_damaged_record_does_not_keep_a_store_from_being_opened_after_an_upgrade(
+    opener, plain
+):
+    first = note(indexes=(Index("text"),))
+    store = await opener(context(first))
+    notes = [first(text=f"t{n}", words=("w",)) for n in range(10)]
+    await store.commit([WriteBatch().put(*notes)])
+    await store.aclose()
+    connection = plain()
+    damaged = "UPDATE note SET body = CAST(body || x'00' AS BLOB) WHERE id = ?"
+    connection.execute(damaged, (notes[3].id.bytes,))
+    connection.commit()
+    second = note(indexes=(Index("text"), Index("words", multi=True)))
+    store = await opener(context(second))
+    with pytest.raises(CodecError) as caught:
+        await store.get(second, [notes[3].id])
+    assert caught.value.record_id == notes[3].id
+    found = await store.query(Query(second).where(words="w"))
+    assert {record.id for record in found} == {n.id for n in notes if n is not notes[3]}
 
 
 async def test_an_interrupted_migration_goes_on(opener, monkeypatch):
