@@ -166,6 +166,8 @@ class DurabilityTests(Harness):
         await store.aclose()
         self.corrupt(location, "episode", damaged.id)
         store = await opener()
+        # The first call may have to look the namespace up.
+        assert await stored(store, intact)
         ids = (intact.id, damaged.id, intact.id)
         gets = (store.get(Episode, [record_id]) for record_id in ids)
         first, failed, last = await asyncio.gather(*gets, return_exceptions=True)
