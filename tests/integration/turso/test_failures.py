@@ -22,6 +22,7 @@ from memory_storage_turso.config import (
     TursoConfig,
 )
 from memory_storage_turso.server.driver import ServerDriver
+from memory_storage_turso.server.hrana.errors import NoAnswerError
 from memory_storage_turso.server.hrana.program import GroupProgram
 from memory_storage_turso.server.resilience import CircuitOpenError
 from tests.integration.turso.conftest import (
@@ -138,6 +139,29 @@ async def test_write_that_arrives_late_is_applied_once(
         outcome = await writing
         assert outcome.closing[0].rows == [(number + 1,)]
     assert await names(witness) == [f"{number}" for number in range(5)]
+
+
+async def test_group_that_was_declared_lost_never_commits(driver: ServerDriver) -> None:
+    """Its request arrives after the question what became of it, and before it is sent again."""
+    run, late, seen = driver._primary.run, [], []
+
+    async def holding(build: Any, *limits: Any, **options: Any) -> Any:
+        if not isinstance(build(*[True]), GroupProgram):
+            return await run(build, *limits, **options)
+        if not late:
+            late.append((build, limits, options))
+            raise NoAnswerError("held back on its way")
+        if not seen:
+            held, held_limits, held_options = late[0]
+            with contextlib.suppress(Exception):
+                await run(held, *held_limits, **held_options)
+            seen.append(await names(driver))
+        return await run(build, *limits, **options)
+
+    driver._primary.run = holding  # pyright: ignore[reportAttributeAccessIssue] - spied on
+    await driver.write([[insert("a")]])
+    assert seen == [[]]
+    assert await names(driver) == ["a"]
 
 
 async def test_outcome_that_cannot_be_found_out_is_unknown(
