@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -17,6 +17,7 @@ from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.hints import hint_at_namespace
 from memory_core.cli.session import Session
 from memory_core.cli.streams import say, warn
+from memory_core.disk import disk_failure
 from memory_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ async def export(
         str,
         typer.Argument(
             metavar="FILE",
-            help="JSON lines, compressed if it ends in .gz; '-' for standard output.",
+            help="JSON lines, compressed if it ends in .gz, .xz or .zst; '-' for standard output.",
         ),
     ],
     *,
@@ -133,8 +134,7 @@ def load(
         if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  # where it is closed
             raise ConfigurationError("standard input is closed")
         # Before the event loop runs, so that Ctrl-C interrupts the reading.
-        with tempfile.TemporaryFile() as spooled:
-            shutil.copyfileobj(sys.stdin.buffer, spooled)
+        with _spooled_stdin() as spooled:
             report = run_async(_load(session, spooled, into))
     if session.as_json:
         session.write_json(
@@ -149,6 +149,18 @@ def load(
     else:
         say(f"{file}: {_counted(report.counts)} loaded into {', '.join(report.namespaces)}")
     _report_rejected(report.refused, report.refused_count)
+
+
+@contextmanager
+def _spooled_stdin() -> Generator[BinaryIO]:
+    with ExitStack() as stack:
+        try:
+            spooled = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(sys.stdin.buffer, spooled)
+        except OSError as error:
+            where = "standard input: its copy in the temporary folder"
+            raise disk_failure(error, where) from error
+        yield spooled
 
 
 async def _load(session: Session, source: Path | BinaryIO, into: str | None) -> LoadReport:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gzip
+import lzma
 import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from uuid import UUID, uuid4
 
+import zstandard
 from attrs import frozen
 
 from memory_core.disk import private_file
@@ -64,8 +66,8 @@ async def export_records(
     Args:
         storage: the store.
         types: its kinds.
-        target: a file, which appears under its name only when it is complete and is compressed with gzip
-            where its name ends in ``.gz``, or a stream.
+        target: a file, which appears under its name only when it is complete and is compressed
+            where its name ends in ``.gz``, ``.xz`` or ``.zst``, or a stream.
         namespaces: which ones; by default the handle's own.
         on_progress: called with the progress.
         overwrite: whether to replace a file that exists.
@@ -169,12 +171,19 @@ def _check_new(path: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def _compressed(path: Path, stream: BinaryIO) -> Generator[BinaryIO]:
-    """The stream, or one that compresses into it if the file's name ends in ``.gz``."""
-    if path.suffix.lower() != ".gz":
-        yield stream
-        return
-    with gzip.GzipFile(path.stem, "wb", compresslevel=6, fileobj=stream) as content:
-        yield cast("BinaryIO", content)
+    """The stream, or one that compresses into it as the end of the file's name says."""
+    match path.suffix.lower():
+        case ".gz":
+            with gzip.GzipFile(path.stem, "wb", compresslevel=6, fileobj=stream) as content:
+                yield cast("BinaryIO", content)
+        case ".xz":
+            with lzma.LZMAFile(stream, "wb") as content:
+                yield cast("BinaryIO", content)
+        case ".zst":
+            with zstandard.ZstdCompressor().stream_writer(stream, closefd=False) as content:
+                yield cast("BinaryIO", content)
+        case _:
+            yield stream
 
 
 def _sync_directory(directory: Path) -> None:

@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
+import zstandard
 from attrs import frozen
 
 from memory_core.disk import disk_failure
@@ -26,7 +27,8 @@ from memory_core.transfer.sink import Key, Refusal, Sink
 
 __all__ = ["Export", "LoadReport", "load_export", "load_records", "open_export"]
 
-_GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
+_GZIP, _XZ, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
+_UNREADABLE = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 _BATCH_BYTES = 4 * 2**20
 _BATCH_LINES = 500
 
@@ -75,8 +77,8 @@ async def load_records(
 ) -> LoadReport:
     """Put the records of an export into a store; records with the same ids are replaced.
 
-    The whole export is checked before anything is written. One that is compressed (gzip, xz), or a stream
-    that cannot seek, is first copied to a temporary file. Loading the same file again changes nothing.
+    The whole export is checked before anything is written. One that is compressed (gzip, xz, zstd), or a
+    stream that cannot seek, is first copied to a temporary file. Loading the same file again changes nothing.
 
     Args:
         storage: the store.
@@ -190,20 +192,24 @@ def _plain(stream: BinaryIO, name: str) -> Generator[BinaryIO]:
         elif magic == _XZ:
             unpacked = stack.enter_context(lzma.LZMAFile(stream))
             stream = stack.enter_context(_spooled(unpacked, name))
+        elif magic.startswith(_ZSTD):
+            reader = zstandard.ZstdDecompressor().stream_reader(stream, closefd=False)
+            stream = stack.enter_context(_spooled(cast("BinaryIO", reader), name))
         yield stream
 
 
 @contextmanager
 def _spooled(stream: BinaryIO | gzip.GzipFile | lzma.LZMAFile, name: str) -> Generator[BinaryIO]:
     """A temporary copy of a stream."""
-    with tempfile.TemporaryFile() as copy:
+    with ExitStack() as stack:
         try:
+            copy = stack.enter_context(tempfile.TemporaryFile())
             shutil.copyfileobj(stream, copy)
             copy.seek(0)
-        except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+        except _UNREADABLE as error:
             raise CodecError(f"{name}: cannot be decompressed: {error}") from error
         except OSError as error:
-            raise disk_failure(error, f"{name}: a copy in {tempfile.gettempdir()}") from error
+            raise disk_failure(error, f"{name}: its copy in the temporary folder") from error
         yield copy
 
 

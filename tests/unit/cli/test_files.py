@@ -1,11 +1,15 @@
 import asyncio
+import errno
 import gzip
 import json
 import lzma
+import os
+import shutil
 import sys
 from typing import ClassVar
 
 import pytest
+import zstandard
 from attrs import frozen
 
 from memory_core import (
@@ -86,14 +90,36 @@ def test_a_compressed_export_is_loaded(filled, tmp_path, other, pack):
     assert f"{packed}: cannot be decompressed" in filled("load", packed, code=3).stderr
 
 
-def test_an_export_is_compressed_where_its_name_says_so(filled, tmp_path, other):
-    plain, packed = tmp_path / "all.jsonl", tmp_path / "all.jsonl.gz"
+def unzstd(data):
+    return zstandard.ZstdDecompressor().stream_reader(data).read()
+
+
+@pytest.mark.parametrize(
+    ("end", "unpack"), [("gz", gzip.decompress), ("xz", lzma.decompress), ("zst", unzstd)]
+)
+def test_an_export_is_compressed_where_its_name_says_so(filled, tmp_path, other, end, unpack):
+    plain, packed = tmp_path / "all.jsonl", tmp_path / f"all.jsonl.{end}"
     report, same = filled.json("export", plain), filled.json("export", packed)
     assert report["sha256"] != same["sha256"]  # each has its own time
-    lines = gzip.decompress(packed.read_bytes()).splitlines()
+    lines = unpack(packed.read_bytes()).splitlines()
     assert lines[1:-1] == plain.read_bytes().splitlines()[1:-1]
     filled("load", packed, "--url", other)
     assert everything(filled, other) == everything(filled)
+    packed.write_bytes(packed.read_bytes()[:-20])
+    assert filled("load", packed, code=3).stderr.startswith(f"memory: {packed}: ")
+
+
+def test_a_temporary_folder_that_is_full_is_named(filled, tmp_path, monkeypatch):
+    packed = tmp_path / "all.jsonl.gz"
+    filled("export", packed)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    for source, given in ((packed, None), ("-", packed.read_bytes())):
+        line = filled("load", source, code=3, input=given).stderr
+        assert "its copy in the temporary folder: no space is left" in line
 
 
 def test_an_export_does_not_replace_a_file_unless_asked(filled, tmp_path):
