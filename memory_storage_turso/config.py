@@ -176,7 +176,8 @@ class ReplicaConfig:
         freshness: ``"all"``: a read sees every commit that any process had acknowledged before it
             began; the primary is asked for its position with each read, once for all reads that
             wait at the same time. ``"own"``: a read sees everything that this store has written or
-            read before, and reads continue while the primary is down.
+            read before, and reads continue while the primary is down. What others write is seen when
+            the replica has it: a cache is then as stale as the replica, beyond its ``max_staleness``.
         max_wait: How long a read waits for a replica that is behind, before the primary answers it;
             0 skips such a replica.
         timeout: How long a replica may take to answer before another server is asked.
