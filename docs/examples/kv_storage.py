@@ -10,7 +10,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,7 @@ from memory_core.query import Page
 from memory_core.storage import Capability, Change, ChangeOperation, StorageContext
 
 FORMAT = 1
-# The spaces of keys: records, entries of lookups, changes, and the store's own.
-RECORD, ENTRY, CHANGE, META = b"r", b"e", b"c", b"m"
+RECORD, ENTRY, CHANGE, META = b"r", b"e", b"c", b"m"  # the spaces of keys; META is the store's own
 
 
 @frozen(kw_only=True)
@@ -185,18 +184,16 @@ class Engine(backend.SharedState):
             namespace, kind, record_id = place_of(place)
             if kind not in self.types:
                 raise errors.UnknownKindError(str(self.path), {kind: 1})
-            with suppress(errors.CodecError):  # a damaged record has no entries
-                record = self.codec.decode(kind, data, record_id)
-                for entry in self._entries(namespace, kind, record_id, record.index_values()):
-                    self.tree.put(entry)
+            record = self._decoded(kind, data, record_id)
+            values = {} if isinstance(record, Exception) else record.index_values()
+            for entry in self._entries(namespace, kind, record_id, values) if values else ():
+                self.tree.put(entry)
         self.tree.put(key(META, "declared"), self.declared)
 
     def _entries(self, namespace: str, kind: str, record_id: UUID, values: Any) -> list[bytes]:
         found = [(names, tuple(values[name] for name in names)) for names in self.lookups[kind]]
         entries = [entry_key(namespace, kind, *item) for item in found if None not in item[1]]
         return [entry + record_id.bytes for entry in entries]
-
-    # Writing: load, plan and write, in one transaction
 
     def _commit(self, group: list[QueuedBatch]) -> list[Any]:
         with self.tree.transaction("IMMEDIATE"):
@@ -230,16 +227,17 @@ class Engine(backend.SharedState):
             for entry in self._entries(*place, after.values):
                 self.tree.put(entry)
 
+    def _decoded(self, kind: str, data: bytes, record_id: UUID) -> Any:
+        try:
+            return self.codec.decode(kind, data, record_id)
+        except errors.CodecError as error:
+            return error
+
     def records(self, namespace: str, kind: str, ids: list[UUID]) -> dict[UUID, Any]:
         """Records by id; the error of one that is damaged."""
-        found: dict[UUID, Any] = {}
-        for record_id in ids:
-            data = self.tree.get(key(RECORD, namespace, kind) + record_id.bytes)
-            try:
-                found[record_id] = data and self.codec.decode(kind, data, record_id)
-            except errors.CodecError as error:
-                found[record_id] = error
-        return found
+        place = key(RECORD, namespace, kind)
+        found = ((record_id, self.tree.get(place + record_id.bytes)) for record_id in ids)
+        return {one: data and self._decoded(kind, data, one) for one, data in found}
 
     def holders(self, namespace: str, kind: str, fields: Any, keys: Any) -> list[UUID]:
         entries = [entry_key(namespace, kind, fields, values) for values in keys]
@@ -255,9 +253,7 @@ class Engine(backend.SharedState):
             return await loop.run_in_executor(self.thread, function, *arguments)
 
     async def read(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function in a transaction, so that it sees one state of the store."""
-
-        def reading() -> Any:
+        def reading() -> Any:  # in a transaction, it sees one state of the store
             with self.tree.transaction():
                 return function(*arguments)
 
@@ -267,10 +263,13 @@ class Engine(backend.SharedState):
         """The records of a query. It reads all of the kind: this engine keeps no index for queries."""
         found: list[tuple[UUID, Any, Any]] = []
         for place, data in self.tree.scan(key(RECORD, namespace, query.kind)):
-            record = self.codec.decode(query.kind, data, place_of(place)[2])
-            values = record.index_values()
+            record = self._decoded(query.kind, data, record_id := place_of(place)[2])
+            damaged = isinstance(record, Exception)
+            if damaged and (query.order or query.conditions):
+                raise record  # by ids alone its place is known: it spoils its own page only
+            values = {} if damaged else record.index_values()
             if query.matches(values):
-                found.append((record.id, values, record))
+                found.append((record_id, values, record))
         return found
 
     def changes(self, namespace: str, since: int, limit: int) -> storage.ChangePage:
@@ -286,7 +285,6 @@ class Engine(backend.SharedState):
         return backend.change_page(changes, namespace, since, limit, kept=(oldest, newest))
 
     def counted(self) -> dict[str, Counter[str]]:
-        """How many records each namespace has of each kind."""
         found: dict[str, Counter[str]] = {}
         for place, _ in self.tree.scan(RECORD):
             namespace, kind, _ = place_of(place)
@@ -319,6 +317,8 @@ class KvStorage(backend.Handle[Engine]):
     async def query(self, query):
         rows = await self._matching("queries", query)
         records, cursor = backend.select_page(query, rows)
+        for damaged in (one for one in records if isinstance(one, Exception)):
+            raise damaged
         return Page(tuple(records), cursor)
 
     async def count(self, query):
@@ -352,8 +352,7 @@ class KvStorage(backend.Handle[Engine]):
         )
 
     async def namespaces(self):
-        engine = self._opened()
-        counted = await engine.read(engine.counted)
+        counted = await self._opened().read(self._shared.counted)
         return [storage.NamespaceInfo(name, counts) for name, counts in sorted(counted.items())]
 
     async def wipe(self):
