@@ -204,7 +204,7 @@ async def _questions(storage: Storage) -> list[tuple[str, Question]]:
     """Queries about the sample episodes, each with its description."""
     episodes = (await storage.query(Query(Episode).limit(_MANY))).records
     edges = (await storage.query(Query(Relationship).limit(_MANY))).records
-    tools = Counter(tool for episode in episodes for tool in {step.tool for step in episode.steps})
+    tools = Counter(tool for episode in episodes for tool in set(episode.tools))
     tags = Counter(tag for episode in episodes for tag in episode.tags)
     sources = Counter(f"source={episode.metadata.get('source')}" for episode in episodes)
     times = sorted(episode.start_time for episode in episodes)

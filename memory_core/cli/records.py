@@ -207,7 +207,7 @@ def _episodes(
             output.RIGHT | output.WHOLE,
             lambda episode: episode.reward.total if episode.reward else None,
         ),
-        "steps": (output.RIGHT | output.WHOLE, lambda episode: str(len(episode.steps))),
+        "steps": (output.RIGHT | output.WHOLE, lambda episode: str(episode.step_count)),
         "description": (_REST, about),
     }
     if width < _NARROW:

@@ -18,6 +18,7 @@ import msgspec
 from attrs import frozen
 
 from memory_core.codec.compression import CompressionConfig, Compressor, DictionaryMissingError
+from memory_core.codec.steps import head_decoder
 from memory_core.errors import (
     CodecError,
     ConfigurationError,
@@ -61,11 +62,12 @@ Operation: TypeAlias = EncodedPut | Delete | Expect | ExpectAbsent
 
 @frozen
 class _Variant:
-    """How one class is encoded and decoded."""
+    """How one class is encoded and decoded: ``whole`` leaves nothing undecoded."""
 
     cls: type[Record]
     encode: Callable[[Record], bytes]
     decode: Callable[[bytes], Any]
+    whole: Callable[[bytes], Any]
     prefix: bytes
 
 
@@ -223,7 +225,7 @@ class Codec:
             variant = self._prepared(kind, cls)
         body = self.compressor.decompress(payload) if flags & _COMPRESSED else payload
         if version != variant.cls.schema_version:
-            body = self._upcast(variant.cls, body, version)
+            return variant.whole(self._upcast(variant.cls, body, version))
         return variant.decode(body)
 
     def _prepared(self, kind: str, cls: type[Record]) -> _Variant:
@@ -281,5 +283,7 @@ def _variant_codec(cls: type[Record], name: str) -> _Variant:
                 # cattrs raises exception groups of any type.
                 raise CodecError(f"does not fit {cls.__name__}: {error!r}") from error
 
-        return _Variant(cls, encode, decode, prefix)
-    return _Variant(cls, _ENCODER.encode, decoder.decode, prefix)
+        return _Variant(cls, encode, decode, decode, prefix)
+    whole = decoder.decode
+    decode_head = head_decoder(cls, whole) if issubclass(cls, Episode) else whole
+    return _Variant(cls, _ENCODER.encode, decode_head, whole, prefix)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from uuid import UUID
 
 from attrs import evolve, field, frozen
@@ -372,11 +372,38 @@ def _numbered(value: Iterable[ExecutionStep]) -> tuple[ExecutionStep, ...]:
     return steps
 
 
+class Undecoded(Protocol):
+    """Steps as they are stored. Each call may raise ``CodecError``."""
+
+    @property
+    def count(self) -> int:
+        """The number of steps."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """The bytes that they take, decoded as well as stored."""
+        ...
+
+    def tools(self) -> tuple[str, ...]:
+        """The tool of each step."""
+        ...
+
+    def steps(self) -> tuple[ExecutionStep, ...]:
+        """The decoded steps, one object for all calls."""
+        ...
+
+
+class _MayBeUndecoded(Record):
+    __slots__ = ("_undecoded",)
+
+
 @frozen(kw_only=True, field_transformer=checked())
-class Episode(Record):
+class Episode(_MayBeUndecoded):
     """A task, its steps and its outcome. It is complete when it has an ``end_time`` and an ``outcome``.
 
-    Without a ``start_time`` it starts now, or at its ``end_time`` if that is earlier.
+    Without a ``start_time`` it starts now, or at its ``end_time`` if that is earlier. The steps of an episode
+    that comes from a store are decoded when they are first looked at.
     """
 
     kind: ClassVar[str] = "episode"
@@ -423,7 +450,7 @@ class Episode(Record):
         Index("outcome", OutcomeStatus, path="outcome.status"),
         Index("reward", float, path="reward.total"),
         Index("tags", path=_tags, multi=True),
-        Index("tools", path=lambda episode: [step.tool for step in episode.steps], multi=True),
+        Index("tools", path=lambda episode: episode.tools, multi=True),
         Index("metadata", path=_metadata_pairs, multi=True, pairs=True),
         Index("pattern_ids", UUID, multi=True),
         Index("heuristic_ids", UUID, multi=True),
@@ -449,6 +476,34 @@ class Episode(Record):
                 "end_time", f"a time not before start_time ({self.start_time})", self.end_time
             )
 
+    if not TYPE_CHECKING:  # so that type checkers still know every attribute
+
+        def __getattr__(self, name: str) -> Any:
+            # Called for an attribute that is not set: the steps until they are decoded.
+            if name == "steps":
+                return _decoded_steps(self)
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(message, name=name, obj=self)
+
+    @property
+    def undecoded(self) -> Undecoded | None:
+        """The steps as they are stored, if they were not looked at yet."""
+        return getattr(self, "_undecoded", None)
+
+    @property
+    def step_count(self) -> int:
+        """The number of steps; does not decode them."""
+        undecoded = self.undecoded
+        return len(self.steps) if undecoded is None else undecoded.count
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The tool of each step; does not decode the rest of them."""
+        undecoded = self.undecoded
+        if undecoded is None:
+            return tuple(step.tool for step in self.steps)
+        return undecoded.tools()
+
     @property
     def is_complete(self) -> bool:
         """Whether it has an ``end_time`` and an ``outcome``."""
@@ -458,6 +513,17 @@ class Episode(Record):
         """This episode with more steps, in the order of their numbers; its own steps win over new ones."""
         known = {step.number: step for step in steps} | {step.number: step for step in self.steps}
         return evolve(self, steps=tuple(known[number] for number in sorted(known)))
+
+
+def _decoded_steps(episode: Episode) -> tuple[ExecutionStep, ...]:
+    undecoded = episode.undecoded
+    if undecoded is None:
+        # Another thread has decoded them since.
+        return object.__getattribute__(episode, "steps")
+    steps = undecoded.steps()
+    _set(episode, "steps", steps)
+    _set(episode, "_undecoded", None)
+    return steps
 
 
 def _set(record: object, name: str, value: object) -> None:

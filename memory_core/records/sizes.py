@@ -12,6 +12,8 @@ from uuid import UUID
 
 import attrs
 
+from memory_core.records.episode import Episode
+
 __all__ = ["size_of"]
 
 _Sizer = Callable[[Any], int]
@@ -86,7 +88,7 @@ def _mapping(value: Mapping[Any, Any]) -> int:
 
 def _new_sizer(kind: type) -> _Sizer:
     if attrs.has(kind):
-        sizer = _of_attrs(kind)
+        sizer = _of_episode(kind) if issubclass(kind, Episode) else _of_attrs(kind)
     elif issubclass(kind, Enum | type):
         sizer = _nothing
     elif issubclass(kind, Mapping):
@@ -97,6 +99,21 @@ def _new_sizer(kind: type) -> _Sizer:
         sizer = getsizeof
     _SIZERS[kind] = sizer
     return sizer
+
+
+def _of_episode(kind: type) -> _Sizer:
+    whole = _of_attrs(kind)
+    names = [item.name for item in attrs.fields(kind) if item.name != "steps"]
+    head = cast("Callable[[Any], tuple[Any, ...]]", attrgetter(*names))
+    own = kind.__basicsize__ + _COLLECTED
+
+    def size(value: Any) -> int:
+        undecoded = value.undecoded
+        if undecoded is None:
+            return whole(value)
+        return own + _sum_of(head(value)) + undecoded.size
+
+    return size
 
 
 def _of_attrs(kind: type) -> _Sizer:

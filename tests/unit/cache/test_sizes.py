@@ -19,18 +19,25 @@ from memory_core.testing.data.samples import edge, every_kind, full_episode, lar
 CODEC = Codec(RecordTypes(CORE_RECORD_TYPES), Limits())
 
 
-def allocated(records: Sequence[Record]) -> tuple[int, list[Any]]:
-    """Bytes that decoding these takes, and what was decoded."""
+def look_at_steps(record: Any) -> None:
+    if isinstance(record, Episode):
+        assert record.steps is record.steps
+
+
+def allocated(records: Sequence[Record], *, touched: bool = True) -> tuple[int, list[Any]]:
+    """Bytes that decoding these takes, and what was decoded, with or without its steps."""
     bodies = [(record.kind, record.id, CODEC.encode(record)) for record in records]
     # The decoder's own tables grow with what it meets first.
     for kind, record_id, body in bodies:
-        CODEC.decode(kind, body, record_id)
+        look_at_steps(CODEC.decode(kind, body, record_id))
     decoded: list[Any] = [None] * len(bodies)
     gc.collect()
     tracemalloc.start()
     try:
         for place, (kind, record_id, body) in enumerate(bodies):
             decoded[place] = CODEC.decode(kind, body, record_id)
+            if touched:
+                look_at_steps(decoded[place])
         gc.collect()
         return tracemalloc.get_traced_memory()[0], decoded
     finally:
@@ -46,7 +53,7 @@ def core_records() -> list[Record]:
     ]
 
 
-@pytest.mark.parametrize(
+ALL = pytest.mark.parametrize(
     "records",
     [
         [Episode(task_description=f"task {number}") for number in range(200)],
@@ -57,9 +64,31 @@ def core_records() -> list[Record]:
     ],
     ids=["small episodes", "full episodes", "large episodes", "relationships", "every kind"],
 )
+
+
+@ALL
 def test_is_what_is_allocated_within_a_tenth(records) -> None:
     real, decoded = allocated(records)
     assert sum(map(size_of, decoded)) == pytest.approx(real, rel=0.1)
+
+
+@ALL
+def test_steps_count_as_stored_and_as_decoded_before_they_are_looked_at(records) -> None:
+    real, decoded = allocated(records, touched=False)
+    charged = sum(map(size_of, decoded))
+    stored = [one.undecoded for one in decoded if isinstance(one, Episode)]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for one in decoded:
+            look_at_steps(one)
+        gc.collect()
+        real += tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert charged == pytest.approx(real, rel=0.1)
+    del stored
+    assert sum(map(size_of, decoded)) <= charged
 
 
 def test_shared_values_count_nothing() -> None:

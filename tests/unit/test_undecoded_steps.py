@@ -1,0 +1,232 @@
+"""Steps are decoded when they are first looked at, and nothing else tells that they were not there before."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+from zlib import crc32
+
+import attrs
+import msgspec
+import pytest
+
+from memory_core import CacheConfig, Episode, Limits, Outcome, Query, RecordTypes, open_memory
+from memory_core.codec import Codec
+from memory_core.codec import steps as codec_steps
+from memory_core.codec.compression import CompressionConfig
+from memory_core.errors import CodecError
+from memory_core.records import ExecutionStep
+from memory_core.records.sizes import size_of
+from memory_core.testing.data.samples import full_episode, large_episode
+
+CODEC = Codec(RecordTypes([Episode]), Limits())
+LAST = ExecutionStep(number=99, tool="last")
+PLAIN = Codec(RecordTypes([Episode]), Limits(), CompressionConfig(enabled=False))
+
+
+def stored(episode: Episode, codec: Codec = CODEC) -> Any:
+    """The episode as it comes from a store."""
+    return codec.decode("episode", codec.encode(episode), episode.id)
+
+
+def tools_of(episode: Episode) -> tuple[str, ...]:
+    return tuple(step.tool for step in episode.steps)
+
+
+USES: dict[str, Callable[[Any], object]] = {
+    "equality": lambda one: (
+        one == full_episode(1),
+        full_episode(1) == one,
+        one == full_episode(2),
+    ),
+    "hash": hash,
+    "repr": repr,
+    "pickle": lambda one: pickle.loads(pickle.dumps(one)),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "replace": lambda one: one.replace(tags=("other",)),
+    "evolve": lambda one: attrs.evolve(one, metadata={"a": "b"}),
+    "asdict": attrs.asdict,
+    "with steps": lambda one: one.with_steps([LAST]).steps,
+    "index values": lambda one: one.index_values(),
+    "encoding": CODEC.encode,
+    "steps": lambda one: one.steps,
+    "tools": lambda one: one.tools,
+    "number": lambda one: one.step_count,
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_it_is_as_if_they_had_been_there(use: str) -> None:
+    one = stored(full_episode(1))
+    assert one.undecoded is not None
+    assert USES[use](one) == USES[use](full_episode(1))
+    assert one == full_episode(1)
+
+
+@pytest.mark.parametrize("codec", [CODEC, PLAIN])
+def test_they_are_decoded_once_and_then_released(codec: Codec) -> None:
+    one = stored(large_episode(1), codec)
+    steps = one.steps
+    assert steps == large_episode(1).steps
+    assert one.undecoded is None
+    assert one.steps is steps
+
+
+def test_the_head_the_number_and_the_tools_decode_no_step() -> None:
+    one = stored(large_episode(1))
+    assert type(one) is Episode
+    assert one.task_description == large_episode(1).task_description
+    assert one.is_complete == large_episode(1).is_complete
+    assert one.step_count == 25
+    assert one.tools == tools_of(large_episode(1))
+    assert one.index_values() == large_episode(1).index_values()
+    assert size_of(one) > 0
+    assert one.undecoded is not None
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 300])
+def test_any_number_of_steps(count: int) -> None:
+    steps = [ExecutionStep(number=number, tool=f"tool {number}") for number in range(1, count + 1)]
+    one = stored(Episode(task_description="counted", steps=steps))
+    assert one.step_count == count
+    assert one.tools == tuple(step.tool for step in steps)
+    assert one.steps == tuple(steps)
+    assert one.step_count == count
+
+
+def test_many_steps_are_counted_from_four_bytes() -> None:
+    raw = msgspec.msgpack.encode([ExecutionStep(number=1, tool="a")] * 70_000)
+    assert codec_steps.UndecodedSteps(raw, UUID(int=1)).count == 70_000
+
+
+def test_it_is_still_immutable() -> None:
+    one = stored(full_episode(1))
+    for touch in (False, True):
+        if touch:
+            assert one.steps
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            one.steps = ()
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            del one.steps
+        with pytest.raises(AttributeError, match="'Episode' object has no attribute 'step'"):
+            one.step  # noqa: B018
+        assert not hasattr(one, "__dict__")
+
+
+def test_threads_that_look_first_get_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All have begun to decode before one ends."""
+    together = threading.Barrier(4, timeout=30)
+
+    class Waiting:
+        def decode(self, raw: bytes) -> Any:
+            together.wait()
+            return tuple(msgspec.msgpack.decode(raw, type=list[ExecutionStep]))
+
+    one = stored(large_episode(1))
+    monkeypatch.setattr(codec_steps, "_STEPS", Waiting())
+    found: list[tuple[ExecutionStep, ...]] = []
+    threads = [threading.Thread(target=lambda: found.append(one.steps)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert all(steps is found[0] for steps in found)
+    assert one.steps is found[0]
+
+
+def test_a_thread_that_comes_just_after_another_gets_its_steps() -> None:
+    one = stored(full_episode(1))
+    steps = one.steps
+    assert Episode.__getattr__(one, "steps") is steps
+
+
+def test_long_steps_are_decoded_with_the_rest() -> None:
+    text = "x" * (codec_steps._LARGEST // 2)
+    short = Episode(task_description="a", steps=[ExecutionStep(number=1, tool="a", action=text)])
+    long = short.with_steps([ExecutionStep(number=2, tool="b", action=text)])
+    assert stored(short).undecoded is not None
+    one = stored(long)
+    assert one.undecoded is None
+    assert one == long
+
+
+def test_records_of_an_older_version_are_decoded_at_once() -> None:
+    @attrs.frozen(kw_only=True)
+    class Newest(Episode):
+        schema_version = 2
+
+        @classmethod
+        def upcast(cls, body: dict[str, Any], version: int) -> dict[str, Any]:
+            assert version == 1
+            return {**body, "task_description": "newest"}
+
+    newest = Codec(RecordTypes([Newest]), Limits())
+    one: Any = newest.decode("episode", CODEC.encode(full_episode(1)), full_episode(1).id)
+    assert type(one) is Newest
+    assert one.undecoded is None
+    assert (one.task_description, one.steps) == ("newest", full_episode(1).steps)
+    again = newest.decode("episode", newest.encode(one), one.id)
+    assert type(again) is Newest
+    assert again.undecoded is not None
+    assert again == one
+
+
+def test_damage_of_steps_is_found_when_the_episode_is_read() -> None:
+    data = bytearray(PLAIN.encode(large_episode(1)))
+    data[data.index(b"parameters")] ^= 1
+    with pytest.raises(CodecError, match="checksum"):
+        PLAIN.decode("episode", bytes(data), large_episode(1).id)
+
+
+def test_steps_that_do_not_end_are_found_when_the_episode_is_read() -> None:
+    body = PLAIN.serialize(full_episode(1))
+    with pytest.raises(CodecError):
+        PLAIN.decode("episode", PLAIN.seal(full_episode(1), body[:-5], None), full_episode(1).id)
+
+
+def test_steps_of_another_form_are_an_error_that_names_the_episode() -> None:
+    """The checksum is right: a program wrote what it should not have."""
+    data = PLAIN.encode(full_episode(1))
+    head, payload = data[:4], data[8:].replace(b"\xa4tool", b"\xa4fool")
+    data = head + crc32(payload, crc32(head)).to_bytes(4) + payload
+    one: Any = PLAIN.decode("episode", data, full_episode(1).id)
+    assert one.task_description == full_episode(1).task_description
+    for use in (lambda: one.steps, lambda: one.tools, lambda: hash(one), lambda: one.steps):
+        with pytest.raises(CodecError, match=str(one.id)):
+            use()
+
+
+@pytest.mark.parametrize("url", ["lmdb:{}", "turso:{}/memory.db"])
+async def test_reads_pages_and_caches_do_not_look_at_steps(url: str, tmp_path: Path) -> None:
+    wanted = [large_episode(number) for number in range(5)]
+    async with open_memory(url.format(tmp_path), cache="none") as memory:
+        await memory.store_episodes_batch(wanted)
+        one = await memory.get_episode(wanted[0].id)
+        assert one is not None
+        assert one.undecoded is not None
+        page = await memory.query_episodes(Query(Episode).where(tools=wanted[0].tools[0]))
+        assert len(page.records) > 0
+        assert all(each.undecoded is not None for each in page.records)
+        cached = memory.with_cache(CacheConfig())
+        near = await cached.get_episode(wanted[1].id)
+        assert near is await cached.get_episode(wanted[1].id)
+        assert near.undecoded is not None
+        assert near == wanted[1]
+        assert near.undecoded is None
+
+
+async def test_what_is_read_may_be_stored_elsewhere(tmp_path: Path) -> None:
+    episode = full_episode(1).replace(outcome=Outcome.success("done"))
+    async with open_memory(f"lmdb:{tmp_path}") as one, open_memory("inmemory:") as other:
+        await one.store_episode(episode)
+        read = await one.get_episode(episode.id)
+        assert read is not None
+        await other.store_episode(read)
+        assert await other.get_episode(episode.id) == episode
