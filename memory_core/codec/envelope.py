@@ -16,9 +16,10 @@ from zlib import crc32
 
 import msgspec
 from attrs import frozen
+from zstandard import ZstdError, frame_content_size
 
 from memory_core.codec.compression import CompressionConfig, Compressor, DictionaryMissingError
-from memory_core.codec.steps import head_decoder
+from memory_core.codec.steps import LONG, head_decoder
 from memory_core.errors import (
     CodecError,
     ConfigurationError,
@@ -38,6 +39,7 @@ _VARIANT = 2
 _HEAD = struct.Struct(">BBH")
 _CHECKSUM = struct.Struct(">I")
 _PAYLOAD = _HEAD.size + _CHECKSUM.size
+_FRAME_HEADER = 18  # bytes of zstd's header, at most
 
 
 @frozen
@@ -204,6 +206,20 @@ class Codec:
         if record.id != record_id:
             raise CodecError(f"holds record {record.id}", kind=kind, record_id=record_id)
         return record
+
+    @staticmethod
+    def takes_long(data: bytes) -> bool:
+        """Whether decoding an envelope takes so long that a thread should do it. Reads headers only; finds no
+        damage.
+        """
+        flags = data[1] if len(data) > _PAYLOAD else 0
+        start = _PAYLOAD + (data[_PAYLOAD] + 1 if flags & _VARIANT else 0)
+        if not flags & _COMPRESSED:
+            return len(data) - start > LONG
+        try:
+            return frame_content_size(data[start : start + _FRAME_HEADER]) > LONG
+        except ZstdError:
+            return False
 
     def _decode(self, kind: str, data: bytes) -> Any:
         form, flags, version = _HEAD.unpack_from(data)

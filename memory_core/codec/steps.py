@@ -16,9 +16,9 @@ import msgspec
 from memory_core.errors import CodecError
 from memory_core.records import Episode, ExecutionStep
 
-__all__ = ["UndecodedSteps", "head_decoder"]
+__all__ = ["LONG", "UndecodedSteps", "head_decoder"]
 
-_LARGEST = 64 * 1024  # bytes of steps that are decoded later, on whatever thread looks at them
+LONG = 64 * 1024  # bytes; longer steps are decoded with the head, on the thread that reads them
 _STEP_BYTES = 560  # that a decoded step takes beyond its stored bytes, on average
 _OWN_BYTES = 200  # of the object that holds the stored bytes
 _NO_STEPS = b"\x90"
@@ -108,7 +108,7 @@ def head_decoder(cls: type[Episode], whole: Callable[[bytes], Any]) -> Callable[
     def decode(body: bytes) -> Any:
         record = decoder.decode(body)
         raw: msgspec.Raw = record.steps
-        if len(raw) > _LARGEST:
+        if len(raw) > LONG:
             return whole(body)
         # The classes have the same slots, so that one object can be of either.
         put(record, "__class__", cls)

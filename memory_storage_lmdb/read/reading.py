@@ -19,6 +19,7 @@ from uuid import UUID
 from attrs import define, field
 
 from memory_core.codec import Codec
+from memory_core.codec.compression import DictionaryMissingError
 from memory_core.errors import StorageClosedError, StorageUnavailableError
 from memory_core.query import Page, Query
 from memory_core.records import Record
@@ -29,7 +30,12 @@ from memory_storage_lmdb.engine.thread import JobThread
 from memory_storage_lmdb.read.cursors import Meter, metered
 from memory_storage_lmdb.read.scan import RawPage, Scan
 from memory_storage_lmdb.store.catalog import Catalog, StaleCatalogError
-from memory_storage_lmdb.store.decoding import add_dictionaries, check_not_hidden, decode
+from memory_storage_lmdb.store.decoding import (
+    add_dictionaries,
+    check_not_hidden,
+    decode,
+    decode_body,
+)
 from memory_storage_lmdb.store.journal import (
     EMPTY_HEAD,
     PUT,
@@ -228,7 +234,7 @@ class Reader:
         self._count_used(len(ids))
         if len(ids) == 1:
             data = found[0]
-            return [None if data is None else self.decode(layout, ids[0], data)]
+            return [None if data is None else await self._decode_one(layout, ids[0], data)]
         distinct = {
             record_id: data for record_id, data in zip(ids, found, strict=True) if data is not None
         }
@@ -342,13 +348,27 @@ class Reader:
         if self.environment.count_used(records):
             self.thread.post(self.environment.limit_residency)
 
+    async def _decode_one(self, layout: KindLayout, record_id: UUID, data: bytes) -> Any:
+        """The record of a stored value, decoded on a thread if that takes long; raises like ``decode``."""
+        body, nulled = layout.body(record_id.bytes, data)
+        try:
+            if not self.codec.takes_long(body):
+                return decode_body(self.codec, layout.kind, record_id, body, nulled)
+            self.counters["reads_on_threads"] += 1
+            return await asyncio.get_running_loop().run_in_executor(
+                self.pool, decode_body, self.codec, layout.kind, record_id, body, nulled
+            )
+        except DictionaryMissingError:
+            self.load_dictionaries()
+            return decode_body(self.codec, layout.kind, record_id, body, nulled)
+
     async def _decode_all(
         self, layout: KindLayout, found: Iterable[tuple[UUID, bytes]]
     ) -> list[Any]:
         until = perf_counter() + _DECODE_SECONDS
         records: list[Any] = []
         for record_id, data in found:
-            records.append(self.decode(layout, record_id, data))
+            records.append(await self._decode_one(layout, record_id, data))
             if perf_counter() > until:
                 # Let other tasks run.
                 await asyncio.sleep(0)

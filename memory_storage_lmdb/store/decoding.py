@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,7 @@ from memory_storage_lmdb.engine.binding import Cursor
 from memory_storage_lmdb.store.encoding import ID_BYTES
 from memory_storage_lmdb.store.layout import KindLayout
 
-__all__ = ["add_dictionaries", "check_not_hidden", "decode"]
+__all__ = ["add_dictionaries", "check_not_hidden", "decode", "decode_body"]
 
 # Damage changes a few bits of a key; two ids that were drawn at random differ in half of them.
 _FEW_BITS = 8
@@ -39,10 +39,17 @@ def decode(
     """
     body, nulled = layout.body(record_id.bytes, data)
     try:
-        record = codec.decode(layout.kind, body, record_id)
+        return decode_body(codec, layout.kind, record_id, body, nulled)
     except DictionaryMissingError:
         load()
-        record = codec.decode(layout.kind, body, record_id)
+        return decode_body(codec, layout.kind, record_id, body, nulled)
+
+
+def decode_body(
+    codec: Codec, kind: str, record_id: UUID, body: bytes, nulled: Sequence[str]
+) -> Any:
+    """The record of a body, with the references that were set to null; raises like ``Codec.decode``."""
+    record = codec.decode(kind, body, record_id)
     return evolve(record, **dict.fromkeys(nulled)) if nulled else record
 
 

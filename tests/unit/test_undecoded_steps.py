@@ -6,6 +6,7 @@ import copy
 import pickle
 import threading
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,6 +24,7 @@ from memory_core.errors import CodecError
 from memory_core.records import ExecutionStep
 from memory_core.records.sizes import size_of
 from memory_core.testing.data.samples import full_episode, large_episode
+from memory_storage_lmdb.read import reading
 
 CODEC = Codec(RecordTypes([Episode]), Limits())
 LAST = ExecutionStep(number=99, tool="last")
@@ -115,7 +117,7 @@ def test_it_is_still_immutable() -> None:
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             del one.steps
         with pytest.raises(AttributeError, match="'Episode' object has no attribute 'step'"):
-            one.step  # noqa: B018
+            attrgetter("step")(one)
         assert not hasattr(one, "__dict__")
 
 
@@ -148,7 +150,7 @@ def test_a_thread_that_comes_just_after_another_gets_its_steps() -> None:
 
 
 def test_long_steps_are_decoded_with_the_rest() -> None:
-    text = "x" * (codec_steps._LARGEST // 2)
+    text = "x" * (codec_steps.LONG // 2)
     short = Episode(task_description="a", steps=[ExecutionStep(number=1, tool="a", action=text)])
     long = short.with_steps([ExecutionStep(number=2, tool="b", action=text)])
     assert stored(short).undecoded is not None
@@ -230,3 +232,45 @@ async def test_what_is_read_may_be_stored_elsewhere(tmp_path: Path) -> None:
         assert read is not None
         await other.store_episode(read)
         assert await other.get_episode(episode.id) == episode
+
+
+async def test_a_long_episode_is_decoded_on_a_thread_before_the_read_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [
+        ExecutionStep(number=number, tool="grep", action=f"{number}" * 200)
+        for number in range(1, 400)
+    ]
+    long = Episode(task_description="long", steps=steps)
+    threads: list[threading.Thread] = []
+
+    def decode_body(*arguments: Any) -> Any:
+        threads.append(threading.current_thread())
+        return real(*arguments)
+
+    real = reading.decode_body
+    monkeypatch.setattr(reading, "decode_body", decode_body)
+    async with open_memory(f"lmdb:{tmp_path}", cache="none") as memory:
+        await memory.store_episodes_batch([long, full_episode(1)])
+        assert await memory.get_episode(full_episode(1).id) is not None
+        assert threads.pop() is threading.main_thread()
+        read = await memory.get_episode(long.id)
+        assert threads.pop() is not threading.main_thread()
+        assert read is not None
+        assert read.undecoded is None
+        assert read == long
+        page = await memory.query_episodes(Query(Episode).order_by("start_time"))
+        assert {thread is threading.main_thread() for thread in threads} == {True, False}
+        assert len(page.records) == 2
+
+
+@pytest.mark.parametrize("codec", [CODEC, PLAIN])
+def test_whether_a_body_takes_long_is_read_from_its_headers(codec: Codec) -> None:
+    text = "x" * codec_steps.LONG
+    short = ExecutionStep(number=1, tool="a", action=text[1000:])
+    long = ExecutionStep(number=1, tool="a", action=text)
+    for step, expected in ((short, False), (long, True)):
+        data = codec.encode(Episode(task_description="a", steps=[step]))
+        assert codec.takes_long(data) is expected
+    assert not codec.takes_long(b"")
+    assert not codec.takes_long(data[:9])

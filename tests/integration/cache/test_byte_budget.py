@@ -32,7 +32,10 @@ def small(number: int) -> Episode:
 
 async def records(memory: Memory, found: list[Episode]) -> None:
     for episode in found:
-        await memory.get_episode(episode.id)
+        read = await memory.get_episode(episode.id)
+        # The cache charges for decoded steps from the start.
+        assert read is not None
+        assert len(read.steps) == len(episode.steps)
 
 
 async def pages(memory: Memory, found: list[Episode]) -> None:
