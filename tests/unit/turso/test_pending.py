@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+from attrs import evolve
+
 from memory_core.query import Query
 from memory_core.records import Episode
 from memory_core.storage import WriteBatch
@@ -154,3 +157,19 @@ async def test_two_processes_do_not_disturb_each_other(store, opener):
     assert await store.count(Query(Episode)) == 20
     assert len(await other.query(Query(Episode))) == 20
     assert isinstance(other, TursoStorage)
+
+
+@pytest.mark.parametrize("moved_back", [True, False])
+async def test_a_record_whose_start_time_changed_is_found_by_tag_at_its_new_place_only(
+    store, plain, moved_back
+):
+    """Its entry is ordered by that time, so the old one is another row of the index."""
+    records = [episode(number, tags=("t",)) for number in range(200)]
+    await store.commit([WriteBatch().put(*records)])
+    moved = evolve(records[100], start_time=records[0 if moved_back else -1].start_time)
+    await store.commit([WriteBatch().put(moved)])
+    await store._shared.pending.index_pending()
+    assert entries(plain()) == 200
+    found = await store.query(Query(Episode).where(tags="t").limit(1_000))
+    assert len(found.records) == len({record.id for record in found.records}) == 200
+    assert moved in found.records
