@@ -337,10 +337,12 @@ class FeedFollower:
         """
         if query.page_size > 1:
             return query.limit(1)
-        if error.record_id is None:
+        damaged = error.record_id
+        if damaged is None or (query.start is not None and damaged.bytes <= query.start.id.bytes):
+            # The same page would come again.
             raise error
         self.counters["unreadable"] += 1
-        return query.limit(_RECORDS_AT_ONCE).after(query.cursor(None, error.record_id))
+        return query.limit(_RECORDS_AT_ONCE).after(query.cursor(None, damaged))
 
 
 def _retrieve(pulling: asyncio.Task[None]) -> None:

@@ -82,7 +82,9 @@ def check_not_hidden(
             "a key beside it is damaged", kind=layout.kind, record_id=UUID(bytes=key[-ID_BYTES:])
         )
     for near in (*below[:1], *above[:1]):
-        if _differ_in_few_bits(near, key) and (cursor := records()).set_key(near):
+        # Another namespace may have a record with the same id.
+        is_other = near[-ID_BYTES:] != key[-ID_BYTES:]
+        if is_other and _differ_in_few_bits(near, key) and (cursor := records()).set_key(near):
             _check_other(codec, layout, UUID(bytes=key[-ID_BYTES:]), cursor.value(), load)
 
 
