@@ -89,13 +89,14 @@ class _Commands(Group):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command of a line; a misspelt one is answered with what it may be."""
-        loaded = self.commands
+        group: Any = self
+        loaded: dict[str, Any] = group.commands
         # Typer compares with these names, and loads none of the commands.
-        self.commands = dict[str, Any].fromkeys(_COMMANDS) | loaded
+        group.commands = dict.fromkeys(_COMMANDS) | loaded
         try:
             return super().resolve_command(ctx, args)
         finally:
-            self.commands = loaded
+            group.commands = loaded
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  # click passes it
         """List the commands in the help; loads none of them."""

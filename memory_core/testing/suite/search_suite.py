@@ -415,21 +415,21 @@ class SearchSuite:
         await index.aclose()
         files = _files(folder)
         assert files
-        for path in files:
-            for damage in (b"", b"damaged", path.read_bytes()[:-7]):
-                copy = tmp_path / "copy"
-                shutil.rmtree(copy, ignore_errors=True)
-                shutil.copytree(folder, copy)
-                (copy / path.relative_to(folder)).write_bytes(damage)
-                index = self.create(copy)
-                if await index.bookmark() is None:
-                    await index.clear()
-                    await index.apply([_document(_episode(1, "refund"))], [], Bookmark(1))
-                    assert await _ids(index, "refund") == [1], path
-                else:
-                    # What is damaged is not needed, or noticed only when it is read.
-                    await self._searches_or_starts_over(index)
-                await index.aclose()
+        damages = [(path, d) for path in files for d in (b"", b"damaged", path.read_bytes()[:-7])]
+        for path, damage in damages:
+            copy = tmp_path / "copy"
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(folder, copy)
+            (copy / path.relative_to(folder)).write_bytes(damage)
+            index = self.create(copy)
+            if await index.bookmark() is None:
+                await index.clear()
+                await index.apply([_document(_episode(1, "refund"))], [], Bookmark(1))
+                assert await _ids(index, "refund") == [1], path
+            else:
+                # What is damaged is not needed, or noticed only when it is read.
+                await self._searches_or_starts_over(index)
+            await index.aclose()
 
     async def _searches_or_starts_over(self, index: SearchIndex) -> None:
         found = await _ids(index, "refund")
