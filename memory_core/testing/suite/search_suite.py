@@ -351,23 +351,31 @@ class SearchSuite:
         try:
             for position, (what, numbers, seed) in enumerate(steps, 1):
                 chance = random.Random(seed)
-                if what == "put":
-                    documents = [_document(_random_episode(n, chance)) for n in numbers]
-                    for one in (index, reference):
-                        await one.apply(documents, [], Bookmark(position))
-                elif what == "remove":
-                    keys = [("episode", sample_id("episode", number)) for number in numbers]
-                    for one in (index, reference):
-                        await one.apply([], keys, Bookmark(position))
-                elif what == "clear":
-                    await index.clear()
-                    await reference.clear()
-                elif what == "reopen" and self.on_disk:
+                if what == "reopen" and self.on_disk:
                     await index.aclose()
                     index = self.create(folder)
+                for one in (index, reference):
+                    await self._change(one, what, numbers, random.Random(seed), position)
                 await self._compare_searches(index, reference, chance)
         finally:
             await index.aclose()
+
+    async def _change(  # what a step consists of
+        self,
+        index: SearchIndex,
+        what: str,
+        numbers: Sequence[int],
+        chance: random.Random,
+        position: int,
+    ) -> None:
+        if what == "put":
+            documents = [_document(_random_episode(number, chance)) for number in numbers]
+            await index.apply(documents, [], Bookmark(position))
+        elif what == "remove":
+            keys = [("episode", sample_id("episode", number)) for number in numbers]
+            await index.apply([], keys, Bookmark(position))
+        elif what == "clear":
+            await index.clear()
 
     async def _compare_searches(
         self, index: SearchIndex, reference: ReferenceIndex, chance: random.Random
