@@ -264,10 +264,10 @@ class SpoiltByCancelling(DictCache):
 
 
 async def test_the_cache_suite_finds_a_client_that_a_cancelled_read_spoils():
-    check = SharedSuite().test_a_cancelled_read_spoils_no_later_one
-    await check(DictCache("bytes"))
+    check = SharedSuite().test_a_cancelled_call_spoils_no_later_one
+    await check(DictCache("bytes"), "get")
     with pytest.raises(AssertionError, match="cancelled after"):
-        await check(SpoiltByCancelling("bytes"))
+        await check(SpoiltByCancelling("bytes"), "get")
 
 
 def test_a_worker_says_that_it_has_started_before_anything_else():
