@@ -54,7 +54,8 @@ def check_store(path: Path, *, may_create: bool) -> bool:
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorname == "SQLITE_NOTADB":
             raise NotAStoreError(str(path), "it is not a SQLite database") from error
-        raise
+        # Read without locks, a file that another connection writes to may look damaged.
+        application = _asked(path, "PRAGMA application_id", immutable=False)[0][0]
     if application == APPLICATION_ID:
         return True
     if application:

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from contextlib import closing
 
 import aiosqlite
@@ -19,6 +20,7 @@ from memory_core.testing.data.samples import episode
 from memory_core.testing.suite.harness import put, stored
 from memory_core.testing.suite.location_tests import contents
 from memory_storage_turso import TursoStorage
+from memory_storage_turso.local.identity import check_store, create_store
 from memory_storage_turso.sql.system import APPLICATION_ID
 
 HOW = {
@@ -229,3 +231,27 @@ def test_a_process_that_is_killed_while_it_creates_leaves_nothing_in_the_way(tmp
 
     asyncio.run(opened())
     assert path.stat().st_size
+
+
+def test_a_store_that_is_written_to_meanwhile_is_a_store(tmp_path) -> None:
+    path = tmp_path / "memory.db"
+    create_store(path, 5)
+    ended = threading.Event()
+
+    def write() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("CREATE TABLE filler (text)")
+            while not ended.is_set():
+                connection.execute("INSERT INTO filler VALUES (zeroblob(20000))")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                connection.execute("DELETE FROM filler")
+                connection.execute("VACUUM")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert all(check_store(path, may_create=False) for _ in range(500))
+    finally:
+        ended.set()
+        writer.join()
