@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Generator
 from enum import Enum, StrEnum, auto
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import attrs
 
@@ -18,6 +18,7 @@ from memory_core.errors import StorageUnavailableError
 from memory_storage_turso.config import BreakerConfig, RetryConfig
 
 T = TypeVar("T")
+Sleep: TypeAlias = Callable[[float], Awaitable[None]]  # what earlier versions import from here
 _log = logging.getLogger(__name__)
 #: Seconds: the pause between two probes doubles up to here.
 _LONGEST_RESET = 10.0

@@ -47,7 +47,7 @@ class PlannedStorage(InMemoryStorage):
     """As ``inmemory:``, but every commit is loaded, planned and written."""
 
     async def commit(self, batches: Sequence[WriteBatch]) -> list[CommitResult]:
-        shared = self._opened()
+        shared = self._writable()
         shared.counters["commits"] += 1
         shared.counters["batches"] += len(batches)
         results = self._write(QueuedBatch.of(self._namespace, batches))
@@ -58,7 +58,7 @@ class PlannedStorage(InMemoryStorage):
         return results
 
     async def wipe(self):
-        self._opened()
+        self._writable()
         (receipt,) = self._write([QueuedBatch(self._namespace, None)])
         return receipt.position
 

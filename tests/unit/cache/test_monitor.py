@@ -116,7 +116,7 @@ async def test_a_full_disk_is_counted(folder, monkeypatch) -> None:
         raise OSError(errno.ENOSPC, "no space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_text", full)
+        patched.setattr("memory_core.cache.monitor.private_file", full)
         await until(lambda: setup.errors > 1)
     errors = setup.errors
     before = monitored()[0]["updated"]
