@@ -11,12 +11,11 @@ import os
 import threading
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from inspect import isawaitable
 from operator import attrgetter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
 from weakref import WeakSet, finalize
 
 from memory_core.backend import LoopOwner
@@ -31,6 +30,59 @@ __all__ = ["Portal", "SyncHandle"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class _Answer(Generic[T]):
+    """What a call on the loop returns or raises, for the thread that waits for it.
+
+    Not a ``concurrent.futures.Future``: a signal's exception inside its ``Condition`` can leave the lock of
+    that taken, and then the loop's thread waits for it for ever. Here the only lock is one that is taken and
+    released by single calls of C.
+
+    Attributes:
+        abandoned: whether the caller was interrupted.
+        task: runs the call, once that has begun.
+        is_set: whether there is a result or an error.
+    """
+
+    def __init__(self) -> None:
+        self.abandoned = False
+        self.task: asyncio.Task[Any] | None = None
+        self.is_set = False
+        self._result: T
+        self._error: BaseException | None = None
+        self._unset = threading.Lock()
+        self._unset.acquire()
+
+    def set(self, result: T) -> None:
+        """Answer with a result."""
+        self._result = result
+        self._release()
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error."""
+        self._error = error
+        self._release()
+
+    def wait(self) -> T:
+        """Wait for the answer, once."""
+        self._unset.acquire()
+        return self.get()
+
+    def get(self) -> T:
+        """The answer, which is there."""
+        # It must not stay here: it refers to frames, and one of them to this object.
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+            return self._result
+        finally:
+            del error
+
+    def _release(self) -> None:
+        self.is_set = True
+        self._unset.release()
 
 
 class _Loop:
@@ -55,7 +107,7 @@ class _Loop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._calls: set[asyncio.Task[Any]] = set()
-        self._opened: Future[Memory] = Future()
+        self._opened: _Answer[Memory] = _Answer()
         self._failure: BaseException | None = None
         self._submitting = threading.Lock()
         # An interpreter that exits must not wait for it.
@@ -70,7 +122,7 @@ class _Loop:
         """Open the memory; raises what opening it raises."""
         try:
             self._thread.start()
-            self._opened.result()
+            self._opened.wait()
         except Exception:
             if self._thread.ident is not None:
                 self._thread.join()
@@ -83,23 +135,33 @@ class _Loop:
     def call(self, work: Callable[[Memory], Awaitable[T] | T]) -> T:
         """Call a function with the memory on the loop, and wait for its result."""
         self.check_thread()
-        future: Future[T] = Future()
+        answer: _Answer[T] = _Answer()
         try:
-            self._submit(work, future)
-            return future.result()
+            self._submit(work, answer)
+            return answer.wait()
         except BaseException:
             # If the caller was interrupted, nobody waits for the call any more.
-            future.cancel()
+            if not answer.is_set:
+                self._abandon(answer)
             raise
-        finally:
-            # Else an exception would refer to the future that has it.
-            del future
 
-    def _submit(self, work: Callable[[Memory], Awaitable[T] | T], future: Future[T]) -> None:
+    def _submit(self, work: Callable[[Memory], Awaitable[T] | T], answer: _Answer[T]) -> None:
         with self._submitting:
             if self.closing or self._loop is None:
                 raise StorageClosedError("the memory is closed")
-            self._loop.call_soon_threadsafe(self._begin, work, future)
+            self._loop.call_soon_threadsafe(self._begin, work, answer)
+
+    def _abandon(self, answer: _Answer[Any]) -> None:
+        answer.abandoned = True
+
+        def cancel() -> None:
+            if answer.task is not None:
+                answer.task.cancel()
+
+        # A loop that has ended has cancelled its tasks.
+        if self._loop is not None:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(cancel)
 
     def check_thread(self) -> None:
         """Check that this is not the thread of the loop, which must not wait for itself."""
@@ -134,9 +196,9 @@ class _Loop:
                         self._stop.set()
                 runner.run(self._main())
         except BaseException as error:
-            if self._opened.done():
+            if self._opened.is_set:
                 raise
-            self._opened.set_exception(error)
+            self._opened.fail(error)
 
     async def _main(self) -> None:
         opening = asyncio.create_task(self._open())
@@ -149,7 +211,7 @@ class _Loop:
         finally:
             if not self._stop.is_set() and opening.exception() is not None:
                 stopped.cancel()
-        self._opened.set_result(memory)
+        self._opened.set(memory)
         await stopped
         try:
             await memory.aclose()
@@ -169,33 +231,21 @@ class _Loop:
         self.shared = Capability.MULTI_PROCESS in memory.storage.capabilities
         return memory
 
-    def _begin(self, work: Callable[[Memory], Awaitable[T] | T], future: Future[T]) -> None:
-        task = asyncio.create_task(self._call(work, future))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
-        loop = task.get_loop()
+    def _begin(self, work: Callable[[Memory], Awaitable[T] | T], answer: _Answer[T]) -> None:
+        if answer.abandoned:
+            return
+        answer.task = asyncio.create_task(self._call(work, answer))
+        self._calls.add(answer.task)
+        answer.task.add_done_callback(self._calls.discard)
 
-        def cancel(future: Future[T]) -> None:
-            # A loop that has ended has cancelled its tasks.
-            with suppress(RuntimeError):
-                if future.cancelled():
-                    loop.call_soon_threadsafe(task.cancel)
-
-        future.add_done_callback(cancel)
-
-    async def _call(self, work: Callable[[Memory], Awaitable[T] | T], future: Future[T]) -> None:
-        # Nobody waits for a future that was cancelled.
+    async def _call(self, work: Callable[[Memory], Awaitable[T] | T], answer: _Answer[T]) -> None:
         try:
-            result = work(self._opened.result())
-            answer = cast("T", await result if isawaitable(result) else result)
+            result = work(self._opened.get())
+            answer.set(cast("T", await result if isawaitable(result) else result))
         except BaseException as error:
-            with suppress(InvalidStateError):
-                future.set_exception(error)
+            answer.fail(error)
             if not isinstance(error, Exception):
                 raise
-        else:
-            with suppress(InvalidStateError):
-                future.set_result(answer)
 
 
 _portals: WeakSet[Portal] = WeakSet()
