@@ -128,7 +128,7 @@ class HookSpecs:
 
     @hookspec
     def memory_search_factories(self) -> Mapping[str, SearchFactory]:  # pyright: ignore[reportReturnType]  # a specification
-        """Search indexes by name, such as ``{"tantivy": SearchFactory(...)}``."""
+        """Search indexes by name, such as ``{"acme": SearchFactory(...)}``."""
 
     @hookspec
     def memory_record_types(self) -> Sequence[type[Record]]:  # pyright: ignore[reportReturnType]  # a specification

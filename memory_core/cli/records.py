@@ -100,7 +100,7 @@ async def _is_searchable(memory: Memory) -> bool:
     if held <= _FOR_THE_REFERENCE:
         return True
     warn(
-        f"hint: without a search index, such as the plugin memory-search-tantivy, only the descriptions of "
+        f"hint: no plugin with a search index for large stores is installed: only the descriptions of "
         f"{held:,} episodes are looked at, newest first"
     )
     return False

@@ -132,7 +132,7 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
             URL and the settings say. Left out, they decide.
         wrappers: names of wrappers, outermost first, with their options: ``"audit"``,
             ``["audit?level=2", "limits"]``.
-        search: how to search: the name of an index, with its options (``"tantivy?language=german"``), or a
+        search: how to search: the name of an index, with its options (``"reference?language=german"``), or a
             ``SearchConfig``. Left out, ``?search=`` in the URL and the settings decide.
         options: options of the backend by dotted name; those in the URL win.
         registry: the plugins; by default all installed ones but the blocked.

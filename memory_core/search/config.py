@@ -42,7 +42,7 @@ class SearchConfig:
 
 def search_config(given: SearchConfig | str) -> SearchConfig:
     """The configuration that a setting means: the name of an index, with options:
-    ``"tantivy?language=german"``.
+    ``"reference?language=german"``.
 
     Raises:
         ConfigurationError: an option has a wrong value.
