@@ -99,6 +99,7 @@ class Sample:
         objects: its first objects: of lines or elements, or the document.
         start: its first bytes.
         members: names of files in an archive.
+        inner: where its lines are arrays, the first object in each of them.
         broken: why the document cannot be decoded, where it cannot.
     """
 
@@ -107,6 +108,7 @@ class Sample:
     objects: Sequence[Peek] = ()
     start: bytes = b""
     members: frozenset[str] = frozenset()
+    inner: Sequence[Peek] = ()
     broken: str = ""
 
     @property
@@ -171,8 +173,23 @@ def _sample_of(source: Source) -> Sample:
     objects = [peek for peek in peeks if peek is not None]
     if layout is Layout.LINES and not objects and not any(_is_json(line.data) for line in lines):
         layout = Layout.TEXT
+    inner = _inner(lines) if layout is Layout.LINES and not objects else []
     broken = "" if objects or layout is not Layout.DOCUMENT else _why_broken(source)
-    return Sample(source.name, layout, objects, start, broken=broken)
+    return Sample(source.name, layout, objects, start, inner=inner, broken=broken)
+
+
+def _inner(lines: list[Entry]) -> list[Peek]:
+    """The first object in each line that is an array which begins with one."""
+    found: list[Peek] = []
+    for line in lines:
+        try:
+            value, _ = loads(line.data)
+        except NotJsonError:
+            continue
+        first = _inside(value, "0")
+        if isinstance(first, dict):
+            found.append(Peek(cast("dict[str, Any]", first)))
+    return found
 
 
 def _why_broken(source: Source) -> str:

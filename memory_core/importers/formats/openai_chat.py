@@ -1,8 +1,9 @@
 """Logs of OpenAI-style chats: fine-tuning files, request logs, single conversations.
 
 An entry is an object with ``messages`` (JSON lines, an array or a single document), or a bare array
-of messages. Around it may be a logged call: ``request.messages`` and the first of ``choices`` or
-``response.choices``, which is the last message then. Such a log rarely tells an outcome.
+of messages. Around it may be a logged call: ``request.messages``, and ``choices`` or
+``response.choices``, which are the last messages then, or the only ones where the answer alone was
+logged. Such a log rarely tells an outcome.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ _TASK_TYPES = {member.value for member in TaskType}
 def _recognises(sample: Sample) -> bool:
     if sample.layout is Layout.ARRAY and sample.first.has("role", "content"):
         return True
-    if sample.layout is Layout.LINES and not sample.objects:
-        return sample.start.lstrip()[:1] == b"["
+    if any(item.has("role") for item in sample.inner):
+        return True
     return any(map(_has_messages, sample.objects))
 
 
@@ -49,7 +50,7 @@ def _has_messages(item: Peek) -> bool:
         given = item.get(name)
         if isinstance(given, list):
             return not given or plain_text(item.get(f"{name}.0.role")) is not None
-    return False
+    return plain_text(item.get("choices.0.message.role")) is not None
 
 
 def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
@@ -67,14 +68,16 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
 def _draft(value: Any, log: Log, place: str) -> EpisodeDraft | None:
     is_bare = isinstance(value, list)
     entry = Fields({"messages": cast("object", value)} if is_bare else value, log, place)
+    answers = entry.list("choices", "response.choices")
     given = entry.get("messages", "request.messages")
+    if given is None and answers:
+        given = []
     if not isinstance(given, list):
         log.skip(place, "messages: expected a list of messages")
         return None
     messages = cast("list[object]", given)
-    answers = entry.list("choices", "response.choices")
     if answers:
-        messages = [*messages, Fields(answers[0], log, f"{place} choices 1").get("message")]
+        messages = [*messages, *(mapping(choice).get("message") for choice in answers)]
     draft = EpisodeDraft(
         source="openai-chat",
         key=(content_digest(cast("object", value)),),
@@ -127,7 +130,7 @@ FORMAT = Format(
     general=True,
     table={
         "the whole entry": "id",
-        "messages, request.messages; choices[0].message": "steps; description: the user's first turn",
+        "messages, request.messages; choices[].message": "steps; description: the user's first turn",
         "messages[].timestamp": "times of steps",
         "tool_calls, function_call; role tool, function": "steps with parameters; their results",
         "created, created_at, timestamp": "start",

@@ -88,7 +88,17 @@ def test_bookkeeping_before_the_first_turn_is_still_claude_code(tmp_path):
 
 @pytest.mark.parametrize(
     "data",
-    [b"hello", b"[]", b"{}", b"[1, 2]", b"\x00\x01\x02", b'"text"', b'{"type": "x"}', b"null"],
+    [
+        b'["client.beta.sessions.create", {"id": "s"}]\n[[1], {"role": "user", "content": "x"}]\n',
+        b"hello",
+        b"[]",
+        b"{}",
+        b"[1, 2]",
+        b"\x00\x01\x02",
+        b'"text"',
+        b'{"type": "x"}',
+        b"null",
+    ],
 )
 def test_an_unknown_format_lists_what_was_tried(tmp_path, data):
     with pytest.raises(ImportFormatError) as caught:

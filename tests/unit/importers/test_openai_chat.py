@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from memory_core.errors import ImportFormatError
-from memory_core.importers import OpenAIChatImporter
-from memory_core.importers.base import found_in
+from memory_core.importers import BUILTIN_IMPORTERS, OpenAIChatImporter
+from memory_core.importers.base import detect, found_in
 from memory_core.importers.log import Log
 from memory_core.importers.source import Source
 from memory_core.records import OutcomeStatus, StepResult, TaskType
@@ -69,6 +69,32 @@ def test_bare_messages_on_every_line_are_a_conversation_each(tmp_path):
     messages = chat_entry()["messages"]
     path = write_lines(tmp_path / "chats.jsonl", [messages, messages[:2]])
     assert [len(episode.steps) for episode in IMPORTER.read(path)] == [4, 2]
+
+
+def test_an_answer_alone_is_an_episode(tmp_path):
+    message = {"role": "assistant", "content": "4 C", "tool_calls": [call("f", {"a": 1}, "c")]}
+    answer_alone = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "gpt-4o",
+        "choices": [
+            {"index": 0, "message": message, "finish_reason": "stop"},
+            {"index": 1, "message": {"role": "assistant", "content": "Or 5"}},
+        ],
+        "usage": {"total_tokens": 7},
+    }
+    path = write(tmp_path / "answer.json", answer_alone)
+    assert detect(path, BUILTIN_IMPORTERS).name == "openai-chat"
+    (episode,) = IMPORTER.read(path)
+    assert [(step.tool, step.parameters) for step in episode.steps] == [
+        ("message", {"content": "4 C"}),
+        ("f", {"a": 1}),
+        ("message", {"content": "Or 5"}),
+    ]
+    assert episode.metadata["model"] == "gpt-4o"
+    assert episode.start_time.year == 2023
+    assert episode.steps[-1].tokens_used == 7
 
 
 def test_what_the_log_knows_is_taken_over(tmp_path):
