@@ -51,6 +51,16 @@ class Dictionaries:
         [result] = await self._driver.read([Statement(DICTIONARIES)], primary=True)
         return self.add(result.rows)
 
+    async def has(self, dictionary: int) -> bool:
+        """Whether the store has a dictionary that a body needs; loads it if another process trained it.
+
+        A reader asks this for each body that it cannot decode, and then reads again: meanwhile the record
+        may have been replaced by one that needs a still newer dictionary.
+        """
+        if dictionary not in self._rows:
+            await self.load()
+        return dictionary in self._rows
+
     def add(self, rows: Iterable[Row]) -> set[str]:
         """Add dictionaries from the rows of `DICTIONARIES`, on any thread.
 

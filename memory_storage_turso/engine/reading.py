@@ -83,11 +83,12 @@ class Reader:
             return Page(records, cursor)
 
         with self._translated:
-            try:
-                return await self._driver.read_then([statement], page, namespace=ns)
-            except DictionaryMissingError:
-                await self._dictionaries.load()
-                return await self._driver.read_then([statement], page, namespace=ns)
+            while True:
+                try:
+                    return await self._driver.read_then([statement], page, namespace=ns)
+                except DictionaryMissingError as error:
+                    if not await self._dictionaries.has(error.dictionary_id):
+                        raise
 
     async def count(self, ns: int, query: Query[Any]) -> int:
         """How many records a query has; see ``Storage.count``."""
@@ -147,7 +148,7 @@ class Reader:
         ns, kind = key
         table = self._tables[kind]
         decode = self._codec.decode
-        lacking: list[UUID] = []
+        lacking: dict[UUID, int] = {}
 
         def records(results: list[StatementResult]) -> _Found:
             found: _Found = {}
@@ -161,17 +162,21 @@ class Reader:
                         # The error of this id alone, whichever others are read with it.
                         found[record_id] = error
                         if isinstance(error, DictionaryMissingError):
-                            lacking.append(record_id)
+                            lacking[record_id] = error.dictionary_id
             return found
 
         with self._translated:
             found = await self._driver.read_then(table.fetch(ns, ids), records, namespace=ns)
-            if lacking:
-                # Another process has trained a dictionary meanwhile; it was stored before its records.
-                await self._dictionaries.load()
-                found |= await self._driver.read_then(
-                    table.fetch(ns, lacking), records, namespace=ns
-                )
+            while lacking:
+                readable = [
+                    record_id
+                    for record_id, dictionary in list(lacking.items())
+                    if await self._dictionaries.has(dictionary)
+                ]
+                lacking.clear()
+                if readable:
+                    again = table.fetch(ns, readable)
+                    found |= await self._driver.read_then(again, records, namespace=ns)
             return found
 
     def _record(self, table: KindTable, row: Sequence[SqlValue]) -> Record:

@@ -55,6 +55,47 @@ async def test_another_process_reads_what_a_new_dictionary_compressed(opener):
     assert stats.sections["compression"]["with_dictionary"] > 0
 
 
+def replace(database, record, number):
+    """Put a record as a process would that has trained a dictionary of its own."""
+    context = kit_context()
+    codec = Codec(context.record_types, context.limits, SMALL)
+    for n in range(16):
+        codec.encode(large_episode(1_000 * number + n, 3_000))
+    dictionary = codec.compressor.train("episode")
+    identifier = codec.compressor.add("episode", dictionary)
+    values = (identifier, "episode", number, dictionary)
+    database.execute(
+        "INSERT INTO _dictionaries (id, kind, made, dictionary) VALUES (?, ?, ?, ?)", values
+    )
+    body = codec.encode(record)
+    database.execute("UPDATE episode SET body = ? WHERE id = ?", (body, record.id.bytes))
+
+
+async def test_each_reading_finds_another_new_dictionary(opener, plain, monkeypatch):
+    """Between a reader's look for a dictionary and its next reading, the record is replaced by one that
+    needs a newer dictionary: of three processes, each trains its own.
+    """
+    writer = await opener(compression=SMALL)
+    reader = await opener(compression=SMALL)
+    for batch in batches(4):
+        await writer.commit([batch])
+    record, newer = large_episode(79, 3_000), [1, 2, 3]
+    load = reader._shared.dictionaries.load
+
+    async def load_while_others_write():
+        loaded = await load()
+        if newer:
+            replace(plain(), record, newer.pop())
+        return loaded
+
+    monkeypatch.setattr(reader._shared.dictionaries, "load", load_while_others_write)
+    assert (await reader.get(Episode, [record.id])) == [record]
+    newer.extend([4, 5, 6])
+    replace(plain(), record, 7)
+    assert record in await reader.query(Query(Episode).limit(80))
+    assert not newer
+
+
 async def test_a_dictionary_that_is_lost_is_named(opener, plain):
     store = await opener(compression=SMALL)
     for batch in batches(4):
