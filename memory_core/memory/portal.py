@@ -193,7 +193,8 @@ class _Loop:
                 with self._submitting:
                     self._loop = runner.get_loop()
                     if self.closing:
-                        self._stop.set()
+                        # Its start was interrupted: an opening now would meet the caller's next one.
+                        return
                 runner.run(self._main())
         except BaseException as error:
             if self._opened.is_set:

@@ -219,6 +219,23 @@ INTERRUPTS = """
 
     signal.signal(signal.SIGALRM, interrupt)
 """
+UNBORN = re.compile(
+    r"^Exception ignored in thread started by.*?^    del _active\[get_ident\(\)\]$.*?^KeyError: \d+$",
+    re.DOTALL | re.MULTILINE,
+)
+"""What Python 3.11 prints where an interrupt inside ``Thread.start`` breaks the lock of its event: the
+thread ends before its function is called.
+"""
+
+
+def errors_in(stderr: str) -> list[str]:
+    """The errors and warnings that a program printed.
+
+    Python also prints an interrupt that it ignores, because it came while an object was collected.
+    """
+    return re.findall(r"\w+(?:Error|Warning)\b", UNBORN.sub("", stderr))
+
+
 CALLS = """
     memory = open_memory_sync(sys.argv[1])
     acknowledged, interrupted = [], 0
@@ -267,8 +284,7 @@ OPENING = """
 @pytest.mark.parametrize("url", URLS, indirect=True)
 def test_an_interrupted_call_leaves_the_store_whole_and_usable(url: str):
     done = run(INTERRUPTS + CALLS, url)
-    # An interrupt that comes while an object is collected is printed and ignored by Python.
-    assert (done.returncode, re.findall(r"\w+(?:Error|Warning)\b", done.stderr)) == (0, [])
+    assert (done.returncode, errors_in(done.stderr)) == (0, [])
     assert int(done.stdout) >= 3
 
 
@@ -276,7 +292,7 @@ def test_an_interrupted_call_leaves_the_store_whole_and_usable(url: str):
 @pytest.mark.parametrize("url", URLS[:3], indirect=True)
 def test_an_interrupted_opening_leaves_nothing_open(url: str):
     done = run(INTERRUPTS + OPENING, url)
-    assert (done.returncode, re.findall(r"\w+(?:Error|Warning)\b", done.stderr)) == (0, [])
+    assert (done.returncode, errors_in(done.stderr)) == (0, [])
     assert int(done.stdout) > 0
 
 
