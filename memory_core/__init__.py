@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ConfigurationError,
         ConflictError,
         CycleError,
+        DeclarationChangedError,
         DuplicateError,
         EpisodeCompleteError,
         ImportFormatError,
@@ -138,9 +139,10 @@ else:
             "codec.compression": "CompressionConfig",
             "config": "Settings load_settings",
             "errors": (
-                "CodecError ConfigurationError ConflictError CycleError DuplicateError EpisodeCompleteError "
-                "ImportFormatError InvalidOptionError InvalidValueError MemoryCoreError "
-                "MigrationNeededError NotAStoreError OutcomeUnknownError PluginError QueryError "
+                "CodecError ConfigurationError ConflictError CycleError DeclarationChangedError "
+                "DuplicateError EpisodeCompleteError ImportFormatError InvalidOptionError "
+                "InvalidValueError MemoryCoreError MigrationNeededError NotAStoreError "
+                "OutcomeUnknownError PluginError QueryError "
                 "ReadOnlyError RecordNotFoundError RecordTooLargeError "
                 "ReferenceNotFoundError ReferenceRestrictedError SchemaVersionError "
                 "StorageClosedError StorageError StorageFullError StorageUnavailableError "
@@ -194,6 +196,7 @@ __all__ = [
     "ContextPattern",
     "CycleError",
     "DecisionPoint",
+    "DeclarationChangedError",
     "Delete",
     "Direction",
     "DuplicateError",

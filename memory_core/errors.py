@@ -29,6 +29,7 @@
         ├── WrongEventLoopError             used from another event loop than the one that opened it
         ├── StorageUnavailableError         unreachable or busy; certainly not applied
         ├── StorageFullError                disk or map full; not applied
+        ├── DeclarationChangedError         another process has declared a kind differently: open again
         ├── SchemaVersionError              written by a newer version
         └── OutcomeUnknownError             sent, but no answer came back
 
@@ -50,6 +51,7 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "CycleError",
+    "DeclarationChangedError",
     "DuplicateError",
     "EpisodeCompleteError",
     "ImportFormatError",
@@ -417,6 +419,29 @@ class StorageFullError(StorageError):
     retryable = True
 
 
+class DeclarationChangedError(StorageError):
+    """Another process has opened the store with other declarations of a kind since this one did.
+
+    Nothing was applied. To go on, open the store again.
+
+    Attributes:
+        where: the store.
+        kind: the kind that is declared differently; "" where the store does not tell.
+    """
+
+    def __init__(self, where: str, kind: str = "") -> None:
+        of = f" of {kind!r}" if kind else ""
+        super().__init__(
+            f"{where}: another process has opened the store with other declarations{of}; "
+            "open it again, with the same plugins"
+        )
+        self.where = where
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[DeclarationChangedError], tuple[str, str]]:
+        return type(self), (self.where, self.kind)
+
+
 class SchemaVersionError(StorageError):
     """The store was written by a newer version; it was left untouched.
 
@@ -425,9 +450,11 @@ class SchemaVersionError(StorageError):
         supported: the newest version this code can read.
     """
 
-    def __init__(self, where: str, found: int, supported: int) -> None:
+    def __init__(
+        self, where: str, found: int, supported: int, *, what: str = "schema version"
+    ) -> None:
         super().__init__(
-            f"{where} has schema version {found}; this version of memory-core reads up to {supported}"
+            f"{where} has {what} {found}; this version of memory-core reads up to {supported}"
         )
         self.where = where
         self.found = found

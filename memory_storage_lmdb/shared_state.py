@@ -27,7 +27,7 @@ from memory_storage_lmdb.engine.thread import JobThread
 from memory_storage_lmdb.read.reading import Reader
 from memory_storage_lmdb.store.catalog import Catalog
 from memory_storage_lmdb.write.encoding import Encoder
-from memory_storage_lmdb.write.filling import check_kinds, declare_kinds
+from memory_storage_lmdb.write.filling import Filled, check_kinds, declare_kinds
 from memory_storage_lmdb.write.writing import GroupWriter, Writer
 
 __all__ = ["ProcessStore", "SharedState", "acquire", "open_state", "release"]
@@ -154,6 +154,7 @@ class SharedState(backend.SharedState):
         self.codec = codec
         self.reader = reader
         self.writer = writer
+        self.filled = Filled()
         self._pool = pool
         self._compressing = compressing
         self._in_flight = 0
@@ -262,7 +263,7 @@ def _prepare(state: SharedState, context: StorageContext) -> None:
     if context.read_only:
         check_kinds(state.store.catalog, state.codec)
     else:
-        declare_kinds(state.store.catalog, state.codec, state.reader.decode)
+        state.filled = declare_kinds(state.store.catalog, state.codec, state.reader.decode)
 
 
 def _before_fork() -> None:

@@ -138,6 +138,10 @@ class LmdbStorage(Handle[SharedState]):
             sections={
                 "map": size,
                 "compression": shared.codec.compressor.stats(),
+                "opening": {
+                    "filled": shared.filled.records,
+                    "unreadable": shared.filled.unreadable,
+                },
                 "upkeep": {"waiting": head.sequence - head.indexed, **writer.upkeep},
             },
         )

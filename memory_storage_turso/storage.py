@@ -216,6 +216,7 @@ class TursoStorage(Handle[SharedState]):
         sections: dict[str, Mapping[str, Any]] = {
             "compression": shared.codec.compressor.stats(),
             "indexing": shared.pending.stats(),
+            "opening": {"filled": shared.kinds.filled, "unreadable": shared.kinds.unreadable},
         }
         prepared = shared.driver.prepared_stats()
         if prepared is not None:

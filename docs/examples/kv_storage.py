@@ -127,9 +127,9 @@ class Engine(backend.SharedState):
         self.working_set = backend.WorkingSet(context.record_types, context.limits, self.codec)
         self.commits = GroupCommit(partial(self.run, self._commit), weigh=lambda item: item.weight)
         self.reads = ReadCoalescer(lambda place, ids: self.read(self.records, *place, ids))
-        classes = {kind: self.types.cls(kind) for kind in self.types.kinds}
-        self.lookups = {kind: backend.lookups(cls) for kind, cls in classes.items()}
-        declared = {kind: (cls.schema_version, self.lookups[kind]) for kind, cls in classes.items()}
+        cls = self.types.cls
+        self.lookups = {kind: backend.lookups(cls(kind)) for kind in self.types.kinds}
+        declared = {kind: (cls(kind).schema_version, of) for kind, of in self.lookups.items()}
         self.declared = msgspec.json.encode(declared)
         context.check_exists(self.path, location)
         self.is_new = begin_store(self.path, may_create=context.may_create)
@@ -158,8 +158,7 @@ class Engine(backend.SharedState):
         with self.tree.transaction("DEFERRED" if self.read_only else "IMMEDIATE"):
             tables = self.tree.db.execute("SELECT name FROM sqlite_schema").fetchall()
             if self.is_new and not tables:
-                created = "CREATE TABLE kv (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
-                self.tree.db.execute(created)
+                self.tree.db.execute("CREATE TABLE kv (key PRIMARY KEY, value) WITHOUT ROWID")
                 self.tree.put(key(META, "format"), b"%d" % FORMAT)
                 self.tree.put(key(META, "id"), uuid4().bytes)
             elif tables != [("kv",)]:
@@ -175,19 +174,19 @@ class Engine(backend.SharedState):
     def _declare(self) -> None:
         """Make all entries again, as the kinds of this process declare them."""
         before = msgspec.json.decode(self.tree.get(key(META, "declared")) or b"{}")
-        for kind, (version, _) in before.items():
-            known = self.types.cls(kind).schema_version if kind in self.types else version
-            if version > known:
-                raise errors.SchemaVersionError(f"{self.path}: {kind}", version, known)
+        backend.check_versions(self.path, self.types, {k: v for k, (v, _) in before.items()})
+        rules = backend.RuleCheck(self.types)
         self.tree.delete(ENTRY, ENTRY + b"\xff")
         for place, data in self.tree.scan(RECORD):
             namespace, kind, record_id = place_of(place)
             if kind not in self.types:
                 raise errors.UnknownKindError(str(self.path), {kind: 1})
             record = self._decoded(kind, data, record_id)
-            values = {} if isinstance(record, Exception) else record.index_values()
+            values = None if isinstance(record, Exception) else record.index_values()
+            rules.add(namespace, kind, record_id, values)  # a damaged record has no entries
             for entry in self._entries(namespace, kind, record_id, values) if values else ():
                 self.tree.put(entry)
+        rules.check(self.path)
         self.tree.put(key(META, "declared"), self.declared)
 
     def _entries(self, namespace: str, kind: str, record_id: UUID, values: Any) -> list[bytes]:
@@ -198,7 +197,7 @@ class Engine(backend.SharedState):
     def _commit(self, group: list[QueuedBatch]) -> list[Any]:
         with self.tree.transaction("IMMEDIATE"):
             if self.tree.get(key(META, "declared")) != self.declared:
-                raise errors.StorageError(f"{self.path}: declared differently; open it again")
+                raise errors.DeclarationChangedError(str(self.path))
             position = self.number("position")
             plan = self.working_set.plan(group, self, position)
             for difference in plan.differences:

@@ -1,11 +1,12 @@
 """What every backend repeats: handles on a store, their owner, and closing; the rules of a batch, and
-planning a group of batches over records that are loaded for it.
+planning a group of batches over records that are loaded for it; records that break a new rule.
 """
 
 from memory_core.backend.feed import ChangeFeed, change_page
 from memory_core.backend.handle import Handle, LoopOwner, SharedState
 from memory_core.backend.model import Effect, Model, Plan, QueuedBatch, Stored, select_page
 from memory_core.backend.opening import open_on_thread
+from memory_core.backend.rules import RuleCheck, check_broken, check_versions
 from memory_core.backend.turns import Turns
 from memory_core.backend.working_set import AsyncLoader, Loader, WorkingSet, lookups
 
@@ -19,11 +20,14 @@ __all__ = [
     "Model",
     "Plan",
     "QueuedBatch",
+    "RuleCheck",
     "SharedState",
     "Stored",
     "Turns",
     "WorkingSet",
     "change_page",
+    "check_broken",
+    "check_versions",
     "lookups",
     "open_on_thread",
     "select_page",

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from attrs import evolve, field, frozen
 
+from memory_core.backend.rules import RuleCheck
 from memory_core.codec import Codec, EncodedPut
 from memory_core.codec.compression import CompressionConfig
 from memory_core.errors import (
@@ -331,6 +332,22 @@ class Model:
         records = self._space(namespace).records
         return {kind: len(records.get(kind, ())) for kind in self.types.kinds}
 
+    def check_rules(self, where: str) -> None:
+        """Check every record against the rules of its kind: after ``replay``, which checks nothing.
+
+        Args:
+            where: the store, for the error.
+
+        Raises:
+            ConfigurationError: records break a rule, which was not declared when they were put.
+        """
+        check = RuleCheck(self.types)
+        for namespace, stored in self.entries():
+            record = stored.record
+            check.add(namespace, record.kind, record.id, stored.values)
+            self._take(self._space(namespace), record.kind, record.id, stored)
+        check.check(where)
+
     def namespaces(self) -> list[NamespaceInfo]:
         """The namespaces that hold records, by name."""
         found = ((name, self.counts(name)) for name in sorted(self._spaces))
@@ -505,6 +522,9 @@ class Model:
             if value is not None:
                 held = space.holders.setdefault((kind, name), {})
                 held.setdefault(value, {})[record_id] = None
+        self._take(space, kind, record_id, stored)
+
+    def _take(self, space: _NamespaceRecords, kind: str, record_id: UUID, stored: Stored) -> None:
         for fields in self._unique[kind]:
             key = tuple(stored.values[name] for name in fields)
             if None not in key:
@@ -521,8 +541,10 @@ class Model:
                     del held[value]
         for fields in self._unique[kind]:
             key = tuple(stored.values[name] for name in fields)
-            if None not in key:
-                del space.taken[kind, fields][key]
+            taken = space.taken.get((kind, fields), {})
+            # While a log is replayed that is older than the rule, another record may have taken it.
+            if taken.get(key) == record_id:
+                del taken[key]
 
 
 def select_page(

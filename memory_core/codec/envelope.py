@@ -36,10 +36,13 @@ __all__ = ["Codec", "EncodedPut", "Operation"]
 _FORMAT = 1
 _COMPRESSED = 1
 _VARIANT = 2
+_FLAGS = _COMPRESSED | _VARIANT
 _HEAD = struct.Struct(">BBH")
 _CHECKSUM = struct.Struct(">I")
 _PAYLOAD = _HEAD.size + _CHECKSUM.size
 _FRAME_HEADER = 18  # bytes of zstd's header, at most
+_MOST_BYTES = 256 * 2**20
+"""The largest body that is read whatever the limits are."""
 
 
 @frozen
@@ -87,8 +90,9 @@ class Codec:
     ) -> None:
         self.types = types
         self.limits = limits
-        # A decompressed body may be as large as a record, never larger.
-        self.compressor = Compressor(compression or CompressionConfig(), limits.max_record_bytes)
+        # A record may be larger than the limits of now, under which it could not be put again.
+        bound = max(limits.max_record_bytes, _MOST_BYTES)
+        self.compressor = Compressor(compression or CompressionConfig(), bound)
         # A class is prepared when its first record is encoded or decoded, which takes milliseconds.
         self._by_class: dict[type[Record], _Variant] = {}
         self._by_name: dict[tuple[str, str], _Variant] = {}
@@ -229,6 +233,8 @@ class Codec:
         payload = data[_PAYLOAD:]
         if crc32(payload, crc32(data[: _HEAD.size])) != checksum:
             raise CodecError("checksum does not match: the bytes are corrupt")
+        if flags & ~_FLAGS:
+            raise SchemaVersionError(f"a {kind} record", flags, _FLAGS, what="envelope flags")
         name = ""
         if flags & _VARIANT:
             end = payload[0] + 1

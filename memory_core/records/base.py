@@ -18,6 +18,7 @@ from uuid_utils.compat import uuid7
 
 from memory_core.errors import ConfigurationError
 from memory_core.records.declare import checked, to_uuid
+from memory_core.records.fingerprints import fingerprint
 from memory_core.records.scalars import (
     IndexValue,
     IndexValues,
@@ -85,6 +86,14 @@ class Index:
         object.__setattr__(self, "_get", attrgetter(path) if isinstance(path, str) else path)
         scalar = to_scalar(self.name, self.type)
         object.__setattr__(self, "_scalar", scalar)
+
+    @property
+    def fingerprint(self) -> str:
+        """What a store remembers of ``path``: where it differs, stored values have to be computed again.
+
+        The path itself, or the name of a function and a digest of its source text.
+        """
+        return fingerprint(self.path or self.name)
 
     def scalar(self, value: object) -> Scalar:
         """Normalise one value of this index.

@@ -18,10 +18,10 @@ from attrs import define, evolve, field, frozen
 
 from memory_core.errors import (
     ConfigurationError,
+    DeclarationChangedError,
     MigrationNeededError,
     NotAStoreError,
     SchemaVersionError,
-    StorageUnavailableError,
 )
 from memory_storage_lmdb.engine.binding import DamagedEntryError, Database, Transaction
 from memory_storage_lmdb.engine.directory import META, check_names, names_of
@@ -32,8 +32,8 @@ from memory_storage_lmdb.store.layout import Declaration, KindLayout, ReferenceR
 
 __all__ = ["SCHEMA_VERSION", "Catalog", "KindRow", "StaleCatalogError"]
 
-SCHEMA_VERSION = 2
-_WITHOUT_CHECKSUMS = 1
+SCHEMA_VERSION = 3
+_WITHOUT_CHECKSUMS, _WITHOUT_FINGERPRINTS = 1, 2
 
 _JOURNAL, _DICTIONARIES = b"memory/journal", b"memory/dictionaries"
 _SCHEMA, _STORE_ID = b"schema", b"store_id"
@@ -139,8 +139,10 @@ class Catalog:
             write_head(txn, journal, EMPTY_HEAD)
         elif (version := _number(_SCHEMA, stored)) > SCHEMA_VERSION:
             raise SchemaVersionError(path, version, SCHEMA_VERSION)
-        elif version == _WITHOUT_CHECKSUMS:
-            _add_checksums(txn, databases)
+        elif version in (_WITHOUT_CHECKSUMS, _WITHOUT_FINGERPRINTS):
+            # The kinds are declared with fingerprints after this, and indexed again.
+            if version == _WITHOUT_CHECKSUMS:
+                _add_checksums(txn, databases)
             txn.put(_SCHEMA, _NUMBER.pack(SCHEMA_VERSION), db=meta)
         elif version != SCHEMA_VERSION:
             raise DamagedEntryError("metadata", _SCHEMA, f"there is no version {version}")
@@ -193,17 +195,14 @@ class Catalog:
         """Read the kinds again; on the writer thread.
 
         Raises:
-            StorageUnavailableError: another process has declared a kind differently than this one.
+            DeclarationChangedError: another process has declared a kind differently than this one.
         """
         run = self.environment.look if self.read_only else self.environment.write
         generation, rows, opened = run(self._load)
         for kind, declaration in self.declared.items():
             row = rows.get(kind)
             if row is None or row.declaration != declaration:
-                raise StorageUnavailableError(
-                    f"{self.environment.path}: another process has opened the store with other "
-                    f"indexes of {kind!r}; open it again with the same plugins"
-                )
+                raise DeclarationChangedError(str(self.environment.path), kind)
         layouts = {
             kind: self.layouts[kind] if self.rows.get(kind) == row else row.layout()
             for kind, row in rows.items()

@@ -22,10 +22,10 @@ from uuid import UUID
 from zlib import crc32
 
 import msgspec
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from memory_core.errors import CodecError
-from memory_core.records import Acyclic, OnDelete, Record, Unique
+from memory_core.records import Acyclic, OnDelete, Record, Reference, Unique
 from memory_storage_lmdb.store.encoding import (
     ID_BYTES,
     ScalarType,
@@ -49,6 +49,7 @@ __all__ = [
     "ReferenceRule",
     "UniqueLayout",
     "Values",
+    "new_rules",
     "pack_header",
     "pack_values",
 ]
@@ -56,7 +57,11 @@ __all__ = [
 
 @frozen
 class IndexDeclaration:
-    """An index as the store remembers it: if ``type`` or ``path`` change, its values may, too."""
+    """An index as the store remembers it: if ``type`` or ``path`` change, its values may, too.
+
+    ``path`` is the fingerprint of the index. Up to version 2 of the format it was the path or the name of
+    a function, whose code was not looked at.
+    """
 
     name: str
     type: str
@@ -108,7 +113,7 @@ class Declaration:
                     index.name,
                     index.type.__name__,
                     scalar_type(index.type),
-                    _path_name(index.path),
+                    index.fingerprint,
                     index.multi,
                 )
                 for index in record.indexes
@@ -118,17 +123,49 @@ class Declaration:
             ),
             uniques=tuple(rule.fields for rule in record.constraints if isinstance(rule, Unique)),
             acyclic=tuple(
-                AcyclicRule(rule.source, rule.target, rule.group, tuple(sorted(rule.groups)))
-                for rule in record.constraints
-                if isinstance(rule, Acyclic)
+                _acyclic_rule(rule) for rule in record.constraints if isinstance(rule, Acyclic)
             ),
         )
 
 
-def _path_name(path: str | Callable[[Any], Any]) -> str:
-    if isinstance(path, str):
-        return path
-    return f"{path.__module__}:{path.__qualname__}"
+def _acyclic_rule(rule: Acyclic) -> AcyclicRule:
+    return AcyclicRule(rule.source, rule.target, rule.group, tuple(sorted(rule.groups)))
+
+
+def new_rules(before: Declaration, cls: type[Record]) -> list[Unique | Acyclic | Reference]:
+    """The rules of a class that the stored records were not checked with.
+
+    Args:
+        before: the declaration that they were put under.
+        cls: the class.
+    """
+    after = Declaration.of(cls)
+    known = {index.name: index for index in before.indexes}
+    changed = {index.name for index in after.indexes if _differs(known.get(index.name), index)}
+    found: list[Unique | Acyclic | Reference] = []
+    for rule in cls.constraints:
+        if isinstance(rule, Unique):
+            same, fields = rule.fields in before.uniques, rule.fields
+        else:
+            same = _acyclic_rule(rule) in before.acyclic
+            fields = (rule.source, rule.target, rule.group)
+        if not same or changed.intersection(fields):
+            found.append(rule)
+    targets = {(rule.field, rule.kind) for rule in before.references}
+    found += [
+        rule
+        for rule in cls.references
+        if (rule.field, rule.kind) not in targets or rule.field in changed
+    ]
+    return found
+
+
+def _differs(before: IndexDeclaration | None, after: IndexDeclaration) -> bool:
+    if before is None:
+        return True
+    # What was stored before there were fingerprints tells nothing of the path.
+    unknown = not before.path or ":" in before.path
+    return (evolve(before, path=after.path) if unknown else before) != after
 
 
 Values: TypeAlias = tuple[Any, ...]

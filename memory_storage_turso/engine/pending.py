@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
 from typing import cast
 
 from memory_core.coalesce import join
 from memory_core.errors import MemoryCoreError
 from memory_storage_turso.engine.driver import Driver, StatementError
-from memory_storage_turso.sql.tables import KindTable
+from memory_storage_turso.engine.opening import changed_since
+from memory_storage_turso.sql.tables import KindTable, Tables
 
 __all__ = ["PendingEntries"]
 
@@ -38,9 +38,9 @@ class PendingEntries:
         tables: the kinds whose records may have pending entries.
     """
 
-    def __init__(self, driver: Driver, tables: Iterable[KindTable]) -> None:
+    def __init__(self, driver: Driver, tables: Tables) -> None:
         self._driver = driver
-        self._tables = list(tables)
+        self._tables = tables
         self._records = 0
         self._last = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -113,6 +113,12 @@ class PendingEntries:
                 while await self._index(table) == _AT_ONCE:
                     pass
         except (MemoryCoreError, StatementError) as error:
+            if isinstance(error, StatementError) and await changed_since(
+                self._driver, self._tables, error
+            ):
+                # The process that has declared a kind otherwise has written its entries; those of other
+                # kinds are written by the next process that opens the store.
+                return
             # Queries look through these records as well; the next put leads to another run.
             _LOG.warning("index entries stay pending: %s", error)
             self._records += records

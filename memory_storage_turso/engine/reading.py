@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from types import TracebackType
 from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from memory_core.coalesce import ReadCoalescer
 from memory_core.codec import Codec
 from memory_core.codec.compression import DictionaryMissingError
-from memory_core.errors import CodecError
+from memory_core.errors import CodecError, SchemaVersionError
 from memory_core.query import Page, Query
 from memory_core.records import Record
 from memory_core.storage import Change, ChangeOperation, ChangePage, Position, check_limit
 from memory_storage_turso.engine.dictionaries import Dictionaries
-from memory_storage_turso.engine.driver import Driver, StatementResult
+from memory_storage_turso.engine.driver import Driver, StatementError, StatementResult
+from memory_storage_turso.engine.opening import changed_since
 from memory_storage_turso.engine.pending import PendingEntries
 from memory_storage_turso.engine.rejections import TranslatedErrors
 from memory_storage_turso.engine.rows import body_of, id_of, overridden, record_of
@@ -59,7 +61,7 @@ class Reader:
         self._codec = codec
         self._dictionaries = dictionaries
         self._pending = pending
-        self._translated = TranslatedErrors(driver.where)
+        self._translated = _TranslatedReads(driver, tables)
         self.gets = ReadCoalescer[Record](self._fetch)
         self.queries = self.counts = self.feed_reads = 0
 
@@ -82,7 +84,7 @@ class Reader:
                 cursor = query.cursor(value, records[-1].id)
             return Page(records, cursor)
 
-        with self._translated:
+        async with self._translated:
             while True:
                 try:
                     return await self._driver.read_then([statement], page, namespace=ns)
@@ -97,7 +99,7 @@ class Reader:
         statement = count_statement(self._tables[query.kind], ns, query)
         if statement is None:
             return 0
-        with self._translated:
+        async with self._translated:
             [result] = await self._driver.read([statement], namespace=ns)
             return operator.index(cast("int", result.rows[0][0]))
 
@@ -116,7 +118,7 @@ class Reader:
         check_limit(limit)
         self.feed_reads += 1
         changes = Statement(CHANGES, (since, -1 if ns is None else ns, limit))
-        with self._translated:
+        async with self._translated:
             bounds, found = await self._driver.read(
                 [Statement(CHANGE_BOUNDS), changes], namespace=ns
             )
@@ -158,14 +160,14 @@ class Reader:
                     try:
                         record = decode(kind, body_of(table, row, record_id), record_id)
                         found[record_id] = overridden(table, record, row[2:])
-                    except CodecError as error:
+                    except (CodecError, SchemaVersionError) as error:
                         # The error of this id alone, whichever others are read with it.
                         found[record_id] = error
                         if isinstance(error, DictionaryMissingError):
                             lacking[record_id] = error.dictionary_id
             return found
 
-        with self._translated:
+        async with self._translated:
             found = await self._driver.read_then(table.fetch(ns, ids), records, namespace=ns)
             while lacking:
                 readable = [
@@ -181,6 +183,30 @@ class Reader:
 
     def _record(self, table: KindTable, row: Sequence[SqlValue]) -> Record:
         return record_of(self._codec, table, row)
+
+
+class _TranslatedReads(TranslatedErrors):
+    """Raises what a read was rejected with as the error that callers see."""
+
+    def __init__(self, driver: Driver, tables: Tables) -> None:
+        super().__init__(driver.where)
+        self._driver = driver
+        self._tables = tables
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, StatementError):
+            changed = await changed_since(self._driver, self._tables, error)
+            if changed is not None:
+                raise changed from error
+        self.__exit__(kind, error, trace)
 
 
 def _change(row: Row) -> Change:

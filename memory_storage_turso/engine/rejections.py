@@ -181,6 +181,9 @@ async def _held(
     Where later batches have changed that already, kind and id of the record that the delete names.
     """
     kind, referrer, field = rule
+    if referrer not in before.tables:
+        # A kind that only other processes know: its columns have names that are not known here.
+        return delete.kind, delete.id
     reached: dict[str, set[bytes]] = {delete.kind: {delete.id.bytes}}
     waiting = [(delete.kind, delete.id.bytes)]
     while waiting:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from uuid import UUID
 
@@ -14,14 +13,13 @@ from memory_storage_turso.engine.dictionaries import Dictionaries
 from memory_storage_turso.engine.driver import Driver, StoreIdentity
 from memory_storage_turso.engine.encoding import CodecThread
 from memory_storage_turso.engine.namespaces import Namespaces
-from memory_storage_turso.engine.opening import open_kinds, open_system
+from memory_storage_turso.engine.opening import OpenedKinds, open_kinds, open_system
 from memory_storage_turso.engine.pending import PendingEntries
 from memory_storage_turso.engine.reading import Reader
 from memory_storage_turso.engine.rejections import TranslatedErrors
 from memory_storage_turso.engine.writing import Writer
 from memory_storage_turso.sql.statement import Statement
 from memory_storage_turso.sql.system import POSITION, STORE_ID
-from memory_storage_turso.sql.tables import Tables
 
 __all__ = ["SharedState"]
 
@@ -32,6 +30,7 @@ class SharedState(backend.SharedState):
     Attributes:
         driver: the database.
         store_id: the store's id.
+        kinds: how the store was prepared for its kinds.
         tables: the kinds.
         codec: how records are encoded.
         thread: encodes and decodes beside the event loop.
@@ -46,23 +45,23 @@ class SharedState(backend.SharedState):
         driver: Driver,
         *,
         store_id: UUID,
-        tables: Tables,
+        kinds: OpenedKinds,
         thread: CodecThread,
         dictionaries: Dictionaries,
-        foreign: Sequence[str],
         feed_limit: int,
     ) -> None:
         super().__init__()
         self.driver = driver
         self.store_id = store_id
-        self.tables = tables
+        self.kinds = kinds
+        self.tables = tables = kinds.tables
         self.codec = thread.codec
         self.thread = thread
         self.dictionaries = dictionaries
         self.pending = pending = PendingEntries(driver, tables)
         self.writer = Writer(driver, tables, thread, dictionaries, pending, feed_limit=feed_limit)
         self.reader = Reader(driver, tables, self.codec, dictionaries, pending)
-        self.namespaces = Namespaces(driver, tables, foreign)
+        self.namespaces = Namespaces(driver, tables, kinds.foreign)
         self.feed_limit = feed_limit
 
     @classmethod
@@ -87,21 +86,21 @@ class SharedState(backend.SharedState):
         """
         try:
             with TranslatedErrors(driver.where, "opening"):
-                tables = Tables(context.record_types)
                 codec = Codec(context.record_types, context.limits, compression)
                 thread = CodecThread(codec)
                 dictionaries = Dictionaries(driver, codec.compressor, thread)
-                store_id = await open_system(driver, tables, context)
+                store_id = await open_system(driver, context)
                 driver.use_position(POSITION, StoreIdentity(Statement(STORE_ID), store_id.bytes))
                 await dictionaries.load()
-                foreign = await open_kinds(driver, tables, codec, read_only=context.read_only)
+                kinds = await open_kinds(
+                    driver, context.record_types, codec, read_only=context.read_only
+                )
                 state = cls(
                     driver,
                     store_id=store_id,
-                    tables=tables,
+                    kinds=kinds,
                     thread=thread,
                     dictionaries=dictionaries,
-                    foreign=foreign,
                     feed_limit=feed_limit,
                 )
                 state.read_only = context.read_only
@@ -117,7 +116,10 @@ class SharedState(backend.SharedState):
         """Look again at a store that was set back: learn its namespaces, and restore what it lacks."""
         self.namespaces.forget()
         with TranslatedErrors(self.driver.where, "looking again"):
-            await open_kinds(self.driver, self.tables, self.codec, read_only=self.read_only)
+            self.kinds = await open_kinds(
+                self.driver, self.tables.types, self.codec, read_only=self.read_only
+            )
+            self.tables.adopt(self.kinds.tables)
             if not self.read_only:
                 await self.dictionaries.restore()
 

@@ -39,6 +39,7 @@ from memory_storage_turso.engine.encoding import (
     encode,
 )
 from memory_storage_turso.engine.expectations import Expectations
+from memory_storage_turso.engine.opening import changed_since
 from memory_storage_turso.engine.pending import PendingEntries
 from memory_storage_turso.engine.rejections import rejection
 from memory_storage_turso.sql.statement import Row, Statement, as_one, merged
@@ -345,7 +346,8 @@ class Writer:
     ) -> MemoryCoreError:
         self.rejected += 1
         if isinstance(error, StatementError):
-            return await rejection(item, error, self._tables, self._rows)
+            changed = await changed_since(self._driver, self._tables, error)
+            return changed or await rejection(item, error, self._tables, self._rows)
         return error
 
     async def _rows(self, statement: Statement) -> list[Row]:

@@ -61,7 +61,8 @@ def page_statement(table: KindTable, ns: int, query: Query[Any]) -> Statement | 
     extra = "".join(f", e.{column.name}" for column in table.overriding.values())
     sql = (
         f"SELECT {plan.order_value('p.o')}, e.id, e.body{extra} FROM ({keys.text}) p "
-        f"CROSS JOIN {table.name} e ON e.rid = p.rid ORDER BY {plan.ordering('p.o', 'p.id')}"
+        f"CROSS JOIN {table.name} e ON e.rid = p.rid AND {_current(table)} "
+        f"ORDER BY {plan.ordering('p.o', 'p.id')}"
     )
     return Statement(sql, keys.args)
 
@@ -254,14 +255,24 @@ def _merged(arms: Sequence[Sql], ordering: str, limit: int, *, distinct: bool) -
 def _along(table: KindTable, ns: int, column: Column | None) -> Sql:
     """Rows of a namespace along the B-tree of a column, or of the id."""
     by = table.by_id if column is None else column.by
-    indexed = "" if column is None or column.complete else " AND e.indexed = 1"
-    return Sql(f"FROM {table.name} e INDEXED BY {by} WHERE e.ns = ?{indexed}", (ns,))
+    complete = column is None or column.complete
+    indexed = _current(table) if complete else f"e.{table.indexed} = 1"
+    return Sql(f"FROM {table.name} e INDEXED BY {by} WHERE e.ns = ? AND {indexed}", (ns,))
+
+
+def _current(table: KindTable) -> str:
+    """A condition that every row fulfils, and that is an error where the kind is declared otherwise now.
+
+    SQLite evaluates it once, as the column is never NULL.
+    """
+    return f"e.{table.indexed} IS NOT NULL"
 
 
 def _pending(table: KindTable, ns: int) -> Sql:
     """Rows of a namespace whose index entries are pending."""
     return Sql(
-        f"FROM {table.name} e INDEXED BY {table.by_pending} WHERE e.ns = ? AND e.indexed = 0",
+        f"FROM {table.name} e INDEXED BY {table.by_pending} "
+        f"WHERE e.ns = ? AND e.{table.indexed} = 0",
         (ns,),
     )
 

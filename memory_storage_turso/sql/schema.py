@@ -13,27 +13,31 @@ process that does not know a plugin's kind does not touch them.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
-from enum import Enum
-from uuid import UUID
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
-import msgspec
-
-from memory_core.records import Acyclic, OnDelete, Reference
+from memory_core.records import Acyclic, OnDelete, Reference, Unique
+from memory_storage_turso.sql.declarations import Declaration, own_keys
 from memory_storage_turso.sql.statement import Statement
-from memory_storage_turso.sql.system import DECLARE_KIND
-from memory_storage_turso.sql.tables import NO_VALUE, KindTable, MultiTable, Tables, quoted
+from memory_storage_turso.sql.tables import (
+    NO_VALUE,
+    Column,
+    KindTable,
+    MultiTable,
+    Tables,
+    quoted,
+)
 
 __all__ = [
     "TABLES",
+    "acyclic_triggers",
     "create_kinds",
     "declaration",
-    "declare",
+    "interim_objects",
     "kind_objects",
     "kind_table",
     "multi_fill",
+    "reference_triggers",
+    "unique_index",
 ]
 
 TABLES = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
@@ -41,55 +45,22 @@ TABLES = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
 
 
 def create_kinds(fresh: Sequence[KindTable], tables: Tables) -> Iterator[Statement]:
-    """Creates the tables of kinds that the store does not have, and everything on them."""
+    """Creates the tables of kinds that the store does not have, and everything on them.
+
+    It fails where another process has added one of them meanwhile.
+    """
+    for table in fresh:
+        yield declaration(table, tables).add(table.kind)
     # A trigger may name a table of another kind, so all tables come first.
     for table in fresh:
         yield from map(Statement, kind_table(table))
     for table in fresh:
         yield from map(Statement, kind_objects(table, tables))
-        yield declare(table, tables)
 
 
-def declare(table: KindTable, tables: Tables) -> Statement:
-    """Stores a kind's declaration."""
-    return Statement(DECLARE_KIND, (table.kind, declaration(table, tables)))
-
-
-def declaration(table: KindTable, tables: Tables) -> str:
-    """A kind's declaration as text: if it differs from the stored one, the table has to be migrated.
-
-    It contains a digest of the generated SQL, so that a change of this module counts, too.
-    """
-    objects = "\n".join(kind_objects(table, tables))
-    return msgspec.json.encode(
-        {
-            "indexes": {
-                index.name: [_storage_class(index.type), index.multi] for index in table.cls.indexes
-            },
-            "own_keys": _own_keys(table),
-            "objects": hashlib.blake2b(objects.encode(), digest_size=8).hexdigest(),
-        },
-        order="sorted",
-    ).decode()
-
-
-def _own_keys(table: KindTable) -> list[str]:
-    """References to the kind itself that cascade."""
-    return [
-        reference.field
-        for reference in table.references
-        if reference.kind == table.kind and reference.on_delete is OnDelete.CASCADE
-    ]
-
-
-_STORAGE_CLASSES = {
-    str: "str", int: "int", bool: "int", datetime: "int", float: "float", UUID: "bytes",
-}  # fmt: skip
-"""The class of an index's values in SQLite, by the type it declares; it is kept in the store."""
-
-
-def _storage_class(kind: type) -> str:
-    return "str" if issubclass(kind, Enum) else _STORAGE_CLASSES[kind]
+def declaration(table: KindTable, tables: Tables) -> Declaration:
+    """What the store will remember of a kind."""
+    return Declaration.of(table, "\n".join(kind_objects(table, tables)))
 
 
 def kind_table(table: KindTable) -> Iterator[str]:
@@ -104,13 +75,13 @@ def kind_table(table: KindTable) -> Iterator[str]:
     keys = [
         f"FOREIGN KEY (ns, {table.singles[field].name}) "
         f"REFERENCES {table.name} (ns, id) ON DELETE CASCADE"
-        for field in _own_keys(table)
+        for field in own_keys(table)
     ]
     parts = [
         "rid INTEGER PRIMARY KEY",
         "ns INTEGER NOT NULL",
         "id BLOB NOT NULL",
-        "indexed INTEGER NOT NULL DEFAULT 1",
+        f"{table.indexed} INTEGER NOT NULL DEFAULT 1",
         *columns,
         "body BLOB NOT NULL",
         *keys,
@@ -127,24 +98,52 @@ def kind_objects(table: KindTable, tables: Tables) -> Iterator[str]:
     for multi in table.multis.values():
         yield from _multi_triggers(table, multi)
     for reference in table.references:
-        yield from _reference_triggers(table, reference, tables)
+        yield from reference_triggers(table, reference, tables)
     for number, rule in enumerate(table.acyclics):
-        yield from _acyclic_triggers(table, rule, number)
+        yield from acyclic_triggers(table, rule, number)
+
+
+def interim_objects(table: KindTable, tables: Tables, changed: Collection[str]) -> Iterator[str]:
+    """What a table needs while columns of it are being filled.
+
+    No process puts records of the kind meanwhile, and none queries them; but they are deleted, and their
+    references set to null.
+
+    Args:
+        table: the kind.
+        tables: all kinds.
+        changed: the indexes whose columns are being filled.
+    """
+    kept = [column.name for name, column in table.singles.items() if name not in changed]
+    yield from _feed_triggers(table, [*kept, "body"])
+    for reference in table.references:
+        if reference.field not in changed:
+            yield _index(table, table.singles[reference.field])
+            yield from reference_triggers(table, reference, tables)
 
 
 def _indexes(table: KindTable) -> Iterator[str]:
     name = table.name
-    yield (f"CREATE INDEX IF NOT EXISTS {table.by_pending} ON {name} (ns) WHERE indexed = 0")
+    yield f"CREATE INDEX IF NOT EXISTS {table.by_pending} ON {name} (ns) WHERE {table.indexed} = 0"
     for column in table.singles.values():
-        keys = ["ns", column.name]
-        if table.order is not None and table.order is not column:
-            keys.append(table.order.name)
-        which = "" if column.complete else " WHERE indexed = 1"
-        yield (f"CREATE INDEX IF NOT EXISTS {column.by} ON {name} ({', '.join(keys)}, id){which}")
+        yield _index(table, column)
     for number, rule in enumerate(table.uniques):
-        unique = quoted(f"{table.kind}$$unique${number}")
-        columns = ", ".join(table.singles[field].name for field in _best_order(table, rule.fields))
-        yield f"CREATE UNIQUE INDEX IF NOT EXISTS {unique} ON {name} (ns, {columns})"
+        yield unique_index(table, rule, number)
+
+
+def _index(table: KindTable, column: Column) -> str:
+    keys = ["ns", column.name]
+    if table.order is not None and table.order is not column:
+        keys.append(table.order.name)
+    which = "" if column.complete else f" WHERE {table.indexed} = 1"
+    return f"CREATE INDEX IF NOT EXISTS {column.by} ON {table.name} ({', '.join(keys)}, id){which}"
+
+
+def unique_index(table: KindTable, rule: Unique, number: int) -> str:
+    """The B-tree of a unique constraint, the kind's constraint of that number."""
+    unique = quoted(f"{table.kind}$$unique${number}")
+    columns = ", ".join(table.singles[field].name for field in _best_order(table, rule.fields))
+    return f"CREATE UNIQUE INDEX IF NOT EXISTS {unique} ON {table.name} (ns, {columns})"
 
 
 def _best_order(table: KindTable, fields: tuple[str, ...]) -> list[str]:
@@ -182,7 +181,7 @@ def multi_fill(table: KindTable, multi: MultiTable) -> str:
     order = f"coalesce(e.{table.order.name}, {NO_VALUE}), " if table.order else ""
     return (
         f"INSERT INTO {multi.table} SELECT e.ns, j.value, {order}e.id "
-        f"FROM {table.name} e, json_each(e.{multi.name}) j WHERE e.indexed = 1"
+        f"FROM {table.name} e, json_each(e.{multi.name}) j WHERE e.{table.indexed} = 1"
     )
 
 
@@ -200,6 +199,12 @@ def _own_triggers(table: KindTable) -> Iterator[str]:
         f"WHEN EXISTS (SELECT 1 FROM {name} WHERE ns = NEW.ns AND id = NEW.id)",
         [f"UPDATE {name} SET {settings} WHERE ns = NEW.ns AND id = NEW.id"],
     )
+    yield from _feed_triggers(table, kept)
+
+
+def _feed_triggers(table: KindTable, kept: Iterable[str]) -> Iterator[str]:
+    """The triggers that write the change feed; ``kept`` are the columns whose change is one."""
+    kind, name = table.kind, table.name
     feed = "INSERT INTO _changes (ns, kind, id, operation) VALUES ({0}.ns, {1}, {0}.id, '{2}')"
     yield _trigger(
         f"{kind}$inserted", f"AFTER INSERT ON {name}", [feed.format("NEW", _text(kind), "put")]
@@ -221,6 +226,7 @@ def _own_triggers(table: KindTable) -> Iterator[str]:
 
 def _multi_triggers(table: KindTable, multi: MultiTable) -> Iterator[str]:
     stem, name, column = f"{table.kind}${multi.index.name}", table.name, multi.name
+    indexed = table.indexed
     order = table.order.name if table.order else ""
     remove = (
         f"DELETE FROM {multi.table} WHERE ns = OLD.ns "
@@ -230,27 +236,28 @@ def _multi_triggers(table: KindTable, multi: MultiTable) -> Iterator[str]:
     )
     yield _trigger(
         f"{stem}$inserted",
-        f"AFTER INSERT ON {name} WHEN NEW.indexed = 1 AND NEW.{column} IS NOT NULL",
+        f"AFTER INSERT ON {name} WHEN NEW.{indexed} = 1 AND NEW.{column} IS NOT NULL",
         [_entries(table, multi, "NEW")],
     )
-    watched = [column, "indexed", *([order] if order else [])]
+    watched = [column, indexed, *([order] if order else [])]
     changed = " OR ".join(f"NEW.{item} IS NOT OLD.{item}" for item in watched)
     yield _trigger(
         f"{stem}$updated",
         f"AFTER UPDATE OF {', '.join(watched)} ON {name} WHEN {changed}",
         [
-            f"{remove} AND OLD.indexed = 1",
-            f"{_entries(table, multi, 'NEW')} WHERE NEW.indexed = 1",
+            f"{remove} AND OLD.{indexed} = 1",
+            f"{_entries(table, multi, 'NEW')} WHERE NEW.{indexed} = 1",
         ],
     )
     yield _trigger(
         f"{stem}$deleted",
-        f"AFTER DELETE ON {name} WHEN OLD.indexed = 1 AND OLD.{column} IS NOT NULL",
+        f"AFTER DELETE ON {name} WHEN OLD.{indexed} = 1 AND OLD.{column} IS NOT NULL",
         [remove],
     )
 
 
-def _reference_triggers(table: KindTable, reference: Reference, tables: Tables) -> Iterator[str]:
+def reference_triggers(table: KindTable, reference: Reference, tables: Tables) -> Iterator[str]:
+    """The triggers that check a reference, and follow the deletes of its targets."""
     stem = f"{table.kind}${reference.field}"
     column = table.singles[reference.field].name
     target = tables[reference.kind].name
@@ -317,7 +324,8 @@ def _staying(table: KindTable, row: str, tables: Tables) -> str:
     return conditions
 
 
-def _acyclic_triggers(table: KindTable, rule: Acyclic, number: int) -> Iterator[str]:
+def acyclic_triggers(table: KindTable, rule: Acyclic, number: int) -> Iterator[str]:
+    """The triggers that look for cycles; the kind's rule of that number."""
     source, target, group = (
         table.singles[name].name for name in (rule.source, rule.target, rule.group)
     )

@@ -12,20 +12,23 @@ from memory_storage_turso.sql.statement import Statement
 
 __all__ = [
     "ADD_DICTIONARY",
+    "ADD_KIND",
     "ADD_NAMESPACE",
     "APPLICATION_ID",
     "BYTES",
     "CHANGES",
     "CHANGE_BOUNDS",
-    "DECLARE_KIND",
+    "CHANGE_KIND",
     "DICTIONARIES",
     "HAS_DICTIONARIES",
     "HAS_NAMESPACES",
+    "IS_KIND",
     "KINDS",
     "META",
     "NAMESPACES",
     "NAMESPACE_NUMBER",
     "POSITION",
+    "RAISE_VERSION",
     "SCHEMA_VERSION",
     "STORE_ID",
     "SYSTEM_NAMES",
@@ -38,8 +41,11 @@ __all__ = [
 APPLICATION_ID = 0x4D4D6F72
 """By which a file says that it is a store. Files of earlier versions have none."""
 
-SCHEMA_VERSION = 1
-"""The version of these tables; an incompatible change raises it."""
+SCHEMA_VERSION = 2
+"""The version of these tables; an incompatible change raises it.
+
+In version 1 the column ``indexed`` of a kind's table had no revision in its name.
+"""
 
 SYSTEM_NAMES = ("_meta", "_kinds", "_namespaces", "_changes", "_dictionaries")
 SYSTEM_TABLES = (
@@ -62,6 +68,11 @@ SYSTEM_TABLES = (
 )
 
 META = "SELECT key, value FROM _meta"
+RAISE_VERSION = Statement(
+    "UPDATE _meta SET value = ? WHERE key = 'schema_version' AND value < ?",
+    (SCHEMA_VERSION, SCHEMA_VERSION),
+)
+"""Keeps versions out that do not know these tables; before any of them is changed."""
 STORE_ID = "SELECT value FROM _meta WHERE key = 'store_id'"
 HAS_NAMESPACES = (
     "NOT EXISTS (SELECT 1 FROM json_each(?) k LEFT JOIN _namespaces n "
@@ -74,10 +85,10 @@ HAS_DICTIONARIES = (
 """Whether all of these dictionaries are there: a JSON array of their ids, and how many they are."""
 
 KINDS = "SELECT kind, declaration FROM _kinds ORDER BY kind"
-DECLARE_KIND = (
-    "INSERT INTO _kinds (kind, declaration) VALUES (?, ?) "
-    "ON CONFLICT (kind) DO UPDATE SET declaration = excluded.declaration"
-)
+ADD_KIND = "INSERT INTO _kinds (kind, declaration) VALUES (?, ?)"
+CHANGE_KIND = "UPDATE _kinds SET declaration = ? WHERE kind = ?"
+IS_KIND = "EXISTS (SELECT 1 FROM _kinds WHERE kind = ? AND declaration = ?)"
+"""The condition that a kind's declaration is this one."""
 
 NAMESPACES = "SELECT ns, name FROM _namespaces"
 NAMESPACE_NUMBER = "SELECT ns FROM _namespaces WHERE name = ?"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
@@ -47,6 +47,8 @@ __all__ = [
     "count_by_namespace",
     "count_in",
     "delete_all",
+    "failing_unless",
+    "indexed_column",
     "multi_value",
     "padded",
     "quoted",
@@ -126,6 +128,9 @@ class KindTable:
         name: the table, quoted.
         by_id: the unique B-tree over namespace and id, quoted.
         by_pending: the B-tree of the rows whose index entries are pending, quoted.
+        revision: grows with each declaration that the kind gets in this store.
+        indexed: the column that says whether a row's index entries are written. Its name has the revision:
+            statements of a process that knows an earlier declaration of the kind find no such column.
     """
 
     cls: type[Record]
@@ -136,6 +141,8 @@ class KindTable:
     name: str
     by_id: str
     by_pending: str
+    revision: int
+    indexed: str
     _indexes: tuple[tuple[str, bool], ...] = field(repr=False)
     _put_sql: Mapping[bool, str] = field(repr=False)
     _rows: Mapping[bool, str] = field(repr=False)
@@ -143,25 +150,15 @@ class KindTable:
     _delete_sql: str = field(repr=False)
 
     @classmethod
-    def of(cls, record: type[Record]) -> KindTable:
-        """The table of a record class."""
+    def of(cls, record: type[Record], revision: int = 1) -> KindTable:
+        """The table of a record class, which has had this many declarations."""
         kind = record.kind
         if kind.startswith("sqlite_"):
             raise ConfigurationError(
                 f"kind {kind!r}: SQLite reserves names that begin with sqlite_"
             )
         names = _column_names(record.indexes)
-        referring = {reference.field for reference in record.references}
-        singles = {
-            index.name: Column(
-                index,
-                quoted(names[index.name]),
-                quoted(f"{kind}$$by${index.name}"),
-                index.name in referring,
-            )
-            for index in record.indexes
-            if not index.multi
-        }
+        singles = _singles(record, names)
         multis = {
             index.name: MultiTable(index, quoted(names[index.name]), quoted(f"{kind}${index.name}"))
             for index in record.indexes
@@ -177,6 +174,9 @@ class KindTable:
         }
         selected = ", ".join(["id", "body", *(column.name for column in overriding.values())])
         name = quoted(kind)
+        indexed = indexed_column(revision)
+        # Where an earlier process reads a column that is not kept up any more, it is refused.
+        current = f" AND {indexed} IS NOT NULL" if overriding else ""
         return cls(
             record,
             singles,
@@ -186,10 +186,12 @@ class KindTable:
             name,
             _by_id(kind),
             quoted(f"{kind}$$waiting"),
+            revision,
+            indexed,
             tuple((index.name, index.multi) for index in record.indexes),
-            {flag: _put_sql(name, columns, row) for flag, row in rows.items()},
+            {flag: _put_sql(name, [*columns, "body", indexed], row) for flag, row in rows.items()},
             rows,
-            f"SELECT {selected} FROM {name} WHERE ns = ? AND id IN ",
+            f"SELECT {selected} FROM {name} WHERE ns = ?{current} AND id IN ",
             f"DELETE FROM {name} WHERE ns = ? AND id = ?",
         )
 
@@ -229,6 +231,10 @@ class KindTable:
         args.append(record.body)
         return RowStatement(self._put_sql[indexed], tuple(args), self._rows[indexed])
 
+    def value(self, name: str, value: IndexValue) -> SqlValue:
+        """The value of an index as its column has it."""
+        return _array(value) if name in self.multis else cast("Scalar", value)
+
     def delete(self, ns: int, record_id: UUID) -> Statement:
         """The statement that deletes a record."""
         return Statement(self._delete_sql, (ns, record_id.bytes))
@@ -258,10 +264,9 @@ class KindTable:
     def _comparing(
         self, condition: str, args: tuple[SqlValue, ...], ns: int, record_id: UUID
     ) -> Statement:
-        # Outside a trigger SQL has no word to fail by; what is not a path in JSON does.
-        path = f"CASE WHEN {condition} THEN '$' ELSE '{NOT_AS_EXPECTED}' END"
         [stored] = self.fetch(ns, [record_id])
-        return ComparingStatement(f"SELECT json_extract('{{}}', {path})", args, stored=stored)
+        failing = failing_unless(condition, args, NOT_AS_EXPECTED)
+        return ComparingStatement(failing.sql, args, stored=stored)
 
     def fetch(self, ns: int, ids: Sequence[UUID]) -> list[Statement]:
         """Statements that select id, body and the overriding columns of some records.
@@ -284,15 +289,23 @@ class KindTable:
     def count_pending(self) -> Statement:
         """Counts the records whose index entries are pending."""
         return Statement(
-            f"SELECT count(*) FROM {self.name} INDEXED BY {self.by_pending} WHERE indexed = 0"
+            f"SELECT count(*) FROM {self.name} INDEXED BY {self.by_pending} "
+            f"WHERE {self.indexed} = 0"
         )
 
     def index_pending(self, limit: int) -> Statement:
         """Makes the pending index entries of at most ``limit`` records."""
         return Statement(
-            f"UPDATE {self.name} SET indexed = 1 WHERE rid IN (SELECT rid FROM {self.name} "
-            f"INDEXED BY {self.by_pending} WHERE indexed = 0 LIMIT {limit})"
+            f"UPDATE {self.name} SET {self.indexed} = 1 WHERE rid IN (SELECT rid FROM {self.name} "
+            f"INDEXED BY {self.by_pending} WHERE {self.indexed} = 0 LIMIT {limit})"
         )
+
+
+def failing_unless(condition: str, args: tuple[SqlValue, ...], message: str) -> Statement:
+    """The statement that fails unless a condition holds; its error contains the message."""
+    # Outside a trigger SQL has no word to fail by; what is not a path in JSON does.
+    path = f"CASE WHEN {condition} THEN '$' ELSE '{message}' END"
+    return Statement(f"SELECT json_extract('{{}}', {path})", args)
 
 
 def count_in(kind: str, ns: int) -> Statement:
@@ -312,12 +325,31 @@ def delete_all(kind: str, ns: int) -> Statement:
     return Statement(f"DELETE FROM {quoted(kind)} WHERE ns = ?", (ns,))
 
 
-class Tables:
-    """The tables of all kinds a store knows."""
+def indexed_column(revision: int) -> str:
+    """The column that says whether a row's index entries are written. A version 1 of the tables had none
+    of its revision.
+    """
+    return f"indexed${revision}" if revision else "indexed"
 
-    def __init__(self, types: RecordTypes) -> None:
+
+class Tables:
+    """The tables of all kinds a store knows.
+
+    Args:
+        types: the kinds.
+        revisions: how many declarations each kind has had, where it is not the first.
+    """
+
+    def __init__(self, types: RecordTypes, revisions: Mapping[str, int] | None = None) -> None:
         self.types = types
-        self._tables = {kind: KindTable.of(types.cls(kind)) for kind in types.kinds}
+        self._tables = {
+            kind: KindTable.of(types.cls(kind), (revisions or {}).get(kind, 1))
+            for kind in types.kinds
+        }
+
+    def adopt(self, other: Tables) -> None:
+        """Take over the tables of the same kinds, as they are in a store that was set back."""
+        self._tables = other._tables
 
     def __getitem__(self, kind: str) -> KindTable:
         return self._tables[kind]
@@ -347,6 +379,20 @@ def _array(value: IndexValue) -> str | None:
     return _json(value).decode()
 
 
+def _singles(record: type[Record], names: Mapping[str, str]) -> dict[str, Column]:
+    referring = {reference.field for reference in record.references}
+    return {
+        index.name: Column(
+            index,
+            quoted(names[index.name]),
+            quoted(f"{record.kind}$$by${index.name}"),
+            index.name in referring,
+        )
+        for index in record.indexes
+        if not index.multi
+    }
+
+
 def _column_names(indexes: Sequence[Index]) -> dict[str, str]:
     """Column names by index name; unique even without regard to ASCII case, as SQLite requires."""
     taken = set(_OWN_COLUMNS)
@@ -366,5 +412,5 @@ def _put_sql(table: str, columns: Sequence[str], row: str) -> str:
     ``OR FAIL`` spares SQLite the journal that it would need to undo a part of the statement: only
     triggers that abort can fail after the row was written.
     """
-    listed = ", ".join(["ns", "id", *columns, "body", "indexed"])
+    listed = ", ".join(["ns", "id", *columns])
     return f"INSERT OR FAIL INTO {table} ({listed}) VALUES {row} ON CONFLICT (ns, id) DO NOTHING"

@@ -6,7 +6,7 @@ from memory_core.query import query
 from memory_core.records import scalars
 from memory_core.testing.data.kinds import Specimen
 from memory_storage_lmdb.store import encoding
-from memory_storage_turso.sql import schema
+from memory_storage_turso.sql import declarations as schema
 
 
 def test_every_table_of_index_types_has_the_same():

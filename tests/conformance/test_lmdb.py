@@ -48,3 +48,10 @@ class TestLmdbStorage(StorageSuite):
     def lock(cls, location):
         with lmdb.open(location, max_dbs=64) as env, env.begin(write=True):
             yield
+
+    @classmethod
+    def make_newer(cls, location):
+        with lmdb.open(location, max_dbs=64) as env:
+            meta = env.open_db(b"memory/meta")
+            with env.begin(db=meta, write=True) as txn:
+                txn.put(b"schema", (99).to_bytes(4, "big"))

@@ -43,3 +43,9 @@ class TestTursoLocal(StorageSuite):
         with closing(sqlite3.connect(location)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield
+
+    @classmethod
+    def make_newer(cls, location):
+        with sqlite3.connect(location) as connection:
+            connection.execute("UPDATE _meta SET value = 99 WHERE key = 'schema_version'")
+        connection.close()

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -82,6 +84,24 @@ class ServerSuite(StorageSuite):
     async def interrupt(cls, location):
         await cls.servers[0].restart()
 
+    @classmethod
+    def make_newer(cls, location):
+        url, *_ = location.split(" ")
+        raise_version(cls.servers[0], url.partition("?database=")[2])
+
+
+def raise_version(server: Sqld, database: str) -> None:
+    """Give the store in a database a version that only a later release knows."""
+    statement = {"sql": "UPDATE _meta SET value = 99 WHERE key = 'schema_version'"}
+    name = b64encode(database.encode()).rstrip(b"=").decode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.port}/v2/pipeline",
+        data=json.dumps({"requests": [{"type": "execute", "stmt": statement}]}).encode(),
+        headers={"x-namespace-bin": name},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert json.load(answer)["results"][0]["type"] == "ok"
+
 
 def create_database(server: Sqld, name: str) -> None:
     """Create a database of its own, through the admin API."""
@@ -138,3 +158,8 @@ class TestDatabasePerNamespace(ServerSuite):
         if change_feed_limit is not None:
             config = attrs.evolve(config, change_feed_limit=change_feed_limit)
         return await TenantStorage.open(url, config=config, context=context)
+
+    @classmethod
+    def make_newer(cls, location):
+        _, database, _ = location.split(" ")
+        raise_version(cls.servers[0], database.format(namespace="default"))

@@ -200,6 +200,22 @@ def test_an_unknown_format_is_refused():
         codec().decode("episode", reseal(body, form=9), new_id())
 
 
+@pytest.mark.parametrize("flags", [4, 7, 128])
+def test_flags_of_a_newer_version_are_refused_by_that_name(flags):
+    body = msgspec.msgpack.encode(None)
+    with pytest.raises(SchemaVersionError, match=f"envelope flags {flags}; this version"):
+        codec().decode("episode", reseal(body, flags=flags), new_id())
+
+
+def test_a_record_over_the_limits_of_now_is_read():
+    record = episode(1, task_description="x" * 100_000)
+    stored = codec().encode(record)
+    tested = Codec(TYPES, Limits(max_record_bytes=1_000))
+    assert tested.decode("episode", stored, record.id) == record
+    with pytest.raises(RecordTooLargeError):
+        tested.encode(record)
+
+
 def test_deep_nesting_is_refused_not_fatal():
     body = b"\x91" * 100_000 + b"\xc0"
     with pytest.raises(CodecError):

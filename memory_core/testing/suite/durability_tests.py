@@ -29,6 +29,7 @@ from memory_core.testing.suite.harness import (
     follow,
     needs,
     only_if,
+    overrides,
     put,
     rejected,
     remove,
@@ -193,4 +194,4 @@ class DurabilityTests(Harness):
 
 def corrupts(suite: Any) -> bool:
     """Whether a suite can damage a stored record."""
-    return suite.corrupt.__func__ is not Harness.corrupt.__func__
+    return overrides(suite, "corrupt")

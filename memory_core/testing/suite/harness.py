@@ -38,6 +38,7 @@ __all__ = [
     "leave_out",
     "needs",
     "only_if",
+    "overrides",
     "put",
     "refused",
     "rejected",
@@ -147,6 +148,13 @@ class Harness:
         raise NotImplementedError
 
     @classmethod
+    def make_newer(cls, location: str) -> None:
+        """Give a closed store a version of its format that only a later release knows. Without an
+        implementation the test of newer stores is left out.
+        """
+        raise NotImplementedError
+
+    @classmethod
     def declares(cls, *capabilities: Capability) -> bool:
         """Whether the backend declares all of these."""
         return cls.capabilities.issuperset(capabilities)
@@ -223,6 +231,11 @@ def only_if(condition: Callable[[Any], bool]) -> Callable[[Test], Test]:
         return test
 
     return mark
+
+
+def overrides(suite: Any, name: str) -> bool:
+    """Whether a suite implements an optional method of ``Harness``."""
+    return getattr(suite, name).__func__ is not getattr(Harness, name).__func__
 
 
 def needs(*capabilities: Capability) -> Callable[[Test], Test]:

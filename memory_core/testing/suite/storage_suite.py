@@ -7,6 +7,7 @@ from memory_core.testing.data.kinds import kit_context
 from memory_core.testing.suite.batch_tests import BatchTests
 from memory_core.testing.suite.closing_tests import ClosingTests
 from memory_core.testing.suite.concurrency_tests import CancellationTests, ConcurrencyTests
+from memory_core.testing.suite.declaration_tests import DeclarationTests
 from memory_core.testing.suite.durability_tests import DurabilityTests
 from memory_core.testing.suite.expectation_tests import ExpectationTests
 from memory_core.testing.suite.feed_tests import FeedTests
@@ -52,6 +53,7 @@ class StorageSuite(
     DurabilityTests,
     LocationTests,
     ReadOnlyTests,
+    DeclarationTests,
     ConcurrencyTests,
     CancellationTests,
     ClosingTests,

@@ -20,6 +20,7 @@ from memory_core.errors import (
     CodecError,
     ConfigurationError,
     MemoryCoreError,
+    SchemaVersionError,
     StorageError,
 )
 from memory_core.storage import (
@@ -65,7 +66,7 @@ class Engine(SharedState):
         StoreNotFoundError: it is missing, and may not be created.
         NotAStoreError: it is not a log; it was not changed.
         CodecError: it is damaged.
-        ConfigurationError: the path is a directory, or a stored kind is unknown.
+        ConfigurationError: the path is a directory, a stored kind is unknown, or records break a rule.
         SchemaVersionError: a newer version wrote it.
     """
 
@@ -177,6 +178,7 @@ class Engine(SharedState):
         try:
             for frame in self.log.frames():
                 self._replay(frame)
+            self.model.check_rules(str(self.log.path))
         except BaseException:
             self.log.close()
             raise
@@ -217,6 +219,9 @@ class Engine(SharedState):
         except MemoryCoreError as error:
             at = frame.offset + sum(map(len, frame.lines[:place]))
             where = f"{self.log.path}, line {frame.first_line + place} (offset {at})"
+            if isinstance(error, SchemaVersionError):
+                newer = f"{where}: {error.where}"
+                raise SchemaVersionError(newer, error.found, error.supported) from error
             cls = CodecError if isinstance(error, CodecError) else ConfigurationError
             raise cls(f"{where}: {error}") from error
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from memory_core.storage import Capability
 from memory_core.testing import StorageSuite, kit_context
 from memory_storage_jsonl.config import JsonlConfig
+from memory_storage_jsonl.frames import VERSION
 from memory_storage_jsonl.storage import JsonlStorage
 
 
@@ -35,3 +36,9 @@ class TestJsonlStorage(StorageSuite):
             store = runner.run(cls.open(location, context=kit_context()))
             yield
             runner.run(store.aclose())
+
+    @classmethod
+    def make_newer(cls, location):
+        log = Path(location)
+        before = f'"version":{VERSION}'.encode()
+        log.write_bytes(log.read_bytes().replace(before, b'"version":99', 1))

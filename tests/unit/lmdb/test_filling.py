@@ -9,9 +9,9 @@ from attrs import frozen
 from memory_core.errors import (
     CodecError,
     ConfigurationError,
+    DeclarationChangedError,
     DuplicateError,
     ReferenceRestrictedError,
-    StorageUnavailableError,
 )
 from memory_core.query import Query, at_least
 from memory_core.records import (
@@ -171,8 +171,9 @@ async def test_a_process_with_an_old_declaration_gets_an_error(opens):
 
     def redeclare(txn):
         """What another process with a newer plugin does."""
-        declaration = filling.Declaration.of(V2)
-        filling._declare(txn, shared.catalog, {"note": declaration})
+        declared = {"note": filling.Declaration.of(V3)}
+        decode = store._shared.reader.decode
+        filling._declare(txn, shared.catalog, types(V3), declared, decode)
 
     await shared.thread.run(lambda: shared.environment.write(redeclare))
     for use in (
@@ -181,8 +182,9 @@ async def test_a_process_with_an_old_declaration_gets_an_error(opens):
         store.commit([WriteBatch().put(V1())]),
         store.changes(0),
     ):
-        with pytest.raises(StorageUnavailableError, match="note"):
+        with pytest.raises(DeclarationChangedError, match="note") as caught:
             await use
+        assert (caught.value.kind, caught.value.retryable) == ("note", False)
 
 
 @frozen(kw_only=True)

@@ -29,6 +29,7 @@ from memory_core.testing.data.samples import episode, large_episode
 from memory_storage_turso import TenancyConfig, TenantStorage, TursoConfig, TursoStorage
 from memory_storage_turso.engine.driver import StatementError
 from memory_storage_turso.local.errors import failure_of
+from memory_storage_turso.sql.system import SCHEMA_VERSION
 
 CODES = sorted(
     name
@@ -153,7 +154,7 @@ async def test_a_newer_version_is_left_alone(opener, plain, location):
     before = list(connection.iterdump())
     with pytest.raises(SchemaVersionError, match="99") as caught:
         await TursoStorage.open(location)
-    assert (caught.value.found, caught.value.supported) == (99, 1)
+    assert (caught.value.found, caught.value.supported) == (99, SCHEMA_VERSION)
     assert location in str(caught.value)
     assert list(connection.iterdump()) == before
 

@@ -18,7 +18,7 @@ from tests.servers.waiting import until
 
 
 def pending_of(connection) -> int:
-    [(count,)] = connection.execute("SELECT count(*) FROM episode WHERE indexed = 0").fetchall()
+    [(count,)] = connection.execute("SELECT count(*) FROM episode WHERE indexed$1 = 0").fetchall()
     return count
 
 

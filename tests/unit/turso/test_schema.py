@@ -335,7 +335,7 @@ class TestAnotherProgram:
         connection = plain()
         connection.execute("CREATE TEMP TABLE kept AS SELECT * FROM episode")
         connection.execute("DELETE FROM episode")
-        connection.execute("UPDATE kept SET indexed = 1, rid = NULL")
+        connection.execute("UPDATE kept SET indexed$1 = 1, rid = NULL")
         connection.execute("INSERT INTO episode SELECT * FROM kept")
         assert await store.get(Episode, [episode(1).id]) == [episode(1, tags=("t",))]
         assert await store.count(Query(Episode).where(tags="t")) == 1
