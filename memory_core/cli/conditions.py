@@ -13,10 +13,10 @@ from attrs import frozen
 from typer import Option
 
 from memory_core.query import MAX_LIMIT, Query, all_of, any_of, at_least, at_most, between
-from memory_core.records import Episode, OutcomeStatus, TaskType
+from memory_core.records import Episode, Index, OutcomeStatus, TaskType
 from memory_core.records.fields import now
 
-__all__ = ["Conditions", "Ending", "Paging", "pairs", "point_in_time"]
+__all__ = ["Conditions", "Ending", "Paging", "pairs", "point_in_time", "where"]
 
 _AGO = re.compile(r"(\d{1,6})\s*([smhdw])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -139,6 +139,44 @@ class Paging:
         """
         ordered = query.order_by(self.order or query.order or "id", descending=self.desc)
         return ordered.limit(self.limit).after(self.cursor)
+
+
+def where(query: Query[Any], given: Sequence[str] | None) -> Query[Any]:
+    """A query with conditions on indexes: ``index=value`` texts.
+
+    Of several values of one index a record needs one, or all of them where it may have several.
+
+    Raises:
+        typer.BadParameter: a text has no ``=``, or its value is not of the index's type.
+        QueryError: an index is unknown.
+    """
+    values: dict[str, list[Any]] = {}
+    for text in given or ():
+        [(name, value)] = pairs([text], "--where").items()
+        index = query.cls.index(name)
+        values.setdefault(name, []).append(value if index is None else _value(index, value))
+    for name, some in values.items():
+        index = query.cls.index(name)
+        several = index is not None and index.multi
+        condition: Any = all_of(*some) if several else any_of(*some)
+        query = query.where(**{name: condition})
+    return query
+
+
+def _value(index: Index, text: str) -> Any:
+    """The value of an index that a text stands for."""
+    if index.type is datetime:
+        return point_in_time(text, "--where")
+    if index.type is bool:
+        if text not in ("true", "false"):
+            raise typer.BadParameter(f"{text!r} is not true or false", param_hint="--where")
+        return text == "true"
+    if index.type in (int, float):
+        try:
+            return index.type(text)
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is not a number", param_hint="--where") from None
+    return text
 
 
 def pairs(given: Sequence[str], option: str) -> dict[str, str]:

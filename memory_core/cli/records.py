@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memory_core.cli.commands import command
-from memory_core.cli.conditions import Conditions, Paging
+from memory_core.cli.conditions import Conditions, Paging, where
 from memory_core.cli.hints import hint_at_conditions, hint_at_namespace
 from memory_core.cli.session import Session
 from memory_core.cli.streams import warn
@@ -43,9 +43,17 @@ async def list_records(
     paging: Paging,
     *,
     kind: Annotated[str, typer.Option(help="Kind of record.")] = Episode.kind,
+    conditions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            metavar="INDEX=VALUE",
+            help="Has this value of an index; of several values of a list, all of them.",
+        ),
+    ] = None,
 ) -> None:
     """List records, newest first."""
-    query = paging.of(Query(session.types.cls(kind)))
+    query = paging.of(where(Query(session.types.cls(kind)), conditions))
     async with session.read() as memory:
         page = await memory.query(query)
         _print(session, kind, page)

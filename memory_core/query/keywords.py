@@ -62,6 +62,8 @@ class EpisodeConditions(TypedDict, total=False):
     metadata: Many[str] | Mapping[str, str]
     pattern_ids: Many[UUID | str]
     heuristic_ids: Many[UUID | str]
+    applied_patterns: Many[UUID | str]
+    applied_heuristics: Many[UUID | str]
 
 
 class PatternConditions(TypedDict, total=False):
@@ -74,6 +76,8 @@ class PatternConditions(TypedDict, total=False):
     complexity: One[Complexity | str]
     success_rate: One[float]
     tags: Many[str]
+    tools: Many[str]
+    error_type: One[str]
 
 
 class HeuristicConditions(TypedDict, total=False):
@@ -82,6 +86,9 @@ class HeuristicConditions(TypedDict, total=False):
     created_at: One[datetime]
     updated_at: One[datetime]
     confidence: One[float]
+    domain: One[str]
+    language: One[str]
+    tags: Many[str]
     episode_ids: Many[UUID | str]
 
 

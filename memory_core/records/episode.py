@@ -454,6 +454,8 @@ class Episode(_MayBeUndecoded):
         Index("metadata", path=_metadata_pairs, multi=True, pairs=True),
         Index("pattern_ids", UUID, multi=True),
         Index("heuristic_ids", UUID, multi=True),
+        Index("applied_patterns", UUID, multi=True),
+        Index("applied_heuristics", UUID, multi=True),
     )
 
     texts: ClassVar[tuple[Text, ...]] = (

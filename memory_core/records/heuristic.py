@@ -63,6 +63,9 @@ class Heuristic(Record):
         Index("created_at", datetime),
         Index("updated_at", datetime),
         Index("confidence", float),
+        Index("domain"),
+        Index("language"),
+        Index("tags", multi=True),
         Index("episode_ids", UUID, path="evidence.episode_ids", multi=True),
     )
     texts: ClassVar[tuple[Text, ...]] = (

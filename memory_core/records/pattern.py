@@ -105,6 +105,9 @@ class Pattern(Record):
         Index("complexity", Complexity, path="context.complexity"),
         Index("success_rate", float),
         Index("tags", path="context.tags", multi=True),
+        # Of the variants that have them.
+        Index("tools", multi=True),
+        Index("error_type"),
     )
     texts: ClassVar[tuple[Text, ...]] = (
         Text("pattern", path=words.of_pattern, weight=2.0),

@@ -1,7 +1,7 @@
 """Stores that an earlier version made open, with all that is in them.
 
 ``tests/data/stores`` holds one of each backend on disk, as it was before heuristics had a domain, a
-language and tags, and before episodes had ``applied_heuristics``.
+language and tags, before episodes had ``applied_heuristics``, and before stores noticed changed declarations.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from memory_core import (
     StepResult,
     TaskContext,
     ToolSequence,
+    all_of,
     any_of,
     at_least,
     open_memory,
@@ -135,6 +136,39 @@ async def test_every_query_finds_them(url):
         assert [record.id for record in found] == [numbered(5)]
         rules = Query(Heuristic).where(episode_ids=numbered(1), confidence=at_least(0.7))
         assert list(await memory.query_heuristics(rules)) == [HEURISTIC]
+
+
+async def test_they_are_found_by_indexes_that_are_newer(url):
+    """Heuristics had no indexes on domain, language and tags, patterns none on tools and error type, episodes
+    none on what they applied.
+    """
+    found = {
+        Query(Episode).where(applied_patterns=numbered(3)): [1],
+        Query(Episode).where(applied_patterns=numbered(4)): [],
+        Query(Episode).where(applied_heuristics=numbered(7)): [],
+        Query(Heuristic).where(domain=""): [7],
+        Query(Heuristic).where(language=None): [7],
+        Query(Heuristic).where(tags="http"): [],
+        Query(Pattern).where(tools=all_of("curl", "grep")): [3],
+        Query(Pattern).where(tools="sed"): [],
+        Query(Pattern).where(error_type="Timeout"): [5],
+        Query(Pattern).where(error_type=None).order_by("id", descending=False): [3, 4, 6],
+    }
+    async with open_memory(url, create=False) as memory:
+        for query, numbers in found.items():
+            page = await memory.query(query)
+            assert [record.id for record in page] == [numbered(number) for number in numbers]
+            assert await memory.count(query) == len(numbers)
+        changed = HEURISTIC.replace(domain="web", language="python", tags=["http", "retry"])
+        await memory.store_heuristic(changed)
+        await memory.store_episode(COMPLETE.replace(applied_heuristics=[HEURISTIC.id]))
+        rules = Query(Heuristic).where(
+            domain="web", language="python", tags=all_of("http", "retry")
+        )
+        assert list(await memory.query_heuristics(rules)) == [changed]
+        assert await memory.count(Query(Heuristic).where(domain="")) == 0
+        applied = Query(Episode).where(applied_heuristics=HEURISTIC.id)
+        assert [episode.id for episode in await memory.query_episodes(applied)] == [COMPLETE.id]
 
 
 async def test_heuristics_have_defaults_and_take_what_is_new(url):

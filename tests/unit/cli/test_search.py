@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from memory_core import Outcome, OutcomeStatus
+from memory_core import ErrorRecovery, Heuristic, Outcome, OutcomeStatus, ToolSequence
 from memory_core.cli.conditions import Ending
 from tests.unit.cli.episodes import EPISODES, episode, numbered
 
@@ -16,6 +16,61 @@ def filled(cli):
 
 def numbers(found):
     return [int(record["id"][:8], 16) for record in found["records"]]
+
+
+AT = datetime(2025, 3, 2, tzinfo=UTC)
+LESSONS = [
+    Heuristic(
+        id=numbered(1), condition="a", action="b", confidence=0.5, domain="web", created_at=AT,
+        language="python", tags=("http", "slow"),
+    ),
+    Heuristic(
+        id=numbered(2), condition="a", action="b", confidence=1, domain="db", created_at=AT,
+        tags=("slow",),
+    ),
+    ToolSequence(id=numbered(3), tools=("grep", "sed"), created_at=AT),
+    ErrorRecovery(id=numbered(4), error_type="Timeout", recovery_steps=("wait",), created_at=AT),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["heuristic"], [2, 1]),
+        (["heuristic", "domain=web"], [1]),
+        (["heuristic", "domain=web", "domain=db"], [2, 1]),
+        (["heuristic", "tags=slow", "tags=http"], [1]),
+        (["heuristic", "language=python", "tags=slow"], [1]),
+        (["heuristic", "confidence=0.5"], [1]),
+        (["heuristic", "created_at=2025-03-02"], [2, 1]),
+        (["pattern", "tools=grep"], [3]),
+        (["pattern", "error_type=Timeout"], [4]),
+        (["pattern", "pattern_type=tool_sequence", "error_type=Timeout"], []),
+        (["episode", f"applied_patterns={numbered(3)}"], [9]),
+        (["episode", f"applied_heuristics={numbered(1)}"], [9]),
+        (["episode", f"applied_heuristics={numbered(2)}"], []),
+    ],
+)
+def test_what_has_a_value_is_listed(cli, arguments, expected):
+    applying = episode(9, applied_patterns=[numbered(3)], applied_heuristics=[numbered(1)])
+    cli.put(*LESSONS, applying)
+    kind, *conditions = arguments
+    options = [part for text in conditions for part in ("--where", text)]
+    assert numbers(cli.json("list", "--kind", kind, *options)) == expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("colour=red", "heuristic has no index 'colour'; indexed: confidence, created_at, domain"),
+        ("domain", "'domain' is not key=value"),
+        ("confidence=high", "'high' is not a number"),
+        ("created_at=soon", "'soon' is not a time"),
+    ],
+)
+def test_a_condition_that_is_wrong(cli, condition, message):
+    result = cli("list", "--kind", "heuristic", "--where", condition, code=2)
+    assert message in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(
