@@ -4,7 +4,7 @@ import inspect
 import sqlite3
 
 from docs.examples import kv_storage
-from docs.examples.kv_storage import RECORD, KvConfig, KvStorage, key
+from docs.examples.kv_storage import META, RECORD, KvConfig, KvStorage, key
 from memory_core.testing import StorageSuite
 
 
@@ -25,6 +25,12 @@ class TestKvStorage(StorageSuite):
             (data,) = db.execute("SELECT value FROM kv WHERE key = ?", (place,)).fetchone()
             damaged = data[:-1] + bytes([data[-1] ^ 1])
             db.execute("UPDATE kv SET value = ? WHERE key = ?", (damaged, place))
+        db.close()
+
+    @classmethod
+    def make_newer(cls, location):
+        with sqlite3.connect(location) as db:
+            db.execute("UPDATE kv SET value = ? WHERE key = ?", (b"99", key(META, "format")))
         db.close()
 
 

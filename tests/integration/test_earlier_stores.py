@@ -7,10 +7,15 @@ language and tags, before episodes had ``applied_heuristics``, and before stores
 from __future__ import annotations
 
 import gzip
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+import lmdb
+import msgspec
 import pytest
 
 from memory_core import (
@@ -21,6 +26,7 @@ from memory_core import (
     Evidence,
     ExecutionStep,
     Heuristic,
+    MigrationNeededError,
     Outcome,
     Pattern,
     Query,
@@ -106,13 +112,19 @@ RECORDS: list[Record] = [
     ),
 ]
 FILES = {"turso": "mem.db", "lmdb": "mem/data.mdb", "jsonl": "mem.jsonl"}
+COLUMNS = "ns, id, created_at, updated_at, confidence, episode_ids, body, indexed"
+
+
+def earlier_store(scheme: str, folder: Path) -> Path:
+    file = folder / FILES[scheme]
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(gzip.decompress((STORES / f"{scheme}.gz").read_bytes()))
+    return file
 
 
 @pytest.fixture(params=sorted(FILES))
 def url(request, tmp_path) -> str:
-    file = tmp_path / FILES[request.param]
-    file.parent.mkdir(exist_ok=True)
-    file.write_bytes(gzip.decompress((STORES / f"{request.param}.gz").read_bytes()))
+    file = earlier_store(request.param, tmp_path)
     return f"{request.param}:{file.parent if request.param == 'lmdb' else file}"
 
 
@@ -191,3 +203,75 @@ async def test_a_running_episode_is_completed(url):
     async with open_memory(url, create=False) as memory:
         assert await memory.get_episode(RUNNING.id) == done
         assert done.applied_heuristics == (HEURISTIC.id,)
+
+
+@pytest.mark.parametrize("scheme", ["turso", "lmdb"])
+async def test_one_that_is_opened_to_be_read_says_that_it_has_to_be_migrated(scheme, tmp_path):
+    file = earlier_store(scheme, tmp_path)
+    url = f"{scheme}:{file.parent if scheme == 'lmdb' else file}"
+    before = file.read_bytes()
+    with pytest.raises(MigrationNeededError, match=r"earlier .*: open it for writing once"):
+        await open_memory(url, read_only=True)
+    assert file.read_bytes() == before
+    async with open_memory(url):
+        pass
+    async with open_memory(url, read_only=True) as memory:
+        assert await memory.get_heuristic(HEURISTIC.id) == HEURISTIC
+        assert await memory.count(Query(Heuristic).where(domain="")) == 1
+
+
+async def test_sqlite_rejects_puts_of_an_earlier_process_that_has_the_store_open(tmp_path):
+    """With the statement of the version that made the store."""
+    file = earlier_store("turso", tmp_path)
+    put = (
+        f"INSERT OR FAIL INTO heuristic ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (ns, id) DO NOTHING"
+    )
+    with closing(sqlite3.connect(file, isolation_level=None)) as earlier:
+        [row] = earlier.execute(f"SELECT {COLUMNS} FROM heuristic").fetchall()
+        earlier.execute("DELETE FROM heuristic")
+        earlier.execute(put, row)
+        async with open_memory(f"turso:{file}") as memory:
+            with pytest.raises(sqlite3.OperationalError, match="has no column named indexed"):
+                earlier.execute(put, row)
+            # What it has written before is found, and one that starts now reads another version.
+            assert list(await memory.query(Query(Heuristic).where(domain=""))) == [HEURISTIC]
+            read = "SELECT value FROM _meta WHERE key = 'schema_version'"
+            assert earlier.execute(read).fetchall() == [(2,)]
+            # What it deletes is gone from the indexes that it does not know.
+            earlier.execute("DELETE FROM heuristic")
+            assert await memory.get_heuristic(HEURISTIC.id) is None
+            assert await memory.count(Query(Heuristic).where(domain="")) == 0
+
+
+async def test_lmdb_tells_an_earlier_process_that_has_the_store_open(tmp_path):
+    """With what the version that made the store looks at whenever it writes or reads: the generation of the
+    journal, and when that has changed the declaration of each kind.
+    """
+    folder = earlier_store("lmdb", tmp_path).parent
+    before = looked_at(folder)
+    async with open_memory(f"lmdb:{folder}") as memory:
+        await memory.store_heuristic(HEURISTIC.replace(domain="web"))
+    after = looked_at(folder)
+    assert (before["version"], after["version"]) == (2, 3)
+    assert after["generation"] > before["generation"]
+    # It has declared all kinds of the core, and goes on only if none has changed.
+    for kind in ("episode", "pattern", "heuristic"):
+        assert before["declared"][kind] != after["declared"][kind]
+
+
+def looked_at(folder: Path) -> dict[str, Any]:
+    with lmdb.open(str(folder), max_dbs=64) as env, env.begin() as txn:
+        meta = env.open_db(b"memory/meta", txn, create=False)
+        journal = env.open_db(b"memory/journal", txn, create=False)
+        kinds = [(key, data) for key, data in txn.cursor(meta) if key.startswith(b"kind:")]
+        return {
+            "version": int.from_bytes(txn.get(b"schema", db=meta)),
+            "generation": int.from_bytes(txn.get(b"\x02", db=journal)[24:28]),
+            "declared": {
+                key.removeprefix(b"kind:").decode(): msgspec.msgpack.decode(data[:-4])[
+                    "declaration"
+                ]
+                for key, data in kinds
+            },
+        }

@@ -176,6 +176,28 @@ class DurabilityTests(Harness):
         assert (failed.kind, failed.record_id) == ("episode", damaged.id)
         assert first == last == [intact]
 
+    @only_if(lambda suite: corrupts(suite) and not suite.checks_when_opened)
+    async def test_what_takes_the_place_of_a_corrupt_record_leaves_nothing_of_it(
+        self, opener: Opener, location: str
+    ) -> None:
+        replaced, deleted = (
+            Specimen(id=sample_id("specimen", number), code=f"taken {number}", labels=("worn",))
+            for number in range(2)
+        )
+        store = await opener()
+        await put(store, replaced, deleted)
+        await store.aclose()
+        for damaged in (replaced, deleted):
+            self.corrupt(location, "specimen", damaged.id)
+        store = await opener()
+        await put(store, mended := Specimen(id=replaced.id, code="own", labels=("new",)))
+        await remove(store, Specimen, deleted.id)
+        assert await drain(store, Query(Specimen).where(labels="worn")) == []
+        assert await drain(store, Query(Specimen)) == [mended]
+        heirs = [Specimen(code=f"taken {number}") for number in range(2)]
+        await put(store, *heirs)
+        assert await stored(store, mended, *heirs)
+
     @only_if(lambda suite: corrupts(suite) and suite.checks_when_opened)
     async def test_a_store_with_a_corrupt_record_does_not_open(
         self, opener: Opener, location: str
