@@ -84,10 +84,10 @@ class SearchFactory:
 
     Attributes:
         target: ``"package.module:Class"``; the class has
-            ``create(cls, folder: Path | None, *, config, declarations: bytes) -> SearchIndex``, which opens
-            nothing before its first use. ``folder`` is where the index of one namespace is kept, which need
-            not exist; ``None`` for one in memory. An index that was made for other ``declarations`` has no
-            bookmark.
+            ``create(cls, folder: Path | None, *, config, declarations: Declarations) -> SearchIndex``, which
+            opens nothing before its first use. ``folder`` is where the index of one namespace is kept; it
+            need not exist. ``None`` is for one in memory. An index that was made for other ``declarations``
+            has no bookmark.
         config: ``"package.module:Class"`` of its options, as for storages.
         summary: one line for ``memory plugins``.
     """

@@ -79,7 +79,7 @@ class FeedFollower:
         # Whether this follower has seen that the bookmark belongs to the store's history.
         self._verified = False
         self._checked_at = float("-inf")
-        self._begun = self._ended = 0
+        self._begun = self._ended = self._resets = 0
         self._pulling: asyncio.Task[None] | None = None
         self._newest: Position = 0
 
@@ -121,6 +121,17 @@ class FeedFollower:
                 raise own_error(error)
         return 0
 
+    @property
+    def resets(self) -> int:
+        """How many times the data may have gone back: it was asked where it is, or was cleared. What is read
+        of it is complete if this is the same before catching up and after reading.
+        """
+        return self._resets
+
+    def reload(self) -> None:
+        """The data has lost what it had. Before its next use it is asked where it is."""
+        self._loaded = self._verified = False
+
     async def aclose(self) -> None:
         """Stop a pull that is under way. Idempotent."""
         pulling = self._pulling
@@ -133,7 +144,7 @@ class FeedFollower:
     def _has_reached(self, position: Position | None, needed: int) -> bool:
         if self._ended >= needed:
             return True
-        if not self._verified or self._bookmark is None:
+        if not self._loaded or not self._verified or self._bookmark is None:
             return False
         if position is None:
             return time.monotonic() - self._checked_at < self._max_staleness
@@ -156,8 +167,10 @@ class FeedFollower:
         self.counters["pulls"] += 1
         try:
             if not self._loaded:
-                self._bookmark = await self._derived.bookmark()
+                self._resets += 1
+                # Where the data loses what it has meanwhile, it is asked again.
                 self._loaded = True
+                self._bookmark = await self._derived.bookmark()
             await self._follow()
             self._ended, self._checked_at = number, began
         except BaseException:
@@ -278,6 +291,7 @@ class FeedFollower:
     async def _start_over(self) -> Bookmark:
         self.counters["restarts"] += 1
         self._bookmark = None
+        self._resets += 1
         await self._derived.clear()
         # Before the first record is read: what changes meanwhile is pulled afterwards.
         reached = await self._last_change()

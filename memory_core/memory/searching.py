@@ -18,7 +18,7 @@ from memory_core.errors import ConfigurationError, StorageClosedError
 from memory_core.plugins import PluginRegistry, load_class
 from memory_core.search.analysis import Analyzer
 from memory_core.search.config import SearchConfig, search_config
-from memory_core.search.documents import declarations
+from memory_core.search.documents import Declarations
 from memory_core.search.searching import Searcher
 from memory_core.storage import Storage, local_path
 
@@ -58,7 +58,7 @@ class Searches:
         self._closed = False
         self.index, factory = _chosen(registry, self._config)
         self._analyzer = Analyzer(self._config.language)
-        self._declarations = declarations(registry.record_types, self._analyzer)
+        self._declarations = Declarations.of(registry.record_types, self._analyzer)
         self._options = build_options(
             load_class(factory.config), self._config.options, where=f"search {self.index!r}"
         )
@@ -151,7 +151,7 @@ def _folder(url: StorageURL, registry: PluginRegistry, *, read_only: bool) -> Pa
     """
     name = str(url)
     if registry.storage(url.scheme).embedded:
-        path = local_path(url.location)
+        path = local_path(url.location).absolute()
         beside = path.with_name(f"{path.name}.search")
         if not read_only or (beside.is_dir() and os.access(beside, os.W_OK)):
             return beside
@@ -177,6 +177,6 @@ def _chosen(registry: PluginRegistry, config: SearchConfig) -> tuple[str, Search
 
 def _folder_name(namespace: str) -> str:
     # Names that differ in case alone would be one folder on some systems.
-    return quote(
-        "".join(f"^{letter}" if letter.isupper() else letter for letter in namespace), safe="^@-_"
-    )
+    cased = "".join(f"^{letter}" if letter.isupper() else letter for letter in namespace)
+    # A folder named "." or ".." is another one.
+    return quote(cased, safe="^@-_").replace(".", "%2E")

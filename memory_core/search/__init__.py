@@ -6,7 +6,7 @@ from memory_core.lazy import lazily as _lazily
 
 if TYPE_CHECKING:
     from memory_core.search.analysis import Analyzer
-    from memory_core.search.documents import Document, DocumentText
+    from memory_core.search.documents import Declarations, Document, DocumentText
     from memory_core.search.hits import SearchHit, SearchHits
     from memory_core.search.protocol import Match, SearchIndex, SearchRequest
     from memory_core.search.question import Words
@@ -17,7 +17,7 @@ else:
         __name__,
         {
             "analysis": "Analyzer",
-            "documents": "Document DocumentText",
+            "documents": "Declarations Document DocumentText",
             "hits": "SearchHit SearchHits",
             "protocol": "Match SearchIndex SearchRequest",
             "question": "Words",
@@ -28,6 +28,7 @@ else:
 
 __all__ = [
     "Analyzer",
+    "Declarations",
     "Document",
     "DocumentText",
     "Match",

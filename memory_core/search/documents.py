@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
-from attrs import frozen
+from attrs import field, frozen
 
 from memory_core.records import IndexValues, Record, RecordTypes
 from memory_core.search.analysis import Analyzer
 
 __all__ = [
+    "Declarations",
     "Document",
     "DocumentText",
-    "declarations",
     "document_of",
     "found_kind",
     "searched_kinds",
@@ -88,17 +88,38 @@ def document_of(record: Record, found: Record, analyzer: Analyzer) -> Document:
     return Document(record.kind, record.id, found.kind, found.id, kept, found.index_values())
 
 
-def declarations(types: RecordTypes, analyzer: Analyzer) -> bytes:
-    """A digest of everything that decides what is in an index: one made for other declarations is built
-    again. A ``path`` that is a function counts by its name only.
+@frozen
+class Declarations:
+    """What an index is made for.
+
+    Attributes:
+        digest: tells declarations apart: an index that was made for others is built again.
+        texts: the kinds that a search returns, each with the names of the texts that its documents may have,
+            and their weights.
+        ordered: these kinds, each with the names of its single-valued indexes.
     """
-    described: list[Any] = [Analyzer.version, analyzer.language]
-    for kind in searched_kinds(types):
-        cls = types.cls(kind)
-        texts = [(text.name, _named(text.path), text.weight) for text in _texts(types, kind)]
-        indexes = [(i.name, i.type.__name__, _named(i.path), i.multi) for i in cls.indexes]
-        described.append((kind, cls.schema_version, cls.found_as, texts, indexes))
-    return hashlib.blake2b(repr(described).encode(), digest_size=16).digest()
+
+    digest: bytes
+    texts: Mapping[str, Mapping[str, float]] = field(factory=dict[str, Mapping[str, float]])
+    ordered: Mapping[str, tuple[str, ...]] = field(factory=dict[str, tuple[str, ...]])
+
+    @classmethod
+    def of(cls, types: RecordTypes, analyzer: Analyzer) -> Declarations:
+        """The declarations of a store's kinds. A ``path`` that is a function counts by its name only."""
+        described: list[Any] = [Analyzer.version, analyzer.language]
+        texts: dict[str, dict[str, float]] = {}
+        ordered: dict[str, tuple[str, ...]] = {}
+        for kind in searched_kinds(types):
+            base = types.cls(kind)
+            named = [(text.name, _named(text.path), text.weight) for text in _texts(types, kind)]
+            indexes = [(i.name, i.type.__name__, _named(i.path), i.multi) for i in base.indexes]
+            described.append((kind, base.schema_version, base.found_as, named, indexes))
+            for name, _, weight in named:
+                texts.setdefault(found_kind(base), {}).setdefault(name, weight)
+            if not base.found_as:
+                ordered[kind] = tuple(index.name for index in base.indexes if not index.multi)
+        digest = hashlib.blake2b(repr(described).encode(), digest_size=16).digest()
+        return cls(digest, texts, ordered)
 
 
 def _texts(types: RecordTypes, kind: str) -> Iterable[Any]:

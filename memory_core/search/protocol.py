@@ -88,8 +88,9 @@ class SearchIndex(Protocol):
         """Remove everything, from the disk too."""
         ...
 
-    async def search(self, request: SearchRequest) -> list[Match]:
-        """The best matches, best first; of equal scores the newest ids first.
+    async def search(self, request: SearchRequest) -> list[Match] | None:
+        """The best matches, best first; of equal scores the newest ids first. ``None`` if the index has lost
+        what it had, as its files were damaged, deleted or replaced: then it is asked for its bookmark.
 
         The score of a document is the sum of ``weight * BM25`` (Robertson and Zaragoza, 2009; k1 = 1.2,
         b = 0.75) over its texts and the terms that are asked for.

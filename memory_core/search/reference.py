@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 from memory_core.following import Bookmark
 from memory_core.search.analysis import similar
-from memory_core.search.documents import Document, DocumentText
+from memory_core.search.documents import Declarations, Document, DocumentText
 from memory_core.search.protocol import Match, SearchRequest
 
 __all__ = ["ReferenceConfig", "ReferenceIndex"]
@@ -59,17 +59,29 @@ class ReferenceConfig:
 
 
 class ReferenceIndex:
-    """An index in this process's memory; see `SearchIndex`."""
+    """An index in this process's memory; see `SearchIndex`.
+
+    Args:
+        frequency: where it is a part of a larger index: how many documents of the rest have a term, by the
+            kind that is found, the text and the term.
+        documents: how many documents the rest has.
+    """
 
     @classmethod
     def create(
-        cls, folder: Path | None, *, config: ReferenceConfig, declarations: bytes
+        cls, folder: Path | None, *, config: ReferenceConfig, declarations: Declarations
     ) -> ReferenceIndex:
         """An empty index, whatever its place and declarations."""
         del folder, config, declarations
         return cls()
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        frequency: Callable[[str, str, str], int] | None = None,
+        documents: Callable[[], int] = int,
+    ) -> None:
+        self._frequency = frequency
+        self._others = documents
         self._documents: dict[_Key, Document] = {}
         self._fields: dict[_Place, _Field] = {}
         self._bookmark: Bookmark | None = None
@@ -107,13 +119,19 @@ class ReferenceIndex:
         """See ``SearchIndex.search``."""
         scores: defaultdict[_Key, float] = defaultdict(float)
         looked_at = 0
-        for (kind, _), found in list(self._fields.items()):
+        total = len(self._documents) + self._others()
+        for (kind, text), found in list(self._fields.items()):
             if kind != request.kind:
                 continue
             mean = found.length / max(1, len(found.lengths))
             for term in _asked(request, found):
-                documents = found.postings.get(term, {})
-                idf = _idf(len(self._documents), len(documents))
+                documents = found.postings.get(term)
+                if not documents:
+                    continue
+                having = len(documents)
+                if self._frequency is not None:
+                    having += self._frequency(kind, text, term)
+                idf = _idf(total, having)
                 for key, count in documents.items():
                     norm = 1 - _B + _B * found.lengths[key] / mean
                     scores[key] += found.weight * idf * count * (_K1 + 1) / (count + _K1 * norm)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
+from memory_core.errors import StorageUnavailableError
 from memory_core.following import Bookmark, FeedFollower
 from memory_core.query import Query, any_of
 from memory_core.query.query import MAX_LIMIT
@@ -21,9 +23,11 @@ from memory_core.storage import Storage
 __all__ = ["Searcher"]
 
 R = TypeVar("R", bound=Record)
+Found = TypeVar("Found")
 Completed = Callable[[list[Any]], Awaitable[list[Any]]]
 
 _RECORDS_AT_ONCE = 64
+_ATTEMPTS = 5
 
 
 class Searcher:
@@ -81,10 +85,12 @@ class Searcher:
         Raises:
             InvalidValueError: there is no word in ``asked``.
             QueryError: the query cannot be searched with.
+            StorageUnavailableError: the index does not stay complete while it is searched.
         """
         question = Question.of(asked, query, self._analyzer)
-        behind = await self.follower.catch_up(max_wait)
-        found = await self._found(question, query, min_score)
+        found, behind = await self._caught_up(
+            lambda: self._found(question, query, min_score), max_wait
+        )
         records = [record for record, _ in found]
         if complete is not None:
             records = await complete(records)
@@ -95,6 +101,29 @@ class Searcher:
             for record, (_, score) in zip(records, found, strict=True)
         ]
         return SearchHits(hits, behind)
+
+    async def _caught_up(
+        self, look: Callable[[], Awaitable[Found | None]], max_wait: float | None
+    ) -> tuple[Found, int]:
+        """What a look at the index finds when it has caught up, and by how much the index is behind."""
+        deadline = None if max_wait is None else time.monotonic() + max_wait
+        for _ in range(_ATTEMPTS):
+            resets = self.follower.resets
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            behind = await self.follower.catch_up(left)
+            if not behind and resets != self.follower.resets:
+                # Another search may have had it start over since.
+                resets = self.follower.resets
+                behind = await self.follower.catch_up(left)
+            found = await look()
+            if found is None:
+                # Its files were damaged or deleted, or another process has built them again.
+                self.follower.reload()
+            elif behind or resets == self.follower.resets:
+                return found, behind
+        raise StorageUnavailableError(
+            "the search index is lost or built again time after time: try again"
+        )
 
     def stats(self) -> dict[str, Any]:
         """Statistics of the index, and of following and searching."""
@@ -112,11 +141,15 @@ class Searcher:
 
     async def _found(
         self, question: Question, query: Query[R], min_score: float
-    ) -> list[tuple[R, float]]:
-        """The best records that are still there and still fulfil the conditions, with their scores."""
+    ) -> list[tuple[R, float]] | None:
+        """The best records that are still there and still fulfil the conditions, with their scores; ``None``
+        if the index has lost what it had.
+        """
         wanted = limit = query.page_size
         while True:
             matches = await self._index.search(question.limited(limit))
+            if matches is None:
+                return None
             found = await self._current(matches, query, min_score)
             if len(found) >= wanted or len(matches) < limit or limit >= MAX_LIMIT:
                 return found[:wanted]

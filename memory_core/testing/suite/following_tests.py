@@ -310,3 +310,17 @@ class FollowingTests(Harness):
         # Once it is written again, it is there again.
         await put(store, damaged)
         await _expect(follower, store, mirror)
+
+    async def test_data_that_was_lost_is_computed_again(self, store: Storage) -> None:
+        mirror = Mirror()
+        await put(store, *map(episode, range(5)))
+        follower = _follower(store, mirror)
+        await _expect(follower, store, mirror)
+        resets = follower.resets
+        await _expect(follower, store, mirror)
+        assert follower.resets == resets
+        await mirror.clear()
+        follower.reload()
+        await _expect(follower, store, mirror)
+        assert follower.resets > resets
+        assert follower.counters["restarts"] == 2

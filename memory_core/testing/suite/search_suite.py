@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import random
 import shutil
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 import pytest
 import pytest_asyncio
+from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from memory_core import samples
 from memory_core.following import Bookmark
 from memory_core.query import Query, all_of, any_of, at_least, at_most, between
-from memory_core.records import Episode, Outcome, RewardScore, TaskContext
+from memory_core.records import (
+    CORE_RECORD_TYPES,
+    Episode,
+    Outcome,
+    RecordTypes,
+    RewardScore,
+    TaskContext,
+)
 from memory_core.search import (
     Analyzer,
+    Declarations,
     Document,
     Match,
     ReferenceIndex,
@@ -33,13 +44,17 @@ from memory_core.search.question import Question
 from memory_core.testing.data.samples import episode, sample_id
 from memory_core.testing.suite.harness import leave_out, missing_members, only_if
 
-__all__ = ["SearchSuite"]
+__all__ = ["KIT_DECLARATIONS", "SearchSuite"]
 
 _ANALYZER = Analyzer()
+KIT_DECLARATIONS = Declarations.of(RecordTypes(CORE_RECORD_TYPES), _ANALYZER)
+"""The declarations of what the suite puts into an index."""
+
 _WORDS = (
     "refund", "flight", "hotel", "cancel", "order", "exchange", "insurance", "baggage", "seat", "upgrade",
     "booking", "payment", "voucher", "passenger", "airport", "delay", "weather", "certificate",
 )  # fmt: skip
+_SAMPLES = Path(samples.__file__).parent
 _DOMAINS = ("airline", "retail", None)
 
 
@@ -79,7 +94,9 @@ class SearchSuite:
     on_disk: ClassVar[bool]
     examples: ClassVar[int] = 20
 
-    def create(self, folder: Path | None, declarations: bytes = b"1") -> SearchIndex:
+    def create(
+        self, folder: Path | None, declarations: Declarations = KIT_DECLARATIONS
+    ) -> SearchIndex:
         """An index of a namespace in a folder, which need not exist; ``None`` for one in memory."""
         raise NotImplementedError
 
@@ -112,7 +129,7 @@ class SearchSuite:
 
     async def test_an_empty_index_finds_nothing(self, index: SearchIndex) -> None:
         assert await index.bookmark() is None
-        assert await index.search(_request("refund")) == []
+        assert await _found(index, _request("refund")) == []
         assert index.stats()["documents"] == 0
 
     async def test_what_was_applied_is_found_at_once(self, index: SearchIndex) -> None:
@@ -158,7 +175,7 @@ class SearchSuite:
             Bookmark(22),
         )
         assert (await _ids(index, "flight insurance"))[:2] == [31, 30]
-        scores = [match.score for match in await index.search(_request("flight insurance"))]
+        scores = [match.score for match in await _found(index, _request("flight insurance"))]
         assert scores == sorted(scores, reverse=True)
         assert all(math.isfinite(score) and score > 0 for score in scores)
 
@@ -174,16 +191,16 @@ class SearchSuite:
         text = " ".join(_WORDS)
         for query in _queries(records):
             expected = {r.id for r in records if query.matches(r.index_values())}
-            matches = await index.search(_request(text, query, limit=200))
+            matches = await _found(index, _request(text, query, limit=200))
             assert {match.id for match in matches} == expected, query
             # As many as are asked for come, where there are so many.
-            few = await index.search(_request(text, query, limit=3))
+            few = await _found(index, _request(text, query, limit=3))
             assert few == matches[:3], query
 
     async def test_kinds_are_apart(self, index: SearchIndex) -> None:
         await index.apply([_document(_episode(1, "refund"))], [], Bookmark(1))
         request = SearchRequest(kind="pattern", terms=("refund",))
-        assert await index.search(request) == []
+        assert await _found(index, request) == []
 
     async def test_parts_are_found_as_their_whole(self, index: SearchIndex) -> None:
         whole = _episode(1, "book a train", context=TaskContext(domain="rail"))
@@ -193,13 +210,13 @@ class SearchSuite:
             for n, text in enumerate(["paris", "paris paris", "london"])
         ]
         await index.apply([document, *parts], [], Bookmark(4))
-        matches = await index.search(_request("train paris", Query(Episode).where(domain="rail")))
+        matches = await _found(index, _request("train paris", Query(Episode).where(domain="rail")))
         assert [match.id for match in matches] == [whole.id]
         # The best of its documents counts.
-        alone = await index.search(_request("paris"))
+        alone = await _found(index, _request("paris"))
         assert matches[0].score == max(matches[0].score, alone[0].score)
         await index.apply([], [("step", part.id) for part in parts], Bookmark(5))
-        assert await index.search(_request("paris")) == []
+        assert await _found(index, _request("paris")) == []
         assert await _ids(index, "train") == [1]
 
     async def test_more_parts_than_are_asked_for_take_no_place(self, index: SearchIndex) -> None:
@@ -276,7 +293,7 @@ class SearchSuite:
         tasks = asyncio.all_tasks()
         index = self.create(folder)
         await index.apply([_document(_episode(1, "refund"))], [], Bookmark(1))
-        await index.search(_request("refund"))
+        await _found(index, _request("refund"))
         await index.aclose()
         await index.aclose()
         await asyncio.sleep(0)
@@ -305,7 +322,7 @@ class SearchSuite:
         await index.apply([_document(_episode(1, "refund"))], [], Bookmark(1))
         for turns in range(4):
             calls: list[asyncio.Task[Any]] = [
-                asyncio.create_task(index.search(_request("refund"))),
+                asyncio.create_task(_found(index, _request("refund"))),
                 asyncio.create_task(
                     index.apply([_document(_episode(2 + turns, "hotel"))], [], Bookmark(2 + turns))
                 ),
@@ -360,6 +377,23 @@ class SearchSuite:
         finally:
             await index.aclose()
 
+    async def test_orders_real_texts_as_the_reference_does(self, index: SearchIndex) -> None:
+        reference = ReferenceIndex()
+        texts = _sample_texts()
+        assert len(texts) > 300
+        for start in range(0, len(texts), 20):
+            numbered = enumerate(texts[start : start + 20], start)
+            documents = [_document(_episode(*each)) for each in numbered]
+            for one in (index, reference):
+                await one.apply(documents, [], Bookmark(start + 1))
+        chance = random.Random(11)
+        gains: list[float] = []
+        for text in chance.sample(texts, k=40):
+            request = _request(text, limit=10)
+            expected = await reference.search(request)
+            gains.append(_gain(await _found(index, request), expected))
+        assert sum(gains) / len(gains) >= 0.9, gains
+
     async def _change(  # what a step consists of
         self,
         index: SearchIndex,
@@ -384,9 +418,10 @@ class SearchSuite:
         text = " ".join(chance.sample(_WORDS, k=3))
         for query in (Query(Episode), Query(Episode).where(domain="airline")):
             request = _request(text, query)
-            found, expected = await index.search(request), await reference.search(request)
+            found, expected = await _found(index, request), await reference.search(request)
             assert {match.id for match in found} == {match.id for match in expected}
-            assert _gain(found, expected) >= 0.9
+            # Among a few records, the statistics of replaced ones that an index still counts weigh more.
+            assert len(expected) < 10 or _gain(found, expected) >= 0.9
 
     # On disk
 
@@ -408,7 +443,7 @@ class SearchSuite:
         index = self.create(folder)
         await index.apply([_document(_episode(1, "refund"))], [], Bookmark(1))
         await index.aclose()
-        index = self.create(folder, declarations=b"2")
+        index = self.create(folder, declarations=evolve(KIT_DECLARATIONS, digest=b"another"))
         assert await index.bookmark() is None
         await index.clear()
         await index.apply([_document(_episode(2, "refund"))], [], Bookmark(1))
@@ -440,9 +475,11 @@ class SearchSuite:
             await index.aclose()
 
     async def _searches_or_starts_over(self, index: SearchIndex) -> None:
-        found = await _ids(index, "refund")
-        if await index.bookmark() is not None:
-            assert sorted(found) == list(range(30))
+        found = await index.search(_request("refund"))
+        if found is None:
+            assert await index.bookmark() is None
+        else:
+            assert len(found) == 30
 
     @only_if(lambda suite: suite.on_disk)
     async def test_two_on_one_folder_see_each_others_changes(self, folder: Path) -> None:
@@ -465,6 +502,61 @@ class SearchSuite:
         assert sorted(await _ids(index, "refund")) == list(range(6))
         await index.aclose()
 
+    @only_if(lambda suite: suite.on_disk)
+    async def test_a_change_in_parts_outlives_the_commits_of_others(self, folder: Path) -> None:
+        """While one takes in the parts of a change, another writes what is in between."""
+        for most in range(4):
+            first, second = self.create(folder / str(most)), self.create(folder / str(most))
+            try:
+                for index in (first, second):
+                    await index.apply([_document(_episode(1, "refund"))], [], Bookmark(10))
+                await first.apply([_document(_episode(2, "refund"))], [], None)
+                await first.apply([], [("episode", sample_id("episode", 1))], None)
+                for turn in range(most):
+                    await second.apply([_document(_episode(7 + turn, "seat"))], [], Bookmark(20))
+                    await second.aclose()
+                    second = self.create(folder / str(most))
+                    await second.bookmark()
+                    assert await _ids(first, "refund") == [2]
+                await first.apply([_document(_episode(3, "refund"))], [], Bookmark(30))
+                assert sorted(await _ids(first, "refund")) == [2, 3]
+                assert await first.bookmark() == Bookmark(30)
+            finally:
+                await first.aclose()
+                await second.aclose()
+            third = self.create(folder / str(most))
+            assert await third.bookmark() == Bookmark(30)
+            assert sorted(await _ids(third, "refund")) == [2, 3]
+            await third.aclose()
+
+    @only_if(lambda suite: suite.on_disk)
+    async def test_one_that_others_build_again_is_not_searched_as_if_whole(
+        self, folder: Path
+    ) -> None:
+        documents = [_document(_episode(number, "refund")) for number in range(5)]
+        first, second = self.create(folder), self.create(folder)
+        try:
+            for index in (first, second):
+                await index.apply(documents, [], Bookmark(5))
+            await second.clear()
+            await self._is_whole_or_lost(first, 5)
+            await second.apply(documents[:2], [], None)
+            await self._is_whole_or_lost(first, 5)
+            # It does not take part in building: that would be without what it had before.
+            await first.apply([_document(_episode(5, "refund"))], [], Bookmark(6))
+            await self._is_whole_or_lost(first, 6)
+            await second.apply(documents[2:], [], Bookmark(5))
+            await self._is_whole_or_lost(first, 6)
+            assert await first.bookmark() in (Bookmark(5), Bookmark(6))
+            assert len(await _ids(first, "refund")) >= 5
+        finally:
+            await first.aclose()
+            await second.aclose()
+
+    async def _is_whole_or_lost(self, index: SearchIndex, documents: int) -> None:
+        found = await index.search(_request("refund"))
+        assert found is None or len(found) == documents
+
 
 def _queries(records: Sequence[Episode]) -> list[Query[Any]]:
     """A query for every type of condition."""
@@ -486,6 +578,29 @@ def _queries(records: Sequence[Episode]) -> list[Query[Any]]:
     ]
 
 
+def _sample_texts() -> list[str]:
+    """What people and programs say in the sample transcripts."""
+    found: dict[str, None] = {}
+    for path in sorted(_SAMPLES.rglob("*.js*")):
+        for line in (
+            path.read_text("utf-8").splitlines()
+            if path.suffix == ".jsonl"
+            else [path.read_text("utf-8")]
+        ):
+            found |= dict.fromkeys(_strings(json.loads(line)))
+    return [text for text in found if len(text) > 30]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _strings(list(cast("dict[str, Any]", value).values()))
+    elif isinstance(value, list):
+        for each in cast("list[Any]", value):
+            yield from _strings(each)
+
+
 def _exists(path: Path) -> bool:
     return path.exists()
 
@@ -498,9 +613,15 @@ def _texts(text: str) -> Any:
     return _document(_episode(0, text)).texts
 
 
+async def _found(index: SearchIndex, request: SearchRequest) -> list[Match]:
+    matches = await index.search(request)
+    assert matches is not None, "the index has lost what it had"
+    return matches
+
+
 async def _ids(index: SearchIndex, text: str | Words, limit: int = 100) -> list[int]:
     """The numbers of the episodes that a text finds."""
-    matches = await index.search(_request(text, limit=limit))
+    matches = await _found(index, _request(text, limit=limit))
     assert len(matches) <= limit
     return [int.from_bytes(match.id.bytes[8:], "big") for match in matches]
 
@@ -513,7 +634,7 @@ def _gain(found: Iterable[Match], expected: Sequence[Match]) -> float:
 
     def gain(matches: Iterable[Match]) -> float:
         first = list(matches)[:10]
-        return sum(worth[m.id] / math.log2(place) for place, m in enumerate(first, 2))
+        return sum(worth.get(m.id, 0.0) / math.log2(place) for place, m in enumerate(first, 2))
 
     ideal = gain(expected)
     return gain(found) / ideal if ideal else 1.0

@@ -5,5 +5,5 @@ from memory_core.testing import SearchSuite
 class TestReferenceIndex(SearchSuite):
     on_disk = False
 
-    def create(self, folder, declarations=b"1"):
+    def create(self, folder, declarations=None):
         return ReferenceIndex()
