@@ -40,7 +40,11 @@ __all__ = ["PluginInfo", "PluginRegistry", "install_command", "load_class"]
 ENTRY_POINT_GROUP = "memory_core"
 _CORE = "memory-core"
 # Plugins that this project publishes as separate distributions.
-_DISTRIBUTIONS = {"jsonl": "memory-storage-jsonl", "redis": "memory-cache-redis"}
+_DISTRIBUTIONS = {
+    "jsonl": "memory-storage-jsonl",
+    "redis": "memory-cache-redis",
+    "tantivy": "memory-search-tantivy",
+}
 T = TypeVar("T")
 
 

@@ -245,6 +245,7 @@ def test_phrases_and_typing_errors(cli):
 def test_many_episodes_without_an_index_are_searched_by_their_descriptions(cli, monkeypatch):
     from memory_core.cli import records
 
+    monkeypatch.setenv("MEMORY_BLOCK_PLUGINS", "tantivy")
     monkeypatch.setattr(records, "_FOR_THE_REFERENCE", 10)
     cli.put(*(episode(number) for number in range(1, 24)))
     result = cli("search", "task 2")

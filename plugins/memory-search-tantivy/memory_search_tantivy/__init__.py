@@ -1,0 +1,1 @@
+"""A search index for memory-core on disk, by tantivy."""

@@ -1,0 +1,158 @@
+"""The folder of an index: its generations, of which one is current, and the lock on changing them.
+
+An index is built in a generation of its own, which no other process reads, and becomes current in one step.
+So no process sees half of an index, and one that finds another generation than before knows that the former
+one is no longer kept up to date.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from memory_core.disk import make_folder, private_file
+
+__all__ = ["Generations"]
+
+_CURRENT = "current"
+_LOCK = "lock"
+_BUILDING = "building"
+_PREFIX = "g-"
+_UNUSED_DAYS = 7
+_BETWEEN_TRIES = 0.01
+
+
+class Generations:
+    """The generations of one index.
+
+    Args:
+        folder: the folder of the index. Those of its namespace's indexes are beside it: for other
+            declarations, or of other versions of this program.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def current(self) -> str | None:
+        """The name of the current generation; ``None`` where there is none."""
+        try:
+            name = (self._folder / _CURRENT).read_bytes()[:64].decode("ascii", "replace")
+        except OSError:
+            return None
+        return name if name.startswith(_PREFIX) and name[2:].isalnum() else None
+
+    def path(self, name: str) -> Path:
+        """The folder of a generation."""
+        return self._folder / name
+
+    @contextmanager
+    def locked(self, patience: float | None = None) -> Generator[bool]:
+        """Hold the lock on what is current, and on writing to it. The system releases it when a process ends.
+
+        Args:
+            patience: for how many seconds to wait for another process that holds it; ``None`` for as long as
+                it takes.
+
+        Yields:
+            Whether it is held.
+        """
+        make_folder(self._folder)
+        lock = private_file(self._folder / _LOCK, os.O_RDWR | os.O_CREAT)
+        try:
+            yield _taken(lock, patience)
+        finally:
+            os.close(lock)
+
+    def begin(self) -> tuple[str, int]:
+        """Make a generation that is being built, and remove those whose builders have ended.
+
+        Returns:
+            Its name, and a descriptor that is open as long as it is built.
+        """
+        with self.locked():
+            self._sweep()
+            name = f"{_PREFIX}{uuid4().hex}"
+            self.path(name).mkdir(mode=0o700)
+            building = private_file(self.path(name) / _BUILDING, os.O_RDWR | os.O_CREAT)
+            fcntl.flock(building, fcntl.LOCK_EX)
+        return name, building
+
+    def publish(self, name: str) -> bool:
+        """Make a generation current, unless there is another one by now. The lock is held by the caller.
+
+        Returns:
+            Whether it is current.
+        """
+        if self.current() is not None:
+            return False
+        growing = self._folder / f"{_CURRENT}.new"
+        growing.write_text(name)
+        growing.replace(self._folder / _CURRENT)
+        return True
+
+    def remove(self, name: str) -> None:
+        """Remove a generation. If it is current, there is none then."""
+        if not self._folder.is_dir():
+            return
+        with self.locked():
+            if self.current() == name:
+                (self._folder / _CURRENT).unlink()
+            shutil.rmtree(self.path(name), ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what killed builders left, and indexes that were not written to for days."""
+        current = self.current()
+        for path in self._folder.glob(f"{_PREFIX}*"):
+            if path.name != current and not _is_being_built(path):
+                shutil.rmtree(path, ignore_errors=True)
+        if current is None:
+            with suppress(OSError):
+                # Whatever it is, it names no generation.
+                (self._folder / _CURRENT).unlink(missing_ok=True)
+        oldest = time.time() - _UNUSED_DAYS * 86_400
+        for path in self._folder.parent.iterdir():
+            if path != self._folder and path.name[:1].isdigit() and _changed_at(path) < oldest:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _taken(lock: int, patience: float | None) -> bool:
+    if patience is None:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return True
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_BETWEEN_TRIES)
+        else:
+            return True
+
+
+def _is_being_built(path: Path) -> bool:
+    try:
+        building = private_file(path / _BUILDING, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _taken(building, 0.0)
+    finally:
+        os.close(building)
+
+
+def _changed_at(path: Path) -> float:
+    """When an index was written to last."""
+    found = [path, *path.glob(f"{_PREFIX}*/meta.json")]
+    times: list[float] = []
+    for each in found:
+        with suppress(OSError):
+            times.append(each.stat().st_mtime)
+    return max(times, default=0.0)

@@ -1,0 +1,151 @@
+"""``View``: an index that is open for reading; ``Build``: one that is being built."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tantivy
+
+from memory_core.following import Bookmark
+from memory_core.search import Document
+from memory_search_tantivy.fields import Fields
+
+__all__ = ["Build", "View", "write_once"]
+
+_HEAP = 15_000_000
+"""Bytes of a writer's memory: the least that tantivy allows."""
+_BUILDING_HEAP = 60_000_000
+
+
+class View:
+    """An index that is open for reading.
+
+    Attributes:
+        name: the generation; empty for memory.
+        searcher: what is read: a state that no later commit changes.
+        bookmark: how far that is.
+    """
+
+    def __init__(
+        self, fields: Fields, name: str, path: Path | None, index: tantivy.Index | None = None
+    ) -> None:
+        self.name = name
+        self._fields = fields
+        self._path = path
+        self.index = fields.opened(path) if index is None else index
+        self._stamp: Any = None
+        # An earlier state must not take the place of a later one.
+        self._lock = threading.Lock()
+        self.searcher: tantivy.Searcher
+        self.bookmark: Bookmark | None
+        self.refresh()
+
+    @property
+    def documents(self) -> int:
+        """How many documents there are."""
+        return max(0, self.searcher.num_docs - (self.bookmark is not None))
+
+    def refresh(self) -> None:
+        """See what was committed since.
+
+        Raises:
+            ValueError, OSError: it is damaged, or gone.
+        """
+        with self._lock:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        stamp = None
+        if self._path is not None:
+            found = (self._path / "meta.json").stat()
+            stamp = found.st_mtime_ns, found.st_ino, found.st_size
+            if stamp == self._stamp:
+                return
+        self.index.reload()
+        searcher = self.index.searcher()
+        bookmark = self._fields.bookmark(searcher)
+        # In this order: what is read is as far as the bookmark says, or further.
+        self.searcher = searcher
+        self.bookmark = bookmark
+        self._stamp = stamp
+
+
+class Build:
+    """An index that is being built. Its methods run on any thread, one at a time.
+
+    Attributes:
+        name: the generation; empty for memory.
+    """
+
+    def __init__(self, fields: Fields, name: str, path: Path | None, building: int | None) -> None:
+        self.name = name
+        self.path = path
+        self._fields = fields
+        self._building = building
+        self._lock = threading.Lock()
+        self.index = fields.opened(path)
+        self._writer: tantivy.IndexWriter | None = self.index.writer(_BUILDING_HEAP, 1)
+        self._unseen = True
+        self._searcher = self.index.searcher()
+
+    def add(self, documents: Iterable[Document], removed: Iterable[str]) -> None:
+        """Take in documents and remove others."""
+        with self._lock:
+            if self._writer is not None:
+                self._fields.write(self._writer, documents, removed, None)
+                self._unseen = True
+
+    def searcher(self) -> tantivy.Searcher:
+        """What is there so far."""
+        with self._lock:
+            if self._unseen and self._writer is not None:
+                self._writer.commit()
+                self._reload()
+            return self._searcher
+
+    def finish(self, bookmark: Bookmark) -> None:
+        """Write what is there, with its bookmark, and end."""
+        with self._lock:
+            if self._writer is None:
+                return
+            self._fields.write(self._writer, (), (), bookmark)
+            self._writer.commit()
+            self._writer.wait_merging_threads()
+            self._writer = None
+            self._reload()
+
+    def close(self) -> None:
+        """Stop building; from here on others may remove its files, unless they are current."""
+        with self._lock:
+            # Dropping the writer discards what it has not committed.
+            self._writer = None
+            if self._building is not None:
+                os.close(self._building)
+                self._building = None
+
+    def _reload(self) -> None:
+        self.index.reload()
+        self._searcher = self.index.searcher()
+        self._unseen = False
+
+
+def write_once(
+    fields: Fields,
+    index: tantivy.Index,
+    documents: Iterable[Document],
+    removed: Iterable[str],
+    bookmark: Bookmark,
+) -> None:
+    """Write a group of changes in one commit, and merge what that makes worth it."""
+    writer = index.writer(_HEAP, 1)
+    try:
+        fields.write(writer, documents, removed, bookmark)
+        writer.commit()
+        writer.wait_merging_threads()
+    finally:
+        # Tantivy's own lock is held as long as the writer exists.
+        del writer
