@@ -104,7 +104,8 @@ class Log:
                 number, offset = damage
                 behind = "" if part.is_last else ", with valid data after it"
                 raise CodecError(
-                    f"{self.path}, line {number} (offset {offset}): damaged{behind}; nothing was changed"
+                    f"{self.path}, line {number} (offset {offset}): damaged{behind}; nothing was "
+                    "changed; `memory jsonl repair` says what can be kept"
                 )
             if part.lines:
                 self.torn_bytes = part.end - whole
@@ -134,13 +135,21 @@ class Log:
         self.syncs += self._sync
         self.size += len(frame)
 
-    def rewrite(self, lines: Iterable[bytes], position: Position) -> None:
+    def rewrite(
+        self, lines: Iterable[bytes], position: Position, *, store_id: UUID | None = None
+    ) -> None:
         """Replace the log by one frame, atomically: until the rename, the old log is in force.
+
+        Args:
+            lines: the lines of the frame.
+            position: what it leads to.
+            store_id: another identity than the log has.
 
         Raises:
             StorageFullError: no room; the log is as it was.
             StorageUnavailableError: the disk failed; the log is as it was.
         """
+        header = self._header if store_id is None else Header(FORMAT, VERSION, store_id)
         successor = self.path.with_name(f".{self.path.name}.{uuid4().hex[:8]}{_SUCCESSOR}")
         try:
             fd = private_file(successor, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL)
@@ -148,7 +157,7 @@ class Log:
                 # Before it has the log's name, so that nobody else gets the lock.
                 lock(fd, self.path)
                 _copy_mode(self._fd, fd)
-                size = _write_all(fd, self._header.line(), lines, position)
+                size = _write_all(fd, header.line(), lines, position)
                 os.fsync(fd)
                 successor.replace(self.path)
                 _sync_directory(self.path.parent)
@@ -161,7 +170,7 @@ class Log:
                 raise self._mapped(error) from error
             raise
         os.close(self._fd)
-        self._fd, self.size = fd, size
+        self._fd, self.size, self._header = fd, size, header
         self.rewrites += 1
 
     def close(self) -> None:
