@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from attrs import Factory, define, field
 
-from memory_core.importers.chat import add_block
+from memory_core.importers.chat import add_block, is_unknown
 from memory_core.importers.content import first_line, text_of
 from memory_core.importers.draft import MESSAGE, EpisodeDraft, stable_id
 from memory_core.importers.fields import is_number, mapping, plain_text, time_of
@@ -216,9 +216,13 @@ class Session:
 
     def _turn(self, line: Line, where: str, time: datetime | None) -> None:
         said = mapping(line.message)
-        content = said.get("content")
+        content = said.get("content") if said else line.message
         role = line.kind or "unknown"
         before = len(self.draft.steps)
+        if content is None:
+            content = []
+            if not is_unknown(self.draft, said, where):
+                self.log.note(where, "the message has no content")
         for block in cast("list[object]", content) if isinstance(content, list) else [content]:
             add_block(self.draft, role, block, time, where)
         added = self.draft.steps[before:]

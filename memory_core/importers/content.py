@@ -61,7 +61,8 @@ def _part(part: object, log: Log, place: str) -> str | None:
     if isinstance(part, str):
         return str(part)
     fields = mapping(part)
-    for name in _TEXTS:
+    plain = fields.get("type") == "text" and len(fields) == 2  # type and text
+    for name in (*_TEXTS, "value") if plain else _TEXTS:
         text = fields.get(name)
         if isinstance(text, str):
             if len(fields) > 2:

@@ -71,6 +71,8 @@ def _add(draft: EpisodeDraft, message: Fields) -> None:
     said = draft.say("assistant" if kind == "gemini" else _role(kind), text, time, place)
     if said is not None and kind in _NOTICES:
         said.metadata["notice"] = kind
+        if kind == "error":
+            said.failed(text)
     for call in message.objects("toolCalls"):
         _call(draft, call)
     if draft.heard == heard and not is_unknown(draft, message.value, place, _BESIDE):
@@ -114,7 +116,7 @@ FORMAT = Format(
         "sessionId": "id; metadata session_id",
         "projectHash": "metadata project",
         "startTime, lastUpdated; timestamp": "start, end; times of steps",
-        "messages[].content by type": "steps: user, assistant; notices have role system",
+        "messages[].content by type": "steps: user, assistant; notices have role system, errors failed",
         "messages[].thoughts": "steps: thinking",
         "messages[].toolCalls": "steps with parameters, result, metadata status; error, cancelled: failed",
         "messages[].tokens": "tokens of the message's first step, without cached ones",

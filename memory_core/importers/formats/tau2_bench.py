@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.chat import is_unknown
-from memory_core.importers.content import parameters_of, set_result, text_of
+from memory_core.importers.content import arguments_of, parameters_of, set_result, text_of
 from memory_core.importers.draft import EpisodeDraft, content_digest
-from memory_core.importers.fields import Fields
+from memory_core.importers.fields import Fields, plain_text
 from memory_core.importers.reading import entries
 from memory_core.importers.tau_outcomes import described, outcome_of_checks
 
@@ -26,9 +26,7 @@ def _recognises(sample: Sample) -> bool:
     first = sample.first
     if first.has("tasks", "info") and isinstance(first.get("info.environment_info"), dict):
         return True
-    return first.has("task_id", "termination_reason") and (
-        first.has("messages") or first.has("ticks")
-    )
+    return first.has("task_id", "termination_reason") and bool(first.keys & {"messages", "ticks"})
 
 
 def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
@@ -86,19 +84,27 @@ def _draft(run: Fields, info: Fields, tasks: Mapping[str | None, Fields]) -> Ite
     yield draft
 
 
+def _thought(block: Fields, message: Fields) -> str:
+    """What was thought; of Gemini it is a part of the answer as JSON, which the message may repeat."""
+    part = arguments_of(text := block.text("thinking") or "")
+    if part.get("thought") is True:
+        return plain_text(part.get("text")) or text
+    said = "text" in part and part["text"] == message.get("content")
+    return "" if said or ("functionCall" in part and "tool_calls" in message) else text
+
+
 def _add(draft: EpisodeDraft, message: Fields) -> None:
     role, time, place = message.text("role") or "unknown", message.time("timestamp"), message.place
-    answers = list(message.objects("tool_messages")) or [message]
     if role == "tool":
-        for answer in answers:
+        for answer in list(message.objects("tool_messages")) or [message]:
             step = draft.answer(answer.text("id"), None, time, place)
-            text = text_of(answer.get("content"), draft.log, place)
-            set_result(step, text, failed=answer.flag("error"))
+            said = text_of(answer.get("content"), draft.log, place)
+            set_result(step, said, answer.flag("error"))
         return
     before, heard = len(draft.steps), draft.heard
     for thought in ("raw_data", "raw_data.message"):
         for block in message.object(thought).objects("thinking_blocks"):
-            draft.say("thinking", block.text("thinking") or "", time, place)
+            draft.say("thinking", _thought(block, message), time, place)
     draft.say(role, text_of(message.get("content"), draft.log, place), time, place)
     for call in message.objects("tool_calls"):
         step = draft.call(

@@ -156,6 +156,28 @@ def test_gemini_cli_chat():
     assert episode.end_time == datetime(2026, 1, 30, 6, 17, 50, 756000, tzinfo=UTC)
 
 
+def test_gemini_cli_notices_of_errors_are_failed(tmp_path):
+    messages = [
+        {
+            "id": str(number),
+            "timestamp": "2026-01-30T06:08:50Z",
+            "type": kind,
+            "content": f"An {kind}",
+        }
+        for number, kind in enumerate(["info", "error"])
+    ]
+    chat = {
+        "sessionId": "s",
+        "projectHash": "p",
+        "startTime": "2026-01-30T06:08:50Z",
+        "messages": messages,
+    }
+    form, (episode,), _ = read(write(tmp_path / "session.json", chat))
+    assert form == "gemini-cli"
+    assert shape(episode) == [("message", "system", None), ("message", "system", "error")]
+    assert episode.steps[1].result.message == "An error"
+
+
 @pytest.mark.parametrize("name", ["gemini_contents.json", "gemini_messages_with_parts.json"])
 def test_gemini_contents(name):
     form, episode = case(name)
@@ -399,6 +421,18 @@ def test_tau2_failures_say_why_and_thoughts_are_kept(tmp_path):
     )
     assert episode.steps[0].parameters == {"content": "Hm"}
     assert episode.steps[0].action == "thinking"
+    blocks = [{"thinking": json.dumps(part)} for part in (
+        {"text": "Hi! How can I help?"}, {"text": "Hm, hm", "thought": True}, {"text": "More"},
+    )]  # fmt: skip
+    simulation["messages"][0]["raw_data"] = {"message": {"thinking_blocks": blocks}}
+    _, (episode,), _ = read(write(tmp_path / "results.json", results))
+    said = [(step.action, step.parameters["content"]) for step in episode.steps[:3]]
+    # What Gemini's parts say more than the message.
+    assert said == [
+        ("thinking", "Hm, hm"),
+        ("thinking", '{"text": "More"}'),
+        ("assistant", "Hi! How can I help?"),
+    ]
     simulation["reward_info"] = None
     _, (episode,), _ = read(write(tmp_path / "results.json", results))
     assert (episode.outcome, episode.reward) == (None, None)

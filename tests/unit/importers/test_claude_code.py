@@ -301,6 +301,23 @@ def test_what_is_odd_in_a_line_is_noted_and_the_rest_of_it_is_read(tmp_path, lin
     assert note in notes
 
 
+def test_a_message_whose_content_has_another_name_is_listed_and_text_alone_is_read(tmp_path):
+    lines = [
+        claude_line("user", 1, "Hi"),
+        {**claude_line("user", 2, ""), "message": {"role": "user", "contenst": [used("ok")]}},
+        {**claude_line("user", 3, ""), "message": "Go on"},
+        {**claude_line("assistant", 4, ""), "message": None},
+    ]
+    path = write_lines(tmp_path / "session.jsonl", lines)
+    log = Log("session")
+    (found,) = found_in(IMPORTER, Source("session", path), log)
+    assert [step.parameters["content"] for step in found.episode.steps] == ["Hi", "Go on"]
+    (skipped,) = log.skipped
+    assert skipped.entry == "line 2"
+    assert "fields that are not known: contenst" in skipped.reason
+    assert [str(note) for note in log.notes] == ["session, line 4: the message has no content"]
+
+
 def test_bookkeeping_is_counted(tmp_path):
     log = Log("session")
     path = write_lines(tmp_path / "session.jsonl", claude_session())

@@ -283,6 +283,12 @@ def test_large_parts_that_are_no_text_are_named_with_their_digest(tmp_path):
     assert "https://example.org/a.png" in text
 
 
+def test_text_may_be_called_value(tmp_path):
+    content = [{"type": "text", "value": "Hi"}, {"type": "text", "value": "x", "lang": "en"}]
+    (step,) = read_one(tmp_path, messages=[{"role": "user", "content": content}]).steps
+    assert step.parameters["content"] == 'Hi\n[text: {"value":"x","lang":"en"}]'
+
+
 def test_a_refusal_and_a_reasoning_are_kept(tmp_path):
     messages = [{"role": "assistant", "content": None, "refusal": "No.", "reasoning_content": "Hm"}]
     steps = read_one(tmp_path, messages=messages).steps
