@@ -2,7 +2,7 @@
 
 ``GroupCommit`` hands items that are submitted at the same time to the writer together, so that they share
 one durable commit (group commit, DeWitt et al. 1984). ``ReadCoalescer`` joins the calls of one tick of
-the event loop into one fetch.
+the event loop into one fetch. ``SharedWork`` lets equal calls share work that is in flight.
 
 Cancelling a caller does not cancel the work of others: items that have not reached the writer are dropped,
 and a write or fetch that has begun is finished. Each caller gets an exception of its own (``own_error``).
@@ -11,8 +11,9 @@ and a write or fetch that has begun is finished. Each caller gets an exception o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -20,7 +21,9 @@ from attrs import define, field
 
 from memory_core.errors import StorageClosedError
 
-__all__ = ["GroupCommit", "ReadCoalescer", "join", "own_error"]
+__all__ = ["GroupCommit", "ReadCoalescer", "SharedWork", "join", "own_error"]
+
+_LONGEST = 0.005  # seconds that callers of the same work run in one tick of the event loop
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -253,6 +256,60 @@ async def join(work: asyncio.Future[Value]) -> Value:
         return await asyncio.shield(work)
     except Exception as error:
         raise own_error(error) from error
+
+
+class SharedWork(Generic[Value]):
+    """Work in flight, by a key: callers that ask for the same key wait for the same work."""
+
+    def __init__(self) -> None:
+        self._running: dict[Hashable, asyncio.Future[Value]] = {}
+        self._since = 0.0
+
+    async def run(self, key: Hashable, begin: Callable[[], Awaitable[Value]]) -> Value:
+        """The result of the work of a key, which begins unless it is in flight. Raises like ``join``.
+
+        Args:
+            key: has the position that the store was at, so that a read that starts after a commit returned
+                does not join work that began before.
+            begin: begins the work.
+        """
+        work = self._running.get(key)
+        if work is None:
+            work = self._running[key] = asyncio.ensure_future(begin())
+            work.add_done_callback(partial(self._ended, key))
+        else:
+            await self._take_turns()
+        found = await join(work)
+        await self._take_turns()
+        return found
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._running
+
+    async def aclose(self) -> None:
+        """Wait for the work in flight."""
+        while self._running:
+            await asyncio.wait(self._running.values())
+
+    async def _take_turns(self) -> None:
+        """Let other tasks run between the many callers that come or go in one tick of the event loop."""
+        while self._since and perf_counter() - self._since > _LONGEST:  # noqa: ASYNC110  # waits for the next tick
+            await asyncio.sleep(0)
+        if not self._since:
+            self._since = perf_counter()
+            asyncio.get_running_loop().call_soon(self._tick_ended)
+
+    def _tick_ended(self) -> None:
+        self._since = 0.0
+
+    def _ended(self, key: Hashable, work: asyncio.Future[Value]) -> None:
+        del self._running[key]
+        # Callers that were cancelled never retrieve an error; asyncio need not report that.
+        if not work.cancelled():
+            work.exception()
 
 
 def _settle(

@@ -123,10 +123,16 @@ class TursoStorage(Handle[SharedState]):
         """Fetch records by id."""
         shared = self._opened()
         shared.tables.types.cls(kind.kind)
-        ns = await shared.namespaces.find(self._namespace)
+        ns = shared.namespaces.numbers.get(self._namespace)
         if ns is None:
-            return [None] * len(ids)
-        return cast("list[R | None]", await shared.reader.gets.get((ns, kind.kind), ids))
+            ns = await shared.namespaces.find(self._namespace)
+            if ns is None:
+                return [None] * len(ids)
+        found = await shared.reader.get(ns, kind.kind, ids)
+        self._turn = turn = self._turn - 16
+        if turn <= 0:
+            await self._give_way()
+        return cast("list[R | None]", found)
 
     async def query(self, query: Query[R]) -> Page[R]:
         """Fetch one page."""

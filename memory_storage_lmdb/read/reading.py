@@ -18,6 +18,7 @@ from uuid import UUID
 
 from attrs import define, field
 
+from memory_core.coalesce import SharedWork
 from memory_core.codec import Codec
 from memory_core.codec.compression import DictionaryMissingError
 from memory_core.errors import StorageClosedError, StorageUnavailableError
@@ -52,7 +53,7 @@ R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
 _INLINE_SECONDS = 0.002
-_DECODE_SECONDS = 0.004
+_DECODE_SECONDS = 0.002
 _INTERRUPTIONS = 20
 # A query that has to look at more pending records has their index entries written.
 _MOST_PENDING = 256
@@ -197,6 +198,7 @@ class Reader:
         init=False, factory=dict[asyncio.Future[Any], _ThreadMeter]
     )
     _numbers: dict[str, bytes] = field(init=False, factory=dict[str, bytes])
+    _long: SharedWork[Any] = field(init=False, factory=SharedWork[Any])
 
     def __attrs_post_init__(self) -> None:
         self._gate = self.environment.gate()
@@ -213,6 +215,29 @@ class Reader:
         counters = self.counters
         counters["gets"] += 1
         counters["ids_asked"] += len(ids)
+        if self._long and len(ids) == 1 and self._same(layout, namespace, ids[0]) in self._long:
+            return [await self._get_long(layout, namespace, ids[0])]
+        found = await self._run(self._reading(layout, namespace, ids))
+        self._count_used(len(ids))
+        if len(ids) == 1:
+            data = found[0]
+            if data is None:
+                return [None]
+            body, nulled = layout.body(ids[0].bytes, data)
+            if self.codec.takes_long(body):
+                return [await self._get_long(layout, namespace, ids[0])]
+            return [self._decode_here(layout, ids[0], body, nulled)]
+        distinct = {
+            record_id: data for record_id, data in zip(ids, found, strict=True) if data is not None
+        }
+        decoded = await self._decode_all(layout, distinct.items())
+        records_by_id = dict(zip(distinct, decoded, strict=True))
+        return [records_by_id.get(record_id) for record_id in ids]
+
+    def _reading(
+        self, layout: KindLayout, namespace: str, ids: Sequence[UUID]
+    ) -> Job[list[bytes | None]]:
+        """A job that reads stored values by id."""
         records = self.catalog.handles[layout.database]
 
         def read(txn: Transaction, _: Pending, meter: Meter) -> list[bytes | None]:
@@ -230,17 +255,19 @@ class Reader:
                         check_not_hidden(self.codec, layout, cursors, key, load)
             return found
 
-        found = await self._run(read)
-        self._count_used(len(ids))
-        if len(ids) == 1:
-            data = found[0]
-            return [None if data is None else await self._decode_one(layout, ids[0], data)]
-        distinct = {
-            record_id: data for record_id, data in zip(ids, found, strict=True) if data is not None
-        }
-        decoded = await self._decode_all(layout, distinct.items())
-        records_by_id = dict(zip(distinct, decoded, strict=True))
-        return [records_by_id.get(record_id) for record_id in ids]
+        return read
+
+    async def _get_long(self, layout: KindLayout, namespace: str, record_id: UUID) -> Any:
+        """A long record, decoded on a thread; equal reads share that, unless something was written since."""
+
+        async def get() -> Any:
+            [data] = await self._run(self._reading(layout, namespace, (record_id,)))
+            return None if data is None else await self._decode_one(layout, record_id, data)
+
+        return await self._long.run(self._same(layout, namespace, record_id), get)
+
+    def _same(self, layout: KindLayout, namespace: str, record_id: UUID) -> tuple[object, ...]:
+        return namespace, layout.kind, record_id, self.position()
 
     async def query(self, namespace: str, query: Query[R]) -> Page[R]:
         """One page; see ``Storage.query``."""
@@ -337,6 +364,7 @@ class Reader:
         self.stop()
         if self._working:
             await asyncio.wait(self._working)
+        await self._long.aclose()
 
     def stop(self) -> None:
         """Have the reads on threads end; from now on there are none on the loop."""
@@ -351,13 +379,22 @@ class Reader:
     async def _decode_one(self, layout: KindLayout, record_id: UUID, data: bytes) -> Any:
         """The record of a stored value, decoded on a thread if that takes long; raises like ``decode``."""
         body, nulled = layout.body(record_id.bytes, data)
+        if not self.codec.takes_long(body):
+            return self._decode_here(layout, record_id, body, nulled)
+        self.counters["reads_on_threads"] += 1
+        decode_there = partial(decode_body, self.codec, layout.kind, record_id, body, nulled)
+        run_there = asyncio.get_running_loop().run_in_executor
         try:
-            if not self.codec.takes_long(body):
-                return decode_body(self.codec, layout.kind, record_id, body, nulled)
-            self.counters["reads_on_threads"] += 1
-            return await asyncio.get_running_loop().run_in_executor(
-                self.pool, decode_body, self.codec, layout.kind, record_id, body, nulled
-            )
+            return await run_there(self.pool, decode_there)
+        except DictionaryMissingError:
+            self.load_dictionaries()
+            return await run_there(self.pool, decode_there)
+
+    def _decode_here(
+        self, layout: KindLayout, record_id: UUID, body: bytes, nulled: Sequence[str]
+    ) -> Any:
+        try:
+            return decode_body(self.codec, layout.kind, record_id, body, nulled)
         except DictionaryMissingError:
             self.load_dictionaries()
             return decode_body(self.codec, layout.kind, record_id, body, nulled)

@@ -257,6 +257,7 @@ class Driver(ABC):
         capabilities: What a store on it declares.
         runs_lazily: Whether batches are consumed statement by statement, on a thread of the driver,
             so that records may be encoded meanwhile. Elsewhere a batch has to be complete.
+        reads_at_once: Whether `read_at_once` may have an answer.
         checks_reads: Whether it takes a `CheckedRead`; elsewhere it takes a `ComparingStatement`.
         may_be_set_back: Whether the store may be set back or replaced while it is open, so that namespaces
             are `Namespace`s.
@@ -269,6 +270,7 @@ class Driver(ABC):
     where: str
     capabilities: frozenset[Capability]
     runs_lazily: bool = False
+    reads_at_once: bool = False
     checks_reads: bool = False
     may_be_set_back: bool = False
     together_bytes: int = 4 << 20
@@ -331,6 +333,18 @@ class Driver(ABC):
             StorageUnavailableError: There is no answer.
             StorageClosedError: The driver was closed before.
         """
+
+    def read_at_once(self, statement: Statement) -> list[Row] | None:
+        """Run one short read on the event loop's thread, where that takes microseconds.
+
+        Returns:
+            Its rows; ``None`` where it would have to wait, or was rejected: `read_then` waits, and says why.
+
+        Raises:
+            StorageError: The database could not be used.
+        """
+        del statement
+        return None
 
     async def read(
         self,

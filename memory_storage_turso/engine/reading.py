@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from time import perf_counter
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
-from memory_core.coalesce import ReadCoalescer
+from memory_core.coalesce import ReadCoalescer, SharedWork
 from memory_core.codec import Codec
 from memory_core.codec.compression import DictionaryMissingError
+from memory_core.codec.steps import LONG
 from memory_core.errors import CodecError, SchemaVersionError
 from memory_core.query import Page, Query
 from memory_core.records import Record
@@ -31,14 +33,14 @@ __all__ = ["Reader"]
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
+_MOST_AT_ONCE = 32
+_SECONDS_AT_ONCE = 0.002
+
 _Found: TypeAlias = dict[UUID, Record | Exception | None]
 
 
 class Reader:
     """Reads records.
-
-    Attributes:
-        gets: reads by id, by number of the namespace and kind; see ``Storage.get``.
 
     Args:
         driver: the database.
@@ -62,8 +64,38 @@ class Reader:
         self._dictionaries = dictionaries
         self._pending = pending
         self._translated = _TranslatedReads(driver, tables)
-        self.gets = ReadCoalescer[Record](self._fetch)
+        self._gets = ReadCoalescer[Record](self._fetch)
+        self._shared = SharedWork[list[Record | None]]()
+        self._at_once = self._ids_at_once = 0
         self.queries = self.counts = self.feed_reads = 0
+
+    async def get(self, ns: int, kind: str, ids: Sequence[UUID]) -> list[Record | None]:
+        """Records by id; see ``Storage.get``."""
+        key = ns, kind
+        if not self._driver.reads_at_once or not 0 < len(ids) <= _MOST_AT_ONCE:
+            return await self._gets.get(key, ids)
+        with self._translated:
+            if self._shared and (same := self._same(ns, kind, ids)) in self._shared:
+                return await self._get_shared(same, key, ids)
+            table = self._tables[kind]
+            rows = self._driver.read_at_once(table.fetch_short(ns, ids, LONG))
+            found = None if rows is None else self._decoded_at_once(table, rows, ids)
+            if found is not None:
+                self._at_once += 1
+                self._ids_at_once += len(ids)
+                return found
+            if rows is None:
+                return await self._gets.get(key, ids)
+            return await self._get_shared(self._same(ns, kind, ids), key, ids)
+
+    def _same(self, ns: int, kind: str, ids: Sequence[UUID]) -> Hashable:
+        """What equal reads have in common: also the position, as otherwise something was written since."""
+        return ns, kind, self._driver.position(), *ids
+
+    async def _get_shared(
+        self, same: Hashable, key: tuple[int, str], ids: Sequence[UUID]
+    ) -> list[Record | None]:
+        return await self._shared.run(same, lambda: self._gets.get(key, ids))
 
     async def query(self, ns: int, query: Query[R]) -> Page[R]:
         """One page; see ``Storage.query``."""
@@ -133,8 +165,13 @@ class Reader:
 
     def stats(self) -> dict[str, int]:
         """Calls, and how many reads they were joined to."""
+        gets = self._gets.stats()
+        for name in ("get_calls", "get_fetches"):
+            gets[name] += self._at_once
+        for name in ("ids_asked", "ids_fetched"):
+            gets[name] += self._ids_at_once
         return {
-            **self.gets.stats(),
+            **gets,
             "queries": self.queries,
             "counts": self.counts,
             "feed_reads": self.feed_reads,
@@ -142,7 +179,33 @@ class Reader:
 
     async def aclose(self) -> None:
         """Wait for the in-flight reads by id."""
-        await self.gets.aclose()
+        await self._gets.aclose()
+        await self._shared.aclose()
+
+    def _decoded_at_once(
+        self, table: KindTable, rows: Sequence[Row], ids: Sequence[UUID]
+    ) -> list[Record | None] | None:
+        """The records of rows, decoded on the event loop; ``None`` where that would take long."""
+        until = perf_counter() + _SECONDS_AT_ONCE
+        found = {row[0]: row for row in rows}
+        codec, kind = self._codec, table.kind
+        records: list[Record | None] = []
+        for record_id in ids:
+            row = found.get(record_id.bytes)
+            if row is None:
+                records.append(None)
+                continue
+            if row[1] is None:
+                return None
+            body = body_of(table, row, record_id)
+            if codec.takes_long(body) or (records and perf_counter() > until):
+                return None
+            try:
+                record = codec.decode(kind, body, record_id)
+            except DictionaryMissingError:
+                return None
+            records.append(overridden(table, record, row[2:]) if table.overriding else record)
+        return records
 
     async def _fetch(
         self, key: tuple[int, str], ids: list[UUID]

@@ -48,11 +48,12 @@ class ConnectionSettings:
     read_only: bool = False
     immutable: bool = False
 
-    def connect(self, *, writes: bool) -> TrackedConnection:
+    def connect(self, *, writes: bool, waits: bool = True) -> TrackedConnection:
         """A connection with these settings, which threads may use one at a time; blocks.
 
         Args:
             writes: whether it may write.
+            waits: whether it waits for locks once it is open.
         """
         connection = sqlite3.connect(
             file_uri(self.path, immutable=self.immutable) if self.read_only else self.path,
@@ -67,6 +68,8 @@ class ConnectionSettings:
         try:
             for pragma in self._pragmas(writes=writes):
                 self._run(connection, pragma)
+            if not waits:
+                self._run(connection, "PRAGMA busy_timeout = 0")
         except BaseException:
             connection.close()
             raise

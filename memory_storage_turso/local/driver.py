@@ -1,4 +1,6 @@
-"""The driver of local files: one connection writes, a few read, one looks up the position."""
+"""The driver of local files: one connection writes and a few read, each on a thread of its own. Two more are
+used on the event loop's thread: one for short reads, one for the position.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from memory_core.coalesce import join
 from memory_core.disk import disk_failure, is_read_only, make_private, new_backup
@@ -37,9 +39,9 @@ from memory_storage_turso.local.connections import ConnectionSettings, ThreadedC
 from memory_storage_turso.local.errors import failure_of
 from memory_storage_turso.local.forks import TrackedConnection, close_inherited
 from memory_storage_turso.local.identity import check_store, create_store, is_immutable
-from memory_storage_turso.local.prepared import joined
+from memory_storage_turso.local.prepared import PreparedCache, joined
 from memory_storage_turso.local.session import Session, write_group
-from memory_storage_turso.sql.statement import Statement
+from memory_storage_turso.sql.statement import Row, Statement
 from memory_storage_turso.sql.system import POSITION
 
 __all__ = ["LocalDriver"]
@@ -50,7 +52,7 @@ T = TypeVar("T")
 class LocalDriver(Driver):
     """A local file. Make it with ``open``."""
 
-    runs_lazily = checks_reads = True
+    runs_lazily = checks_reads = reads_at_once = True
     capabilities = frozenset(
         {
             Capability.DURABLE,
@@ -67,6 +69,7 @@ class LocalDriver(Driver):
         writer: ThreadedConnection | None,
         readers: Sequence[ThreadedConnection],
         lookout: TrackedConnection,
+        prompt: TrackedConnection,
     ) -> None:
         self.path = settings.path
         self.where = str(settings.path)
@@ -75,10 +78,14 @@ class LocalDriver(Driver):
         self._connections = [*filter(None, [writer]), *readers]
         self._readers = readers
         self._lookout = lookout
+        self._prepared = PreparedCache(settings.cached_statements)
+        self._prepared.observe(prompt)
+        self._prompt = Session(prompt, settings.path, self._prepared)
         self._seen: tuple[int, int] = (-1, 0)
         self._closing: asyncio.Task[None] | None = None
         self._checkpoints = Checkpoints(readers)
         self._writes = self._rewrites = self._reads = self._position_reads = 0
+        self._reads_on_loop = self._reads_handed_over = 0
 
     @classmethod
     async def open(
@@ -109,7 +116,7 @@ class LocalDriver(Driver):
                 )
                 await connection
                 opened.append(connection)
-            lookout = await _lookout(opened[0], settings)
+            lookout, prompt = await _opened_for_loop(opened[0], settings)
         except asyncio.CancelledError:
             # The caller does not wait for a lock; each thread closes its connection when it gets there.
             for connection in opened:
@@ -122,7 +129,7 @@ class LocalDriver(Driver):
                 raise _not_opened(error, path) from error
             raise
         writers = 0 if context.read_only else 1
-        return cls(settings, opened[0] if writers else None, opened[writers:], lookout)
+        return cls(settings, opened[0] if writers else None, opened[writers:], lookout, prompt)
 
     async def write(
         self,
@@ -167,6 +174,19 @@ class LocalDriver(Driver):
             return await reader.run(reader.session.read, statements, then)
         finally:
             reader.waiting -= 1
+
+    def read_at_once(self, statement: Statement) -> list[Row] | None:
+        """Run one short read here; ``None`` where it fails in a way that waiting may mend."""
+        self._check()
+        try:
+            rows = self._prompt.execute(statement.sql, statement.args)
+        except (StorageUnavailableError, StatementError):
+            # It is locked: a thread can wait. While it is, SQLite may not see that the schema has changed,
+            # and find no such table.
+            self._reads_handed_over += 1
+            return None
+        self._reads_on_loop += 1
+        return rows
 
     def position(self) -> int:
         """The newest position that any process has committed."""
@@ -213,7 +233,8 @@ class LocalDriver(Driver):
 
     def prepared_stats(self) -> PreparedCacheStats:
         """Statistics of the prepared statements of all connections."""
-        return joined(connection.prepared for connection in self._connections)
+        threads = (connection.prepared for connection in self._connections)
+        return joined([self._prepared, *threads])
 
     def stats(self) -> Mapping[str, object]:
         """Counters, and how many jobs wait."""
@@ -225,6 +246,8 @@ class LocalDriver(Driver):
             "writes": self._writes,
             "rewrites": self._rewrites,
             "reads": self._reads,
+            "reads_on_loop": self._reads_on_loop,
+            "reads_handed_over": self._reads_handed_over,
             "position_reads": self._position_reads,
         }
 
@@ -241,7 +264,7 @@ class LocalDriver(Driver):
                 stack.callback(self._remove_log)
             for connection in self._connections:
                 stack.callback(connection.abandon)
-            self._lookout.close()
+            self._close_on_loop()
 
     async def _close(self) -> None:
         # An error in one part does not keep the others open; the writer is closed last.
@@ -251,7 +274,11 @@ class LocalDriver(Driver):
             for connection in self._connections:
                 stack.push_async_callback(connection.close)
             stack.push_async_callback(self._checkpoints.aclose)
-            self._lookout.close()
+            self._close_on_loop()
+
+    def _close_on_loop(self) -> None:
+        self._lookout.close()
+        self._prompt.close()
 
     @property
     def _left_log(self) -> bool:
@@ -275,9 +302,12 @@ class LocalDriver(Driver):
             raise StorageClosedError(f"{self.path} is closed")
 
 
-async def _lookout(thread: ThreadedConnection, settings: ConnectionSettings) -> TrackedConnection:
-    """Open the connection that looks up positions; on a thread, as that may wait for a lock."""
-    connecting = asyncio.ensure_future(thread.run(partial(settings.connect, writes=False)))
+_ForLoop: TypeAlias = tuple[TrackedConnection, TrackedConnection]
+
+
+async def _opened_for_loop(thread: ThreadedConnection, settings: ConnectionSettings) -> _ForLoop:
+    """Open the two connections of the event loop's thread; on another, as that may wait for a lock."""
+    connecting = asyncio.ensure_future(thread.run(_connect_for_loop, settings))
     try:
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
@@ -285,9 +315,19 @@ async def _lookout(thread: ThreadedConnection, settings: ConnectionSettings) -> 
         raise
 
 
-def _close_connected(connecting: asyncio.Future[TrackedConnection]) -> None:
+def _connect_for_loop(settings: ConnectionSettings) -> _ForLoop:
+    lookout = settings.connect(writes=False)
+    try:
+        return lookout, settings.connect(writes=False, waits=False)
+    except BaseException:
+        lookout.close()
+        raise
+
+
+def _close_connected(connecting: asyncio.Future[_ForLoop]) -> None:
     if not connecting.cancelled() and connecting.exception() is None:
-        connecting.result().close()
+        for connection in connecting.result():
+            connection.close()
 
 
 def checked_path(location: str, context: StorageContext) -> Path:

@@ -84,6 +84,11 @@ class Session:
             self._cursor.close()
             self._cursor = self._new_cursor()
 
+    def close(self) -> None:
+        """Close the connection; for one without a thread of its own."""
+        self._cursor.close()
+        self.connection.close()
+
     def _new_cursor(self) -> sqlite3.Cursor:
         cursor = self.connection.cursor()
         cursor.row_factory = None

@@ -57,6 +57,7 @@ __all__ = [
 _OWN_COLUMNS = frozenset({"rid", "ns", "id", "indexed", "body"})
 _json = msgspec.json.Encoder().encode
 _MOST_IDS = 1024
+_IF_SHORT = "CASE WHEN length(body) <= ? THEN body END"
 
 NO_VALUE = "-9e999"
 """Stands for ``None`` where a primary key must not be NULL: minus infinity sorts before all else."""
@@ -147,6 +148,7 @@ class KindTable:
     _put_sql: Mapping[bool, str] = field(repr=False)
     _rows: Mapping[bool, str] = field(repr=False)
     _fetch_sql: str = field(repr=False)
+    _fetch_short_sql: str = field(repr=False)
     _delete_sql: str = field(repr=False)
 
     @classmethod
@@ -172,7 +174,7 @@ class KindTable:
             for reference in record.references
             if reference.on_delete is OnDelete.SET_NULL
         }
-        selected = ", ".join(["id", "body", *(column.name for column in overriding.values())])
+        overrides = "".join(f", {column.name}" for column in overriding.values())
         name = quoted(kind)
         indexed = indexed_column(revision)
         # Where an earlier process reads a column that is not kept up any more, it is refused.
@@ -191,7 +193,8 @@ class KindTable:
             tuple((index.name, index.multi) for index in record.indexes),
             {flag: _put_sql(name, [*columns, "body", indexed], row) for flag, row in rows.items()},
             rows,
-            f"SELECT {selected} FROM {name} WHERE ns = ?{current} AND id IN ",
+            f"SELECT id, body{overrides} FROM {name} WHERE ns = ?{current} AND id IN ",
+            f"SELECT id, {_IF_SHORT}{overrides} FROM {name} WHERE ns = ?{current} AND id IN (?)",
             f"DELETE FROM {name} WHERE ns = ? AND id = ?",
         )
 
@@ -279,6 +282,17 @@ class KindTable:
             marks = ", ".join("?" * len(chunk))
             statements.append(Statement(f"{self._fetch_sql}({marks})", (ns, *chunk)))
         return statements
+
+    def fetch_short(self, ns: int, ids: Sequence[UUID], most: int) -> Statement:
+        """As ``fetch``, in one statement, with NULL for each body of more than ``most`` bytes.
+
+        SQLite reads of such a body only that it is long.
+        """
+        if len(ids) == 1:
+            return Statement(self._fetch_short_sql, (most, ns, ids[0].bytes))
+        chunk = padded([record_id.bytes for record_id in ids])
+        marks = ", ".join("?" * len(chunk))
+        return Statement(f"{self._fetch_short_sql[:-3]}({marks})", (most, ns, *chunk))
 
     def referring(self, field: str, ns: int, target: bytes) -> Statement:
         """Selects the ids of the records that refer to a record by a field."""

@@ -18,7 +18,6 @@ class TestTursoLocal(StorageSuite):
     )
     lock_files = ("-shm",)
     coalesces_commits = True
-    coalesces_reads = True
     trains_dictionaries = True
 
     @classmethod

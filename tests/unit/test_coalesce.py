@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from memory_core.coalesce import GroupCommit, ReadCoalescer, join, own_error
+from memory_core import coalesce
+from memory_core.coalesce import GroupCommit, ReadCoalescer, SharedWork, join, own_error
 from memory_core.errors import (
     DuplicateError,
     RecordTooLargeError,
@@ -431,3 +432,76 @@ async def test_closing_waits_for_reads_that_were_asked_for_in_its_tick():
     await reads.aclose()
     assert fetcher.fetches == [("episode", IDS[:1])]
     assert await task == ["value 0"]
+
+
+class Work:
+    """Begins work that waits for permission, and counts how often."""
+
+    def __init__(self, error=None):
+        self.begun = 0
+        self.gate = asyncio.Event()
+        self.error = error
+
+    async def __call__(self):
+        self.begun += 1
+        number = self.begun
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        return number
+
+
+async def test_work_of_one_key_in_flight_is_shared_and_later_work_is_new():
+    shared, work = SharedWork(), Work()
+    tasks = [asyncio.create_task(shared.run(key, work)) for key in ("a", "b", "a")]
+    await turns()
+    assert work.begun == len(shared) == 2
+    assert "a" in shared
+    assert "c" not in shared
+    work.gate.set()
+    assert await asyncio.gather(*tasks) == [1, 2, 1]
+    assert not shared
+    assert await shared.run("a", work) == 3
+
+
+async def test_shared_work_that_fails_gives_each_caller_an_error_of_its_own():
+    shared, work = SharedWork(), Work(StorageFullError("full"))
+    tasks = [asyncio.create_task(shared.run("a", work)) for _ in range(2)]
+    await turns()
+    work.gate.set()
+    first, second = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(first, StorageFullError)
+    assert isinstance(second, StorageFullError)
+    assert first is not second
+
+
+async def test_shared_work_goes_on_when_a_caller_is_cancelled_and_closing_waits_for_it():
+    shared, work = SharedWork(), Work()
+    first, second = (asyncio.create_task(shared.run("a", work)) for _ in range(2))
+    await turns()
+    first.cancel()
+    closing = asyncio.create_task(shared.aclose())
+    await turns()
+    assert not closing.done()
+    work.gate.set()
+    assert await second == 1
+    await closing
+
+
+async def test_many_callers_of_shared_work_let_other_tasks_run(monkeypatch):
+    monkeypatch.setattr(coalesce, "_LONGEST", -1.0)
+    shared, work = SharedWork(), Work()
+    work.gate.set()
+    tick, ended = 0, []
+
+    async def call():
+        await shared.run("a", work)
+        ended.append(tick)
+
+    callers = [asyncio.create_task(call()) for _ in range(5)]
+    while len(ended) < 5:
+        await asyncio.sleep(0)
+        tick += 1
+        assert tick < 100
+    await asyncio.gather(*callers)
+    assert len(set(ended)) == 5, "callers end together, however long that takes"

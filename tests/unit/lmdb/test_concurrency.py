@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import pytest
+from attrs import evolve
 
 from memory_core.codec.compression import DictionaryMissingError
 from memory_core.errors import (
@@ -13,7 +14,7 @@ from memory_core.errors import (
     StorageClosedError,
 )
 from memory_core.query import Query, at_least
-from memory_core.records import Episode, new_id
+from memory_core.records import Episode, ExecutionStep, new_id
 from memory_core.storage import Receipt, WriteBatch
 from memory_core.testing.data.kinds import Specimen
 from memory_core.testing.data.samples import episode, large_episode, sample_id, specimens
@@ -336,3 +337,47 @@ async def test_several_loops_share_a_store(opens, location):
         await put(store, episode(number))
     assert await working >= 25
     assert await store.count(Query(Episode)) == 45
+
+
+LONG = tuple(
+    ExecutionStep(number=number, tool="tool", action="x" * 90) for number in range(1, 1500)
+)
+
+
+async def test_equal_reads_of_a_long_record_share_one_decode(opens, monkeypatch):
+    store = await opens()
+    long = evolve(episode(1), steps=LONG)
+    await put(store, long, episode(2))
+    release, decodes, decode = threading.Event(), [], reading.decode_body
+
+    def held(codec, kind, record_id, *args):
+        decodes.append(record_id)
+        if record_id == long.id:
+            assert release.wait(60)
+        return decode(codec, kind, record_id, *args)
+
+    monkeypatch.setattr(reading, "decode_body", held)
+    reads = []
+    for _ in range(10):
+        reads.append(asyncio.create_task(store.get(Episode, [long.id])))
+        await asyncio.sleep(0)
+    assert await store.get(Episode, [episode(2).id]) == [episode(2)]
+    release.set()
+    assert await asyncio.gather(*reads) == [[long]] * 10
+    assert decodes.count(long.id) == 1
+
+
+async def test_a_read_joins_no_decode_that_a_commit_has_overtaken(opens):
+    store = await opens()
+    long = evolve(episode(1), steps=LONG)
+    await put(store, long)
+    reads = [asyncio.create_task(store.get(Episode, [long.id]))]
+    for number in range(5):
+        await asyncio.sleep(0)
+        changed = evolve(long, task_description=f"change {number}")
+        await put(store, changed)
+        reads.append(asyncio.create_task(store.get(Episode, [long.id])))
+        assert await store.get(Episode, [long.id]) == [changed]
+    await store.commit([WriteBatch().delete(Episode, long.id)])
+    assert await store.get(Episode, [long.id]) == [None]
+    await asyncio.gather(*reads)
