@@ -49,7 +49,7 @@ class FeedFollower:
         kinds: the kinds that it is computed from; others are passed over.
         max_staleness: where the backend has no cheap position, for how many seconds after a look at the feed
             no other is taken.
-        progress: called while the data is computed from the records, with how many were applied so far.
+        progress: called while the data catches up, with how many changes and records were applied so far.
 
     Attributes:
         counters: pulls of the feed (``pulls``), records and deletions applied (``changed``, ``deleted``),
@@ -81,6 +81,8 @@ class FeedFollower:
         self._checked_at = float("-inf")
         self._begun = self._ended = self._resets = 0
         self._pulling: asyncio.Task[None] | None = None
+        self._from_the_beginning = False
+        self._applied = 0
         self._newest: Position = 0
 
     @property
@@ -132,6 +134,11 @@ class FeedFollower:
         """The data has lost what it had. Before its next use it is asked where it is."""
         self._loaded = self._verified = False
 
+    def start_over(self) -> None:
+        """Before its next use the data is cleared and computed from the records again."""
+        self._from_the_beginning = True
+        self.reload()
+
     async def aclose(self) -> None:
         """Stop a pull that is under way. Idempotent."""
         pulling = self._pulling
@@ -165,12 +172,15 @@ class FeedFollower:
         self._begun += 1
         number, began = self._begun, time.monotonic()
         self.counters["pulls"] += 1
+        self._applied = 0
         try:
             if not self._loaded:
                 self._resets += 1
                 # Where the data loses what it has meanwhile, it is asked again.
                 self._loaded = True
                 self._bookmark = await self._derived.bookmark()
+                if self._from_the_beginning:
+                    self._bookmark = None
             await self._follow()
             self._ended, self._checked_at = number, began
         except BaseException:
@@ -262,6 +272,9 @@ class FeedFollower:
         await self._derived.apply(changed, deleted, bookmark)
         self.counters["changed"] += len(changed)
         self.counters["deleted"] += len(deleted)
+        self._applied += len(changed) + len(deleted)
+        if self.progress is not None:
+            self.progress(self._applied)
 
     async def _current(
         self, kind: str, ids: list[UUID]
@@ -293,16 +306,13 @@ class FeedFollower:
         self._bookmark = None
         self._resets += 1
         await self._derived.clear()
+        self._from_the_beginning = False
         # Before the first record is read: what changes meanwhile is pulled afterwards.
         reached = await self._last_change()
         self._newest = reached.position
-        applied = 0
         for kind in self._kinds:
             async for records in self._pages(self._types.cls(kind)):
                 await self._apply(records, (), None)
-                applied += len(records)
-                if self.progress is not None:
-                    self.progress(applied)
         await self._apply((), (), reached)
         self._bookmark, self._verified = reached, True
         return reached

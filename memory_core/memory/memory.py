@@ -299,6 +299,19 @@ class Memory:
         """The name of the index that ``search`` uses."""
         return self._search.get().index
 
+    async def update_search_index(
+        self, *, rebuild: bool = False, progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Bring the search index of this namespace up to what the store holds now, so that the next search
+        need not.
+
+        Args:
+            rebuild: remove the index first, so that no word of a deleted record remains in its files.
+            progress: called with how many changes and records the index has taken in so far.
+        """
+        async with self._search.get().of(self._storage) as searcher:
+            await searcher.update(rebuild=rebuild, progress=progress)
+
     async def _complete(self, records: list[Any]) -> list[Any]:
         return await with_logged_steps(self._storage, records)
 
@@ -313,8 +326,13 @@ class Memory:
         return self._storage.position()
 
     async def stats(self) -> StorageStats:
-        """Statistics of the store and its caches."""
-        return await self._storage.stats()
+        """Statistics of the store, its caches, and the search index of this namespace if it is open."""
+        stats = await self._storage.stats()
+        searches = self._search.made
+        found = None if searches is None else searches.stats().get(self.namespace)
+        return (
+            stats if found is None else evolve(stats, sections={**stats.sections, "search": found})
+        )
 
     # Episodes
 

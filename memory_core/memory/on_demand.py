@@ -26,6 +26,11 @@ class OnDemand(Generic[T]):
         self._make = make
         self._made: T | None = None
 
+    @property
+    def made(self) -> T | None:
+        """It, if it was made."""
+        return self._made
+
     def get(self) -> T:
         """It, made at the first call."""
         if self._made is None:

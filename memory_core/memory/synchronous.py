@@ -187,6 +187,18 @@ class SyncMemory(SyncHandle):
         """The name of the index that ``search`` uses."""
         return self._call(Memory.search_index)
 
+    def update_search_index(
+        self, *, rebuild: bool = False, progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Bring the search index of this namespace up to what the store holds now, so that the next search
+        need not.
+
+        Args:
+            rebuild: remove the index first, so that no word of a deleted record remains in its files.
+            progress: called with how many changes and records the index has taken in so far.
+        """
+        return self._await(Memory.update_search_index, rebuild=rebuild, progress=progress)
+
     def changes(self, since: Position, limit: int = 1000) -> ChangePage:
         """At most ``limit`` changes after a position, oldest first."""
         return self._await(Memory.changes, since, limit)
@@ -196,7 +208,7 @@ class SyncMemory(SyncHandle):
         return self._call(Memory.position)
 
     def stats(self) -> StorageStats:
-        """Statistics of the store and its caches."""
+        """Statistics of the store, its caches, and the search index of this namespace if it is open."""
         return self._await(Memory.stats)
 
     def store_episode(self, episode: Episode) -> Receipt:

@@ -27,7 +27,7 @@ Found = TypeVar("Found")
 Completed = Callable[[list[Any]], Awaitable[list[Any]]]
 
 _RECORDS_AT_ONCE = 64
-_ATTEMPTS = 5
+_ATTEMPTS = 10
 
 
 class Searcher:
@@ -102,9 +102,27 @@ class Searcher:
         ]
         return SearchHits(hits, behind)
 
+    async def update(
+        self, *, rebuild: bool = False, progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Bring the index up to what the store holds now.
+
+        Args:
+            rebuild: clear it first, so that no word of what was deleted remains in its files.
+            progress: called with how many changes and records were applied so far.
+        """
+        if rebuild:
+            self.follower.start_over()
+        if progress is not None:
+            self.follower.progress = progress
+        try:
+            await self.follower.catch_up()
+        finally:
+            self.follower.progress = None
+
     async def _caught_up(
-        self, look: Callable[[], Awaitable[Found | None]], max_wait: float | None
-    ) -> tuple[Found, int]:
+        self, look: Callable[[], Awaitable[list[Found] | None]], max_wait: float | None
+    ) -> tuple[list[Found], int]:
         """What a look at the index finds when it has caught up, and by how much the index is behind."""
         deadline = None if max_wait is None else time.monotonic() + max_wait
         for _ in range(_ATTEMPTS):
@@ -119,6 +137,8 @@ class Searcher:
             if found is None:
                 # Its files were damaged or deleted, or another process has built them again.
                 self.follower.reload()
+                if behind:
+                    return [], behind
             elif behind or resets == self.follower.resets:
                 return found, behind
         raise StorageUnavailableError(

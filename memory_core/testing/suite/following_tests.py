@@ -324,3 +324,18 @@ class FollowingTests(Harness):
         await _expect(follower, store, mirror)
         assert follower.resets > resets
         assert follower.counters["restarts"] == 2
+
+    async def test_starting_over_when_asked_to(self, store: Storage) -> None:
+        mirror = Mirror()
+        await put(store, *map(episode, range(5)))
+        follower = _follower(store, mirror)
+        await _expect(follower, store, mirror)
+        applied: list[int] = []
+        follower.progress = applied.append
+        follower.start_over()
+        await _expect(follower, store, mirror)
+        assert follower.counters["restarts"] == 2
+        assert applied[-1] == 5
+        await put(store, episode(9))
+        await _expect(follower, store, mirror)
+        assert applied[-1] == 1

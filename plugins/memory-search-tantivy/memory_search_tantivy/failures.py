@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ class FilesError(Exception):
 
     Attributes:
         code: the ``errno``, as far as it can be told.
+        gone: whether files are missing: their folder may have been deleted.
     """
 
     def __init__(self, error: BaseException) -> None:
@@ -26,6 +28,7 @@ class FilesError(Exception):
         self.code: int | None = error.errno if isinstance(error, OSError) else None
         if self.code is None and (found := _CODE.search(str(error))):
             self.code = int(found[1])
+        self.gone = self.code == errno.ENOENT or "FileDoesNotExist" in str(error)
 
 
 @contextmanager

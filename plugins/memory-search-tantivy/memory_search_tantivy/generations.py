@@ -31,25 +31,25 @@ _BETWEEN_TRIES = 0.01
 class Generations:
     """The generations of one index.
 
-    Args:
+    Attributes:
         folder: the folder of the index. Those of its namespace's indexes are beside it: for other
             declarations, or of other versions of this program.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def current(self) -> str | None:
         """The name of the current generation; ``None`` where there is none."""
         try:
-            name = (self._folder / _CURRENT).read_bytes()[:64].decode("ascii", "replace")
+            name = (self.folder / _CURRENT).read_bytes()[:64].decode("ascii", "replace")
         except OSError:
             return None
         return name if name.startswith(_PREFIX) and name[2:].isalnum() else None
 
     def path(self, name: str) -> Path:
         """The folder of a generation."""
-        return self._folder / name
+        return self.folder / name
 
     @contextmanager
     def locked(self, patience: float | None = None) -> Generator[bool]:
@@ -62,10 +62,17 @@ class Generations:
         Yields:
             Whether it is held.
         """
-        make_folder(self._folder)
-        lock = private_file(self._folder / _LOCK, os.O_RDWR | os.O_CREAT)
+        while True:
+            make_folder(self.folder)
+            # The folder may be deleted at any time, and the lock with it: then it locks nothing.
+            with suppress(FileNotFoundError):
+                lock = private_file(self.folder / _LOCK, os.O_RDWR | os.O_CREAT)
+                held = _taken(lock, patience)
+                if not held or self._is_lock(lock):
+                    break
+                os.close(lock)
         try:
-            yield _taken(lock, patience)
+            yield held
         finally:
             os.close(lock)
 
@@ -91,33 +98,39 @@ class Generations:
         """
         if self.current() is not None:
             return False
-        growing = self._folder / f"{_CURRENT}.new"
+        growing = self.folder / f"{_CURRENT}.new"
         growing.write_text(name)
-        growing.replace(self._folder / _CURRENT)
+        growing.replace(self.folder / _CURRENT)
         return True
 
     def remove(self, name: str) -> None:
         """Remove a generation. If it is current, there is none then."""
-        if not self._folder.is_dir():
+        if not self.folder.is_dir():
             return
         with self.locked():
             if self.current() == name:
-                (self._folder / _CURRENT).unlink()
+                (self.folder / _CURRENT).unlink()
             shutil.rmtree(self.path(name), ignore_errors=True)
+
+    def _is_lock(self, lock: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(lock), (self.folder / _LOCK).stat())
+        except OSError:
+            return False
 
     def _sweep(self) -> None:
         """Remove what killed builders left, and indexes that were not written to for days."""
         current = self.current()
-        for path in self._folder.glob(f"{_PREFIX}*"):
+        for path in self.folder.glob(f"{_PREFIX}*"):
             if path.name != current and not _is_being_built(path):
                 shutil.rmtree(path, ignore_errors=True)
         if current is None:
             with suppress(OSError):
                 # Whatever it is, it names no generation.
-                (self._folder / _CURRENT).unlink(missing_ok=True)
+                (self.folder / _CURRENT).unlink(missing_ok=True)
         oldest = time.time() - _UNUSED_DAYS * 86_400
-        for path in self._folder.parent.iterdir():
-            if path != self._folder and path.name[:1].isdigit() and _changed_at(path) < oldest:
+        for path in self.folder.parent.iterdir():
+            if path != self.folder and path.name[:1].isdigit() and _changed_at(path) < oldest:
                 shutil.rmtree(path, ignore_errors=True)
 
 

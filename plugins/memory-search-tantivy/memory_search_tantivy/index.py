@@ -16,6 +16,7 @@ the follower asks for the bookmark and goes on from there.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -113,7 +114,7 @@ class TantivyIndex:
                 await self._begin()
             if self._build is not None:
                 await self._build_on(self._build, documents, removed, bookmark)
-            else:
+            elif self._view is not None:
                 await self._follow(documents, removed, bookmark)
 
         await self._alone(apply)
@@ -127,8 +128,8 @@ class TantivyIndex:
             await self._written()
             await self._abandon()
             self._view, self._bookmark, self._pending = None, None, self._nothing_pending()
-            if self._seen is not None and self._generations is not None:
-                await asyncio.to_thread(self._generations.remove, self._seen)
+            if self._seen and self._generations is not None:
+                await self._on_disk(self._generations.remove, self._seen)
             self._seen = None
             await self._begin()
 
@@ -235,9 +236,13 @@ class TantivyIndex:
             else:
                 return
 
-    def _search_build(self, build: Build, request: SearchRequest) -> list[Match]:
-        searcher = self._on_disk(build.searcher)
-        return self._fields.search(searcher, request, ())
+    def _search_build(self, build: Build, request: SearchRequest) -> list[Match] | None:
+        try:
+            with using_files():
+                return self._fields.search(build.searcher(), request, ())
+        except FilesError:
+            # Going on to build says what is wrong.
+            return None
 
     def _search_view(
         self, view: View, request: SearchRequest, hidden: frozenset[str]
@@ -281,7 +286,7 @@ class TantivyIndex:
             name, building = self._generations.begin()
             return Build(self._fields, name, self._generations.path(name), building)
 
-        self._build = await asyncio.to_thread(self._on_disk, begin)
+        self._build = await self._on_disk(begin)
 
     async def _build_on(
         self,
@@ -294,12 +299,11 @@ class TantivyIndex:
             build.add(documents, [key_of(*each) for each in removed])
             if bookmark is not None:
                 build.finish(bookmark)
+                self._publish(build)
 
-        await asyncio.to_thread(self._on_disk, take_in)
-        if bookmark is not None:
-            await asyncio.to_thread(self._on_disk, lambda: self._publish(build))
-            if self._view is not None:
-                self._bookmark = bookmark
+        await self._on_disk(take_in)
+        if self._view is not None:
+            self._bookmark = bookmark
 
     def _publish(self, build: Build) -> None:
         """Make a build the current generation. If another process was faster, that one is used."""
@@ -324,14 +328,26 @@ class TantivyIndex:
         if build is not None:
             await asyncio.to_thread(build.close)
             if self._generations is not None:
-                await asyncio.to_thread(self._generations.remove, build.name)
+                await self._on_disk(self._generations.remove, build.name)
 
-    def _on_disk(self, job: Callable[[], T]) -> T:
-        """Run a job that writes, and translate its errors."""
-        try:
+    async def _on_disk(self, job: Callable[..., T], *arguments: Any) -> T | None:
+        """Run a job that writes, and translate its errors. If the files are gone, so is what was open."""
+
+        def run() -> T:
             with using_files():
-                return job()
+                return job(*arguments)
+
+        try:
+            return await asyncio.to_thread(run)
         except FilesError as error:
+            if error.gone or (error.code is None and self._has_room()):
+                _LOG.warning("%s: the search index is built again: %s", self._where, error)
+                build, self._build, self._view = self._build, None, None
+                if build is not None:
+                    await asyncio.to_thread(build.close)
+                self._seen = self._seen or ""
+                self.counters["lost"] += 1
+                return None
             self.counters["failed"] += 1
             raise disk_failure(error, self._where, error.code) from error
 
@@ -443,10 +459,12 @@ class TantivyIndex:
     def _failed(self, view: View, error: FilesError) -> None:
         """What is pending stays in memory where the disk is full or not to be written to."""
         self.counters["failed"] += 1
-        folder = None if self._generations is None else self._generations.path(view.name)
-        full = folder is not None and folder.is_dir() and not has_room(folder / "probe")
-        if full or error.code in NO_SPACE | NO_ACCESS:
+        if error.code in (NO_SPACE | NO_ACCESS) - {errno.ENOENT} or not self._has_room():
             _LOG.warning("%s: the search index stays in memory: %s", self._where, error)
         else:
             _LOG.warning("%s: the search index is built again: %s", self._where, error)
             self._lose(view, "damaged")
+
+    def _has_room(self) -> bool:
+        folder = None if self._generations is None else self._generations.folder
+        return folder is None or not folder.is_dir() or has_room(folder / "probe")

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import tantivy
 
 from memory_core import Episode, Query, open_memory
+from memory_core.testing import search_coherence
 
 URLS = ("lmdb:{folder}/memory", "turso:{folder}/memory.db")
 
@@ -84,6 +86,33 @@ async def test_namespaces_have_folders_of_their_own(url) -> None:
     assert {path.name for path in folder_of(url).parent.iterdir()} >= {folder_of(url).name}
 
 
+def is_known(folder: Path, word: str) -> bool:
+    """Whether a word is in the files, of a deleted record or another."""
+    (current,) = folder.rglob("current")
+    searcher = tantivy.Index.open(str(current.parent / current.read_text())).searcher()
+    fields = [f"text_{number}" for number in range(6)]
+    return any(searcher.terms_with_prefix(field, word) for field in fields)
+
+
+async def test_building_again_leaves_no_word_of_what_was_deleted(url) -> None:
+    async with open_memory(url) as memory:
+        secret = Episode(task_description="the secret zebrafinch")
+        await memory.store_episode(secret)
+        await memory.store_episode(Episode(task_description="refund"))
+        applied = []
+        await memory.update_search_index(progress=applied.append)
+        assert applied[-1] == 2
+        assert is_known(folder_of(url), "zebrafinch")
+        await memory.delete_episode(secret.id)
+        assert not await memory.search("zebrafinch")
+        assert is_known(folder_of(url), "zebrafinch")
+        await memory.update_search_index(rebuild=True)
+        assert not is_known(folder_of(url), "zebrafinch")
+        assert len(await memory.search("refund")) == 1
+        section = (await memory.stats()).sections["search"]
+        assert (section["documents"], section["restarts"]) == (1, 2)
+
+
 WORKER = """
 import asyncio, random, sys
 from memory_core import Episode, Query, open_memory
@@ -93,8 +122,9 @@ async def main(url, number, seconds):
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     mine = {}
-    searches = 0
     async with open_memory(url) as memory:
+        await memory.search("first")
+        print("writes", flush=True)
         while loop.time() < end:
             if mine and chance.random() < 0.3:
                 word = chance.choice(list(mine))
@@ -110,8 +140,6 @@ async def main(url, number, seconds):
             if word:
                 hits = await memory.search(word)
                 assert [hit.record.id for hit in hits] == [mine[word]], f"{word} is missing"
-                searches += 1
-    print(searches, flush=True)
 
 asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
 """
@@ -124,29 +152,63 @@ def worker(url: str, number: int, seconds: float) -> subprocess.Popen:
     )  # fmt: skip
 
 
-async def test_no_search_misses_what_was_committed_in_any_process(url) -> None:
-    async with open_memory(url) as memory:
-        await memory.store_episode(Episode(task_description="first"))
-    workers = [worker(url, number, 4) for number in range(3)]
-    for process in workers:
-        out, error = await asyncio.to_thread(process.communicate, timeout=120)
-        assert process.returncode == 0, error
-        assert int(out) > 0
-    async with open_memory(url) as memory:
-        held = await memory.count_episodes()
-        assert len(await memory.search("common", Query(Episode).limit(10_000))) == held - 1
+def test_no_search_misses_what_was_committed_in_any_process(url) -> None:
+    settings = search_coherence.SearchRun(
+        url=url, processes=3, seconds=2, keys=12, search="tantivy?pending=3"
+    )
+    report = search_coherence.run(settings)
+    assert report.violations == []
+    assert min(report.operations[what] for what in ("searches", "writes", "deletes")) > 0
+    assert report.index["commits"] > 0
 
 
-async def test_killed_processes_leave_the_next_search_right(url) -> None:
+def test_a_search_that_does_not_wait_misses_some(tmp_path) -> None:
+    """Proves that the check works."""
+    settings = search_coherence.SearchRun(
+        url=f"lmdb:{tmp_path}/memory", processes=3, seconds=2, keys=12, coherent=False
+    )
+    assert search_coherence.run(settings).violation_count > 0
+
+
+def test_no_search_misses_anything_while_the_index_is_deleted(url) -> None:
+    arguments = [url, "--processes", "2", "--seconds", "4", "--delete-index", "0.004"]
+    assert search_coherence.main(arguments) == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_no_search_misses_anything_in_the_long_run(url) -> None:
+    report = search_coherence.run(search_coherence.SearchRun(url=url))
+    assert report.violations == []
+    assert report.operations["searches"] > 1_000
+
+
+async def kill(url: str, times: int) -> None:
+    """Kill processes that write and search, and look whether the next search is right."""
     async with open_memory(url) as memory:
         await memory.store_episode(Episode(task_description="first"))
     chance = random.Random(5)
-    for number in range(6):
+    written = 0
+    for number in range(times):
         process = worker(url + "?search=tantivy%3Fpending=3", number, 60)
-        await asyncio.sleep(0.8 + chance.random())
+        assert (await asyncio.to_thread(process.stdout.readline)).strip() == "writes"
+        await asyncio.sleep(0.3 * chance.random())
         process.send_signal(signal.SIGKILL)
-        await asyncio.to_thread(process.communicate, timeout=60)
+        _, error = await asyncio.to_thread(process.communicate, timeout=60)
+        assert process.returncode == -signal.SIGKILL, error
         async with open_memory(url) as memory:
             found = await memory.search("common", Query(Episode).limit(10_000))
             held = [e async for e in memory.iter_episodes() if "common" in e.task_description]
             assert {hit.record.id for hit in found} == {episode.id for episode in held}
+            written = max(written, len(held))
+    assert written > 0
+
+
+async def test_killed_processes_leave_the_next_search_right(url) -> None:
+    await kill(url, 5)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+async def test_two_hundred_killed_processes_leave_the_next_search_right(url) -> None:
+    await kill(url, 200)

@@ -62,6 +62,18 @@ async def test_records_are_found_as_soon_as_they_are_stored(memory) -> None:
     assert not await memory.search("refund")
 
 
+async def test_the_index_is_brought_up_to_date_before_it_is_needed(memory) -> None:
+    await memory.put(*(flight(f"refund {number}") for number in range(5)))
+    assert "search" not in (await memory.stats()).sections
+    applied: list[int] = []
+    await memory.update_search_index(progress=applied.append)
+    assert applied[-1] == 5
+    assert (await memory.stats()).sections["search"]["documents"] == 5
+    await memory.update_search_index(rebuild=True)
+    assert (await memory.stats()).sections["search"]["restarts"] == 2
+    assert len(await memory.search("refund")) == 5
+
+
 async def test_conditions_kind_and_limit(memory) -> None:
     await memory.put(
         *(flight(f"refund {n}", context=TaskContext(domain="air")) for n in range(5)),
