@@ -1,10 +1,12 @@
 import asyncio
 import gzip
 import json
+import lzma
 import os
 from pathlib import Path
 
 import pytest
+import zstandard
 from attrs import evolve
 
 from memory_core import Outcome, open_memory
@@ -133,6 +135,60 @@ def test_files_stand_alone_and_what_is_skipped_is_listed(cli, broken, tmp_path, 
     assert result.stderr.count("skipped: ") == 2
     assert "broken.json, index 1: traj: " in result.stderr
     assert "2 entries were skipped" in result.stderr
+
+
+def test_sessions_that_say_nothing_or_end_early_are_noted_and_stop_no_other(cli, tmp_path):
+    folder = tmp_path / "sessions"
+    folder.mkdir()
+    (folder / "empty.jsonl").write_bytes(b"")
+    write_lines(
+        folder / "titles.jsonl", [{"type": "custom-title", "customTitle": "x", "sessionId": "t"}]
+    )
+    bookkeeping = {"type": "mode", "mode": "normal", "sessionId": "b"}
+    write_lines(folder / "bookkeeping.jsonl", [bookkeeping, {**bookkeeping, "type": "last-prompt"}])
+    whole = write_lines(folder / "cut.jsonl", [claude_line("user", 1, "Hi", sessionId="c")])
+    whole.write_bytes(whole.read_bytes() + b'{"type": "assistant", "message": {"content": [{"te')
+    write_lines(folder / "whole.jsonl", claude_session())
+    report = cli.json("import", folder)
+    assert (report["stored"], report["skipped"]) == (2, 0)
+    notes = {Path(f["file"]).name: [n["reason"] for n in f["notes"]] for f in report["files"]}
+    assert notes["empty.jsonl"] == ["is empty"]
+    for name in ("titles.jsonl", "bookkeeping.jsonl"):
+        assert notes[name][0].startswith("holds no episode of claude-code")
+    assert notes["cut.jsonl"][0].startswith("the last line is cut and left out")
+    assert notes["whole.jsonl"] == []
+
+
+BROKEN = [
+    b'{"messages": [',
+    gzip.compress(b'{"messages": []}')[:-5],
+    b"\xff\xfe{\x00",
+    b'{"apples": 1}',
+    lzma.compress(b"x" * 100)[:40],
+    b"garbage",
+    b"[" * 100_000,
+    b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    b"PK\x03\x04 not a zip",
+    zstandard.compress(b'{"a": 1}\n' * 1000)[:20],
+    b'[{"role": "user", "content": "x"}, {"role": "user"',
+]
+
+
+def test_a_folder_with_every_kind_of_broken_file_lists_exactly_those(cli, tmp_path):
+    folder = tmp_path / "mixed"
+    for number in range(60):
+        path = folder / f"d{number % 3}" / f"{number}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        packed = [bytes, gzip.compress, lzma.compress, zstandard.compress][number % 4]
+        path.write_bytes(packed(json.dumps(chat_entry(id=str(number))).encode()))
+    for number, data in enumerate(BROKEN):
+        (folder / f"d{number % 3}" / f"broken-{number}.json").write_bytes(data)
+    result = cli("import", folder, "--json", code=1)
+    report = json.loads(result.stdout)
+    assert (report["stored"], len(report["files"])) == (60, 60 + len(BROKEN))
+    listed = {Path(f["file"]).name for f in report["files"] if f["skipped"]}
+    assert listed == {f"broken-{number}.json" for number in range(len(BROKEN))}
+    assert all(f"broken-{number}.json" in result.stderr for number in range(len(BROKEN)))
 
 
 def test_an_option_that_is_no_longer_needed_is_named_in_a_warning(cli, samples):

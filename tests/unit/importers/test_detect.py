@@ -14,6 +14,7 @@ from memory_core.importers.source import opened
 from memory_core.records import Episode
 from tests.unit.importers.transcripts import (
     chat_entry,
+    claude_line,
     claude_session,
     swe_run,
     tau_entry,
@@ -77,6 +78,15 @@ def test_entries_longer_than_the_head_are_detected(tmp_path):
     info = {"task": {"instruction": "word " * 50_000}}
     entry = {"task_id": 1, "reward": 0.0, "info": info, "traj": []}
     assert detected(write(tmp_path / "d", [entry])) == "tau-bench"
+
+
+def test_a_session_that_begins_with_a_large_image_is_detected(tmp_path):
+    source = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo" + "A" * 2_000_000}
+    prompt = [{"type": "text", "text": "What is wrong?"}, {"type": "image", "source": source}]
+    line = claude_line("user", 1, prompt)
+    # Newer versions write the message first.
+    first = {"message": line.pop("message"), **line}
+    assert detected(write_lines(tmp_path / "a", [first, *claude_session()])) == "claude-code"
 
 
 def test_bookkeeping_before_the_first_turn_is_still_claude_code(tmp_path):
