@@ -23,7 +23,7 @@ from memory_core.importers import Importer
 from memory_core.importers.base import recognised
 from memory_core.importers.log import Log
 from memory_core.importers.sample import Layout, sample_of
-from memory_core.importers.source import STDIN, Source, opened, shown
+from memory_core.importers.source import STDIN, Source, name_of, opened, shown
 from memory_core.importers.storing import FileReport, Storing
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _chosen(
         inside = given.is_dir()
         around = FileReport(shown(given), log=Log(shown(given)))
         for path in transcripts_in(given, around.log) if inside else [given]:
-            report = FileReport(shown(path), log=Log(shown(path)))
+            report = FileReport(name_of(path), log=Log(name_of(path)))
             found = False
             for source in source_in(path, named, importers, report.log, inside=inside):
                 found = True

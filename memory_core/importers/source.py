@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from memory_core.importers.log import Log
 
-__all__ = ["MAX_ENTRY_BYTES", "Entry", "Source", "opened", "shown"]
+__all__ = ["MAX_ENTRY_BYTES", "Entry", "Source", "name_of", "opened", "shown"]
 
 MAX_ENTRY_BYTES = 128 * 2**20
 MAX_PIPE_BYTES = 4 * 2**30
@@ -73,6 +73,11 @@ class Entry(NamedTuple):
 def shown(path: Path | str) -> str:
     """A path as text that can be printed; bytes that are not UTF-8 become U+FFFD."""
     return os.fsencode(path).decode("utf-8", "replace")
+
+
+def name_of(path: Path | str) -> str:
+    """What messages call a path; ``-`` is standard input."""
+    return "standard input" if str(path) == STDIN else shown(path)
 
 
 @define
@@ -232,7 +237,7 @@ def opened(path: Path | str) -> Generator[Source]:
     Raises:
         ImportFormatError: it cannot be read.
     """
-    name = "standard input" if str(path) == STDIN else shown(path)
+    name = name_of(path)
     if str(path) != STDIN:
         try:
             found = os.stat(path)  # noqa: PTH116  # a path of any type

@@ -25,7 +25,7 @@ from memory_core.errors import (
 from memory_core.importers.base import FormatImporter, Found, Importer, found_in
 from memory_core.importers.draft import stable_id
 from memory_core.importers.log import Log
-from memory_core.importers.sample import sample_of
+from memory_core.importers.sample import Layout, sample_of
 from memory_core.query import Query, all_of
 from memory_core.records import Episode, Relationship, RelationshipType
 from memory_core.storage import WriteBatch
@@ -142,8 +142,7 @@ class Storing:
             report.log.skip_error(error)
         await self._written()
         if not report.episodes and not report.log.lost:
-            seen = sample_of(source).described()
-            report.log.note("", f"holds no episode of {importer.name}: {seen}")
+            _nothing_found(source, importer, report.log)
         return report
 
     async def finish(self) -> int:
@@ -300,6 +299,17 @@ class Storing:
             for child in (await self._storage.query(query)).records:
                 self._expect([Found(child, parent=parent)])
         return await self._relate()
+
+
+def _nothing_found(source: Source, importer: Importer, log: Log) -> None:
+    """List that a file has no episode: it says nothing, or it is of another format than was named."""
+    sample = sample_of(source)
+    reason = f"holds no episode of {importer.name}: {sample.described()}"
+    known = not isinstance(importer, FormatImporter) or importer.format.recognises(sample)
+    if known or sample.layout is Layout.EMPTY:
+        log.note("", reason)
+    else:
+        log.skip("", reason)
 
 
 def _batches(found: Iterator[Found]) -> Iterator[list[Found]]:

@@ -227,8 +227,28 @@ def test_a_named_format(cli, samples):
     source = next(path for path in samples if path.name.startswith("support-desk"))
     assert cli.json("import", source, "--format", "tau-bench")["stored"] > 0
     cli("import", source, "--format", "claude-code", code=3)
+    cli("import", source, "--format", "inspect-ai", code=3)
     assert "known: auto, " in cli("import", source, "--format", "nonsense", code=2).stderr
     assert "unknown format" in cli("import", source, "--format", "nonsense", code=2).stderr
+
+
+def test_a_file_of_another_format_than_was_named_says_what_it_is(cli, tmp_path):
+    (tmp_path / "chat.json").write_text(
+        json.dumps({"messages": [{"role": "user", "content": "Hi"}]})
+    )
+    result = cli("import", tmp_path / "chat.json", "--format", "inspect-ai", code=3)
+    assert "holds no episode of inspect-ai: it is a JSON object" in result.stderr
+    write_lines(
+        tmp_path / "rollout.jsonl", [{"type": "event_msg", "payload": {}, "timestamp": "x"}]
+    )
+    result = cli("import", tmp_path / "rollout.jsonl", "--format", "claude-code", code=3)
+    assert "holds no episode of claude-code: it is a JSON object" in result.stderr
+
+
+def test_standard_input_that_is_empty_is_named(cli):
+    report = json.loads(cli("import", "-", "--json", input=b"").stdout)
+    assert report["files"][0]["file"] == "standard input"
+    assert report["files"][0]["notes"] == [{"entry": None, "reason": "is empty"}]
 
 
 def test_standard_input(cli):
