@@ -18,13 +18,13 @@ from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.claude_session import Label, Line, Session, left_out
 from memory_core.importers.fields import plain_text
 from memory_core.importers.json_text import NotJsonError
+from memory_core.importers.log import Log
 from memory_core.importers.reading import typed, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from memory_core.importers.draft import EpisodeDraft
-    from memory_core.importers.log import Log
     from memory_core.importers.sample import Peek, Sample
     from memory_core.importers.source import Source
 
@@ -94,11 +94,11 @@ def _survey(source: Source) -> tuple[dict[_Key, str], dict[str, str]]:
     """Where each session ends; and summaries by the last line they sum up, which may be later."""
     last: dict[_Key, str] = {}
     titles: dict[str, str] = {}
-    for entry in source.lines():
+    # What cannot be read is listed by the second reading.
+    for entry in source.lines(Log(source.name)):
         try:
             line, _ = typed(entry, Label)
         except NotJsonError:
-            # The second reading lists it.
             continue
         leaf, title = plain_text(line.leaf_uuid), plain_text(line.summary)
         if leaf and title:

@@ -318,6 +318,18 @@ def test_a_message_whose_content_has_another_name_is_listed_and_text_alone_is_re
     assert [str(note) for note in log.notes] == ["session, line 4: the message has no content"]
 
 
+def test_a_line_over_the_limit_loses_that_line_only(tmp_path, monkeypatch):
+    monkeypatch.setattr("memory_core.importers.source.MAX_ENTRY_BYTES", 5000)
+    lines = [claude_line("user", 1, "Hi"), claude_line("user", 2, "x" * 6000)]
+    path = write_lines(tmp_path / "session.jsonl", [*lines, claude_line("assistant", 3, "Ho")])
+    log = Log("session")
+    (found,) = found_in(IMPORTER, Source("session", path), log)
+    assert [step.parameters["content"] for step in found.episode.steps] == ["Hi", "Ho"]
+    assert [(error.entry, error.reason) for error in log.skipped] == [
+        ("line 2", "an entry is larger than 5000 bytes")
+    ]
+
+
 def test_bookkeeping_is_counted(tmp_path):
     log = Log("session")
     path = write_lines(tmp_path / "session.jsonl", claude_session())
