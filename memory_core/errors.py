@@ -39,11 +39,12 @@ as ``__cause__``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import pickle
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import Any
+    from typing import Self
     from uuid import UUID
 
 __all__ = [
@@ -80,8 +81,15 @@ __all__ = [
 ]
 
 
+Error = TypeVar("Error", bound=BaseException)
+
+
 class MemoryCoreError(Exception):
     """Base class of every error that the framework raises.
+
+    It can be copied and pickled, as can each subclass without code of its own: the copy has the type, the
+    message, the attributes and the notes, and, as all of Python's exceptions, neither cause nor traceback. An
+    attribute that cannot be pickled is its ``repr`` in what was unpickled.
 
     Attributes:
         applied: whether the call that raised it wrote anything: ``False``, or ``None`` where that cannot be
@@ -91,6 +99,33 @@ class MemoryCoreError(Exception):
 
     applied: bool | None = False
     retryable: bool = False
+
+    def __copy__(self) -> Self:
+        made = _without_init(type(self), self._arguments())
+        made.__setstate__(self._state())
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by `__init__`: that of a subclass may take other arguments than the message.
+        arguments = tuple(_portable(value) for value in self._arguments())
+        state = {name: _portable(value) for name, value in self._state().items()}
+        return _without_init, (type(self), arguments), state
+
+    def __setstate__(self, state: dict[str, Any] | None) -> None:
+        for name, value in (state or {}).items():
+            # Also where a subclass is frozen.
+            object.__setattr__(self, name, value)
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return cast("tuple[Any, ...]", super().__reduce__()[1])
+
+    def _state(self) -> dict[str, Any]:
+        """The attributes, in ``__dict__`` and in slots; a note is one of them."""
+        state: Any = cast("Any", self).__getstate__()
+        parts = cast(
+            "tuple[dict[str, Any] | None, ...]", state if type(state) is tuple else (state,)
+        )
+        return {name: value for part in parts for name, value in (part or {}).items()}
 
 
 class InvalidValueError(MemoryCoreError, ValueError):
@@ -107,9 +142,6 @@ class InvalidValueError(MemoryCoreError, ValueError):
         self.field = field
         self.expected = expected
         self.value = value
-
-    def __reduce__(self) -> tuple[type[InvalidValueError], tuple[str, str, object]]:
-        return type(self), (self.field, self.expected, self.value)
 
 
 class ConfigurationError(MemoryCoreError):
@@ -133,9 +165,6 @@ class StoreNotFoundError(ConfigurationError):
         self.location = location
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type[StoreNotFoundError], tuple[str, str]]:
-        return type(self), (self.location, self.reason)
-
 
 class NotAStoreError(ConfigurationError):
     """What is at a location is not a store of this framework, or is empty; it was left as it is.
@@ -149,9 +178,6 @@ class NotAStoreError(ConfigurationError):
         super().__init__(f"{location}: not a memory-core store: {reason}")
         self.location = location
         self.reason = reason
-
-    def __reduce__(self) -> tuple[type[NotAStoreError], tuple[str, str]]:
-        return type(self), (self.location, self.reason)
 
 
 class UnknownKindError(ConfigurationError):
@@ -170,9 +196,6 @@ class UnknownKindError(ConfigurationError):
         )
         self.where = where
         self.kinds = dict(kinds)
-
-    def __reduce__(self) -> tuple[type[UnknownKindError], tuple[str, dict[str, int]]]:
-        return type(self), (self.where, self.kinds)
 
 
 class PluginError(MemoryCoreError):
@@ -337,9 +360,6 @@ class ConflictError(StorageError):
         self.record_id = record_id
         self.stored = stored
 
-    def __reduce__(self) -> tuple[type[ConflictError], tuple[str, UUID, Any]]:
-        return type(self), (self.kind, self.record_id, self.stored)
-
 
 class RecordNotFoundError(StorageError):
     """An update of a record that is not there.
@@ -353,9 +373,6 @@ class RecordNotFoundError(StorageError):
         super().__init__(f"there is no {kind} {record_id} in this namespace")
         self.kind = kind
         self.record_id = record_id
-
-    def __reduce__(self) -> tuple[type[RecordNotFoundError], tuple[str, UUID]]:
-        return type(self), (self.kind, self.record_id)
 
 
 class UnsupportedCapabilityError(StorageError):
@@ -399,9 +416,6 @@ class MigrationNeededError(StorageError):
         self.location = location
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type[MigrationNeededError], tuple[str, str]]:
-        return type(self), (self.location, self.reason)
-
 
 class StorageClosedError(StorageError):
     """The storage was used after it was closed."""
@@ -438,9 +452,6 @@ class DeclarationChangedError(StorageError):
         self.where = where
         self.kind = kind
 
-    def __reduce__(self) -> tuple[type[DeclarationChangedError], tuple[str, str]]:
-        return type(self), (self.where, self.kind)
-
 
 class SchemaVersionError(StorageError):
     """The store was written by a newer version; it was left untouched.
@@ -466,6 +477,19 @@ class OutcomeUnknownError(StorageError):
 
     applied = None
     retryable = True
+
+
+def _without_init(cls: type[Error], arguments: tuple[Any, ...]) -> Error:
+    return cls.__new__(cls, *arguments)
+
+
+def _portable(value: object) -> object:
+    """The value, or the beginning of its ``repr`` where another process could not load it."""
+    try:
+        pickle.loads(pickle.dumps(value))  # noqa: S301  # pickled in this very line
+    except Exception:  # noqa: BLE001  # objects of others raise whatever they like
+        return _short(value)
+    return value
 
 
 def _short(value: object, limit: int = 120) -> str:

@@ -111,9 +111,6 @@ class StoreSetBackError(StorageUnavailableError):
         )
         self.where = where
 
-    def __reduce__(self) -> tuple[type[StoreSetBackError], tuple[str]]:
-        return type(self), (self.where,)
-
 
 class StatementError(Exception):
     """A statement that the database rejected. Internal: it never crosses the SPI.

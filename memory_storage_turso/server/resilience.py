@@ -44,9 +44,6 @@ class CircuitOpenError(StorageUnavailableError):
         self.retry_after = retry_after
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type[CircuitOpenError], tuple[str, float, str]]:
-        return type(self), (self.server, self.retry_after, self.reason)
-
 
 class Outcome(Enum):
     """What the outcome of a call tells about the server."""

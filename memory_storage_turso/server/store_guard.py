@@ -33,9 +33,6 @@ class StoreReplacedError(StorageUnavailableError):
         super().__init__(f"{where} holds another store than the one that was opened")
         self.where = where
 
-    def __reduce__(self) -> tuple[type[StoreReplacedError], tuple[str]]:
-        return type(self), (self.where,)
-
 
 class DatabaseMissingError(StoreNotFoundError):
     """A server that has no database of this name."""
