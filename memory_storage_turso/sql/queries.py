@@ -6,6 +6,9 @@ the page and not on the store. There is an arm for each value of the leading con
 records whose index entries are pending, and one for the records without an order value where the cursor
 has not reached them. The outer statement merges the arms and fetches the bodies.
 
+Where one of several conditions is rare, arms along its entries replace the others (see ``looks``). So the
+cost of a page depends neither on the order of its conditions nor on the kinds of their indexes.
+
 A statement names the index that it runs along (``INDEXED BY``): so the plan depends on no statistics,
 and is the same on every version of SQLite.
 """
@@ -15,30 +18,39 @@ and is the same on every version of SQLite.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from enum import Enum
 from typing import Any
 
-import msgspec
-from attrs import evolve, frozen
+from attrs import evolve
 
-from memory_core.errors import QueryError
 from memory_core.query import AllOf, AnyOf, Between, Condition, Query
 from memory_core.records import Scalar
-from memory_storage_turso.sql.statement import SqlValue, Statement
-from memory_storage_turso.sql.tables import (
-    NO_VALUE,
-    Column,
-    KindTable,
-    MultiTable,
-    multi_value,
-    padded,
+from memory_storage_turso.sql.conditions import (
+    Lead,
+    Sql,
+    along,
+    current,
+    joined,
+    leads,
+    one_of,
+    one_of_many,
+    pending,
+    possible,
+    predicate,
+    remaining,
+    remaining_entries,
+    searched,
+    single_conditions,
+    started,
+    started_entries,
 )
+from memory_storage_turso.sql.looks import Looks
+from memory_storage_turso.sql.statement import SqlValue, Statement
+from memory_storage_turso.sql.tables import Column, KindTable, MultiTable
 
 __all__ = ["count_statement", "order_value", "page_statement"]
 
 _MOST_ARMS = 8
 _SELECTIVE = 2
-_MOST_PARAMETERS = 16_384
 
 
 def page_statement(table: KindTable, ns: int, query: Query[Any]) -> Statement | None:
@@ -57,14 +69,15 @@ def page_statement(table: KindTable, ns: int, query: Query[Any]) -> Statement | 
         return None
     plan = _Page(table, ns, query, conditions)
     arms = list(plan.arms())
-    keys = _merged(arms, plan.ordering("o", "id"), query.page_size + 1, distinct=plan.overlapping)
+    keys = _merged(arms, plan.ordering("+o", "+id"), query.page_size + 1, distinct=plan.overlapping)
     extra = "".join(f", e.{column.name}" for column in table.overriding.values())
-    sql = (
+    page = Sql(
         f"SELECT {plan.order_value('p.o')}, e.id, e.body{extra} FROM ({keys.text}) p "
-        f"CROSS JOIN {table.name} e ON e.rid = p.rid AND {_current(table)} "
-        f"ORDER BY {plan.ordering('p.o', 'p.id')}"
+        f"CROSS JOIN {table.name} e ON e.rid = p.rid AND {current(table)} "
+        f"ORDER BY {plan.ordering('p.o', 'p.id')}",
+        keys.args,
     )
-    return Statement(sql, keys.args)
+    return plan.looks.before(page)
 
 
 def order_value(table: KindTable, query: Query[Any], selected: SqlValue) -> SqlValue:
@@ -87,10 +100,13 @@ def count_statement(table: KindTable, ns: int, query: Query[Any]) -> Statement |
         return Statement(
             f"SELECT count(*) FROM {table.name} INDEXED BY {table.by_id} WHERE ns = ?", (ns,)
         )
-    lead = min(leads(table, conditions), key=lambda item: item.rank, default=None)
-    parts = list(_counts(table, ns, conditions, lead))
-    sql = " + ".join(f"({part.text})" for part in parts)
-    return Statement(f"SELECT {sql}", tuple(arg for part in parts for arg in part.args))
+    singles = single_conditions(table, conditions)
+    looks = Looks(table, ns, singles if len(singles) > 1 else ())
+    # With a limit of zero, a count has no row.
+    counts = [
+        Sql("ifnull((") + part + Sql("), 0)") for part in _counts(table, ns, conditions, looks)
+    ]
+    return looks.before(Sql("SELECT ") + joined(counts, " + "))
 
 
 class _Page:
@@ -110,10 +126,11 @@ class _Page:
         self._limit = query.page_size + 1
         self._natural = self._order is table.order
         self._lead = self._choose()
-        self.overlapping = (
-            self._lead is not None
-            and isinstance(self._lead.at, MultiTable)
-            and len(self._lead.condition.values) > 1
+        self.looks = Looks(table, ns, self._looked_at())
+        led = [*self.looks.conditions, *([self._lead.condition] if self._lead else [])]
+        self.overlapping = any(
+            isinstance(item, AnyOf) and item.index in table.multis and len(item.values) > 1
+            for item in led
         )
 
     def order_value(self, value: str) -> str:
@@ -130,19 +147,39 @@ class _Page:
 
     def arms(self) -> Iterator[Sql]:
         """The statements whose results together contain the page."""
-        lead = self._lead
-        if lead is None:
-            yield from self._scan()
-            if self._order is not None and not self._order.complete:
-                yield from self._unindexed()
-            return
-        if isinstance(lead.at, MultiTable):
-            yield from self._by_values(lead, lead.at)
-            yield from self._unindexed()
-            return
-        yield from self._by_column(lead, lead.at)
-        if not lead.at.complete:
-            yield from self._unindexed()
+        if self._lead is None:
+            rows = along(self._table, self._ns, self._order) + self._rest(None)
+            yield from self._from_start(rows, self.looks.limit(self._limit))
+        else:
+            led = self._lead.condition
+            limit = self.looks.limit(self._limit, led)
+            yield from self._led(led, limit, indexed=bool(self.looks.conditions))
+        for condition in self.looks.conditions:
+            if self._lead is None or condition is not self._lead.condition:
+                limit = self.looks.rare_limit(self._limit, condition)
+                yield from self._led(condition, limit, indexed=True)
+        yield from self._pending()
+
+    def _pending(self) -> Iterator[Sql]:
+        """The arm of the rows whose index entries are pending, where no other arm finds them."""
+        limit = Sql("?", (self._limit,))
+        at = self._order if self._lead is None else self._lead.at
+        if at is None or (isinstance(at, Column) and at.complete):
+            if not self.looks.conditions:
+                return
+            if self._lead is None:
+                limit = self.looks.rare_limit(self._limit)
+        start = started("e", self._order, self._query)
+        whole = Sql(" AND (") + joined(start, " OR ") + Sql(")") if start else Sql("")
+        yield self._arm(pending(self._table, self._ns) + self._rest(None) + whole, limit)
+
+    def _looked_at(self) -> Sequence[Condition]:
+        """The conditions of which one may be rare, unless it is known which of them leads."""
+        singles = single_conditions(self._table, self._conditions)
+        if len(singles) > 1:
+            return singles
+        led = self._lead is not None or any(item.index == self._query.order for item in singles)
+        return () if led else singles
 
     def _choose(self) -> Lead | None:
         lead = min(leads(self._table, self._conditions), key=lambda item: item.rank, default=None)
@@ -154,18 +191,26 @@ class _Page:
         fits = self._natural and len(lead.condition.values) <= _MOST_ARMS
         return lead if fits else None
 
-    def _scan(self) -> Iterator[Sql]:
-        """Arms along the order itself, which check the conditions row by row."""
-        yield from self._from_start(_along(self._table, self._ns, self._order) + self._rest(None))
+    def _led(self, condition: Condition, limit: Sql, *, indexed: bool = False) -> Iterator[Sql]:
+        """Arms along the entries of a condition.
 
-    def _by_column(self, lead: Lead, column: Column) -> Iterator[Sql]:
-        source = _along(self._table, self._ns, column) + Sql(" AND ")
-        rest = self._rest(lead)
-        for value in self._groups(lead):
-            yield from self._from_start(source + one_of(f"e.{column.name}", value) + rest)
+        With ``indexed``, they leave out the rows whose index entries are pending.
+        """
+        multi = self._table.multis.get(condition.index)
+        if multi is not None and not isinstance(condition, Between):
+            yield from self._by_values(condition, multi, limit)
+            return
+        column = self._table.singles[condition.index]
+        source = along(self._table, self._ns, column, indexed=indexed) + Sql(" AND ")
+        rest = self._rest(condition)
+        if isinstance(condition, Between):
+            yield from self._from_start(source + predicate(self._table, condition) + rest, limit)
+            return
+        for values in self._groups(condition):
+            rows = source + one_of(f"e.{column.name}", values) + rest
+            yield from self._from_start(rows, limit)
 
-    def _by_values(self, lead: Lead, multi: MultiTable) -> Iterator[Sql]:
-        condition = lead.condition
+    def _by_values(self, condition: AnyOf | AllOf, multi: MultiTable, limit: Sql) -> Iterator[Sql]:
         source = Sql(
             f"FROM {multi.table} m CROSS JOIN {self._table.name} e INDEXED BY {self._table.by_id} "
             f"ON e.ns = m.ns AND e.id = m.id WHERE m.ns = ? AND ",
@@ -173,30 +218,23 @@ class _Page:
         )
         if isinstance(condition, AllOf):
             groups: list[tuple[Scalar, ...]] = [condition.values[:1]]
-            rest = self._rest(lead if len(condition.values) == 1 else None)
+            led = condition if len(condition.values) == 1 else None
         else:
-            groups = self._groups(lead)
-            rest = self._rest(lead)
+            groups, led = self._groups(condition), condition
+        rest = remaining_entries(self._table, self._conditions, led)
         for values in groups:
             several = len(values) > 1
             found = source + one_of_many("m.value", values) + rest
-            yield from self._from_start(found, entries=True, distinct=several)
+            yield from self._from_start(found, limit, entries=True, distinct=several)
 
-    def _groups(self, lead: Lead) -> list[tuple[Scalar, ...]]:
+    def _groups(self, condition: AnyOf | AllOf) -> list[tuple[Scalar, ...]]:
         """The values of each arm: one value per arm where that keeps the order."""
-        values = lead.condition.values
-        if self._natural and len(values) <= _MOST_ARMS:
-            return [(value,) for value in values]
-        some = tuple(value for value in values if value is not None)
-        return [group for group in (some, (None,) if None in values else ()) if group]
-
-    def _unindexed(self) -> Iterator[Sql]:
-        start = started("e", self._order, self._query)
-        whole = Sql("") if not start else Sql(" AND (") + joined(start, " OR ") + Sql(")")
-        yield self._arm(_pending(self._table, self._ns) + self._rest(None) + whole)
+        if self._natural and len(condition.values) <= _MOST_ARMS:
+            return [(value,) for value in condition.values]
+        return searched(condition)
 
     def _from_start(
-        self, source: Sql, *, entries: bool = False, distinct: bool = False
+        self, source: Sql, limit: Sql, *, entries: bool = False, distinct: bool = False
     ) -> Iterator[Sql]:
         """An arm, or two where the records without an order value are a range of their own."""
         if entries and self._natural:
@@ -207,11 +245,14 @@ class _Page:
                 # A record without an order value is in no range of order values.
                 starts = starts[:1]
         if not starts:
-            yield self._arm(source, entries=entries, distinct=distinct)
+            yield self._arm(source, limit, entries=entries, distinct=distinct)
         for start in starts:
-            yield self._arm(source + Sql(" AND ") + start, entries=entries, distinct=distinct)
+            after = source + Sql(" AND ") + start
+            yield self._arm(after, limit, entries=entries, distinct=distinct)
 
-    def _arm(self, source: Sql, *, entries: bool = False, distinct: bool = False) -> Sql:
+    def _arm(
+        self, source: Sql, limit: Sql, *, entries: bool = False, distinct: bool = False
+    ) -> Sql:
         value = "NULL" if self._order is None else f"e.{self._order.name}"
         if distinct:
             # A record that has several of the values is found several times.
@@ -223,11 +264,12 @@ class _Page:
         return (
             Sql(f"SELECT {'DISTINCT ' if distinct else ''}{value} AS o, e.id AS id, e.rid AS rid ")
             + source
-            + Sql(f" ORDER BY {ordering} LIMIT ?", (self._limit,))
+            + Sql(f" ORDER BY {ordering} LIMIT ")
+            + limit
         )
 
-    def _rest(self, lead: Lead | None) -> Sql:
-        return remaining(self._table, self._conditions, lead)
+    def _rest(self, led: Condition | None) -> Sql:
+        return remaining(self._table, self._conditions, led)
 
 
 def _after_start(query: Query[Any], conditions: Sequence[Condition]) -> list[Condition]:
@@ -246,228 +288,76 @@ def _after_start(query: Query[Any], conditions: Sequence[Condition]) -> list[Con
 def _merged(arms: Sequence[Sql], ordering: str, limit: int, *, distinct: bool) -> Sql:
     if len(arms) == 1:
         return arms[0]
-    union = " UNION " if distinct else " UNION ALL "
-    text = union.join(f"SELECT o, id, rid FROM ({arm.text})" for arm in arms)
-    args = tuple(arg for arm in arms for arg in arm.args)
-    return Sql(f"{text} ORDER BY {ordering} LIMIT ?", (*args, limit))
-
-
-def _along(table: KindTable, ns: int, column: Column | None) -> Sql:
-    """Rows of a namespace along the B-tree of a column, or of the id."""
-    by = table.by_id if column is None else column.by
-    complete = column is None or column.complete
-    indexed = _current(table) if complete else f"e.{table.indexed} = 1"
-    return Sql(f"FROM {table.name} e INDEXED BY {by} WHERE e.ns = ? AND {indexed}", (ns,))
-
-
-def _current(table: KindTable) -> str:
-    """A condition that every row fulfils, and that is an error where the kind is declared otherwise now.
-
-    SQLite evaluates it once, as the column is never NULL.
-    """
-    return f"e.{table.indexed} IS NOT NULL"
-
-
-def _pending(table: KindTable, ns: int) -> Sql:
-    """Rows of a namespace whose index entries are pending."""
-    return Sql(
-        f"FROM {table.name} e INDEXED BY {table.by_pending} "
-        f"WHERE e.ns = ? AND e.{table.indexed} = 0",
-        (ns,),
+    union = joined(
+        [Sql("SELECT o, id, rid FROM (") + arm + Sql(")") for arm in arms],
+        " UNION " if distinct else " UNION ALL ",
     )
+    # SQLite would sort each part of a union that has an order, in a temporary table of its own.
+    found = Sql("SELECT o, id, rid FROM (") + union
+    return found + Sql(f") ORDER BY {ordering} LIMIT ?", (limit,))
 
 
 def _counts(
-    table: KindTable, ns: int, conditions: Sequence[Condition], lead: Lead | None
+    table: KindTable, ns: int, conditions: Sequence[Condition], looks: Looks
 ) -> Iterator[Sql]:
     """Statements whose numbers together are the count."""
-    count, every = Sql("SELECT count(*) "), remaining(table, conditions, None)
-    if lead is not None and isinstance(lead.at, MultiTable):
-        yield _count_entries(table, ns, lead, lead.at, conditions)
-        yield count + _pending(table, ns) + every
+    lead = min(leads(table, conditions), key=lambda item: item.rank, default=None)
+    # Without a lead, all conditions are ranges.
+    led = conditions[0] if lead is None else lead.condition
+    looked = bool(looks.conditions)
+    for counted in _count_led(table, ns, conditions, led, indexed=looked):
+        yield counted + Sql(" LIMIT ") + looks.limit(1, led)
+    for condition in looks.conditions:
+        if condition is not led:
+            for counted in _count_led(table, ns, conditions, condition, indexed=True):
+                yield counted + Sql(" LIMIT ") + looks.rare_limit(1, condition)
+    column = table.singles.get(led.index)
+    if looked or column is None or not column.complete:
+        rows = pending(table, ns) + remaining(table, conditions, None)
+        yield Sql("SELECT count(*) ") + rows
+
+
+def _count_led(
+    table: KindTable,
+    ns: int,
+    conditions: Sequence[Condition],
+    led: Condition,
+    *,
+    indexed: bool,
+) -> Iterator[Sql]:
+    """Counts along the entries of a condition; see `_Page._led`."""
+    multi = table.multis.get(led.index)
+    if multi is not None and not isinstance(led, Between):
+        yield _count_entries(table, ns, conditions, led, multi)
         return
-    if lead is not None and isinstance(lead.at, Column):
-        column = lead.at
-        found = Sql(" AND ") + one_of(f"e.{column.name}", lead.condition.values)
-        found += remaining(table, conditions, lead)
-    else:
-        ranged = next((item for item in conditions if isinstance(item, Between)), None)
-        column = None if ranged is None else table.singles[ranged.index]
-        found = every
-    yield count + _along(table, ns, column) + found
-    if column is not None and not column.complete:
-        yield count + _pending(table, ns) + every
+    column = table.singles[led.index]
+    rows = Sql("SELECT count(*) ") + along(table, ns, column, indexed=indexed) + Sql(" AND ")
+    rest = remaining(table, conditions, led)
+    if isinstance(led, Between):
+        yield rows + predicate(table, led) + rest
+        return
+    for values in searched(led):
+        yield rows + one_of(f"e.{column.name}", values) + rest
 
 
 def _count_entries(
-    table: KindTable, ns: int, lead: Lead, multi: MultiTable, conditions: Sequence[Condition]
+    table: KindTable,
+    ns: int,
+    conditions: Sequence[Condition],
+    led: AnyOf | AllOf,
+    multi: MultiTable,
 ) -> Sql:
-    condition = lead.condition
-    values = condition.values[:1] if isinstance(condition, AllOf) else condition.values
-    complete = len(values) == len(condition.values)
-    rest = remaining(table, conditions, lead if complete else None)
+    values = led.values[:1] if isinstance(led, AllOf) else led.values
+    whole = len(values) == len(led.values)
+    others = [item for item in conditions if not (whole and item is led)]
     counted = "*" if len(values) == 1 else "DISTINCT m.id"
     join = (
         f" CROSS JOIN {table.name} e INDEXED BY {table.by_id} ON e.ns = m.ns AND e.id = m.id"
-        if rest.text
+        if any(item.index not in table.multis for item in others)
         else ""
     )
     return (
         Sql(f"SELECT count({counted}) FROM {multi.table} m{join} WHERE m.ns = ? AND ", (ns,))
         + one_of_many("m.value", values)
-        + rest
+        + remaining_entries(table, others, None)
     )
-
-
-# Conditions
-
-
-@frozen
-class Sql:
-    """A piece of SQL and its parameters."""
-
-    text: str
-    args: tuple[SqlValue, ...] = ()
-
-    def __add__(self, other: Sql) -> Sql:
-        return Sql(self.text + other.text, self.args + other.args)
-
-
-@frozen
-class Lead:
-    """The leading condition: the one that an arm's B-tree is searched by."""
-
-    condition: AnyOf | AllOf
-    at: Column | MultiTable
-    rank: int
-
-
-def possible(conditions: Sequence[Condition]) -> list[Condition] | None:
-    """The conditions without those that every record fulfils; ``None`` where no record can."""
-    if any(isinstance(item, AnyOf) and not item.values for item in conditions):
-        return None
-    return [item for item in conditions if isinstance(item, Between) or item.values]
-
-
-def leads(table: KindTable, conditions: Sequence[Condition]) -> Iterator[Lead]:
-    """The conditions that an arm can be searched by; a lower rank probably finds fewer records."""
-    for condition in conditions:
-        if isinstance(condition, Between):
-            continue
-        multi = table.multis.get(condition.index)
-        if multi is not None:
-            yield Lead(condition, multi, 1)
-            continue
-        column = table.singles[condition.index]
-        yield Lead(condition, column, _rank(column, condition.values))
-
-
-def remaining(table: KindTable, conditions: Sequence[Condition], lead: Lead | None) -> Sql:
-    """The conditions that a search by the leading one has to check row by row."""
-    sql = Sql("")
-    for condition in conditions:
-        if lead is None or condition is not lead.condition:
-            sql += Sql(" AND ") + _predicate(table, condition)
-    return sql
-
-
-def one_of(column: str, values: tuple[Scalar, ...]) -> Sql:
-    """The condition that a column has one of these values, which may include ``None``."""
-    some = [value for value in values if value is not None]
-    if not some:
-        return Sql(f"{column} IS NULL")
-    if len(some) == len(values) == 1:
-        return Sql(f"{column} = ?", (some[0],))
-    if len(some) > _MOST_PARAMETERS:
-        msg = f"a condition has {len(some)} values; at most {_MOST_PARAMETERS} are possible"
-        raise QueryError(msg)
-    marks = padded(some)
-    among = Sql(f"{column} IN ({', '.join('?' * len(marks))})", tuple(marks))
-    if len(some) == len(values):
-        return among
-    return Sql("(") + among + Sql(f" OR {column} IS NULL)")
-
-
-def one_of_many(column: str, values: tuple[Scalar, ...]) -> Sql:
-    """The condition that a value of a multi-valued index is one of these."""
-    given = [multi_value(value) for value in values]
-    if len(given) == 1:
-        return Sql(f"{column} = ?", (given[0],))
-    array = msgspec.json.encode(given).decode()
-    return Sql(f"{column} IN (SELECT value FROM json_each(?))", (array,))
-
-
-def started(row: str, order: Column | None, query: Query[Any]) -> list[Sql]:
-    """The conditions of which each record after the cursor fulfils one; each is one range."""
-    start = query.start
-    if start is None:
-        return []
-    sign = "<" if query.descending else ">"
-    if order is None:
-        return [Sql(f"{row}.id {sign} ?", (start.id.bytes,))]
-    column = f"{row}.{order.name}"
-    if start.value is not None:
-        after = Sql(f"({column}, {row}.id) {sign} (?, ?)", (start.value, start.id.bytes))
-        return [after, Sql(f"{column} IS NULL")] if query.descending else [after]
-    same = Sql(f"({column} IS NULL AND {row}.id {sign} ?)", (start.id.bytes,))
-    return [same] if query.descending else [same, Sql(f"{column} IS NOT NULL")]
-
-
-def started_entries(ordered: bool, query: Query[Any]) -> list[Sql]:
-    """Like `started`, along the table of a multi-valued index, where no order value is NULL."""
-    start = query.start
-    if start is None:
-        return []
-    sign = "<" if query.descending else ">"
-    if not ordered:
-        return [Sql(f"m.id {sign} ?", (start.id.bytes,))]
-    if start.value is None:
-        return [Sql(f"(m.ord, m.id) {sign} ({NO_VALUE}, ?)", (start.id.bytes,))]
-    return [Sql(f"(m.ord, m.id) {sign} (?, ?)", (start.value, start.id.bytes))]
-
-
-def joined(parts: Sequence[Sql], word: str) -> Sql:
-    """Join the parts with a word between them."""
-    return Sql(
-        word.join(part.text for part in parts), tuple(arg for part in parts for arg in part.args)
-    )
-
-
-def _rank(column: Column, values: tuple[Scalar, ...]) -> int:
-    kind: type[Any] = column.index.type
-    if None in values or kind is bool or issubclass(kind, Enum):
-        return 4
-    if column.complete:
-        return 0
-    if isinstance(values[0], bytes):
-        return 1
-    return 2 if isinstance(values[0], str) else 3
-
-
-def _predicate(table: KindTable, condition: Condition) -> Sql:
-    if isinstance(condition, Between):
-        return _range(f"e.{table.singles[condition.index].name}", condition)
-    multi = table.multis.get(condition.index)
-    if multi is None:
-        return one_of(f"e.{table.singles[condition.index].name}", condition.values)
-    among = one_of_many("value", condition.values)
-    if isinstance(condition, AnyOf):
-        return Sql(f"EXISTS (SELECT 1 FROM json_each(e.{multi.name}) WHERE ") + among + Sql(")")
-    return (
-        Sql(f"(SELECT count(*) FROM json_each(e.{multi.name}) WHERE ")
-        + among
-        + Sql(") = ?", (len(condition.values),))
-    )
-
-
-def _range(column: str, condition: Between) -> Sql:
-    parts: list[Sql] = []
-    if condition.lower is not None:
-        parts.append(
-            Sql(f"{column} {'>=' if condition.include_lower else '>'} ?", (condition.lower,))
-        )
-    if condition.upper is not None:
-        parts.append(
-            Sql(f"{column} {'<=' if condition.include_upper else '<'} ?", (condition.upper,))
-        )
-    return joined(parts, " AND ") if parts else Sql(f"{column} IS NOT NULL")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
+
+import pytest
 
 from memory_core.query import Query, all_of, any_of, at_least, between
-from memory_core.records import Episode, Outcome, RewardScore, TaskContext
+from memory_core.records import Episode, ExecutionStep, Outcome, RewardScore, TaskContext
 from memory_core.storage import WriteBatch
 from memory_core.testing.data.samples import EPOCH, episode
 from memory_storage_turso.sql import count_statement, page_statement
@@ -54,11 +57,66 @@ def varied(number: int) -> Episode:
     )
 
 
+RARE = {
+    "tag": {"tags": "rare"},
+    "two tags": {"tags": all_of("http", "rare")},
+    "tool": {"tools": "rare"},
+    "domain": {"domain": "rare"},
+    "no outcome": {"outcome": None},
+    "some outcomes": {"outcome": any_of("abstained", None)},
+    "an enum": {"complexity": "complex"},
+    "a pair": {"metadata": {"run": "rare"}},
+    "a range": {"reward": at_least(0.95)},
+    "a pattern": {"applied_patterns": UUID(int=7)},
+}
+COMMON = ({"tags": "http"}, {"tools": "curl"}, {"language": "python"}, {"reward": at_least(0.1)})
+
+
+def rarely(number: int, every: int) -> Episode:
+    rare = number % every == 0
+    return episode(
+        number,
+        tags=("http", "rare") if rare else ("http",),
+        steps=[ExecutionStep(number=1, tool="curl"), ExecutionStep(number=2, tool="rare")][
+            : 1 + rare
+        ],
+        context=TaskContext(
+            domain="rare" if rare else "web",
+            language="python",
+            complexity="complex" if rare else "simple",
+        ),
+        metadata={"run": "rare" if rare else str(number % 4)},
+        reward=RewardScore(total=0.99 if rare else 0.5),
+        outcome=None if rare else Outcome.success("done"),
+        applied_patterns=[UUID(int=7)] if rare else [],
+    )
+
+
+@pytest.mark.parametrize("count", [False, True])
+async def test_what_is_rare_leads_whichever_condition_it_is(store, count):
+    """The steps of SQLite's virtual machine do not depend on how many records the others find."""
+    table, found = store._shared.tables["episode"], {}
+    for records in (1_500, 6_000):
+        await store.commit([WriteBatch().put(*(rarely(n, records // 20) for n in range(records)))])
+        for name, rare in RARE.items():
+            for common in COMMON:
+                if rare.keys() & common.keys():
+                    continue
+                for conditions in ({**rare, **common}, {**common, **rare}):
+                    query = Query(Episode).where(**conditions).order_by("reward").limit(5)
+                    assert await store.count(query) == 20, (name, conditions)
+                    make = count_statement if count else page_statement
+                    taken = await steps(store, make(table, 1, query))
+                    found.setdefault((name, *conditions), []).append(taken)
+    for name, (few, many) in found.items():
+        assert many <= few * 1.2 + 5, name
+
+
 async def test_a_page_stops_at_its_limit(store):
     """The steps of SQLite's virtual machine do not depend on how many records match."""
     counted: dict[str, list[int]] = {}
     table = store._shared.tables["episode"]
-    for records in (300, 3000):
+    for records in (1_500, 6_000):
         await store.commit([WriteBatch().put(*map(varied, range(records)))])
         for name, query in IN_ORDER.items():
             page = await store.query(query.limit(5))
