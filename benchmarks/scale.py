@@ -121,13 +121,13 @@ async def build(url: str, size: int) -> None:
         for start in range(0, size, 2_000):
             numbers = range(start, min(start + 2_000, size))
             await memory.store_episodes_batch([made(number, size) for number in numbers])
-        # Queries look at pending index entries, too: there are none left.
-        while any(
-            value
-            for section in (await memory.stats()).sections.values()
-            for key, value in section.items()
-            if key == "pending_index_entries"
-        ):
+        # A query also looks at records whose index entries are pending: there shall be none.
+        while True:
+            sections = (await memory.stats()).sections
+            pending = sections.get("indexing", {}).get("waiting", 0)
+            pending += sections.get("upkeep", {}).get("waiting", 0)
+            if not pending:
+                return
             await asyncio.sleep(0.1)
 
 
