@@ -211,10 +211,12 @@ class Reader:
     async def get(self, namespace: str, kind: type[R], ids: Sequence[UUID]) -> list[R | None]:
         """Records by id; see ``Storage.get``."""
         self.codec.types.cls(kind.kind)
-        layout = self.catalog.layouts[kind.kind]
         counters = self.counters
         counters["gets"] += 1
         counters["ids_asked"] += len(ids)
+        layout = self.catalog.layouts.get(kind.kind) or await self._layout_since(kind.kind)
+        if layout is None:
+            return [None] * len(ids)
         if self._long and len(ids) == 1 and self._same(layout, namespace, ids[0]) in self._long:
             return [await self._get_long(layout, namespace, ids[0])]
         found = await self._run(self._reading(layout, namespace, ids))
@@ -272,7 +274,9 @@ class Reader:
     async def query(self, namespace: str, query: Query[R]) -> Page[R]:
         """One page; see ``Storage.query``."""
         self.counters["queries"] += 1
-        layout = self._layout(query)
+        layout = await self._layout(query)
+        if layout is None:
+            return Page(())
 
         def read(txn: Transaction, pending: Pending, meter: Meter) -> RawPage:
             scan = self._scan(txn, pending, meter, namespace, query)
@@ -288,7 +292,8 @@ class Reader:
     async def count(self, namespace: str, query: Query[Any]) -> int:
         """An exact count; see ``Storage.count``."""
         self.counters["counts"] += 1
-        self._layout(query)
+        if await self._layout(query) is None:
+            return 0
 
         def read(txn: Transaction, pending: Pending, meter: Meter) -> int:
             scan = self._scan(txn, pending, meter, namespace, query)
@@ -412,9 +417,16 @@ class Reader:
                 until = perf_counter() + _DECODE_SECONDS
         return records
 
-    def _layout(self, query: Query[Any]) -> KindLayout:
+    async def _layout(self, query: Query[Any]) -> KindLayout | None:
         self.codec.types.cls(query.kind)
-        return self.catalog.layouts[query.kind]
+        return self.catalog.layouts.get(query.kind) or await self._layout_since(query.kind)
+
+    async def _layout_since(self, kind: str) -> KindLayout | None:
+        """The layout of a kind that a store lacked when it was opened to be read: another process may have
+        declared it since. ``None`` if not.
+        """
+        await self._run(lambda txn, pending, _: self.catalog.check(pending.head(txn)))
+        return self.catalog.layouts.get(kind)
 
     def _scan(
         self, txn: Transaction, pending: Pending, meter: Meter, namespace: str, query: Query[Any]

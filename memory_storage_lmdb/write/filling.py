@@ -90,10 +90,11 @@ def declare_kinds(catalog: Catalog, codec: Codec, decode: Decode) -> Filled:
 
 
 def check_kinds(catalog: Catalog, codec: Codec) -> None:
-    """Check that the store can be read as a codec's kinds declare, without changing it.
+    """Check that the store can be read as a codec's kinds declare, without changing it. Of a kind that it has
+    never had, it has no records.
 
     Raises:
-        MigrationNeededError: a kind is missing, or was declared differently when it was last written.
+        MigrationNeededError: a kind was declared differently when it was last written.
         ConfigurationError: this process has declared one of them differently.
     """
     declarations = {kind: Declaration.of(codec.types.cls(kind)) for kind in codec.types.kinds}
@@ -101,14 +102,10 @@ def check_kinds(catalog: Catalog, codec: Codec) -> None:
     catalog.reload()
     for kind, declaration in declarations.items():
         row = catalog.rows.get(kind)
-        if row is None:
-            reason = f"the store has no kind {kind!r} yet"
-        elif row.declaration != declaration or row.filled is not None:
+        if row is not None and (row.declaration != declaration or row.filled is not None):
             reason = f"the store lacks indexes of {kind!r}"
-        else:
-            continue
-        raise MigrationNeededError(catalog.environment.path, reason)
-    catalog.declared |= declarations
+            raise MigrationNeededError(catalog.environment.path, reason)
+    catalog.declared |= {kind: d for kind, d in declarations.items() if kind in catalog.rows}
 
 
 def _declare(

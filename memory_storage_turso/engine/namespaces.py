@@ -106,7 +106,7 @@ class Namespaces:
         )
         with self._reading:
             held = {kind: operator.index(cast("int", rows[0][0])) for kind, rows in found.items()}
-            records = {
+            records = dict.fromkeys(sorted(self._tables.absent), 0) | {
                 kind: number for kind, number in held.items() if number or kind in self._tables
             }
             return Counts(cast("int", position[0][0]), cast("int", size[0][0]), records)
@@ -123,7 +123,7 @@ class Namespaces:
         held = {kind: dict(cast("list[tuple[int, int]]", rows)) for kind, rows in found.items()}
         infos: list[NamespaceInfo] = []
         for ns, name in sorted(names, key=lambda row: str(row[1])):
-            records = {
+            records = dict.fromkeys(sorted(self._tables.absent), 0) | {
                 kind: numbers.get(cast("int", ns), 0)
                 for kind, numbers in held.items()
                 if ns in numbers or kind in self._tables
@@ -179,7 +179,8 @@ class Namespaces:
         """The rows of some statements, and of one for each kind."""
         while True:
             foreign = self._foreign
-            kinds = [*(table.kind for table in self._tables), *foreign]
+            kinds = [table.kind for table in self._tables if table.kind not in self._tables.absent]
+            kinds += foreign
             asked = [Statement(KINDS), *statements, *map(of_kind, kinds)]
             with self._reading:
                 results = await self._driver.read(asked, namespace=ns)
@@ -191,6 +192,9 @@ class Namespaces:
                 return found[: len(statements)], of_kinds
 
     def _is_complete(self, foreign: tuple[str, ...], rows: Sequence[Row]) -> bool:
-        """Note the kinds that the store has; whether the foreign ones among them are these."""
+        """Note the kinds that the store has; whether the foreign ones among them are these, and no other was
+        absent before.
+        """
         self._foreign = tuple(str(row[0]) for row in rows if row[0] not in self._tables)
-        return self._foreign == foreign
+        appeared = self._tables.note_present(row[0] for row in rows)
+        return self._foreign == foreign and not appeared

@@ -126,7 +126,7 @@ async def open_kinds(
 
     Raises:
         NotAStoreError: the database has tables of these names that are not this package's.
-        MigrationNeededError: the store is only read, and lacks a kind or an index.
+        MigrationNeededError: the store is only read, and lacks an index.
         ConfigurationError: it has records that a new constraint forbids.
         SchemaVersionError: a newer version of a plugin wrote the store; the kind was not touched.
         DeclarationChangedError: other processes keep opening the store with other declarations.
@@ -142,13 +142,12 @@ async def open_kinds(
         fresh = [table for table in tables if table.kind not in known]
         changed = _changed(stored, tables)
         if read_only:
-            _check_kinds(driver.where, known, tables, [table.kind for table in fresh], changed)
-        if not fresh and not changed:
+            _check_kinds(driver.where, known, tables, changed)
+        if (not fresh or read_only) and not changed:
             revisions = {kind: declared.revision for kind, declared in stored.items()}
             foreign = tuple(kind for kind in known if kind not in tables)
-            return OpenedKinds(
-                Tables(types, revisions), foreign, filling.records, filling.unreadable
-            )
+            opened = Tables(types, revisions, absent=[table.kind for table in fresh])
+            return OpenedKinds(opened, foreign, filling.records, filling.unreadable)
         try:
             if fresh:
                 await _create(driver, fresh, tables)
@@ -203,15 +202,9 @@ async def changed_since(
 
 
 def _check_kinds(
-    where: str,
-    known: Mapping[str, str],
-    tables: Tables,
-    fresh: Sequence[str],
-    changed: Sequence[str],
+    where: str, known: Mapping[str, str], tables: Tables, changed: Sequence[str]
 ) -> None:
-    """Check that a store has what the kinds declare."""
-    for kind in fresh:
-        raise MigrationNeededError(where, f"the store has no kind {kind!r} yet")
+    """Check that a store has what the kinds declare. Of a kind that it has never had, it has no records."""
     for kind in changed:
         missing = Declaration.decoded(known[kind]).changed(declaration(tables[kind], tables))
         what = f"the index {', '.join(map(repr, missing))}" if missing else "the declarations"

@@ -25,7 +25,7 @@ from memory_storage_turso.engine.rejections import TranslatedErrors
 from memory_storage_turso.engine.rows import body_of, id_of, overridden, record_of
 from memory_storage_turso.sql import count_statement, order_value, page_statement
 from memory_storage_turso.sql.statement import Row, SqlValue, Statement
-from memory_storage_turso.sql.system import CHANGE_BOUNDS, CHANGES
+from memory_storage_turso.sql.system import CHANGE_BOUNDS, CHANGES, KINDS
 from memory_storage_turso.sql.tables import KindTable, Tables
 
 __all__ = ["Reader"]
@@ -103,7 +103,7 @@ class Reader:
         self._pending.on_query()
         table = self._tables[query.kind]
         statement = page_statement(table, ns, query)
-        if statement is None:
+        if statement is None or await self._is_absent(query.kind):
             return Page(())
 
         def page(results: list[StatementResult]) -> Page[R]:
@@ -129,7 +129,7 @@ class Reader:
         self.counts += 1
         self._pending.on_query()
         statement = count_statement(self._tables[query.kind], ns, query)
-        if statement is None:
+        if statement is None or await self._is_absent(query.kind):
             return 0
         async with self._translated:
             [result] = await self._driver.read([statement], namespace=ns)
@@ -211,6 +211,8 @@ class Reader:
         self, key: tuple[int, str], ids: list[UUID]
     ) -> Mapping[UUID, Record | Exception | None]:
         ns, kind = key
+        if await self._is_absent(kind):
+            return {}
         table = self._tables[kind]
         decode = self._codec.decode
         lacking: dict[UUID, int] = {}
@@ -243,6 +245,14 @@ class Reader:
                     again = table.fetch(ns, readable)
                     found |= await self._driver.read_then(again, records, namespace=ns)
             return found
+
+    async def _is_absent(self, kind: str) -> bool:
+        """Whether the store, which is only read, has no table of a kind: then it has no record of it."""
+        if kind in self._tables.absent:
+            async with self._translated:
+                [known] = await self._driver.read([Statement(KINDS)], primary=True)
+            self._tables.note_present(row[0] for row in known.rows)
+        return kind in self._tables.absent
 
     def _record(self, table: KindTable, row: Sequence[SqlValue]) -> Record:
         return record_of(self._codec, table, row)

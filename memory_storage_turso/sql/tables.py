@@ -10,7 +10,7 @@ and no kind can have (with a ``$``, or a leading underscore) are this package's 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID
 
@@ -352,10 +352,21 @@ class Tables:
     Args:
         types: the kinds.
         revisions: how many declarations each kind has had, where it is not the first.
+        absent: as the attribute.
+
+    Attributes:
+        absent: the kinds of which a store that is only read has no table, as far as is known: another process
+            may make it.
     """
 
-    def __init__(self, types: RecordTypes, revisions: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        types: RecordTypes,
+        revisions: Mapping[str, int] | None = None,
+        absent: Iterable[str] = (),
+    ) -> None:
         self.types = types
+        self.absent = frozenset(absent)
         self._tables = {
             kind: KindTable.of(types.cls(kind), (revisions or {}).get(kind, 1))
             for kind in types.kinds
@@ -363,7 +374,13 @@ class Tables:
 
     def adopt(self, other: Tables) -> None:
         """Take over the tables of the same kinds, as they are in a store that was set back."""
-        self._tables = other._tables
+        self._tables, self.absent = other._tables, other.absent
+
+    def note_present(self, kinds: Iterable[object]) -> bool:
+        """Take note of the kinds that a store has; whether one of them was absent."""
+        appeared = self.absent.intersection(kinds)
+        self.absent -= appeared
+        return bool(appeared)
 
     def __getitem__(self, kind: str) -> KindTable:
         return self._tables[kind]

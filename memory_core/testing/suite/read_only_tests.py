@@ -232,6 +232,42 @@ class ReadOnlyTests(Harness):
             await reader.aclose()
         assert said is None or "open it for writing once" in str(said)
 
+    @needs(Capability.DURABLE)
+    async def test_of_a_kind_that_the_store_never_had_it_has_no_record(self, location: str) -> None:
+        """An earlier version did not know the kind; what it wrote can be read all the same, unless the
+        backend says that the store has to be opened for writing first.
+        """
+        before, now = (
+            evolve(kit_context(), record_types=RecordTypes([*KIT_RECORD_TYPES, *more]))
+            for more in ((), (Note,))
+        )
+        store = await self.open(location, context=before)
+        await put(store, episode(1))
+        await store.aclose()
+        try:
+            reader = await self.open(location, context=evolve(now, read_only=True))
+        except MigrationNeededError:
+            return
+        note = Note(id=sample_id("note", 1), about="a")
+        try:
+            assert await reader.get(Episode, [episode(1).id]) == [episode(1)]
+            assert await reader.get(Note, [note.id, note.id]) == [None, None]
+            assert (await reader.query(Query(Note))).records == ()
+            assert await reader.count(Query(Note)) == 0
+            stats = await reader.stats()
+            assert (stats.records[Episode.kind], stats.records[Note.kind]) == (1, 0)
+            if isinstance(reader, SupportsNamespaces):
+                [info] = await reader.namespaces()
+                assert info.records[Episode.kind] == 1
+            if self.declares(Capability.MULTI_PROCESS):
+                writer = await self.open(location, context=now)
+                await put(writer, note)
+                assert await reader.get(Note, [note.id]) == [note]
+                assert await reader.count(Query(Note)) == 1
+                await writer.aclose()
+        finally:
+            await reader.aclose()
+
     def _data(self, location: str) -> dict[Path, bytes]:
         """The bytes of the store's files, without lock files and without files that are empty."""
         return {
