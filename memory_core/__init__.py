@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from memory_core.graph import Direction, RelatedEpisode, RelationshipGraph
     from memory_core.hookspecs import CacheFactory, StorageFactory, WrapperFactory, hookimpl
     from memory_core.inmemory import InMemoryStorage
+    from memory_core.learning import Recall, RecallConfig, RecalledEpisode, RecalledRule
     from memory_core.memory import Memory
     from memory_core.memory.opening import open_memory, open_memory_sync, open_storage
     from memory_core.memory.synchronous import SyncMemory
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
         ErrorRecovery,
         Evidence,
         ExecutionStep,
+        Feedback,
         Heuristic,
         Index,
         Limits,
@@ -93,6 +95,7 @@ if TYPE_CHECKING:
         OutcomeStatus,
         Pattern,
         PatternType,
+        RecallRecord,
         Record,
         RecordTypes,
         Reference,
@@ -151,6 +154,7 @@ else:
             "graph": "Direction RelatedEpisode RelationshipGraph",
             "hookspecs": "CacheFactory StorageFactory WrapperFactory hookimpl",
             "inmemory": "InMemoryStorage",
+            "learning": "Recall RecallConfig RecalledEpisode RecalledRule",
             "memory": "Memory",
             "memory.opening": "open_memory open_memory_sync open_storage",
             "memory.synchronous": "SyncMemory",
@@ -158,8 +162,8 @@ else:
             "query": ("Page Query all_of any_of at_least at_most between greater_than less_than"),
             "records": (
                 "Acyclic Checkpoint Complexity ContextPattern DecisionPoint Effectiveness "
-                "Episode ErrorRecovery Evidence ExecutionStep Heuristic Index Limits OnDelete "
-                "Outcome OutcomeStats OutcomeStatus Pattern PatternType Record RecordTypes "
+                "Episode ErrorRecovery Evidence ExecutionStep Feedback Heuristic Index Limits OnDelete "
+                "Outcome OutcomeStats OutcomeStatus Pattern PatternType RecallRecord Record RecordTypes "
                 "Reference Reflection Relationship RelationshipType ResultStatus RewardScore "
                 "SalientFeatures Step StepResult TaskContext TaskType Text ToolSequence Unique "
                 "new_id"
@@ -208,6 +212,7 @@ __all__ = [
     "ExecutionStep",
     "Expect",
     "ExpectAbsent",
+    "Feedback",
     "Heuristic",
     "ImportFormatError",
     "InMemoryStorage",
@@ -236,6 +241,11 @@ __all__ = [
     "Query",
     "QueryError",
     "ReadOnlyError",
+    "Recall",
+    "RecallConfig",
+    "RecallRecord",
+    "RecalledEpisode",
+    "RecalledRule",
     "Receipt",
     "Record",
     "RecordNotFoundError",

@@ -51,6 +51,15 @@ _COMMANDS = {
         "records",
         "Find episodes by words and conditions: the best match first, without words the newest.",
     ),
+    "recall": _Command(
+        "recalling",
+        "Show what helps with a task: what worked, what failed, patterns and heuristics.",
+    ),
+    "feedback": _Command("recalling", "Say whether what was recalled helped."),
+    "evaluate": _Command(
+        "recalling",
+        "Measure how well recall works on this store: each episode is left out, and its task asked again.",
+    ),
     "show": _Command("showing", "Show one record."),
     "relate": _Command("graphs", "Relate two episodes: FROM depends_on TO."),
     "graph": _Command("graphs", "Print the graph of relationships."),

@@ -26,8 +26,10 @@ from memory_core.records import (
     DecisionPoint,
     Episode,
     ErrorRecovery,
+    Feedback,
     Heuristic,
     OutcomeStatus,
+    RecallRecord,
     Record,
     Relationship,
     Run,
@@ -226,6 +228,8 @@ _ABOUT: dict[type[Record], Callable[[Any], str]] = {
     DecisionPoint: lambda record: f"{record.condition} → {record.action}",
     ErrorRecovery: lambda record: f"{record.error_type} → {', '.join(record.recovery_steps)}",
     ContextPattern: lambda record: record.recommended_approach,
+    RecallRecord: lambda record: f"{record.confidence:.0%}: {record.task}",
+    Feedback: lambda record: f"{record.outcome.status.value}: {record.task}",
 }
 
 

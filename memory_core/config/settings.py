@@ -27,6 +27,7 @@ from memory_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
+    from memory_core.learning.config import RecallConfig
     from memory_core.records import Limits
     from memory_core.search.config import SearchConfig
 
@@ -65,6 +66,7 @@ class Settings:
             table of the fields of ``CacheConfig``.
         wrappers: names of wrappers, outermost first.
         search: how to search: the name of an index, with its options.
+        recall: how to recall. In ``memory.toml`` a table of the fields of ``RecallConfig``.
         block_plugins: entry points that are not loaded.
         options: backend options by dotted name; those in the URL take precedence.
         limits: size limits.
@@ -77,6 +79,7 @@ class Settings:
     cache: CacheConfig | None = None
     wrappers: tuple[str, ...] = ()
     search: SearchConfig | str | None = None
+    recall: RecallConfig | None = None
     block_plugins: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(factory=dict[str, Any], repr=shown)
     limits: Limits = field(factory=_default_limits)
@@ -156,6 +159,10 @@ def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         from memory_core.records import Limits
 
         checked["limits"] = structured(checked["limits"], Limits, where=f"{where}: limits")
+    if "recall" in values:
+        from memory_core.learning.config import recall_config
+
+        checked["recall"] = recall_config(values["recall"])
     if "read_only" in values:
         checked["read_only"] = flag_of(values["read_only"], f"{where}: read_only")
     checked["cache"] = cache_config(values.get("cache"))

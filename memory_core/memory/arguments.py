@@ -21,6 +21,7 @@ __all__ = [
     "a_limit",
     "a_position",
     "a_query",
+    "a_recall_limit",
     "a_step",
     "an_episode_or_none",
     "an_id",
@@ -48,6 +49,7 @@ ids = uuids("ids")
 an_outcome = an_instance("outcome", Outcome)
 a_position = an_integer("since", 0)
 a_limit = an_integer("limit", 1, 1_000_000)
+a_recall_limit = an_integer("limit", 1, 100)
 
 
 def a_batch(batch: object) -> WriteBatch:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from uuid import UUID
@@ -20,6 +21,7 @@ from memory_core.memory.arguments import (
     a_limit,
     a_position,
     a_query,
+    a_recall_limit,
     a_step,
     an_episode_or_none,
     an_id,
@@ -59,6 +61,9 @@ from memory_core.storage import (
 if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
     from memory_core.graph import RelatedEpisode, RelationshipGraph
+    from memory_core.learning import Evaluation, Recall, RecallConfig
+    from memory_core.learning.recalling import Recaller
+    from memory_core.memory.recalling import Recalls
     from memory_core.memory.searching import Searches
     from memory_core.records.changes import EpisodeChanges, EpisodeCompletion, EpisodeOptions
     from memory_core.search import SearchHits, Words
@@ -83,6 +88,7 @@ class Memory:
             plugins.
         search: makes the indexes that ``search`` uses, when it is first called; by default they are in
             memory.
+        recall: how ``recall`` ranks, and what it keeps.
     """
 
     def __init__(
@@ -91,11 +97,14 @@ class Memory:
         *,
         registry: PluginRegistry | None = None,
         search: Callable[[], Searches] | None = None,
+        recall: RecallConfig | None = None,
     ) -> None:
         self._storage = storage
         self._registry = registry
         self._search = OnDemand(search or self._search_in_memory)
         self._closes_search = True
+        self._recall_config = recall
+        self._recalls = OnDemand(self._recalls_as_configured)
         self._running = RunningEpisodes(storage)
         self._updates = Queues()
 
@@ -123,6 +132,7 @@ class Memory:
     async def aclose(self) -> None:
         """Finish the accepted writes, then close. A second call does nothing."""
         try:
+            await self._recalls.aclose()
             if self._closes_search:
                 await self._search.aclose()
         finally:
@@ -158,6 +168,7 @@ class Memory:
     ) -> Memory:
         derived = Memory(storage, registry=registry)
         derived._updates, derived._search = self._updates, self._search
+        derived._recalls = self._recalls
         derived._closes_search = closes
         return derived
 
@@ -165,6 +176,12 @@ class Memory:
         from memory_core.memory.searching import Searches
 
         return Searches(self._registry or PluginRegistry())
+
+    def _recalls_as_configured(self) -> Recalls:
+        from memory_core.learning import RecallConfig
+        from memory_core.memory.recalling import Recalls
+
+        return Recalls(self._recall_config or RecallConfig())
 
     # Any kind
 
@@ -314,6 +331,95 @@ class Memory:
 
     async def _complete(self, records: list[Any]) -> list[Any]:
         return await with_logged_steps(self._storage, records)
+
+    async def recall(
+        self, task: str, *, where: Query[Episode] | None = None, limit: int = 5
+    ) -> Recall:
+        """What this memory knows that helps with a task: episodes that worked, episodes that failed, patterns
+        and heuristics.
+
+        Search finds candidates. Their relevance is the share of the task's words in their best passage and in
+        their description (BM25), raised by that of similar episodes; their usefulness is the mean of a Beta
+        distribution over their own outcome, the feedback on them and the outcomes of similar episodes, each
+        counting less with age. A score is relevance times usefulness, less for an episode that is like one
+        before it. ``explain()`` says what moved each. For the sources of the method see
+        `memory_core.learning`.
+
+        Episodes that are running are not looked at. The recall is recorded in the background, unless the
+        store is only read, so that ``feedback`` can refer to it later.
+
+        Args:
+            task: the task, in any words; such as the first message of a user.
+            where: conditions for the episodes; its limit does not matter.
+            limit: at most so many episodes, patterns and heuristics of each sort.
+
+        Raises:
+            InvalidValueError: the task has no word, or the limit is not from 1 to 100.
+            QueryError: ``where`` has an order or a cursor, or is for another kind.
+        """
+        where = None if where is None else query_of(Episode, where)
+        checked = a_recall_limit(limit)
+        async with self._recaller() as recaller:
+            found = await recaller.recall(task, where, checked)
+        self._recalls.get().note(self._storage, found)
+        return found
+
+    @asynccontextmanager
+    async def _recaller(self) -> AsyncGenerator[Recaller]:
+        from memory_core.learning.recalling import Recaller
+
+        config = self._recalls.get().config
+        async with self._search.get().of(self._storage) as searcher:
+            yield Recaller(
+                storage=self._storage, searcher=searcher, config=config, complete=self._complete
+            )
+
+    async def evaluate(
+        self,
+        *,
+        where: Query[Episode] | None = None,
+        task_key: str | None = None,
+        sample: int = 200,
+    ) -> Evaluation:
+        """How well ``recall`` works on this memory: each episode is left out, and its task asked again.
+
+        Args:
+            where: conditions for the episodes to ask for; those without an outcome are left out.
+            task_key: the metadata that says which episodes are of one task; by default these have the same
+                description.
+            sample: at most so many episodes are asked for, each in two recalls.
+
+        Raises:
+            InvalidValueError: no two episodes with outcomes are of one task.
+        """
+        from memory_core.learning.evaluating import evaluate
+
+        episodes = [e async for e in self.iter_episodes(where) if e.outcome or e.reward]
+        checked = a_limit(sample)
+        async with self._recaller() as recaller:
+            return await evaluate(recaller, episodes, key=task_key, sample=checked)
+
+    async def feedback(
+        self, recall: Recall | UUID | str, used: Iterable[UUID | str], outcome: Outcome
+    ) -> Receipt:
+        """Say whether what was recalled helped: later recalls for similar tasks rank by it.
+
+        Args:
+            recall: the recall, or its id, if it was recorded.
+            used: ids of what was used of it.
+            outcome: how the task ended.
+
+        Raises:
+            InvalidValueError: the recall did not show one of these ids.
+            RecordNotFoundError: no recall with this id was recorded, or it has expired.
+            ReadOnlyError: the store is only read.
+        """
+        from memory_core.learning import Recall
+
+        told = recall if isinstance(recall, Recall) else an_id(recall)
+        return await self._recalls.get().feedback(
+            self._storage, told, as_ids(used), an_outcome(outcome)
+        )
 
     # The store
 

@@ -26,6 +26,7 @@ from memory_core.storage import Capability, Storage, StorageContext, missing_mem
 
 if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
+    from memory_core.learning.config import RecallConfig
     from memory_core.memory.searching import Searches
     from memory_core.memory.synchronous import SyncMemory
     from memory_core.search.config import SearchConfig
@@ -103,6 +104,7 @@ class OpenOptions(TypedDict, total=False):
     cache: CacheConfig | Sequence[str] | str | Unset | None
     wrappers: Sequence[str] | str | None
     search: SearchConfig | str | None
+    recall: RecallConfig | Mapping[str, Any] | str | None
     options: Mapping[str, Any] | None
     registry: PluginRegistry | None
     settings: Settings | None
@@ -134,6 +136,8 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
             ``["audit?level=2", "limits"]``.
         search: how to search: the name of an index, with its options (``"reference?language=german"``), or a
             ``SearchConfig``. Left out, ``?search=`` in the URL and the settings decide.
+        recall: how to recall, and how long recalls are kept: a ``RecallConfig``, or some of its fields,
+            also as text (``"half_life=30&keep=90"``). Left out, the settings decide.
         options: options of the backend by dotted name; those in the URL win.
         registry: the plugins; by default all installed ones but the blocked.
         create: whether to make a store where there is none.
@@ -153,6 +157,7 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
         self._cache = options.get("cache", Unset.UNSET)
         self._wrappers = options.get("wrappers")
         self._search = options.get("search")
+        self._recall = options.get("recall")
         self._options = options.get("options")
         self._registry = options.get("registry")
         self._settings = options.get("settings")
@@ -230,7 +235,7 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
                 read_only=settings.read_only,
             )
 
-        return Memory(whole, registry=registry, search=searches)
+        return Memory(whole, registry=registry, search=searches, recall=settings.recall)
 
     def settle(self) -> tuple[Settings, StorageURL]:
         """The settings, and their URL without ``?cache=``, ``?wrappers=``, ``?search=`` and ``?read_only=``:
@@ -249,6 +254,7 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
         search = options.pop("search", None)
         if self._search is not None:
             search = self._search
+        settings = self._with_recall(settings)
         read_only = options.pop("read_only", None)
         if self._read_only is not None:
             read_only = self._read_only
@@ -263,6 +269,13 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
         if wrappers is not None:
             settings = evolve(settings, wrappers=_names(wrappers))
         return settings, evolve(url, options=options)
+
+    def _with_recall(self, settings: Settings) -> Settings:
+        if self._recall is None:
+            return settings
+        from memory_core.learning.config import recall_config
+
+        return evolve(settings, recall=recall_config(self._recall))
 
 
 def open_memory_sync(url: str | None = None, **options: Unpack[OpenOptions]) -> SyncMemory:

@@ -29,6 +29,7 @@ from memory_core.storage import ChangePage, Position, Receipt, StorageStats, Wri
 if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
     from memory_core.graph import RelatedEpisode, RelationshipGraph
+    from memory_core.learning import Evaluation, Recall
     from memory_core.records.changes import EpisodeChanges, EpisodeCompletion, EpisodeOptions
     from memory_core.search import SearchHits, Words
 
@@ -198,6 +199,64 @@ class SyncMemory(SyncHandle):
             progress: called with how many changes and records the index has taken in so far.
         """
         return self._await(Memory.update_search_index, rebuild=rebuild, progress=progress)
+
+    def recall(self, task: str, *, where: Query[Episode] | None = None, limit: int = 5) -> Recall:
+        """What this memory knows that helps with a task: episodes that worked, episodes that failed, patterns
+        and heuristics.
+
+        Search finds candidates. Their relevance is the share of the task's words in their best passage and in
+        their description (BM25), raised by that of similar episodes; their usefulness is the mean of a Beta
+        distribution over their own outcome, the feedback on them and the outcomes of similar episodes, each
+        counting less with age. A score is relevance times usefulness, less for an episode that is like one
+        before it. ``explain()`` says what moved each. For the sources of the method see
+        `memory_core.learning`.
+
+        Episodes that are running are not looked at. The recall is recorded in the background, unless the
+        store is only read, so that ``feedback`` can refer to it later.
+
+        Args:
+            task: the task, in any words; such as the first message of a user.
+            where: conditions for the episodes; its limit does not matter.
+            limit: at most so many episodes, patterns and heuristics of each sort.
+
+        Raises:
+            InvalidValueError: the task has no word, or the limit is not from 1 to 100.
+            QueryError: ``where`` has an order or a cursor, or is for another kind.
+        """
+        return self._await(Memory.recall, task, where=where, limit=limit)
+
+    def evaluate(
+        self, *, where: Query[Episode] | None = None, task_key: str | None = None, sample: int = 200
+    ) -> Evaluation:
+        """How well ``recall`` works on this memory: each episode is left out, and its task asked again.
+
+        Args:
+            where: conditions for the episodes to ask for; those without an outcome are left out.
+            task_key: the metadata that says which episodes are of one task; by default these have the same
+                description.
+            sample: at most so many episodes are asked for, each in two recalls.
+
+        Raises:
+            InvalidValueError: no two episodes with outcomes are of one task.
+        """
+        return self._await(Memory.evaluate, where=where, task_key=task_key, sample=sample)
+
+    def feedback(
+        self, recall: Recall | UUID | str, used: Iterable[UUID | str], outcome: Outcome
+    ) -> Receipt:
+        """Say whether what was recalled helped: later recalls for similar tasks rank by it.
+
+        Args:
+            recall: the recall, or its id, if it was recorded.
+            used: ids of what was used of it.
+            outcome: how the task ended.
+
+        Raises:
+            InvalidValueError: the recall did not show one of these ids.
+            RecordNotFoundError: no recall with this id was recorded, or it has expired.
+            ReadOnlyError: the store is only read.
+        """
+        return self._await(Memory.feedback, recall, used, outcome)
 
     def changes(self, since: Position, limit: int = 1000) -> ChangePage:
         """At most ``limit`` changes after a position, oldest first."""

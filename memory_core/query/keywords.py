@@ -16,10 +16,12 @@ from memory_core.query.query import Query
 from memory_core.records import (
     Complexity,
     Episode,
+    Feedback,
     Heuristic,
     OutcomeStatus,
     Pattern,
     PatternType,
+    RecallRecord,
     Record,
     Relationship,
     RelationshipType,
@@ -30,8 +32,10 @@ from memory_core.records import (
 
 __all__ = [
     "EpisodeConditions",
+    "FeedbackConditions",
     "HeuristicConditions",
     "PatternConditions",
+    "RecallRecordConditions",
     "RelationshipConditions",
     "RunConditions",
     "StepConditions",
@@ -117,6 +121,20 @@ class StepConditions(TypedDict, total=False):
     run_id: One[UUID | str]
 
 
+class RecallRecordConditions(TypedDict, total=False):
+    """The indexes of a ``RecallRecord``."""
+
+    created_at: One[datetime]
+
+
+class FeedbackConditions(TypedDict, total=False):
+    """The indexes of a ``Feedback``."""
+
+    created_at: One[datetime]
+    recall_id: One[UUID | str]
+    used: Many[UUID | str]
+
+
 R = TypeVar("R", bound=Record)
 E = TypeVar("E", bound=Episode)
 P = TypeVar("P", bound=Pattern)
@@ -124,6 +142,8 @@ H = TypeVar("H", bound=Heuristic)
 L = TypeVar("L", bound=Relationship)
 N = TypeVar("N", bound=Run)
 S = TypeVar("S", bound=Step)
+C = TypeVar("C", bound=RecallRecord)
+F = TypeVar("F", bound=Feedback)
 Q_co = TypeVar("Q_co", covariant=True)
 
 
@@ -169,6 +189,18 @@ class _StepWhere(Protocol[Q_co]):
         ...
 
 
+class _RecallRecordWhere(Protocol[Q_co]):
+    def __call__(self, /, **conditions: Unpack[RecallRecordConditions]) -> Q_co:
+        """Add conditions by index name; all of them must hold."""
+        ...
+
+
+class _FeedbackWhere(Protocol[Q_co]):
+    def __call__(self, /, **conditions: Unpack[FeedbackConditions]) -> Q_co:
+        """Add conditions by index name; all of them must hold."""
+        ...
+
+
 class _AnyKind(Record):
     """A kind that only ``Query[Any]`` queries."""
 
@@ -196,5 +228,9 @@ class Where(Protocol):
     def __get__(self, query: Query[N], owner: type) -> _RunWhere[Query[N]]: ...
     @overload
     def __get__(self, query: Query[S], owner: type) -> _StepWhere[Query[S]]: ...
+    @overload
+    def __get__(self, query: Query[C], owner: type) -> _RecallRecordWhere[Query[C]]: ...
+    @overload
+    def __get__(self, query: Query[F], owner: type) -> _FeedbackWhere[Query[F]]: ...
     @overload
     def __get__(self, query: Query[R], owner: type) -> _AnyWhere[Query[R]]: ...

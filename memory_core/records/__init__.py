@@ -42,6 +42,7 @@ from memory_core.records.pattern import (
     PatternType,
     ToolSequence,
 )
+from memory_core.records.recall import Feedback, RecallRecord
 from memory_core.records.relationship import ACYCLIC_TYPES, Relationship, RelationshipType
 from memory_core.records.step import Run, Step
 
@@ -55,6 +56,8 @@ CORE_RECORD_TYPES: tuple[type[Record], ...] = (
     ContextPattern,
     Heuristic,
     Relationship,
+    RecallRecord,
+    Feedback,
 )
 
 __all__ = [
@@ -70,6 +73,7 @@ __all__ = [
     "ErrorRecovery",
     "Evidence",
     "ExecutionStep",
+    "Feedback",
     "FrozenDict",
     "FrozenList",
     "Heuristic",
@@ -83,6 +87,7 @@ __all__ = [
     "OutcomeStatus",
     "Pattern",
     "PatternType",
+    "RecallRecord",
     "Record",
     "RecordTypes",
     "Reference",

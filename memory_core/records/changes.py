@@ -33,6 +33,7 @@ from memory_core.records.pattern import (
     Pattern,
     ToolSequence,
 )
+from memory_core.records.recall import Feedback, RecallRecord
 from memory_core.records.relationship import Relationship, RelationshipType
 from memory_core.records.step import Run, Step
 
@@ -43,8 +44,10 @@ __all__ = [
     "EpisodeCompletion",
     "EpisodeOptions",
     "ErrorRecoveryChanges",
+    "FeedbackChanges",
     "HeuristicChanges",
     "PatternChanges",
+    "RecallRecordChanges",
     "RecordChanges",
     "RelationshipChanges",
     "Replace",
@@ -184,6 +187,25 @@ class StepChanges(RecordChanges, total=False):
     run_id: UUID | str | None
 
 
+class RecallRecordChanges(RecordChanges, total=False):
+    """The fields of a ``RecallRecord``."""
+
+    task: str
+    shown: Iterable[UUID | str]
+    confidence: float
+    created_at: datetime
+
+
+class FeedbackChanges(RecordChanges, total=False):
+    """The fields of a ``Feedback``."""
+
+    recall_id: UUID | str
+    task: str
+    used: Iterable[UUID | str]
+    outcome: Outcome
+    created_at: datetime
+
+
 R = TypeVar("R", bound=Record)
 R_co = TypeVar("R_co", covariant=True)
 ToolSequenceT = TypeVar("ToolSequenceT", bound=ToolSequence)
@@ -196,6 +218,8 @@ HeuristicT = TypeVar("HeuristicT", bound=Heuristic)
 RelationshipT = TypeVar("RelationshipT", bound=Relationship)
 RunT = TypeVar("RunT", bound=Run)
 StepT = TypeVar("StepT", bound=Step)
+RecallRecordT = TypeVar("RecallRecordT", bound=RecallRecord)
+FeedbackT = TypeVar("FeedbackT", bound=Feedback)
 
 
 class _ReplaceToolSequence(Protocol[R_co]):
@@ -258,6 +282,18 @@ class _ReplaceStep(Protocol[R_co]):
         ...
 
 
+class _ReplaceRecallRecord(Protocol[R_co]):
+    def __call__(self, **changes: Unpack[RecallRecordChanges]) -> R_co:
+        """This record with other values in some fields."""
+        ...
+
+
+class _ReplaceFeedback(Protocol[R_co]):
+    def __call__(self, **changes: Unpack[FeedbackChanges]) -> R_co:
+        """This record with other values in some fields."""
+        ...
+
+
 class _ReplaceAny(Protocol[R_co]):
     def __call__(self, **changes: Any) -> R_co:
         """This record with other values in some fields."""
@@ -299,5 +335,11 @@ class Replace(Protocol):
     def __get__(self, record: RunT, owner: type) -> _ReplaceRun[RunT]: ...
     @overload
     def __get__(self, record: StepT, owner: type) -> _ReplaceStep[StepT]: ...
+    @overload
+    def __get__(
+        self, record: RecallRecordT, owner: type
+    ) -> _ReplaceRecallRecord[RecallRecordT]: ...
+    @overload
+    def __get__(self, record: FeedbackT, owner: type) -> _ReplaceFeedback[FeedbackT]: ...
     @overload
     def __get__(self, record: R, owner: type) -> _ReplaceAny[R]: ...

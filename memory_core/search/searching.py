@@ -40,6 +40,9 @@ class Searcher:
         index: the index of the namespace.
         analyzer: makes the terms.
         max_staleness: as for `FeedFollower`.
+
+    Attributes:
+        analyzer: makes the terms.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class Searcher:
     ) -> None:
         self._storage = storage
         self._index = index
-        self._analyzer = analyzer
+        self.analyzer = analyzer
         self.follower = FeedFollower(
             behind_caches,
             types,
@@ -87,7 +90,7 @@ class Searcher:
             QueryError: the query cannot be searched with.
             StorageUnavailableError: the index does not stay complete while it is searched.
         """
-        question = Question.of(asked, query, self._analyzer)
+        question = Question.of(asked, query, self.analyzer)
         found, behind = await self._caught_up(
             lambda: self._found(question, query, min_score), max_wait
         )
@@ -97,7 +100,7 @@ class Searcher:
         self.counters["searches"] += 1
         self.counters["hits"] += len(records)
         hits = [
-            SearchHit(record, score, question, self._analyzer)
+            SearchHit(record, score, question, self.analyzer)
             for record, (_, score) in zip(records, found, strict=True)
         ]
         return SearchHits(hits, behind)

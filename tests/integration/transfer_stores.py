@@ -13,11 +13,13 @@ from memory_core import (
     ErrorRecovery,
     Evidence,
     ExecutionStep,
+    Feedback,
     Heuristic,
     Index,
     InMemoryStorage,
     OnDelete,
     Outcome,
+    RecallRecord,
     Receipt,
     Record,
     RecordTypes,
@@ -179,7 +181,22 @@ async def filled(storage, *, episodes: int = 40):
         )
         for number in range(60)
     ]
-    await put(storage, *edges, *patterns, heuristic, *notes)
+    recall = RecallRecord(
+        id=numbered(70_000),
+        task="do",
+        shown=(numbered(0),),
+        confidence=0.5,
+        created_at=MONDAY,
+    )
+    feedback = Feedback(
+        id=numbered(70_001),
+        recall_id=recall.id,
+        task="do",
+        used=(numbered(0),),
+        outcome=Outcome.success("done"),
+        created_at=MONDAY,
+    )
+    await put(storage, *edges, *patterns, heuristic, *notes, recall, feedback)
     return storage
 
 

@@ -411,7 +411,9 @@ def test_kinds_come_after_the_kinds_they_refer_to():
 
 def test_every_class_is_known():
     types = RecordTypes(CORE_RECORD_TYPES)
-    assert set(types.kinds) == {"episode", "run", "step", "pattern", "heuristic", "relationship"}
+    assert set(types.kinds) == {
+        "episode", "run", "step", "pattern", "heuristic", "relationship", "recall", "feedback",
+    }  # fmt: skip
     assert types.cls("pattern") is Pattern
     assert types.variants("pattern")["tool_sequence"] is ToolSequence
     assert "episode" in types

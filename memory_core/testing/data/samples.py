@@ -18,9 +18,11 @@ from memory_core.records import (
     ErrorRecovery,
     Evidence,
     ExecutionStep,
+    Feedback,
     Heuristic,
     Outcome,
     OutcomeStats,
+    RecallRecord,
     Record,
     Reflection,
     Relationship,
@@ -214,10 +216,28 @@ def every_kind(first: int = 0) -> list[Record]:
             updated_at=at,
         ),
         edge(number, number, number + 1, **extras),
+        *_recalled(number, at),
         *specimens(1, number),
         Folder(id=sample_id("folder", number), name="f", keeper_id=keeper),
         Leaf(id=sample_id("leaf", number), folder_id=sample_id("folder", number)),
     ]
+
+
+def _recalled(number: int, at: datetime) -> list[Record]:
+    """A recall and a feedback on it."""
+    shown = (sample_id("episode", number),)
+    recall = RecallRecord(
+        id=sample_id("recall", number), task="task", shown=shown, confidence=0.75, created_at=at
+    )
+    told = Feedback(
+        id=sample_id("feedback", number),
+        recall_id=recall.id,
+        task="task",
+        used=shown,
+        outcome=Outcome.success("done"),
+        created_at=at,
+    )
+    return [recall, told]
 
 
 def _patterns(first: int, at: datetime) -> list[Record]:

@@ -77,18 +77,21 @@ def documented_keys(name):
 
 @pytest.mark.parametrize("name", sorted(name for name in SECTIONS if "JSON keys" in SECTIONS[name]))
 def test_the_keys_of_json(cli, tmp_path, name):
-    cli.put(*EPISODES, relationship(1, 2))
+    cli.put(*EPISODES, relationship(1, 2), EPISODES[0].replace(id=numbered(9)))
     transcripts = write_samples(tmp_path / "transcripts")
     file, other = tmp_path / "all.jsonl", f"lmdb:{tmp_path / 'other.lmdb'}"
     cli("export", file)
+    recalled = cli.json("recall", "the login test")["id"]
     arguments = {
         "backup": [tmp_path / "backup.db"],
         "copy": [cli.url, other],
         "export": [tmp_path / "again.jsonl"],
+        "feedback": [recalled, "--outcome", "success"],
         "import": transcripts[:1],
         "load": [file],
         "namespaces wipe": ["default", "--yes"],
         "new-plugin": ["cache", "near", "--path", tmp_path],
+        "recall": ["the login test"],
         "relate": [numbered(1), numbered(3), "--type", "follows"],
         "show": [numbered(1)],
     }
