@@ -4,6 +4,7 @@ relationships.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -250,8 +251,19 @@ def _show_record(console: Console, record: Record) -> None:
     from memory_core.cli import output
 
     items = record_to_json(record).items()
-    shown = ((name, value if isinstance(value, str) else _json(value)) for name, value in items)
+    shown = ((name, _shown(getattr(record, name, None), value)) for name, value in items)
     console.print(output.facts(record.variant or record.kind, shown))
+
+
+def _shown(value: object, in_json: object) -> str:
+    """The value of a field as text; a span of time, which JSON has as a number, with its unit."""
+    from memory_core.cli import output
+
+    if isinstance(value, timedelta):
+        milliseconds = value / timedelta(milliseconds=1)
+        short = abs(milliseconds) < 1_000
+        return f"{milliseconds:.4g} ms" if short else output.duration(value)
+    return in_json if isinstance(in_json, str) else _json(in_json)
 
 
 def _json(value: object) -> str:

@@ -188,7 +188,7 @@ def _found_in(importer: Importer, source: Source, log: Log) -> Iterator[Found]:
         return
     with tempfile.TemporaryDirectory(prefix="memory-import-") as folder:
         path = source.path
-        if source.packing or shown(path) != source.name:
+        if source.packing or source.marked or shown(path) != source.name:
             path = unpacked_copy(source, Path(folder))
         for item in importer.read(path, keep_going=True):
             if isinstance(item, ImportFormatError):

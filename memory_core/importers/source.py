@@ -116,6 +116,12 @@ class Source:
                 self._packed = _packing(stream.read(6))
         return self._packed
 
+    @property
+    def marked(self) -> bool:
+        """Whether the file begins with a byte order mark, which is no part of the content."""
+        with self._reporting(), self.path.open("rb") as stream:
+            return stream.read(len(_BOM)) == _BOM
+
     def error(self, reason: str, entry: str = "") -> ImportFormatError:
         """An error that names this file."""
         return ImportFormatError(self.name, reason, entry=entry or None)

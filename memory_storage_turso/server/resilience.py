@@ -14,6 +14,7 @@ from typing import TypeAlias, TypeVar
 
 import attrs
 
+from memory_core.coalesce import own_error
 from memory_core.errors import StorageUnavailableError
 from memory_storage_turso.config import BreakerConfig, RetryConfig
 
@@ -29,12 +30,12 @@ _JITTER = 0.05
 
 
 class CircuitOpenError(StorageUnavailableError):
-    """The server has failed so often that no call is sent to it now.
+    """The server has failed so often that no call is sent to it now; its cause is the newest failure.
 
     Attributes:
         server: Its address.
         retry_after: Seconds until the next probe may be sent.
-        reason: The newest failure.
+        reason: The newest failure, in words.
     """
 
     def __init__(self, server: str, retry_after: float, reason: str = "") -> None:
@@ -104,6 +105,7 @@ class CircuitBreaker:
         #: Incremented whenever it opens or closes; a call only counts in the era in which it began.
         self._era = 0
         self._reason = ""
+        self._newest: BaseException | None = None
         self._failures = 0
         self._opened = 0
         self._rejected = 0
@@ -128,7 +130,8 @@ class CircuitBreaker:
         """
         if not self.allows():
             self._rejected += 1
-            raise CircuitOpenError(self._server, max(self._remaining(), 0.01), self._reason)
+            error = CircuitOpenError(self._server, max(self._remaining(), 0.01), self._reason)
+            raise error from self._newest
 
     @contextlib.contextmanager
     def guard(self, judge: Callable[[BaseException], Outcome]) -> Generator[None]:
@@ -151,6 +154,7 @@ class CircuitBreaker:
             outcome = judge(error)
             if outcome is Outcome.FAILURE:
                 self._reason = str(error) or type(error).__name__
+                self._newest = _without_frames(error)
             raise
         finally:
             if probe:
@@ -184,6 +188,14 @@ class CircuitBreaker:
                 self._opened += 1
                 self._opened_at = self._clock()
                 self._era += 1
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """A copy of an error and its causes, without tracebacks: their frames hold what a call had sent."""
+    made = own_error(error)
+    cause = error.__cause__
+    made.__cause__ = None if cause is None else _without_frames(cause)
+    return made
 
 
 class RetryableError(StorageUnavailableError):

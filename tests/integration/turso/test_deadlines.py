@@ -133,6 +133,8 @@ async def test_a_call_that_cannot_succeed_fails_at_once_with_the_reason(
             await call
         assert time.monotonic() - started < 1.0
         assert caught.value.retry_after > breaker.max_wait
+        assert caught.value.__cause__ is not None
+        assert str(caught.value.__cause__) in str(caught.value)
     # Half a second before the next probe it is worth waiting for.
     clock.now += 4.5
     writing = asyncio.create_task(driver.write([[insert("a")]]))

@@ -80,6 +80,19 @@ def test_a_text_that_is_not_an_id(filled, text):
     assert "neither an id" in filled("show", "--", text, code=1).stderr
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.0125, "12.5 ms"), (0, "0 ms"), (1.5, "1.5 s"), (200, "3 min 20 s")],
+)
+def test_a_span_of_time_has_its_unit(cli, seconds, shown):
+    sequence = ToolSequence(tools=("read",), avg_latency=timedelta(seconds=seconds))
+    cli.put(sequence)
+    found = re.search(r"^avg_latency +(.*?) *$", cli("show", sequence.id).stdout, re.MULTILINE)
+    assert found
+    assert found[1] == shown
+    assert cli.json("show", sequence.id)["record"]["avg_latency"] == seconds
+
+
 def test_other_kinds(cli):
     heuristic = Heuristic(condition="it rains", action="stay in", confidence=0.9)
     sequence = ToolSequence(tools=("read", "edit"))

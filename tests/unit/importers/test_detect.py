@@ -173,14 +173,19 @@ class Plugin:
 
     def read(self, path, *, keep_going=False):
         self.seen.append(path.read_bytes())
+        self.name_read = path.name
         yield Episode(task_description="x")
         raise LookupError("oops")
 
 
-@pytest.mark.parametrize("name", ["x.txt", "x.txt.gz", "x.zst"])
-def test_a_plugin_reads_the_content_that_it_sniffed_and_fails_alone(tmp_path, name):
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "marked"])
+@pytest.mark.parametrize(
+    ("name", "inner"),
+    [("x.csv", "x.csv"), ("x.csv.gz", "x.csv"), ("X.CSV.XZ", "X.CSV"), ("x.zst", "x")],
+)
+def test_a_plugin_reads_the_content_that_it_sniffed_and_fails_alone(tmp_path, name, inner, mark):
     plugin, log = Plugin(), Log(name)
-    path = write_bytes(tmp_path / name, b"mine, and more")
+    path = write_bytes(tmp_path / name, mark + b"mine, and more")
     with opened(path) as source:
         assert recognised(source, [*BUILTIN_IMPORTERS, plugin]) is plugin
         found = found_in(plugin, source, log)
@@ -190,6 +195,7 @@ def test_a_plugin_reads_the_content_that_it_sniffed_and_fails_alone(tmp_path, na
         ):
             next(found)
     assert plugin.seen == [b"mine, and more"] * 2
+    assert plugin.name_read == inner
 
 
 def test_a_general_format_is_asked_only_where_no_special_one_knows_the_file(tmp_path):

@@ -39,7 +39,7 @@ def write_lines(path: Path, values: Iterable[Any]) -> Path:
 
 def write_bytes(path: Path, data: bytes) -> Path:
     packers = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": ZstdCompressor().compress}
-    pack = packers.get(path.suffix, bytes)
+    pack = packers.get(path.suffix.lower(), bytes)
     path.write_bytes(pack(data))
     return path
 

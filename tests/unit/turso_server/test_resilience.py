@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import pickle
 import time
+import weakref
 from contextlib import AbstractContextManager
 
 import pytest
@@ -296,6 +298,45 @@ def test_an_open_breaker_says_why(breaker: CircuitBreaker) -> None:
     ) as caught:
         breaker.check()
     assert pickle.loads(pickle.dumps(caught.value)).reason == "down"
+
+
+def test_the_cause_of_an_open_breakers_error_is_the_newest_failure(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
+    opened(breaker, clock)
+    late = ConnectionRefusedError(111, "refused", "db.sock")
+    late.add_note("the probe")
+    with pytest.raises(OSError, match="refused"), breaker.guard(judge):
+        raise late from ValueError("what is below it")
+    with pytest.raises(CircuitOpenError) as caught:
+        breaker.check()
+    cause = caught.value.__cause__
+    assert isinstance(cause, ConnectionRefusedError)
+    assert (cause.errno, cause.filename) == (111, "db.sock")
+    assert cause.__notes__ == ["the probe"]
+    assert str(cause.__cause__) == "what is below it"
+
+
+def test_an_open_breaker_keeps_nothing_of_the_call_that_failed(breaker: CircuitBreaker) -> None:
+    class Sent:
+        """What the call had sent."""
+
+        answer: str
+
+    def call() -> weakref.ref[Sent]:
+        sent = Sent()
+        with contextlib.suppress(OSError), breaker.guard(judge):
+            try:
+                sent.answer  # noqa: B018  # it fails
+            except AttributeError as error:
+                raise OSError("down") from error
+        return weakref.ref(sent)
+
+    references = [call() for _ in range(3)]
+    with pytest.raises(CircuitOpenError):
+        breaker.check()
+    gc.collect()
+    assert [reference() for reference in references] == [None] * 3
 
 
 @pytest.mark.parametrize(("patient", "calls"), [(False, 1), (True, 2)])
