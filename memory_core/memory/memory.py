@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from uuid import UUID
@@ -38,6 +37,7 @@ from memory_core.memory.updating import Queues, update
 from memory_core.plugins import PluginRegistry
 from memory_core.query import Page, Query
 from memory_core.records import (
+    Checkpoint,
     Episode,
     ExecutionStep,
     Heuristic,
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
     from memory_core.graph import RelatedEpisode, RelationshipGraph
     from memory_core.learning import Evaluation, Recall, RecallConfig
-    from memory_core.learning.recalling import Recaller
+    from memory_core.memory.handing_over import Handoff
     from memory_core.memory.recalling import Recalls
     from memory_core.memory.searching import Searches
     from memory_core.records.changes import EpisodeChanges, EpisodeCompletion, EpisodeOptions
@@ -338,15 +338,9 @@ class Memory:
         """What this memory knows that helps with a task: episodes that worked, episodes that failed, patterns
         and heuristics.
 
-        Search finds candidates. Their relevance is the share of the task's words in their best passage and in
-        their description (BM25), raised by that of similar episodes; their usefulness is the mean of a Beta
-        distribution over their own outcome, the feedback on them and the outcomes of similar episodes, each
-        counting less with age. A score is relevance times usefulness, less for an episode that is like one
-        before it. ``explain()`` says what moved each. For the sources of the method see
-        `memory_core.learning`.
-
-        Episodes that are running are not looked at. The recall is recorded in the background, unless the
-        store is only read, so that ``feedback`` can refer to it later.
+        A score is relevance (the share of the task's words in the best passage, by BM25) times usefulness
+        (the mean of a Beta distribution over outcomes and feedback); sources are in `memory_core.learning`.
+        Running episodes are left out. The recall is recorded in the background where the store is writable.
 
         Args:
             task: the task, in any words; such as the first message of a user.
@@ -359,20 +353,11 @@ class Memory:
         """
         where = None if where is None else query_of(Episode, where)
         checked = a_recall_limit(limit)
-        async with self._recaller() as recaller:
+        async with self._search.get().of(self._storage) as searcher:
+            recaller = self._recalls.get().recaller(self._storage, searcher, self._complete)
             found = await recaller.recall(task, where, checked)
         self._recalls.get().note(self._storage, found)
         return found
-
-    @asynccontextmanager
-    async def _recaller(self) -> AsyncGenerator[Recaller]:
-        from memory_core.learning.recalling import Recaller
-
-        config = self._recalls.get().config
-        async with self._search.get().of(self._storage) as searcher:
-            yield Recaller(
-                storage=self._storage, searcher=searcher, config=config, complete=self._complete
-            )
 
     async def evaluate(
         self,
@@ -385,8 +370,7 @@ class Memory:
 
         Args:
             where: conditions for the episodes to ask for; those without an outcome are left out.
-            task_key: the metadata that says which episodes are of one task; by default these have the same
-                description.
+            task_key: the metadata by which episodes are of one task; by default it is their description.
             sample: at most so many episodes are asked for, each in two recalls.
 
         Raises:
@@ -396,7 +380,8 @@ class Memory:
 
         episodes = [e async for e in self.iter_episodes(where) if e.outcome or e.reward]
         checked = a_limit(sample)
-        async with self._recaller() as recaller:
+        async with self._search.get().of(self._storage) as searcher:
+            recaller = self._recalls.get().recaller(self._storage, searcher, self._complete)
             return await evaluate(recaller, episodes, key=task_key, sample=checked)
 
     async def feedback(
@@ -537,6 +522,29 @@ class Memory:
         changes["outcome"] = an_outcome(outcome)
         changes.setdefault("end_time", now())
         return await self._running.complete(an_id(episode_id), changes)
+
+    async def checkpoint(
+        self, episode_id: UUID | str, reason: str = "", note: str | None = None
+    ) -> Checkpoint:
+        """Mark a point of a running episode, after the steps logged so far; return the checkpoint.
+
+        Raises:
+            RecordNotFoundError, EpisodeCompleteError: it is missing, or has ended.
+        """
+        from memory_core.memory.handing_over import checkpointed
+
+        return await checkpointed(self, an_id(episode_id), reason, note)
+
+    async def handoff(self, episode_id: UUID | str, note: str | None = None) -> Handoff:
+        """Mark a running episode as handed over; return what the next one needs. Raises as ``checkpoint``."""
+        await self.checkpoint(episode_id, "handed over", note)
+        return await self.resume(episode_id)
+
+    async def resume(self, episode_id: UUID | str) -> Handoff:
+        """What an agent needs to go on with a running episode. Raises as ``checkpoint``."""
+        from memory_core.memory.handing_over import handoff_of
+
+        return await handoff_of(self, an_id(episode_id))
 
     # Patterns
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -18,9 +18,11 @@ from memory_core.errors import (
 )
 from memory_core.learning.config import RecallConfig
 from memory_core.learning.recall import Recall
+from memory_core.learning.recalling import Recaller
 from memory_core.query import Query, at_most
 from memory_core.records import Feedback, Outcome, RecallRecord, Record
 from memory_core.records.fields import now
+from memory_core.search import Searcher
 from memory_core.storage import Receipt, Storage, WriteBatch
 
 __all__ = ["Recalls"]
@@ -48,6 +50,15 @@ class Recalls:
         self._writing: set[asyncio.Task[None]] = set()
         self._may_write = config.record
         self._cleaned: dict[str, float] = {}
+
+    def recaller(
+        self,
+        storage: Storage,
+        searcher: Searcher,
+        complete: Callable[[list[Any]], Awaitable[list[Any]]],
+    ) -> Recaller:
+        """What recalls from a namespace; see `Recaller` for the arguments."""
+        return Recaller(storage=storage, searcher=searcher, config=self.config, complete=complete)
 
     def note(self, storage: Storage, recall: Recall) -> None:
         """Record a recall in the background, unless the store is only read. A write that fails is counted and

@@ -15,6 +15,7 @@ from memory_core.memory.memory import Memory
 from memory_core.memory.portal import SyncHandle
 from memory_core.query import Page, Query
 from memory_core.records import (
+    Checkpoint,
     Episode,
     ExecutionStep,
     Heuristic,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
     from memory_core.graph import RelatedEpisode, RelationshipGraph
     from memory_core.learning import Evaluation, Recall
+    from memory_core.memory.handing_over import Handoff
     from memory_core.records.changes import EpisodeChanges, EpisodeCompletion, EpisodeOptions
     from memory_core.search import SearchHits, Words
 
@@ -204,15 +206,9 @@ class SyncMemory(SyncHandle):
         """What this memory knows that helps with a task: episodes that worked, episodes that failed, patterns
         and heuristics.
 
-        Search finds candidates. Their relevance is the share of the task's words in their best passage and in
-        their description (BM25), raised by that of similar episodes; their usefulness is the mean of a Beta
-        distribution over their own outcome, the feedback on them and the outcomes of similar episodes, each
-        counting less with age. A score is relevance times usefulness, less for an episode that is like one
-        before it. ``explain()`` says what moved each. For the sources of the method see
-        `memory_core.learning`.
-
-        Episodes that are running are not looked at. The recall is recorded in the background, unless the
-        store is only read, so that ``feedback`` can refer to it later.
+        A score is relevance (the share of the task's words in the best passage, by BM25) times usefulness
+        (the mean of a Beta distribution over outcomes and feedback); sources are in `memory_core.learning`.
+        Running episodes are left out. The recall is recorded in the background where the store is writable.
 
         Args:
             task: the task, in any words; such as the first message of a user.
@@ -232,8 +228,7 @@ class SyncMemory(SyncHandle):
 
         Args:
             where: conditions for the episodes to ask for; those without an outcome are left out.
-            task_key: the metadata that says which episodes are of one task; by default these have the same
-                description.
+            task_key: the metadata by which episodes are of one task; by default it is their description.
             sample: at most so many episodes are asked for, each in two recalls.
 
         Raises:
@@ -355,6 +350,24 @@ class SyncMemory(SyncHandle):
             EpisodeCompleteError: it is complete already; its outcome stays.
         """
         return self._await(Memory.complete_episode, episode_id, outcome, **fields)
+
+    def checkpoint(
+        self, episode_id: UUID | str, reason: str = "", note: str | None = None
+    ) -> Checkpoint:
+        """Mark a point of a running episode, after the steps logged so far; return the checkpoint.
+
+        Raises:
+            RecordNotFoundError, EpisodeCompleteError: it is missing, or has ended.
+        """
+        return self._await(Memory.checkpoint, episode_id, reason, note)
+
+    def handoff(self, episode_id: UUID | str, note: str | None = None) -> Handoff:
+        """Mark a running episode as handed over; return what the next one needs. Raises as ``checkpoint``."""
+        return self._await(Memory.handoff, episode_id, note)
+
+    def resume(self, episode_id: UUID | str) -> Handoff:
+        """What an agent needs to go on with a running episode. Raises as ``checkpoint``."""
+        return self._await(Memory.resume, episode_id)
 
     def store_pattern(self, pattern: Pattern) -> Receipt:
         """Store a pattern, or replace the one with its id."""
