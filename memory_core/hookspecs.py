@@ -143,5 +143,9 @@ class HookSpecs:
         """Importers of transcripts (``memory_core.importers.Importer``)."""
 
     @hookspec
+    def memory_extractors(self) -> Sequence[Any]:  # pyright: ignore[reportReturnType]  # a specification
+        """Extractors of patterns and heuristics (``memory_core.learning.Extractor``)."""
+
+    @hookspec
     def memory_cli_commands(self) -> Mapping[str, typer.Typer]:  # pyright: ignore[reportReturnType]  # a specification
         """Sub-commands of ``memory``, by name."""

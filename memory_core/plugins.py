@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import typer
 
     from memory_core.importers import Importer
+    from memory_core.learning.extracting import Extractor
     from memory_core.records import Record, RecordTypes
 
 __all__ = ["PluginInfo", "PluginRegistry", "install_command", "load_class"]
@@ -104,6 +105,12 @@ class _Core:
         from memory_core.importers import BUILTIN_IMPORTERS
 
         return BUILTIN_IMPORTERS
+
+    @hookimpl
+    def memory_extractors(self) -> Sequence[Extractor]:
+        from memory_core.learning.extractors import BUILTIN_EXTRACTORS
+
+        return BUILTIN_EXTRACTORS
 
 
 class PluginRegistry:
@@ -179,6 +186,11 @@ class PluginRegistry:
     def importers(self) -> Mapping[str, Importer]:
         """Importers of transcripts by format name."""
         return self._named("memory_importers", self._results("memory_importers", _importers))
+
+    @cached_property
+    def extractors(self) -> Mapping[str, Extractor]:
+        """Extractors of patterns and heuristics by name."""
+        return self._named("memory_extractors", self._results("memory_extractors", _extractors))
 
     @cached_property
     def cli_commands(self) -> Mapping[str, typer.Typer]:
@@ -287,7 +299,8 @@ class PluginRegistry:
 
     def _forget_merged(self) -> None:
         for name in (
-            "storages", "caches", "searches", "wrappers", "importers", "cli_commands", "record_types",
+            "storages", "caches", "searches", "wrappers", "importers", "extractors", "cli_commands",
+            "record_types",
         ):  # fmt: skip
             self.__dict__.pop(name, None)
 
@@ -418,6 +431,14 @@ def _mapping(returned: Any, *, of: type[T]) -> Mapping[str, T]:
 
 def _importers(returned: Any) -> Mapping[str, Importer]:
     return {item.name: item for item in returned}
+
+
+def _extractors(returned: Any) -> Mapping[str, Extractor]:
+    extractors = list(returned)
+    for item in extractors:
+        if not all(callable(getattr(item, method, None)) for method in ("facts", "findings")):
+            raise TypeError(f"expected an Extractor, got {item!r}")
+    return {item.name: item for item in extractors}
 
 
 def _cli_commands(returned: Any) -> Mapping[str, typer.Typer]:

@@ -1,4 +1,4 @@
-"""What helps with a task: recall, its ranking, and feedback."""
+"""What helps with a task: recall, its ranking, and feedback; patterns and heuristics that are learned."""
 
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,16 @@ if TYPE_CHECKING:
     from memory_core.learning.bounds import wilson
     from memory_core.learning.config import RecallConfig
     from memory_core.learning.evaluating import Evaluation, Measure
+    from memory_core.learning.extracting import (
+        LEARNED,
+        Counts,
+        Extractor,
+        Fact,
+        Tally,
+        is_learned,
+        tally_of,
+    )
+    from memory_core.learning.learner import Learning
     from memory_core.learning.recall import Recall, RecalledEpisode, RecalledRule
 else:
     __getattr__, __dir__ = _lazily(
@@ -16,16 +26,26 @@ else:
             "bounds": "wilson",
             "config": "RecallConfig",
             "evaluating": "Evaluation Measure",
+            "extracting": "LEARNED Counts Extractor Fact Tally is_learned tally_of",
+            "learner": "Learning",
             "recall": "Recall RecalledEpisode RecalledRule",
         },
     )
 
 __all__ = [
+    "LEARNED",
+    "Counts",
     "Evaluation",
+    "Extractor",
+    "Fact",
+    "Learning",
     "Measure",
     "Recall",
     "RecallConfig",
     "RecalledEpisode",
     "RecalledRule",
+    "Tally",
+    "is_learned",
+    "tally_of",
     "wilson",
 ]

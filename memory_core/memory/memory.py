@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from uuid import UUID
@@ -31,9 +32,9 @@ from memory_core.memory.arguments import (
     records_of,
 )
 from memory_core.memory.arguments import ids as as_ids
-from memory_core.memory.on_demand import OnDemand
+from memory_core.memory.on_demand import OnDemand, learners_of, recalls_of, searches_in_memory
 from memory_core.memory.running import RunningEpisodes, is_sealed, with_logged_steps
-from memory_core.memory.updating import Queues, update
+from memory_core.memory.updating import Queues, receipt_of, update
 from memory_core.plugins import PluginRegistry
 from memory_core.query import Page, Query
 from memory_core.records import (
@@ -50,7 +51,6 @@ from memory_core.records import (
 from memory_core.records.fields import now
 from memory_core.storage import (
     ChangePage,
-    CommitResult,
     Position,
     Receipt,
     Storage,
@@ -61,9 +61,8 @@ from memory_core.storage import (
 if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
     from memory_core.graph import RelatedEpisode, RelationshipGraph
-    from memory_core.learning import Evaluation, Recall, RecallConfig
+    from memory_core.learning import Evaluation, Learning, Recall, RecallConfig
     from memory_core.memory.handing_over import Handoff
-    from memory_core.memory.recalling import Recalls
     from memory_core.memory.searching import Searches
     from memory_core.records.changes import EpisodeChanges, EpisodeCompletion, EpisodeOptions
     from memory_core.search import SearchHits, Words
@@ -101,10 +100,10 @@ class Memory:
     ) -> None:
         self._storage = storage
         self._registry = registry
-        self._search = OnDemand(search or self._search_in_memory)
+        self._search = OnDemand(search or partial(searches_in_memory, registry))
         self._closes_search = True
-        self._recall_config = recall
-        self._recalls = OnDemand(self._recalls_as_configured)
+        self._recalls = OnDemand(partial(recalls_of, recall))
+        self._learners = OnDemand(partial(learners_of, registry))
         self._running = RunningEpisodes(storage)
         self._updates = Queues()
 
@@ -134,6 +133,7 @@ class Memory:
         try:
             await self._recalls.aclose()
             if self._closes_search:
+                await self._learners.aclose()
                 await self._search.aclose()
         finally:
             await self._storage.aclose()
@@ -168,20 +168,9 @@ class Memory:
     ) -> Memory:
         derived = Memory(storage, registry=registry)
         derived._updates, derived._search = self._updates, self._search
-        derived._recalls = self._recalls
+        derived._recalls, derived._learners = self._recalls, self._learners
         derived._closes_search = closes
         return derived
-
-    def _search_in_memory(self) -> Searches:
-        from memory_core.memory.searching import Searches
-
-        return Searches(self._registry or PluginRegistry())
-
-    def _recalls_as_configured(self) -> Recalls:
-        from memory_core.learning import RecallConfig
-        from memory_core.memory.recalling import Recalls
-
-        return Recalls(self._recall_config or RecallConfig())
 
     # Any kind
 
@@ -191,11 +180,11 @@ class Memory:
         Raises:
             StorageError: the batch was rejected.
         """
-        return _receipt(await self._storage.commit((a_batch(batch),)))
+        return receipt_of(await self._storage.commit((a_batch(batch),)))
 
     async def put(self, *records: Record) -> Receipt:
         """Store records of any kinds, in order, all or none."""
-        return _receipt(await self._storage.commit((WriteBatch().put(*records),)))
+        return receipt_of(await self._storage.commit((WriteBatch().put(*records),)))
 
     async def get(self, kind: type[R], record_id: UUID | str) -> R | None:
         """A record; ``None`` when it is missing."""
@@ -239,7 +228,7 @@ class Memory:
 
     async def delete(self, kind: type[Record], *ids: UUID | str) -> Receipt:
         """Delete records and what cascades from them, all or none. A missing record is not an error."""
-        return _receipt(await self._storage.commit((WriteBatch().delete(kind, *as_ids(ids)),)))
+        return receipt_of(await self._storage.commit((WriteBatch().delete(kind, *as_ids(ids)),)))
 
     async def query(self, query: Query[R]) -> Page[R]:
         """One page of a query."""
@@ -406,6 +395,25 @@ class Memory:
             self._storage, told, as_ids(used), an_outcome(outcome)
         )
 
+    async def learn(self, *, min_support: int = 5) -> Learning:
+        """Learn patterns and heuristics from the episodes of this namespace that succeeded or failed, and
+        store them; delete those that were learned before and no longer hold.
+
+        Each has the tag ``learned``, the rate at which its episodes succeeded (`tally_of` gives counts and
+        bounds), and an id that is computed from what it says: where nothing has changed, nothing is written.
+        Records that a person stored, or whose text or tag a person changed, are not touched. The first call
+        reads all episodes, a later one those that have changed.
+
+        Args:
+            min_support: in how many episodes something must be seen; at least 2.
+
+        Raises:
+            InvalidValueError: ``min_support`` is below 2.
+            PluginError: an extractor of a plugin fails.
+            ReadOnlyError: the store is only read.
+        """
+        return await self._learners.get().learn(self._storage, min_support)
+
     # The store
 
     async def changes(self, since: Position, limit: int = 1_000) -> ChangePage:
@@ -429,11 +437,11 @@ class Memory:
 
     async def store_episode(self, episode: Episode) -> Receipt:
         """Store an episode, or replace the one with its id; relationships stay."""
-        return _receipt(await self._storage.commit((puts_of(Episode, (episode,)),)))
+        return receipt_of(await self._storage.commit((puts_of(Episode, (episode,)),)))
 
     async def store_episodes_batch(self, episodes: Iterable[Episode]) -> Receipt:
         """Store episodes, all or none."""
-        return _receipt(await self._storage.commit((puts_of(Episode, episodes),)))
+        return receipt_of(await self._storage.commit((puts_of(Episode, episodes),)))
 
     async def get_episode(self, episode_id: UUID | str) -> Episode | None:
         """An episode, or ``None``."""
@@ -471,7 +479,7 @@ class Memory:
     ) -> Receipt:
         """Store episodes and the patterns found in them, all or none."""
         puts = puts_of(Pattern, patterns).operations + puts_of(Episode, episodes).operations
-        return _receipt(await self._storage.commit((WriteBatch(puts),)))
+        return receipt_of(await self._storage.commit((WriteBatch(puts),)))
 
     # Running episodes
 
@@ -550,11 +558,11 @@ class Memory:
 
     async def store_pattern(self, pattern: Pattern) -> Receipt:
         """Store a pattern, or replace the one with its id."""
-        return _receipt(await self._storage.commit((puts_of(Pattern, (pattern,)),)))
+        return receipt_of(await self._storage.commit((puts_of(Pattern, (pattern,)),)))
 
     async def store_patterns_batch(self, patterns: Iterable[Pattern]) -> Receipt:
         """Store patterns, all or none."""
-        return _receipt(await self._storage.commit((puts_of(Pattern, patterns),)))
+        return receipt_of(await self._storage.commit((puts_of(Pattern, patterns),)))
 
     async def get_pattern(self, pattern_id: UUID | str) -> Pattern | None:
         """A pattern, or ``None``."""
@@ -588,11 +596,11 @@ class Memory:
 
     async def store_heuristic(self, heuristic: Heuristic) -> Receipt:
         """Store a heuristic, or replace the one with its id."""
-        return _receipt(await self._storage.commit((puts_of(Heuristic, (heuristic,)),)))
+        return receipt_of(await self._storage.commit((puts_of(Heuristic, (heuristic,)),)))
 
     async def store_heuristics_batch(self, heuristics: Iterable[Heuristic]) -> Receipt:
         """Store heuristics, all or none."""
-        return _receipt(await self._storage.commit((puts_of(Heuristic, heuristics),)))
+        return receipt_of(await self._storage.commit((puts_of(Heuristic, heuristics),)))
 
     async def get_heuristic(self, heuristic_id: UUID | str) -> Heuristic | None:
         """A heuristic, or ``None``."""
@@ -632,7 +640,7 @@ class Memory:
             DuplicateError: they are related by this type already.
             CycleError: the type must stay acyclic.
         """
-        return _receipt(await self._storage.commit((puts_of(Relationship, (relationship,)),)))
+        return receipt_of(await self._storage.commit((puts_of(Relationship, (relationship,)),)))
 
     async def remove_relationship(self, relationship_id: UUID | str) -> Receipt:
         """Delete a relationship; a missing one is not an error."""
@@ -690,11 +698,3 @@ class Memory:
         """Ids of related episodes, each after those it points at by an acyclic type."""
         ids = None if ids is None else as_ids(ids)
         return await graph.topological_order(self._storage, relationship_type, ids)
-
-
-def _receipt(results: Sequence[CommitResult]) -> Receipt:
-    """The receipt of the only batch of a commit; raises what rejected it."""
-    (result,) = results
-    if isinstance(result, Receipt):
-        return result
-    raise result

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-__all__ = ["OnDemand"]
+from memory_core.plugins import PluginRegistry
+
+if TYPE_CHECKING:
+    from memory_core.learning import RecallConfig
+    from memory_core.memory.learning import Learners
+    from memory_core.memory.recalling import Recalls
+    from memory_core.memory.searching import Searches
+
+__all__ = ["OnDemand", "learners_of", "recalls_of", "searches_in_memory"]
 
 
 class _Closable(Protocol):
@@ -41,3 +49,25 @@ class OnDemand(Generic[T]):
         """Close it. Idempotent, as its own ``aclose`` is."""
         if self._made is not None:
             await self._made.aclose()
+
+
+def searches_in_memory(registry: PluginRegistry | None) -> Searches:
+    """Searches whose indexes are in memory; without a registry, with all installed plugins."""
+    from memory_core.memory.searching import Searches
+
+    return Searches(registry or PluginRegistry())
+
+
+def recalls_of(config: RecallConfig | None) -> Recalls:
+    """Recalls with this configuration, or the default one."""
+    from memory_core.learning import RecallConfig
+    from memory_core.memory.recalling import Recalls
+
+    return Recalls(config or RecallConfig())
+
+
+def learners_of(registry: PluginRegistry | None) -> Learners:
+    """Learners with the extractors of a registry, or of all installed plugins."""
+    from memory_core.memory.learning import Learners
+
+    return Learners(registry or PluginRegistry())

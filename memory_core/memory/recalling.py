@@ -19,6 +19,7 @@ from memory_core.errors import (
 from memory_core.learning.config import RecallConfig
 from memory_core.learning.recall import Recall
 from memory_core.learning.recalling import Recaller
+from memory_core.memory.updating import receipt_of
 from memory_core.query import Query, at_most
 from memory_core.records import Feedback, Outcome, RecallRecord, Record
 from memory_core.records.fields import now
@@ -125,15 +126,9 @@ class Recalls:
             query = Query(kind).where(created_at=at_most(oldest)).limit(_AT_ONCE)
             while ids := [record.id for record in (await storage.query(query)).records]:
                 results = await storage.commit((WriteBatch().delete(kind, *ids),))
-                _raised(results[0])
+                receipt_of(results)
                 self.counters["expired"] += len(ids)
 
 
 async def _put(storage: Storage, record: Record) -> Receipt:
-    return _raised((await storage.commit((WriteBatch().put(record),)))[0])
-
-
-def _raised(result: Receipt | MemoryCoreError) -> Receipt:
-    if isinstance(result, Receipt):
-        return result
-    raise result
+    return receipt_of(await storage.commit((WriteBatch().put(record),)))

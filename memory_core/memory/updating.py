@@ -8,7 +8,7 @@ Updates of one record by one process queue, because they would only conflict.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from inspect import isawaitable
 from typing import TypeAlias, TypeVar
@@ -17,9 +17,9 @@ from weakref import WeakValueDictionary
 
 from memory_core.errors import ConflictError, InvalidValueError, RecordNotFoundError
 from memory_core.records import Record
-from memory_core.storage import Receipt, Storage, WriteBatch
+from memory_core.storage import CommitResult, Receipt, Storage, WriteBatch
 
-__all__ = ["Queues", "update"]
+__all__ = ["Queues", "receipt_of", "update"]
 
 R = TypeVar("R", bound=Record)
 
@@ -94,3 +94,11 @@ def _check_changed(stored: Record, changed: object) -> None:
     if not isinstance(changed, Record) or (changed.kind, changed.id) != (stored.kind, stored.id):
         expected = f"a function that returns {stored.kind} {stored.id}, changed"
         raise InvalidValueError("change", expected, changed)
+
+
+def receipt_of(results: Sequence[CommitResult]) -> Receipt:
+    """The receipt of the only batch of a commit; raises what rejected it."""
+    (result,) = results
+    if isinstance(result, Receipt):
+        return result
+    raise result

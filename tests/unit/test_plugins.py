@@ -173,6 +173,7 @@ class TestBrokenPlugins:
             ("memory_cache_factories", "caches"),
             ("memory_wrapper_factories", "wrappers"),
             ("memory_importers", "importers"),
+            ("memory_extractors", "extractors"),
             ("memory_cli_commands", "cli_commands"),
             ("memory_record_types", "record_types"),
         ],

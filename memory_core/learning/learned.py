@@ -1,0 +1,221 @@
+"""What is kept of each episode to learn from: its facts, as numbers of a vocabulary.
+
+The counts are made of these when they are asked for, so they are the same whatever was stored, changed and
+deleted before. An episode takes 4 bytes for each fact and a few hundred for itself; the vocabulary has only
+the facts of the episodes that are stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from uuid import UUID
+
+from attrs import frozen
+
+from memory_core.errors import PluginError
+from memory_core.following import Bookmark
+from memory_core.learning.extracting import (
+    Counts,
+    Extractor,
+    Fact,
+    Finding,
+    Tally,
+    settled,
+    success_of,
+    tally_of,
+)
+from memory_core.records import Episode, Pattern, Record
+
+__all__ = ["LearnedFacts"]
+
+_FACTS = 256
+_OF_A_TEXT = 100
+_FOUND = 20
+_EXAMPLES = 10
+
+# The name of the extractor, the domain, and the fact; without a fact, the whole domain.
+Key = tuple[str, str, Fact]
+
+
+@frozen
+class _Shown:
+    """What an episode shows: the numbers of its facts, and whether it succeeded."""
+
+    facts: array[int]
+    success: bool
+
+
+class LearnedFacts:
+    """The facts of one namespace's episodes, as `Derived` data in memory.
+
+    Args:
+        extractors: what facts are looked for, and what is found in them.
+    """
+
+    def __init__(self, extractors: Iterable[Extractor]) -> None:
+        self._extractors = tuple(extractors)
+        self._bookmark: Bookmark | None = None
+        self._episodes: dict[UUID, _Shown] = {}
+        self._numbers: dict[Key, int] = {}
+        self._keys: list[Key | None] = []
+        # In how many episodes each key holds; those of none are used again.
+        self._uses = array("I")
+        self._free: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._episodes)
+
+    async def bookmark(self) -> Bookmark | None:
+        """How far the facts have come."""
+        return self._bookmark
+
+    async def apply(
+        self,
+        changed: Sequence[Record],
+        deleted: Sequence[tuple[str, UUID]],
+        bookmark: Bookmark | None,
+    ) -> None:
+        """Take in episodes as they are now, and remove those that are gone."""
+        for _, episode_id in deleted:
+            self._forget(episode_id)
+        for record in changed:
+            self._forget(record.id)
+            if isinstance(record, Episode):
+                self._observe(record)
+            # An episode may be long: other tasks come between two.
+            await asyncio.sleep(0)
+        self._bookmark = bookmark or self._bookmark
+
+    async def clear(self) -> None:
+        """Remove everything."""
+        LearnedFacts.__init__(self, self._extractors)
+
+    def findings(self, min_support: int) -> dict[UUID, Finding]:
+        """What is found in the facts that hold in so many episodes, by id, in the order of ids."""
+        succeeded, failed = counted = self._counted()
+        tallies: dict[tuple[str, str], dict[Fact, Tally]] = {}
+        for number, key in enumerate(self._keys):
+            if key is not None and self._uses[number] >= min_support:
+                tally = Tally(succeeded[number], failed[number])
+                tallies.setdefault(key[:2], {})[key[2]] = tally
+        ordered = sorted(self._episodes, reverse=True)
+        found: dict[UUID, Finding] = {}
+        for extractor in self._extractors:
+            for domain in sorted(domain for name, domain in tallies if name == extractor.name):
+                known = tallies[extractor.name, domain]
+                # A fact holds in no more episodes than the domain has.
+                counts = Counts(
+                    domain=domain,
+                    total=known[()],
+                    tallies={fact: known[fact] for fact in sorted(known) if fact},
+                    of=partial(self._tally, (extractor.name, domain), counted),
+                    find=partial(self._having, (extractor.name, domain), ordered),
+                )
+                with _failing(extractor):
+                    findings = [settled(finding) for finding in extractor.findings(counts)]
+                for finding in _best(findings, min_support):
+                    found.setdefault(finding.id, finding)
+        return dict(sorted(found.items()))
+
+    def _observe(self, episode: Episode) -> None:
+        success = success_of(episode)
+        if success is None:
+            return
+        domain = episode.context.domain
+        keys: list[Key] = []
+        for extractor in self._extractors:
+            with _failing(extractor, episode):
+                shown = islice(extractor.facts(episode), 4 * _FACTS)
+                seen = dict.fromkeys(_short(fact) for fact in shown if fact)
+            keys += [(extractor.name, domain, fact) for fact in ((), *islice(seen, _FACTS))]
+        facts = array("I", map(self._number, keys))
+        for number in facts:
+            self._uses[number] += 1
+        self._episodes[episode.id] = _Shown(facts, success)
+
+    def _forget(self, episode_id: UUID) -> None:
+        shown = self._episodes.pop(episode_id, None)
+        for number in () if shown is None else shown.facts:
+            self._uses[number] -= 1
+            if not self._uses[number]:
+                key = self._keys[number]
+                if key is not None:
+                    del self._numbers[key]
+                self._keys[number] = None
+                self._free.append(number)
+
+    def _number(self, key: Key) -> int:
+        number = self._numbers.get(key)
+        if number is None:
+            if self._free:
+                number = self._free.pop()
+                self._keys[number] = key
+            else:
+                number = len(self._keys)
+                self._keys.append(key)
+                self._uses.append(0)
+            self._numbers[key] = number
+        return number
+
+    def _counted(self) -> tuple[array[int], array[int]]:
+        """In how many episodes that succeeded, and that failed, each key holds."""
+        succeeded, failed = (array("I", bytes(4 * len(self._keys))) for _ in range(2))
+        for shown in self._episodes.values():
+            counts = succeeded if shown.success else failed
+            for number in shown.facts:
+                counts[number] += 1
+        return succeeded, failed
+
+    def _tally(
+        self, of: tuple[str, str], counted: tuple[array[int], array[int]], fact: Fact
+    ) -> Tally:
+        number = self._numbers.get((*of, fact))
+        return Tally() if number is None else Tally(counted[0][number], counted[1][number])
+
+    def _having(
+        self, of: tuple[str, str], ordered: Sequence[UUID], having: Fact, lacking: Fact | None
+    ) -> tuple[UUID, ...]:
+        number = self._numbers.get((*of, having))
+        other = None if lacking is None else self._numbers.get((*of, lacking))
+
+        def matching() -> Iterator[UUID]:
+            for episode_id in ordered:
+                facts = self._episodes[episode_id].facts
+                if number in facts and (other is None or other not in facts):
+                    yield episode_id
+
+        return () if number is None else tuple(islice(matching(), _EXAMPLES))
+
+
+@contextmanager
+def _failing(extractor: Extractor, episode: Episode | None = None) -> Generator[None]:
+    """Errors of an extractor, which may be a plugin's, as errors that name it."""
+    try:
+        yield
+    except Exception as error:
+        where = "" if episode is None else f" on episode {episode.id}"
+        raise PluginError(f"the extractor {extractor.name!r} fails{where}: {error!r}") from error
+
+
+def _short(fact: Fact) -> Fact:
+    return tuple(text[:_OF_A_TEXT] for text in fact)
+
+
+def _best(findings: Iterable[Finding], min_support: int) -> Iterator[Finding]:
+    """The patterns and heuristics with the highest lower bounds."""
+    counted = [(tally_of(finding), finding) for finding in findings]
+    ordered = sorted(
+        (item for item in counted if item[0].support >= min_support),
+        key=lambda item: (-item[0].bounds[0], item[1].id),
+    )
+    kept = {True: 0, False: 0}
+    for _, finding in ordered:
+        pattern = isinstance(finding, Pattern)
+        kept[pattern] += 1
+        if kept[pattern] <= _FOUND:
+            yield finding
