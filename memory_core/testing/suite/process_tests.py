@@ -5,12 +5,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import time
+from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-from memory_core.errors import CycleError, DuplicateError, MemoryCoreError
+from memory_core.errors import (
+    CycleError,
+    DuplicateError,
+    MemoryCoreError,
+    StorageUnavailableError,
+)
 from memory_core.memory import Memory
 from memory_core.query import Query
 from memory_core.records import Episode, Record, Relationship
@@ -43,6 +51,10 @@ _PROCESSES = 3
 _BATCHES = 40
 _NODES = 10
 _COUNTERS = 10
+_CREATIONS = 5
+_CREATIONS_ON_SERVERS = 2
+_BEGIN, _END = "begin", "end"
+_LONGEST_LINE = 1_000
 
 
 class ProcessTests(Harness):
@@ -67,6 +79,44 @@ class ProcessTests(Harness):
         report = await crash(fork_server, self._spec(), location, kills)
         assert report.kills == kills
         assert report.acknowledged > 0
+
+    @needs(Capability.DURABLE)
+    async def test_processes_that_create_a_store_at_the_same_time_create_one(
+        self, fork_server: ForkServer, tmp_path: Path
+    ) -> None:
+        """All of them open it, or all but one are told that it is open elsewhere."""
+        for creation in range(_CREATIONS if self.has_files else _CREATIONS_ON_SERVERS):
+            directory = tmp_path / f"creation {creation}"
+            directory.mkdir()
+            location = self.make_location(directory)
+            try:
+                await self._created_by_processes(fork_server, location)
+            finally:
+                self.remove_location(location)
+
+    async def _created_by_processes(self, fork_server: ForkServer, location: str) -> None:
+        with TemporaryDirectory() as signals:
+            workers = [
+                fork_server.start(f"{_MODULE}:create", self._spec(), location, number, signals)
+                for number in range(_PROCESSES)
+            ]
+            await _signal(signals, _BEGIN)
+            lines = [worker.lines() for worker in workers]
+            said = await asyncio.gather(*(asyncio.to_thread(next, one, "failed") for one in lines))
+            await _signal(signals, _END)
+            await asyncio.gather(*(asyncio.to_thread(finish, worker) for worker in workers))
+        opened = [number for number, line in enumerate(said) if line == "opened"]
+        assert len(opened) == (_PROCESSES if self.declares(Capability.MULTI_PROCESS) else 1), said
+        for line in said:
+            assert line == "opened" or (line.startswith("refused") and location in line), said
+        store = whole(await self.open(location, context=kit_context(create=False)))
+        try:
+            found = await drain(store, Query(Episode))
+            assert {record.id for record in found} == {episode(number).id for number in opened}
+            changes, _ = await follow(store, 0)
+            assert {change.id for change in changes} == {record.id for record in found}
+        finally:
+            await store.aclose()
 
     @needs(Capability.MULTI_PROCESS)
     async def test_processes_lose_nothing(
@@ -165,6 +215,33 @@ class ProcessTests(Harness):
     @classmethod
     def _spec(cls) -> str:
         return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def create(emit: Emit, spec: str, location: str, process: int, signals: str) -> None:
+    """A process that opens a missing store when others do, and keeps it open until all have answered."""
+    _wait_for(signals, _BEGIN)
+    asyncio.run(_create(emit, spec, location, process, signals))
+
+
+async def _create(emit: Emit, spec: str, location: str, process: int, signals: str) -> None:
+    try:
+        store = await open_target(spec, location)
+    except StorageUnavailableError as error:
+        emit(f"refused {str(error)[:_LONGEST_LINE]!r}")
+        return
+    await put(store, episode(process))
+    emit("opened")
+    await asyncio.to_thread(_wait_for, signals, _END)
+    await store.aclose()
+
+
+async def _signal(signals: str, name: str) -> None:
+    await asyncio.to_thread(Path(signals, name).touch)
+
+
+def _wait_for(signals: str, name: str) -> None:
+    while not Path(signals, name).exists():
+        time.sleep(0.001)
 
 
 def contend(emit: Emit, spec: str, location: str, process: int) -> None:
