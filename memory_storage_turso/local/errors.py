@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,8 @@ _FAILURES: Mapping[str, tuple[type[MemoryCoreError], str]] = {
     "SQLITE_NOMEM": (StorageError, "needs more memory than there is"),
     "SQLITE_NOLFS": (StorageError, "is larger than the file system can hold"),
 }
+#: What SQLite calls it when it may not make the index of a log.
+_WITHOUT_INDEX = {"SQLITE_CANTOPEN", "SQLITE_READONLY_DIRECTORY", "SQLITE_READONLY_CANTINIT"}
 
 
 def failure_of(
@@ -63,8 +66,21 @@ def failure_of(
     primary = "_".join(name.split("_")[:2])
     if primary in _REJECTED:
         return StatementError(str(error), code=name, index=index)
+    if name in _WITHOUT_INDEX and _lacks_index(Path(path)):
+        return ConfigurationError(
+            f"{path}: it cannot be read without a -shm file beside it, and none may be made there: make "
+            "the folder writable, or copy the file, and its -wal file where there is one, and open the copy"
+        )
     kind, words = _FAILURES.get(primary, (StorageError, "failed"))
     # SQLite reports a write that a quota or a limit cut short as an input/output error.
     if primary == "SQLITE_IOERR" and not all(map(has_room, (Path(path), Path(f"{path}-wal")))):
         kind, words = _FAILURES["SQLITE_FULL"]
     return kind(f"{path} {words}: {error} ({name})")
+
+
+def _lacks_index(path: Path) -> bool:
+    """Whether the index of the log, which SQLite reads a file with, is missing and may not be made."""
+    may_write = os.access(
+        path.parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
+    )
+    return path.exists() and not Path(f"{path}-shm").exists() and not may_write

@@ -209,6 +209,45 @@ async def test_a_log_without_its_index_on_a_read_only_file_system_is_named(folde
     assert openings("turso", store, program=READING) == ["read 7 of 7"]
 
 
+def without_index(folder: Path) -> tuple[Path, dict[Path, bytes | None]]:
+    """A store with a log and without the log's index, as a copy of two files leaves it; and all files."""
+    store = killed("turso", folder / "killed")
+    store.with_name("killed-shm").unlink()
+    for path in (store, store.with_name("killed-wal")):
+        path.chmod(0o666)
+    return store, contents(folder)
+
+
+def test_a_log_without_its_index_is_read_and_stays_as_it_is(folder):
+    store, before = without_index(folder)
+    assert before[store.with_name("killed-wal")]
+    for _ in range(2):
+        assert openings("turso", store, program=READING) == ["read 7 of 7"]
+        # Only the index, which has no data, may be made.
+        index = store.with_name("killed-shm")
+        assert {path: data for path, data in contents(folder).items() if path != index} == before
+    assert openings("turso", store) == ["written"]
+    assert openings("turso", store, program=READING) == ["read 8 of 8"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="root's rights are taken away as Linux does")
+@pytest.mark.parametrize("has_log", [True, False])
+async def test_what_lacks_an_index_where_none_may_be_made_is_named(folder, has_log):
+    if has_log:
+        store, before = without_index(folder)
+    else:
+        store = await filled("turso", folder / "closed")
+        store.chmod(0o666)
+        before = contents(folder)
+        assert list(before) == [store]
+    folder.chmod(0o555)
+    [words] = openings("turso", store, program=READING)
+    assert contents(folder) == before
+    assert words.startswith(f"ConfigurationError: {store}: it cannot be read without a -shm file")
+    folder.chmod(0o777)
+    assert openings("turso", store, program=READING) == ["read 7 of 7"]
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 async def test_the_commands_that_read_work_on_a_read_only_file_system(
     scheme, folder, mounted, tmp_path
