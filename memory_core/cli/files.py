@@ -15,6 +15,7 @@ import typer
 from memory_core.cli.commands import command, run_async
 from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.hints import hint_at_namespace
+from memory_core.cli.indexing import update_search_indexes
 from memory_core.cli.session import Session
 from memory_core.cli.streams import say, warn
 from memory_core.disk import disk_failure
@@ -171,7 +172,9 @@ async def _load(session: Session, source: Path | BinaryIO, into: str | None) -> 
     with open_export(session.types, source, into=into) as found:
         async with session.open(create=True) as memory:
             with output.progress_bar("loading") as on_progress:
-                return await load_export(memory.storage, found, on_progress=on_progress)
+                report = await load_export(memory.storage, found, on_progress=on_progress)
+            await update_search_indexes(memory, report.namespaces)
+            return report
 
 
 async def copy(
@@ -206,6 +209,7 @@ async def copy(
             report = await copy_records(
                 one.storage, other.storage, session.types, namespaces=names, on_progress=on_progress
             )
+        await update_search_indexes(other, names if all_namespaces else [other.namespace])
         verified = None
         if verify:
             with output.progress_bar("verifying") as on_progress:

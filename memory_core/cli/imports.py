@@ -7,8 +7,9 @@ import gc
 import os
 import stat
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ import typer
 
 from memory_core.cli.commands import command
 from memory_core.cli.failures import WorkFailedError
+from memory_core.cli.indexing import update_search_indexes
 from memory_core.cli.session import Session
 from memory_core.cli.streams import warn
 from memory_core.errors import ConfigurationError, ImportFormatError
@@ -74,8 +76,6 @@ async def import_files(
     The same file a second time changes nothing, and of two copies of a session the longer one stays.
     Files are independent: those that cannot be read are listed, and the rest is imported.
     """
-    from memory_core.cli import output
-
     if keep_going:
         warnings.warn(
             "--keep-going is what memory import always does; leave it out",
@@ -88,19 +88,27 @@ async def import_files(
     for path in paths:
         _check_readable(path)
     reports: list[FileReport] = []
-    with fewer_collections(), output.progress_bar("importing") as on_progress:
+    with fewer_collections():
         chosen = _chosen(paths, named, importers, reports)
         first = next(chosen, None)
         if first is not None:
-            from memory_core.transfer import Progress
-
             async with session.open(create=True) as memory:
-                storing = Storing(memory.storage, lambda done: on_progress(Progress(done, 0)))
-                reports.append(await storing.file(*first))
-                for source, importer in chosen:
-                    reports.append(await storing.file(source, importer))
-                await storing.finish()
+                await _store(memory, chain((first,), chosen), reports)
+                await update_search_indexes(memory, [memory.namespace])
     _end(session, reports, paths)
+
+
+async def _store(
+    memory: Memory, chosen: Iterable[tuple[Source, Importer]], reports: list[FileReport]
+) -> None:
+    from memory_core.cli import output
+    from memory_core.transfer import Progress
+
+    with output.progress_bar("importing") as on_progress:
+        storing = Storing(memory.storage, lambda done: on_progress(Progress(done, 0)))
+        for source, importer in chosen:
+            reports.append(await storing.file(source, importer))
+        await storing.finish()
 
 
 def _end(session: Session, reports: Sequence[FileReport], files: Sequence[Path]) -> None:

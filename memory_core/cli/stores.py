@@ -194,6 +194,8 @@ async def wipe(
             question = f"Delete {records} of {name!r} in {before.location}?"
             typer.confirm(safe(question), abort=True, err=True)
         position = await cast("SupportsNamespaces", scoped).wipe()
+        # Its files have words of what was deleted.
+        await memory.scoped(name).remove_search_index()
     if session.as_json:
         session.write_json({"namespace": name, "deleted": count, "position": position})
     else:

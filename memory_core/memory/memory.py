@@ -85,8 +85,7 @@ class Memory:
         storage: where to keep it; closed with the memory.
         registry: where ``with_cache`` finds caches, and ``search`` its index; by default all installed
             plugins.
-        search: makes the indexes that ``search`` uses, when it is first called; by default they are in
-            memory.
+        search: makes the indexes that ``search`` uses, when first called; by default they are in memory.
         recall: how ``recall`` ranks, and what it keeps.
     """
 
@@ -287,8 +286,7 @@ class Memory:
             text: the words; ``Words`` for a phrase, the beginning of a word, or words with typing errors.
             query: the kind, the conditions and the limit, without an order; by default ten episodes.
             min_score: the least score of a hit. Scores depend on all texts of the namespace.
-            max_wait: the most seconds that the index may take to catch up with the store; the answer's
-                ``behind`` then says how far it came. By default as long as it takes.
+            max_wait: the most seconds that the index may take to catch up; ``behind`` says how far it is.
 
         Raises:
             InvalidValueError: the text has no word.
@@ -305,16 +303,18 @@ class Memory:
         """The name of the index that ``search`` uses."""
         return self._search.get().index
 
+    def keeps_search_index(self) -> bool:
+        """Whether the index that ``search`` uses is on disk, so that it outlives this memory."""
+        return self._search.get().on_disk
+
+    async def remove_search_index(self) -> None:
+        """Remove the search index of this namespace, with its files. The next search makes another one."""
+        await self._search.get().remove(self.namespace)
+
     async def update_search_index(
         self, *, rebuild: bool = False, progress: Callable[[int], None] | None = None
     ) -> None:
-        """Bring the search index of this namespace up to what the store holds now, so that the next search
-        need not.
-
-        Args:
-            rebuild: remove the index first, so that no word of a deleted record remains in its files.
-            progress: called with how many changes and records the index has taken in so far.
-        """
+        """Bring this namespace's search index up to what the store holds; ``rebuild`` removes it first."""
         async with self._search.get().of(self._storage) as searcher:
             await searcher.update(rebuild=rebuild, progress=progress)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
+import shutil
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -14,20 +16,23 @@ from urllib.parse import quote
 
 from memory_core.cache import CachedStorage
 from memory_core.config import StorageURL, build_options
-from memory_core.errors import ConfigurationError, StorageClosedError
+from memory_core.errors import ConfigurationError, MemoryCoreError, StorageClosedError
 from memory_core.plugins import PluginRegistry, load_class
 from memory_core.search.analysis import Analyzer
 from memory_core.search.config import SearchConfig, search_config
 from memory_core.search.documents import Declarations
 from memory_core.search.searching import Searcher
-from memory_core.storage import Storage, local_path
+from memory_core.storage import Position, Storage, local_path
 
 if TYPE_CHECKING:
     from memory_core.hookspecs import SearchFactory
 
 __all__ = ["Searches", "searches_of"]
 
+_LOG = logging.getLogger("memory_core")
 _REFERENCE = "reference"
+_IDLE = 0.5
+"""Seconds without a write after which the open indexes catch up."""
 
 
 class Searches:
@@ -56,6 +61,7 @@ class Searches:
         self._used: Counter[str] = Counter()
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._following: asyncio.Task[None] | None = None
         self.index, factory = _chosen(registry, self._config)
         self._analyzer = Analyzer(self._config.language)
         self._declarations = Declarations.of(registry.record_types, self._analyzer)
@@ -63,6 +69,11 @@ class Searches:
             load_class(factory.config), self._config.options, where=f"search {self.index!r}"
         )
         self._create: Any = load_class(factory.target).create
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether indexes are kept on disk."""
+        return self._folder is not None and self.index != _REFERENCE
 
     @asynccontextmanager
     async def of(self, storage: Storage) -> AsyncGenerator[Searcher]:
@@ -73,6 +84,8 @@ class Searches:
         searcher = self._searchers.get(namespace)
         if searcher is None:
             searcher = self._searchers[namespace] = self._made(storage)
+            if self._following is None:
+                self._following = asyncio.create_task(self._follow(), name="memory-core search")
         self._searchers.move_to_end(namespace)
         self._used[namespace] += 1
         try:
@@ -88,11 +101,45 @@ class Searches:
     async def aclose(self) -> None:
         """Close every index. Idempotent."""
         self._closed = True
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait({self._following})
         while self._searchers:
             _, searcher = self._searchers.popitem()
             await searcher.aclose()
         if self._closing:
             await asyncio.wait(self._closing)
+
+    async def remove(self, namespace: str) -> None:
+        """Close the index of a namespace, and remove its files."""
+        searcher = self._searchers.pop(namespace, None)
+        if searcher is not None:
+            await searcher.aclose()
+        if self._folder is not None:
+            folder = self._folder / _folder_name(namespace)
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _follow(self) -> None:
+        """Bring open indexes up to date while the store is idle."""
+        seen: dict[str, Position | None] = {}
+        while True:
+            await asyncio.sleep(_IDLE)
+            for namespace, searcher in list(self._searchers.items()):
+                # Where the position is not known, to look costs a round trip.
+                newest, before = searcher.newest(), seen.get(namespace)
+                seen[namespace] = newest
+                if newest is None or newest != before or newest == searcher.follower.position:
+                    continue
+                if namespace not in self._searchers or self._used[namespace]:
+                    continue
+                self._used[namespace] += 1
+                try:
+                    await searcher.update()
+                except MemoryCoreError as error:
+                    # The next search says so, if it is still true then.
+                    _LOG.debug("%s: the search index is behind: %s", namespace, error)
+                finally:
+                    self._used[namespace] -= 1
 
     def _made(self, storage: Storage) -> Searcher:
         folder = None if self._folder is None else self._folder / _folder_name(storage.namespace)

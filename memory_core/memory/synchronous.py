@@ -175,8 +175,7 @@ class SyncMemory(SyncHandle):
             text: the words; ``Words`` for a phrase, the beginning of a word, or words with typing errors.
             query: the kind, the conditions and the limit, without an order; by default ten episodes.
             min_score: the least score of a hit. Scores depend on all texts of the namespace.
-            max_wait: the most seconds that the index may take to catch up with the store; the answer's
-                ``behind`` then says how far it came. By default as long as it takes.
+            max_wait: the most seconds that the index may take to catch up; ``behind`` says how far it is.
 
         Raises:
             InvalidValueError: the text has no word.
@@ -190,16 +189,18 @@ class SyncMemory(SyncHandle):
         """The name of the index that ``search`` uses."""
         return self._call(Memory.search_index)
 
+    def keeps_search_index(self) -> bool:
+        """Whether the index that ``search`` uses is on disk, so that it outlives this memory."""
+        return self._call(Memory.keeps_search_index)
+
+    def remove_search_index(self) -> None:
+        """Remove the search index of this namespace, with its files. The next search makes another one."""
+        return self._await(Memory.remove_search_index)
+
     def update_search_index(
         self, *, rebuild: bool = False, progress: Callable[[int], None] | None = None
     ) -> None:
-        """Bring the search index of this namespace up to what the store holds now, so that the next search
-        need not.
-
-        Args:
-            rebuild: remove the index first, so that no word of a deleted record remains in its files.
-            progress: called with how many changes and records the index has taken in so far.
-        """
+        """Bring this namespace's search index up to what the store holds; ``rebuild`` removes it first."""
         return self._await(Memory.update_search_index, rebuild=rebuild, progress=progress)
 
     def recall(self, task: str, *, where: Query[Episode] | None = None, limit: int = 5) -> Recall:

@@ -12,8 +12,8 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
-from functools import cache, lru_cache
-from itertools import pairwise
+from functools import cache
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 from memory_core.errors import ConfigurationError
@@ -42,6 +42,23 @@ class Token(NamedTuple):
     end: int
 
 
+class _TermsOf(dict[str, tuple[str, ...]]):
+    """The terms of words, as far as they are remembered: most words of a text come again."""
+
+    def __init__(self, analyzed: Callable[[str], tuple[str, ...]]) -> None:
+        super().__init__()
+        self._analyzed = analyzed
+
+    def __missing__(self, word: str) -> tuple[str, ...]:
+        terms = self._analyzed(word)
+        # A text of an unspaced script is one long word, which need not come again.
+        if len(word) <= _LONGEST:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[word] = terms
+        return terms
+
+
 class Analyzer:
     """Turns texts into terms.
 
@@ -59,18 +76,18 @@ class Analyzer:
     def __init__(self, language: str = "english") -> None:
         self.language = language
         self._stem = None if language == "none" else _stem_of(language)
-        self._remembered = lru_cache(_REMEMBERED)(self._analyzed)
+        self._terms_of = _TermsOf(self._analyzed)
 
     def tokens(self, text: str) -> Iterator[Token]:
         """The words of a text with their terms, in order."""
-        of_word = self._of_word
+        terms_of = self._terms_of
         for found in _word_pattern(text).finditer(text):
-            yield Token(of_word(found[0]), found.start(), found.end())
+            yield Token(terms_of[found[0]], found.start(), found.end())
 
     def terms(self, text: str) -> list[str]:
         """The terms of a text, in order; repeated words are repeated."""
-        of_word = self._of_word
-        return [term for word in _word_pattern(text).findall(text) for term in of_word(word)]
+        words = _word_pattern(text).findall(text)
+        return list(chain.from_iterable(map(self._terms_of.__getitem__, words)))
 
     def question(self, text: str) -> list[str]:
         """The distinct terms of a question, in order. Of an unspaced script the pairs alone, where there are
@@ -78,7 +95,7 @@ class Analyzer:
         """
         found: dict[str, None] = {}
         for word in _word_pattern(text).findall(text):
-            terms = self._of_word(word)
+            terms = self._terms_of[word]
             pairs = [term for term in terms if len(term) > 1]
             found |= dict.fromkeys(pairs if pairs and _UNSPACED.search(word) else terms)
         return list(found)
@@ -87,10 +104,6 @@ class Analyzer:
         """The last word of a text, folded but with its ending; "" where there is none."""
         words = _word_pattern(text).findall(text)
         return _folded(unicodedata.normalize("NFKC", words[-1])).strip("_") if words else ""
-
-    def _of_word(self, word: str) -> tuple[str, ...]:
-        # A text of an unspaced script is one long word, which need not come again.
-        return self._remembered(word) if len(word) <= _LONGEST else self._analyzed(word)
 
     def _analyzed(self, word: str) -> tuple[str, ...]:
         if word.isascii():

@@ -18,7 +18,7 @@ from memory_core.search.documents import Document, document_of, found_kind, sear
 from memory_core.search.hits import SearchHit, SearchHits
 from memory_core.search.protocol import Match, SearchIndex
 from memory_core.search.question import Question, Words
-from memory_core.storage import Storage
+from memory_core.storage import Position, Storage
 
 __all__ = ["Searcher"]
 
@@ -104,6 +104,10 @@ class Searcher:
             for record, (_, score) in zip(records, found, strict=True)
         ]
         return SearchHits(hits, behind)
+
+    def newest(self) -> Position | None:
+        """The store's position, where it is known without asking a server."""
+        return self._storage.position()
 
     async def update(
         self, *, rebuild: bool = False, progress: Callable[[int], None] | None = None

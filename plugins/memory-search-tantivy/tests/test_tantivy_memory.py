@@ -1,6 +1,7 @@
 """The index behind ``Memory.search``: other processes, kills, and what is on disk."""
 
 import asyncio
+import os
 import random
 import shutil
 import signal
@@ -84,6 +85,75 @@ async def test_namespaces_have_folders_of_their_own(url) -> None:
     folders = {path.name for path in folder_of(url).iterdir()}
     assert len(folders) == 5
     assert {path.name for path in folder_of(url).parent.iterdir()} >= {folder_of(url).name}
+
+
+def command(*arguments: str, url: str) -> str:
+    environment = os.environ | {"MEMORY_URL": url}
+    done = subprocess.run(
+        [sys.executable, "-m", "memory_core.cli", *arguments],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+async def changed(url: str, namespace: str = "default") -> int:
+    """How many changes a search has to take in first."""
+    async with open_memory(url, namespace=namespace) as memory:
+        assert await memory.search("refund")
+        return (await memory.stats()).sections["search"]["changed"]
+
+
+async def test_commands_that_write_much_leave_nothing_to_catch_up_with(url, tmp_path) -> None:
+    episodes = [Episode(task_description=f"refund {number}") for number in range(20)]
+    async with open_memory(url) as memory:
+        await memory.store_episodes_batch(episodes)
+        await memory.scoped("other").store_episodes_batch(episodes[:3])
+    assert await changed(url) == 20
+    export = str(tmp_path / "export.jsonl")
+    command("export", export, "--all-namespaces", url=url)
+    loaded, copied = f"lmdb:{tmp_path}/loaded", f"lmdb:{tmp_path}/copied"
+    command("load", export, url=loaded)
+    assert await changed(loaded) == await changed(loaded, "other") == 0
+    command("copy", url, copied, url=url)
+    assert await changed(copied) == 0
+
+
+async def test_a_wiped_namespace_leaves_no_index(url) -> None:
+    async with open_memory(url) as memory:
+        await memory.scoped("a").store_episode(Episode(task_description="refund"))
+        await memory.scoped("b").store_episode(Episode(task_description="refund"))
+        for name in "ab":
+            assert len(await memory.scoped(name).search("refund")) == 1
+    assert {path.name for path in folder_of(url).iterdir()} == {"a", "b"}
+    command("namespaces", "wipe", "a", "--yes", url=url)
+    assert {path.name for path in folder_of(url).iterdir()} == {"b"}
+    async with open_memory(url) as memory:
+        assert len(await memory.scoped("a").search("refund")) == 0
+        assert len(await memory.scoped("b").search("refund")) == 1
+
+
+async def open_files(folder: Path, namespaces: int) -> list[int]:
+    """Open files and threads, after a search of each namespace."""
+    held: list[int] = []
+    async with open_memory(f"lmdb:{folder}/memory?search=tantivy%3Fmax_open=4") as memory:
+        for number in range(namespaces):
+            scoped = memory.scoped(f"n{number}")
+            await scoped.store_episode(Episode(task_description=f"refund {number}"))
+            assert len(await scoped.search("refund")) == 1
+            held.append(sum(len(list(Path(f"/proc/self/{of}").iterdir())) for of in ("fd", "task")))
+    return held
+
+
+async def test_many_namespaces_take_bounded_handles(tmp_path) -> None:
+    held = await open_files(tmp_path, 24)
+    assert max(held[12:]) <= max(held[:12]) + 12
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+async def test_a_thousand_namespaces_take_bounded_handles(tmp_path) -> None:
+    held = await open_files(tmp_path, 1_000)
+    assert max(held[100:]) <= max(held[:100]) + 12
 
 
 def is_known(folder: Path, word: str) -> bool:

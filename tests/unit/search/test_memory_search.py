@@ -74,6 +74,15 @@ async def test_the_index_is_brought_up_to_date_before_it_is_needed(memory) -> No
     assert len(await memory.search("refund")) == 5
 
 
+async def test_open_indexes_catch_up_while_the_store_is_idle(memory) -> None:
+    await memory.search("refund")
+    await memory.put(*(flight(f"refund {number}") for number in range(5)))
+    async with asyncio.timeout(20):
+        while (await memory.stats()).sections["search"]["documents"] < 5:
+            await asyncio.sleep(0.05)
+    assert (await memory.stats()).sections["search"]["searches"] == 1
+
+
 async def test_conditions_kind_and_limit(memory) -> None:
     await memory.put(
         *(flight(f"refund {n}", context=TaskContext(domain="air")) for n in range(5)),
