@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from attrs import define, field
@@ -42,11 +42,13 @@ from memory_storage_lmdb.store.layout import (
     pack_header,
     pack_values,
 )
+from memory_storage_lmdb.write.acyclic import EdgeOrder, reaches
 from memory_storage_lmdb.write.encoding import EncodedExpectation, EncodedPut
 
 __all__ = ["WriteTransaction", "check_expected", "check_filled", "delete", "wipe"]
 
 _Deletions: TypeAlias = dict[tuple[KindLayout, bytes], None]
+_Graph: TypeAlias = tuple[int, AcyclicRule, bytes, Any]
 
 
 @define(eq=False)
@@ -59,6 +61,7 @@ class WriteTransaction:
         changes: the changes since the head, packed.
         counts: the number of records by namespace and kind number, where it was changed.
         fresh: the index values of the records put, by kind number and key.
+        orders: the edges that cycle checks have read, by kind number, rule, namespace and group.
     """
 
     txn: Transaction
@@ -68,6 +71,7 @@ class WriteTransaction:
     changes: list[bytes] = field(factory=list[bytes])
     counts: dict[tuple[bytes, int], int] = field(factory=dict[tuple[bytes, int], int])
     fresh: dict[tuple[int, bytes], Values] = field(factory=dict[tuple[int, bytes], Values])
+    orders: dict[_Graph, EdgeOrder] = field(factory=dict[_Graph, EdgeOrder])
 
     def records(self, layout: KindLayout) -> Database:
         """The database of a kind's records."""
@@ -92,6 +96,14 @@ class WriteTransaction:
         if not cursor.set_key(namespace + index.encode(value)):
             return []
         return [found[-ID_BYTES:] for found in cursor.iternext_dup()]
+
+    def has_edge_to(
+        self, layout: KindLayout, rule: AcyclicRule, namespace: bytes, node: bytes
+    ) -> bool:
+        """Whether an edge of any group may lead to a node."""
+        index = layout.index(rule.target)
+        cursor = self.txn.cursor(db=self.catalog.handles[index.database])
+        return not index.eager or cursor.set_key(namespace + index.encode(node))
 
     def holder(self, unique: UniqueLayout, key: bytes) -> bytes | None:
         """The id of the record with these unique values."""
@@ -186,6 +198,7 @@ class WriteTransaction:
         Returns:
             The flags of the record that replaces it.
         """
+        self.orders.clear()
         try:
             header = layout.read(key, self._data(layout, key))
         except CodecError:
@@ -274,6 +287,7 @@ def wipe(write: WriteTransaction, namespace: bytes, kinds: Sequence[str]) -> Non
         for name, _, _ in layout.databases():
             for _ in _emptied(write, write.catalog.handles[name], namespace):
                 pass
+    write.orders.clear()
     for place in [place for place in write.fresh if place[1].startswith(namespace)]:
         del write.fresh[place]
 
@@ -337,9 +351,7 @@ def _check_uniques(write: WriteTransaction, put: EncodedPut) -> None:
 
 
 def _check_acyclic(write: WriteTransaction, put: EncodedPut, rule: AcyclicRule) -> None:
-    """Reject an edge when its source can be reached from its target over edges of the same group
-    (depth-first search).
-    """
+    """Reject an edge when its source can be reached from its target over edges of the same group."""
     layout, namespace = put.layout, put.namespace
     at = layout.positions
     source, target, group = (
@@ -347,23 +359,30 @@ def _check_acyclic(write: WriteTransaction, put: EncodedPut, rule: AcyclicRule) 
     )
     if group not in rule.groups or source is None or target is None:
         return
-    seen: set[bytes] = set()
-    backlog = [target]
-    while backlog:
-        node = backlog.pop()
-        if node == source:
-            ends = UUID(bytes=source), UUID(bytes=target)
-            raise CycleError(layout.kind, *ends, group=str(group))
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    if write.orders and write.exists(layout, put.key):
+        # The edge that is being replaced no longer counts.
+        write.orders.clear()
+
+    def targets(node: bytes, replaced: bytes | None = None) -> Iterator[bytes]:
         for edge_id in write.holders(layout, rule.source, namespace, node):
-            # The edge that is being replaced no longer counts.
-            if edge_id == put.id:
-                continue
-            values = write.values(layout, namespace + edge_id)
-            if values[at[rule.group]] == group:
-                backlog.append(values[at[rule.target]])
+            if edge_id != replaced:
+                values = write.values(layout, namespace + edge_id)
+                if values[at[rule.group]] == group and values[at[rule.target]] is not None:
+                    yield values[at[rule.target]]
+
+    place = layout.number, rule, namespace, group
+    order = write.orders.get(place)
+    if order is not None:
+        closes = not order.add(source, target)
+    elif source != target and not write.has_edge_to(layout, rule, namespace, source):
+        return
+    else:
+        # This search ends where it finds the source. An order is worth its reading from the second edge on.
+        closes = reaches(target, source, partial(targets, replaced=put.id))
+        write.orders[place] = EdgeOrder(targets)
+    if closes:
+        ends = UUID(bytes=source), UUID(bytes=target)
+        raise CycleError(layout.kind, *ends, group=str(group))
 
 
 def _cascade(write: WriteTransaction, layout: KindLayout, key: bytes) -> _Deletions:

@@ -339,6 +339,9 @@ def acyclic_triggers(table: KindTable, rule: Acyclic, number: int) -> Iterator[s
         f"SELECT 1 FROM reached WHERE node = NEW.{source})"
     )
     when = f"WHEN NEW.{group} IN ({groups})"
+    if table.singles[rule.target].complete:
+        # Most edges leave a node that none leads to, and close no cycle.
+        when += f" AND EXISTS (SELECT 1 FROM {table.name} WHERE ns = NEW.ns AND {target} = NEW.{source})"
     stem = f"{table.kind}$acyclic${number}"
     yield _trigger(f"{stem}$inserted", f"AFTER INSERT ON {table.name} {when}", [search])
     yield _trigger(
