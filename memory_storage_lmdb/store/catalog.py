@@ -126,8 +126,7 @@ class Catalog:
 
     def _create(self, txn: Transaction) -> tuple[list[Database], UUID]:
         path = self.environment.path
-        check_names(path, txn)
-        databases = self._own(txn)
+        databases = self._own(txn, create=not check_names(path, txn))
         meta, journal, _ = databases
         # The only entry without a checksum, because every version must be able to read it.
         stored = txn.get(_SCHEMA, db=meta)
@@ -152,7 +151,7 @@ class Catalog:
         path = self.environment.path
         if not check_names(path, txn):
             raise NotAStoreError(path, "nothing is in it")
-        databases = self._own(txn)
+        databases = self._own(txn, create=False)
         stored = txn.get(_SCHEMA, db=databases[0])
         if stored is None:
             raise DamagedEntryError("metadata", _SCHEMA, "it is missing")
@@ -163,9 +162,14 @@ class Catalog:
             raise MigrationNeededError(path, "an earlier version wrote the store")
         return databases, _store_id(txn, databases[0])
 
-    def _own(self, txn: Transaction) -> list[Database]:
+    def _own(self, txn: Transaction, *, create: bool) -> list[Database]:
         names = (META, _JOURNAL, _DICTIONARIES)
-        create = not self.read_only
+        if not create:
+            found = names_of(txn)
+            for name in names:
+                # An empty one in its place would hide that a name is damaged.
+                if name not in found:
+                    raise DamagedEntryError("databases", name, "it is missing")
         return [self.environment.open_database(txn, name, create=create) for name in names]
 
     # Kinds

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 import networkx as nx
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_core.errors import CycleError
 from memory_core.inmemory import InMemoryStorage
-from memory_core.records import Relationship
+from memory_core.records import Episode, Relationship
 from memory_core.storage import Receipt, WriteBatch
 from memory_core.testing.data.kinds import kit_context
 from memory_core.testing.data.samples import edge, episode
@@ -74,9 +75,9 @@ async def test_batches_that_put_replace_and_delete_edges_behave_like_the_referen
             batch = WriteBatch()
             for change in changes:
                 if isinstance(change, int):
-                    batch.delete(Relationship, edge(change, 0, 1).id)
+                    batch = batch.delete(Relationship, edge(change, 0, 1).id)
                 else:
-                    batch.put(edge(*change))
+                    batch = batch.put(edge(*change))
             [expected] = await reference.commit([batch])
             [found] = await storage.commit([batch])
             assert isinstance(found, Receipt) == isinstance(expected, Receipt)
@@ -84,6 +85,43 @@ async def test_batches_that_put_replace_and_delete_edges_behave_like_the_referen
     finally:
         await storage.aclose()
         await reference.aclose()
+
+
+def deleted(batch):
+    return batch.delete(Relationship, edge(11, 2, 3).id)
+
+
+def replaced(batch):
+    return batch.put(edge(11, 2, 6))
+
+
+def of_another_type(batch):
+    return batch.put(edge(11, 2, 3, "follows"))
+
+
+def cascaded(batch):
+    return batch.delete(Episode, episode(2).id)
+
+
+def restored(batch):
+    return batch.delete(Episode, episode(2).id).put(episode(2))
+
+
+@pytest.mark.parametrize("change", [deleted, replaced, of_another_type, cascaded, restored])
+async def test_an_edge_that_went_in_this_batch_closes_no_cycle(tmp_path, change):
+    storage = await LmdbStorage.open(str(tmp_path / "store"), context=kit_context())
+    try:
+        chain = [edge(10, 1, 2), edge(11, 2, 3)]
+        await storage.commit([WriteBatch().put(*map(episode, range(8)), *chain)])
+        # The second edge reads what 1 leads to; 3 is known from there.
+        batch = WriteBatch().put(edge(12, 2, 4), edge(13, 5, 1))
+        [receipt] = await storage.commit([change(batch).put(edge(14, 3, 1))])
+        assert isinstance(receipt, Receipt)
+        batch = WriteBatch().put(edge(20, 3, 7), edge(21, 5, 3), edge(22, 7, 5))
+        [rejected] = await storage.commit([batch])
+        assert isinstance(rejected, CycleError)
+    finally:
+        await storage.aclose()
 
 
 async def test_many_edges_into_a_dense_graph_read_it_once(tmp_path, monkeypatch):
