@@ -60,6 +60,12 @@ _COMMANDS = {
         "recalling",
         "Measure how well recall works on this store: each episode is left out, and its task asked again.",
     ),
+    "learn": _Command(
+        "learning",
+        "Learn patterns and heuristics from the episodes that succeeded or failed.",
+    ),
+    "patterns": _Command("learning", "List patterns with their evidence, the surest first."),
+    "heuristics": _Command("learning", "List heuristics with their evidence, the surest first."),
     "show": _Command("showing", "Show one record."),
     "relate": _Command("graphs", "Relate two episodes: FROM depends_on TO."),
     "graph": _Command("graphs", "Print the graph of relationships."),
