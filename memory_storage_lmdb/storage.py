@@ -16,9 +16,11 @@ from memory_core.storage import (
     ChangePage,
     CommitResult,
     NamespaceInfo,
+    Parts,
     Position,
     StorageContext,
     StorageStats,
+    WithParts,
     WriteBatch,
     local_path,
 )
@@ -28,6 +30,7 @@ from memory_storage_lmdb.shared_state import SharedState, open_state
 __all__ = ["LmdbStorage"]
 
 R = TypeVar("R", bound=Record)
+S = TypeVar("S", bound=Record)
 
 _CAPABILITIES = frozenset(
     {
@@ -36,6 +39,7 @@ _CAPABILITIES = frozenset(
         Capability.CHEAP_POSITION,
         Capability.NAMESPACES,
         Capability.BACKUP,
+        Capability.PARTS,
     }
 )
 
@@ -87,6 +91,16 @@ class LmdbStorage(Handle[SharedState]):
     async def get(self, kind: type[R], ids: Sequence[UUID]) -> list[R | None]:
         """Fetch records by id; see ``Storage.get``."""
         found = await self._opened().reader.get(self._namespace, kind, ids)
+        self._turn = turn = self._turn - 16
+        if turn <= 0:
+            await self._give_way()
+        return found
+
+    async def get_with_parts(
+        self, kind: type[R], ids: Sequence[UUID], parts: Parts[R, S]
+    ) -> list[WithParts[R, S] | None]:
+        """Fetch records by id, each with its parts; see ``SupportsParts``."""
+        found = await self._opened().reader.get_with_parts(self._namespace, kind, ids, parts)
         self._turn = turn = self._turn - 16
         if turn <= 0:
             await self._give_way()

@@ -19,9 +19,11 @@ from memory_core.storage import (
     ChangePage,
     CommitResult,
     NamespaceInfo,
+    Parts,
     Position,
     StorageContext,
     StorageStats,
+    WithParts,
     WriteBatch,
     require,
 )
@@ -34,6 +36,7 @@ from memory_storage_turso.local.borrowed import BorrowedDriver
 __all__ = ["TursoStorage"]
 
 R = TypeVar("R", bound=Record)
+S = TypeVar("S", bound=Record)
 
 
 class TursoStorage(Handle[SharedState]):
@@ -133,6 +136,24 @@ class TursoStorage(Handle[SharedState]):
         if turn <= 0:
             await self._give_way()
         return cast("list[R | None]", found)
+
+    async def get_with_parts(
+        self, kind: type[R], ids: Sequence[UUID], parts: Parts[R, S]
+    ) -> list[WithParts[R, S] | None]:
+        """Fetch records by id, each with its parts."""
+        shared = self._opened()
+        for cls in (kind, parts.kind):
+            shared.tables.types.cls(cls.kind)
+        ns = shared.namespaces.numbers.get(self._namespace)
+        if ns is None:
+            ns = await shared.namespaces.find(self._namespace)
+            if ns is None:
+                return [None] * len(ids)
+        found = await shared.reader.get_with_parts(ns, kind.kind, ids, parts)
+        self._turn = turn = self._turn - 16
+        if turn <= 0:
+            await self._give_way()
+        return found
 
     async def query(self, query: Query[R]) -> Page[R]:
         """Fetch one page."""

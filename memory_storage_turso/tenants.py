@@ -33,9 +33,11 @@ from memory_core.storage import (
     Capability,
     ChangePage,
     CommitResult,
+    Parts,
     Position,
     StorageContext,
     StorageStats,
+    WithParts,
     WriteBatch,
     check_namespace,
 )
@@ -49,6 +51,7 @@ from memory_storage_turso.storage import TursoStorage
 __all__ = ["ServerStorage", "TenantStorage", "database_name"]
 
 R = TypeVar("R", bound=Record)
+S = TypeVar("S", bound=Record)
 T = TypeVar("T")
 
 _ESCAPED = re.compile(r"[^a-z0-9-]")
@@ -482,7 +485,7 @@ class TenantStorage:
     @property
     def capabilities(self) -> frozenset[Capability]:
         """The capabilities of a server, without ``NAMESPACES``."""
-        return frozenset({Capability.DURABLE, Capability.MULTI_PROCESS})
+        return frozenset({Capability.DURABLE, Capability.MULTI_PROCESS, Capability.PARTS})
 
     @property
     def namespace(self) -> str:
@@ -499,6 +502,14 @@ class TenantStorage:
     async def get(self, kind: type[R], ids: Sequence[Any]) -> list[R | None]:
         """Fetch records by id."""
         return await self._read(lambda storage: storage.get(kind, ids), [None] * len(ids))
+
+    async def get_with_parts(
+        self, kind: type[R], ids: Sequence[Any], parts: Parts[R, S]
+    ) -> list[WithParts[R, S] | None]:
+        """Fetch records by id, each with its parts."""
+        return await self._read(
+            lambda storage: storage.get_with_parts(kind, ids, parts), [None] * len(ids)
+        )
 
     async def query(self, query: Query[R]) -> Page[R]:
         """Fetch one page."""

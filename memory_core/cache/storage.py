@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from copy import copy
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from attrs import define, evolve, field
@@ -34,18 +35,26 @@ from memory_core.storage import (
     ChangePage,
     CommitResult,
     NamespaceInfo,
+    Parts,
     Position,
     Storage,
     StorageStats,
     SupportsBackup,
     SupportsNamespaces,
+    WithParts,
     WriteBatch,
+    add_parts,
+    get_with_parts,
     require,
 )
 
 __all__ = ["CachedStorage"]
 
 R = TypeVar("R", bound=Record)
+S = TypeVar("S", bound=Record)
+
+Ask: TypeAlias = Callable[[type[Any], list[UUID]], Awaitable[list[Any]]]
+"""Fetches records by id, ``None`` for each that is missing."""
 
 
 @define(eq=False)
@@ -186,6 +195,70 @@ class CachedStorage(Turns):
         if turn <= 0:
             await self._give_way()
         return [None if value is ABSENT else value for value in values] if has_absent else values
+
+    async def get_with_parts(
+        self, kind: type[R], ids: Sequence[UUID], parts: Parts[R, S]
+    ) -> list[WithParts[R, S] | None]:
+        """Fetch records by id, each with its parts: from the caches, or in one round trip to the backend."""
+        position = self._position()
+        if position is None or position != self._coherence.caught_up:
+            await self._catch_up(position)
+        keys: list[CacheKey] = [(self._namespace, kind.kind, record_id) for record_id in ids]
+        values: list[Any] = await self._near.get_many(keys)
+        if (
+            len(values) == 1
+            and (value := values[0]) is not None
+            and value is not ABSENT
+            and not parts.wanted(value)
+        ):
+            self._turn = turn = self._turn - 1
+            if turn <= 0:
+                await self._give_way()
+            return [(value, ())]
+        fresh: dict[UUID, WithParts[R, S]] = {}
+        if None in values:
+            ask = partial(self._ask_whole, parts, fresh)
+            values = await self._get_missing(kind, keys, values, ask)
+        found: list[WithParts[R, S] | None] = []
+        lacking: list[R] = []
+        for value in values:
+            if value is ABSENT:
+                found.append(None)
+                continue
+            whole = fresh.get(value.id) if fresh else None
+            if whole is None and parts.wanted(value):
+                lacking.append(value)
+            found.append(whole or (value, ()))
+        if lacking:
+            added = await self._add_parts(kind, lacking, parts, position)
+            found = [each and added.get(each[0].id, each) for each in found]
+        self._turn = turn = self._turn - 1
+        if turn <= 0:
+            await self._give_way()
+        return found
+
+    async def _add_parts(
+        self, kind: type[R], records: Iterable[R], parts: Parts[R, S], position: Position | None
+    ) -> dict[UUID, WithParts[R, S] | None]:
+        """Records that were cached at a position, with their parts, by id."""
+        wanted = {record.id: record for record in records}
+        added = await add_parts(self, list(wanted.values()), parts)
+        if position is not None and position != self._position():
+            # Something was written meanwhile: the parts may not be those of the records.
+            added = await get_with_parts(self._storage, kind, list(wanted), parts)
+        return dict(zip(wanted, added, strict=True))
+
+    async def _ask_whole(
+        self,
+        parts: Parts[Any, Any],
+        fresh: dict[UUID, WithParts[Any, Any]],
+        kind: type[R],
+        ids: Sequence[UUID],
+    ) -> list[R | None]:
+        """Records of the backend; ``fresh`` gets each with its parts."""
+        found = await get_with_parts(self._storage, kind, ids, parts)
+        fresh.update((whole[0].id, whole) for whole in found if whole is not None)
+        return [whole and whole[0] for whole in found]
 
     async def query(self, query: Query[R]) -> Page[R]:
         """Fetch one page."""
@@ -339,7 +412,7 @@ class CachedStorage(Turns):
             await self._coherence.catch_up(position)
 
     async def _get_missing(
-        self, kind: type[R], keys: list[CacheKey], values: list[Any]
+        self, kind: type[R], keys: list[CacheKey], values: list[Any], ask: Ask | None = None
     ) -> list[Any]:
         coherence = self._coherence
         missing = {key for key, value in zip(keys, values, strict=True) if value is None}
@@ -347,7 +420,7 @@ class CachedStorage(Turns):
         while missing:
             joined = next(filter(None, map(coherence.fetches.joinable, missing)), None)
             if joined is None:
-                found |= await self._fetch(kind, missing)
+                found |= await self._fetch(kind, missing, ask or self._storage.get)
                 break
             coherence.counters["single_flight_joins"] += 1
             # Shielded, as cancelling one caller must not cancel it for the others.
@@ -359,7 +432,9 @@ class CachedStorage(Turns):
             found[key] if value is None else value for key, value in zip(keys, values, strict=True)
         ]
 
-    async def _fetch(self, kind: type[R], keys: Iterable[CacheKey]) -> dict[CacheKey, Any]:
+    async def _fetch(
+        self, kind: type[R], keys: Iterable[CacheKey], ask: Ask
+    ) -> dict[CacheKey, Any]:
         """Fetch records from behind the nearest tier, and fill the tiers with the records that have not
         changed since.
         """
@@ -376,7 +451,7 @@ class CachedStorage(Turns):
                 lacking.append(tier)
             wanted = [key for key in keys if key not in found]
             if wanted:
-                records = await self._storage.get(kind, [cast("UUID", key[2]) for key in wanted])
+                records = await ask(kind, [cast("UUID", key[2]) for key in wanted])
                 fresh = dict(zip(wanted, records, strict=True))
                 found |= {
                     key: ABSENT if record is None else record for key, record in fresh.items()

@@ -13,6 +13,7 @@ from attrs import evolve
 from memory_core import graph
 from memory_core.config import cache_config
 from memory_core.graph.edges import Direction
+from memory_core.memory import running
 from memory_core.memory.arguments import (
     COMPLETION,
     a_batch,
@@ -33,7 +34,6 @@ from memory_core.memory.arguments import (
 )
 from memory_core.memory.arguments import ids as as_ids
 from memory_core.memory.on_demand import OnDemand, learners_of, recalls_of, searches_in_memory
-from memory_core.memory.running import RunningEpisodes, is_sealed, with_logged_steps
 from memory_core.memory.updating import Queues, receipt_of, update
 from memory_core.plugins import PluginRegistry
 from memory_core.query import Page, Query
@@ -56,6 +56,7 @@ from memory_core.storage import (
     Storage,
     StorageStats,
     WriteBatch,
+    with_parts_of,
 )
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ class Memory:
         self._closes_search = True
         self._recalls = OnDemand(partial(recalls_of, recall))
         self._learners = OnDemand(partial(learners_of, registry))
-        self._running = RunningEpisodes(storage)
+        self._get_with_parts = with_parts_of(storage)
+        self._running = running.RunningEpisodes(storage)
         self._updates = Queues()
 
     @property
@@ -187,14 +189,11 @@ class Memory:
 
     async def get(self, kind: type[R], record_id: UUID | str) -> R | None:
         """A record; ``None`` when it is missing."""
-        found = await self._storage.get(a_kind(kind), (an_id(record_id),))
-        return (await with_logged_steps(self._storage, found))[0]
+        return (await running.get(self._storage, a_kind(kind), (an_id(record_id),)))[0]
 
     async def get_many(self, kind: type[R], ids: Iterable[UUID | str]) -> list[R | None]:
         """Records in the order of the ids, ``None`` for each that is missing."""
-        return await with_logged_steps(
-            self._storage, await self._storage.get(a_kind(kind), as_ids(ids))
-        )
+        return await running.get(self._storage, a_kind(kind), as_ids(ids))
 
     async def update(
         self,
@@ -232,8 +231,8 @@ class Memory:
     async def query(self, query: Query[R]) -> Page[R]:
         """One page of a query."""
         page = await self._storage.query(a_query(query))
-        if query.cls is Episode and not all(map(is_sealed, page.records)):
-            records = await with_logged_steps(self._storage, page.records)
+        if query.cls is Episode and not all(map(running.is_sealed, page.records)):
+            records = await running.with_logged_steps(self._storage, page.records)
             return Page(tuple(records), page.next_cursor)
         return page
 
@@ -319,7 +318,7 @@ class Memory:
             await searcher.update(rebuild=rebuild, progress=progress)
 
     async def _complete(self, records: list[Any]) -> list[Any]:
-        return await with_logged_steps(self._storage, records)
+        return await running.with_logged_steps(self._storage, records)
 
     async def recall(
         self, task: str, *, where: Query[Episode] | None = None, limit: int = 5
@@ -445,10 +444,11 @@ class Memory:
 
     async def get_episode(self, episode_id: UUID | str) -> Episode | None:
         """An episode, or ``None``."""
-        episode = (await self._storage.get(Episode, (an_id(episode_id),)))[0]
-        if is_sealed(episode):
-            return episode
-        return (await with_logged_steps(self._storage, (episode,)))[0]
+        if self._get_with_parts is None:
+            [episode] = await self._storage.get(Episode, (an_id(episode_id),))
+            return episode if running.is_sealed(episode) else (await self._complete([episode]))[0]
+        [found] = await self._get_with_parts(Episode, (an_id(episode_id),), running.LOGGED)
+        return running.with_steps(found) if found is None or found[1] else found[0]
 
     async def get_episodes_batch(self, ids: Iterable[UUID | str]) -> list[Episode | None]:
         """Episodes in the order of the ids, ``None`` for each that is missing."""
@@ -674,7 +674,7 @@ class Memory:
             max_depth=max_depth,
             limit=limit,
         )
-        whole = await with_logged_steps(self._storage, [item.episode for item in found])
+        whole = await running.with_logged_steps(self._storage, [item.episode for item in found])
         return [evolve(item, episode=one) for item, one in zip(found, whole, strict=True)]
 
     async def relationship_graph(

@@ -31,13 +31,23 @@ from memory_core.errors import (
     ReferenceNotFoundError,
     ReferenceRestrictedError,
 )
-from memory_core.query import MAX_LIMIT, Query, any_of
+from memory_core.query import Query
 from memory_core.records import Episode, ExecutionStep, Record, Run, Step
-from memory_core.storage import CommitResult, Receipt, Storage, WriteBatch
+from memory_core.storage import (
+    CommitResult,
+    Parts,
+    Receipt,
+    Storage,
+    WithParts,
+    WriteBatch,
+    add_parts,
+    get_with_parts,
+)
 
-__all__ = ["RunningEpisodes", "is_sealed", "with_logged_steps"]
+__all__ = ["LOGGED", "RunningEpisodes", "get", "is_sealed", "with_logged_steps", "with_steps"]
 
 R = TypeVar("R", bound=Record | None)
+S = TypeVar("S", bound=Record)
 
 _RUNS_KNOWN = 4_096
 # Where reads may be stale for a while, they may not show yet why a write was rejected.
@@ -52,29 +62,37 @@ def is_sealed(record: Record | None) -> bool:
     )
 
 
+def _is_running(episode: Episode) -> bool:
+    return episode.end_time is None or episode.outcome is None
+
+
+LOGGED: Parts[Episode, Step] = Parts(Step, "episode_id", _is_running)
+"""The logged steps of running episodes."""
+
+
+def with_steps(found: WithParts[Any, Step] | None) -> Any:
+    """An episode that was read with its logged steps, as one record."""
+    if found is None:
+        return None
+    record, logged = found
+    return record.with_steps(part.step for part in logged) if logged else record
+
+
+async def get(storage: Storage, kind: type[S], ids: Sequence[UUID]) -> list[S | None]:
+    """Records by id, running episodes with the steps that were logged so far."""
+    if not issubclass(kind, Episode):
+        return await storage.get(kind, ids)
+    return list(map(with_steps, await get_with_parts(storage, kind, ids, LOGGED)))
+
+
 async def with_logged_steps(storage: Storage, records: Sequence[R]) -> list[R]:
     """The records, where running episodes have the steps that were logged so far."""
-    running = [
-        record.id for record in records if isinstance(record, Episode) and not is_sealed(record)
-    ]
-    if not running:
+    if all(map(is_sealed, records)):
         return list(records)
-    logged: dict[UUID, list[ExecutionStep]] = {}
-    steps, pages = await _steps(storage, running)
-    for record in steps:
-        logged.setdefault(record.episode_id, []).append(record.step)
-    # An episode without logged steps may have been sealed since it was read, and an episode whose steps are
-    # on several pages while these were read.
-    unclear = [episode_id for episode_id in running if pages > 1 or episode_id not in logged]
-    again = await storage.get(Episode, unclear) if unclear else []
-    sealed = {found.id: found for found in again if found is not None and is_sealed(found)}
-    whole = [
-        record.with_steps(logged[record.id])
-        if isinstance(record, Episode) and record.id in logged and record.id not in sealed
-        else record and sealed.get(record.id, record)
-        for record in records
-    ]
-    return cast("list[R]", whole)
+    episodes = [record for record in records if isinstance(record, Episode)]
+    whole = map(with_steps, await add_parts(storage, episodes, LOGGED))
+    found = [next(whole) if isinstance(record, Episode) else record for record in records]
+    return cast("list[R]", found)
 
 
 class RunningEpisodes:
@@ -128,7 +146,7 @@ class RunningEpisodes:
         while True:
             # Read while the run was there already: where it is still there when the episode is sealed,
             # nobody has completed it since.
-            steps, _ = await _steps(self._storage, [episode_id])
+            steps = await _steps(self._storage, episode_id)
             sealed = evolve(episode, **changes).with_steps(record.step for record in steps)
             result = await self._seal(run, episode, sealed, steps)
             if isinstance(result, Receipt):
@@ -245,13 +263,12 @@ async def _pause(attempt: int) -> None:
     await asyncio.sleep(min(attempt * _PAUSE, _LONGEST_PAUSE))
 
 
-async def _steps(storage: Storage, episode_ids: Sequence[UUID]) -> tuple[list[Step], int]:
-    """The logged steps of episodes, and how many pages they are on."""
-    query = Query(Step).where(episode_id=any_of(*episode_ids)).limit(MAX_LIMIT)
+async def _steps(storage: Storage, episode_id: UUID) -> list[Step]:
+    """The logged steps of an episode."""
+    query = LOGGED.query((episode_id,))
     page = await storage.query(query)
-    steps, pages = list(page.records), 1
+    steps = list(page.records)
     while page.next_cursor is not None:
         page = await storage.query(query.after(page.next_cursor))
         steps += page.records
-        pages += 1
-    return steps, pages
+    return steps

@@ -14,6 +14,14 @@ from memory_core.storage.batch import (
     Receipt,
     WriteBatch,
 )
+from memory_core.storage.parts import (
+    Parts,
+    SupportsParts,
+    WithParts,
+    add_parts,
+    get_with_parts,
+    with_parts_of,
+)
 from memory_core.storage.protocol import (
     SPI_VERSION,
     Capability,
@@ -45,6 +53,7 @@ __all__ = [
     "ExpectAbsent",
     "NamespaceInfo",
     "Operation",
+    "Parts",
     "Position",
     "Put",
     "Receipt",
@@ -53,11 +62,16 @@ __all__ = [
     "StorageStats",
     "SupportsBackup",
     "SupportsNamespaces",
+    "SupportsParts",
+    "WithParts",
     "WriteBatch",
+    "add_parts",
     "check_limit",
     "check_namespace",
+    "get_with_parts",
     "local_path",
     "missing_members",
     "require",
     "undelivered",
+    "with_parts_of",
 ]

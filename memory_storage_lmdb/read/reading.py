@@ -8,7 +8,7 @@ a transaction of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -24,12 +24,20 @@ from memory_core.codec.compression import DictionaryMissingError
 from memory_core.errors import StorageClosedError, StorageUnavailableError
 from memory_core.query import Page, Query
 from memory_core.records import Record
-from memory_core.storage import Change, ChangeOperation, ChangePage, Position, check_limit
+from memory_core.storage import (
+    Change,
+    ChangeOperation,
+    ChangePage,
+    Parts,
+    Position,
+    WithParts,
+    check_limit,
+)
 from memory_storage_lmdb.engine.binding import Transaction
 from memory_storage_lmdb.engine.environment import Environment, Gate
 from memory_storage_lmdb.engine.thread import JobThread
 from memory_storage_lmdb.read.cursors import Meter, metered
-from memory_storage_lmdb.read.scan import RawPage, Scan
+from memory_storage_lmdb.read.scan import RawPage, Scan, missing_record
 from memory_storage_lmdb.store.catalog import Catalog, StaleCatalogError
 from memory_storage_lmdb.store.decoding import (
     add_dictionaries,
@@ -37,6 +45,7 @@ from memory_storage_lmdb.store.decoding import (
     decode,
     decode_body,
 )
+from memory_storage_lmdb.store.encoding import ID_BYTES
 from memory_storage_lmdb.store.journal import (
     EMPTY_HEAD,
     PUT,
@@ -228,13 +237,79 @@ class Reader:
             body, nulled = layout.body(ids[0].bytes, data)
             if self.codec.takes_long(body):
                 return [await self._get_long(layout, namespace, ids[0])]
-            return [self._decode_here(layout, ids[0], body, nulled)]
+            try:
+                record = decode_body(self.codec, layout.kind, ids[0], body, nulled)
+            except DictionaryMissingError:
+                record = self._decode_again(layout, ids[0], body, nulled)
+            return [record]
         distinct = {
             record_id: data for record_id, data in zip(ids, found, strict=True) if data is not None
         }
         decoded = await self._decode_all(layout, distinct.items())
         records_by_id = dict(zip(distinct, decoded, strict=True))
         return [records_by_id.get(record_id) for record_id in ids]
+
+    async def get_with_parts(
+        self, namespace: str, kind: type[R], ids: Sequence[UUID], parts: Parts[R, Any]
+    ) -> list[WithParts[R, Any] | None]:
+        """Records by id with their parts; see ``SupportsParts``."""
+        self.codec.types.cls(parts.kind.kind)
+        found = await self.get(namespace, kind, ids)
+        wanted = [record.id for record in found if record is not None and parts.wanted(record)]
+        if not wanted:
+            return [None if record is None else (record, ()) for record in found]
+        wanted = list(dict.fromkeys(wanted))
+        # Again, in one transaction with the parts.
+        read = self._reading(self.catalog.layouts[kind.kind], namespace, wanted)
+        layout, other = self.catalog.layouts[kind.kind], self.catalog.layouts[parts.kind.kind]
+
+        def read_whole(
+            txn: Transaction, pending: Pending, meter: Meter
+        ) -> tuple[list[bytes | None], list[tuple[UUID, bytes]]]:
+            self.catalog.check(pending.head(txn))
+            number = self._number(txn, namespace)
+            if number is None:
+                return [None] * len(wanted), []
+            keys = (number, [record_id.bytes for record_id in wanted])
+            return read(txn, pending, meter), list(
+                self._referring(txn, other, parts.field, keys, meter)
+            )
+
+        raw, raw_parts = await self._run(read_whole)
+        self._count_used(len(raw) + len(raw_parts))
+        present = {each: data for each, data in zip(wanted, raw, strict=True) if data is not None}
+        records: list[R] = await self._decode_all(layout, present.items())
+        members: list[Any] = await self._decode_all(other, raw_parts)
+        whole = dict(zip(present, parts.joined(records, members), strict=True))
+        again = set(wanted)
+        return [
+            whole.get(record_id) if record_id in again else record and (record, ())
+            for record_id, record in zip(ids, found, strict=True)
+        ]
+
+    def _referring(
+        self,
+        txn: Transaction,
+        layout: KindLayout,
+        field: str,
+        targets: tuple[bytes, Iterable[bytes]],
+        meter: Meter,
+    ) -> Iterator[tuple[UUID, bytes]]:
+        """Ids and stored values of the records of a kind that refer to some records of a namespace. Entries
+        of references are never pending.
+        """
+        number, ids = targets
+        index, records = layout.index(field), self.catalog.handles[layout.database]
+        cursor = txn.cursor(db=self.catalog.handles[index.database])
+        for target in ids:
+            if not cursor.set_key(number + index.encode(target)):
+                continue
+            for entry in metered(cursor.iternext_dup(), meter):
+                record_id = entry[-ID_BYTES:]
+                data = txn.get(number + record_id, db=records)
+                if data is None:
+                    raise missing_record(layout, record_id)
+                yield UUID(bytes=record_id), data
 
     def _reading(
         self, layout: KindLayout, namespace: str, ids: Sequence[UUID]
@@ -385,7 +460,10 @@ class Reader:
         """The record of a stored value, decoded on a thread if that takes long; raises like ``decode``."""
         body, nulled = layout.body(record_id.bytes, data)
         if not self.codec.takes_long(body):
-            return self._decode_here(layout, record_id, body, nulled)
+            try:
+                return decode_body(self.codec, layout.kind, record_id, body, nulled)
+            except DictionaryMissingError:
+                return self._decode_again(layout, record_id, body, nulled)
         self.counters["reads_on_threads"] += 1
         decode_there = partial(decode_body, self.codec, layout.kind, record_id, body, nulled)
         run_there = asyncio.get_running_loop().run_in_executor
@@ -395,14 +473,12 @@ class Reader:
             self.load_dictionaries()
             return await run_there(self.pool, decode_there)
 
-    def _decode_here(
+    def _decode_again(
         self, layout: KindLayout, record_id: UUID, body: bytes, nulled: Sequence[str]
     ) -> Any:
-        try:
-            return decode_body(self.codec, layout.kind, record_id, body, nulled)
-        except DictionaryMissingError:
-            self.load_dictionaries()
-            return decode_body(self.codec, layout.kind, record_id, body, nulled)
+        """Decode a body for which another process has trained a dictionary."""
+        self.load_dictionaries()
+        return decode_body(self.codec, layout.kind, record_id, body, nulled)
 
     async def _decode_all(
         self, layout: KindLayout, found: Iterable[tuple[UUID, bytes]]

@@ -42,7 +42,7 @@ from memory_storage_lmdb.store.encoding import AFTER_ID, ID_BYTES
 from memory_storage_lmdb.store.journal import read_count
 from memory_storage_lmdb.store.layout import IndexLayout, KindLayout, Values
 
-__all__ = ["RawPage", "Scan"]
+__all__ = ["RawPage", "Scan", "missing_record"]
 
 Keys: TypeAlias = Iterator[bytes]
 
@@ -100,11 +100,7 @@ class Scan:
             record_id = key[-ID_BYTES:]
             data = self.txn.get(self.namespace + record_id, db=records)
             if data is None:
-                raise CodecError(
-                    "is in an index, but not in the store: it is damaged",
-                    kind=self.layout.kind,
-                    record_id=UUID(bytes=record_id),
-                )
+                raise missing_record(self.layout, record_id)
             found.append((record_id, data))
         if len(keys) <= query.page_size:
             return RawPage(found)
@@ -302,6 +298,15 @@ class Scan:
     def _walker(self, index: IndexLayout) -> Cursor:
         """A cursor for one walk only, so that nothing else moves it."""
         return self.txn.cursor(db=self.catalog.handles[index.database])
+
+
+def missing_record(layout: KindLayout, record_id: bytes) -> CodecError:
+    """The error that an index has a record that the store has not."""
+    return CodecError(
+        "is in an index, but not in the store: it is damaged",
+        kind=layout.kind,
+        record_id=UUID(bytes=record_id),
+    )
 
 
 def _has(cursor: Cursor, key: bytes, term: Term, page_key: bytes) -> bool:

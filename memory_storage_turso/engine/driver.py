@@ -331,16 +331,17 @@ class Driver(ABC):
             StorageClosedError: The driver was closed before.
         """
 
-    def read_at_once(self, statement: Statement) -> list[Row] | None:
-        """Run one short read on the event loop's thread, where that takes microseconds.
+    def read_at_once(self, statements: Sequence[Statement]) -> list[StatementResult] | None:
+        """Run short reads against one snapshot on the event loop's thread, where that takes microseconds.
 
         Returns:
-            Its rows; ``None`` where it would have to wait, or was rejected: `read_then` waits, and says why.
+            Their results; ``None`` where it would have to wait, or one was rejected: `read_then` waits, and
+            says why.
 
         Raises:
             StorageError: The database could not be used.
         """
-        del statement
+        del statements
         return None
 
     async def read(

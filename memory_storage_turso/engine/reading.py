@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from time import perf_counter
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar, cast
@@ -16,7 +16,15 @@ from memory_core.codec.steps import LONG
 from memory_core.errors import CodecError, SchemaVersionError
 from memory_core.query import Page, Query
 from memory_core.records import Record
-from memory_core.storage import Change, ChangeOperation, ChangePage, Position, check_limit
+from memory_core.storage import (
+    Change,
+    ChangeOperation,
+    ChangePage,
+    Parts,
+    Position,
+    WithParts,
+    check_limit,
+)
 from memory_storage_turso.engine.dictionaries import Dictionaries
 from memory_storage_turso.engine.driver import Driver, StatementError, StatementResult
 from memory_storage_turso.engine.opening import changed_since
@@ -34,6 +42,7 @@ R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
 _MOST_AT_ONCE = 32
+_MOST_PARTS_AT_ONCE = 128
 _SECONDS_AT_ONCE = 0.002
 
 _Found: TypeAlias = dict[UUID, Record | Exception | None]
@@ -65,6 +74,7 @@ class Reader:
         self._pending = pending
         self._translated = _TranslatedReads(driver, tables)
         self._gets = ReadCoalescer[Record](self._fetch)
+        self._wholes = ReadCoalescer[WithParts[Any, Any]](self._fetch_whole)
         self._shared = SharedWork[list[Record | None]]()
         self._at_once = self._ids_at_once = 0
         self.queries = self.counts = self.feed_reads = 0
@@ -78,13 +88,13 @@ class Reader:
             if self._shared and (same := self._same(ns, kind, ids)) in self._shared:
                 return await self._get_shared(same, key, ids)
             table = self._tables[kind]
-            rows = self._driver.read_at_once(table.fetch_short(ns, ids, LONG))
-            found = None if rows is None else self._decoded_at_once(table, rows, ids)
+            results = self._driver.read_at_once([table.fetch_short(ns, ids, LONG)])
+            found = None if results is None else self._decoded_at_once(table, results[0].rows, ids)
             if found is not None:
                 self._at_once += 1
                 self._ids_at_once += len(ids)
                 return found
-            if rows is None:
+            if results is None:
                 return await self._gets.get(key, ids)
             return await self._get_shared(self._same(ns, kind, ids), key, ids)
 
@@ -96,6 +106,27 @@ class Reader:
         self, same: Hashable, key: tuple[int, str], ids: Sequence[UUID]
     ) -> list[Record | None]:
         return await self._shared.run(same, lambda: self._gets.get(key, ids))
+
+    async def get_with_parts(
+        self, ns: int, kind: str, ids: Sequence[UUID], parts: Parts[Any, Any]
+    ) -> list[WithParts[Any, Any] | None]:
+        """Records by id with their parts; see ``SupportsParts``."""
+        key = ns, kind, parts
+        if not self._driver.reads_at_once or len(ids) > _MOST_AT_ONCE:
+            return await self._wholes.get(key, ids)
+        found = await self.get(ns, kind, ids)
+        wanted = [record.id for record in found if record is not None and parts.wanted(record)]
+        if not wanted:
+            return [None if record is None else (record, ()) for record in found]
+        wanted = list(dict.fromkeys(wanted))
+        with self._translated:
+            whole = self._whole_at_once(ns, self._tables[kind], wanted, parts)
+        if whole is None:
+            whole = dict(zip(wanted, await self._wholes.get(key, wanted), strict=True))
+        return [
+            whole.get(record_id, record and (record, ()))
+            for record_id, record in zip(ids, found, strict=True)
+        ]
 
     async def query(self, ns: int, query: Query[R]) -> Page[R]:
         """One page; see ``Storage.query``."""
@@ -166,6 +197,8 @@ class Reader:
     def stats(self) -> dict[str, int]:
         """Calls, and how many reads they were joined to."""
         gets = self._gets.stats()
+        for name, value in self._wholes.stats().items():
+            gets[name] += value
         for name in ("get_calls", "get_fetches"):
             gets[name] += self._at_once
         for name in ("ids_asked", "ids_fetched"):
@@ -180,6 +213,7 @@ class Reader:
     async def aclose(self) -> None:
         """Wait for the in-flight reads by id."""
         await self._gets.aclose()
+        await self._wholes.aclose()
         await self._shared.aclose()
 
     def _decoded_at_once(
@@ -206,6 +240,79 @@ class Reader:
                 return None
             records.append(overridden(table, record, row[2:]) if table.overriding else record)
         return records
+
+    def _whole_at_once(
+        self, ns: int, table: KindTable, ids: Sequence[UUID], parts: Parts[Any, Any]
+    ) -> dict[UUID, WithParts[Any, Any] | None] | None:
+        """Records with their parts, read on the event loop; ``None`` where that would take long."""
+        other = self._tables[parts.kind.kind]
+        results = self._driver.read_at_once(
+            [
+                table.fetch_short(ns, ids, LONG),
+                other.fetch_referring(parts.field, ns, ids, _MOST_PARTS_AT_ONCE + 1),
+            ]
+        )
+        if results is None or len(results[1].rows) > _MOST_PARTS_AT_ONCE:
+            return None
+        records = self._decoded_at_once(table, results[0].rows, ids)
+        if records is None:
+            return None
+        found: list[Record] = []
+        for _, *row in results[1].rows:
+            body = body_of(other, row, id_of(other, row))
+            if self._codec.takes_long(body):
+                return None
+            try:
+                found.append(self._record(other, row))
+            except DictionaryMissingError:
+                return None
+        return dict(zip(ids, parts.joined(records, found), strict=True))
+
+    async def _fetch_whole(
+        self, key: tuple[int, str, Parts[Any, Any]], ids: list[UUID]
+    ) -> Mapping[UUID, WithParts[Any, Any] | Exception | None]:
+        """Records with their parts, in one round trip."""
+        ns, kind, parts = key
+        table, other = self._tables[kind], self._tables[parts.kind.kind]
+        fetches = table.fetch(ns, ids)
+        statements = [*fetches, *other.fetch_all_referring(parts.field, ns, ids)]
+        lacking: set[int] = set()
+
+        def whole(results: list[StatementResult]) -> dict[UUID, Any]:
+            records: dict[UUID, Any] = {}
+            for row in _rows(results[: len(fetches)]):
+                records[id_of(table, row)] = self._or_error(table, row, lacking)
+            found: dict[UUID, Any] = {}
+            members: dict[UUID, list[Any]] = {}
+            for row in _rows(results[len(fetches) :]):
+                target = UUID(bytes=cast("bytes", row[0]))
+                members.setdefault(target, []).append(self._or_error(other, row[1:], lacking))
+            for record_id, record in records.items():
+                if isinstance(record, Exception):
+                    found[record_id] = record
+                    continue
+                own = members.get(record_id, []) if parts.wanted(record) else []
+                errors = [part for part in own if isinstance(part, Exception)]
+                found[record_id] = errors[0] if errors else (record, tuple(own))
+            return found
+
+        async with self._translated:
+            while True:
+                lacking.clear()
+                found = await self._driver.read_then(statements, whole, namespace=ns)
+                # Another process may have trained a dictionary since; one that is lost stays an error.
+                known = [await self._dictionaries.has(each) for each in tuple(lacking)]
+                if not any(known):
+                    return found
+
+    def _or_error(self, table: KindTable, row: Row, lacking: set[int]) -> Record | Exception:
+        """The record of a row, or the error that concerns it alone."""
+        try:
+            return self._record(table, row)
+        except (CodecError, SchemaVersionError) as error:
+            if isinstance(error, DictionaryMissingError):
+                lacking.add(error.dictionary_id)
+            return error
 
     async def _fetch(
         self, key: tuple[int, str], ids: list[UUID]
@@ -280,6 +387,11 @@ class _TranslatedReads(TranslatedErrors):
             if changed is not None:
                 raise changed from error
         self.__exit__(kind, error, trace)
+
+
+def _rows(results: Iterable[StatementResult]) -> Iterator[Row]:
+    for result in results:
+        yield from result.rows
 
 
 def _change(row: Row) -> Change:

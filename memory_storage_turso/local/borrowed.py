@@ -47,7 +47,7 @@ class BorrowedDriver(Driver):
         files = await driver._run(lambda session: session.execute("PRAGMA database_list"))
         driver.where = str(files[0][2] or "") or ":memory:"
         durable = {Capability.DURABLE} if driver.where != ":memory:" else set[Capability]()
-        driver.capabilities = frozenset({Capability.NAMESPACES, *durable})
+        driver.capabilities = frozenset({Capability.NAMESPACES, Capability.PARTS, *durable})
         return driver
 
     async def write(

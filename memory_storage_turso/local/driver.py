@@ -41,7 +41,7 @@ from memory_storage_turso.local.forks import TrackedConnection, close_inherited
 from memory_storage_turso.local.identity import check_store, create_store, is_immutable
 from memory_storage_turso.local.prepared import PreparedCache, joined
 from memory_storage_turso.local.session import Session, write_group
-from memory_storage_turso.sql.statement import Row, Statement
+from memory_storage_turso.sql.statement import Statement
 from memory_storage_turso.sql.system import POSITION
 
 __all__ = ["LocalDriver"]
@@ -60,6 +60,7 @@ class LocalDriver(Driver):
             Capability.CHEAP_POSITION,
             Capability.NAMESPACES,
             Capability.BACKUP,
+            Capability.PARTS,
         }
     )
 
@@ -175,18 +176,18 @@ class LocalDriver(Driver):
         finally:
             reader.waiting -= 1
 
-    def read_at_once(self, statement: Statement) -> list[Row] | None:
-        """Run one short read here; ``None`` where it fails in a way that waiting may mend."""
+    def read_at_once(self, statements: Sequence[Statement]) -> list[StatementResult] | None:
+        """Run short reads here; ``None`` where they fail in a way that waiting may mend."""
         self._check()
         try:
-            rows = self._prompt.execute(statement.sql, statement.args)
+            results = self._prompt.read(statements, list)
         except (StorageUnavailableError, StatementError):
             # It is locked: a thread can wait. While it is, SQLite may not see that the schema has changed,
             # and find no such table.
             self._reads_handed_over += 1
             return None
         self._reads_on_loop += 1
-        return rows
+        return results
 
     def position(self) -> int:
         """The newest position that any process has committed."""

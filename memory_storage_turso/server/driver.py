@@ -94,7 +94,14 @@ class ServerDriver(Driver):
             certificates, or libsql-client is not installed.
     """
 
-    capabilities = frozenset({Capability.DURABLE, Capability.MULTI_PROCESS, Capability.NAMESPACES})
+    capabilities = frozenset(
+        {
+            Capability.DURABLE,
+            Capability.MULTI_PROCESS,
+            Capability.NAMESPACES,
+            Capability.PARTS,
+        }
+    )
     may_be_set_back = True
 
     def __init__(

@@ -294,6 +294,34 @@ class KindTable:
         marks = ", ".join("?" * len(chunk))
         return Statement(f"{self._fetch_short_sql[:-3]}({marks})", (most, ns, *chunk))
 
+    def fetch_referring(
+        self, field: str, ns: int, targets: Sequence[UUID], limit: int = -1
+    ) -> Statement:
+        """Selects the records that refer to some records: that id, then as ``fetch``.
+
+        Args:
+            field: the reference.
+            ns: number of the namespace.
+            targets: ids of the records that they refer to.
+            limit: the most rows.
+        """
+        column, start = self.singles[field], self._fetch_sql.index(" FROM ")
+        chunk = padded([target.bytes for target in targets])
+        marks = ", ".join("?" * len(chunk))
+        return Statement(
+            f"SELECT {column.name}, {self._fetch_sql[len('SELECT ') : start]} FROM {self.name} "
+            f"INDEXED BY {column.by} WHERE ns = ? AND {column.name} IN ({marks}) "
+            f"AND {self.indexed} IS NOT NULL LIMIT ?",
+            (ns, *chunk, limit),
+        )
+
+    def fetch_all_referring(
+        self, field: str, ns: int, targets: Sequence[UUID]
+    ) -> Iterator[Statement]:
+        """As ``fetch_referring``, for any number of records."""
+        for start in range(0, len(targets), _MOST_IDS):
+            yield self.fetch_referring(field, ns, targets[start : start + _MOST_IDS])
+
     def referring(self, field: str, ns: int, target: bytes) -> Statement:
         """Selects the ids of the records that refer to a record by a field."""
         column = self.singles[field].name

@@ -29,7 +29,14 @@ _numbers = itertools.count(1)
 class ServerSuite(StorageSuite):
     """A suite whose stores are databases on one server, a fresh one for each test."""
 
-    capabilities = frozenset({Capability.DURABLE, Capability.MULTI_PROCESS, Capability.NAMESPACES})
+    capabilities = frozenset(
+        {
+            Capability.DURABLE,
+            Capability.MULTI_PROCESS,
+            Capability.NAMESPACES,
+            Capability.PARTS,
+        }
+    )
     has_files = False
     coalesces_commits = True
     coalesces_reads = True

@@ -10,6 +10,7 @@ from attrs import evolve
 from memory_core import Delete, Episode, ExecutionStep, Memory, Outcome, Query
 from memory_core.inmemory import InMemoryStorage
 from memory_core.memory import running
+from memory_core.storage import parts
 
 STEPS = tuple(ExecutionStep(number=number, tool="tool") for number in (1, 2, 3))
 
@@ -70,7 +71,7 @@ async def test_no_step_is_missing_between_two_pages(read, monkeypatch) -> None:
     episode = await memory.start_episode(task_description="fix it")
     for step in STEPS:
         await memory.log_step(episode.id, step)
-    monkeypatch.setattr(running, "MAX_LIMIT", 1)
+    monkeypatch.setattr(parts, "MAX_LIMIT", 1)
     found = await read(Memory(Completing(storage, episode, pages=1)), episode)
     assert found.steps == STEPS
     assert found.is_complete
