@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from memory_core import (
     ContextPattern,
     DecisionPoint,
+    Effectiveness,
     Episode,
     ErrorRecovery,
     ExecutionStep,
@@ -326,7 +327,33 @@ EPISODES = st.builds(
     tags=st.lists(st.sampled_from(["x", "y"]), max_size=1),
     context=st.sampled_from(["", "d"]).map(lambda domain: TaskContext(domain=domain)),
 )
-CHANGES = st.lists(EPISODES | st.sampled_from(IDS) | st.just("learn"), max_size=60)
+
+
+class Everything:
+    """Finds each tool that is called, whatever comes of it."""
+
+    name = "everything"
+
+    def facts(self, episode):
+        return [(tool,) for tool in episode.tools]
+
+    def findings(self, counts):
+        return [
+            ContextPattern(
+                context_features=fact,
+                recommended_approach="call it",
+                success_rate=tally.rate,
+                evidence=counts.find(fact, None),
+                effectiveness=Effectiveness(successes=tally.successes, failures=tally.failures),
+            )
+            for fact, tally in counts.tallies.items()
+        ]
+
+
+EXTRACTORS = (*BUILTIN, Everything())
+CHANGES = st.lists(
+    EPISODES | EPISODES | st.sampled_from(IDS) | st.just("learn"), min_size=20, max_size=60
+)
 
 
 @given(CHANGES)
@@ -335,7 +362,7 @@ def test_after_any_changes_what_is_learned_is_that_of_a_full_run(changes):
     """Patterns and heuristics are equal, but for the times at which they were written."""
 
     async def learned_of(storage):
-        learner = Learner(storage, storage, RecordTypes(CORE_RECORD_TYPES), BUILTIN)
+        learner = Learner(storage, storage, RecordTypes(CORE_RECORD_TYPES), EXTRACTORS)
         learning = await learner.learn(2)
         await learner.aclose()
         return learning, await timeless(storage)
@@ -350,7 +377,7 @@ def test_after_any_changes_what_is_learned_is_that_of_a_full_run(changes):
 
     async def run():
         storage, fresh = InMemoryStorage(), InMemoryStorage()
-        learner = Learner(storage, storage, RecordTypes(CORE_RECORD_TYPES), BUILTIN)
+        learner = Learner(storage, storage, RecordTypes(CORE_RECORD_TYPES), EXTRACTORS)
         async with Memory(storage) as memory, Memory(fresh) as other:
             for change in changes:
                 if isinstance(change, Episode):
