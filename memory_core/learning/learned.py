@@ -1,15 +1,15 @@
 """What is kept of each episode to learn from: its facts, as numbers of a vocabulary.
 
-The counts are made of these when they are asked for, so they are the same whatever was stored, changed and
-deleted before. An episode takes 4 bytes for each fact and a few hundred for itself; the vocabulary has only
-the facts of the episodes that are stored.
+The counts are those of the stored episodes, whatever was stored, changed and deleted before. An episode takes
+4 bytes for each fact and a few hundred for itself; the vocabulary has only the facts of the episodes that are
+stored.
 """
 
 from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -63,9 +63,11 @@ class LearnedFacts:
         self._episodes: dict[UUID, _Shown] = {}
         self._numbers: dict[Key, int] = {}
         self._keys: list[Key | None] = []
-        # In how many episodes each key holds; those of none are used again.
+        # In how many episodes each key holds, and in how many that succeeded; those of none are used again.
         self._uses = array("I")
+        self._successes = array("I")
         self._free: list[int] = []
+        self._last: tuple[int, dict[UUID, Finding]] | None = None
 
     def __len__(self) -> int:
         return len(self._episodes)
@@ -81,6 +83,8 @@ class LearnedFacts:
         bookmark: Bookmark | None,
     ) -> None:
         """Take in episodes as they are now, and remove those that are gone."""
+        if changed or deleted:
+            self._last = None
         for _, episode_id in deleted:
             self._forget(episode_id)
         for record in changed:
@@ -97,13 +101,17 @@ class LearnedFacts:
 
     def findings(self, min_support: int) -> dict[UUID, Finding]:
         """What is found in the facts that hold in so many episodes, by id, in the order of ids."""
-        succeeded, failed = counted = self._counted()
+        if self._last is None or self._last[0] != min_support:
+            self._last = min_support, self._find(min_support)
+        return self._last[1]
+
+    def _find(self, min_support: int) -> dict[UUID, Finding]:
         tallies: dict[tuple[str, str], dict[Fact, Tally]] = {}
         for number, key in enumerate(self._keys):
             if key is not None and self._uses[number] >= min_support:
-                tally = Tally(succeeded[number], failed[number])
-                tallies.setdefault(key[:2], {})[key[2]] = tally
+                tallies.setdefault(key[:2], {})[key[2]] = self._tally_of(number)
         ordered = sorted(self._episodes, reverse=True)
+        newest = self._newest(ordered)
         found: dict[UUID, Finding] = {}
         for extractor in self._extractors:
             for domain in sorted(domain for name, domain in tallies if name == extractor.name):
@@ -113,8 +121,8 @@ class LearnedFacts:
                     domain=domain,
                     total=known[()],
                     tallies={fact: known[fact] for fact in sorted(known) if fact},
-                    of=partial(self._tally, (extractor.name, domain), counted),
-                    find=partial(self._having, (extractor.name, domain), ordered),
+                    of=partial(self._tally, (extractor.name, domain)),
+                    find=partial(self._having, (extractor.name, domain), ordered, newest),
                 )
                 with _failing(extractor):
                     findings = [settled(finding) for finding in extractor.findings(counts)]
@@ -136,12 +144,16 @@ class LearnedFacts:
         facts = array("I", map(self._number, keys))
         for number in facts:
             self._uses[number] += 1
+            self._successes[number] += success
         self._episodes[episode.id] = _Shown(facts, success)
 
     def _forget(self, episode_id: UUID) -> None:
         shown = self._episodes.pop(episode_id, None)
-        for number in () if shown is None else shown.facts:
+        if shown is None:
+            return
+        for number in shown.facts:
             self._uses[number] -= 1
+            self._successes[number] -= shown.success
             if not self._uses[number]:
                 key = self._keys[number]
                 if key is not None:
@@ -159,29 +171,43 @@ class LearnedFacts:
                 number = len(self._keys)
                 self._keys.append(key)
                 self._uses.append(0)
+                self._successes.append(0)
             self._numbers[key] = number
         return number
 
-    def _counted(self) -> tuple[array[int], array[int]]:
-        """In how many episodes that succeeded, and that failed, each key holds."""
-        succeeded, failed = (array("I", bytes(4 * len(self._keys))) for _ in range(2))
-        for shown in self._episodes.values():
-            counts = succeeded if shown.success else failed
-            for number in shown.facts:
-                counts[number] += 1
-        return succeeded, failed
+    def _tally_of(self, number: int) -> Tally:
+        succeeded = self._successes[number]
+        return Tally(succeeded, self._uses[number] - succeeded)
 
-    def _tally(
-        self, of: tuple[str, str], counted: tuple[array[int], array[int]], fact: Fact
-    ) -> Tally:
+    def _tally(self, of: tuple[str, str], fact: Fact) -> Tally:
         number = self._numbers.get((*of, fact))
-        return Tally() if number is None else Tally(counted[0][number], counted[1][number])
+        return Tally() if number is None else self._tally_of(number)
+
+    def _newest(self, ordered: Sequence[UUID]) -> dict[int, list[UUID]]:
+        """The first episodes of an order in which each key holds, of the keys that hold in several."""
+        newest: dict[int, list[UUID]] = {}
+        room = bytearray(_EXAMPLES if uses > 1 else 0 for uses in self._uses)
+        for episode_id in ordered:
+            for number in self._episodes[episode_id].facts:
+                if room[number]:
+                    room[number] -= 1
+                    newest.setdefault(number, []).append(episode_id)
+        return newest
 
     def _having(
-        self, of: tuple[str, str], ordered: Sequence[UUID], having: Fact, lacking: Fact | None
+        self,
+        of: tuple[str, str],
+        ordered: Sequence[UUID],
+        newest: Mapping[int, Sequence[UUID]],
+        having: Fact,
+        lacking: Fact | None,
     ) -> tuple[UUID, ...]:
         number = self._numbers.get((*of, having))
         other = None if lacking is None else self._numbers.get((*of, lacking))
+        if number is None:
+            return ()
+        if other is None and number in newest:
+            return tuple(newest[number])
 
         def matching() -> Iterator[UUID]:
             for episode_id in ordered:
@@ -189,7 +215,7 @@ class LearnedFacts:
                 if number in facts and (other is None or other not in facts):
                     yield episode_id
 
-        return () if number is None else tuple(islice(matching(), _EXAMPLES))
+        return tuple(islice(matching(), _EXAMPLES))
 
 
 @contextmanager
