@@ -35,7 +35,11 @@ def table() -> dict[str, frozenset[Capability]]:
         for line in section.splitlines()
         if line.startswith("|")
     ]
-    columns = {"several processes": "multi process", "caches never stale": "cheap position"}
+    columns = {
+        "several processes": "multi process",
+        "caches never stale": "cheap position",
+        "one round trip": "parts",
+    }
     capabilities = [Capability(columns.get(name, name).replace(" ", "_")) for name in head[1:-1]]
     assert set(capabilities) == set(Capability)
     return {
