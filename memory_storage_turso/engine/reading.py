@@ -349,6 +349,9 @@ class Reader:
                 ]
                 lacking.clear()
                 if readable:
+                    # Meanwhile one of them may have been deleted: then nothing is left of its error.
+                    for record_id in readable:
+                        del found[record_id]
                     again = table.fetch(ns, readable)
                     found |= await self._driver.read_then(again, records, namespace=ns)
             return found

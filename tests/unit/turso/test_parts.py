@@ -96,6 +96,23 @@ async def test_each_reading_finds_another_new_dictionary(opener, plain, monkeypa
     assert not newer
 
 
+async def test_a_record_is_deleted_while_its_dictionary_is_looked_for(opener, plain, monkeypatch):
+    writer = await opener(compression=SMALL)
+    reader = await opener(compression=SMALL)
+    for batch in batches(4):
+        await writer.commit([batch])
+    record = large_episode(79, 3_000)
+    replace(plain(), record, 1)
+    load = reader._shared.dictionaries.load
+
+    async def load_while_another_deletes():
+        await writer.commit([WriteBatch().delete(Episode, record.id)])
+        return await load()
+
+    monkeypatch.setattr(reader._shared.dictionaries, "load", load_while_another_deletes)
+    assert await reader.get(Episode, [record.id]) == [None]
+
+
 async def test_a_dictionary_that_is_lost_is_named(opener, plain):
     store = await opener(compression=SMALL)
     for batch in batches(4):
