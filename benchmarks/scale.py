@@ -121,7 +121,7 @@ async def build(url: str, size: int) -> None:
         for start in range(0, size, 2_000):
             numbers = range(start, min(start + 2_000, size))
             await memory.store_episodes_batch([made(number, size) for number in numbers])
-        # A query also looks at records whose index entries are pending: there shall be none.
+        # A query also looks at records whose index entries are pending: none are left.
         while True:
             sections = (await memory.stats()).sections
             pending = sections.get("indexing", {}).get("waiting", 0)
@@ -184,7 +184,7 @@ def child(task: str, url: str, size: int) -> dict[str, float]:
 
 
 def compare(store: str, sizes: list[int], folder: Path) -> dict[str, dict[str, float]]:
-    """Figures by name: of each size, and each as a multiple of the first."""
+    """Costs by name: of each size, and each as a multiple of the first."""
     urls: dict[int, str] = {}
     for size in sizes:
         place = folder / f"{store}-{size}"
@@ -226,8 +226,8 @@ def main() -> None:
         json.dump(found, sys.stdout, indent=2)
         return
     for store, report in found.items():
-        for name, figures in report.items():
-            listed = "  ".join(f"{key}: {value:,.1f}" for key, value in figures.items())
+        for name, costs in report.items():
+            listed = "  ".join(f"{key}: {value:,.1f}" for key, value in costs.items())
             print(f"{store} {name:44} {listed}")
 
 

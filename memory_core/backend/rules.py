@@ -100,12 +100,14 @@ class RuleCheck:
         """
         if kind in self._targets:
             self._ids.add((namespace, kind, record_id))
-        for rule in () if values is None else self._rules.get(kind, ()):
+        if values is None:
+            return
+        for rule in self._rules.get(kind, ()):
             if isinstance(rule, Unique):
-                self._add_unique(namespace, kind, record_id, rule, values or {})
+                self._add_unique(namespace, kind, record_id, rule, values)
             elif isinstance(rule, Acyclic):
-                self._add_edge(namespace, kind, rule, values or {})
-            elif isinstance(target := (values or {})[rule.field], bytes):
+                self._add_edge(namespace, kind, rule, values)
+            elif isinstance(target := values[rule.field], bytes):
                 self._references.setdefault((namespace, kind, rule, target), record_id)
 
     def broken(self) -> list[str]:

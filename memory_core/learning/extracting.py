@@ -40,7 +40,7 @@ __all__ = [
     "is_learned",
     "learned_id",
     "settled",
-    "success_of",
+    "succeeded",
     "tally_of",
 ]
 
@@ -170,7 +170,7 @@ class Extractor(Protocol):
         ...
 
 
-def success_of(episode: Episode) -> bool | None:
+def succeeded(episode: Episode) -> bool | None:
     """Whether an episode succeeded; ``None`` if it says neither: it is running, was abandoned, or succeeded
     in part.
     """

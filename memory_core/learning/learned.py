@@ -26,7 +26,7 @@ from memory_core.learning.extracting import (
     Finding,
     Tally,
     settled,
-    success_of,
+    succeeded,
     tally_of,
 )
 from memory_core.records import Episode, Pattern, Record
@@ -131,7 +131,7 @@ class LearnedFacts:
         return dict(sorted(found.items()))
 
     def _observe(self, episode: Episode) -> None:
-        success = success_of(episode)
+        success = succeeded(episode)
         if success is None:
             return
         domain = episode.context.domain
@@ -176,8 +176,8 @@ class LearnedFacts:
         return number
 
     def _tally_of(self, number: int) -> Tally:
-        succeeded = self._successes[number]
-        return Tally(succeeded, self._uses[number] - succeeded)
+        successes = self._successes[number]
+        return Tally(successes, self._uses[number] - successes)
 
     def _tally(self, of: tuple[str, str], fact: Fact) -> Tally:
         number = self._numbers.get((*of, fact))

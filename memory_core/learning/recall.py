@@ -114,7 +114,7 @@ class Recall:
         heuristics: heuristics that fit.
         confidence: the probability that a task like this is in the memory, from 0 to 1.
         known: whether the confidence is high enough. If not, say nothing rather than mislead.
-        behind: as for `SearchHits`.
+        lead: how far the best episode is above the median one; the confidence is computed from it.
         id: the recall's id, for feedback.
         created_at: when it was asked.
     """

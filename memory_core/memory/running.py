@@ -63,7 +63,7 @@ def is_sealed(record: Record | None) -> bool:
 
 
 def _is_running(episode: Episode) -> bool:
-    return episode.end_time is None or episode.outcome is None
+    return not is_sealed(episode)
 
 
 LOGGED: Parts[Episode, Step] = Parts(Step, "episode_id", _is_running)

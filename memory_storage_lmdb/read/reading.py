@@ -260,8 +260,8 @@ class Reader:
             return [None if record is None else (record, ()) for record in found]
         wanted = list(dict.fromkeys(wanted))
         # Again, in one transaction with the parts.
-        read = self._reading(self.catalog.layouts[kind.kind], namespace, wanted)
         layout, other = self.catalog.layouts[kind.kind], self.catalog.layouts[parts.kind.kind]
+        read = self._reading(layout, namespace, wanted)
 
         def read_whole(
             txn: Transaction, pending: Pending, meter: Meter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from time import perf_counter
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar, cast
@@ -296,13 +296,30 @@ class Reader:
                 found[record_id] = errors[0] if errors else (record, tuple(own))
             return found
 
+        return await self._decoded(ns, statements, whole, lacking)
+
+    async def _decoded(
+        self,
+        ns: int,
+        statements: Sequence[Statement],
+        decode: Callable[[list[StatementResult]], dict[UUID, T]],
+        lacking: set[int],
+    ) -> dict[UUID, T]:
+        """What a function makes of the results of statements, which run again after another process has
+        trained a dictionary. A dictionary that is lost stays the error of the records that need it.
+
+        Args:
+            ns: number of the namespace.
+            statements: what is read.
+            decode: makes records, or errors, of the results.
+            lacking: gets the dictionaries that ``decode`` lacked.
+        """
         async with self._translated:
             while True:
                 lacking.clear()
-                found = await self._driver.read_then(statements, whole, namespace=ns)
-                # Another process may have trained a dictionary since; one that is lost stays an error.
-                known = [await self._dictionaries.has(each) for each in tuple(lacking)]
-                if not any(known):
+                found = await self._driver.read_then(statements, decode, namespace=ns)
+                # A record may have been replaced or deleted meanwhile, so nothing of it is kept.
+                if not any([await self._dictionaries.has(each) for each in tuple(lacking)]):
                     return found
 
     def _or_error(self, table: KindTable, row: Row, lacking: set[int]) -> Record | Exception:
@@ -321,40 +338,15 @@ class Reader:
         if await self._is_absent(kind):
             return {}
         table = self._tables[kind]
-        decode = self._codec.decode
-        lacking: dict[UUID, int] = {}
+        lacking: set[int] = set()
 
         def records(results: list[StatementResult]) -> _Found:
-            found: _Found = {}
-            for result in results:
-                for row in result.rows:
-                    record_id = id_of(table, row)
-                    try:
-                        record = decode(kind, body_of(table, row, record_id), record_id)
-                        found[record_id] = overridden(table, record, row[2:])
-                    except (CodecError, SchemaVersionError) as error:
-                        # The error of this id alone, whichever others are read with it.
-                        found[record_id] = error
-                        if isinstance(error, DictionaryMissingError):
-                            lacking[record_id] = error.dictionary_id
-            return found
+            # The error of an id is of this id alone, whichever others are read with it.
+            return {
+                id_of(table, row): self._or_error(table, row, lacking) for row in _rows(results)
+            }
 
-        async with self._translated:
-            found = await self._driver.read_then(table.fetch(ns, ids), records, namespace=ns)
-            while lacking:
-                readable = [
-                    record_id
-                    for record_id, dictionary in list(lacking.items())
-                    if await self._dictionaries.has(dictionary)
-                ]
-                lacking.clear()
-                if readable:
-                    # Meanwhile one of them may have been deleted: then nothing is left of its error.
-                    for record_id in readable:
-                        del found[record_id]
-                    again = table.fetch(ns, readable)
-                    found |= await self._driver.read_then(again, records, namespace=ns)
-            return found
+        return await self._decoded(ns, table.fetch(ns, ids), records, lacking)
 
     async def _is_absent(self, kind: str) -> bool:
         """Whether the store, which is only read, has no table of a kind: then it has no record of it."""

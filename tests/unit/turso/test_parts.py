@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 
@@ -111,6 +112,21 @@ async def test_a_record_is_deleted_while_its_dictionary_is_looked_for(opener, pl
 
     monkeypatch.setattr(reader._shared.dictionaries, "load", load_while_another_deletes)
     assert await reader.get(Episode, [record.id]) == [None]
+
+
+async def test_a_damaged_record_fails_no_other_get_of_the_same_fetch(opener, plain):
+    """So many ids are read on a thread, for all calls of a tick together."""
+    store = await opener()
+    records = [large_episode(number, 200) for number in range(80)]
+    await store.commit([WriteBatch().put(*records)])
+    plain().execute("UPDATE episode SET body = x'00' WHERE id = ?", (records[0].id.bytes,))
+    first, second = ([record.id for record in half] for half in (records[:40], records[40:]))
+    damaged, whole = await asyncio.gather(
+        store.get(Episode, first), store.get(Episode, second), return_exceptions=True
+    )
+    assert isinstance(damaged, CodecError)
+    assert damaged.record_id == records[0].id
+    assert whole == records[40:]
 
 
 async def test_a_dictionary_that_is_lost_is_named(opener, plain):
