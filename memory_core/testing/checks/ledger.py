@@ -6,12 +6,25 @@ one acknowledged when it began to the newest one begun when it ended.
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
+from functools import partial
 from multiprocessing.shared_memory import SharedMemory
+from multiprocessing.synchronize import Barrier
+from typing import Any, TypeAlias, TypeVar
 
-__all__ = ["WORD", "LaggingLedger", "Ledger", "words_of"]
+__all__ = ["PATIENCE", "WORD", "LaggingLedger", "Ledger", "in_processes", "words_of"]
 
+S = TypeVar("S")
+
+Work: TypeAlias = Callable[[S, int, "Ledger", Barrier], Coroutine[Any, Any, dict[str, Any]]]
+"""What a process does: given the settings, its number, the ledger, and a barrier of all processes."""
+
+PATIENCE = 600.0
+"""Seconds for which a process waits for the others at the barrier."""
 WORD = 8
 
 
@@ -84,3 +97,70 @@ class LaggingLedger:
         while len(self._seen) > 1 and self._seen[1][0] <= now - self._bound:
             self._seen.popleft()
         return self._seen[0][1]
+
+
+def in_processes(
+    work: Work[S], settings: S, *, processes: int, records: int
+) -> list[dict[str, Any]]:
+    """What several new processes find, which share a ledger.
+
+    Args:
+        work: what each does; a function of a module.
+        settings: its first argument.
+        processes: how many processes.
+        records: how many records the ledger has.
+
+    Raises:
+        RuntimeError: a process failed.
+    """
+    context = multiprocessing.get_context("spawn")
+    results: Any = context.Queue()
+    start = context.Barrier(processes)
+    with _shared(2 * records) as memory:
+        children = [
+            context.Process(
+                target=_child,
+                args=(partial(work, settings, number), memory.name, records, results, start),
+            )
+            for number in range(processes)
+        ]
+        for child in children:
+            child.start()
+        found: list[dict[str, Any]] = [results.get() for _ in children]
+        for child in children:
+            child.join()
+    errors = [item["error"] for item in found if "error" in item]
+    if errors:
+        raise RuntimeError(f"a process failed: {'; '.join(errors)}")
+    return found
+
+
+def _child(
+    work: Callable[[Ledger, Barrier], Coroutine[Any, Any, dict[str, Any]]],
+    name: str,
+    records: int,
+    results: Any,
+    start: Barrier,
+) -> None:
+    memory = SharedMemory(name)
+    ledger = Ledger(memory, records)
+    try:
+        results.put(asyncio.run(work(ledger, start)))
+    except BaseException as error:
+        start.abort()
+        results.put({"error": f"{type(error).__name__}: {error}"})
+        raise
+    finally:
+        ledger.close()
+        memory.close()
+
+
+@contextmanager
+def _shared(words: int) -> Generator[SharedMemory]:
+    memory = SharedMemory(create=True, size=words * WORD)
+    try:
+        words_of(memory)[:] = bytes(memory.size)
+        yield memory
+    finally:
+        memory.close()
+        memory.unlink()

@@ -19,14 +19,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import multiprocessing
 import random
 import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -37,14 +35,13 @@ from memory_core.memory import Memory
 from memory_core.memory.opening import open_memory
 from memory_core.query import Query
 from memory_core.records import Episode
-from memory_core.testing.checks.ledger import WORD, Ledger, words_of
+from memory_core.testing.checks.ledger import PATIENCE, Ledger, in_processes
 
 __all__ = ["SearchReport", "SearchRun", "main", "run"]
 
 _NAMESPACE = UUID("5e3a6d3c-52c4-4fb8-9a37-0f5b1d9f7a11")
 # Letters of which no word ending is made.
 _LETTERS = "bcdfghjkmnpqrtvw"
-_PATIENCE = 600.0
 _SHOWN = 10
 
 
@@ -180,25 +177,11 @@ async def _process(settings: SearchRun, number: int, ledger: Ledger, start: Any)
     async with open_memory(settings.url, cache="none", search=search) as memory:
         # All of them build the index at the same time.
         await memory.search("common")
-        await asyncio.to_thread(start.wait, _PATIENCE)
+        await asyncio.to_thread(start.wait, PATIENCE)
         worker = _Worker(settings, number, ledger, memory)
         await worker.work()
         index = (await memory.stats()).sections["search"]
     return {"operations": worker.operations, "violations": worker.violations, "index": index}
-
-
-def _child(settings: SearchRun, number: int, name: str, results: Any, start: Any) -> None:
-    memory = SharedMemory(name)
-    ledger = Ledger(memory, settings.keys)
-    try:
-        results.put(asyncio.run(_process(settings, number, ledger, start)))
-    except BaseException as error:
-        start.abort()
-        results.put({"error": f"{type(error).__name__}: {error}"})
-        raise
-    finally:
-        ledger.close()
-        memory.close()
 
 
 def run(settings: SearchRun) -> SearchReport:
@@ -207,31 +190,12 @@ def run(settings: SearchRun) -> SearchReport:
     Raises:
         RuntimeError: when a process failed.
     """
-    context = multiprocessing.get_context("spawn")
-    results: Any = context.Queue()
-    start = context.Barrier(settings.processes)
-    shared = SharedMemory(create=True, size=2 * settings.keys * WORD)
-    try:
-        words_of(shared)[:] = bytes(shared.size)
-        children = [
-            context.Process(target=_child, args=(settings, number, shared.name, results, start))
-            for number in range(settings.processes)
-        ]
-        for child in children:
-            child.start()
-        found = [results.get() for _ in children]
-        for child in children:
-            child.join()
-    finally:
-        shared.close()
-        shared.unlink()
-    return _report(found)
+    return _report(
+        in_processes(_process, settings, processes=settings.processes, records=settings.keys)
+    )
 
 
 def _report(found: Sequence[dict[str, Any]]) -> SearchReport:
-    errors = [item["error"] for item in found if "error" in item]
-    if errors:
-        raise RuntimeError(f"a process failed: {'; '.join(errors)}")
     operations: Counter[str] = Counter()
     index: Counter[str] = Counter()
     violations: list[str] = []

@@ -22,13 +22,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
-from multiprocessing.shared_memory import SharedMemory
+from collections.abc import Iterable, Sequence
 from multiprocessing.synchronize import Barrier
 from typing import Any, cast
 
@@ -42,12 +39,11 @@ from memory_core.plugins import PluginRegistry
 from memory_core.query import Query
 from memory_core.records import Step
 from memory_core.storage import Position, Storage
-from memory_core.testing.checks.ledger import WORD, Ledger, words_of
+from memory_core.testing.checks.ledger import PATIENCE, Ledger, in_processes
 from memory_core.testing.checks.staleness_worker import StalenessRun, Worker
 
 __all__ = ["StalenessReport", "StalenessRun", "main", "run"]
 
-_PATIENCE = 600.0
 _ROUNDS = 4
 
 
@@ -152,7 +148,7 @@ async def _process(
         max_staleness=settings.max_staleness or 0.0,
     )
     # Workers that start late would run alone.
-    start.wait(_PATIENCE)
+    start.wait(PATIENCE)
     started = time.perf_counter()
     async with Memory(cached(storage, config, registry)) as memory:
         worker = Worker(settings, number, ledger, memory)
@@ -160,7 +156,7 @@ async def _process(
             await worker.work(settings.operations // _ROUNDS)
             # So would workers that are not scheduled for a while. So each has cached something that the
             # others change before it goes on, in whatever order they run.
-            await asyncio.to_thread(start.wait, _PATIENCE)
+            await asyncio.to_thread(start.wait, PATIENCE)
         sections = (await memory.stats()).sections
     near = next(value for name, value in sections.items() if name.startswith("cache.0"))
     found = worker.findings
@@ -176,57 +172,17 @@ async def _process(
     }
 
 
-def _child(settings: StalenessRun, number: int, name: str, results: Any, start: Barrier) -> None:
-    memory = SharedMemory(name)
-    ledger = Ledger(memory, 2 * settings.keys)
-    try:
-        results.put(asyncio.run(_process(settings, number, ledger, start)))
-    except BaseException as error:
-        start.abort()
-        results.put({"error": f"{type(error).__name__}: {error}"})
-        raise
-    finally:
-        ledger.close()
-        memory.close()
-
-
-@contextmanager
-def _shared(words: int) -> Generator[SharedMemory]:
-    memory = SharedMemory(create=True, size=words * WORD)
-    try:
-        words_of(memory)[:] = bytes(memory.size)
-        yield memory
-    finally:
-        memory.close()
-        memory.unlink()
-
-
 def run(settings: StalenessRun) -> StalenessReport:
     """Run the check; the store must be empty.
 
     Raises:
         RuntimeError: when a process failed.
     """
-    context = multiprocessing.get_context("spawn")
-    results: Any = context.Queue()
-    start = context.Barrier(settings.processes)
-    with _shared(4 * settings.keys) as memory:
-        children = [
-            context.Process(target=_child, args=(settings, number, memory.name, results, start))
-            for number in range(settings.processes)
-        ]
-        for child in children:
-            child.start()
-        found = [results.get() for _ in children]
-        for child in children:
-            child.join()
-    return _report(found)
+    records = 2 * settings.keys
+    return _report(in_processes(_process, settings, processes=settings.processes, records=records))
 
 
 def _report(found: Sequence[dict[str, Any]]) -> StalenessReport:
-    errors = [item["error"] for item in found if "error" in item]
-    if errors:
-        raise RuntimeError(f"a process failed: {'; '.join(errors)}")
     operations: Counter[str] = Counter()
     for item in found:
         operations.update(item["operations"])
