@@ -8,8 +8,8 @@ import logging
 import os
 import shutil
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -58,7 +58,7 @@ class Searches:
         self._config = config or SearchConfig()
         self._folder = Path(self._config.folder) if self._config.folder else folder
         self._searchers: OrderedDict[str, Searcher] = OrderedDict()
-        self._used: Counter[str] = Counter()
+        self._used: Counter[Searcher] = Counter()
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         self._following: asyncio.Task[None] | None = None
@@ -87,12 +87,8 @@ class Searches:
             if self._following is None:
                 self._following = asyncio.create_task(self._follow(), name="memory-core search")
         self._searchers.move_to_end(namespace)
-        self._used[namespace] += 1
-        try:
+        with self._using(searcher):
             yield searcher
-        finally:
-            self._used[namespace] -= 1
-            self._close_unused()
 
     def stats(self) -> dict[str, Any]:
         """Statistics of the open indexes by namespace."""
@@ -104,16 +100,17 @@ class Searches:
         if self._following is not None:
             self._following.cancel()
             await asyncio.wait({self._following})
-        while self._searchers:
-            _, searcher = self._searchers.popitem()
+        # Those that are still used have no namespace any more if their index was removed.
+        for searcher in {*self._searchers.values(), *self._used}:
             await searcher.aclose()
+        self._searchers.clear()
         if self._closing:
             await asyncio.wait(self._closing)
 
     async def remove(self, namespace: str) -> None:
-        """Close the index of a namespace, and remove its files."""
+        """Close the index of a namespace, once no search uses it, and remove its files."""
         searcher = self._searchers.pop(namespace, None)
-        if searcher is not None:
+        if searcher is not None and not self._used[searcher]:
             await searcher.aclose()
         if self._folder is not None:
             folder = self._folder / _folder_name(namespace)
@@ -130,16 +127,14 @@ class Searches:
                 seen[namespace] = newest
                 if newest is None or newest != before or newest == searcher.follower.position:
                     continue
-                if namespace not in self._searchers or self._used[namespace]:
+                if self._searchers.get(namespace) is not searcher or self._used[searcher]:
                     continue
-                self._used[namespace] += 1
-                try:
-                    await searcher.update()
-                except MemoryCoreError as error:
-                    # The next search says so, if it is still true then.
-                    _LOG.debug("%s: the search index is behind: %s", namespace, error)
-                finally:
-                    self._used[namespace] -= 1
+                with self._using(searcher):
+                    try:
+                        await searcher.update()
+                    except MemoryCoreError as error:
+                        # The next search says so, if it is still true then.
+                        _LOG.debug("%s: the search index is behind: %s", namespace, error)
 
     def _made(self, storage: Storage) -> Searcher:
         folder = None if self._folder is None else self._folder / _folder_name(storage.namespace)
@@ -154,15 +149,31 @@ class Searches:
             max_staleness=self._config.max_staleness,
         )
 
+    @contextmanager
+    def _using(self, searcher: Searcher) -> Generator[None]:
+        self._used[searcher] += 1
+        try:
+            yield
+        finally:
+            self._used[searcher] -= 1
+            if not self._used[searcher]:
+                del self._used[searcher]
+                if not self._closed and searcher not in self._searchers.values():
+                    # Its index was removed meanwhile.
+                    self._close(searcher)
+            self._close_unused()
+
     def _close_unused(self) -> None:
-        for namespace in list(self._searchers):
+        for namespace, searcher in list(self._searchers.items()):
             if len(self._searchers) <= self._config.max_open:
                 return
-            if not self._used[namespace]:
-                del self._used[namespace]
-                task = asyncio.create_task(self._searchers.pop(namespace).aclose())
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+            if not self._used[searcher]:
+                self._close(self._searchers.pop(namespace))
+
+    def _close(self, searcher: Searcher) -> None:
+        task = asyncio.create_task(searcher.aclose())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
 
 def searches_of(

@@ -285,6 +285,21 @@ async def test_which_index_is_used(tmp_path, monkeypatch) -> None:
         assert len(await memory.search("Häuser")) == 1
 
 
+async def test_an_index_that_is_searched_is_removed_afterwards(memory) -> None:
+    await memory.store_episodes_batch([flight(f"Refund {number}") for number in range(50)])
+
+    async def search() -> int:
+        return len(await memory.search("refund", Query(Episode).limit(50)))
+
+    for _ in range(5):
+        found = await asyncio.gather(
+            *(search() for _ in range(4)),
+            memory.remove_search_index(),
+            *(search() for _ in range(4)),
+        )
+        assert [number for number in found if number is not None] == [50] * 8
+
+
 async def test_more_namespaces_than_may_be_open(tmp_path) -> None:
     async with open_memory(f"lmdb:{tmp_path}/m", search="reference?max_open=3") as memory:
         for turn in range(2):
