@@ -8,8 +8,10 @@ and never see changes that a crash could still undo.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+from weakref import WeakMethod
 
 from attrs import evolve
 
@@ -46,6 +48,8 @@ from memory_storage_jsonl.frames import Frame
 from memory_storage_jsonl.log import Log
 
 __all__ = ["Engine"]
+
+T = TypeVar("T")
 
 _COUNTERS = ("batches_refused", "changes", "gets", "queries", "counts", "feed_reads")
 # Bytes that a change takes in a compacted log, roughly.
@@ -131,17 +135,25 @@ class Engine(SharedState):
             not isinstance(result, Receipt) for result in plan.results
         )
         if plan.effects:
-            loop = asyncio.get_running_loop()
             position = self.feed.position + len(plan.effects)
-            done = await loop.run_in_executor(
-                self._writer, self._log_effects, plan.effects, position
-            )
+            done = await self._on_thread(self._log_effects, plan.effects, position)
             self.model.replay(done)
             self.feed.extend(done)
             self.counters["changes"] += len(done)
             if self._is_due():
-                await loop.run_in_executor(self._writer, self._compact)
+                await self._on_thread(self._compact)
         return plan.results
+
+    async def _on_thread(self, method: Callable[..., T], *arguments: Any) -> T:
+        """Call a method of this object on the writer's thread."""
+        # The thread keeps what it was given for a moment longer than the caller waits: with a reference to
+        # this object, it would keep the file of a forgotten store locked.
+        own = WeakMethod(method)
+
+        def call() -> T:
+            return cast("Callable[..., T]", own())(*arguments)
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, call)
 
     def _log_effects(self, effects: list[Effect], position: Position) -> list[Effect]:
         """Append a frame; returns the effects with the sizes that their records have in the log."""

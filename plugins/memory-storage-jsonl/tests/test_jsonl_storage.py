@@ -1,10 +1,12 @@
 import asyncio
+import gc
 import json
 import os
 import resource
 import subprocess
 import sys
 import threading
+from concurrent.futures.thread import _WorkItem
 from importlib.metadata import entry_points
 
 import pytest
@@ -48,6 +50,33 @@ async def test_found_by_its_entry_point(path):
     with pytest.raises(ConfigurationError, match="compact_ratio"):
         async with open_memory(f"jsonl:{path}?compact=1"):
             pass
+
+
+def test_a_forgotten_store_is_free_at_once(path, monkeypatch):
+    """Also while the writer's thread has not gone on since its last write."""
+    run, waiting = _WorkItem.run, threading.Event()
+
+    def run_and_rest(self):
+        run(self)
+        if threading.current_thread().name.startswith("memory-storage-jsonl"):
+            waiting.wait(10)
+
+    async def write():
+        await put(await opened(path), episode(1))
+
+    async def read():
+        store = await opened(path)
+        assert await stored(store, episode(1))
+        await store.aclose()
+
+    monkeypatch.setattr(_WorkItem, "run", run_and_rest)
+    try:
+        asyncio.run(write())
+        gc.collect()
+        monkeypatch.undo()
+        asyncio.run(read())
+    finally:
+        waiting.set()
 
 
 async def test_one_line_a_record(path):
