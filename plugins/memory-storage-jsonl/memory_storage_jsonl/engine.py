@@ -135,25 +135,17 @@ class Engine(SharedState):
             not isinstance(result, Receipt) for result in plan.results
         )
         if plan.effects:
+            loop = asyncio.get_running_loop()
             position = self.feed.position + len(plan.effects)
-            done = await self._on_thread(self._log_effects, plan.effects, position)
+            done = await loop.run_in_executor(
+                self._writer, _call, WeakMethod(self._log_effects), plan.effects, position
+            )
             self.model.replay(done)
             self.feed.extend(done)
             self.counters["changes"] += len(done)
             if self._is_due():
-                await self._on_thread(self._compact)
+                await loop.run_in_executor(self._writer, _call, WeakMethod(self._compact))
         return plan.results
-
-    async def _on_thread(self, method: Callable[..., T], *arguments: Any) -> T:
-        """Call a method of this object on the writer's thread."""
-        # The thread keeps what it was given for a moment longer than the caller waits: with a reference to
-        # this object, it would keep the file of a forgotten store locked.
-        own = WeakMethod(method)
-
-        def call() -> T:
-            return cast("Callable[..., T]", own())(*arguments)
-
-        return await asyncio.get_running_loop().run_in_executor(self._writer, call)
 
     def _log_effects(self, effects: list[Effect], position: Position) -> list[Effect]:
         """Append a frame; returns the effects with the sizes that their records have in the log."""
@@ -236,6 +228,15 @@ class Engine(SharedState):
                 raise SchemaVersionError(newer, error.found, error.supported) from error
             cls = CodecError if isinstance(error, CodecError) else ConfigurationError
             raise cls(f"{where}: {error}") from error
+
+
+def _call(method: WeakMethod[Callable[..., T]], *arguments: Any) -> T:
+    """Call a method of an engine that its caller keeps.
+
+    A thread keeps what it was given for a moment longer than the caller waits. If that were the engine,
+    the file of a forgotten store would stay locked.
+    """
+    return cast("Callable[..., T]", method())(*arguments)
 
 
 def _effect_line(effect: Effect) -> bytes:
