@@ -162,9 +162,10 @@ class ThreadedConnection(aiosqlite.Connection):
 
     def __del__(self) -> None:
         if self._connection is not None:
+            # First, as the warning may be an error.
+            self._tx.put_nowait((None, self._finish))  # pyright: ignore[reportUnknownMemberType]  # as above
             message = f"{self._settings.path} was never closed"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
-            self._tx.put_nowait((None, self._finish))  # pyright: ignore[reportUnknownMemberType]  # as above
 
     async def _connect(self) -> ThreadedConnection:
         if self._connection is None:

@@ -87,9 +87,14 @@ class LoopTests(Harness):
         )
     )
     def test_a_store_that_was_forgotten_can_be_opened_again(self, location: str) -> None:
-        """Nobody is kept out for good by a lock that no handle has any more."""
-        _in_a_loop(self._used(location))
-        gc.collect()
+        """Nobody is kept out for good by a lock that no handle has any more, and a warning says so."""
+
+        def use_and_forget() -> None:
+            _in_a_loop(self._used(location))
+            gc.collect()
+
+        with pytest.warns(ResourceWarning, match="never closed"):
+            use_and_forget()
         assert _in_a_loop(self._read(location))
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from glob import escape
 from pathlib import Path
@@ -181,8 +182,12 @@ class Log:
         self._fd = self._earlier_lock = -1
 
     def __del__(self) -> None:
+        is_open = vars(self).get("_fd", -1) >= 0
         if "_fd" in vars(self):
             self.close()
+        if is_open:
+            message = f"{self.path} was never closed"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
     def _open(self, *, may_create: bool) -> None:
         is_new = is_unwritten(

@@ -64,6 +64,10 @@ def test_a_forgotten_store_is_free_at_once(path, monkeypatch):
     async def write():
         await put(await opened(path), episode(1))
 
+    def write_and_forget():
+        asyncio.run(write())
+        gc.collect()
+
     async def read():
         store = await opened(path)
         assert await stored(store, episode(1))
@@ -71,8 +75,8 @@ def test_a_forgotten_store_is_free_at_once(path, monkeypatch):
 
     monkeypatch.setattr(_WorkItem, "run", run_and_rest)
     try:
-        asyncio.run(write())
-        gc.collect()
+        with pytest.warns(ResourceWarning, match=f"{path} was never closed"):
+            write_and_forget()
         monkeypatch.undo()
         asyncio.run(read())
     finally:

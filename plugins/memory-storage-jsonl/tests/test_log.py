@@ -28,8 +28,11 @@ def path(tmp_path):
 
 def opened(path, *, sync=True):
     log = Log(path, sync=sync)
-    frames = list(log.frames())
-    return log, frames
+    try:
+        return log, list(log.frames())
+    except BaseException:
+        log.close()
+        raise
 
 
 def written(path, frames):
