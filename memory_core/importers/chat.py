@@ -25,6 +25,7 @@ _TIMED_OUT = "Command timed out after"
 _ANSWERS = frozenset({"tool", "function"})
 _TIME_NAMES = ("timestamp", "created_at", "ts")
 _TIMES, _THOUGHTS = frozenset(_TIME_NAMES), frozenset({"reasoning_content", "reasoning"})
+_OTHERWISE = frozenset({"refusal", "audio"})
 # What a message may have beside its content without being lost.
 _BESIDE = frozenset(
     {
@@ -68,10 +69,12 @@ def add_message(draft: EpisodeDraft, item: Mapping[str, Any], place: str) -> Non
     content: object = item.get("content")
     if isinstance(content, list) and any(map(_is_block, cast("list[object]", content))):
         _blocks(draft, role, cast("list[object]", content), time, place)
-    elif text := text_of(cast("object", content), draft.log, place) or _said_otherwise(
-        draft, item, place
-    ):
-        draft.turn(role, text, time, place, **beside)
+    else:
+        text = text_of(cast("object", content), draft.log, place)
+        if not text and not _OTHERWISE.isdisjoint(item):
+            text = _said_otherwise(draft, item, place)
+        if text:
+            draft.turn(role, text, time, place, **beside)
     calls: object = item.get("tool_calls")
     if calls:
         for call in cast("list[object]", calls) if isinstance(calls, list) else [calls]:

@@ -42,6 +42,8 @@ def text_of(content: object, log: Log, place: str = "") -> str:
         log: gets a note for each medium, which the text names with its type, size and digest.
         place: where it is in the file.
     """
+    if type(content) is str:
+        return content
     if content is None:
         return ""
     if isinstance(content, str):

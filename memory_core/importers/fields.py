@@ -65,12 +65,16 @@ class Fields:
 
     def _found(self, paths: tuple[str, ...]) -> tuple[str, Any]:
         for path in paths:
-            value: Any = self.value
-            for name in path.split(".") if "." in path else (path,):
-                value = cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else None
+            value = self.value.get(path) if "." not in path else self._inside(path)
             if value is not None:
                 return path, value
         return "", None
+
+    def _inside(self, path: str) -> Any:
+        value: Any = self.value
+        for name in path.split("."):
+            value = cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else None
+        return value
 
     def text(self, *paths: str) -> str | None:
         """A scalar as text; ``None`` for an empty one."""

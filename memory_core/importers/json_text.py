@@ -100,19 +100,20 @@ def _constant(repairs: set[str], text: str) -> str:
 
 def is_held(value: Any, depth: int = 0) -> bool:
     """Whether a record can hold a decoded JSON value as it is."""
+    # Most are texts, and objects of texts.
+    if isinstance(value, str) and value.isascii():
+        return True
+    if isinstance(value, dict | list):
+        return depth < DEEPEST and _is_held_inside(cast("dict[str, Any]", value), depth + 1)
     match value:
         case str():
-            return value.isascii() or without_surrogates(value, set()) == value
-        case None | bool():
-            return True
+            return without_surrogates(value, set()) == value
         case int():
-            return value in _INTEGERS
+            return isinstance(value, bool) or value in _INTEGERS
         case float():
             return math.isfinite(value)
-        case dict() | list():
-            return depth < DEEPEST and _is_held_inside(cast("dict[str, Any]", value), depth + 1)
         case _:
-            return False
+            return value is None
 
 
 def _is_held_inside(value: dict[str, Any] | list[Any], depth: int) -> bool:

@@ -64,6 +64,7 @@ class FrozenList(list[V]):
 
 
 EMPTY: FrozenDict[str, Any] = FrozenDict()
+_SCALARS = frozenset({str, int, bool, float, type(None)})
 
 
 def freeze(value: object) -> Any:
@@ -86,4 +87,7 @@ def freeze_mapping(value: Mapping[str, Any]) -> FrozenDict[str, Any]:
         return cast("FrozenDict[str, Any]", value)
     if not value:
         return EMPTY
-    return FrozenDict({key: freeze(item) for key, item in value.items()})
+    # Most values are scalars, which need no call.
+    return FrozenDict(
+        {key: item if type(item) in _SCALARS else freeze(item) for key, item in value.items()}
+    )
