@@ -144,8 +144,8 @@ def build(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def long(session: nox.Session) -> None:
-    """Run the tests that take minutes: kills by the thousand, 200,000 episodes, cached reads."""
-    install(session)
+    """Run the tests that take minutes: kills by the thousand, 200,000 episodes, cached reads, a browser."""
+    install(session, *group("browser"))
     session.run("pytest", "-m", "long", "--timeout", "3600", *session.posargs)
     searching = {"MEMORY_CORE_KIT_EXAMPLES": "200"}
     session.run(

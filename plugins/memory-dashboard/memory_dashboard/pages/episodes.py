@@ -1,0 +1,134 @@
+"""The list of episodes: filters that know the values that exist, full-text search, pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from memory_core.errors import InvalidValueError, QueryError
+from memory_core.query import Query, at_least, between
+from memory_core.records import Episode, OutcomeStatus, TaskType
+from memory_dashboard import summaries
+from memory_dashboard.view import View, a_time
+
+__all__ = ["episodes"]
+
+PAGE = 50
+_SMALL = 5_000
+"""Episodes up to which the reference index, which is in memory, answers at once."""
+_WAIT = 1.0
+_ORDERS = {
+    "start_time": "newest first",
+    "-start_time": "oldest first",
+    "reward": "highest reward first",
+    "-reward": "lowest reward first",
+}
+
+
+@frozen
+class Found:
+    """An episode of the list.
+
+    Attributes:
+        snippet: where a search found it, cut into parts; the second of each pair says whether it matches.
+    """
+
+    episode: Episode
+    snippet: tuple[tuple[str, bool], ...] = ()
+
+
+async def episodes(view: View) -> Response:
+    """The page."""
+    query = _query(view)
+    text = view.get("q")
+    found, following, behind, problem = [], None, 0, ""
+    if not text:
+        found, following = await _page(view, query)
+    elif not _is_searchable(view):
+        problem = "install"
+    else:
+        try:
+            found, behind = await _search(view, text, query)
+        except InvalidValueError:
+            problem = "no word"
+    facts = view.followed.facts
+    return view.page(
+        "episodes.html",
+        found=found,
+        following=following,
+        behind=behind,
+        problem=problem,
+        text=text,
+        orders=_ORDERS,
+        outcomes=["running", *OutcomeStatus],
+        task_types=list(TaskType),
+        values={name: summaries.values(facts, name) for name in ("domain", "task", "tool", "tag")},
+        filtered=any(view.get(name) for name in _FILTERS),
+    )
+
+
+_FILTERS = ("q", "domain", "task", "outcome", "tool", "tag", "from", "to", "reward", "cursor")
+
+
+def _query(view: View) -> Query[Episode]:
+    query = Query(Episode).limit(PAGE)
+    conditions: dict[str, Any] = {
+        name: view.get(key)
+        for name, key in (("domain", "domain"), ("tools", "tool"), ("tags", "tag"))
+        if view.get(key)
+    }
+    outcome = view.get("outcome")
+    try:
+        if view.get("task"):
+            conditions["task_type"] = TaskType(view.get("task"))
+        if outcome:
+            conditions["outcome"] = None if outcome == "running" else OutcomeStatus(outcome)
+        start, end = a_time(view.get("from"), "from"), a_time(view.get("to"), "to")
+        if start is not None or end is not None:
+            conditions["start_time"] = between(start, end)
+        if view.get("reward"):
+            conditions["reward"] = at_least(float(view.get("reward")))
+        query = query.where(**conditions)
+        return query if view.get("q") else _ordered(query, view)
+    except (ValueError, QueryError) as error:
+        raise HTTPException(400, str(error)) from None
+
+
+def _ordered(query: Query[Episode], view: View) -> Query[Episode]:
+    order = view.get("order", "start_time")
+    if order in _ORDERS:
+        query = query.order_by(order.removeprefix("-"), descending=not order.startswith("-"))
+    return query.after(view.get("cursor") or None)
+
+
+async def _page(view: View, query: Query[Episode]) -> tuple[list[Found], str | None]:
+    page = await view.memory.query(query)
+    return [Found(episode) for episode in page.records], page.next_cursor
+
+
+def _is_searchable(view: View) -> bool:
+    small = len(view.followed.facts) <= _SMALL and not view.followed.behind
+    return small or view.memory.search_index() != "reference"
+
+
+async def _search(view: View, text: str, query: Query[Episode]) -> tuple[list[Found], int]:
+    hits = await view.memory.search(text, query, max_wait=_WAIT)
+    return [Found(hit.record, _parts(hit.snippet, hit.highlights)) for hit in hits], hits.behind
+
+
+def _parts(text: str, highlights: tuple[tuple[int, int], ...]) -> tuple[tuple[str, bool], ...]:
+    parts: list[tuple[str, bool]] = []
+    at = 0
+    for begin, end in highlights:
+        parts += [(text[at:begin], False), (text[begin:end], True)]
+        at = end
+    return (*parts, (text[at:], False))
+
+
+async def titles(view: View, ids: list[Any]) -> dict[Any, Episode]:
+    """The episodes with these ids, by id."""
+    found = await view.memory.storage.get(Episode, ids) if ids else []
+    return {episode.id: episode for episode in found if episode is not None}

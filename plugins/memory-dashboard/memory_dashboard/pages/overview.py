@@ -1,0 +1,161 @@
+"""The overview: what failed most, which tools, what to read first, and how it goes over time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve, frozen
+from starlette.responses import Response
+
+from memory_core.records import Episode
+from memory_dashboard import summaries
+from memory_dashboard.charts import bucket_edges, chart
+from memory_dashboard.columns import Array
+from memory_dashboard.facts import EpisodeFacts
+from memory_dashboard.summaries import MEASURES, SPLITS, Chosen, Totals
+from memory_dashboard.view import View, a_time, moment
+
+__all__ = ["overview"]
+
+_SPANS = {
+    "24h": 86_400,
+    "7d": 7 * 86_400,
+    "30d": 30 * 86_400,
+    "90d": 90 * 86_400,
+    "1y": 365 * 86_400,
+}
+_TIMELESS = 365 * 86_400.0
+_CARDS = (
+    ("episodes", "Episodes", ""),
+    ("success", "Success rate", "up"),
+    ("failed", "Failed", "down"),
+    ("reward", "Mean reward", "up"),
+    ("duration", "Median duration", "down"),
+    ("steps", "Mean steps", "down"),
+    ("tokens", "Mean tokens", "down"),
+    ("errors", "Failed steps", "down"),
+)
+
+
+@frozen
+class Card:
+    """A figure of a span of time beside that of another one.
+
+    Attributes:
+        better: whether the difference is good; ``None`` for neither.
+    """
+
+    name: str
+    title: str
+    now: float | None
+    before: float | None
+    better: bool | None
+
+
+async def overview(view: View) -> Response:
+    """The page."""
+    facts = view.followed.facts
+    everything = Chosen().rows(facts)
+    if not len(everything):
+        return view.page("overview_empty.html")
+    chosen, other = _spans(view, facts, everything)
+    rows, before = chosen.rows(facts), other.rows(facts)
+    by = view.get("by", "domain")
+    split = by if by in SPLITS else "domain"
+    failures = summaries.failures(facts, rows)
+    dated = _dated(facts, rows)
+    return view.page(
+        "overview.html",
+        chosen=chosen,
+        other=other,
+        moment=moment,
+        spans=_SPANS,
+        splits=SPLITS,
+        split=split,
+        cards=_cards(summaries.totals(facts, rows), summaries.totals(facts, before)),
+        count=len(rows),
+        before=len(before),
+        failures=failures,
+        first=await _first(view, facts, rows, failures),
+        tools=summaries.tools(facts, rows),
+        errors=summaries.errors(facts, rows),
+        charts=_charts(facts, dated, split),
+        undated=len(rows) - len(dated),
+        values={name: summaries.values(facts, name) for name in ("domain", "task", "tool")},
+    )
+
+
+def _spans(view: View, facts: EpisodeFacts, everything: Array) -> tuple[Chosen, Chosen]:
+    """What the page is of, and what that is compared with: by default the span of equal length before it."""
+    starts = facts.episodes["start"][everything]
+    first, newest = float(starts.min()), float(starts.max())
+    start, end = a_time(view.get("from"), "from"), a_time(view.get("to"), "to")
+    chosen = Chosen(
+        start=None if start is None else start.timestamp(),
+        end=None if end is None else end.timestamp(),
+        domain=view.get("domain") or None,
+        task=view.get("task") or None,
+        tool=view.get("tool") or None,
+    )
+    # After the newest episode there is nothing: spans are counted back from there.
+    last = newest + 1 if chosen.end is None else chosen.end
+    if (span := _SPANS.get(view.get("span"))) is not None and chosen.start is None:
+        chosen = evolve(chosen, start=last - span)
+    begin, stop = a_time(view.get("from2"), "from2"), a_time(view.get("to2"), "to2")
+    if begin is not None or stop is not None:
+        return chosen, evolve(
+            chosen,
+            start=None if begin is None else begin.timestamp(),
+            end=None if stop is None else stop.timestamp(),
+        )
+    if chosen.start is None:
+        # Everything is chosen: there is nothing before it to compare with.
+        return chosen, evolve(chosen, start=first - 1, end=first - 1)
+    return chosen, evolve(chosen, start=chosen.start - (last - chosen.start), end=chosen.start)
+
+
+def _cards(now: Totals, before: Totals) -> list[Card]:
+    found: list[Card] = []
+    for name, title, good in _CARDS:
+        value = getattr(now, name)
+        known = getattr(before, name) if before.episodes else None
+        better = None
+        if good and value is not None and known is not None and value != known:
+            better = (value > known) == (good == "up")
+        found.append(Card(name, title, value, known, better))
+    return found
+
+
+async def _first(
+    view: View, facts: EpisodeFacts, rows: Array, failures: list[summaries.FailureRow]
+) -> list[tuple[Episode, str]]:
+    """The episodes to read first, each with the reason."""
+    ranked = [
+        (row.first, f"newest of {row.episodes:,} that failed with: {row.why}")
+        for row in failures[:4]
+    ]
+    if not ranked:
+        reason = "nothing failed; it has the least reward, or the most errors"
+        ranked = [(one, reason) for one in summaries.worst(facts, rows, 3)]
+    found = await view.memory.get_many(Episode, [one for one, _ in ranked])
+    return [
+        (episode, why)
+        for episode, (_, why) in zip(found, ranked, strict=True)
+        if episode is not None
+    ]
+
+
+def _dated(facts: EpisodeFacts, rows: Array) -> Array:
+    """The rows without those whose time nobody knew: it is the beginning of 1970."""
+    return rows[facts.episodes["start"][rows] >= _TIMELESS]
+
+
+def _charts(facts: EpisodeFacts, rows: Array, split: str) -> list[Any]:
+    if not len(rows):
+        return []
+    starts = facts.episodes["start"][rows]
+    edges = bucket_edges(float(starts.min()), float(starts.max()))
+    return [
+        chart(measure, title, edges, summaries.lines(facts, rows, edges, measure, split))
+        for measure, title in MEASURES.items()
+    ]

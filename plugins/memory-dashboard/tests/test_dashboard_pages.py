@@ -1,0 +1,348 @@
+"""Every page, over small stores."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import timedelta
+from html import unescape
+from uuid import uuid4
+
+import pytest
+from dashboard_support import START, dashboard, episode, everything, some_episodes, step
+
+from memory_core import CacheConfig, Outcome, Query, open_memory
+from memory_core.records import Episode, Heuristic, Pattern, Relationship
+
+PAGES = [
+    "/", "/episodes", "/graph", "/patterns", "/heuristics", "/recalls", "/namespaces", "/running",
+]  # fmt: skip
+
+
+def texts(answer):
+    """What a reader reads."""
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", answer.text)).split())
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_an_empty_store_says_what_to_do(path):
+    async with dashboard() as (client, _):
+        answer = await client.get(path)
+    assert answer.status_code == 200
+    assert "memory" in texts(answer)
+    if path not in {"/running", "/namespaces"}:
+        assert " yet" in texts(answer)
+        assert "<code>" in answer.text
+
+
+async def test_the_overview_answers_what_failed_most_which_tool_and_what_to_read_first():
+    records = some_episodes()
+    newest = records[16]
+    async with dashboard(records=records) as (client, _):
+        answer = await client.get("/")
+    read = texts(answer)
+    assert "20 episodes" in read
+    assert "Success rate 75%" in read
+    # The last error of all five that failed, numbers apart.
+    assert "fetch: HTTP # 5 100% web 2026-01-17" in read
+    assert "newest of 5 that failed with: fetch: HTTP #" in read
+    assert f"/episodes/{newest.id}" in answer.text.partition("What failed most")[0]
+    # The tool with the most errors is first; a failed call is followed by one that works.
+    assert read.index("fetch 5 5 100.0%") < read.index("read 0 20 0.0%")
+    assert "HTTP # fetch 5 5 read 100% 100% 0%" in read
+    for title in (
+        "Episodes",
+        "Success rate",
+        "Mean reward",
+        "Median duration",
+        "Mean steps",
+        "Mean tokens",
+    ):
+        assert f"{title} as a table" in read
+    assert answer.text.count("<polyline") + answer.text.count("<circle") > 6
+
+
+async def test_two_spans_are_side_by_side():
+    async with dashboard(records=some_episodes()) as (client, _):
+        default = texts(await client.get("/?span=7d"))
+        given = texts(
+            await client.get("/?from=2026-01-10&to=2026-01-15&from2=2026-01-01&to2=2026-01-05")
+        )
+        nothing = texts(await client.get("/?from=2030-01-01"))
+    assert "7 episodes, 2026-01-13 00:00 to the newest" in default
+    assert "Beside it: 7 episodes, 2026-01-06 00:00 to 2026-01-13 00:00" in default
+    assert "Failed 1 before 2 (better)" in default
+    assert "5 episodes, 2026-01-10 00:00 to 2026-01-15 00:00 Beside it: 4 episodes" in given
+    assert "0 episodes" in nothing
+    assert "No episode began in this span" in nothing
+
+
+@pytest.mark.parametrize("split", ["domain", "task", "tool", "outcome"])
+async def test_series_are_split(split):
+    names = {"domain": "data", "task": "testing", "tool": "fetch", "outcome": "failure"}
+    async with dashboard(records=some_episodes()) as (client, _):
+        answer = await client.get(f"/?by={split}&domain=")
+    legend = answer.text.partition('class="legend"')[2].partition("</ul>")[0]
+    assert names[split] in legend
+
+
+async def test_the_overview_of_a_part():
+    async with dashboard(records=some_episodes()) as (client, _):
+        assert "7 episodes" in texts(await client.get("/?domain=data"))
+        assert "10 episodes" in texts(await client.get("/?task=debugging"))
+        assert "5 episodes" in texts(await client.get("/?tool=fetch"))
+        assert "0 episodes" in texts(await client.get("/?tool=unknown"))
+
+
+async def test_episodes_without_a_time_are_not_drawn():
+    undated = episode(0).replace(start_time=START.fromtimestamp(0, START.tzinfo))
+    async with dashboard(records=[undated, episode(3)]) as (client, _):
+        read = texts(await client.get("/"))
+    assert "1 episodes whose time is not known are not drawn" in read
+    assert "1970-01-01" not in read.partition("Over time")[2]
+
+
+async def test_filters_know_the_values_and_find_the_episodes():
+    records = some_episodes()
+    async with dashboard(records=records) as (client, _):
+        everything_found = await client.get("/episodes")
+        assert '<option value="data">data (7)</option>' in everything_found.text
+        assert '<option value="fetch">fetch (5)</option>' in everything_found.text
+        assert '<option value="nightly">nightly (20)</option>' in everything_found.text
+        for query, count in {
+            "domain=data": 7, "tool=fetch": 5, "outcome=failure": 5, "task=testing": 10,
+            "tag=nightly": 20, "reward=0.5": 15, "from=2026-01-11": 10, "to=2026-01-02": 2,
+            "domain=data&outcome=failure": 2, "outcome=running": 0,
+        }.items():  # fmt: skip
+            answer = await client.get(f"/episodes?{query}")
+            assert answer.text.count('<tr><th scope="row"') == count, query
+        assert "No episode is like that" in texts(await client.get("/episodes?domain=none"))
+        lowest = await client.get("/episodes?order=reward")
+        assert lowest.text.index("task 1<") > 0
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["task=nothing", "outcome=odd", "from=yesterday", "reward=much", "cursor=abc", "namespace=%20"],
+)
+async def test_wrong_parameters_are_an_error_that_says_so(query):
+    async with dashboard(records=[episode(1)]) as (client, _):
+        answer = await client.get(f"/episodes?{query}")
+    assert answer.status_code == 400
+    assert "<h1>400</h1>" in answer.text
+
+
+async def test_pages_follow_each_other():
+    async with dashboard(records=[episode(number) for number in range(120)]) as (client, _):
+        seen, address = [], "/episodes"
+        while address:
+            answer = await client.get(address)
+            seen += re.findall(r">(task \d+)</a>", answer.text)
+            found = re.search(r'href="([^"]*)" rel="next"', answer.text)
+            address = unescape(found[1]) if found else None
+    assert seen == [f"task {number}" for number in reversed(range(120))]
+
+
+async def test_words_find_episodes():
+    records = [episode(1), episode(2).replace(task_description="refund for a flight")]
+    async with dashboard(records=records) as (client, _):
+        answer = await client.get("/episodes?q=refund")
+        nothing = await client.get("/episodes?q=...")
+    assert "<mark>refund</mark>" in answer.text
+    assert "task 1" not in texts(answer)
+    assert "There is no word" in texts(nothing)
+
+
+async def test_an_episode_shows_its_steps_and_where_it_failed():
+    failed = some_episodes()[4]
+    async with dashboard(records=[failed]) as (client, _):
+        answer = await client.get(f"/episodes/{failed.id}")
+    read = texts(answer)
+    assert "Steps 3 1 failed" in read
+    assert "Tokens 30" in read
+    assert f'href="/episodes/{failed.id}?after=0#step-2"' in answer.text
+    assert 'id="step-2" class="step failed"' in answer.text
+    assert "HTTP 504" in read
+    assert "gave up after 4 tries" in read
+    assert '"number": 3' in read
+
+
+async def test_large_values_are_folded_and_fetched_piece_by_piece():
+    text = "".join(f"{number:08d}" for number in range(30_000))
+    long = episode(1, steps=(step(1, result=text),))
+    async with dashboard(records=[long]) as (client, _):
+        page = await client.get(f"/episodes/{long.id}")
+        assert len(page.text) < 20_000
+        assert "all 240,000 characters" in page.text
+        address = unescape(re.search(r'hx-get="([^"]*/output)"', page.text)[1])
+        read = ""
+        while address:
+            piece = await client.get(address)
+            assert len(piece.text) < 110_000
+            read += re.search(r"<pre[^>]*>([^<]*)", piece.text)[1]
+            found = re.search(r'hx-get="([^"]*)"', piece.text)
+            address = unescape(found[1]) if found else None
+        missing = await client.get(f"/episodes/{long.id}/steps/9/output")
+    assert read == text
+    assert missing.status_code == 404
+
+
+async def test_many_steps_come_in_parts():
+    long = episode(1, steps=tuple(step(number) for number in range(1, 251)))
+    async with dashboard(records=[long]) as (client, _):
+        page = await client.get(f"/episodes/{long.id}")
+        assert page.text.count('class="step"') == 100
+        rest = await client.get(f"/episodes/{long.id}/steps?after=100")
+        assert rest.text.count('class="step"') == 100
+        last = await client.get(f"/episodes/{long.id}/steps?after=200")
+    assert last.text.count('class="step"') == 50
+    assert "hx-get" not in last.text.partition('id="step-250"')[2].partition("</li>")[2]
+
+
+async def test_a_running_episode_grows():
+    async with dashboard() as (client, memory):
+        running = await memory.start_episode(task_description="running")
+        page = await client.get(f"/episodes/{running.id}")
+        assert "Steps appear here as they are logged" in page.text
+        ask = f"/episodes/{running.id}/steps?after=0&live=1"
+        assert (await client.get(ask)).status_code == 204
+        await memory.log_step(running.id, step(1))
+        grown = await client.get(ask)
+        assert 'id="step-1"' in grown.text
+        assert "after=1&amp;live=1" in grown.text
+        await memory.complete_episode(running.id, Outcome.success("done"))
+        assert (await client.get(ask)).headers["hx-refresh"] == "true"
+
+
+async def test_a_live_page_changes_with_the_store(monkeypatch):
+    monkeypatch.setattr("memory_dashboard.application._FRESH", 0)
+    async with dashboard(records=[episode(1)]) as (client, memory):
+        page = await client.get("/")
+        position = re.search(r"\"X-Position\": \"(\d+)\"", unescape(page.text))[1]
+        asked = {"X-Position": position}
+        assert (await client.get("/", headers=asked)).status_code == 204
+        await memory.store_episode(episode(2))
+        changed = await client.get("/", headers=asked)
+        assert "2 episodes" in texts(changed)
+        await memory.delete_episode((await memory.query_episodes()).records[0].id)
+        assert "1 episodes" in texts(await client.get("/", headers=asked))
+
+
+async def test_the_graph_is_drawn_and_can_be_read():
+    records = [episode(number) for number in range(4)]
+    edges = [
+        Relationship(
+            from_episode_id=one.id,
+            to_episode_id=other.id,
+            relationship_type="depends_on",
+            reason="why",
+        )
+        for one, other in zip(records[1:], records[:-1], strict=True)
+    ]
+    async with dashboard(records=[*records, *edges]) as (client, _):
+        whole = await client.get("/graph")
+        around = await client.get(f"/graph?episode={records[0].id}&depth=1")
+        other_type = await client.get("/graph?type=follows")
+        missing = await client.get(f"/graph?episode={uuid4()}")
+    assert whole.text.count('class="node') == 4
+    assert whole.text.count('class="edge') == 3
+    assert "task 1 depends on task 0 why" in texts(whole)
+    assert around.text.count('class="node') == 2
+    assert "No relationships of this type yet" in texts(other_type)
+    assert missing.status_code == 404
+
+
+async def test_patterns_and_heuristics_show_their_evidence():
+    async with dashboard(records=everything("plain")) as (client, memory):
+        for kind, path in ((Pattern, "/patterns"), (Heuristic, "/heuristics")):
+            listed = await client.get(path)
+            for record in (await memory.query(Query(kind))).records:
+                assert f"{path}/{record.id}" in listed.text
+                one = await client.get(f"{path}/{record.id}")
+                assert "Evidence" in texts(one)
+        heuristic = (await memory.query(Query(Heuristic))).records[0]
+        assert "1 episodes support it" in texts(await client.get(f"/heuristics/{heuristic.id}"))
+        only = await client.get("/patterns?type=error_recovery")
+        assert only.text.count('<tr><th scope="row"') == 1
+        assert (await client.get("/patterns?type=odd")).status_code == 400
+
+
+async def test_recalls_show_what_became_of_them():
+    async with dashboard(records=everything("plain")) as (client, _):
+        read = texts(await client.get("/recalls"))
+    assert "1 recalls and 1 answers" in read
+    assert "used" in read
+    assert "What became of it: success plain" in read
+
+
+@pytest.mark.parametrize("path", ["/episodes", "/patterns", "/heuristics"])
+@pytest.mark.parametrize("wrong", ["0bdaf19e", str(uuid4()), "%00", "1'--"])
+async def test_what_is_missing_is_not_found(path, wrong):
+    async with dashboard() as (client, _):
+        assert (await client.get(f"{path}/{wrong}")).status_code == 404
+
+
+async def test_each_namespace_has_its_pages():
+    async with dashboard(records=[episode(1)]) as (client, memory):
+        await memory.scoped("other").put(episode(2), episode(3))
+        listed = await client.get("/namespaces")
+        assert "/?namespace=other" in listed.text
+        other = await client.get("/?namespace=other")
+        assert "2 episodes" in texts(other)
+        assert 'href="/episodes?namespace=other' in other.text
+        shown = await client.get("/episodes?namespace=other")
+        assert "task 1<" not in shown.text
+        assert "/episodes/" in shown.text
+        # One more than are followed at once.
+        for number in range(5):
+            assert "1 episodes" not in texts(await client.get(f"/?namespace=n{number}"))
+        assert "1 episodes" in texts(await client.get("/"))
+
+
+async def test_how_it_runs_shows_processes_of_this_host(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMORY_RUNTIME_DIR", str(tmp_path))
+    watched = CacheConfig(tiers=("adaptive",), monitor=True)
+    async with open_memory("inmemory:", cache=watched) as other, dashboard() as (client, _):
+        await other.put(episode(1))
+        for _ in range(100):
+            read = texts(await client.get("/running"))
+            if "adaptive" in read:
+                break
+            await asyncio.sleep(0.05)
+    assert "adaptive" in read
+    assert "Backend inmemory" in read
+    assert "episodes in the statistics 0" in read
+
+
+async def test_nothing_is_written(tmp_path):
+    url = f"turso:{tmp_path / 'memory.db'}"
+    async with open_memory(url, cache=None) as memory:
+        await memory.put(*everything("plain"))
+    before = (tmp_path / "memory.db").read_bytes()
+    async with dashboard(url, read_only=True) as (client, memory):
+        for path in PAGES:
+            assert (await client.get(path)).status_code == 200
+        found = (await memory.query(Query(Episode))).records
+        for one in found:
+            assert (await client.get(f"/episodes/{one.id}")).status_code == 200
+    assert (tmp_path / "memory.db").read_bytes() == before
+
+
+async def test_what_is_read_while_the_store_is_long_says_so(monkeypatch):
+    monkeypatch.setattr("memory_dashboard.application.DEFAULT_WAIT", 0)
+    records = [episode(number) for number in range(300)]
+    async with dashboard(records=records) as (client, _):
+        first = texts(await client.get("/"))
+        assert "Reading the store" in first
+        monkeypatch.setattr("memory_dashboard.application.DEFAULT_WAIT", None)
+        read = texts(await client.get("/"))
+    assert "300 episodes" in read
+    assert "Reading" not in read
+
+
+async def test_times_are_of_any_zone():
+    late = episode(1).replace(
+        start_time=START - timedelta(days=365 * 50), end_time=None, outcome=None
+    )
+    async with dashboard(records=[late]) as (client, _):
+        assert "1 episodes" in texts(await client.get("/"))
