@@ -20,6 +20,7 @@ from uuid import UUID
 from attrs import define, field
 
 from memory_core.errors import StorageClosedError
+from memory_core.metrics.histograms import SIZES, Histogram
 
 __all__ = ["GroupCommit", "ReadCoalescer", "SharedWork", "join", "own_error"]
 
@@ -59,6 +60,7 @@ class _QueuedItems(Generic[Item, Result]):
     items: Sequence[Item]
     done: asyncio.Future[list[Result]]
     weight: int
+    since: float
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -84,7 +86,23 @@ class GroupCommit(Generic[Item, Result]):
         self._waiting: list[_QueuedItems[Item, Result]] = []
         self._pump: asyncio.Task[None] | None = None
         self._closed = False
-        self.groups = self.items = self.largest_group = 0
+        self._sizes = Histogram(SIZES)
+        self._ages = Histogram()
+
+    @property
+    def groups(self) -> int:
+        """The number of groups written."""
+        return self._sizes.count
+
+    @property
+    def items(self) -> int:
+        """The number of items written."""
+        return int(self._sizes.total)
+
+    @property
+    def largest_group(self) -> int:
+        """The items of the largest group."""
+        return int(self._sizes.largest)
 
     async def submit(self, items: Sequence[Item]) -> list[Result]:
         """Write items in order, and wait until they are durable.
@@ -98,7 +116,7 @@ class GroupCommit(Generic[Item, Result]):
             return []
         done: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
         weight = sum(map(self._weigh, items))
-        self._waiting.append(_QueuedItems(items, done, weight))
+        self._waiting.append(_QueuedItems(items, done, weight, perf_counter()))
         if self._pump is None:
             # The task starts in the next tick, so every item submitted in this one joins the group.
             self._pump = asyncio.create_task(self._run(), name="memory-core group commit")
@@ -113,6 +131,10 @@ class GroupCommit(Generic[Item, Result]):
     def stats(self) -> dict[str, int]:
         """The numbers of groups and items written, and the size of the largest group."""
         return {"groups": self.groups, "batches": self.items, "largest_group": self.largest_group}
+
+    def distributions(self) -> dict[str, Histogram]:
+        """``size``, the items of a group, and ``age``, the seconds that they waited for their group."""
+        return {"size": self._sizes, "age": self._ages}
 
     async def _run(self) -> None:
         try:
@@ -136,9 +158,10 @@ class GroupCommit(Generic[Item, Result]):
 
     async def _write_group(self, group: list[_QueuedItems[Item, Result]]) -> None:
         items = [item for waiting in group for item in waiting.items]
-        self.groups += 1
-        self.items += len(items)
-        self.largest_group = max(self.largest_group, len(items))
+        self._sizes.record(len(items))
+        now = perf_counter()
+        for waiting in group:
+            self._ages.record(now - waiting.since)
         try:
             results = await self._write(items)
         except BaseException as error:

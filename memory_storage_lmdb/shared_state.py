@@ -10,10 +10,11 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from attrs import define, field
 
@@ -160,6 +161,18 @@ class SharedState(backend.SharedState):
         self._in_flight = 0
         self._finished = asyncio.Event()
         self._patience: float | None = None
+        self.metrics.add(self._sections)
+
+    def _sections(self) -> dict[str, Mapping[str, Any]]:
+        """Statistics by subject since the store was opened."""
+        writer = self.writer
+        return {
+            "counters": {**self.reader.counters, **writer.stats()},
+            "groups": writer.distributions(),
+            "compression": self.codec.compressor.stats(),
+            "opening": {"filled": self.filled.records, "unreadable": self.filled.unreadable},
+            "upkeep": {"waiting": writer.backlog, **writer.upkeep},
+        }
 
     @property
     def environment(self) -> Environment:

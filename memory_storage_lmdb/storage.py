@@ -137,27 +137,21 @@ class LmdbStorage(Handle[SharedState]):
     async def stats(self) -> StorageStats:
         """Statistics of the store and of this process's use of it."""
         shared = self._opened()
-        reader, writer, environment = shared.reader, shared.writer, shared.environment
-        counts, head = await reader.record_counts()
+        counts, head = await shared.reader.record_counts()
         kinds = dict.fromkeys(shared.codec.types.kinds, 0)
-        size = environment.stats()
+        sections = shared.metrics.sections()
+        # All opens of this process share the map; other processes have pending entries as well.
+        size = sections["map"] = shared.environment.stats()
+        sections["upkeep"]["waiting"] = head.sequence - head.indexed
         return StorageStats(
             backend="lmdb",
-            location=environment.path,
+            location=shared.environment.path,
             store_id=shared.store.catalog.store_id,
             position=head.sequence,
             records=counts.get(self._namespace, kinds),
             size_bytes=size["used_bytes"],
-            counters={**reader.counters, **writer.stats()},
-            sections={
-                "map": size,
-                "compression": shared.codec.compressor.stats(),
-                "opening": {
-                    "filled": shared.filled.records,
-                    "unreadable": shared.filled.unreadable,
-                },
-                "upkeep": {"waiting": head.sequence - head.indexed, **writer.upkeep},
-            },
+            counters=sections.pop("counters"),
+            sections=sections,
         )
 
     async def namespaces(self) -> list[NamespaceInfo]:

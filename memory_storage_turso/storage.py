@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import aiosqlite
-from attrs import asdict
 
 from memory_core.backend import Handle
 from memory_core.errors import UnsupportedCapabilityError
@@ -185,6 +184,7 @@ class TursoStorage(Handle[SharedState]):
         ns = await shared.namespaces.find(self._namespace)
         counts = await shared.namespaces.counts(ns or 0)
         size = shared.driver.size_bytes()
+        sections = shared.metrics.sections()
         return StorageStats(
             backend="turso",
             location=shared.driver.where,
@@ -192,8 +192,8 @@ class TursoStorage(Handle[SharedState]):
             position=counts.position,
             records=counts.records,
             size_bytes=counts.size if size is None else size,
-            counters={**shared.writer.stats(), **shared.reader.stats()},
-            sections=self._sections(),
+            counters=sections.pop("counters"),
+            sections=sections,
         )
 
     def prepared_cache_stats(self) -> PreparedCacheStats:
@@ -237,24 +237,3 @@ class TursoStorage(Handle[SharedState]):
         """
         require(self, Capability.BACKUP)
         await self._opened().driver.backup(target)
-
-    def _sections(self) -> Mapping[str, Mapping[str, Any]]:
-        shared = self._shared
-        sections: dict[str, Mapping[str, Any]] = {
-            "compression": shared.codec.compressor.stats(),
-            "indexing": shared.pending.stats(),
-            "opening": {"filled": shared.kinds.filled, "unreadable": shared.kinds.unreadable},
-        }
-        prepared = shared.driver.prepared_stats()
-        if prepared is not None:
-            hit_rate = round(prepared.hit_rate(), 4)
-            sections["statements"] = {**asdict(prepared), "hit_rate": hit_rate}
-        connections: dict[str, Any] = {}
-        for name, value in shared.driver.stats().items():
-            if isinstance(value, Mapping):
-                sections[name] = cast("Mapping[str, Any]", value)
-            else:
-                connections[name] = value
-        if connections:
-            sections["connections"] = connections
-        return sections

@@ -27,6 +27,7 @@ from memory_core.errors import (
     StorageUnavailableError,
     StoreNotFoundError,
 )
+from memory_core.metrics import Registry, StoreMetrics
 from memory_core.query import Page, Query
 from memory_core.records import Record
 from memory_core.storage import (
@@ -210,6 +211,9 @@ class _Databases(LoopOwner):
         self._abandoned = False
         self._opened = self._evicted = self._waits = 0
         self._timeouts = self._rejected = self._remade = 0
+        self.metrics = StoreMetrics()
+        self.metrics.parts = self._parts = Registry()
+        self.metrics.add(self._sections)
 
     async def run(self, namespace: str, call: Callable[[TursoStorage], Awaitable[T]]) -> T:
         """Run a call on the namespace's database, which stays open meanwhile.
@@ -250,6 +254,9 @@ class _Databases(LoopOwner):
             "timeouts": self._timeouts,
             "rejected": self._rejected,
         }
+
+    def _sections(self) -> dict[str, Mapping[str, int]]:
+        return {"databases": self.stats()}
 
     def check_open(self) -> None:
         """Check that the store may be used here and now.
@@ -376,6 +383,7 @@ class _Databases(LoopOwner):
             self._grant()
             raise
         self._opened += 1
+        self._parts.attach(storage.metrics)
         if self._closed is not None:
             storage.drain()
         return storage
@@ -392,7 +400,7 @@ class _Databases(LoopOwner):
         return True
 
     def _close_later(self, database: _Database) -> None:
-        closing = asyncio.create_task(_close(database), name="memory-core evict")
+        closing = asyncio.create_task(_close(database, self._parts), name="memory-core evict")
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
@@ -414,7 +422,7 @@ class _Databases(LoopOwner):
         except TimeoutError:
             for database in self._open.values():
                 database.opening.cancel()
-        closing = [_close(database) for database in self._open.values()]
+        closing = [_close(database, self._parts) for database in self._open.values()]
         await asyncio.gather(*closing, *self._closing)
         self._open.clear()
 
@@ -423,11 +431,12 @@ async def _nothing(_: TursoStorage) -> None:
     pass
 
 
-async def _close(database: _Database) -> None:
+async def _close(database: _Database, metrics: Registry) -> None:
     await asyncio.wait([database.opening])
     storage = _opened(database)
     if storage is not None:
         await storage.aclose()
+        metrics.detach(storage.metrics)
 
 
 def _opened(database: _Database) -> TursoStorage | None:
@@ -518,6 +527,11 @@ class TenantStorage:
     async def count(self, query: Query[Any]) -> int:
         """How many records fulfil the query's conditions."""
         return await self._read(lambda storage: storage.count(query), 0)
+
+    @property
+    def metrics(self) -> StoreMetrics:
+        """What the databases count."""
+        return self._databases.metrics
 
     def position(self) -> Position | None:
         """``None``, as on any server."""

@@ -14,6 +14,7 @@ from typing import Generic, Self, TypeVar
 
 from memory_core.backend.turns import Turns
 from memory_core.errors import ReadOnlyError, StorageClosedError, WrongEventLoopError
+from memory_core.metrics import StoreMetrics
 from memory_core.storage import check_namespace
 
 __all__ = ["Handle", "LoopOwner", "SharedState"]
@@ -96,6 +97,7 @@ class SharedState(LoopOwner):
 
     Attributes:
         counters: operations since the store was opened, by name.
+        metrics: what the store counts, by section; its ``stats`` shows it.
         read_only: whether its handles reject writes.
     """
 
@@ -103,6 +105,7 @@ class SharedState(LoopOwner):
         super().__init__()
         self.read_only = read_only
         self.counters: dict[str, int] = dict.fromkeys(counters, 0)
+        self.metrics = StoreMetrics()
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -175,6 +178,11 @@ class Handle(Turns, Generic[S]):
     def namespace(self) -> str:
         """The namespace this handle is bound to."""
         return self._namespace
+
+    @property
+    def metrics(self) -> StoreMetrics:
+        """What the store counts."""
+        return self._shared.metrics
 
     def scoped(self, namespace: str) -> Self:
         """A handle on the same store, bound to another namespace."""

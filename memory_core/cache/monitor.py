@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
 from uuid import UUID
 
-from platformdirs import user_state_path
-
 from memory_core.cache.protocol import Cache, CacheKey
 from memory_core.disk import make_folder, private_file
 from memory_core.errors import MemoryCoreError
+from memory_core.metrics.publishing import INTERVAL, is_alive
+from memory_core.metrics.publishing import runtime_folder as monitor_folder
 
 if TYPE_CHECKING:
     from memory_core.cache.storage import CachedStorage
@@ -30,7 +30,6 @@ __all__ = ["CacheMonitor", "SupportsTopKeys", "monitor_folder", "monitored", "re
 
 _log = logging.getLogger(__name__)
 
-INTERVAL = 1.0
 _TOP = 20
 _SUFFIXES = (".part", ".clear", ".json")
 """Suffixes of a process's files, in the order of removal: once the last one is gone, nobody looks for
@@ -44,12 +43,6 @@ class SupportsTopKeys(Protocol):
     def top_keys(self, limit: int = 10) -> list[tuple[CacheKey, int]]:
         """The keys that are read most often, each with its number of reads."""
         ...
-
-
-def monitor_folder() -> Path:
-    """Where monitored processes write their statistics: ``MEMORY_RUNTIME_DIR``, or the user's own folder."""
-    given = os.environ.get("MEMORY_RUNTIME_DIR")
-    return Path(given) if given else user_state_path("memory-core") / "caches"
 
 
 class CacheMonitor:
@@ -169,7 +162,7 @@ def monitored() -> list[dict[str, Any]]:
     for path in sorted(monitor_folder().glob("*.json")):
         try:
             published = msgspec.json.decode(path.read_bytes(), type=_Published)
-            alive = _is_alive(published["pid"])
+            alive = is_alive(published["pid"])
         except (OSError, msgspec.MsgspecError, RecursionError, OverflowError):
             # The file is being replaced, or belongs to another program.
             continue
@@ -205,13 +198,3 @@ def _top(caches: Iterable[Cache]) -> Iterator[dict[str, Any]]:
             for (namespace, kind, identity), hits in cache.top_keys(_TOP):
                 name = str(identity) if isinstance(identity, UUID) else identity.hex()
                 yield {"namespace": namespace, "kind": kind, "key": name, "hits": hits}
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -28,6 +28,7 @@ from memory_core.cache.protocol import Cache, CacheKey
 from memory_core.cache.queries import CachedAnswer, count_key, page_key, widened
 from memory_core.cache.shared import SharedTier
 from memory_core.errors import StorageClosedError
+from memory_core.metrics import StoreMetrics
 from memory_core.query import Page, Query
 from memory_core.records import Record, RecordTypes
 from memory_core.storage import (
@@ -59,7 +60,13 @@ Ask: TypeAlias = Callable[[type[Any], list[UUID]], Awaitable[list[Any]]]
 
 @define(eq=False)
 class _SharedState(LoopOwner):
-    """What all handles of a cached store share."""
+    """What all handles of a cached store share.
+
+    Attributes:
+        answered: queries and counts answered from the cache.
+        asked: queries and counts that were sent to the backend.
+        metrics: what the caches count, and the backend.
+    """
 
     config: CacheConfig
     types: RecordTypes
@@ -68,9 +75,46 @@ class _SharedState(LoopOwner):
     coherence: dict[str, NamespaceCoherence] = field(factory=dict[str, NamespaceCoherence])
     monitor: CacheMonitor | None = None
     closed: bool = False
+    answered: int = 0
+    asked: int = 0
+    metrics: StoreMetrics = field(factory=StoreMetrics)
 
     def __attrs_pre_init__(self) -> None:
         super().__init__()
+
+    def __attrs_post_init__(self) -> None:
+        self.metrics.add(self._sections)
+
+    def caches(self) -> list[Cache]:
+        """The caches, nearest first."""
+        return [self.near.cache, *(tier.cache for tier in self.far)]
+
+    def coherence_stats(self) -> dict[str, int]:
+        """Invalidations by cause, over all namespaces."""
+        counters: Counter[str] = Counter()
+        for coherence in self.coherence.values():
+            counters.update(coherence.counters)
+            counters["cached_queries"] += len(coherence.queries)
+        counters["query_hits"], counters["query_misses"] = self.answered, self.asked
+        if self.monitor is not None:
+            counters["monitor_errors"] = self.monitor.errors
+        return dict(counters)
+
+    def _sections(self) -> dict[str, dict[str, Any]]:
+        """Statistics of each cache, and of the coherence."""
+        sections: dict[str, dict[str, Any]] = {}
+        for place, tier in enumerate(self.caches()):
+            of_tier = tier.stats()
+            sections[f"cache.{place}.{of_tier.name}"] = {
+                "entries": of_tier.entries,
+                "bytes": of_tier.bytes,
+                "hits": of_tier.hits,
+                "misses": of_tier.misses,
+                "hit_rate": round(of_tier.hit_rate, 4),
+                **of_tier.counters,
+            }
+        sections["coherence"] = self.coherence_stats()
+        return sections
 
     def check(self) -> None:
         """Check that the caches may be used here and now; raises like ``check_owner``."""
@@ -123,6 +167,9 @@ class CachedStorage(Turns):
     ) -> None:
         config = config or CacheConfig()
         self._shared = shared = _SharedState(config, types, NearTier(near, config), tuple(far))
+        behind = getattr(storage, "metrics", None)
+        if isinstance(behind, StoreMetrics):
+            shared.metrics.include(behind)
         for tier in shared.far:
             tier.on_push(shared.look_again)
         self._near = near
@@ -136,6 +183,11 @@ class CachedStorage(Turns):
             storage.position if isinstance(storage, Handle) else self._checked_position
         )
         self._coherence = self._shared.coherence_of(storage)
+
+    @property
+    def metrics(self) -> StoreMetrics:
+        """What the caches count, and the backend."""
+        return self._shared.metrics
 
     @property
     def behind(self) -> Storage:
@@ -303,29 +355,11 @@ class CachedStorage(Turns):
         """The backend's statistics, with a section for each cache and one for the coherence."""
         self._shared.check()
         stats = await self._storage.stats()
-        sections: dict[str, Any] = {}
-        for place, tier in enumerate(self.caches()):
-            of_tier = tier.stats()
-            sections[f"cache.{place}.{of_tier.name}"] = {
-                "entries": of_tier.entries,
-                "bytes": of_tier.bytes,
-                "hits": of_tier.hits,
-                "misses": of_tier.misses,
-                "hit_rate": round(of_tier.hit_rate, 4),
-                **of_tier.counters,
-            }
-        sections["coherence"] = self.coherence_stats()
-        return evolve(stats, sections={**stats.sections, **sections})
+        return evolve(stats, sections={**stats.sections, **self._shared.metrics.sections()})
 
     def coherence_stats(self) -> dict[str, int]:
         """Invalidations by cause, over all namespaces."""
-        counters: Counter[str] = Counter()
-        for coherence in self._shared.coherence.values():
-            counters.update(coherence.counters)
-            counters["cached_queries"] += len(coherence.queries)
-        if self._shared.monitor is not None:
-            counters["monitor_errors"] = self._shared.monitor.errors
-        return dict(counters)
+        return self._shared.coherence_stats()
 
     coherence_figures = coherence_stats  # its name in version 0.1
 
@@ -368,7 +402,7 @@ class CachedStorage(Turns):
 
     def caches(self) -> list[Cache]:
         """The caches, nearest first."""
-        return [self._shared.near.cache, *(tier.cache for tier in self._shared.far)]
+        return self._shared.caches()
 
     async def aclose(self) -> None:
         """Close the backend, then the caches. Idempotent.
@@ -481,6 +515,7 @@ class CachedStorage(Turns):
             await self._catch_up(position)
         found = (await self._near.get_many((key,)))[0]
         if found is not None and coherence.queries.knows(key, found):
+            self._shared.answered += 1
             self._turn = turn = self._turn - 1
             if turn <= 0:
                 await self._give_way()
@@ -494,6 +529,7 @@ class CachedStorage(Turns):
 
     async def _ask(self, key: CacheKey, ask: Callable[[], Awaitable[CachedAnswer]]) -> Any:
         coherence = self._coherence
+        self._shared.asked += 1
         fetch = coherence.fetches.begin((key,), coherence.caught_up)
         try:
             answer = await ask()

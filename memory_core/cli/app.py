@@ -82,6 +82,9 @@ _COMMANDS = {
     "namespaces": _Command("stores", "List or wipe namespaces."),
     "new-plugin": _Command("new_plugin", "Write the distribution of a new plugin."),
     "cache": _Command("caches", "Look into caches of running processes."),
+    "metrics": _Command(
+        "metrics", "Show the metrics of every process of this host that publishes them."
+    ),
 }
 
 

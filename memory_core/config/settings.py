@@ -28,6 +28,7 @@ from memory_core.errors import ConfigurationError
 if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
     from memory_core.learning.config import RecallConfig
+    from memory_core.metrics.modes import MetricsMode
     from memory_core.records import Limits
     from memory_core.search.config import SearchConfig
 
@@ -40,6 +41,7 @@ _VARIABLES = {
     "namespace": "MEMORY_NAMESPACE",
     "cache": "MEMORY_CACHE",
     "block_plugins": "MEMORY_BLOCK_PLUGINS",
+    "metrics": "MEMORY_METRICS",
 }
 
 
@@ -47,6 +49,12 @@ class Unset(Enum):
     """Marks an omitted argument where ``None`` has a meaning."""
 
     UNSET = "unset"
+
+
+def _measured() -> MetricsMode:
+    from memory_core.metrics.modes import MetricsMode
+
+    return MetricsMode.ON
 
 
 def _default_limits() -> Limits:
@@ -71,6 +79,8 @@ class Settings:
         options: backend options by dotted name; those in the URL take precedence.
         limits: size limits.
         read_only: whether stores are opened to be read only.
+        metrics: whether operations are measured (``on``, ``off``), and other processes may read it
+            (``publish``).
         source: the settings file that was read.
     """
 
@@ -84,6 +94,7 @@ class Settings:
     options: Mapping[str, Any] = field(factory=dict[str, Any], repr=shown)
     limits: Limits = field(factory=_default_limits)
     read_only: bool = False
+    metrics: MetricsMode = field(factory=_measured)
     source: Path | None = None
 
 
@@ -102,9 +113,10 @@ def load_settings(
     config_file: Path | str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Load the settings: from the arguments, then ``MEMORY_URL``, ``MEMORY_NAMESPACE``, ``MEMORY_CACHE`` and
-    ``MEMORY_BLOCK_PLUGINS`` (comma-separated), then ``memory.toml`` (``MEMORY_CONFIG``, else the one in the
-    current folder, else in the user's configuration directory), then the defaults.
+    """Load the settings: from the arguments, then ``MEMORY_URL``, ``MEMORY_NAMESPACE``, ``MEMORY_CACHE``,
+    ``MEMORY_METRICS`` and ``MEMORY_BLOCK_PLUGINS`` (comma-separated), then ``memory.toml``
+    (``MEMORY_CONFIG``, else the one in the current folder, else in the user's configuration directory), then
+    the defaults.
 
     A ``cache`` of ``None`` means no cache. The file's ``options`` are for the backend of its ``url``: with a
     URL of another scheme they are ignored.
@@ -165,6 +177,10 @@ def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         checked["recall"] = recall_config(values["recall"])
     if "read_only" in values:
         checked["read_only"] = flag_of(values["read_only"], f"{where}: read_only")
+    if "metrics" in values:
+        from memory_core.metrics.modes import metrics_mode
+
+        checked["metrics"] = metrics_mode(values["metrics"])
     checked["cache"] = cache_config(values.get("cache"))
     return checked
 

@@ -55,6 +55,10 @@ class _SharedState(SharedState):
         self.model = Model(context.record_types, context.limits)
         self.feed = ChangeFeed(config.change_feed_limit)
         self.store_id = uuid4()
+        self.metrics.add(self._sections)
+
+    def _sections(self) -> dict[str, dict[str, int]]:
+        return {"counters": self.counters}
 
 
 _COUNTERS = (
@@ -167,7 +171,7 @@ class InMemoryStorage(Handle[_SharedState]):
             position=shared.feed.position,
             records=shared.model.counts(self._namespace),
             size_bytes=shared.model.size_bytes,
-            counters=dict(shared.counters),
+            counters=shared.metrics.sections()["counters"],
         )
 
     async def namespaces(self) -> list[NamespaceInfo]:

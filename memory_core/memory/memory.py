@@ -167,7 +167,7 @@ class Memory:
     def _derived(
         self, storage: Storage, registry: PluginRegistry | None, *, closes: bool = True
     ) -> Memory:
-        derived = Memory(storage, registry=registry)
+        derived: Memory = type(self)(storage, registry=registry)
         derived._updates, derived._search = self._updates, self._search
         derived._recalls, derived._learners = self._recalls, self._learners
         derived._closes_search = closes

@@ -19,10 +19,19 @@ from memory_core.config import (
 from memory_core.config.options import flag_of, names_of
 from memory_core.errors import ConfigurationError, PluginError, StorageClosedError
 from memory_core.memory import Memory
+from memory_core.memory.measured import measured_memory
 from memory_core.memory.wrapping import named_wrappers, wrapped
+from memory_core.metrics.modes import MetricsMode, metrics_mode
 from memory_core.plugins import PluginRegistry, load_class
 from memory_core.records import Limits
-from memory_core.storage import Capability, Storage, StorageContext, missing_members, undelivered
+from memory_core.storage import (
+    Capability,
+    Storage,
+    StorageContext,
+    local_path,
+    missing_members,
+    undelivered,
+)
 
 if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
@@ -110,6 +119,7 @@ class OpenOptions(TypedDict, total=False):
     settings: Settings | None
     create: bool
     read_only: bool | None
+    metrics: bool | str | None
 
 
 _HOW = "write `async with open_memory(...) as memory` or `memory = await open_memory(...)`"
@@ -143,6 +153,8 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
         create: whether to make a store where there is none.
         read_only: whether to open the store to be read only: every write raises ``ReadOnlyError``, and no
             byte of the store is written. Left out, ``?read_only=`` in the URL and the settings decide.
+        metrics: whether to measure the operations: ``True``, ``False``, or ``"publish"``, also for other
+            processes of the host. Left out, the settings decide.
         settings: use these settings instead; ``url``, ``namespace``, ``cache`` and ``wrappers`` override
             them.
 
@@ -163,6 +175,7 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
         self._settings = options.get("settings")
         self._create = options.get("create", True)
         self._read_only = options.get("read_only")
+        self._metrics = options.get("metrics")
         self._memory: Memory | None = None
 
     # Hidden from type checkers, which find these mistakes by themselves.
@@ -235,7 +248,18 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
                 read_only=settings.read_only,
             )
 
-        return Memory(whole, registry=registry, search=searches, recall=settings.recall)
+        if settings.metrics is MetricsMode.OFF:
+            return Memory(whole, registry=registry, search=searches, recall=settings.recall)
+        return measured_memory(
+            whole,
+            storage,
+            url.scheme,
+            _location(url, registry),
+            publish=settings.metrics is MetricsMode.PUBLISH,
+            registry=registry,
+            search=searches,
+            recall=settings.recall,
+        )
 
     def settle(self) -> tuple[Settings, StorageURL]:
         """The settings, and their URL without ``?cache=``, ``?wrappers=``, ``?search=`` and ``?read_only=``:
@@ -254,7 +278,7 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
         search = options.pop("search", None)
         if self._search is not None:
             search = self._search
-        settings = self._with_recall(settings)
+        settings = self._with_recall_and_metrics(settings)
         read_only = options.pop("read_only", None)
         if self._read_only is not None:
             read_only = self._read_only
@@ -270,7 +294,9 @@ class open_memory:  # noqa: N801  # used like a function: `async with open_memor
             settings = evolve(settings, wrappers=_names(wrappers))
         return settings, evolve(url, options=options)
 
-    def _with_recall(self, settings: Settings) -> Settings:
+    def _with_recall_and_metrics(self, settings: Settings) -> Settings:
+        if self._metrics is not None:
+            settings = evolve(settings, metrics=metrics_mode(self._metrics))
         if self._recall is None:
             return settings
         from memory_core.learning.config import recall_config
@@ -300,6 +326,13 @@ def open_memory_sync(url: str | None = None, **options: Unpack[OpenOptions]) -> 
     # A relative path may mean another folder by then, where there is no store to make.
     again: OpenOptions = {**options, "create": False}
     return SyncMemory(Portal(lambda: open_memory(**options), lambda: open_memory(**again)))
+
+
+def _location(url: StorageURL, registry: PluginRegistry) -> str:
+    """The place of a store, as another process of the host can name it."""
+    if not url.location or not registry.storage(url.scheme).embedded:
+        return str(url)
+    return f"{url.scheme}:{local_path(url.location)}"
 
 
 def _names(wrappers: Sequence[str] | str) -> tuple[str, ...]:

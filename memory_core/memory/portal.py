@@ -404,7 +404,11 @@ class SyncHandle:
         """The call of a method, given the memory that was opened."""
         # A generator may itself use this memory, which it cannot on the loop's thread.
         read = [list(cast("Iterator[Any]", x)) if isinstance(x, Iterator) else x for x in args]
-        return lambda memory: method(self._of(memory), *read, **kwargs)
+        # The memory may be of a class that overrides the method.
+        name = getattr(method, "__name__", "")
+        return lambda memory: getattr(type(self._of(memory)), name, method)(
+            self._of(memory), *read, **kwargs
+        )
 
     def _derived(
         self, method: Callable[Concatenate[Memory, P], Memory], *args: P.args, **kwargs: P.kwargs

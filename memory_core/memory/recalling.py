@@ -47,7 +47,7 @@ class Recalls:
 
     def __init__(self, config: RecallConfig) -> None:
         self.config = config
-        self.counters = dict.fromkeys(("recorded", "failed", "expired"), 0)
+        self.counters: dict[str, int] = dict.fromkeys(("recorded", "failed", "expired"), 0)
         self._writing: set[asyncio.Task[None]] = set()
         self._may_write = config.record
         self._cleaned: dict[str, float] = {}

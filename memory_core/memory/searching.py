@@ -60,6 +60,8 @@ class Searches:
         self._searchers: OrderedDict[str, Searcher] = OrderedDict()
         self._used: Counter[Searcher] = Counter()
         self._closing: set[asyncio.Task[None]] = set()
+        # What searchers that are closed have counted.
+        self._counted: Counter[str] = Counter()
         self._closed = False
         self._following: asyncio.Task[None] | None = None
         self.index, factory = _chosen(registry, self._config)
@@ -94,6 +96,20 @@ class Searches:
         """Statistics of the open indexes by namespace."""
         return {name: searcher.stats() for name, searcher in self._searchers.items()}
 
+    def totals(self) -> dict[str, int]:
+        """Statistics of all indexes: counters also of those that were closed, and how many changes the open
+        ones are behind.
+        """
+        totals = Counter(self._counted)
+        for searcher in self._searchers.values():
+            stats = searcher.stats()
+            totals["documents"] += stats["documents"]
+            totals.update(searcher.counted())
+            newest = searcher.newest()
+            if newest is not None:
+                totals["behind"] += max(0, newest - max(0, searcher.follower.position))
+        return dict(totals)
+
     async def aclose(self) -> None:
         """Close every index. Idempotent."""
         self._closed = True
@@ -102,6 +118,7 @@ class Searches:
             await asyncio.wait({self._following})
         # Those that are still used have no namespace any more if their index was removed.
         for searcher in {*self._searchers.values(), *self._used}:
+            self._counted.update(searcher.counted())
             await searcher.aclose()
         self._searchers.clear()
         if self._closing:
@@ -111,6 +128,7 @@ class Searches:
         """Close the index of a namespace, once no search uses it, and remove its files."""
         searcher = self._searchers.pop(namespace, None)
         if searcher is not None and not self._used[searcher]:
+            self._counted.update(searcher.counted())
             await searcher.aclose()
         if self._folder is not None:
             folder = self._folder / _folder_name(namespace)
@@ -171,6 +189,7 @@ class Searches:
                 self._close(self._searchers.pop(namespace))
 
     def _close(self, searcher: Searcher) -> None:
+        self._counted.update(searcher.counted())
         task = asyncio.create_task(searcher.aclose())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

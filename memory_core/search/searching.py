@@ -157,9 +157,12 @@ class Searcher:
         return {
             "position": self.follower.position,
             **self._index.stats(),
-            **self.follower.counters,
-            **self.counters,
+            **self.counted(),
         }
+
+    def counted(self) -> dict[str, int]:
+        """What following and searching have counted."""
+        return {**self.follower.counters, **self.counters}
 
     async def aclose(self) -> None:
         """Stop following, and close the index. Idempotent."""

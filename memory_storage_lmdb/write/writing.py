@@ -14,6 +14,7 @@ from attrs import define, evolve, field, frozen
 
 from memory_core.coalesce import GroupCommit
 from memory_core.errors import MemoryCoreError
+from memory_core.metrics import Histogram
 from memory_core.storage import CommitResult, Position, Receipt, WriteBatch
 from memory_storage_lmdb.engine.binding import Transaction
 from memory_storage_lmdb.engine.environment import Environment
@@ -248,6 +249,7 @@ class Writer:
     _group: GroupCommit[Request, CommitResult] = field(init=False)
     _training: set[asyncio.Task[None]] = field(init=False, factory=set[asyncio.Task[None]])
     _indexing: bool = field(init=False, default=False)
+    backlog: int = field(init=False, default=0)
     _idle: asyncio.TimerHandle | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
@@ -270,6 +272,10 @@ class Writer:
     def stats(self) -> dict[str, int]:
         """Commits, the groups that they were written in, and rejected batches."""
         return {**self.counters, **self._group.stats()}
+
+    def distributions(self) -> dict[str, Histogram]:
+        """The sizes of groups, and how long commits waited for theirs."""
+        return self._group.distributions()
 
     def index_soon(self) -> None:
         """Write the pending index entries after what the writer thread does now; from any thread."""
@@ -307,6 +313,7 @@ class Writer:
         return results
 
     def _index_when_idle(self, backlog: int) -> None:
+        self.backlog = backlog
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
@@ -325,6 +332,7 @@ class Writer:
             # Nothing is lost: queries look at pending records, and the next commit tries again.
             self.upkeep["failed_passes"] += 1
             backlog = 0
+        self.backlog = backlog
         if backlog:
             self.thread.post(self._index)
         else:

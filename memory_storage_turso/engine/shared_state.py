@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack
+from typing import Any, cast
 from uuid import UUID
+
+from attrs import asdict
 
 from memory_core import backend
 from memory_core.codec import Codec
@@ -63,6 +67,30 @@ class SharedState(backend.SharedState):
         self.reader = Reader(driver, tables, self.codec, dictionaries, pending)
         self.namespaces = Namespaces(driver, tables, kinds.foreign)
         self.feed_limit = feed_limit
+        self.metrics.add(self._sections)
+
+    def _sections(self) -> dict[str, Mapping[str, Any]]:
+        """Statistics by subject since the store was opened."""
+        sections: dict[str, Mapping[str, Any]] = {
+            "counters": {**self.writer.stats(), **self.reader.stats()},
+            "groups": self.writer.distributions(),
+            "compression": self.codec.compressor.stats(),
+            "indexing": self.pending.stats(),
+            "opening": {"filled": self.kinds.filled, "unreadable": self.kinds.unreadable},
+        }
+        prepared = self.driver.prepared_stats()
+        if prepared is not None:
+            hit_rate = round(prepared.hit_rate(), 4)
+            sections["statements"] = {**asdict(prepared), "hit_rate": hit_rate}
+        connections: dict[str, Any] = {}
+        for name, value in self.driver.stats().items():
+            if isinstance(value, Mapping):
+                sections[name] = cast("Mapping[str, Any]", value)
+            else:
+                connections[name] = value
+        if connections:
+            sections["connections"] = connections
+        return sections
 
     @classmethod
     async def open(

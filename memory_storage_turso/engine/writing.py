@@ -19,6 +19,7 @@ from memory_core.errors import (
     StorageError,
     StorageUnavailableError,
 )
+from memory_core.metrics import Histogram
 from memory_core.storage import CommitResult, Receipt, WriteBatch
 from memory_storage_turso.engine.dictionaries import Dictionaries
 from memory_storage_turso.engine.driver import (
@@ -115,6 +116,10 @@ class Writer:
     def stats(self) -> dict[str, int]:
         """Groups, their batches, and how many batches were rejected."""
         return {**self._group.stats(), "batches_refused": self.rejected}
+
+    def distributions(self) -> dict[str, Histogram]:
+        """The sizes of groups, and how long commits waited for theirs."""
+        return self._group.distributions()
 
     async def aclose(self) -> None:
         """Finish what was submitted."""

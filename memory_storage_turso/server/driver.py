@@ -229,6 +229,7 @@ class ServerDriver(Driver):
             "write_retries": attrs.asdict(self._writer.retries),
             "read_retries": attrs.asdict(self._read_retries),
             "reads": self._router.stats(),
+            "replicas": self._router.totals(),
         }
         if any(node.endpoint.transport == "http" for node in self._nodes):
             stats["wire"] = attrs.asdict(self._wire)

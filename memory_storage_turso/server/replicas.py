@@ -181,6 +181,16 @@ class ReadRouter:
             "replicas": [self._replica_stats(replica, now) for replica in self.replicas],
         }
 
+    def totals(self) -> Mapping[str, int]:
+        """Statistics of all replicas together; ``lag`` is that of the last."""
+        replicas = self.replicas
+        return {
+            "reads": sum(replica.reads for replica in replicas),
+            "passed_over": sum(replica.passed_over for replica in replicas),
+            "failures": sum(replica.failures for replica in replicas),
+            "lag": max((self._seen - replica.position for replica in replicas), default=0),
+        }
+
     async def aclose(self) -> None:
         """End the checks and close the replicas."""
         if self._checks is not None:

@@ -96,6 +96,7 @@ class Engine(SharedState):
         )
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="memory-storage-jsonl")
         self._compacted_size = 0
+        self.metrics.add(self._sections)
 
     async def commit(self, namespace: str, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Apply batches; the group they are part of shares one frame."""
@@ -108,15 +109,20 @@ class Engine(SharedState):
             raise result
         return result.position
 
-    def log_stats(self) -> dict[str, int]:
-        """Statistics of the log since it was opened."""
-        return {
+    def _sections(self) -> dict[str, dict[str, Any]]:
+        """Statistics since the store was opened."""
+        log = {
             "bytes": self.log.size,
             "live_bytes": self.model.size_bytes,
             "syncs": self.log.syncs,
             "torn_bytes": self.log.torn_bytes,
             "rewrites": self.log.rewrites,
             "failed_compactions": self.failed_compactions,
+        }
+        return {
+            "counters": {**self.counters, **self.commits.stats()},
+            "log": log,
+            "groups": self.commits.distributions(),
         }
 
     async def close(self) -> None:

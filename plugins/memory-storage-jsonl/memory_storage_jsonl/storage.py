@@ -128,6 +128,7 @@ class JsonlStorage(Handle[Engine]):
     async def stats(self) -> StorageStats:
         """Counters and sizes."""
         engine = self._opened()
+        sections = engine.metrics.sections()
         return StorageStats(
             backend="jsonl",
             location=f"jsonl:{engine.log.path}",
@@ -135,8 +136,8 @@ class JsonlStorage(Handle[Engine]):
             position=engine.feed.position,
             records=engine.model.counts(self._namespace),
             size_bytes=engine.log.size,
-            counters={**engine.counters, **engine.commits.stats()},
-            sections={"log": engine.log_stats()},
+            counters=sections.pop("counters"),
+            sections=sections,
         )
 
     async def namespaces(self) -> list[NamespaceInfo]:
