@@ -62,7 +62,9 @@ def group(name: str) -> list[str]:
 def tests(session: nox.Session, backend: str) -> None:
     """Run the tests of one backend, or those that belong to none (``core``)."""
     install(session)
-    session.run("pytest", *BACKENDS[backend], *(session.posargs or ["-n", "logical"]))
+    session.run(
+        "pytest", "-m", "not long", *BACKENDS[backend], *(session.posargs or ["-n", "logical"])
+    )
 
 
 @nox.session
@@ -103,7 +105,7 @@ def min_deps(session: nox.Session) -> None:
     lowest.write_text("\n".join(pinned) + "\n")
     install(session, "--constraint", str(lowest))
     session.run("uv", "pip", "list", external=True)
-    session.run("pytest", *(session.posargs or ["-n", "logical"]))
+    session.run("pytest", "-m", "not long", *(session.posargs or ["-n", "logical"]))
 
 
 @nox.session

@@ -22,6 +22,8 @@ from memory_core.records import CORE_RECORD_TYPES, Episode, Index, Pattern, Reco
 from tests.architecture.typing_cases.completion import LanguageServer
 from tests.architecture.typing_cases.mistakes import MISTAKES
 
+pytestmark = pytest.mark.slow
+
 CASES = Path(__file__).parent / "typing_cases"
 PROGRAM = (CASES / "program.py").read_text("utf-8")
 INFERRED = (CASES / "inferred.py").read_text("utf-8")

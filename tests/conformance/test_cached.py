@@ -2,6 +2,8 @@
 member.
 """
 
+import pytest
+
 from memory_core.cache import CacheConfig, CachedStorage
 from memory_core.inmemory import InMemoryConfig, InMemoryStorage
 from memory_core.storage import Capability
@@ -24,6 +26,7 @@ class TestCachedInMemory(StorageSuite):
         return cached(InMemoryStorage(context, config))
 
 
+@pytest.mark.slow
 class TestCachedLmdb(test_lmdb.TestLmdbStorage):
     # Conditions do not concern the cache, and take as long as all other tests together. How pages continue
     # does: ``test_pages_in_every_order``.
@@ -36,6 +39,7 @@ class TestCachedLmdb(test_lmdb.TestLmdbStorage):
         )
 
 
+@pytest.mark.slow
 class TestCachedTursoLocal(test_turso_local.TestTursoLocal):
     # A record that was just written is not read from the backend at all.
     coalesces_reads = False

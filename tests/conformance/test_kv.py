@@ -3,11 +3,14 @@
 import inspect
 import sqlite3
 
+import pytest
+
 from docs.examples import kv_storage
 from docs.examples.kv_storage import META, RECORD, KvConfig, KvStorage, key
 from memory_core.testing import StorageSuite
 
 
+@pytest.mark.slow
 class TestKvStorage(StorageSuite):
     capabilities = KvStorage.capabilities
     coalesces_commits = True

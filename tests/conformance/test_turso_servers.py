@@ -125,12 +125,14 @@ class TestHttpServer(ServerSuite):
     pass
 
 
+@pytest.mark.slow
 class TestWebSocketServer(ServerSuite):
     @classmethod
     def url(cls) -> str:
         return cls.servers[0].ws_url
 
 
+@pytest.mark.slow
 class TestPrimaryWithReplicas(ServerSuite):
     # A replica may lack what another process has just written.
     linearizable = False
@@ -145,6 +147,7 @@ class TestPrimaryWithReplicas(ServerSuite):
         return [primary, *replicas]
 
 
+@pytest.mark.slow
 class TestDatabasePerNamespace(ServerSuite):
     """Each namespace of a store in a database of its own, made when it is first used."""
 

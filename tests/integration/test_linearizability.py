@@ -9,6 +9,8 @@ import pytest
 from memory_core.testing.checks.forking import ForkServer
 from memory_core.testing.checks.linearizability import LinearizabilityRun, check, main
 
+pytestmark = pytest.mark.slow
+
 STORES = {
     "lmdb": "lmdb:{}/store?durability=normal&busy_timeout=60",
     "turso": "turso:{}/store.db?durability=normal&busy_timeout=60",

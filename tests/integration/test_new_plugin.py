@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 KINDS = ["storage", "cache", "importer"]
 LEFT = {
     "storage": "RocksDbStorage lacks commit, get, query, count, position, changes, stats",

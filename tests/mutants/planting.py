@@ -115,7 +115,18 @@ class Copy:
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        command = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout", "60"]
+        command = [
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "not long",
+            "--timeout",
+            "60",
+        ]
         with subprocess.Popen(
             [sys.executable, *command, *options, *tests],
             cwd=self.folder,

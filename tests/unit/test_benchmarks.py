@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks import agent_workload, cache_latency
 
+pytestmark = pytest.mark.slow
+
 FIGURES = {
     "lmdb: hit": 2.0,
     "turso: hit": 5.0,

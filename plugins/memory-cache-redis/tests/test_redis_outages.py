@@ -15,6 +15,8 @@ from memory_core.cache import coherence
 from memory_core.inmemory import InMemoryStorage
 from memory_core.testing.checks.staleness import StalenessRun, run
 
+pytestmark = pytest.mark.slow
+
 # As long as it takes: what these tests wait for are events.
 SECONDS = 30.0
 

@@ -20,6 +20,8 @@ from memory_core import Budget, CacheConfig, Episode, Memory, Query, at_least, o
 from memory_core.testing.data.samples import full_episode
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 # What the store trains in the background, some time after it was written, is not the cache's.
 ALONE = "durability=normal&compression.dictionary=false"

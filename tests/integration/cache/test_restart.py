@@ -16,6 +16,8 @@ from attrs import evolve
 from memory_core import CacheConfig, Episode, Outcome, Query, open_memory
 from memory_core.cache import coherence
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 EPISODES = 60
 CHANGED = range(0, 60, 5)

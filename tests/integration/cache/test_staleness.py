@@ -10,6 +10,8 @@ import pytest
 
 from memory_core.testing.checks.staleness import StalenessRun, main, run
 
+pytestmark = pytest.mark.slow
+
 STORES = {
     "lmdb": "lmdb:{folder}/store?durability=normal&busy_timeout=60",
     # Where the disk is busy, so are those who hold the lock.

@@ -16,6 +16,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 GUIDE = ROOT / "docs" / "writing_a_cache.md"
 
 USED = textwrap.dedent("""

@@ -27,6 +27,8 @@ from tests.servers.sqld import Sqld, running_sqld
 from tests.servers.tcp_proxy import TcpProxy, running_proxy
 from tests.servers.waiting import until
 
+pytestmark = pytest.mark.slow
+
 SECONDS = float(
     os.environ.get("MEMORY_CORE_CHAOS_SECONDS", "30" if os.environ.get("CI") == "true" else "8")
 )

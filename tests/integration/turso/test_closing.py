@@ -38,6 +38,8 @@ from tests.servers.sqld import Sqld, running_sqld
 from tests.servers.tcp_proxy import Direction, TcpProxy
 from tests.servers.waiting import until
 
+pytestmark = pytest.mark.slow
+
 DRAIN = 0.5
 #: Saying goodbye to a server that does not answer takes up to a second more; an answer, a try or a
 #: pause that is waited for in vain takes longer than this.

@@ -27,6 +27,8 @@ from tests.integration.turso.conftest import (
 )
 from tests.servers.sqld import Sqld, running_sqld
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT, RESOLVING = 3.0, 2.0
 #: Ten per cent, and what a busy machine takes to get to it.
 SLACK = 0.6

@@ -22,6 +22,8 @@ from tests.servers.sqld import Sqld
 from tests.servers.tcp_proxy import TcpProxy
 from tests.servers.waiting import until
 
+pytestmark = pytest.mark.slow
+
 DELETE = Statement("DELETE FROM items WHERE name = 'a'")
 
 

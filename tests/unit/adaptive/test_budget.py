@@ -13,6 +13,8 @@ import pytest
 from memory_core.cache import CacheEntry
 from tests.unit.adaptive.driving import Driven, FakeMemory, entry, run
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 
 

@@ -13,6 +13,8 @@ from types import ModuleType
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 
 # LRU, theine's W-TinyLFU, S3-FIFO and the optimum, as published with the traces.

@@ -30,6 +30,7 @@ from tests.unit.backend.planned import ModelLoader, PlannedStorage
 TYPES = RecordTypes(KIT_RECORD_TYPES)
 
 
+@pytest.mark.slow
 class TestPlannedStorage(StorageSuite):
     capabilities = frozenset({Capability.CHEAP_POSITION, Capability.NAMESPACES})
 

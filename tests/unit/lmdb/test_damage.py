@@ -163,6 +163,7 @@ def test_a_whole_file(ask, whole):
     assert ask(whole) == RIGHT
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     lmdb.version() < (0, 9, 36), reason="an older LMDB ends the process on some damaged pages"
 )
