@@ -16,6 +16,8 @@ import pytest
 from memory_core import Episode, open_memory
 from tests.conftest import ROOT, bound_by_permissions
 
+pytestmark = pytest.mark.slow
+
 SCHEMES = ["turso", "lmdb", "jsonl"]
 
 OPENING = textwrap.dedent("""

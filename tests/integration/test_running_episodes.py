@@ -403,6 +403,7 @@ async def _complete(emit: Emit, location: str, ids: list[str]) -> None:
 _EPISODES = 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", SHARED_STORES)
 async def test_another_process_completes_and_is_killed(backend, tmp_path) -> None:
     """In any order: a step is stored or rejected, and a completed episode stays complete."""

@@ -35,6 +35,8 @@ from tests.integration.transfer_stores import (
     put,
 )
 
+pytestmark = pytest.mark.slow
+
 BACKENDS = ["inmemory", "turso", "lmdb"]
 
 

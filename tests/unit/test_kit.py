@@ -17,6 +17,8 @@ from memory_core.testing.suite.stateful import state_machine
 from tests.unit import broken_backends
 from tests.unit.cache.plain import DictCache
 
+pytestmark = pytest.mark.slow
+
 MEMBERS = sorted(
     name
     for protocol in (Storage, SupportsNamespaces, SupportsBackup)

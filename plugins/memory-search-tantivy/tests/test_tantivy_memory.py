@@ -16,6 +16,8 @@ import tantivy
 from memory_core import Episode, Query, open_memory
 from memory_core.testing import search_coherence
 
+pytestmark = pytest.mark.slow
+
 URLS = ("lmdb:{folder}/memory", "turso:{folder}/memory.db")
 
 

@@ -1,3 +1,5 @@
+import pytest
+
 from memory_core.testing import SearchSuite
 from memory_core.testing.suite.search_suite import KIT_DECLARATIONS
 from memory_search_tantivy.config import TantivyConfig
@@ -11,6 +13,7 @@ class TestTantivyIndex(SearchSuite):
         return TantivyIndex.create(folder, config=TantivyConfig(), declarations=declarations)
 
 
+@pytest.mark.slow
 class TestTantivyIndexThatWritesAtOnce(SearchSuite):
     on_disk = True
 

@@ -37,6 +37,8 @@ from tests.servers import tokens
 from tests.servers.gateway import Gateway, Tamper, running_gateway
 from tests.servers.sqld import Sqld
 
+pytestmark = pytest.mark.slow
+
 CONFIG = TursoConfig(
     retry=RetryConfig(attempts=3, resolve_timeout=0.3),
     breaker=BreakerConfig(failure_threshold=1000),

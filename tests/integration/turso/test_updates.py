@@ -76,6 +76,7 @@ async def test_thirty_updates_make_thirty_and_a_conflict_costs_one_round_trip(
                 for _ in range(UPDATES)
             )
         )
+        requests = len(gateway.requests) - sent
         total, conflicts = CLIENTS * UPDATES, sum(count.conflicts for count in counts)
         [last] = await stores[0].get(Specimen, [counter.id])
         assert last is not None
@@ -83,7 +84,6 @@ async def test_thirty_updates_make_thirty_and_a_conflict_costs_one_round_trip(
         # Each conflict is tried again once, from the record that came with it: without another read.
         assert conflicts > 0
         assert sum(count.batches for count in counts) == total + conflicts
-        requests = len(gateway.requests) - sent
         assert requests <= sum(map(asked, stores)) - before
         # An update reads, at most from the primary and with its position, and writes.
         assert requests <= 3 * total + conflicts

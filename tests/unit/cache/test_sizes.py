@@ -16,6 +16,8 @@ from memory_core.records import CORE_RECORD_TYPES
 from memory_core.records.sizes import size_of
 from memory_core.testing.data.samples import edge, every_kind, full_episode, large_episode
 
+pytestmark = pytest.mark.slow
+
 CODEC = Codec(RecordTypes(CORE_RECORD_TYPES), Limits())
 
 

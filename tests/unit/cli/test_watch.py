@@ -16,6 +16,8 @@ import pytest
 from memory_core import open_memory
 from tests.unit.importers.transcripts import chat_entry, claude_line, claude_session, write_lines
 
+pytestmark = pytest.mark.slow
+
 MEMORY = [sys.executable, "-m", "memory_core.cli"]
 PATIENCE = 30
 

@@ -356,6 +356,7 @@ CHANGES = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(CHANGES)
 @settings(max_examples=200, deadline=None)
 def test_after_any_changes_what_is_learned_is_that_of_a_full_run(changes):
