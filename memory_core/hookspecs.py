@@ -147,5 +147,9 @@ class HookSpecs:
         """Extractors of patterns and heuristics (``memory_core.learning.Extractor``)."""
 
     @hookspec
+    def memory_calculators(self) -> Sequence[Any]:  # pyright: ignore[reportReturnType]  # a specification
+        """Calculators of what episodes lack (``memory_core.learning.Calculator``)."""
+
+    @hookspec
     def memory_cli_commands(self) -> Mapping[str, typer.Typer]:  # pyright: ignore[reportReturnType]  # a specification
         """Sub-commands of ``memory``, by name."""

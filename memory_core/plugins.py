@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import typer
 
     from memory_core.importers import Importer
+    from memory_core.learning.calculating import Calculator
     from memory_core.learning.extracting import Extractor
     from memory_core.records import Record, RecordTypes
 
@@ -111,6 +112,12 @@ class _Core:
         from memory_core.learning.extractors import BUILTIN_EXTRACTORS
 
         return BUILTIN_EXTRACTORS
+
+    @hookimpl
+    def memory_calculators(self) -> Sequence[Calculator]:
+        from memory_core.learning.calculators import BUILTIN_CALCULATORS
+
+        return BUILTIN_CALCULATORS
 
 
 class PluginRegistry:
@@ -191,6 +198,11 @@ class PluginRegistry:
     def extractors(self) -> Mapping[str, Extractor]:
         """Extractors of patterns and heuristics by name."""
         return self._named("memory_extractors", self._results("memory_extractors", _extractors))
+
+    @cached_property
+    def calculators(self) -> Mapping[str, Calculator]:
+        """Calculators of what episodes lack by name."""
+        return self._named("memory_calculators", self._results("memory_calculators", _calculators))
 
     @cached_property
     def cli_commands(self) -> Mapping[str, typer.Typer]:
@@ -299,8 +311,8 @@ class PluginRegistry:
 
     def _forget_merged(self) -> None:
         for name in (
-            "storages", "caches", "searches", "wrappers", "importers", "extractors", "cli_commands",
-            "record_types",
+            "storages", "caches", "searches", "wrappers", "importers", "extractors", "calculators",
+            "cli_commands", "record_types",
         ):  # fmt: skip
             self.__dict__.pop(name, None)
 
@@ -439,6 +451,18 @@ def _extractors(returned: Any) -> Mapping[str, Extractor]:
         if not all(callable(getattr(item, method, None)) for method in ("facts", "findings")):
             raise TypeError(f"expected an Extractor, got {item!r}")
     return {item.name: item for item in extractors}
+
+
+def _calculators(returned: Any) -> Mapping[str, Calculator]:
+    from memory_core.records.calculated import CALCULATED_FIELDS
+
+    calculators = list(returned)
+    for item in calculators:
+        if getattr(item, "field", None) not in CALCULATED_FIELDS or not callable(
+            getattr(item, "calculate", None)
+        ):
+            raise TypeError(f"expected a Calculator, got {item!r}")
+    return {item.name: item for item in calculators}
 
 
 def _cli_commands(returned: Any) -> Mapping[str, typer.Typer]:

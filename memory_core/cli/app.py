@@ -64,6 +64,10 @@ _COMMANDS = {
         "learning",
         "Learn patterns and heuristics from the episodes that succeeded or failed.",
     ),
+    "calculate": _Command(
+        "learning",
+        "Calculate the reward, the reflection and the salient features that episodes lack.",
+    ),
     "patterns": _Command("learning", "List patterns with their evidence, the surest first."),
     "heuristics": _Command("learning", "List heuristics with their evidence, the surest first."),
     "show": _Command("showing", "Show one record."),

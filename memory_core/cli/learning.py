@@ -1,4 +1,4 @@
-"""``memory learn``, ``memory patterns`` and ``memory heuristics``."""
+"""``memory learn``, ``memory calculate``, ``memory patterns`` and ``memory heuristics``."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ _AT_ONCE = 200
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to an application."""
     command(app, "learn")(learn)
+    command(app, "calculate")(calculate)
     command(app, "patterns")(patterns)
     command(app, "heuristics")(heuristics)
 
@@ -60,6 +61,28 @@ async def learn(
     typer.echo(
         f"{found.episodes:,} episodes: {found.patterns:,} patterns, {found.heuristics:,} heuristics; "
         f"{found.written:,} written, {found.removed:,} removed"
+    )
+
+
+async def calculate(session: Session) -> None:
+    """Calculate the reward, the reflection and the salient features that episodes lack.
+
+    A calculated field is marked in the episode's metadata, which says how it came about. What was recorded
+    is never replaced.
+    """
+    from attrs import asdict
+
+    async with session.open() as memory:
+        found = await memory.calculate()
+        if not found.episodes:
+            await hint_at_namespace(memory)
+    if session.as_json:
+        session.write_json(asdict(found))
+        return
+    typer.echo(
+        f"{found.episodes:,} episodes: calculated {found.rewards:,} rewards, "
+        f"{found.reflections:,} reflections, {found.salient_features:,} salient features; "
+        f"{found.written:,} written"
     )
 
 

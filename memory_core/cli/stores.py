@@ -99,6 +99,7 @@ def plugins(session: Session) -> None:
         "caches": summaries(lambda: registry.caches),
         "importers": summaries(lambda: registry.importers),
         "extractors": summaries(lambda: registry.extractors),
+        "calculators": summaries(lambda: registry.calculators),
         "wrappers": summaries(lambda: registry.wrappers),
         "record_types": summaries(lambda: dict.fromkeys(registry.record_types.kinds)),
         "cli_commands": summaries(lambda: dict.fromkeys(registry.cli_commands)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
@@ -28,6 +28,7 @@ from memory_core.importers.log import Log
 from memory_core.importers.sample import Layout, sample_of
 from memory_core.query import Query, all_of
 from memory_core.records import Episode, Relationship, RelationshipType
+from memory_core.records.calculated import mark_of
 from memory_core.storage import WriteBatch
 
 if TYPE_CHECKING:
@@ -362,11 +363,14 @@ def _better(
 
 def _completed(new: Episode, old: Episode) -> Episode:
     """The new copy, with what only the old one knows."""
-    known = {
+    known: dict[str, Any] = {
         name: value
         for name in (*_KEPT, *_KEPT_MANY)
         if (value := getattr(old, name)) and not getattr(new, name)
     }
+    marks = {mark: old.metadata[mark] for mark in map(mark_of, known) if mark in old.metadata}
+    if marks:
+        known["metadata"] = {**new.metadata, **marks}
     return evolve(new, **known) if known else new
 
 

@@ -6,6 +6,12 @@ from memory_core.lazy import lazily as _lazily
 
 if TYPE_CHECKING:
     from memory_core.learning.bounds import wilson
+    from memory_core.learning.calculating import (
+        Calculated,
+        Calculation,
+        Calculator,
+        is_calculated,
+    )
     from memory_core.learning.config import RecallConfig
     from memory_core.learning.evaluating import Evaluation, Measure
     from memory_core.learning.extracting import (
@@ -24,6 +30,7 @@ else:
         __name__,
         {
             "bounds": "wilson",
+            "calculating": "Calculated Calculation Calculator is_calculated",
             "config": "RecallConfig",
             "evaluating": "Evaluation Measure",
             "extracting": "LEARNED Counts Extractor Fact Tally is_learned tally_of",
@@ -34,6 +41,9 @@ else:
 
 __all__ = [
     "LEARNED",
+    "Calculated",
+    "Calculation",
+    "Calculator",
     "Counts",
     "Evaluation",
     "Extractor",
@@ -45,6 +55,7 @@ __all__ = [
     "RecalledEpisode",
     "RecalledRule",
     "Tally",
+    "is_calculated",
     "is_learned",
     "tally_of",
     "wilson",

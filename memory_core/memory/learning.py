@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 from memory_core.cache import CachedStorage
 from memory_core.errors import StorageClosedError
+from memory_core.learning.calculating import Calculation, calculate
 from memory_core.learning.learner import Learner, Learning
 from memory_core.plugins import PluginRegistry
 from memory_core.storage import Storage
@@ -47,6 +48,12 @@ class Learners:
             return await learner.learn(min_support)
         finally:
             self._close_unused()
+
+    async def calculate(self, storage: Storage) -> Calculation:
+        """See ``Memory.calculate``."""
+        if self._closed:
+            raise StorageClosedError("the memory is closed")
+        return await calculate(storage, tuple(self._registry.calculators.values()))
 
     async def aclose(self) -> None:
         """Stop learning. Idempotent."""

@@ -62,7 +62,7 @@ from memory_core.storage import (
 if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
     from memory_core.graph import RelatedEpisode, RelationshipGraph
-    from memory_core.learning import Evaluation, Learning, Recall, RecallConfig
+    from memory_core.learning import Calculation, Evaluation, Learning, Recall, RecallConfig
     from memory_core.memory.handing_over import Handoff
     from memory_core.memory.searching import Searches
     from memory_core.records.changes import EpisodeChanges, EpisodeCompletion, EpisodeOptions
@@ -72,8 +72,6 @@ __all__ = ["Memory"]
 
 R = TypeVar("R", bound=Record)
 E = TypeVar("E", bound=Episode)
-
-_HITS = 10
 
 
 class Memory:
@@ -105,6 +103,7 @@ class Memory:
         self._recalls = OnDemand(partial(recalls_of, recall))
         self._learners = OnDemand(partial(learners_of, registry))
         self._get_with_parts = with_parts_of(storage)
+        self._complete = partial(running.with_logged_steps, storage)
         self._running = running.RunningEpisodes(storage)
         self._updates = Queues()
 
@@ -292,7 +291,7 @@ class Memory:
             QueryError: the query has an order or a cursor, or records of its kind have no texts.
             ConfigurationError: the index is unknown, or several are installed and none is named.
         """
-        query = Query(Episode).limit(_HITS) if query is None else a_query(query)
+        query = Query(Episode).limit(10) if query is None else a_query(query)
         async with self._search.get().of(self._storage) as searcher:
             return await searcher.search(
                 text, query, min_score=min_score, max_wait=max_wait, complete=self._complete
@@ -316,9 +315,6 @@ class Memory:
         """Bring this namespace's search index up to what the store holds; ``rebuild`` removes it first."""
         async with self._search.get().of(self._storage) as searcher:
             await searcher.update(rebuild=rebuild, progress=progress)
-
-    async def _complete(self, records: list[Any]) -> list[Any]:
-        return await running.with_logged_steps(self._storage, records)
 
     async def recall(
         self, task: str, *, where: Query[Episode] | None = None, limit: int = 5
@@ -364,13 +360,10 @@ class Memory:
         Raises:
             InvalidValueError: no two episodes with outcomes are of one task.
         """
-        from memory_core.learning.evaluating import evaluate
-
         episodes = [e async for e in self.iter_episodes(where) if e.outcome or e.reward]
-        checked = a_limit(sample)
         async with self._search.get().of(self._storage) as searcher:
             recaller = self._recalls.get().recaller(self._storage, searcher, self._complete)
-            return await evaluate(recaller, episodes, key=task_key, sample=checked)
+            return await self._recalls.get().evaluate(recaller, episodes, task_key, a_limit(sample))
 
     async def feedback(
         self, recall: Recall | UUID | str, used: Iterable[UUID | str], outcome: Outcome
@@ -395,13 +388,11 @@ class Memory:
         )
 
     async def learn(self, *, min_support: int = 5) -> Learning:
-        """Learn patterns and heuristics from the episodes of this namespace that succeeded or failed, and
-        store them; delete those that were learned before and no longer hold.
+        """Learn patterns and heuristics from the episodes of this namespace that succeeded or failed; delete
+        those that were learned before and no longer hold.
 
-        Each has the tag ``learned``, the rate at which its episodes succeeded (`tally_of` gives counts and
-        bounds), and an id that is computed from what it says: where nothing has changed, nothing is written.
-        Records that a person stored, or whose text or tag a person changed, are not touched. The first call
-        reads all episodes, a later one those that have changed.
+        Each has the tag ``learned``, and an id that is computed from what it says; `tally_of` gives its
+        counts. What a person stored or changed is not touched. The same again writes nothing.
 
         Args:
             min_support: in how many episodes something must be seen; at least 2.
@@ -412,6 +403,16 @@ class Memory:
             ReadOnlyError: the store is only read.
         """
         return await self._learners.get().learn(self._storage, min_support)
+
+    async def calculate(self) -> Calculation:
+        """Calculate what episodes that have ended lack: reward, reflection and salient features.
+
+        Metadata such as ``calculated_reward`` marks a calculated field; a recorded one is never replaced.
+
+        Raises:
+            PluginError: a calculator of a plugin fails.
+        """
+        return await self._learners.get().calculate(self._storage)
 
     # The store
 
@@ -425,12 +426,10 @@ class Memory:
 
     async def stats(self) -> StorageStats:
         """Statistics of the store, its caches, and the search index of this namespace if it is open."""
-        stats = await self._storage.stats()
-        searches = self._search.made
+        stats, searches = await self._storage.stats(), self._search.made
         found = None if searches is None else searches.stats().get(self.namespace)
-        return (
-            stats if found is None else evolve(stats, sections={**stats.sections, "search": found})
-        )
+        more = {} if found is None else {"search": found}
+        return evolve(stats, sections={**stats.sections, **more})
 
     # Episodes
 

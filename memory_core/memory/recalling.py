@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from memory_core.errors import (
@@ -21,10 +21,13 @@ from memory_core.learning.recall import Recall
 from memory_core.learning.recalling import Recaller
 from memory_core.memory.updating import receipt_of
 from memory_core.query import Query, at_most
-from memory_core.records import Feedback, Outcome, RecallRecord, Record
+from memory_core.records import Episode, Feedback, Outcome, RecallRecord, Record
 from memory_core.records.fields import now
 from memory_core.search import Searcher
 from memory_core.storage import Receipt, Storage, WriteBatch
+
+if TYPE_CHECKING:
+    from memory_core.learning.evaluating import Evaluation
 
 __all__ = ["Recalls"]
 
@@ -60,6 +63,15 @@ class Recalls:
     ) -> Recaller:
         """What recalls from a namespace; see `Recaller` for the arguments."""
         return Recaller(storage=storage, searcher=searcher, config=self.config, complete=complete)
+
+    @staticmethod
+    async def evaluate(
+        recaller: Recaller, episodes: Sequence[Episode], key: str | None, sample: int
+    ) -> Evaluation:
+        """How well episodes with outcomes are recalled; see ``Memory.evaluate``."""
+        from memory_core.learning.evaluating import evaluate
+
+        return await evaluate(recaller, episodes, key=key, sample=sample)
 
     def note(self, storage: Storage, recall: Recall) -> None:
         """Record a recall in the background, unless the store is only read. A write that fails is counted and

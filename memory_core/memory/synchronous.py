@@ -30,7 +30,7 @@ from memory_core.storage import ChangePage, Position, Receipt, StorageStats, Wri
 if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
     from memory_core.graph import RelatedEpisode, RelationshipGraph
-    from memory_core.learning import Evaluation, Learning, Recall
+    from memory_core.learning import Calculation, Evaluation, Learning, Recall
     from memory_core.memory.handing_over import Handoff
     from memory_core.records.changes import EpisodeChanges, EpisodeCompletion, EpisodeOptions
     from memory_core.search import SearchHits, Words
@@ -255,13 +255,11 @@ class SyncMemory(SyncHandle):
         return self._await(Memory.feedback, recall, used, outcome)
 
     def learn(self, *, min_support: int = 5) -> Learning:
-        """Learn patterns and heuristics from the episodes of this namespace that succeeded or failed, and
-        store them; delete those that were learned before and no longer hold.
+        """Learn patterns and heuristics from the episodes of this namespace that succeeded or failed; delete
+        those that were learned before and no longer hold.
 
-        Each has the tag ``learned``, the rate at which its episodes succeeded (`tally_of` gives counts and
-        bounds), and an id that is computed from what it says: where nothing has changed, nothing is written.
-        Records that a person stored, or whose text or tag a person changed, are not touched. The first call
-        reads all episodes, a later one those that have changed.
+        Each has the tag ``learned``, and an id that is computed from what it says; `tally_of` gives its
+        counts. What a person stored or changed is not touched. The same again writes nothing.
 
         Args:
             min_support: in how many episodes something must be seen; at least 2.
@@ -272,6 +270,16 @@ class SyncMemory(SyncHandle):
             ReadOnlyError: the store is only read.
         """
         return self._await(Memory.learn, min_support=min_support)
+
+    def calculate(self) -> Calculation:
+        """Calculate what episodes that have ended lack: reward, reflection and salient features.
+
+        Metadata such as ``calculated_reward`` marks a calculated field; a recorded one is never replaced.
+
+        Raises:
+            PluginError: a calculator of a plugin fails.
+        """
+        return self._await(Memory.calculate)
 
     def changes(self, since: Position, limit: int = 1000) -> ChangePage:
         """At most ``limit`` changes after a position, oldest first."""
