@@ -22,6 +22,7 @@ from memory_core.storage import (
     StorageStats,
     WithParts,
     WriteBatch,
+    check_bound,
     local_path,
 )
 from memory_storage_lmdb.config import LmdbConfig
@@ -39,6 +40,7 @@ _CAPABILITIES = frozenset(
         Capability.CHEAP_POSITION,
         Capability.NAMESPACES,
         Capability.BACKUP,
+        Capability.BOUNDED_COUNTS,
         Capability.PARTS,
     }
 )
@@ -116,7 +118,15 @@ class LmdbStorage(Handle[SharedState]):
 
     async def count(self, query: Query[Any]) -> int:
         """How many records fulfil the query's conditions."""
-        found = await self._opened().reader.count(self._namespace, query)
+        return await self._count(query)
+
+    async def count_up_to(self, query: Query[Any], up_to: int) -> int:
+        """How many records fulfil the query's conditions, at most ``up_to``."""
+        check_bound(up_to)
+        return await self._count(query, up_to)
+
+    async def _count(self, query: Query[Any], up_to: int | None = None) -> int:
+        found = await self._opened().reader.count(self._namespace, query, up_to)
         self._turn = turn = self._turn - 16
         if turn <= 0:
             await self._give_way()

@@ -24,6 +24,7 @@ from memory_core.storage import (
     StorageStats,
     WithParts,
     WriteBatch,
+    check_bound,
     require,
 )
 from memory_storage_turso.backends import open_backend
@@ -163,10 +164,18 @@ class TursoStorage(Handle[SharedState]):
 
     async def count(self, query: Query[Any]) -> int:
         """How many records fulfil the query's conditions."""
+        return await self._count(query)
+
+    async def count_up_to(self, query: Query[Any], up_to: int) -> int:
+        """How many records fulfil the query's conditions, at most ``up_to``."""
+        check_bound(up_to)
+        return await self._count(query, up_to)
+
+    async def _count(self, query: Query[Any], up_to: int | None = None) -> int:
         shared = self._opened()
         shared.tables.types.cls(query.kind)
         ns = await shared.namespaces.find(self._namespace)
-        return 0 if ns is None else await shared.reader.count(ns, query)
+        return 0 if ns is None else await shared.reader.count(ns, query, up_to)
 
     def position(self) -> Position | None:
         """The newest position of a file; ``None`` for a server."""

@@ -40,6 +40,7 @@ from memory_core.storage import (
     StorageStats,
     WithParts,
     WriteBatch,
+    check_bound,
     check_namespace,
 )
 from memory_storage_turso.backends import require_aiohttp
@@ -494,7 +495,14 @@ class TenantStorage:
     @property
     def capabilities(self) -> frozenset[Capability]:
         """The capabilities of a server, without ``NAMESPACES``."""
-        return frozenset({Capability.DURABLE, Capability.MULTI_PROCESS, Capability.PARTS})
+        return frozenset(
+            {
+                Capability.BOUNDED_COUNTS,
+                Capability.DURABLE,
+                Capability.MULTI_PROCESS,
+                Capability.PARTS,
+            }
+        )
 
     @property
     def namespace(self) -> str:
@@ -527,6 +535,11 @@ class TenantStorage:
     async def count(self, query: Query[Any]) -> int:
         """How many records fulfil the query's conditions."""
         return await self._read(lambda storage: storage.count(query), 0)
+
+    async def count_up_to(self, query: Query[Any], up_to: int) -> int:
+        """How many records fulfil the query's conditions, at most ``up_to``."""
+        check_bound(up_to)
+        return await self._read(lambda storage: storage.count_up_to(query, up_to), 0)
 
     @property
     def metrics(self) -> StoreMetrics:

@@ -10,6 +10,7 @@ has only the records which the group concerns. All are synchronous and never wai
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
@@ -323,9 +324,9 @@ class Model:
         kept, cursor = select_page(query, rows)
         return Page(tuple(cast("R", stored.record) for stored in kept), cursor)
 
-    def count(self, namespace: str, query: Query[Any]) -> int:
-        """How many records fulfil the query's conditions."""
-        return sum(1 for _ in self._matching(namespace, query))
+    def count(self, namespace: str, query: Query[Any], up_to: int | None = None) -> int:
+        """How many records fulfil the query's conditions; at most ``up_to``, where counting ends."""
+        return sum(1 for _ in islice(self._matching(namespace, query), up_to))
 
     def counts(self, namespace: str) -> dict[str, int]:
         """How many records of each kind a namespace has."""

@@ -47,9 +47,10 @@ def page_key(namespace: str, query: Query[Any]) -> CacheKey:
     return (namespace, f"query:{query.kind}", _digest(query.canonical()))
 
 
-def count_key(namespace: str, query: Query[Any]) -> CacheKey:
-    """The key of a cached count."""
-    return (namespace, f"count:{query.kind}", _digest(query.conditions_key()))
+def count_key(namespace: str, query: Query[Any], up_to: int = 0) -> CacheKey:
+    """The key of a cached count; of one that ends at a bound, where that is not 0."""
+    bound = up_to.to_bytes(8) if up_to else b""
+    return (namespace, f"count:{query.kind}", _digest(query.conditions_key() + bound))
 
 
 def _digest(canonical: bytes) -> bytes:

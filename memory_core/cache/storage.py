@@ -45,6 +45,8 @@ from memory_core.storage import (
     WithParts,
     WriteBatch,
     add_parts,
+    check_bound,
+    count_up_to,
     get_with_parts,
     require,
 )
@@ -333,6 +335,19 @@ class CachedStorage(Turns):
 
         async def ask() -> CachedAnswer:
             return CachedAnswer.of_count(query, await self._storage.count(query))
+
+        return await self._answer(key, ask)
+
+    async def count_up_to(self, query: Query[Any], up_to: int) -> int:
+        """How many records fulfil the query's conditions, at most ``up_to``."""
+        if not self._shared.config.queries:
+            self._shared.check()
+            return await count_up_to(self._storage, query, up_to)
+        check_bound(up_to)
+        key = count_key(self._namespace, query, up_to)
+
+        async def ask() -> CachedAnswer:
+            return CachedAnswer.of_count(query, await count_up_to(self._storage, query, up_to))
 
         return await self._answer(key, ask)
 

@@ -27,13 +27,16 @@ from memory_core.storage import (
     StorageContext,
     StorageStats,
     WriteBatch,
+    check_bound,
 )
 
 __all__ = ["InMemoryConfig", "InMemoryStorage"]
 
 R = TypeVar("R", bound=Record)
 
-_CAPABILITIES = frozenset({Capability.CHEAP_POSITION, Capability.NAMESPACES})
+_CAPABILITIES = frozenset(
+    {Capability.BOUNDED_COUNTS, Capability.CHEAP_POSITION, Capability.NAMESPACES}
+)
 
 
 @frozen(kw_only=True)
@@ -139,9 +142,17 @@ class InMemoryStorage(Handle[_SharedState]):
 
     async def count(self, query: Query[Any]) -> int:
         """How many records fulfil the query's conditions."""
+        return await self._count(query)
+
+    async def count_up_to(self, query: Query[Any], up_to: int) -> int:
+        """How many records fulfil the query's conditions, at most ``up_to``."""
+        check_bound(up_to)
+        return await self._count(query, up_to)
+
+    async def _count(self, query: Query[Any], up_to: int | None = None) -> int:
         shared = self._opened()
         shared.counters["counts"] += 1
-        count = shared.model.count(self._namespace, query)
+        count = shared.model.count(self._namespace, query, up_to)
         self._turn = turn = self._turn - 16
         if turn <= 0:
             await self._give_way()

@@ -10,12 +10,13 @@ import attrs
 from memory_core.errors import InvalidValueError, QueryError
 from memory_core.query import Query
 from memory_core.records import Episode, ExecutionStep, Outcome, Record
-from memory_core.records.fields import a_uuid, an_instance, an_integer, uuids
+from memory_core.records.fields import a_uuid, an_instance, an_integer, optional, uuids
 from memory_core.storage import Put, WriteBatch
 
 __all__ = [
     "COMPLETION",
     "a_batch",
+    "a_bound",
     "a_function",
     "a_kind",
     "a_limit",
@@ -49,6 +50,7 @@ ids = uuids("ids")
 an_outcome = an_instance("outcome", Outcome)
 a_position = an_integer("since", 0)
 a_limit = an_integer("limit", 1, 1_000_000)
+a_bound = optional(an_integer("up_to", 1))
 a_recall_limit = an_integer("limit", 1, 100)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from uuid import UUID
 
@@ -17,6 +16,7 @@ from memory_core.memory import running
 from memory_core.memory.arguments import (
     COMPLETION,
     a_batch,
+    a_bound,
     a_function,
     a_kind,
     a_limit,
@@ -56,6 +56,7 @@ from memory_core.storage import (
     Storage,
     StorageStats,
     WriteBatch,
+    count_up_to,
     with_parts_of,
 )
 
@@ -120,12 +121,7 @@ class Memory:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -195,10 +191,7 @@ class Memory:
         return await running.get(self._storage, a_kind(kind), as_ids(ids))
 
     async def update(
-        self,
-        kind: type[R],
-        record_id: UUID | str,
-        change: Callable[[R], R | Awaitable[R]],
+        self, kind: type[R], record_id: UUID | str, change: Callable[[R], R | Awaitable[R]]
     ) -> R:
         """Change a stored record; no change of it that others make meanwhile is lost.
 
@@ -245,9 +238,9 @@ class Memory:
                 return
             query = query.after(page.next_cursor)
 
-    async def count(self, query: Query[Any]) -> int:
-        """The exact number of records that fulfil a query's conditions; its limit does not matter."""
-        return await self._storage.count(a_query(query))
+    async def count(self, query: Query[Any], *, up_to: int | None = None) -> int:
+        """How many records fulfil a query's conditions, whatever its limit; counting ends at ``up_to``."""
+        return await count_up_to(self._storage, a_query(query), a_bound(up_to))
 
     @overload
     async def search(
@@ -469,9 +462,11 @@ class Memory:
         """Every episode a query finds."""
         return self.iterate(query_of(Episode, query))
 
-    async def count_episodes(self, query: Query[Episode] | None = None) -> int:
+    async def count_episodes(
+        self, query: Query[Episode] | None = None, *, up_to: int | None = None
+    ) -> int:
         """How many episodes fulfil the conditions."""
-        return await self.count(query_of(Episode, query))
+        return await self.count(query_of(Episode, query), up_to=up_to)
 
     async def store_episodes_with_patterns_batch(
         self, episodes: Iterable[Episode], patterns: Iterable[Pattern]
@@ -587,9 +582,11 @@ class Memory:
         """Every pattern a query finds."""
         return self.iterate(query_of(Pattern, query))
 
-    async def count_patterns(self, query: Query[Pattern] | None = None) -> int:
+    async def count_patterns(
+        self, query: Query[Pattern] | None = None, *, up_to: int | None = None
+    ) -> int:
         """How many patterns fulfil the conditions."""
-        return await self.count(query_of(Pattern, query))
+        return await self.count(query_of(Pattern, query), up_to=up_to)
 
     # Heuristics
 
@@ -625,9 +622,11 @@ class Memory:
         """Every heuristic a query finds."""
         return self.iterate(query_of(Heuristic, query))
 
-    async def count_heuristics(self, query: Query[Heuristic] | None = None) -> int:
+    async def count_heuristics(
+        self, query: Query[Heuristic] | None = None, *, up_to: int | None = None
+    ) -> int:
         """How many heuristics fulfil the conditions."""
-        return await self.count(query_of(Heuristic, query))
+        return await self.count(query_of(Heuristic, query), up_to=up_to)
 
     # Relationships
 

@@ -134,9 +134,9 @@ class SyncMemory(SyncHandle):
                 return
             query = query.after(page.next_cursor)
 
-    def count(self, query: Query[Any]) -> int:
-        """The exact number of records that fulfil a query's conditions; its limit does not matter."""
-        return self._await(Memory.count, query)
+    def count(self, query: Query[Any], *, up_to: int | None = None) -> int:
+        """How many records fulfil a query's conditions, whatever its limit; counting ends at ``up_to``."""
+        return self._await(Memory.count, query, up_to=up_to)
 
     @overload
     def search(
@@ -325,9 +325,11 @@ class SyncMemory(SyncHandle):
         """Every episode a query finds."""
         return self.iterate(query_of(Episode, query))
 
-    def count_episodes(self, query: Query[Episode] | None = None) -> int:
+    def count_episodes(
+        self, query: Query[Episode] | None = None, *, up_to: int | None = None
+    ) -> int:
         """How many episodes fulfil the conditions."""
-        return self._await(Memory.count_episodes, query)
+        return self._await(Memory.count_episodes, query, up_to=up_to)
 
     def store_episodes_with_patterns_batch(
         self, episodes: Iterable[Episode], patterns: Iterable[Pattern]
@@ -429,9 +431,11 @@ class SyncMemory(SyncHandle):
         """Every pattern a query finds."""
         return self.iterate(query_of(Pattern, query))
 
-    def count_patterns(self, query: Query[Pattern] | None = None) -> int:
+    def count_patterns(
+        self, query: Query[Pattern] | None = None, *, up_to: int | None = None
+    ) -> int:
         """How many patterns fulfil the conditions."""
-        return self._await(Memory.count_patterns, query)
+        return self._await(Memory.count_patterns, query, up_to=up_to)
 
     def store_heuristic(self, heuristic: Heuristic) -> Receipt:
         """Store a heuristic, or replace the one with its id."""
@@ -465,9 +469,11 @@ class SyncMemory(SyncHandle):
         """Every heuristic a query finds."""
         return self.iterate(query_of(Heuristic, query))
 
-    def count_heuristics(self, query: Query[Heuristic] | None = None) -> int:
+    def count_heuristics(
+        self, query: Query[Heuristic] | None = None, *, up_to: int | None = None
+    ) -> int:
         """How many heuristics fulfil the conditions."""
-        return self._await(Memory.count_heuristics, query)
+        return self._await(Memory.count_heuristics, query, up_to=up_to)
 
     def add_relationship(self, relationship: Relationship) -> Receipt:
         """Relate two episodes.

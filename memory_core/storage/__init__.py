@@ -14,6 +14,7 @@ from memory_core.storage.batch import (
     Receipt,
     WriteBatch,
 )
+from memory_core.storage.counting import SupportsBoundedCounts, check_bound, count_up_to
 from memory_core.storage.parts import (
     Parts,
     SupportsParts,
@@ -61,13 +62,16 @@ __all__ = [
     "StorageContext",
     "StorageStats",
     "SupportsBackup",
+    "SupportsBoundedCounts",
     "SupportsNamespaces",
     "SupportsParts",
     "WithParts",
     "WriteBatch",
     "add_parts",
+    "check_bound",
     "check_limit",
     "check_namespace",
+    "count_up_to",
     "get_with_parts",
     "local_path",
     "missing_members",

@@ -65,6 +65,8 @@ class Capability(StrEnum):
     """``SupportsNamespaces``: namespaces can be listed and wiped."""
     BACKUP = "backup"
     """``SupportsBackup``: a consistent copy while the store is in use."""
+    BOUNDED_COUNTS = "bounded_counts"
+    """``SupportsBoundedCounts``: counting ends at a bound."""
     PARTS = "parts"
     """``SupportsParts``: records are read with those that refer to them, in one round trip."""
 

@@ -364,15 +364,15 @@ class Reader:
         cursor = None if raw.next is None else query.cursor(*raw.next)
         return Page(tuple(records), cursor)
 
-    async def count(self, namespace: str, query: Query[Any]) -> int:
-        """An exact count; see ``Storage.count``."""
+    async def count(self, namespace: str, query: Query[Any], up_to: int | None = None) -> int:
+        """A count, which ends at a bound; see ``Storage.count`` and ``SupportsBoundedCounts``."""
         self.counters["counts"] += 1
         if await self._layout(query) is None:
             return 0
 
         def read(txn: Transaction, pending: Pending, meter: Meter) -> int:
             scan = self._scan(txn, pending, meter, namespace, query)
-            return 0 if scan is None else scan.count()
+            return 0 if scan is None else scan.count(up_to)
 
         return await self._run(read)
 

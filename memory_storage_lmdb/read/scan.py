@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import merge, nlargest, nsmallest
 from itertools import islice
@@ -111,25 +112,39 @@ class Scan:
             value = values[self.layout.positions[query.order]]
         return RawPage(found, (value, UUID(bytes=record_id)))
 
-    def count(self) -> int:
-        """How many records fulfil the conditions. Raises like ``page``."""
-        if is_impossible(self.query):
-            return 0
+    def count(self, up_to: int | None = None) -> int:
+        """How many records fulfil the conditions. Raises like ``page``.
+
+        Args:
+            up_to: the largest answer: counting ends there.
+        """
+        most = sys.maxsize if up_to is None else up_to
+        return 0 if is_impossible(self.query) else min(self._counted(most), most)
+
+    def _counted(self, most: int) -> int:
         parts = parts_of(self.layout, self.query.conditions)
         if not parts:
             return self._total()
-        if len(parts) == 1 and (counted := self._count_entries(parts[0])) is not None:
+        if len(parts) == 1 and (counted := self._count_entries(parts[0], most)) is not None:
             return counted
         plan = plan_count(parts, [self._size(part) for part in parts])
         # A set, because a record appears once per matching value.
-        found = {key[-ID_BYTES:] for key in self._entries(plan)}
+        found: set[bytes] = set()
+        for key in self._entries(plan):
+            found.add(key[-ID_BYTES:])
+            if len(found) >= most:
+                return most
         return len(found) + sum(1 for _ in self._pending_matches())
 
-    def _count_entries(self, part: Term | Range) -> int | None:
+    def _count_entries(self, part: Term | Range, most: int) -> int | None:
         """Count entries instead of records; ``None`` when a record may have several."""
         index, cursor = part.index, self._cursor(part.index)
         if isinstance(part, Range):
-            counted = sum(metered(sizes(cursor, self.namespace, part.span), self.meter))
+            counted = 0
+            for size in metered(sizes(cursor, self.namespace, part.span), self.meter):
+                counted += size
+                if counted >= most:
+                    return most
         elif not part.exact or (index.multi and len(part.keys) > 1):
             return None
         else:

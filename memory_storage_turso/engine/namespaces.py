@@ -6,7 +6,7 @@ Also records of kinds that only other processes know are counted and deleted.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 from attrs import frozen
@@ -15,6 +15,7 @@ from memory_core.errors import StorageError
 from memory_core.storage import NamespaceInfo, Position
 from memory_storage_turso.engine.driver import Driver, Namespace, Reliance, StatementError
 from memory_storage_turso.engine.rejections import TranslatedErrors
+from memory_storage_turso.sql.counts import COUNTS, counts_in
 from memory_storage_turso.sql.statement import Row, SqlValue, Statement
 from memory_storage_turso.sql.system import (
     ADD_NAMESPACE,
@@ -25,7 +26,7 @@ from memory_storage_turso.sql.system import (
     POSITION,
     WIPING,
 )
-from memory_storage_turso.sql.tables import Tables, count_by_namespace, count_in, delete_all
+from memory_storage_turso.sql.tables import Tables, delete_all
 
 __all__ = ["Counts", "Namespaces"]
 
@@ -49,8 +50,8 @@ class Counts:
 class Namespaces:
     """Numbers namespaces, counts their records, and deletes all of one.
 
-    A statement for each kind is run in one snapshot with the list of kinds; where another process has
-    added a kind meanwhile, all of them are run again.
+    A wipe has a statement for each kind and reads the list of kinds in its transaction; where another process
+    has added a kind meanwhile, all of them are run again.
 
     Attributes:
         numbers: the numbers that are known so far, by name.
@@ -100,37 +101,25 @@ class Namespaces:
         return ns
 
     async def counts(self, ns: int) -> Counts:
-        """Count the records of a namespace."""
-        [position, size], found = await self._ask(
-            [POSITION, Statement(BYTES)], lambda kind: count_in(kind, ns), ns
-        )
+        """How many records a namespace has."""
+        statements = [POSITION, Statement(BYTES), counts_in(ns)]
         with self._reading:
-            held = {kind: operator.index(cast("int", rows[0][0])) for kind, rows in found.items()}
-            records = dict.fromkeys(sorted(self._tables.absent), 0) | {
-                kind: number for kind, number in held.items() if number or kind in self._tables
-            }
-            return Counts(cast("int", position[0][0]), cast("int", size[0][0]), records)
+            position, size, found = await self._driver.read(statements, namespace=ns)
+            records = self._none() | {str(kind): _number(count) for kind, count in found.rows}
+            return Counts(_number(position.rows[0][0]), _number(size.rows[0][0]), records)
 
     async def infos(self) -> list[NamespaceInfo]:
         """The namespaces that hold records, by name."""
-        [names], found = await self._ask([Statement(NAMESPACES)], count_by_namespace)
         with self._reading:
-            return self._infos_of(names, found)
+            names, found = await self._driver.read([Statement(NAMESPACES), Statement(COUNTS)])
+            held: dict[int, dict[str, int]] = {}
+            for ns, kind, count in found.rows:
+                held.setdefault(_number(ns), self._none())[str(kind)] = _number(count)
+            named = sorted((str(name), _number(ns)) for ns, name in names.rows)
+            return [NamespaceInfo(name, held[ns]) for name, ns in named if ns in held]
 
-    def _infos_of(
-        self, names: Sequence[Row], found: Mapping[str, Sequence[Row]]
-    ) -> list[NamespaceInfo]:
-        held = {kind: dict(cast("list[tuple[int, int]]", rows)) for kind, rows in found.items()}
-        infos: list[NamespaceInfo] = []
-        for ns, name in sorted(names, key=lambda row: str(row[1])):
-            records = dict.fromkeys(sorted(self._tables.absent), 0) | {
-                kind: numbers.get(cast("int", ns), 0)
-                for kind, numbers in held.items()
-                if ns in numbers or kind in self._tables
-            }
-            if any(records.values()):
-                infos.append(NamespaceInfo(str(name), records))
-        return infos
+    def _none(self) -> dict[str, int]:
+        return dict.fromkeys([*self._tables.types.kinds], 0)
 
     def forget(self) -> None:
         """Forget the numbers: the store was set back, and may give them again."""
@@ -170,27 +159,6 @@ class Namespaces:
             self.forget()
         return self.numbers.setdefault(name, ns)
 
-    async def _ask(
-        self,
-        statements: Sequence[Statement],
-        of_kind: Callable[[str], Statement],
-        ns: int | None = None,
-    ) -> tuple[list[list[Row]], dict[str, list[Row]]]:
-        """The rows of some statements, and of one for each kind."""
-        while True:
-            foreign = self._foreign
-            kinds = [table.kind for table in self._tables if table.kind not in self._tables.absent]
-            kinds += foreign
-            asked = [Statement(KINDS), *statements, *map(of_kind, kinds)]
-            with self._reading:
-                results = await self._driver.read(asked, namespace=ns)
-            known, *found = [result.rows for result in results]
-            with self._reading:
-                complete = self._is_complete(foreign, known)
-            if complete:
-                of_kinds = dict(zip(kinds, found[len(statements) :], strict=True))
-                return found[: len(statements)], of_kinds
-
     def _is_complete(self, foreign: tuple[str, ...], rows: Sequence[Row]) -> bool:
         """Note the kinds that the store has; whether the foreign ones among them are these, and no other was
         absent before.
@@ -198,3 +166,7 @@ class Namespaces:
         self._foreign = tuple(str(row[0]) for row in rows if row[0] not in self._tables)
         appeared = self._tables.note_present(row[0] for row in rows)
         return self._foreign == foreign and not appeared
+
+
+def _number(value: SqlValue) -> int:
+    return operator.index(cast("int", value))

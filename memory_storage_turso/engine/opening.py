@@ -26,6 +26,7 @@ from memory_core.errors import (
 from memory_core.records import Acyclic, IndexValues, RecordTypes, Reference, Unique
 from memory_core.storage import StorageContext
 from memory_storage_turso.engine.driver import Driver, StatementError, StatementResult
+from memory_storage_turso.sql.counts import UNCOUNTED, count_kinds
 from memory_storage_turso.sql.declarations import DECLARED_OTHERWISE, Declaration
 from memory_storage_turso.sql.migration import OBJECTS, Migration
 from memory_storage_turso.sql.schema import TABLES, create_kinds, declaration
@@ -118,6 +119,8 @@ async def open_kinds(
 ) -> OpenedKinds:
     """Create the tables of kinds that are new, and migrate the tables of kinds that have changed.
 
+    Kinds whose records an earlier version has not counted are counted, also those that are not known here.
+
     Args:
         driver: the database.
         types: the kinds to prepare for.
@@ -126,7 +129,7 @@ async def open_kinds(
 
     Raises:
         NotAStoreError: the database has tables of these names that are not this package's.
-        MigrationNeededError: the store is only read, and lacks an index.
+        MigrationNeededError: the store is only read, and lacks an index or counts.
         ConfigurationError: it has records that a new constraint forbids.
         SchemaVersionError: a newer version of a plugin wrote the store; the kind was not touched.
         DeclarationChangedError: other processes keep opening the store with other declarations.
@@ -134,6 +137,7 @@ async def open_kinds(
     filling = _Filling(driver, codec)
     tables = Tables(types)
     overtaken = ""
+    await _count(driver, read_only=read_only)
     for _ in range(_ATTEMPTS):
         known = await _known_kinds(driver)
         stored = {kind: Declaration.decoded(text) for kind, text in known.items()}
@@ -159,6 +163,20 @@ async def open_kinds(
             # Another process has declared the kind meanwhile: as it is declared here, or otherwise.
             overtaken = error.kind
     raise DeclarationChangedError(driver.where, overtaken)
+
+
+async def _count(driver: Driver, *, read_only: bool) -> None:
+    """Count the records of kinds that no trigger counts.
+
+    Then the store is of an earlier version or was set back to such a state, or a process of one has added the
+    kinds while another one changed the store's version.
+    """
+    uncounted = [str(kind) for (kind,) in await _rows(driver, Statement(UNCOUNTED))]
+    if not uncounted:
+        return
+    if read_only:
+        raise MigrationNeededError(driver.where, f"it does not count its {uncounted[0]!r}s")
+    await _run(driver, [RAISE_VERSION, *count_kinds(uncounted)])
 
 
 def _changed(stored: Mapping[str, Declaration], tables: Tables) -> list[str]:

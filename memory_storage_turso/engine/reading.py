@@ -155,16 +155,17 @@ class Reader:
                     if not await self._dictionaries.has(error.dictionary_id):
                         raise
 
-    async def count(self, ns: int, query: Query[Any]) -> int:
-        """How many records a query has; see ``Storage.count``."""
+    async def count(self, ns: int, query: Query[Any], up_to: int | None = None) -> int:
+        """How many records a query has, at most ``up_to``; see ``Storage.count``."""
         self.counts += 1
         self._pending.on_query()
-        statement = count_statement(self._tables[query.kind], ns, query)
+        statement = count_statement(self._tables[query.kind], ns, query, up_to)
         if statement is None or await self._is_absent(query.kind):
             return 0
         async with self._translated:
             [result] = await self._driver.read([statement], namespace=ns)
-            return operator.index(cast("int", result.rows[0][0]))
+            counted = operator.index(cast("int", result.rows[0][0]))
+            return counted if up_to is None else min(counted, up_to)
 
     async def changes(self, ns: int | None, since: Position, limit: int, kept: int) -> ChangePage:
         """A page of the change feed; see ``Storage.changes``.

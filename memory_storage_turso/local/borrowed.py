@@ -47,7 +47,8 @@ class BorrowedDriver(Driver):
         files = await driver._run(lambda session: session.execute("PRAGMA database_list"))
         driver.where = str(files[0][2] or "") or ":memory:"
         durable = {Capability.DURABLE} if driver.where != ":memory:" else set[Capability]()
-        driver.capabilities = frozenset({Capability.NAMESPACES, Capability.PARTS, *durable})
+        own = (Capability.BOUNDED_COUNTS, Capability.NAMESPACES, Capability.PARTS)
+        driver.capabilities = frozenset({*own, *durable})
         return driver
 
     async def write(

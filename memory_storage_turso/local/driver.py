@@ -60,6 +60,7 @@ class LocalDriver(Driver):
             Capability.CHEAP_POSITION,
             Capability.NAMESPACES,
             Capability.BACKUP,
+            Capability.BOUNDED_COUNTS,
             Capability.PARTS,
         }
     )

@@ -99,6 +99,7 @@ class ServerDriver(Driver):
             Capability.DURABLE,
             Capability.MULTI_PROCESS,
             Capability.NAMESPACES,
+            Capability.BOUNDED_COUNTS,
             Capability.PARTS,
         }
     )

@@ -17,7 +17,8 @@ and is the same on every version of SQLite.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import evolve
@@ -43,6 +44,7 @@ from memory_storage_turso.sql.conditions import (
     started,
     started_entries,
 )
+from memory_storage_turso.sql.counts import count_of
 from memory_storage_turso.sql.looks import Looks
 from memory_storage_turso.sql.statement import SqlValue, Statement
 from memory_storage_turso.sql.tables import Column, KindTable, MultiTable
@@ -87,8 +89,16 @@ def order_value(table: KindTable, query: Query[Any], selected: SqlValue) -> SqlV
     return selected
 
 
-def count_statement(table: KindTable, ns: int, query: Query[Any]) -> Statement | None:
+def count_statement(
+    table: KindTable, ns: int, query: Query[Any], up_to: int | None = None
+) -> Statement | None:
     """The statement that counts: one row with one number.
+
+    Args:
+        table: the kind.
+        ns: number of the namespace.
+        query: the conditions.
+        up_to: where counting may end: a larger number means that there are more.
 
     Returns:
         ``None`` where no record can fulfil the conditions.
@@ -97,15 +107,12 @@ def count_statement(table: KindTable, ns: int, query: Query[Any]) -> Statement |
     if conditions is None:
         return None
     if not conditions:
-        return Statement(
-            f"SELECT count(*) FROM {table.name} INDEXED BY {table.by_id} WHERE ns = ?", (ns,)
-        )
+        return count_of(table.kind, ns)
     singles = single_conditions(table, conditions)
     looks = Looks(table, ns, singles if len(singles) > 1 else ())
     # With a limit of zero, a count has no row.
-    counts = [
-        Sql("ifnull((") + part + Sql("), 0)") for part in _counts(table, ns, conditions, looks)
-    ]
+    parts = _counts(table, ns, conditions, looks, up_to)
+    counts = [Sql("ifnull((") + part + Sql("), 0)") for part in parts]
     return looks.before(Sql("SELECT ") + joined(counts, " + "))
 
 
@@ -298,66 +305,83 @@ def _merged(arms: Sequence[Sql], ordering: str, limit: int, *, distinct: bool) -
 
 
 def _counts(
-    table: KindTable, ns: int, conditions: Sequence[Condition], looks: Looks
+    table: KindTable, ns: int, conditions: Sequence[Condition], looks: Looks, up_to: int | None
 ) -> Iterator[Sql]:
     """Statements whose numbers together are the count."""
     lead = min(leads(table, conditions), key=lambda item: item.rank, default=None)
     # Without a lead, all conditions are ranges.
     led = conditions[0] if lead is None else lead.condition
     looked = bool(looks.conditions)
-    for counted in _count_led(table, ns, conditions, led, indexed=looked):
-        yield counted + Sql(" LIMIT ") + looks.limit(1, led)
+    for each, rows in _rows_led(table, ns, conditions, led, indexed=looked):
+        yield _count(each, rows, lambda limit: looks.limit(limit, led), up_to)
     for condition in looks.conditions:
         if condition is not led:
-            for counted in _count_led(table, ns, conditions, condition, indexed=True):
-                yield counted + Sql(" LIMIT ") + looks.rare_limit(1, condition)
+            for each, rows in _rows_led(table, ns, conditions, condition, indexed=True):
+                limited = partial(looks.rare_limit, led=condition)
+                yield _count(each, rows, limited, up_to)
     column = table.singles.get(led.index)
     if looked or column is None or not column.complete:
         rows = pending(table, ns) + remaining(table, conditions, None)
-        yield Sql("SELECT count(*) ") + rows
+        yield _count("", rows, lambda limit: Sql("?", (limit,)), up_to)
 
 
-def _count_led(
+def _count(each: str, rows: Sql, limited: Callable[[SqlValue], Sql], up_to: int | None) -> Sql:
+    """Counts rows: all, or up to a bound.
+
+    Args:
+        each: what is counted once; each row, where it is empty.
+        rows: the rows.
+        limited: the limit, or zero where these rows are not read.
+        up_to: the bound.
+    """
+    if up_to is None:
+        counted = f"DISTINCT {each}" if each else "*"
+        return Sql(f"SELECT count({counted}) ") + rows + Sql(" LIMIT ") + limited(1)
+    found = Sql(f"SELECT DISTINCT {each} " if each else "SELECT 1 ") + rows
+    return Sql("SELECT count(*) FROM (") + found + Sql(" LIMIT ") + limited(up_to) + Sql(")")
+
+
+def _rows_led(
     table: KindTable,
     ns: int,
     conditions: Sequence[Condition],
     led: Condition,
     *,
     indexed: bool,
-) -> Iterator[Sql]:
-    """Counts along the entries of a condition; see `_Page._led`."""
+) -> Iterator[tuple[str, Sql]]:
+    """Rows along the entries of a condition, and what of them is counted; see `_Page._led`."""
     multi = table.multis.get(led.index)
     if multi is not None and not isinstance(led, Between):
-        yield _count_entries(table, ns, conditions, led, multi)
+        yield _entries_led(table, ns, conditions, led, multi)
         return
     column = table.singles[led.index]
-    rows = Sql("SELECT count(*) ") + along(table, ns, column, indexed=indexed) + Sql(" AND ")
+    rows = along(table, ns, column, indexed=indexed) + Sql(" AND ")
     rest = remaining(table, conditions, led)
     if isinstance(led, Between):
-        yield rows + predicate(table, led) + rest
+        yield "", rows + predicate(table, led) + rest
         return
     for values in searched(led):
-        yield rows + one_of(f"e.{column.name}", values) + rest
+        yield "", rows + one_of(f"e.{column.name}", values) + rest
 
 
-def _count_entries(
+def _entries_led(
     table: KindTable,
     ns: int,
     conditions: Sequence[Condition],
     led: AnyOf | AllOf,
     multi: MultiTable,
-) -> Sql:
+) -> tuple[str, Sql]:
     values = led.values[:1] if isinstance(led, AllOf) else led.values
     whole = len(values) == len(led.values)
     others = [item for item in conditions if not (whole and item is led)]
-    counted = "*" if len(values) == 1 else "DISTINCT m.id"
     join = (
         f" CROSS JOIN {table.name} e INDEXED BY {table.by_id} ON e.ns = m.ns AND e.id = m.id"
         if any(item.index not in table.multis for item in others)
         else ""
     )
-    return (
-        Sql(f"SELECT count({counted}) FROM {multi.table} m{join} WHERE m.ns = ? AND ", (ns,))
+    rows = (
+        Sql(f"FROM {multi.table} m{join} WHERE m.ns = ? AND ", (ns,))
         + one_of_many("m.value", values)
         + remaining_entries(table, others, None)
     )
+    return "" if len(values) == 1 else "m.id", rows

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from memory_core.records import Acyclic, OnDelete, Reference, Unique
+from memory_storage_turso.sql.counts import count_triggers
 from memory_storage_turso.sql.declarations import Declaration, own_keys
 from memory_storage_turso.sql.statement import Statement
 from memory_storage_turso.sql.tables import (
@@ -56,6 +57,7 @@ def create_kinds(fresh: Sequence[KindTable], tables: Tables) -> Iterator[Stateme
         yield from map(Statement, kind_table(table))
     for table in fresh:
         yield from map(Statement, kind_objects(table, tables))
+        yield from map(Statement, count_triggers(table.kind))
 
 
 def declaration(table: KindTable, tables: Tables) -> Declaration:

@@ -1,13 +1,15 @@
 """The tables of the store itself, and the statements on them.
 
 ``_meta`` has the store's id and version, ``_kinds`` what each kind declares, ``_namespaces`` their
-numbers, ``_changes`` the change feed, ``_dictionaries`` the compression dictionaries.
+numbers, ``_changes`` the change feed, ``_dictionaries`` the compression dictionaries, ``_counts`` how many
+records there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from memory_storage_turso.sql.counts import COUNTS_TABLE, ROW_TRIGGERS
 from memory_storage_turso.sql.statement import Statement
 
 __all__ = [
@@ -41,13 +43,14 @@ __all__ = [
 APPLICATION_ID = 0x4D4D6F72
 """By which a file says that it is a store. Files of earlier versions have none."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The version of these tables; an incompatible change raises it.
 
-In version 1 the column ``indexed`` of a kind's table had no revision in its name.
+In version 1 the column ``indexed`` of a kind's table had no revision in its name; up to version 2 records
+were not counted as they are written.
 """
 
-SYSTEM_NAMES = ("_meta", "_kinds", "_namespaces", "_changes", "_dictionaries")
+SYSTEM_NAMES = ("_meta", "_kinds", "_namespaces", "_changes", "_dictionaries", "_counts")
 SYSTEM_TABLES = (
     "CREATE TABLE IF NOT EXISTS _meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     """CREATE TABLE IF NOT EXISTS _kinds (
@@ -65,6 +68,7 @@ SYSTEM_TABLES = (
         id INTEGER PRIMARY KEY, kind TEXT NOT NULL, made INTEGER NOT NULL,
         dictionary BLOB NOT NULL
     )""",
+    COUNTS_TABLE,
 )
 
 META = "SELECT key, value FROM _meta"
@@ -115,7 +119,7 @@ BYTES = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_siz
 
 def create_system_tables(store_id: bytes) -> Iterator[Statement]:
     """Creates missing tables; an existing store keeps its id."""
-    yield from map(Statement, SYSTEM_TABLES)
+    yield from map(Statement, (*SYSTEM_TABLES, *ROW_TRIGGERS))
     meta = "INSERT INTO _meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
     yield Statement(meta, ("schema_version", SCHEMA_VERSION))
     yield Statement(meta, ("store_id", store_id))

@@ -44,8 +44,6 @@ __all__ = [
     "KindTable",
     "MultiTable",
     "Tables",
-    "count_by_namespace",
-    "count_in",
     "delete_all",
     "failing_unless",
     "indexed_column",
@@ -348,18 +346,6 @@ def failing_unless(condition: str, args: tuple[SqlValue, ...], message: str) -> 
     # Outside a trigger SQL has no word to fail by; what is not a path in JSON does.
     path = f"CASE WHEN {condition} THEN '$' ELSE '{message}' END"
     return Statement(f"SELECT json_extract('{{}}', {path})", args)
-
-
-def count_in(kind: str, ns: int) -> Statement:
-    """Counts the records of a kind, which need not be known here, in a namespace."""
-    return Statement(
-        f"SELECT count(*) FROM {quoted(kind)} INDEXED BY {_by_id(kind)} WHERE ns = ?", (ns,)
-    )
-
-
-def count_by_namespace(kind: str) -> Statement:
-    """Counts the records of a kind, which need not be known here, by the number of their namespace."""
-    return Statement(f"SELECT ns, count(*) FROM {quoted(kind)} GROUP BY ns")
 
 
 def delete_all(kind: str, ns: int) -> Statement:

@@ -18,7 +18,9 @@ def cached(storage, **options):
 
 
 class TestCachedInMemory(StorageSuite):
-    capabilities = frozenset({Capability.CHEAP_POSITION, Capability.NAMESPACES})
+    capabilities = frozenset(
+        {Capability.BOUNDED_COUNTS, Capability.CHEAP_POSITION, Capability.NAMESPACES}
+    )
 
     @classmethod
     async def open(cls, location, *, context, change_feed_limit=None):

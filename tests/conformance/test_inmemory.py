@@ -4,7 +4,9 @@ from memory_core.testing import StorageSuite
 
 
 class TestInMemoryStorage(StorageSuite):
-    capabilities = frozenset({Capability.CHEAP_POSITION, Capability.NAMESPACES})
+    capabilities = frozenset(
+        {Capability.BOUNDED_COUNTS, Capability.CHEAP_POSITION, Capability.NAMESPACES}
+    )
 
     @classmethod
     async def open(cls, location, *, context, change_feed_limit=None):

@@ -16,6 +16,7 @@ class TestLmdbStorage(StorageSuite):
             Capability.CHEAP_POSITION,
             Capability.NAMESPACES,
             Capability.BACKUP,
+            Capability.BOUNDED_COUNTS,
             Capability.PARTS,
         }
     )

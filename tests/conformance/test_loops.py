@@ -33,7 +33,9 @@ class Careless(Around):
 
 
 class TestWrapper(LoopTests):
-    capabilities = frozenset({Capability.CHEAP_POSITION, Capability.NAMESPACES})
+    capabilities = frozenset(
+        {Capability.BOUNDED_COUNTS, Capability.CHEAP_POSITION, Capability.NAMESPACES}
+    )
 
     @classmethod
     async def open(cls, location, *, context, change_feed_limit=None):

@@ -14,6 +14,7 @@ class TestTursoLocal(StorageSuite):
             Capability.CHEAP_POSITION,
             Capability.NAMESPACES,
             Capability.BACKUP,
+            Capability.BOUNDED_COUNTS,
             Capability.PARTS,
         }
     )

@@ -34,6 +34,7 @@ class ServerSuite(StorageSuite):
             Capability.DURABLE,
             Capability.MULTI_PROCESS,
             Capability.NAMESPACES,
+            Capability.BOUNDED_COUNTS,
             Capability.PARTS,
         }
     )

@@ -237,11 +237,67 @@ async def test_sqlite_rejects_puts_of_an_earlier_process_that_has_the_store_open
             # What it has written before is found, and one that starts now reads another version.
             assert list(await memory.query(Query(Heuristic).where(domain=""))) == [HEURISTIC]
             read = "SELECT value FROM _meta WHERE key = 'schema_version'"
-            assert earlier.execute(read).fetchall() == [(2,)]
+            assert earlier.execute(read).fetchall() == [(3,)]
             # What it deletes is gone from the indexes that it does not know.
             earlier.execute("DELETE FROM heuristic")
             assert await memory.get_heuristic(HEURISTIC.id) is None
             assert await memory.count(Query(Heuristic).where(domain="")) == 0
+
+
+async def test_sqlite_counts_what_was_stored_before_and_what_an_earlier_process_goes_on_to_write(
+    tmp_path,
+):
+    """A store of version 2, which did not count, with three namespaces and kinds of a plugin."""
+    file = tmp_path / "mem.db"
+    file.write_bytes(gzip.decompress((STORES / "turso-2.gz").read_bytes()))
+    before = file.read_bytes()
+    with pytest.raises(MigrationNeededError, match="earlier format 2: open it for writing once"):
+        await open_memory(f"turso:{file}", read_only=True)
+    assert file.read_bytes() == before
+    put = (
+        "INSERT OR FAIL INTO folder (ns, id, name, body, indexed$1) VALUES (?, ?, ?, ?, 0) "
+        "ON CONFLICT (ns, id) DO NOTHING"
+    )
+    with closing(sqlite3.connect(file, isolation_level=None)) as earlier:
+        [row, _] = earlier.execute("SELECT ns, id, name, body FROM folder").fetchall()
+        async with open_memory(f"turso:{file}") as memory:
+            default, other = [info.records for info in await memory.storage.namespaces()]
+            counted = {"episode": 2, "pattern": 4, "heuristic": 1, "relationship": 1, "folder": 2}
+            assert {kind: number for kind, number in default.items() if number} == counted
+            assert {kind: number for kind, number in other.items() if number} == {
+                "episode": 2,
+                "heuristic": 1,
+            }
+            assert await memory.count_episodes() == await memory.scoped("other").count_episodes()
+            assert await memory.scoped("emptied").count_episodes() == 0
+            # Replaced, added, deleted, and wiped by its triggers.
+            earlier.execute(put, row)
+            earlier.execute(put, (row[0], numbered(22).bytes, *row[2:]))
+            earlier.execute("DELETE FROM episode WHERE id = ?", (numbered(2).bytes,))
+            records = (await memory.stats()).records
+            now = {**counted, "episode": 1, "relationship": 0, "folder": 3}
+            assert {kind: records[kind] for kind in now} == now
+            read = "SELECT value FROM _meta WHERE key = 'schema_version'"
+            assert earlier.execute(read).fetchall() == [(3,)]
+
+
+async def test_sqlite_counts_the_kinds_of_an_earlier_process_that_came_between(tmp_path):
+    """It had read the store's version before another process raised that, and then added its kinds."""
+    file = tmp_path / "mem.db"
+    async with open_memory(f"turso:{file}") as memory:
+        await memory.put(COMPLETE, RUNNING)
+    with closing(sqlite3.connect(file, isolation_level=None)) as earlier:
+        for name in ("added", "removed"):
+            earlier.execute(f'DROP TRIGGER "_counts$episode${name}"')
+        earlier.execute("DELETE FROM episode WHERE id = ?", (numbered(2).bytes,))
+    with pytest.raises(MigrationNeededError, match="does not count its 'episode's"):
+        await open_memory(f"turso:{file}", read_only=True)
+    async with open_memory(f"turso:{file}") as memory:
+        assert await memory.count_episodes() == 1
+        await memory.put(RUNNING)
+        assert await memory.count_episodes() == 2
+    async with open_memory(f"turso:{file}", read_only=True) as memory:
+        assert await memory.count_episodes() == 2
 
 
 async def test_lmdb_tells_an_earlier_process_that_has_the_store_open(tmp_path):

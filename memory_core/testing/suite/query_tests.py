@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from attrs import evolve
 
-from memory_core.errors import QueryError
+from memory_core.errors import InvalidValueError, QueryError, ReferenceNotFoundError
 from memory_core.inmemory import InMemoryStorage
 from memory_core.query import (
     Query,
@@ -33,10 +33,10 @@ from memory_core.records import (
     RelationshipType,
     ToolSequence,
 )
-from memory_core.storage import Storage
+from memory_core.storage import Capability, Storage, WriteBatch, count_up_to
 from memory_core.testing.data.kinds import Color, Specimen, kit_context
 from memory_core.testing.data.samples import EPOCH, edge, episode, every_kind, sample_id, specimens
-from memory_core.testing.suite.harness import Harness, drain, put, remove
+from memory_core.testing.suite.harness import Harness, Opener, drain, put, remove
 
 __all__ = ["QueryTests"]
 
@@ -108,6 +108,8 @@ class QueryTests(Harness):
         for query, orders in _asked(index):
             expected_count = await reference.count(query)
             assert await store.count(query) == expected_count, query
+            bound = max(1, expected_count - 1)
+            assert await count_up_to(store, query, bound) == min(expected_count, bound), query
             for ordered in orders:
                 expected = (await reference.query(ordered)).records
                 found = await store.query(ordered)
@@ -148,9 +150,52 @@ class QueryTests(Harness):
             expected_count = await reference.count(query)
             assert expected_count > 0
             assert await store.count(query) == expected_count, query
+            for bound in (1, expected_count, expected_count + 1):
+                assert await count_up_to(store, query, bound) == min(expected_count, bound), query
             for ordered in _orders(query):
                 expected = (await reference.query(ordered.limit(1_000))).records
                 assert tuple(await drain(store, ordered.limit(4))) == expected, ordered
+
+    async def test_the_count_of_a_kind_follows_every_write(self, opener: Opener) -> None:
+        store = await opener()
+        other = store.scoped("other")
+
+        async def counted(handle: Storage) -> tuple[int, int, int]:
+            kinds = (Specimen, Episode, Relationship)
+            numbers = [await handle.count(Query(kind)) for kind in kinds]
+            records = (await handle.stats()).records
+            assert numbers == [records[kind.kind] for kind in kinds]
+            return numbers[0], numbers[1], numbers[2]
+
+        assert await counted(store) == (0, 0, 0)
+        await put(store, *specimens(9), *map(episode, range(3)), edge(1, 0, 1), edge(2, 1, 2))
+        await put(other, *specimens(4))
+        await put(store, *specimens(5))
+        assert await counted(store) == (9, 3, 2)
+        missing = WriteBatch().put(*specimens(3, 100)).put(edge(3, 0, 50))
+        [rejected] = await store.commit([missing])
+        assert isinstance(rejected, ReferenceNotFoundError)
+        await remove(store, Episode, sample_id("episode", 1))
+        await remove(store, Specimen, *(sample_id("specimen", number) for number in (0, 1, 77)))
+        assert await counted(store) == (7, 2, 0)
+        assert await counted(other) == (4, 0, 0)
+        await store.commit(
+            [
+                WriteBatch().put(*specimens(2)).delete(Specimen, sample_id("specimen", 0)),
+                WriteBatch().put(*specimens(3, 100)).put(edge(3, 0, 50)),
+            ]
+        )
+        assert await counted(store) == (8, 2, 0)
+        again = await opener() if self.declares(Capability.MULTI_PROCESS) else store
+        assert await counted(again) == (8, 2, 0)
+        assert await count_up_to(again, Query(Specimen), 5) == 5
+        assert await count_up_to(again, Query(Specimen), 50) == 8
+
+    async def test_a_count_bounded_by_nothing_is_rejected(self, store: Storage) -> None:
+        await put(store, episode(1))
+        for query in (Query(Episode), Query(Episode).where(tags="tag")):
+            with pytest.raises(InvalidValueError, match="up_to"):
+                await count_up_to(store, query, 0)
 
     async def test_default_order_is_newest_first(self, store: Storage) -> None:
         made = [episode(number) for number in (3, 1, 4, 0, 2)]

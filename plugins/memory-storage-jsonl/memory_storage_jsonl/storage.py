@@ -20,6 +20,7 @@ from memory_core.storage import (
     StorageContext,
     StorageStats,
     WriteBatch,
+    check_bound,
 )
 from memory_storage_jsonl.config import JsonlConfig
 from memory_storage_jsonl.engine import Engine
@@ -28,7 +29,14 @@ __all__ = ["JsonlStorage"]
 
 R = TypeVar("R", bound=Record)
 
-_CAPABILITIES = frozenset({Capability.DURABLE, Capability.NAMESPACES, Capability.CHEAP_POSITION})
+_CAPABILITIES = frozenset(
+    {
+        Capability.BOUNDED_COUNTS,
+        Capability.CHEAP_POSITION,
+        Capability.DURABLE,
+        Capability.NAMESPACES,
+    }
+)
 
 
 class JsonlStorage(Handle[Engine]):
@@ -103,9 +111,17 @@ class JsonlStorage(Handle[Engine]):
 
     async def count(self, query: Query[Any]) -> int:
         """How many records fulfil the query's conditions."""
+        return await self._count(query)
+
+    async def count_up_to(self, query: Query[Any], up_to: int) -> int:
+        """How many records fulfil the query's conditions, at most ``up_to``."""
+        check_bound(up_to)
+        return await self._count(query, up_to)
+
+    async def _count(self, query: Query[Any], up_to: int | None = None) -> int:
         engine = self._opened()
         engine.counters["counts"] += 1
-        count = engine.model.count(self._namespace, query)
+        count = engine.model.count(self._namespace, query, up_to)
         self._turn = turn = self._turn - 16
         if turn <= 0:
             await self._give_way()

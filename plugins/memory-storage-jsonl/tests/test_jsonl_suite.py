@@ -10,7 +10,14 @@ from memory_storage_jsonl.storage import JsonlStorage
 
 
 class TestJsonlStorage(StorageSuite):
-    capabilities = frozenset({Capability.DURABLE, Capability.NAMESPACES, Capability.CHEAP_POSITION})
+    capabilities = frozenset(
+        {
+            Capability.BOUNDED_COUNTS,
+            Capability.CHEAP_POSITION,
+            Capability.DURABLE,
+            Capability.NAMESPACES,
+        }
+    )
     coalesces_commits = True
     checks_when_opened = True
 

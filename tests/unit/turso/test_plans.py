@@ -31,6 +31,17 @@ IN_ORDER = {
 }
 
 
+BOUNDED = {
+    "everything": Query(Episode),
+    "one value": Query(Episode).where(domain="web"),
+    "no value": Query(Episode).where(outcome=None),
+    "a tag": Query(Episode).where(tags="http"),
+    "any of some tags": Query(Episode).where(tags=any_of("http", "sql")),
+    "a range": Query(Episode).where(reward=at_least(0.001)),
+    "two conditions": Query(Episode).where(tags="http", language="python"),
+}
+
+
 async def plan(store, statement) -> list[str]:
     driver = store._shared.driver
     explained = type(statement)(f"EXPLAIN QUERY PLAN {statement.sql}", statement.args)
@@ -41,8 +52,38 @@ async def plan(store, statement) -> list[str]:
 async def test_a_count_is_found_along_an_index(store):
     for query in IN_ORDER.values():
         lines = await plan(store, count_statement(store._shared.tables[query.kind], 1, query))
+        if not query.conditions:
+            assert "SEARCH _counts USING PRIMARY KEY (ns=? AND kind=?)" in lines
+            continue
         assert any("USING" in line and "INDEX" in line for line in lines), lines
         assert not [line for line in lines if line.startswith("SCAN e")], lines
+
+
+@pytest.mark.parametrize("query", BOUNDED.values(), ids=BOUNDED)
+async def test_a_count_with_a_bound_costs_as_much_in_any_store(store, plain, query):
+    """In steps of SQLite's virtual machine; that of a whole kind costs as much without a bound."""
+    steps: list[int] = []
+    for size in (600, 3_000):
+        await store.commit([WriteBatch().put(*(varied(number) for number in range(size)))])
+        bound = 10 if query.conditions else None
+        statement = count_statement(store._shared.tables[query.kind], 1, query, bound)
+        steps.append(steps_of(plain(), statement))
+        expected = await store.count(query)
+        assert await store.count_up_to(query, 10) == min(10, expected) == 10
+    assert steps[1] <= steps[0] + 20, steps
+
+
+def steps_of(connection, statement) -> int:
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    connection.set_progress_handler(step, 1)
+    connection.execute(statement.sql, statement.args).fetchall()
+    connection.set_progress_handler(None, 0)
+    return steps
 
 
 def varied(number: int) -> Episode:

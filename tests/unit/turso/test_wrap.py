@@ -66,7 +66,12 @@ async def test_what_it_can_do(connection):
     store = await TursoStorage.wrap(connection)
     [row] = await connection.execute_fetchall("PRAGMA database_list")
     durable = {Capability.DURABLE} if row[2] else set()
-    assert store.capabilities == {Capability.NAMESPACES, Capability.PARTS, *durable}
+    assert store.capabilities == {
+        Capability.BOUNDED_COUNTS,
+        Capability.NAMESPACES,
+        Capability.PARTS,
+        *durable,
+    }
     await store.scoped("other").commit([WriteBatch().put(episode(1))])
     await store.scoped("other").wipe()
     assert await store.namespaces() == []
