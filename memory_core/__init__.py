@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         CycleError,
         DeclarationChangedError,
         DuplicateError,
+        EmbedderError,
         EpisodeCompleteError,
         ImportFormatError,
         InvalidOptionError,
@@ -143,7 +144,7 @@ else:
             "config": "Settings load_settings",
             "errors": (
                 "CodecError ConfigurationError ConflictError CycleError DeclarationChangedError "
-                "DuplicateError EpisodeCompleteError ImportFormatError InvalidOptionError "
+                "DuplicateError EmbedderError EpisodeCompleteError ImportFormatError InvalidOptionError "
                 "InvalidValueError MemoryCoreError MigrationNeededError NotAStoreError "
                 "OutcomeUnknownError PluginError QueryError "
                 "ReadOnlyError RecordNotFoundError RecordTooLargeError "
@@ -205,6 +206,7 @@ __all__ = [
     "Direction",
     "DuplicateError",
     "Effectiveness",
+    "EmbedderError",
     "Episode",
     "EpisodeCompleteError",
     "ErrorRecovery",

@@ -13,6 +13,7 @@
     ├── QueryError                          a query that cannot be answered
     ├── CodecError                          bytes that are not what was written
     ├── ImportFormatError                   a transcript that cannot be read
+    ├── EmbedderError                       an embedder that is down, or gives what it should not
     └── StorageError
         ├── RecordTooLargeError             over a limit; nothing was written
         ├── ReferenceNotFoundError          points at a missing record
@@ -54,6 +55,7 @@ __all__ = [
     "CycleError",
     "DeclarationChangedError",
     "DuplicateError",
+    "EmbedderError",
     "EpisodeCompleteError",
     "ImportFormatError",
     "InvalidOptionError",
@@ -238,6 +240,12 @@ class ImportFormatError(MemoryCoreError):
         self.file = file
         self.entry = entry
         self.reason = reason
+
+
+class EmbedderError(MemoryCoreError):
+    """An embedder cannot be reached, refuses, or returned what it should not. A search answers without it."""
+
+    retryable = True
 
 
 class StorageError(MemoryCoreError):

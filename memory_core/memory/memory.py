@@ -307,7 +307,7 @@ class Memory:
     ) -> None:
         """Bring this namespace's search index up to what the store holds; ``rebuild`` removes it first."""
         async with self._search.get().of(self._storage) as searcher:
-            await searcher.update(rebuild=rebuild, progress=progress)
+            await searcher.update(rebuild=rebuild, settle=True, progress=progress)
 
     async def recall(
         self, task: str, *, where: Query[Episode] | None = None, limit: int = 5

@@ -10,6 +10,7 @@ import shutil
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from urllib.parse import quote
 from memory_core.cache import CachedStorage
 from memory_core.config import StorageURL, build_options
 from memory_core.errors import ConfigurationError, MemoryCoreError, StorageClosedError
+from memory_core.memory.embedding import REFERENCE, Embedding, the_one_of
 from memory_core.plugins import PluginRegistry, load_class
 from memory_core.search.analysis import Analyzer
 from memory_core.search.config import SearchConfig, search_config
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Searches", "searches_of"]
 
 _LOG = logging.getLogger("memory_core")
-_REFERENCE = "reference"
 _IDLE = 0.5
 """Seconds without a write after which the open indexes catch up."""
 
@@ -67,15 +68,28 @@ class Searches:
         self.index, factory = _chosen(registry, self._config)
         self._analyzer = Analyzer(self._config.language)
         self._declarations = Declarations.of(registry.record_types, self._analyzer)
-        self._options = build_options(
-            load_class(factory.config), self._config.options, where=f"search {self.index!r}"
+        if self._config.embedder is not None and not factory.embeds:
+            raise ConfigurationError(f"search: {self.index!r} compares words: it has no embedder")
+        self._embedding = Embedding(registry, self._config) if factory.embeds else None
+        options = self._config.options if self._embedding is None else self._embedding.others
+        self._create: Any = partial(
+            load_class(factory.target).create,
+            config=build_options(
+                load_class(factory.config), options, where=f"search {self.index!r}"
+            ),
+            declarations=self._declarations,
         )
-        self._create: Any = load_class(factory.target).create
+        if self._embedding is not None:
+            self._create = partial(
+                self._create,
+                embedders=self._embedding.embedders,
+                words=self._embedding.words(self._declarations),
+            )
 
     @property
     def on_disk(self) -> bool:
         """Whether indexes are kept on disk."""
-        return self._folder is not None and self.index != _REFERENCE
+        return self._folder is not None and self.index != REFERENCE
 
     @asynccontextmanager
     async def of(self, storage: Storage) -> AsyncGenerator[Searcher]:
@@ -123,6 +137,8 @@ class Searches:
         self._searchers.clear()
         if self._closing:
             await asyncio.wait(self._closing)
+        if self._embedding is not None:
+            await self._embedding.aclose()
 
     async def remove(self, namespace: str) -> None:
         """Close the index of a namespace, once no search uses it, and remove its files."""
@@ -156,7 +172,7 @@ class Searches:
 
     def _made(self, storage: Storage) -> Searcher:
         folder = None if self._folder is None else self._folder / _folder_name(storage.namespace)
-        index = self._create(folder, config=self._options, declarations=self._declarations)
+        index = self._create(folder)
         behind = storage.behind if isinstance(storage, CachedStorage) else storage
         return Searcher(
             storage,
@@ -165,6 +181,7 @@ class Searches:
             index,
             self._analyzer,
             max_staleness=self._config.max_staleness,
+            with_text=self._embedding is not None,
         )
 
     @contextmanager
@@ -242,13 +259,8 @@ def _folder(url: StorageURL, registry: PluginRegistry, *, read_only: bool) -> Pa
 def _chosen(registry: PluginRegistry, config: SearchConfig) -> tuple[str, SearchFactory]:
     if config.index is not None:
         return config.index, registry.search(config.index)
-    installed = sorted(name for name in registry.searches if name != _REFERENCE)
-    if len(installed) > 1:
-        raise ConfigurationError(
-            f"several search indexes are installed ({', '.join(installed)}): name one, "
-            f"as in search={installed[0]!r}"
-        )
-    name = installed[0] if installed else _REFERENCE
+    # Comparing meanings takes an embedder: it is used where one is set.
+    name = the_one_of(registry, embeds=config.embedder is not None)
     return name, registry.search(name)
 
 

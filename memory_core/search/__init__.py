@@ -7,8 +7,9 @@ from memory_core.lazy import lazily as _lazily
 if TYPE_CHECKING:
     from memory_core.search.analysis import Analyzer
     from memory_core.search.documents import Declarations, Document, DocumentText
+    from memory_core.search.embedding import Embedder, Embedders
     from memory_core.search.hits import SearchHit, SearchHits
-    from memory_core.search.protocol import Match, SearchIndex, SearchRequest
+    from memory_core.search.protocol import Match, Matches, SearchIndex, SearchRequest, Settles
     from memory_core.search.question import Words
     from memory_core.search.reference import ReferenceIndex
     from memory_core.search.searching import Searcher
@@ -18,8 +19,9 @@ else:
         {
             "analysis": "Analyzer",
             "documents": "Declarations Document DocumentText",
+            "embedding": "Embedder Embedders",
             "hits": "SearchHit SearchHits",
-            "protocol": "Match SearchIndex SearchRequest",
+            "protocol": "Match Matches SearchIndex SearchRequest Settles",
             "question": "Words",
             "reference": "ReferenceIndex",
             "searching": "Searcher",
@@ -31,12 +33,16 @@ __all__ = [
     "Declarations",
     "Document",
     "DocumentText",
+    "Embedder",
+    "Embedders",
     "Match",
+    "Matches",
     "ReferenceIndex",
     "SearchHit",
     "SearchHits",
     "SearchIndex",
     "SearchRequest",
     "Searcher",
+    "Settles",
     "Words",
 ]

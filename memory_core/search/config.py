@@ -21,6 +21,9 @@ class SearchConfig:
 
     Attributes:
         index: name of the search index; by default the one that is installed, or ``reference``.
+        embedder: name of the embedder of an index that compares meanings; its options are ``embedder.NAME``.
+            By default one that needs no option.
+        words: name of the index of words that such an index stands on; by default as ``index`` without one.
         language: the language whose word endings do not count, as Snowball names it; ``"none"`` for none.
         folder: where indexes are kept; by default beside an embedded store, else in the user's cache folder.
         plaintext_index: whether there is an index on disk although wrappers may transform what is stored: it
@@ -32,6 +35,8 @@ class SearchConfig:
     """
 
     index: str | None = field(default=None, validator=optional(instance_of(str)))
+    embedder: str | None = field(default=None, validator=optional(instance_of(str)))
+    words: str | None = field(default=None, validator=optional(instance_of(str)))
     language: str = field(default="english", validator=instance_of(str))
     folder: str | None = field(default=None, validator=optional(instance_of(str)))
     plaintext_index: bool = field(default=False, validator=flag)

@@ -30,11 +30,13 @@ class DocumentText:
         name: the name that the record's class declares.
         weight: how much its words count.
         terms: its terms, in order.
+        text: itself, for indexes that ask for it (``SearchFactory.embeds``); empty for others.
     """
 
     name: str
     weight: float
     terms: tuple[str, ...]
+    text: str = ""
 
 
 @frozen
@@ -72,17 +74,23 @@ def found_kind(cls: type[Record]) -> str:
     return cls.kind
 
 
-def document_of(record: Record, found: Record, analyzer: Analyzer) -> Document:
+def document_of(
+    record: Record, found: Record, analyzer: Analyzer, *, with_text: bool = False
+) -> Document:
     """The document of a record.
 
     Args:
         record: the record.
         found: the record that is found by it, which may be the same.
         analyzer: makes the terms.
+        with_text: whether the index needs the texts themselves.
     """
     texts = (
-        DocumentText(text.name, text.weight, tuple(analyzer.terms(text.of(record))))
+        DocumentText(
+            text.name, text.weight, tuple(analyzer.terms(words)), words if with_text else ""
+        )
         for text in record.texts
+        if (words := text.of(record))
     )
     kept = tuple(text for text in texts if text.terms)
     return Document(record.kind, record.id, found.kind, found.id, kept, found.index_values())

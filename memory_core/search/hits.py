@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from memory_core.records import Record
 from memory_core.search.analysis import Analyzer
+from memory_core.search.protocol import Match
 from memory_core.search.question import Question
 
 __all__ = ["SearchHit", "SearchHits"]
@@ -27,11 +28,14 @@ class SearchHit(Generic[R_co]):
     Attributes:
         record: the record.
         score: how well it fits; comparable within one answer. Greater is better.
+        closeness: how close it is in meaning, as ``Match.closeness``; ``None`` where meanings are not
+            compared.
     """
 
-    def __init__(self, record: R_co, score: float, question: Question, analyzer: Analyzer) -> None:
+    def __init__(self, record: R_co, match: Match, question: Question, analyzer: Analyzer) -> None:
         self.record = record
-        self.score = score
+        self.score = match.score
+        self.closeness = match.closeness
         self._question = question
         self._analyzer = analyzer
 
@@ -100,11 +104,15 @@ class SearchHits(Sequence[SearchHit[R]], Generic[R]):
     Attributes:
         behind: 0 if the search saw every commit that was acknowledged before it began; otherwise by how many
             of the store's positions the index was behind when ``max_wait`` had passed.
+        notes: what the search had to do without, a sentence each: an embedder that is down, for example.
     """
 
-    def __init__(self, hits: Sequence[SearchHit[R]], behind: int = 0) -> None:
+    def __init__(
+        self, hits: Sequence[SearchHit[R]], behind: int = 0, notes: tuple[str, ...] = ()
+    ) -> None:
         self._hits = tuple(hits)
         self.behind = behind
+        self.notes = notes
 
     @property
     def records(self) -> list[R]:

@@ -6,7 +6,7 @@ gets terms, not text, and holds no record: a search gives ids, and the records a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from memory_core.following import Bookmark
 from memory_core.query.conditions import Condition
 from memory_core.search.documents import Document
 
-__all__ = ["Match", "SearchIndex", "SearchRequest"]
+__all__ = ["Match", "Matches", "SearchIndex", "SearchRequest", "Settles"]
 
 
 @frozen(kw_only=True)
@@ -33,6 +33,8 @@ class SearchRequest:
             differ, 0 to 2.
         conditions: conditions on index values, as a query has them.
         limit: the most matches.
+        text: the question as it was asked, for indexes that compare meanings; empty where the words alone
+            count: for phrases, and where typing errors are forgiven.
     """
 
     kind: str
@@ -42,6 +44,7 @@ class SearchRequest:
     typos: int = 0
     conditions: tuple[Condition, ...] = ()
     limit: int = field(default=10)
+    text: str = ""
 
 
 @frozen
@@ -51,10 +54,25 @@ class Match:
     Attributes:
         id: its id.
         score: how well it fits; comparable within one answer. Greater is better.
+        closeness: how close it is in meaning: by how many standard deviations it is closer to the question
+            than the mean of all records of its kind; ``None`` where meanings are not compared.
     """
 
     id: UUID
     score: float
+    closeness: float | None = None
+
+
+class Matches(list[Match]):
+    """Matches of an index that had to do without something.
+
+    Attributes:
+        notes: what it did without, and why: a sentence each.
+    """
+
+    def __init__(self, matches: Iterable[Match], notes: Iterable[str] = ()) -> None:
+        super().__init__(matches)
+        self.notes = tuple(notes)
 
 
 @runtime_checkable
@@ -103,4 +121,20 @@ class SearchIndex(Protocol):
 
     async def aclose(self) -> None:
         """Release everything. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """What an index has, besides, that goes on with its work after ``apply`` has returned."""
+
+    async def settle(self, progress: Callable[[int], None] | None = None) -> None:
+        """Wait until that work is done.
+
+        Args:
+            progress: called with how much of it was done since the call.
+
+        Raises:
+            EmbedderError: it cannot be done now.
+        """
         ...

@@ -69,7 +69,12 @@ class Question:
             raise InvalidValueError("text", "at least one word", words.text)
         kind, conditions, limit = query.kind, query.conditions, query.page_size
         request = SearchRequest(
-            kind=kind, terms=terms, typos=words.typos, conditions=conditions, limit=limit
+            kind=kind,
+            terms=terms,
+            typos=words.typos,
+            conditions=conditions,
+            limit=limit,
+            text="" if words.typos else text,
         )
         if words.match == "phrase":
             phrase = tuple(analyzer.terms(text)[:_MOST_TERMS])
@@ -85,6 +90,7 @@ class Question:
                 typos=words.typos,
                 conditions=conditions,
                 limit=limit,
+                text="" if words.typos else text,
             )
         return cls(terms, request)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
+
+from attrs import field, frozen
 
 from memory_core.errors import StorageUnavailableError
 from memory_core.following import Bookmark, FeedFollower
@@ -16,18 +18,25 @@ from memory_core.records import Record, RecordTypes
 from memory_core.search.analysis import Analyzer
 from memory_core.search.documents import Document, document_of, found_kind, searched_kinds
 from memory_core.search.hits import SearchHit, SearchHits
-from memory_core.search.protocol import Match, SearchIndex
+from memory_core.search.protocol import Match, Matches, SearchIndex, Settles
 from memory_core.search.question import Question, Words
 from memory_core.storage import Position, Storage
 
 __all__ = ["Searcher"]
 
 R = TypeVar("R", bound=Record)
-Found = TypeVar("Found")
 Completed = Callable[[list[Any]], Awaitable[list[Any]]]
 
 _RECORDS_AT_ONCE = 64
 _ATTEMPTS = 10
+
+
+@frozen
+class _Found(Generic[R]):
+    """Records with the matches that found them, best first, and what the index did without."""
+
+    pairs: Sequence[tuple[R, Match]] = field(factory=list[tuple[R, Match]])
+    notes: tuple[str, ...] = ()
 
 
 class Searcher:
@@ -40,6 +49,7 @@ class Searcher:
         index: the index of the namespace.
         analyzer: makes the terms.
         max_staleness: as for `FeedFollower`.
+        with_text: whether the index needs the texts themselves.
 
     Attributes:
         analyzer: makes the terms.
@@ -54,6 +64,7 @@ class Searcher:
         analyzer: Analyzer,
         *,
         max_staleness: float = 0.0,
+        with_text: bool = False,
     ) -> None:
         self._storage = storage
         self._index = index
@@ -61,7 +72,7 @@ class Searcher:
         self.follower = FeedFollower(
             behind_caches,
             types,
-            _Documents(behind_caches, types, index, analyzer),
+            _Documents(behind_caches, types, index, analyzer, with_text=with_text),
             kinds=searched_kinds(types),
             max_staleness=max_staleness,
         )
@@ -94,29 +105,35 @@ class Searcher:
         found, behind = await self._caught_up(
             lambda: self._found(question, query, min_score), max_wait
         )
-        records = [record for record, _ in found]
+        records = [record for record, _ in found.pairs]
         if complete is not None:
             records = await complete(records)
         self.counters["searches"] += 1
         self.counters["hits"] += len(records)
         hits = [
-            SearchHit(record, score, question, self.analyzer)
-            for record, (_, score) in zip(records, found, strict=True)
+            SearchHit(record, match, question, self.analyzer)
+            for record, (_, match) in zip(records, found.pairs, strict=True)
         ]
-        return SearchHits(hits, behind)
+        return SearchHits(hits, behind, found.notes)
 
     def newest(self) -> Position | None:
         """The store's position, where it is known without asking a server."""
         return self._storage.position()
 
     async def update(
-        self, *, rebuild: bool = False, progress: Callable[[int], None] | None = None
+        self,
+        *,
+        rebuild: bool = False,
+        settle: bool = False,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         """Bring the index up to what the store holds now.
 
         Args:
             rebuild: clear it first, so that no word of what was deleted remains in its files.
-            progress: called with how many changes and records were applied so far.
+            settle: wait for the work that the index does in the background, too.
+            progress: called with how many changes and records were applied so far, and then with how much of
+                that work was done.
         """
         if rebuild:
             self.follower.start_over()
@@ -126,10 +143,12 @@ class Searcher:
             await self.follower.catch_up()
         finally:
             self.follower.progress = None
+        if settle and isinstance(self._index, Settles):
+            await self._index.settle(progress)
 
     async def _caught_up(
-        self, look: Callable[[], Awaitable[list[Found] | None]], max_wait: float | None
-    ) -> tuple[list[Found], int]:
+        self, look: Callable[[], Awaitable[_Found[R] | None]], max_wait: float | None
+    ) -> tuple[_Found[R], int]:
         """What a look at the index finds when it has caught up, and by how much the index is behind."""
         deadline = None if max_wait is None else time.monotonic() + max_wait
         for _ in range(_ATTEMPTS):
@@ -145,7 +164,7 @@ class Searcher:
                 # Its files were damaged or deleted, or another process has built them again.
                 self.follower.reload()
                 if behind:
-                    return [], behind
+                    return _Found[R](), behind
             elif behind or resets == self.follower.resets:
                 return found, behind
         raise StorageUnavailableError(
@@ -171,9 +190,9 @@ class Searcher:
 
     async def _found(
         self, question: Question, query: Query[R], min_score: float
-    ) -> list[tuple[R, float]] | None:
-        """The best records that are still there and still fulfil the conditions, with their scores; ``None``
-        if the index has lost what it had.
+    ) -> _Found[R] | None:
+        """The best records that are still there and still fulfil the conditions; ``None`` if the index has
+        lost what it had.
         """
         wanted = limit = query.page_size
         while True:
@@ -182,17 +201,18 @@ class Searcher:
                 return None
             found = await self._current(matches, query, min_score)
             if len(found) >= wanted or len(matches) < limit or limit >= MAX_LIMIT:
-                return found[:wanted]
+                notes = matches.notes if isinstance(matches, Matches) else ()
+                return _Found(found[:wanted], notes)
             # Some were deleted or changed since the index saw them: the next best take their places.
             limit = min(2 * limit, MAX_LIMIT)
 
     async def _current(
         self, matches: Sequence[Match], query: Query[R], min_score: float
-    ) -> list[tuple[R, float]]:
+    ) -> list[tuple[R, Match]]:
         kept = [match for match in matches if match.score >= min_score]
         records = await self._storage.get(query.cls, [match.id for match in kept])
         found = [
-            (record, match.score)
+            (record, match)
             for match, record in zip(kept, records, strict=True)
             if record is not None and query.matches(record.index_values())
         ]
@@ -204,12 +224,19 @@ class _Documents:
     """The index as `Derived` data: it turns records into documents."""
 
     def __init__(
-        self, storage: Storage, types: RecordTypes, index: SearchIndex, analyzer: Analyzer
+        self,
+        storage: Storage,
+        types: RecordTypes,
+        index: SearchIndex,
+        analyzer: Analyzer,
+        *,
+        with_text: bool,
     ) -> None:
         self._storage = storage
         self._types = types
         self._index = index
         self._analyzer = analyzer
+        self._with_text = with_text
         # The kinds whose records are found as records of another kind, by that kind.
         self._parts: dict[str, list[type[Record]]] = {}
         for kind in searched_kinds(types):
@@ -242,7 +269,7 @@ class _Documents:
     async def _document(self, record: Record, found: Record) -> Document:
         # A text may be long: other tasks come between two documents.
         await asyncio.sleep(0)
-        return document_of(record, found, self._analyzer)
+        return document_of(record, found, self._analyzer, with_text=self._with_text)
 
     async def _add_parts(
         self,

