@@ -86,6 +86,9 @@ _COMMANDS = {
     "namespaces": _Command("stores", "List or wipe namespaces."),
     "new-plugin": _Command("new_plugin", "Write the distribution of a new plugin."),
     "cache": _Command("caches", "Look into caches of running processes."),
+    "bench": _Command(
+        "bench", "Measure how fast a store is on this machine, without touching what it holds."
+    ),
     "metrics": _Command(
         "metrics", "Show the metrics of every process of this host that publishes them."
     ),
