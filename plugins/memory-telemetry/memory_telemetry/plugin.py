@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
-
-import typer
+from typing import TYPE_CHECKING
 
 from memory_core.hookspecs import hookimpl
 
+if TYPE_CHECKING:
+    import typer
+
 __all__ = ["memory_cli_commands"]
-
-_app = typer.Typer(help="Telemetry: dashboards.", no_args_is_help=True)
-
-
-@_app.callback()
-def _telemetry() -> None:  # pyright: ignore[reportUnusedFunction]  # with it, typer takes "grafana" for a command
-    pass
-
-
-@_app.command()
-def grafana() -> None:
-    """Print a dashboard for Grafana: import it and choose the data source."""
-    typer.echo((files("memory_telemetry") / "grafana.json").read_text("utf-8"), nl=False)
 
 
 @hookimpl
 def memory_cli_commands() -> Mapping[str, typer.Typer]:
-    """Commands by name."""
-    return {"telemetry": _app}
+    """``memory telemetry``."""
+    from memory_telemetry.commands import app
+
+    return {"telemetry": app}
