@@ -270,4 +270,4 @@ def _tokens(steps: Sequence[ExecutionStep]) -> float:
 
 def _number(value: float) -> float:
     """A number that a column of 32 bits can hold."""
-    return float(np.clip(value, -3e38, 3e38))
+    return min(max(value, -3e38), 3e38)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 from attrs import define, field, frozen
 
@@ -25,14 +26,16 @@ class Followed:
 
     Attributes:
         behind: by how many positions the facts were behind when they were last asked for.
-        applied: how many episodes were read so far, while they are behind.
+        kept: what pages computed of the facts lately, by their version and the address.
     """
 
     memory: Memory
     facts: EpisodeFacts
     follower: FeedFollower
     behind: int = 0
-    applied: int = field(default=0)
+    kept: OrderedDict[tuple[int, str], dict[str, Any]] = field(
+        factory=OrderedDict[tuple[int, str], dict[str, Any]]
+    )
 
     async def catch_up(self, max_wait: float | None) -> None:
         """Bring the facts up to what the store holds now, or as far as they come in so many seconds.

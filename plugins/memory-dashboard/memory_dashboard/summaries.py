@@ -29,6 +29,7 @@ MEASURES = {
 }
 SPLITS = {"domain": "domain", "task": "task type", "tool": "tool", "outcome": "outcome"}
 _LINES = 5
+_COUNTED = 1_000_000
 
 
 @frozen(kw_only=True)
@@ -152,7 +153,7 @@ def failures(facts: EpisodeFacts, rows: Array, limit: int = 8) -> list[FailureRo
     for number, count in _commonest(why, limit):
         these = failed[why == number]
         newest = these[np.argsort(table["start"][these])[::-1][:2]].tolist()
-        domain = _commonest(table["domain"][these], 1, nothing=True)[0][0]
+        domain = _commonest(table["domain"][these], 1)[0][0]
         found.append(
             FailureRow(
                 why=facts.texts["error"][number] or "(no reason given)",
@@ -255,9 +256,10 @@ def errors(facts: EpisodeFacts, rows: Array, limit: int = 8) -> list[ErrorRow]:
     """The commonest errors."""
     table = facts.errors
     chosen = _joined(facts, rows, table["row"])
-    pairs = table["tool"][chosen].astype(np.int64) << 32 | table["error"][chosen]
+    size = len(facts.texts["error"]) + 2
+    pairs = table["tool"][chosen].astype(np.int64) * size + table["error"][chosen]
     return [
-        _error_row(facts, chosen[pairs == pair], pair >> 32, pair & 0xFFFFFFFF)
+        _error_row(facts, chosen[pairs == pair], *divmod(pair, size))
         for pair, _ in _commonest_of(pairs, limit)
     ]
 
@@ -314,21 +316,27 @@ class Line:
 
 
 def lines(
-    facts: EpisodeFacts, rows: Array, edges: Sequence[float], measure: str, split: str
-) -> list[Line]:
-    """A measure over time, a line for each of the commonest values of ``split``, and one for all.
+    facts: EpisodeFacts, rows: Array, edges: Sequence[float], split: str
+) -> dict[str, list[Line]]:
+    """Each measure over time: a line for all, and one for each of the commonest values of ``split``.
 
     Args:
         facts: the facts.
         rows: the episodes.
         edges: the edges of the stretches of time, in seconds since 1970, ascending.
-        measure: one of ``MEASURES``.
         split: one of ``SPLITS``.
     """
-    found = [Line(name="all", points=_points(facts, rows, edges, measure))]
-    for name, these in _split(facts, rows, split):
-        found.append(Line(name=name, points=_points(facts, these, edges, measure)))
-    return found if len(found) != 2 or split == "outcome" else found[1:]
+    parts = [("all", rows), *_split(facts, rows, split)]
+    if len(parts) == 2 and split != "outcome":
+        del parts[0]
+    found: dict[str, list[Line]] = {measure: [] for measure in MEASURES}
+    for name, these in parts:
+        places = np.searchsorted(edges, facts.episodes["start"][these], side="right") - 1
+        places = np.clip(places, 0, len(edges) - 2).astype(np.uint8)
+        for measure, of_measure in found.items():
+            points = _points(facts, these, places, len(edges) - 1, measure)
+            of_measure.append(Line(name=name, points=points))
+    return found
 
 
 def _split(facts: EpisodeFacts, rows: Array, split: str) -> list[tuple[str, Array]]:
@@ -342,16 +350,14 @@ def _split(facts: EpisodeFacts, rows: Array, split: str) -> list[tuple[str, Arra
     label: Callable[[int], str] = NAMES.__getitem__ if split == "outcome" else names.__getitem__
     return [
         (label(number) or "(none)", of[column == number])
-        for number, _ in _commonest(column, _LINES, nothing=True)
+        for number, _ in _commonest(column, _LINES)
     ]
 
 
 def _points(
-    facts: EpisodeFacts, rows: Array, edges: Sequence[float], measure: str
+    facts: EpisodeFacts, rows: Array, places: Array, count: int, measure: str
 ) -> tuple[float | None, ...]:
-    count = len(edges) - 1
     table = facts.episodes
-    places = np.clip(np.searchsorted(edges, table["start"][rows], side="right") - 1, 0, count - 1)
     if measure == "episodes":
         return tuple(np.bincount(places, minlength=count).astype(float).tolist())
     if measure == "duration":
@@ -373,7 +379,9 @@ def _points(
 def _medians(places: Array, column: Array, count: int) -> tuple[float | None, ...]:
     known = ~np.isnan(column)
     places, column = places[known], column[known]
-    order = np.lexsort((column, places))
+    order = np.argsort(column)
+    # Stable, and by bytes: this takes a tenth of the time of sorting by both.
+    order = order[np.argsort(places[order], kind="stable")]
     places, column = places[order], column[order]
     starts = np.searchsorted(places, np.arange(count + 1))
     return tuple(
@@ -392,17 +400,17 @@ def _joined(facts: EpisodeFacts, rows: Array, column: Array) -> Array:
     return np.flatnonzero(wanted[column])
 
 
-def _commonest(column: Array, limit: int, *, nothing: bool = True) -> list[tuple[int, int]]:
+def _commonest(column: Array, limit: int) -> list[tuple[int, int]]:
     """The commonest small numbers of a column, each with its count; the greater first."""
     counts = np.bincount(column)
-    if not nothing and len(counts):
-        counts[NOTHING] = 0
     order = np.argsort(-counts, kind="stable")[:limit]
     return [(int(number), int(counts[number])) for number in order if counts[number]]
 
 
 def _commonest_of(column: Array, limit: int) -> list[tuple[int, int]]:
-    """The commonest of any numbers."""
+    """The commonest of any numbers that are not negative."""
+    if len(column) and int(column.max()) < _COUNTED:
+        return _commonest(column, limit)
     numbers, counts = np.unique(column, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:limit]
     return [(int(numbers[at]), int(counts[at])) for at in order]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from attrs import evolve, frozen
 from starlette.responses import Response
@@ -24,6 +25,7 @@ _SPANS = {
     "90d": 90 * 86_400,
     "1y": 365 * 86_400,
 }
+_KEPT = 16
 _TIMELESS = 365 * 86_400.0
 _CARDS = (
     ("episodes", "Episodes", ""),
@@ -58,31 +60,42 @@ async def overview(view: View) -> Response:
     everything = Chosen().rows(facts)
     if not len(everything):
         return view.page("overview_empty.html")
+    kept, key = view.followed.kept, (facts.version, view.address)
+    if (values := kept.get(key)) is None:
+        values = kept[key] = await _values(view, facts, everything)
+        while len(kept) > _KEPT:
+            kept.popitem(last=False)
+    return view.page("overview.html", **values)
+
+
+async def _values(view: View, facts: EpisodeFacts, everything: Array) -> dict[str, Any]:
+    """What the page says."""
     chosen, other = _spans(view, facts, everything)
     rows, before = chosen.rows(facts), other.rows(facts)
     by = view.get("by", "domain")
     split = by if by in SPLITS else "domain"
     failures = summaries.failures(facts, rows)
     dated = _dated(facts, rows)
-    return view.page(
-        "overview.html",
-        chosen=chosen,
-        other=other,
-        moment=moment,
-        spans=_SPANS,
-        splits=SPLITS,
-        split=split,
-        cards=_cards(summaries.totals(facts, rows), summaries.totals(facts, before)),
-        count=len(rows),
-        before=len(before),
-        failures=failures,
-        first=await _first(view, facts, rows, failures),
-        tools=summaries.tools(facts, rows),
-        errors=summaries.errors(facts, rows),
-        charts=_charts(facts, dated, split),
-        undated=len(rows) - len(dated),
-        values={name: summaries.values(facts, name) for name in ("domain", "task", "tool")},
-    )
+    # Before anything is awaited: the rows are those of this version of the facts.
+    found = {
+        "chosen": chosen,
+        "other": other,
+        "moment": moment,
+        "spans": _SPANS,
+        "splits": SPLITS,
+        "split": split,
+        "cards": _cards(summaries.totals(facts, rows), summaries.totals(facts, before)),
+        "count": len(rows),
+        "before": len(before),
+        "failures": failures,
+        "tools": summaries.tools(facts, rows),
+        "errors": summaries.errors(facts, rows),
+        "charts": _charts(facts, dated, split),
+        "undated": len(rows) - len(dated),
+        "values": {name: summaries.values(facts, name) for name in ("domain", "task", "tool")},
+    }
+    ranked = _ranked(facts, rows, failures)
+    return {**found, "first": await _first(view, ranked)}
 
 
 def _spans(view: View, facts: EpisodeFacts, everything: Array) -> tuple[Chosen, Chosen]:
@@ -126,17 +139,20 @@ def _cards(now: Totals, before: Totals) -> list[Card]:
     return found
 
 
-async def _first(
-    view: View, facts: EpisodeFacts, rows: Array, failures: list[summaries.FailureRow]
-) -> list[tuple[Episode, str]]:
-    """The episodes to read first, each with the reason."""
-    ranked = [
-        (row.first, f"newest of {row.episodes:,} that failed with: {row.why}")
-        for row in failures[:4]
-    ]
-    if not ranked:
-        reason = "nothing failed; it has the least reward, or the most errors"
-        ranked = [(one, reason) for one in summaries.worst(facts, rows, 3)]
+def _ranked(
+    facts: EpisodeFacts, rows: Array, failures: list[summaries.FailureRow]
+) -> list[tuple[UUID, str]]:
+    """The ids of the episodes to read first, each with the reason."""
+    if failures:
+        return [
+            (row.first, f"newest of {row.episodes:,} that failed with: {row.why}")
+            for row in failures[:4]
+        ]
+    reason = "nothing failed; it has the least reward, or the most errors"
+    return [(one, reason) for one in summaries.worst(facts, rows, 3)]
+
+
+async def _first(view: View, ranked: list[tuple[UUID, str]]) -> list[tuple[Episode, str]]:
     found = await view.memory.get_many(Episode, [one for one, _ in ranked])
     return [
         (episode, why)
@@ -155,7 +171,5 @@ def _charts(facts: EpisodeFacts, rows: Array, split: str) -> list[Any]:
         return []
     starts = facts.episodes["start"][rows]
     edges = bucket_edges(float(starts.min()), float(starts.max()))
-    return [
-        chart(measure, title, edges, summaries.lines(facts, rows, edges, measure, split))
-        for measure, title in MEASURES.items()
-    ]
+    found = summaries.lines(facts, rows, edges, split)
+    return [chart(measure, title, edges, found[measure]) for measure, title in MEASURES.items()]
