@@ -33,6 +33,7 @@ from memory_dashboard.pages.graph import graph
 from memory_dashboard.pages.knowledge import heuristic, heuristics, pattern, patterns
 from memory_dashboard.pages.operations import namespaces, running
 from memory_dashboard.pages.overview import overview
+from memory_dashboard.pages.processes import Rates
 from memory_dashboard.pages.recalls import recalls
 from memory_dashboard.rendering import STATIC, environment
 from memory_dashboard.security import Access, Guard
@@ -87,12 +88,14 @@ class _Dashboard:
     Attributes:
         memory: the store, opened to be read only.
         title: how pages name it.
+        rates: how fast the processes of this host work.
         recent: what live pages were answered with, and when, by address.
     """
 
     memory: Memory
     follows: Follows
     title: str
+    rates: Rates = field(factory=Rates)
     recent: OrderedDict[str, tuple[float, Response]] = field(
         factory=OrderedDict[str, tuple[float, Response]]
     )
@@ -132,7 +135,7 @@ class _Dashboard:
         except InvalidValueError as error:
             raise HTTPException(400, str(error)) from None
         followed = await self.follows.of(memory)
-        return View(request, memory, home, followed, environment(), self.title)
+        return View(request, memory, home, followed, environment(), self.title, self.rates)
 
     async def failed(self, _: Request, error: Exception) -> Response:
         """An error as a page."""

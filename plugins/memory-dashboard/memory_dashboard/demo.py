@@ -16,7 +16,7 @@ from memory_core.samples import related, write_samples
 __all__ = ["make_demo"]
 
 _TASKS = (
-    ("a customer asks for a refund of an invoice", True),
+    ("a customer wants to close an account", True),
     ("a test fails only sometimes", False),
 )
 

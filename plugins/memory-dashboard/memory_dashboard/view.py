@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, Response
 
 from memory_core.memory import Memory
 from memory_dashboard.following import Followed
+from memory_dashboard.pages.processes import Rates
 
 __all__ = ["DEFAULT_WAIT", "View", "a_time", "moment"]
 
@@ -44,6 +45,7 @@ class View:
         followed: the statistics of the namespace.
         templates: where the pages are.
         title: the store, as it is named on each page.
+        rates: how fast the processes of this host work.
     """
 
     request: Request
@@ -52,6 +54,7 @@ class View:
     followed: Followed
     templates: Environment
     title: str
+    rates: Rates
 
     def get(self, name: str, default: str = "") -> str:
         """A parameter; empty ones count as missing."""

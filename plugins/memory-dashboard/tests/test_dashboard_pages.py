@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from datetime import timedelta
 from html import unescape
@@ -12,7 +13,9 @@ import pytest
 from dashboard_support import START, dashboard, episode, everything, some_episodes, step
 
 from memory_core import CacheConfig, Outcome, Query, open_memory
+from memory_core.metrics import PREFIX, Distribution, ProcessMetrics, PublishedMetric
 from memory_core.records import Episode, Heuristic, Pattern, Relationship
+from memory_dashboard.pages.processes import Rates
 
 PAGES = [
     "/", "/episodes", "/graph", "/patterns", "/heuristics", "/recalls", "/namespaces", "/running",
@@ -302,16 +305,72 @@ async def test_each_namespace_has_its_pages():
 async def test_how_it_runs_shows_processes_of_this_host(tmp_path, monkeypatch):
     monkeypatch.setenv("MEMORY_RUNTIME_DIR", str(tmp_path))
     watched = CacheConfig(tiers=("adaptive",), monitor=True)
-    async with open_memory("inmemory:", cache=watched) as other, dashboard() as (client, _):
+    url = f"lmdb:{tmp_path / 'mem'}"
+    async with (
+        open_memory(url, cache=watched, metrics="publish") as other,
+        dashboard() as (client, _),
+    ):
         await other.put(episode(1))
-        for _ in range(100):
+        for _ in range(200):
             read = texts(await client.get("/running"))
-            if "adaptive" in read:
+            if "adaptive" in read and "put episode" in read:
                 break
             await asyncio.sleep(0.05)
-    assert "adaptive" in read
+    assert f"Process {os.getpid()}: " in read
+    assert "put episode 1" in read
+    assert "operations a second" in read
+    assert "group size batches" in read
+    assert "Caches that are monitored" in read
     assert "Backend inmemory" in read
     assert "episodes in the statistics 0" in read
+
+
+def published(updated, count, outcome="ok", p99=0.01):
+    times = Distribution(
+        count=count,
+        total=1.0,
+        p50=0.001,
+        p95=0.002,
+        p99=p99,
+        max=2.0,
+        bounds=(1.0,),
+        counts=(count, 0),
+    )
+    metrics = (
+        PublishedMetric(
+            name=f"{PREFIX}operation_duration_seconds", type="histogram", help="", distribution=times,
+            labels={"operation": "get", "kind": "episode", "outcome": outcome},
+        ),
+        PublishedMetric(name=f"{PREFIX}cache_hits", type="counter", help="", value=100),
+        PublishedMetric(name=f"{PREFIX}cache_misses", type="counter", help="", value=1_900),
+        PublishedMetric(name=f"{PREFIX}connection_errors", type="counter", help="", value=2),
+    )  # fmt: skip
+    return ProcessMetrics(
+        pid=1, backend="lmdb", location="x", started=100.0, updated=updated, metrics=metrics
+    )
+
+
+def test_rates_are_of_what_was_counted_since_the_last_look():
+    rates = Rates()
+    assert rates.rows([published(110.0, 50)])[0].rate == 5
+    assert rates.rows([published(112.0, 150)])[0].rate == 50
+    # It has not written since.
+    assert rates.rows([published(112.0, 150)])[0].rate == 50
+
+
+def test_what_is_unusual_is_marked(monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 111.0)
+    row = Rates().rows([published(110.0, 50)])[0]
+    assert row.unusual == "few hits"
+    assert row.operations[0].unusual == ""
+    assert [value.unusual for value in row.values] == ["", "", "not 0"]
+    assert (
+        Rates().rows([published(110.0, 50, outcome="CodecError")])[0].operations[0].unusual
+        == "failed"
+    )
+    assert Rates().rows([published(110.0, 50, p99=1.5)])[0].operations[0].unusual == "slow"
+    monkeypatch.setattr("time.time", lambda: 120.0)
+    assert Rates().rows([published(110.0, 50)])[0].unusual == "silent for 10 s"
 
 
 async def test_nothing_is_written(tmp_path):

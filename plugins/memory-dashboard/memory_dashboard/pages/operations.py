@@ -11,25 +11,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from memory_core.cache.monitor import monitored
+from memory_core.metrics import published_metrics
 from memory_core.storage import Capability, NamespaceInfo
+from memory_dashboard.pages.processes import LATE, is_trouble
 from memory_dashboard.view import View
 
 __all__ = ["namespaces", "running"]
 
-_TROUBLE = (
-    "error",
-    "fail",
-    "timeout",
-    "refus",
-    "reject",
-    "unreadable",
-    "retr",
-    "dropped",
-    "skipped",
-)
 _LOOKUPS = 1_000
 _POOR = 0.2
-_LATE = 5.0
 
 
 @frozen
@@ -74,13 +64,15 @@ async def namespaces(view: View) -> Response:
 async def running(view: View) -> Response:
     """The page of how it runs."""
     stats = await view.memory.stats()
-    processes = await run_in_threadpool(monitored)
+    monitoring = await run_in_threadpool(monitored)
+    publishing = await run_in_threadpool(published_metrics)
     return view.page(
         "running.html",
         stats=stats,
         counters=list(_rows(stats.counters)),
         sections={name: list(_rows(section)) for name, section in stats.sections.items()},
-        caches=[row for process in processes for row in _caches(process)],
+        processes=view.rates.rows(publishing),
+        caches=[row for process in monitoring for row in _caches(process)],
         capabilities=sorted(view.memory.storage.capabilities),
         dashboard=[
             Row("episodes in the statistics", len(view.followed.facts)),
@@ -99,9 +91,9 @@ def _rows(section: Mapping[Any, Any], prefix: str = "") -> Iterable[Row]:
             yield Row(f"{prefix}{name}", value, _unusual(name, value))
 
 
-def _unusual(name: str, value: object) -> str:
-    counts = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    return "not 0" if counts and any(word in name for word in _TROUBLE) else ""
+def _unusual(name: str, value: Any) -> str:
+    counts = isinstance(value, int | float) and not isinstance(value, bool)
+    return "not 0" if counts and is_trouble(name, value) else ""
 
 
 def _caches(process: Mapping[str, Any]) -> Iterable[CacheRow]:
@@ -112,5 +104,5 @@ def _caches(process: Mapping[str, Any]) -> Iterable[CacheRow]:
         yield CacheRow(
             process["pid"], process["location"], cache["name"], cache["entries"], cache["bytes"],
             cache["hits"], cache["misses"], cache["hit_rate"], age,
-            f"silent for {age:.0f} s" if age > _LATE else unusual,
+            f"silent for {age:.0f} s" if age > LATE else unusual,
         )  # fmt: skip
