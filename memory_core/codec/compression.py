@@ -8,7 +8,7 @@ dictionary (``DictionaryMissingError``).
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import zstandard
@@ -63,10 +63,17 @@ class Compressor:
     Args:
         config: how to compress.
         max_bytes: the largest body that a frame may decompress to.
+        thresholds: by kind, a threshold that holds where it is above the configured one.
     """
 
-    def __init__(self, config: CompressionConfig, max_bytes: int) -> None:
+    def __init__(
+        self,
+        config: CompressionConfig,
+        max_bytes: int,
+        thresholds: Mapping[str, int] | None = None,
+    ) -> None:
         self.config = config
+        self._thresholds = thresholds or {}
         self._max_bytes = max_bytes
         self._dictionaries: dict[int, zstandard.ZstdCompressionDict] = {}
         self._active: dict[str, int] = {}
@@ -77,7 +84,7 @@ class Compressor:
 
     def compress(self, kind: str, body: bytes) -> bytes | None:
         """Compress a body; ``None`` if the result would not be smaller."""
-        if not self._is_worth(body):
+        if not self._is_worth(kind, body):
             return self._counted(body, None, 0)
         dictionary_id = self._dictionary_for(kind, [body])
         return self._counted(body, self._compressor(dictionary_id).compress(body), dictionary_id)
@@ -85,7 +92,7 @@ class Compressor:
     def compress_all(self, kind: str, bodies: Sequence[bytes]) -> list[bytes | None]:
         """``compress`` for many bodies of a kind: where possible in one call that releases the GIL."""
         # The call creates a context and reads the dictionary into it, which costs too much for few bodies.
-        if len(bodies) < _ALL_AT_ONCE or not all(map(self._is_worth, bodies)):
+        if len(bodies) < _ALL_AT_ONCE or not all(self._is_worth(kind, body) for body in bodies):
             return [self.compress(kind, body) for body in bodies]
         dictionary_id = self._dictionary_for(kind, bodies)
         compressor = self._compressor(dictionary_id)
@@ -101,20 +108,23 @@ class Compressor:
             for body, frame in zip(bodies, frames, strict=True)
         ]
 
-    def decompress(self, frame: bytes) -> bytes:
+    def decompress(self, frame: bytes, max_bytes: int | None = None) -> bytes:
         """The body.
+
+        Args:
+            frame: what ``compress`` returned.
+            max_bytes: the largest body, where that is less than any body may have.
 
         Raises:
             CodecError: when the frame is corrupt, or would become larger than the bound.
             DictionaryMissingError: when its dictionary has not been added.
         """
+        most = self._max_bytes if max_bytes is None else max_bytes
         try:
             parameters = zstandard.get_frame_parameters(frame)
-            if parameters.content_size > self._max_bytes:
+            if parameters.content_size > most:
                 # zstd gives an unknown size as the largest number.
-                raise CodecError(
-                    f"frame of {parameters.content_size} bytes, over {self._max_bytes}"
-                )
+                raise CodecError(f"frame of {parameters.content_size} bytes, over {most}")
             return self._decompressor(parameters.dict_id).decompress(frame)
         except zstandard.ZstdError as error:
             raise CodecError(f"corrupt zstd frame: {error}") from error
@@ -174,8 +184,9 @@ class Compressor:
             "ratio": round(self.raw_bytes / self.stored_bytes, 3) if self.stored_bytes else 1.0,
         }
 
-    def _is_worth(self, body: bytes) -> bool:
-        return self.config.enabled and len(body) >= self.config.threshold
+    def _is_worth(self, kind: str, body: bytes) -> bool:
+        least = max(self.config.threshold, self._thresholds.get(kind, 0))
+        return self.config.enabled and len(body) >= least
 
     def _dictionary_for(self, kind: str, bodies: Iterable[bytes]) -> int:
         """The id of the kind's dictionary; 0 while it has none, when the bodies become samples for one."""

@@ -9,7 +9,7 @@ is msgpack, which msgspec encodes directly from attrs classes. Stored bytes are 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 from uuid import UUID
 from zlib import crc32
@@ -39,8 +39,12 @@ _VARIANT = 2
 _FLAGS = _COMPRESSED | _VARIANT
 _HEAD = struct.Struct(">BBH")
 _CHECKSUM = struct.Struct(">I")
-_PAYLOAD = _HEAD.size + _CHECKSUM.size
+_START = struct.Struct(">4sI")
+_PAYLOAD = _START.size
+_ARRAY, _ARRAY_32 = struct.Struct(">BI"), 0xDD  # msgpack's header of an array
 _FRAME_HEADER = 18  # bytes of zstd's header, at most
+_PLAIN_STEP = 2_048
+"""Shorter logged steps are not compressed: they are read many at once, and soon deleted."""
 _MOST_BYTES = 256 * 2**20
 """The largest body that is read whatever the limits are."""
 
@@ -67,13 +71,16 @@ Operation: TypeAlias = EncodedPut | Delete | Expect | ExpectAbsent
 
 @frozen
 class _Variant:
-    """How one class is encoded and decoded: ``whole`` leaves nothing undecoded."""
+    """How one class is encoded and decoded: ``whole`` leaves nothing undecoded, ``together`` decodes an array
+    of bodies.
+    """
 
     cls: type[Record]
     encode: Callable[[Record], bytes]
     decode: Callable[[bytes], Any]
     whole: Callable[[bytes], Any]
     prefix: bytes
+    together: Callable[[bytes], Any] | None = None
 
 
 class Codec:
@@ -92,7 +99,9 @@ class Codec:
         self.limits = limits
         # A record may be larger than the limits of now, under which it could not be put again.
         bound = max(limits.max_record_bytes, _MOST_BYTES)
-        self.compressor = Compressor(compression or CompressionConfig(), bound)
+        self.compressor = Compressor(
+            compression or CompressionConfig(), bound, {Step.kind: _PLAIN_STEP}
+        )
         # A class is prepared when its first record is encoded or decoded, which takes milliseconds.
         self._by_class: dict[type[Record], _Variant] = {}
         self._by_name: dict[tuple[str, str], _Variant] = {}
@@ -211,6 +220,51 @@ class Codec:
             raise CodecError(f"holds record {record.id}", kind=kind, record_id=record_id)
         return record
 
+    def decode_together(self, kind: str, found: Sequence[tuple[bytes, bytes]]) -> list[Any] | None:
+        """Records by the bytes of their id and their envelope, decoded by one native call.
+
+        Returns:
+            ``None`` where they must be decoded one by one: they are long, or of several classes, or an
+            earlier version wrote one of them, or something is wrong with one, and then ``decode`` says what.
+        """
+        variant = self._by_name.get((kind, ""))
+        if variant is None or variant.together is None:
+            return None
+        decompress = self.compressor.decompress
+        heads = {
+            head: (flags, crc32(head))
+            for flags in (0, _COMPRESSED)
+            for head in [_HEAD.pack(_FORMAT, flags, variant.cls.schema_version)]
+        }
+        bodies = [_ARRAY.pack(_ARRAY_32, len(found))]
+        left = LONG
+        try:
+            for _, data in found:
+                head, checksum = _START.unpack_from(data)
+                flags, begun = heads[head]
+                body = data[_PAYLOAD:]
+                if crc32(body, begun) != checksum:
+                    return None
+                if flags:
+                    body = decompress(body, left)
+                left -= len(body)
+                if left < 0:
+                    return None
+                bodies.append(body)
+            records = variant.together(b"".join(bodies))
+        except (
+            CodecError,
+            msgspec.MsgspecError,
+            struct.error,
+            KeyError,
+            ValueError,
+            RecursionError,
+        ):
+            return None
+        ids = (int.from_bytes(record_id) for record_id, _ in found)
+        same = all(record.id.int == own for record, own in zip(records, ids, strict=True))
+        return list(records) if same else None
+
     @staticmethod
     def takes_long(data: bytes) -> bool:
         """Whether decoding an envelope takes so long that a thread should do it. Reads headers only; finds no
@@ -307,5 +361,7 @@ def _variant_codec(cls: type[Record], name: str) -> _Variant:
 
         return _Variant(cls, encode, decode, decode, prefix)
     whole = decoder.decode
-    decode_head = head_decoder(cls, whole) if issubclass(cls, Episode) else whole
-    return _Variant(cls, _ENCODER.encode, decode_head, whole, prefix)
+    if issubclass(cls, Episode):
+        return _Variant(cls, _ENCODER.encode, head_decoder(cls, whole), whole, prefix)
+    together: Any = msgspec.msgpack.Decoder(tuple[cls, ...])
+    return _Variant(cls, _ENCODER.encode, whole, whole, prefix, together.decode)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from uuid import UUID
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field, fields, frozen
 
 from memory_core.errors import InvalidValueError
 from memory_core.records import words
@@ -513,8 +513,21 @@ class Episode(_MayBeUndecoded):
 
     def with_steps(self, steps: Iterable[ExecutionStep]) -> Episode:
         """This episode with more steps, in the order of their numbers; its own steps win over new ones."""
-        known = {step.number: step for step in steps} | {step.number: step for step in self.steps}
-        return evolve(self, steps=tuple(known[number] for number in sorted(known)))
+        known = {step.number: step for step in steps}
+        if self.steps:
+            known |= {step.number: step for step in self.steps}
+        ordered = _numbered(known[number] for number in sorted(known))
+        if type(self) is not Episode:
+            return evolve(self, steps=ordered)
+        # All else was checked when this episode was made.
+        whole = object.__new__(Episode)
+        for name in _NAMES:
+            _set(whole, name, getattr(self, name))
+        _set(whole, "steps", ordered)
+        return whole
+
+
+_NAMES = [attribute.name for attribute in fields(Episode) if attribute.name != "steps"]
 
 
 def _decoded_steps(episode: Episode) -> tuple[ExecutionStep, ...]:

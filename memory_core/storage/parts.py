@@ -55,7 +55,12 @@ class Parts(Generic[R, S]):
         self, records: Iterable[R | None], found: Iterable[S]
     ) -> list[WithParts[R, S] | None]:
         """Records and parts from one snapshot, as ``get_with_parts`` returns them."""
-        parts = self.of(found)
+        records = tuple(records)
+        if len(records) == 1 and records[0] is not None:
+            # Hashing the ids of many parts would take as long as decoding them.
+            parts = {records[0].id: list(found)}
+        else:
+            parts = self.of(found)
         return [
             record and (record, tuple(parts.get(record.id, ())) if self.wanted(record) else ())
             for record in records

@@ -254,6 +254,7 @@ class Reader:
     ) -> list[WithParts[R, Any] | None]:
         """Records by id with their parts; see ``SupportsParts``."""
         self.codec.types.cls(parts.kind.kind)
+        before = self.position()
         found = await self.get(namespace, kind, ids)
         wanted = [record.id for record in found if record is not None and parts.wanted(record)]
         if not wanted:
@@ -265,21 +266,27 @@ class Reader:
 
         def read_whole(
             txn: Transaction, pending: Pending, meter: Meter
-        ) -> tuple[list[bytes | None], list[tuple[UUID, bytes]]]:
-            self.catalog.check(pending.head(txn))
+        ) -> tuple[Sequence[bytes | None] | None, list[tuple[bytes, bytes]]]:
+            head = pending.head(txn)
+            self.catalog.check(head)
             number = self._number(txn, namespace)
             if number is None:
                 return [None] * len(wanted), []
             keys = (number, [record_id.bytes for record_id in wanted])
-            return read(txn, pending, meter), list(
-                self._referring(txn, other, parts.field, keys, meter)
-            )
+            # Where nothing was written since, the records are those that were read before.
+            raw = None if head.sequence == before else read(txn, pending, meter)
+            return raw, list(self._referring(txn, other, parts.field, keys, meter))
 
         raw, raw_parts = await self._run(read_whole)
-        self._count_used(len(raw) + len(raw_parts))
-        present = {each: data for each, data in zip(wanted, raw, strict=True) if data is not None}
-        records: list[R] = await self._decode_all(layout, present.items())
-        members: list[Any] = await self._decode_all(other, raw_parts)
+        self._count_used(len(wanted) + len(raw_parts))
+        if raw is None:
+            present = {each.id: each for each in found if each is not None and each.id in wanted}
+            records = list(present.values())
+        else:
+            pairs = zip(wanted, raw, strict=True)
+            present = {each: data for each, data in pairs if data is not None}
+            records = await self._decode_all(layout, present.items())
+        members = await self._decode_parts(other, raw_parts)
         whole = dict(zip(present, parts.joined(records, members), strict=True))
         again = set(wanted)
         return [
@@ -294,7 +301,7 @@ class Reader:
         field: str,
         targets: tuple[bytes, Iterable[bytes]],
         meter: Meter,
-    ) -> Iterator[tuple[UUID, bytes]]:
+    ) -> Iterator[tuple[bytes, bytes]]:
         """Ids and stored values of the records of a kind that refer to some records of a namespace. Entries
         of references are never pending.
         """
@@ -309,7 +316,18 @@ class Reader:
                 data = txn.get(number + record_id, db=records)
                 if data is None:
                     raise missing_record(layout, record_id)
-                yield UUID(bytes=record_id), data
+                yield record_id, data
+
+    async def _decode_parts(
+        self, layout: KindLayout, found: Sequence[tuple[bytes, bytes]]
+    ) -> list[Any]:
+        """Records by id and stored value; short ones are decoded together."""
+        bodies = layout.plain_bodies(found)
+        together = bodies and self.codec.decode_together(layout.kind, bodies)
+        if together is not None:
+            return together
+        records = ((UUID(bytes=record_id), data) for record_id, data in found)
+        return await self._decode_all(layout, records)
 
     def _reading(
         self, layout: KindLayout, namespace: str, ids: Sequence[UUID]

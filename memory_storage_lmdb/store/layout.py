@@ -356,6 +356,24 @@ class KindLayout:
         _, _, _, end, start = self._checked(key, data)
         return data[start:], _names(data[end:start]) if start > end else ()
 
+    def plain_bodies(
+        self, stored: Iterable[tuple[bytes, bytes]]
+    ) -> list[tuple[bytes, bytes]] | None:
+        """Ids and bodies of stored values by id; ``None`` where a reference of one was set to null after it
+        was written.
+
+        The headers are not checked: the body of a damaged one fails its own checksum.
+        """
+        bodies: list[tuple[bytes, bytes]] = []
+        for record_id, data in stored:
+            if len(data) < _VALUES_AT:
+                return None
+            _, flags, _, _, size = _HEAD.unpack_from(data)
+            if flags & NULLED:
+                return None
+            bodies.append((record_id, data[_VALUES_AT + size :]))
+        return bodies
+
     def values(self, key: bytes, data: bytes) -> Values:
         """The index values of a stored value.
 

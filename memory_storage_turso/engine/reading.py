@@ -30,7 +30,7 @@ from memory_storage_turso.engine.driver import Driver, StatementError, Statement
 from memory_storage_turso.engine.opening import changed_since
 from memory_storage_turso.engine.pending import PendingEntries
 from memory_storage_turso.engine.rejections import TranslatedErrors
-from memory_storage_turso.engine.rows import body_of, id_of, overridden, record_of
+from memory_storage_turso.engine.rows import body_of, envelope_of, id_of, overridden, record_of
 from memory_storage_turso.sql import count_statement, order_value, page_statement
 from memory_storage_turso.sql.statement import Row, SqlValue, Statement
 from memory_storage_turso.sql.system import CHANGE_BOUNDS, CHANGES, KINDS
@@ -258,15 +258,14 @@ class Reader:
         records = self._decoded_at_once(table, results[0].rows, ids)
         if records is None:
             return None
-        found: list[Record] = []
-        for _, *row in results[1].rows:
-            body = body_of(other, row, id_of(other, row))
-            if self._codec.takes_long(body):
-                return None
-            try:
-                found.append(self._record(other, row))
-            except DictionaryMissingError:
-                return None
+        rows = [row[1:] for row in results[1].rows]
+        found = self._codec.decode_together(other.kind, [envelope_of(other, row) for row in rows])
+        if found is None:
+            return None
+        if other.overriding:
+            found = [
+                overridden(other, each, row[2:]) for each, row in zip(found, rows, strict=True)
+            ]
         return dict(zip(ids, parts.joined(records, found), strict=True))
 
     async def _fetch_whole(

@@ -5,6 +5,7 @@ import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
+from uuid import UUID
 from zlib import crc32
 
 import msgspec
@@ -433,3 +434,86 @@ def test_a_step_has_the_limit_of_its_episode():
     tested.encode(step)
     with pytest.raises(RecordTooLargeError):
         tested.encode(evolve(step, step=evolve(step.step, number=4)))
+
+
+def logged(number: int, text: str = "x") -> Step:
+    step = ExecutionStep(number=number, tool="tool", parameters={"text": text * 9 * number})
+    return Step(episode_id=episode(1).id, run_id=new_id(), step=step)
+
+
+def stored(tested: Codec, steps: list[Step]) -> list[tuple[bytes, bytes]]:
+    return [(step.id.bytes, tested.encode(step)) for step in steps]
+
+
+def together(tested: Codec, found: list[tuple[bytes, bytes]], kind: str = "step"):
+    return tested.decode_together(kind, found)
+
+
+@pytest.mark.parametrize("number", [1, 2, 15, 16, 100])
+def test_records_that_are_decoded_together_are_those_that_were_encoded(number):
+    tested = codec()
+    steps = [logged(each + 1) for each in range(number)]
+    found = stored(tested, steps)
+    assert [tested.decode("step", data, UUID(bytes=own)) for own, data in found] == steps
+    assert together(tested, found) == steps
+
+
+def test_records_that_take_long_are_not_decoded_together():
+    tested = codec()
+    found = stored(tested, [logged(200)])
+    assert together(tested, found * 30) is not None
+    assert together(tested, found * 60) is None
+    assert together(tested, []) == []
+
+
+def test_compressed_records_are_decoded_together_with_others():
+    tested = codec()
+    steps = [logged(number, "long ") for number in (1, 2, 60, 3, 199)]
+    found = stored(tested, steps)
+    assert {data[1] for _, data in found} == {0, 1}
+    assert together(tested, found) == steps
+    specimen = specimens(3)
+    bodies = [(record.id.bytes, tested.encode(record)) for record in specimen]
+    assert together(tested, bodies, "specimen") == specimen
+
+
+def test_what_one_call_cannot_decode_is_left_to_the_others():
+    """Each byte of one record may be wrong: then, alone, it is the error that it always was."""
+    tested = codec()
+    found = stored(tested, [logged(number) for number in range(1, 5)])
+    assert together(tested, found) is not None
+    record_id, data = found[2]
+    for place in range(len(data)):
+        changed = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+        assert together(tested, [*found[:2], (record_id, changed), found[3]]) is None
+    for length in range(len(data)):
+        assert together(tested, [*found[:2], (record_id, data[:length]), found[3]]) is None
+    assert together(tested, [found[1], (found[0][0], found[1][1])]) is None
+    whole = [(record.id.bytes, tested.encode(record)) for record in every_kind(1)]
+    kinds = [record.kind for record in every_kind(1)]
+    for kind, each in zip(kinds, whole, strict=True):
+        found = together(tested, [each, each], kind)
+        if kind in ("episode", "pattern"):
+            assert found is None, "heads and variants are decoded one by one"
+
+
+def test_a_missing_dictionary_is_asked_for_by_records_that_are_decoded_together_as_well():
+    writer, reader = codec(dictionary_samples=8), codec()
+    for number in range(100, 140):
+        writer.encode(logged(number, "words that repeat "))
+    trained = writer.compressor.train("step")
+    writer.compressor.add("step", trained)
+    steps = [logged(number, "words that repeat ") for number in range(30, 34)]
+    found = stored(writer, steps)
+    reader.encode(steps[0])
+    assert together(reader, found) is None
+    reader.compressor.add("step", trained)
+    assert together(reader, found) == steps
+
+
+def test_short_steps_are_not_compressed():
+    tested = codec()
+    short, long = (tested.encode(logged(number, "repeat ")) for number in (2, 100))
+    assert (short[1], long[1]) == (0, 1)
+    assert tested.encode(specimens(1)[0].__class__(name="repeat " * 60))[1] == 1
+    assert codec(threshold=10**6).encode(logged(100, "repeat "))[1] == 0
