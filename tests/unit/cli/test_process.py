@@ -262,7 +262,7 @@ def test_a_pipe_gets_no_progress_bar(environment, tmp_path):
     assert all(line.startswith(b"note: ") for line in done.stderr.splitlines())
 
 
-def test_help_loads_no_driver_and_no_table(environment):
+def test_help_loads_no_driver_no_table_and_nothing_that_plugins_use(environment):
     code = textwrap.dedent("""
         import sys
         from memory_core.cli import main
@@ -285,6 +285,14 @@ def test_help_loads_no_driver_and_no_table(environment):
         "memory_core.testing",
         "memory_core.transfer",
         "sqlite3",
+        # Those of the plugins of this repository:
+        "jinja2",
+        "numpy",
+        "opentelemetry",
+        "prometheus_client",
+        "starlette",
+        "tantivy",
+        "uvicorn",
     }
 
 
