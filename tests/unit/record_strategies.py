@@ -141,7 +141,7 @@ common = {
 patterns = st.one_of(
     st.builds(
         ToolSequence,
-        tools=several(text),
+        tools=several(indexed),
         avg_latency=st.timedeltas(timedelta(0), timedelta(days=400)),
         occurrence_count=counts,
         **common,
@@ -153,7 +153,12 @@ patterns = st.one_of(
         outcome_stats=st.builds(OutcomeStats, successes=counts, failures=counts),
         **common,
     ),
-    st.builds(ErrorRecovery, error_type=filled, recovery_steps=several(text), **common),
+    st.builds(
+        ErrorRecovery,
+        error_type=indexed.map(lambda value: f"x{value}"),
+        recovery_steps=several(text),
+        **common,
+    ),
     st.builds(
         ContextPattern,
         context_features=several(text),
