@@ -22,8 +22,8 @@ from memory_core.search import Declarations, Document, Match, SearchRequest
 __all__ = ["Fields", "key_of"]
 
 _WORDS = "memory_core"
-_KEY, _KIND, _VALUES, _EXACT, _BOOKMARK, _HIGH, _LOW = (
-    "key", "kind", "values", "exact", "bookmark", "found_high", "found_low",
+_KEY, _VALUES, _EXACT, _BOOKMARK, _HIGH, _LOW = (
+    "key", "values", "exact", "bookmark", "found_high", "found_low",
 )  # fmt: skip
 _A_BOOKMARK = "bookmark"
 _LEAST_FETCHED = 64
@@ -111,7 +111,8 @@ class Fields:
         Raises:
             ValueError, OSError: it is damaged.
         """
-        query = self._query(searcher, request, without)
+        query = self._query(searcher, request)
+        hidden = self._addresses(searcher, without)
         fetched = max(_LEAST_FETCHED, 2 * request.limit)
         while True:
             hits = searcher.search(query, fetched, count=False).hits
@@ -125,6 +126,8 @@ class Fields:
             )
             best: dict[tuple[Any, Any], float] = {}
             for place, (score, address) in zip(places, hits, strict=True):
+                if (address.segment_ord, address.doc) in hidden:
+                    continue
                 if place not in best and self._is_exact(searcher, address, request):
                     best[place] = score
             last = hits[-1][0] if hits else 0.0
@@ -140,7 +143,6 @@ class Fields:
     def _document(self, document: Document) -> tantivy.Document:
         made = tantivy.Document()
         made.add_text(_KEY, key_of(document.kind, document.id))
-        made.add_text(_KIND, document.found_kind)
         made.add_unsigned(_HIGH, document.found_id.int >> 64)
         made.add_unsigned(_LOW, document.found_id.int & (2**64 - 1))
         exact: dict[str, Any] = {}
@@ -161,11 +163,24 @@ class Fields:
 
     # Queries
 
-    def _query(
-        self, searcher: tantivy.Searcher, request: SearchRequest, without: Collection[str]
-    ) -> Query:
-        filters = [Query.term_query(self._schema, _KIND, request.kind, "basic")]
-        filters += [self._condition(request.kind, item) for item in request.conditions]
+    def _addresses(
+        self, searcher: tantivy.Searcher, keys: Collection[str]
+    ) -> frozenset[tuple[int, int]]:
+        """Where the documents with these keys are."""
+        if not keys:
+            return frozenset()
+        query = Query.term_set_query(self._schema, _KEY, list(keys))
+        hits = searcher.search(query, len(keys), count=False).hits
+        return frozenset((address.segment_ord, address.doc) for _, address in hits)
+
+    def _query(self, searcher: tantivy.Searcher, request: SearchRequest) -> Query:
+        """The query. A plain one of terms is nothing but a union of them: of such a one tantivy looks only at
+        blocks of documents that can be among the best (Ding and Suel, 2011). Each field belongs to one kind,
+        so that terms need no condition on the kind.
+        """
+        if not request.conditions and not request.phrases:
+            return _any(self._terms(searcher, request))
+        filters = [self._condition(request.kind, item) for item in request.conditions]
         for phrase in request.phrases:
             words: list[str | tuple[int, str]] = list(phrase)
             filters.append(
@@ -178,9 +193,6 @@ class Fields:
             )
         wanted = [(Occur.Must, Query.const_score_query(item, 0.0)) for item in filters]
         wanted.append((Occur.Must, _any(self._terms(searcher, request))))
-        if without:
-            keys = Query.term_set_query(self._schema, _KEY, list(without))
-            wanted.append((Occur.MustNot, keys))
         return Query.boolean_query(wanted)
 
     def _terms(self, searcher: tantivy.Searcher, request: SearchRequest) -> Iterator[Query]:
@@ -258,7 +270,6 @@ def _numbered(what: str, names: Mapping[str, Iterable[str]]) -> dict[tuple[str, 
 def _schema(texts: Iterable[str], ordered: Iterable[str]) -> tantivy.Schema:
     builder = tantivy.SchemaBuilder()
     builder.add_text_field(_KEY, tokenizer_name="raw", index_option="basic")
-    builder.add_text_field(_KIND, tokenizer_name="raw", index_option="basic")
     builder.add_bytes_field(_VALUES, indexed=True)
     builder.add_bytes_field(_EXACT, stored=True)
     builder.add_bytes_field(_BOOKMARK, stored=True)

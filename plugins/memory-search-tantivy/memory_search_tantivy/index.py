@@ -39,7 +39,7 @@ __all__ = ["TantivyIndex"]
 
 T = TypeVar("T")
 _LOG = logging.getLogger("memory_core")
-_FORMAT = 1
+_FORMAT = 2
 _PATIENCE = 5.0
 """Seconds to wait for another process that writes to the same index."""
 
