@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from memory_core.errors import EmbedderError, MemoryCoreError
 from memory_core.search.embedding import Embedder, Purpose
+from memory_search_vectors.passages import digest_of
 
 __all__ = ["Asker", "Floats"]
 
@@ -21,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 _LOG = logging.getLogger("memory_core")
 _ATTEMPTS = 3
 _FIRST_WAIT = 0.1
-_REMEMBERED = 1_024
+_REMEMBERED = 4_096
 _LONGEST_PAUSE = 60.0
 
 
@@ -37,7 +38,7 @@ class Asker:
         dimensions: of the vectors that are known; ``None`` if there are none.
 
     Attributes:
-        counters: texts that were embedded (``embedded``), questions that were remembered (``remembered``) and
+        counters: texts that were embedded (``embedded``) or remembered (``remembered``), and
             failures that stayed (``embedder_failures``).
     """
 
@@ -47,7 +48,7 @@ class Asker:
         self.counters = dict.fromkeys(("embedded", "remembered", "embedder_failures"), 0)
         self._embedder = embedder
         self._batch = batch
-        self._questions: OrderedDict[str, Floats] = OrderedDict()
+        self._vectors: OrderedDict[tuple[Purpose, bytes], Floats] = OrderedDict()
         self._error: EmbedderError | None = None
         self._pause = 1.0
         self._until = 0.0
@@ -63,15 +64,7 @@ class Asker:
         Raises:
             EmbedderError: there is none.
         """
-        known = self._questions.get(text)
-        if known is None:
-            known = (await self._asked([text], "question", 1))[0]
-            self._questions[text] = known
-            if len(self._questions) > _REMEMBERED:
-                self._questions.popitem(last=False)
-        else:
-            self.counters["remembered"] += 1
-        return known
+        return (await self._known([text], "question", 1))[0]
 
     async def documents(self, texts: Sequence[str]) -> Floats:
         """The vectors of texts, of length 1, as rows.
@@ -80,10 +73,24 @@ class Asker:
             EmbedderError: there are none.
         """
         parts = [
-            await self._asked(texts[start : start + self._batch], "document", _ATTEMPTS)
+            await self._known(texts[start : start + self._batch], "document", _ATTEMPTS)
             for start in range(0, len(texts), self._batch)
         ]
         return np.concatenate(parts)
+
+    async def _known(self, texts: Sequence[str], purpose: Purpose, attempts: int) -> Floats:
+        """The vectors of texts; those that are remembered are not asked for."""
+        keys: list[tuple[Purpose, bytes]] = [(purpose, digest_of(text)) for text in texts]
+        found = {key: self._vectors[key] for key in keys if key in self._vectors}
+        self.counters["remembered"] += len(found)
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
+        if missing:
+            vectors = await self._asked(list(missing.values()), purpose, attempts)
+            found.update(zip(missing, vectors, strict=True))
+            self._vectors |= found
+            while len(self._vectors) > _REMEMBERED:
+                self._vectors.popitem(last=False)
+        return np.stack([found[key] for key in keys])
 
     async def _asked(self, texts: Sequence[str], purpose: Purpose, attempts: int) -> Floats:
         if self._error is not None and self.pause:

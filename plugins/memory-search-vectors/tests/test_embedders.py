@@ -122,8 +122,11 @@ async def test_a_question_is_asked_once(server) -> None:
     embedder = embedder_of(server)
     asker = Asker(embedder, batch=10)
     first, second = await asker.question("refund"), await asker.question("refund")
-    assert first is second
+    assert np.array_equal(first, second)
     assert len(server.requests) == asker.counters["remembered"] == 1
+    await asker.documents(["refund", "hotel", "refund"])
+    await asker.documents(["hotel", "flight"])
+    assert [body["input"] for body, _ in server.requests[1:]] == [["refund", "hotel"], ["flight"]]
     await embedder.aclose()
 
 
