@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from memory_core.importers.content import arguments_of, parameters_of, set_result, text_of
 from memory_core.importers.fields import mapping, plain_text, time_of
+from memory_core.importers.unknown import count_unknown_names
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
@@ -136,6 +137,8 @@ def _called(draft: EpisodeDraft, value: object, time: datetime | None, place: st
         # Not a call as it should be: it is kept as it is.
         draft.call(None, {"call": value}, plain_text(call.get("id")), time, place)
         return
+    count_unknown_names(call, draft.log)
+    count_unknown_names(function, draft.log)
     parameters = parameters_of(function, "input", "arguments", "args")
     draft.call(
         plain_text(function.get("name")), parameters, plain_text(call.get("id")), time, place

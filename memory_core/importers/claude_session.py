@@ -14,6 +14,7 @@ from memory_core.importers.content import first_line, text_of
 from memory_core.importers.draft import MESSAGE, EpisodeDraft, stable_id
 from memory_core.importers.fields import is_number, mapping, plain_text, time_of
 from memory_core.importers.language import language_of
+from memory_core.importers.unknown import count_unknown_names
 from memory_core.records import Outcome
 
 if TYPE_CHECKING:
@@ -223,7 +224,9 @@ class Session:
             content = []
             if not is_unknown(self.draft, said, where):
                 self.log.note(where, "the message has no content")
+        count_unknown_names(said, self.log)
         for block in cast("list[object]", content) if isinstance(content, list) else [content]:
+            count_unknown_names(mapping(block), self.log)
             add_block(self.draft, role, block, time, where)
         added = self.draft.steps[before:]
         if role == "assistant":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from memory_core.importers.fields import json_of, mapping, plain_text
 from memory_core.importers.json_text import NotJsonError, is_held, loads
+from memory_core.importers.unknown import count_unknown_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +27,7 @@ _SEALED = {"encrypted_content", "encrypted_index", "signature"}
 _FAILED = re.compile(
     r"\s*(?:[\w.]*(?:Error|Exception)|error)\s*:|\s*Traceback \(most recent call last\)"
 )
+_PLAIN_PART = frozenset({"type", "text"})
 _BESIDE_TEXT = {"cache_control", "logprobs"}
 _UNKNOWN_TOOL = "Unknown action"
 # What a call has besides its arguments.
@@ -67,7 +69,7 @@ def _part(part: object, log: Log, place: str) -> str | None:
     for name in (*_TEXTS, "value") if plain else _TEXTS:
         text = fields.get(name)
         if isinstance(text, str):
-            if len(fields) > 2:
+            if not _PLAIN_PART.issuperset(fields):
                 _count_what_is_beside(fields, log)
             return str(text)
     kind = fields.get("type")
@@ -84,6 +86,7 @@ def _part(part: object, log: Log, place: str) -> str | None:
 
 def _count_what_is_beside(part: Mapping[str, Any], log: Log) -> None:
     """Count what a text has beside it, such as citations."""
+    count_unknown_names(part, log)
     for name, value in part.items():
         if value and isinstance(value, dict | list) and name not in _BESIDE_TEXT:
             log.left_out[f"{name} of texts"] += 1

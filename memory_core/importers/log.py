@@ -13,6 +13,7 @@ from memory_core.errors import ImportFormatError
 __all__ = ["Log", "Note"]
 
 _MOST = 10_000
+_LONGEST_NAME = 80
 
 
 class Note(NamedTuple):
@@ -71,6 +72,13 @@ class Log:
         self.noted += 1
         if len(self.notes) < _MOST:
             self.notes.append(Note(self.file, entry, reason))
+
+    def unknown(self, name: str) -> None:
+        """A field has a name that no format knows."""
+        kind = f"field {name[:_LONGEST_NAME]}"
+        # Names may be anything, and as many.
+        many = len(self.left_out) >= _MOST and kind not in self.left_out
+        self.left_out["other fields" if many else kind] += 1
 
     def repaired(self, entry: str, repairs: frozenset[str]) -> None:
         """An entry could be read only after repairs."""

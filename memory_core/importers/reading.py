@@ -9,6 +9,7 @@ import msgspec
 from memory_core.importers.fields import Fields
 from memory_core.importers.json_text import NotJsonError, holdable, loads
 from memory_core.importers.sample import Layout, sample_of
+from memory_core.importers.unknown import count_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,10 +31,15 @@ __all__ = [
 T = TypeVar("T")
 
 
-def values(source: Source, log: Log) -> Iterator[tuple[str, Any]]:
+def values(source: Source, log: Log, *, counted: bool = True) -> Iterator[tuple[str, Any]]:
     """The lines, the elements of the array, or the one document, decoded, each with its place.
 
     What is not JSON is skipped and listed.
+
+    Args:
+        source: the file.
+        log: gets what cannot be read.
+        counted: whether fields that no format knows are counted; else the format does it.
 
     Raises:
         ImportFormatError: the file cannot be read further.
@@ -48,7 +54,7 @@ def values(source: Source, log: Log) -> Iterator[tuple[str, Any]]:
     else:
         found = source.lines(log)
     for entry in found:
-        value, known = decoded(entry, log)
+        value, known = decoded(entry, log, counted=counted)
         if known:
             yield entry.where, value
 
@@ -95,7 +101,7 @@ def document(source: Source, log: Log) -> Any:
     return value
 
 
-def decoded(entry: Entry, log: Log) -> tuple[Any, bool]:
+def decoded(entry: Entry, log: Log, *, counted: bool = True) -> tuple[Any, bool]:
     """An entry's value, and whether it could be decoded; repairs and failures are listed."""
     try:
         value, repairs = loads(entry.data)
@@ -105,6 +111,8 @@ def decoded(entry: Entry, log: Log) -> tuple[Any, bool]:
     log.repairs = repairs
     if repairs:
         log.repaired(entry.where, repairs)
+    if counted:
+        count_unknown(value, log)
     return value, True
 
 

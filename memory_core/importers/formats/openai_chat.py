@@ -17,6 +17,7 @@ from memory_core.importers.fields import Fields, mapping, plain_text
 from memory_core.importers.logged import Around, logged_outcome
 from memory_core.importers.reading import document, values
 from memory_core.importers.sample import Layout, sample_of
+from memory_core.importers.unknown import count_unknown, count_unknown_of_messages
 from memory_core.records import TaskType
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
     if sample.layout is Layout.ARRAY and sample.first.has("role"):
         found = iter([("", document(source, log))])
     else:
-        found = values(source, log)
+        found = values(source, log, counted=False)
     for place, value in found:
         draft = _draft(value, log, place)
         if draft is not None:
@@ -86,6 +87,9 @@ def _draft(value: Any, log: Log, place: str) -> EpisodeDraft | None:
         unnamed="A chat",
     )
     add_messages(draft, messages, place)
+    if not is_bare:
+        count_unknown_of_messages(messages, log)
+        count_unknown({**entry.value, "messages": None, "choices": None}, log)
     if messages and not draft.steps:
         log.skip(place, "none of its messages says anything that this format knows")
         return None

@@ -1,8 +1,8 @@
 """Whatever somebody wrote, anywhere in a transcript, is stored, or its loss is listed.
 
 Each place of each case gets a marked text in turn: as a text, as a part of a message, and in an object that
-no format knows. It is in an episode, in the list of what was skipped or changed, or in the counts of what was
-left out.
+no format knows. And each field gets another name. The text is in an episode, in the list of what was skipped
+or changed, or in the counts of what was left out.
 """
 
 from __future__ import annotations
@@ -146,3 +146,73 @@ def test_a_text_at_any_place_is_stored_or_listed(tmp_path, name, shape):
             silent.append(".".join(map(str, path)))
     assert checked > 3
     assert silent == []
+
+
+# In these may be anything: arguments of tools, settings, and what is bookkeeping as a whole.
+ANYTHING = frozenset(
+    {"metadata", "kwargs", "state", "args", "inputs", "result", "model_response", "stats"}
+)
+
+
+def renamed(value, path):
+    """The value with a field that has another name, and a marked text."""
+    result = copy.deepcopy(value)
+    inside = result
+    for key in path[:-1]:
+        inside = inside[key]
+    del inside[path[-1]]
+    inside["apples"] = MARK
+    return result
+
+
+def said(log):
+    return log.lost, log.noted, dict(log.left_out)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "claude"])
+def test_a_field_with_another_name_is_kept_noted_or_counted(tmp_path, name):
+    value = CASES[name]
+    importer = recognised(Source("input", written(tmp_path / "input", value)), BUILTIN_IMPORTERS)
+    _, before = imported(tmp_path / "input", importer)
+    silent = []
+    checked = 0
+    for path in places(value):
+        if len(path) < 2 or isinstance(path[-1], int) or not ANYTHING.isdisjoint(path[:-1]):
+            continue
+        checked += 1
+        stored, log = imported(written(tmp_path / "input", renamed(value, path)), importer)
+        if MARK not in stored and said(log) == said(before):
+            silent.append(".".join(map(str, path)))
+    assert checked > 3
+    assert silent == []
+
+
+def test_the_message_of_a_session_with_a_field_of_another_name_is_counted(tmp_path):
+    """Lines of sessions have many fields that are bookkeeping; what is counted is in their messages."""
+    value = CASES["claude"]
+    importer = recognised(Source("input", written(tmp_path / "input", value)), BUILTIN_IMPORTERS)
+    _, before = imported(tmp_path / "input", importer)
+    silent = []
+    for path in places(value):
+        if (
+            len(path) < 3
+            or path[1] != "message"
+            or isinstance(path[-1], int)
+            or "usage" in path[:-1]
+        ):
+            continue
+        stored, log = imported(written(tmp_path / "input", renamed(value, path)), importer)
+        if MARK not in stored and said(log) == said(before):
+            silent.append(".".join(map(str, path)))
+    assert silent == []
+
+
+def test_names_that_nobody_knows_take_bounded_memory(tmp_path):
+    entry = {"messages": [{"role": "user", "content": "Hi"}]}
+    entry |= {f"apples {number}" + "x" * 1_000: "pears" for number in range(12_000)}
+    path = written(tmp_path / "input", [entry])
+    importer = recognised(Source("input", path), BUILTIN_IMPORTERS)
+    _, log = imported(path, importer)
+    assert sum(log.left_out.values()) == 12_000
+    assert len(log.left_out) == 10_001
+    assert max(map(len, log.left_out)) < 100
