@@ -71,7 +71,11 @@ async def best_of_search(memory: Memory, question: str) -> Episode | None:
     return next((hit.record for hit in hits if succeeded(hit.record)), None)
 
 
-async def answers(episodes: Sequence[Episode], configs: Sequence[dict[str, float]]) -> Answers:
+async def answers(
+    episodes: Sequence[Episode],
+    configs: Sequence[dict[str, float]],
+    words: Callable[[Episode], str] = question_of,
+) -> Answers:
     """What each question is answered with, the other trials of its task being in the store or not."""
     found: Answers = []
     async with open_memory("inmemory:") as memory:
@@ -80,7 +84,7 @@ async def answers(episodes: Sequence[Episode], configs: Sequence[dict[str, float
         for asked in episodes:
             same = [one for one in episodes if task(one) == task(asked)]
             helps = {one.id for one in same if one is not asked and succeeded(one)}
-            question = question_of(asked)
+            question = words(asked)
             await memory.delete_episode(asked.id)
             recall = await memory.recall(question)
             searched = await best_of_search(memory, question)
@@ -183,8 +187,10 @@ async def feedback(episodes: Sequence[Episode], *, blind: bool) -> dict[str, dic
     }
 
 
-async def measure(episodes: Sequence[Episode], *, quick: bool) -> dict[str, Any]:
-    found = await answers(episodes, [] if quick else GRID)
+async def measure(
+    episodes: Sequence[Episode], *, quick: bool, words: Callable[[Episode], str] = question_of
+) -> dict[str, Any]:
+    found = await answers(episodes, [] if quick else GRID, words)
     result: dict[str, Any] = {
         "useful": interval(found, rate("useful")),
         "search x outcome": interval(found, rate("searched")),
@@ -213,16 +219,21 @@ async def main() -> int:
         "as imported": await measure(episodes, quick=quick),
         "first message": await measure([spoken(one) for one in episodes], quick=quick),
     }
+    show(results)
+    return 0
+
+
+def show(results: dict[str, dict[str, Any]]) -> None:
+    """Print measures, as JSON where ``--json`` asks for it."""
     if "--json" in sys.argv:
         print(json.dumps(results, indent=1))
-        return 0
+        return
     for name, result in results.items():
         print(name)
         for what, value in result.items():
             for part, one in ({what: value} if "value" in value else value).items():
                 label = what if part == what else f"{what}: {part}"
                 print(f"  {label:42} {one['value']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})")
-    return 0
 
 
 if __name__ == "__main__":
