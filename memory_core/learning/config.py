@@ -26,6 +26,8 @@ class RecallConfig:
         candidates: how many episodes search finds for a recall; only these are compared closely.
         description: how much the words of the whole description count, beside 1 for those of the passage
             that fits best.
+        meaning: how much closeness in meaning counts, beside 1 for the words; four standard deviations above
+            the mean are one. It counts where an embedder is set.
         neighbours: how much the relevance of similar episodes counts, beside the episode's own.
         own: as how many observations an episode's own outcome counts, beside 1 for a feedback and up to 1
             for each similar episode. The prior counts as two: one success and one failure.
@@ -38,6 +40,7 @@ class RecallConfig:
 
     candidates: int = field(default=75, validator=between(1, 1_000, whole=True))
     description: float = field(default=0.5, validator=at_least(0))
+    meaning: float = field(default=0.5, validator=at_least(0))
     neighbours: float = field(default=0.5, validator=at_least(0))
     own: float = field(default=4.0, validator=at_least(0))
     half_life: float = field(default=365.0, validator=positive)

@@ -51,6 +51,8 @@ class RecalledEpisode:
         said = [f"{place} has {found.passage:.0%} of the task's words"]
         if found.step:
             said.append(f"the description has {found.description:.0%}")
+        if found.meaning >= 0.005:
+            said.append(f"its meaning adds {found.meaning:.0%}")
         if found.neighbours >= 0.005:
             said.append(f"similar episodes add {found.neighbours:.0%}")
         said += (

@@ -40,7 +40,7 @@ from memory_core.learning.usefulness import (
 from memory_core.query import Query, any_of
 from memory_core.records import Episode, Feedback, Heuristic, Pattern
 from memory_core.records.fields import now
-from memory_core.search import Searcher, SearchHits
+from memory_core.search import Searcher, SearchHit, SearchHits
 from memory_core.storage import Storage
 
 __all__ = ["Recaller"]
@@ -88,13 +88,11 @@ class Recaller:
             leave_out: ids of episodes that are not looked at.
         """
         hits = await self._hits(task, where, len(leave_out))
-        episodes = [
-            hit.record
-            for hit in hits
-            if hit.record.id not in leave_out and not _is_running(hit.record)
+        found_hits = [
+            hit for hit in hits if hit.record.id not in leave_out and not _is_running(hit.record)
         ][: self.config.candidates]
         asked = self.searcher.analyzer.question(task[:_OF_A_TASK])
-        candidates = await self._analyzed(asked, episodes)
+        candidates = await self._analyzed(asked, found_hits)
         likeness = Likeness([candidate.terms for candidate in candidates])
         alike = likeness.pairs()
         found = relevances(asked, candidates, alike, self.config)
@@ -134,11 +132,15 @@ class Recaller:
     async def _searched(self, task: str, query: Query[Any]) -> SearchHits[Any]:
         return await self.searcher.search(task, query, complete=self.complete)
 
-    async def _analyzed(self, asked: Sequence[str], episodes: Iterable[Episode]) -> list[Candidate]:
+    async def _analyzed(
+        self, asked: Sequence[str], hits: Iterable[SearchHit[Episode]]
+    ) -> list[Candidate]:
         terms = frozenset(asked)
         candidates: list[Candidate] = []
-        for episode in episodes:
-            candidates.append(Candidate.of(episode, terms, self.searcher.analyzer))
+        for hit in hits:
+            candidates.append(
+                Candidate.of(hit.record, terms, self.searcher.analyzer, hit.closeness)
+            )
             # A long episode takes milliseconds: other tasks come between two.
             await asyncio.sleep(0)
         return candidates

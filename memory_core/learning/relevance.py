@@ -67,21 +67,30 @@ class Candidate:
         description: its description.
         passages: the description and the steps.
         terms: how often the description has each of its terms.
+        closeness: how close it is in meaning, as a search says; ``None`` where meanings are not compared.
     """
 
     episode: Episode
     description: Passage
     passages: tuple[Passage, ...]
     terms: Mapping[str, int]
+    closeness: float | None = None
 
     @classmethod
-    def of(cls, episode: Episode, asked: frozenset[str], analyzer: Analyzer) -> Candidate:
+    def of(
+        cls,
+        episode: Episode,
+        asked: frozenset[str],
+        analyzer: Analyzer,
+        closeness: float | None = None,
+    ) -> Candidate:
         """Analyse an episode.
 
         Args:
             episode: the episode.
             asked: the terms of the task.
             analyzer: makes the terms.
+            closeness: how close it is in meaning.
         """
         terms = analyzer.terms(episode.task_description[:_OF_A_DESCRIPTION])
         description = _passage(0, terms, asked)
@@ -91,7 +100,7 @@ class Candidate:
             for number, text in _texts_of_steps(episode)
             if (found := analyzer.terms(text))
         )
-        return cls(episode, description, tuple(passages), Counter(terms))
+        return cls(episode, description, tuple(passages), Counter(terms), closeness)
 
 
 @frozen
@@ -103,7 +112,9 @@ class Relevance:
         description: the share that its description has.
         neighbours: what similar episodes add.
         step: the number of the step that fits best; 0 for the description.
-        total: the weighted mean of passage and description, with what the neighbours add.
+        total: the weighted mean of passage and description, with what meaning and the neighbours add.
+        meaning: a quarter of the standard deviations by which it is closer in meaning than the mean; 0 where
+            meanings are not compared.
     """
 
     passage: float
@@ -111,6 +122,7 @@ class Relevance:
     neighbours: float
     step: int
     total: float
+    meaning: float = 0.0
 
 
 def relevances(
@@ -135,7 +147,11 @@ def relevances(
         max(((of_passages.share(p), -p.step) for p in candidate.passages), default=(0.0, 0))
         for candidate in candidates
     ]
-    own = [(p + weight * d) / (1 + weight) for (p, _), d in zip(best, described, strict=True)]
+    meant = [max(0.0, candidate.closeness or 0.0) / 4 for candidate in candidates]
+    own = [
+        (p + weight * d) / (1 + weight) + config.meaning * m
+        for (p, _), d, m in zip(best, described, meant, strict=True)
+    ]
     middle = _median(own)
     above = [max(0.0, value - middle) for value in own]
     found: list[Relevance] = []
@@ -145,7 +161,7 @@ def relevances(
         raised = sum(w * value for w, value in zip(weights, above, strict=True))
         added = config.neighbours * raised / (sum(weights) or 1.0)
         total = own[place] + added
-        found.append(Relevance(passage, described[place], added, -step, total))
+        found.append(Relevance(passage, described[place], added, -step, total, meant[place]))
     return found
 
 
