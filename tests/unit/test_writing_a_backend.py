@@ -37,6 +37,42 @@ def test_every_marker_has_an_excerpt():
     assert TEXT.count("<!-- excerpt:") == len(EXCERPTS) > 10
 
 
+def public_names():
+    """The names of the table of what to import, by module."""
+    table = TEXT.partition("## What to import")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([\w.]+)` \| (.*) \|$", table, re.MULTILINE)
+    return {module: set(re.findall(r"`(\w+)`", names)) for module, names in rows}
+
+
+def test_what_the_guide_calls_public_can_be_imported():
+    for module, names in public_names().items():
+        missing = [name for name in names if not hasattr(importlib.import_module(module), name)]
+        assert not missing, module
+
+
+def test_the_example_uses_only_what_the_guide_calls_public():
+    source = (ROOT / "docs/examples/kv_storage.py").read_text()
+    public, used = public_names(), set()
+    for module, names in re.findall(
+        r"^from (memory_core[\w.]*) import (.+)$", source, re.MULTILINE
+    ):
+        for name in names.split(", "):
+            inner = f"{module}.{name}"
+            if module == "memory_core":
+                attributes = re.findall(rf"\b{name}\.(\w+)", source)
+                used |= {(inner, attribute) for attribute in attributes}
+            else:
+                used.add((module, name))
+    assert len(used) > 20
+    # Errors are public all together.
+    unlisted = {
+        (module, name)
+        for module, name in used
+        if module != "memory_core.errors" and name not in public.get(module, ())
+    }
+    assert not unlisted
+
+
 def test_a_changed_line_is_noticed():
     _, excerpt = next(found for found in EXCERPTS if "submit" in found[1])
     source = (ROOT / "plugins/memory-storage-jsonl/memory_storage_jsonl/engine.py").read_text()

@@ -94,6 +94,8 @@ class Worker:
         """The lines that it sends, until it ends."""
         while (line := self._lines.get(timeout=_PATIENCE)) is not None:
             yield line
+        # For the next who asks.
+        self._lines.put(None)
 
     def kill(self) -> None:
         """End it as a power switch would (``kill -9``)."""

@@ -73,6 +73,11 @@ class Opener(Protocol):
 class Harness:
     """The declarations of a backend's test class.
 
+    Of its methods, ``open`` and ``interrupt`` are coroutines; the others are plain functions that may be
+    called while an event loop runs, so a driver for asyncio needs a thread of its own in them. A test that
+    an engine cannot pass by its nature is left out by setting its name to ``None`` in the class, with a
+    comment that says why.
+
     Attributes:
         capabilities: what the backend declares; tests of others are left out.
         coalesces_commits: concurrent ``commit`` calls share a durable commit, which the statistics
@@ -84,7 +89,8 @@ class Harness:
         shares_positions: all namespaces are one store, with one identity, one count of positions and
             one change feed that is trimmed for all.
         has_files: locations are paths of files or folders, not addresses of servers.
-        lock_files: how the names of files end that have no data: a process that only reads may write them.
+        lock_files: how the names of files end that have no data (locks, an engine's own log): a process that
+            only reads may write them, and no test damages them.
         checks_when_opened: opening a store reads all of it, and fails where a record is damaged.
         linearizable: a read sees every write that was acknowledged, in any process, before it began.
         still_counters: counters that ordinary work does not move (retries, growths of a map); the

@@ -104,7 +104,8 @@ class ProcessTests(Harness):
             lines = [worker.lines() for worker in workers]
             said = await asyncio.gather(*(asyncio.to_thread(next, one, "failed") for one in lines))
             await _signal(signals, _END)
-            await asyncio.gather(*(asyncio.to_thread(finish, worker) for worker in workers))
+            for worker in workers:
+                await asyncio.to_thread(finish, worker)
         opened = [number for number, line in enumerate(said) if line == "opened"]
         assert len(opened) == (_PROCESSES if self.declares(Capability.MULTI_PROCESS) else 1), said
         for line in said:
@@ -303,5 +304,7 @@ async def _announce(emit: Emit, spec: str, location: str) -> None:
 def finish(worker: Worker) -> list[Any]:
     """The lines of a worker once it has ended, which it must without an error."""
     said = list(worker.lines())
-    assert worker.status == 0, f"a process ended with status {worker.status}"
+    assert worker.status == 0, (
+        f"a process ended with status {worker.status}; its traceback is in the captured stderr"
+    )
     return said
