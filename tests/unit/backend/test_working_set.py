@@ -32,7 +32,9 @@ TYPES = RecordTypes(KIT_RECORD_TYPES)
 
 @pytest.mark.slow
 class TestPlannedStorage(StorageSuite):
-    capabilities = frozenset({Capability.CHEAP_POSITION, Capability.NAMESPACES})
+    capabilities = frozenset(
+        {Capability.BOUNDED_COUNTS, Capability.CHEAP_POSITION, Capability.NAMESPACES}
+    )
 
     @classmethod
     async def open(cls, location, *, context, change_feed_limit=None):
