@@ -279,7 +279,9 @@ async def test_recalls_show_what_became_of_them():
 
 
 @pytest.mark.parametrize("path", ["/episodes", "/patterns", "/heuristics"])
-@pytest.mark.parametrize("wrong", ["0bdaf19e", "6f9619ff-8b86-4011-b42d-00c04fc964ff", "%00", "1'--"])
+@pytest.mark.parametrize(
+    "wrong", ["0bdaf19e", "6f9619ff-8b86-4011-b42d-00c04fc964ff", "%00", "1'--"]
+)
 async def test_what_is_missing_is_not_found(path, wrong):
     async with dashboard() as (client, _):
         assert (await client.get(f"{path}/{wrong}")).status_code == 404
