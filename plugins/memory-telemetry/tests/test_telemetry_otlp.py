@@ -168,7 +168,8 @@ async def test_metrics_follow_the_conventions(receiver, sent):
     assert str(episode.id) not in str(found)
     hits = found["memory_core.cache_hits"].sum
     assert hits.is_monotonic
-    assert [attributes(point)["tier"] for point in hits.data_points] == ["adaptive"]
+    # The process may have had other memories before this one, whose totals stay.
+    assert "adaptive" in {attributes(point)["tier"] for point in hits.data_points}
     others = {m.name for m in METRICS if m.section != "operations"} & collected
     assert {f"memory_core.{name}" for name in others} <= set(found)
 
