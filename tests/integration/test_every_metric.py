@@ -59,6 +59,10 @@ async def use_a_store(where: str) -> None:
             await memory.query_episodes(Query(Episode).where(tags="a").limit(1_000))
             await memory.count_episodes(Query(Episode).where(tags="a"))
         await asyncio.gather(*(memory.get_episode(stored[0].id) for _ in range(3)))
+        # It is not cached yet, and LMDB decodes bodies of over 64 KiB on a thread.
+        long = Episode(task_description="a", metadata={"log": text(0) * 100})
+        await memory.put(long)
+        assert await memory.get(Episode, long.id) == long
         look()
         await memory.search("refund")
         await memory.put(stored[0], stored[1])

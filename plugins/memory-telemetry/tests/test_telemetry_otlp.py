@@ -168,8 +168,7 @@ async def test_metrics_follow_the_conventions(receiver, sent):
     assert str(episode.id) not in str(found)
     hits = found["memory_core.cache_hits"].sum
     assert hits.is_monotonic
-    # The process may have had other memories before this one, whose totals stay.
-    assert "adaptive" in {attributes(point)["tier"] for point in hits.data_points}
+    assert [attributes(point)["tier"] for point in hits.data_points] == ["adaptive"]
     others = {m.name for m in METRICS if m.section != "operations"} & collected
     assert {f"memory_core.{name}" for name in others} <= set(found)
 
