@@ -482,6 +482,8 @@ class Episode(_MayBeUndecoded):
 
         def __getattr__(self, name: str) -> Any:
             # Called for an attribute that is not set: the steps until they are decoded.
+            if name == "_undecoded":
+                return None
             if name == "steps":
                 return _decoded_steps(self)
             message = f"{type(self).__name__!r} object has no attribute {name!r}"
@@ -490,7 +492,7 @@ class Episode(_MayBeUndecoded):
     @property
     def undecoded(self) -> Undecoded | None:
         """The steps as they are stored, if they were not looked at yet."""
-        return getattr(self, "_undecoded", None)
+        return self._undecoded
 
     @property
     def step_count(self) -> int:
@@ -503,7 +505,7 @@ class Episode(_MayBeUndecoded):
         """The tool of each step; does not decode the rest of them."""
         undecoded = self.undecoded
         if undecoded is None:
-            return tuple(step.tool for step in self.steps)
+            return tuple([step.tool for step in self.steps])  # a generator takes longer
         return undecoded.tools()
 
     @property
