@@ -23,6 +23,8 @@ from memory_storage_turso.storage import TursoStorage
 from memory_storage_turso.tenants import TenantStorage
 from tests.servers.sqld import Sqld
 
+pytestmark = pytest.mark.slow
+
 _numbers = itertools.count(1)
 
 
@@ -126,14 +128,12 @@ class TestHttpServer(ServerSuite):
     pass
 
 
-@pytest.mark.slow
 class TestWebSocketServer(ServerSuite):
     @classmethod
     def url(cls) -> str:
         return cls.servers[0].ws_url
 
 
-@pytest.mark.slow
 class TestPrimaryWithReplicas(ServerSuite):
     # A replica may lack what another process has just written.
     linearizable = False
@@ -148,7 +148,6 @@ class TestPrimaryWithReplicas(ServerSuite):
         return [primary, *replicas]
 
 
-@pytest.mark.slow
 class TestDatabasePerNamespace(ServerSuite):
     """Each namespace of a store in a database of its own, made when it is first used."""
 

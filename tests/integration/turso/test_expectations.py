@@ -20,6 +20,8 @@ from memory_storage_turso.server.hrana.program import GroupProgram
 from memory_storage_turso.sql.statement import Statement
 from tests.servers.sqld import Sqld
 
+pytestmark = pytest.mark.slow
+
 E = TypeVar("E", bound=MemoryCoreError)
 
 _OLD = large_episode(1)

@@ -39,6 +39,8 @@ from tests.servers.sqld import Sqld
 from tests.servers.tcp_proxy import TcpProxy
 from tests.servers.waiting import until
 
+pytestmark = pytest.mark.slow
+
 IMPATIENT = TursoConfig(
     limits=ServerLimits(request_timeout=0.4),
     retry=RetryConfig(timeout=5, resolve_timeout=5),

@@ -15,6 +15,8 @@ from memory_storage_turso.config import RetryConfig, ServerLimits
 from tests.servers.gateway import running_gateway
 from tests.servers.sqld import Sqld
 
+pytestmark = pytest.mark.slow
+
 
 def text(size: int) -> str:
     """One that does not compress."""

@@ -25,6 +25,8 @@ from memory_storage_turso.tenants import TenantStorage
 from tests.servers.sqld import Sqld, running_sqld
 from tests.servers.tcp_proxy import running_proxy
 
+pytestmark = pytest.mark.slow
+
 CONFIG = TursoConfig(retry=RetryConfig(resolve_timeout=0.5), pool=PoolConfig(drain_timeout=1.0))
 
 Opens = Callable[..., Awaitable[TursoStorage]]

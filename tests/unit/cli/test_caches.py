@@ -16,6 +16,8 @@ from memory_core.cli import caches
 from memory_core.memory.composing import create_cache
 from tests.unit.cli.episodes import episode
 
+pytestmark = pytest.mark.slow
+
 # An agent that shares its cache statistics: it reads one episode five times and another once.
 AGENT = textwrap.dedent("""
     import asyncio, sys

@@ -15,6 +15,8 @@ import pytest
 from memory_core.samples import write_samples
 from tests.unit.cli.episodes import episode
 
+pytestmark = pytest.mark.slow
+
 MEMORY = [sys.executable, "-m", "memory_core.cli"]
 
 # Runs the command line with a storage that stops at one of its calls, so that it is certain what the
