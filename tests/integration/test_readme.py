@@ -52,13 +52,21 @@ def table() -> dict[str, frozenset[Capability]]:
     }
 
 
-def test_the_example_prints_what_it_says(tmp_path):
+EXAMPLES = re.findall(
+    r"^```python\n((?:(?!^```)[\s\S])*^asyncio\.run[^`]*)^```\n+```text\n([^`]*)^```",
+    README,
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize(("program", "printed"), EXAMPLES, ids=["store", "recall"])
+def test_an_example_prints_what_it_says(program, printed, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block("python")],
+        [sys.executable, "-W", "error", "-c", program],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stderr == ""
-    assert done.stdout == block("text")
+    assert done.stdout == printed
 
 
 def test_the_example_is_short():
