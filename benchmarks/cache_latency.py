@@ -1,6 +1,6 @@
 """What a cached read costs: hit, miss, coherence check and query, beside other caches of Python.
 
-    python -m benchmarks.cache_latency [--json]
+    python -m benchmarks.cache_latency [--rounds N] [--quick] [--json]
 
 All subjects run in one process, a slice of each in turn, so that a busy machine slows all alike. Two
 times of each: that of its best slice, which is nearest to an idle machine and is held against the
@@ -11,10 +11,8 @@ bound cannot be judged, and the exit code is 1: ``nox -s bench`` installs it.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
-import json
 import statistics
 import sys
 import tempfile
@@ -27,6 +25,7 @@ from typing import Any
 
 from attrs import asdict, define, field, frozen
 
+from benchmarks import harness
 from memory_core import (
     CacheConfig,
     Episode,
@@ -242,15 +241,14 @@ def judged(measured: dict[str, dict[str, float]]) -> dict[str, Judgement]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", action="store_true")
+    parser = harness.parser(__doc__)
+    parser.add_argument("--rounds", type=int)
     given = parser.parse_args()
-    results = asyncio.run(measure(given.rounds))
+    results = asyncio.run(measure(given.rounds or (1 if given.quick else 15)))
     bounds = judged(results)
     if given.json:
         listed = {name: asdict(found) | {"kept": found.kept} for name, found in bounds.items()}
-        print(json.dumps({"microseconds": results, "bounds": listed}, indent=2))
+        harness.emit(given, {"microseconds": results, "bounds": listed})
     else:
         print(f"{'microseconds':40} {'best':>10} {'median':>10}")
         for name, found in results.items():
@@ -258,7 +256,7 @@ def main() -> int:
         print()
         for name, found in bounds.items():
             print(f"{name:40} {found}")
-    return int(not all(found.kept for found in bounds.values()))
+    return int(not given.quick and not all(found.kept for found in bounds.values()))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What reading an episode costs by stage, beside the bare parts.
 
-    python -m benchmarks.decoding [--data FILE] [--rounds N]
+    python -m benchmarks.decoding [--data FILE] [--rounds N] [--quick] [--json]
 
 The episode has 25 steps. ``--data`` names a file of transcripts that an importer knows; if it is left out,
 the environment variable ``MEMORY_CORE_DATA`` names a folder with tau-bench's airline runs. Without either,
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from zlib import crc32
 import msgspec
 import zstandard
 
+from benchmarks import harness
 from benchmarks.cache_latency import episode
 from memory_core import Episode, Limits, RecordTypes
 from memory_core.codec import Codec
@@ -68,30 +68,38 @@ def stages(episodes: Sequence[Episode]) -> dict[str, Callable[[], Any]]:
     }
 
 
-def measure(timed: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+async def measure(given: argparse.Namespace, _: Path) -> dict[str, float]:
     """Microseconds a call."""
-    best = dict.fromkeys(timed, float("inf"))
-    for _ in range(rounds):
-        for name, call in timed.items():
-            begun = time.perf_counter()
-            for _ in range(CALLS):
-                call()
-            best[name] = min(best[name], (time.perf_counter() - begun) / CALLS * 1e6)
-    return best
+    turns = harness.Turns()
+    blocks = {
+        name: lambda call=call: repeat(call) for name, call in stages(samples(given.data)).items()
+    }
+    for _ in range(given.rounds or (2 if given.quick else 50)):
+        await turns.run("stages", blocks, CALLS)
+    return {name: min(taken) * 1e6 for name, taken in turns.seconds["stages"].items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    data = os.environ.get("MEMORY_CORE_DATA")
-    real = Path(data) / "tau_bench" / "gpt-4o-airline.json.gz" if data else None
-    parser.add_argument("--data", type=Path, default=real)
-    parser.add_argument("--rounds", type=int, default=50)
-    given = parser.parse_args()
-    found = measure(stages(samples(given.data)), given.rounds)
+def repeat(call: Callable[[], Any]) -> None:
+    """A block."""
+    for _ in range(CALLS):
+        call()
+
+
+def show(found: dict[str, float]) -> None:
+    """Print a line for each stage."""
     for name, taken in found.items():
         print(f"{name:40} {taken:8.1f} µs")
     parts = found["bare: decompress"] + found["bare: head"]
     print(f"\nread, of decompress and head: {found['read, steps not looked at'] / parts:.2f}")
+
+
+def main() -> None:
+    parser = harness.parser(__doc__)
+    data = os.environ.get("MEMORY_CORE_DATA")
+    real = Path(data) / "tau_bench" / "gpt-4o-airline.json.gz" if data else None
+    parser.add_argument("--data", type=Path, default=real)
+    parser.add_argument("--rounds", type=int)
+    harness.run(measure, parser.parse_args(), show)
 
 
 if __name__ == "__main__":

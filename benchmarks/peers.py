@@ -1,200 +1,76 @@
-"""The embedded backends beside what people would use instead, in one run.
+"""The backends beside what people would use instead, and beside the least that has to be done, in one run.
 
     python -m benchmarks.peers [--data FILE] [--rounds N] [--episodes N] [--dir FOLDER] [--json]
+        [--quick] [--only PATH] [--peers NAME ...]
 
-Needs the dependency group ``bench``. Stores episodes of 25 steps: transcripts that ``--data`` names, else
-tau-bench's airline runs in the folder that ``MEMORY_CORE_DATA`` names, else made ones; each is repeated
-under new ids. The peers take turns, block by block, so that a slow moment of the machine hits all alike.
+Needs the dependency group ``benchmarks``; `benchmarks.contestants` says who takes part. Stores episodes of
+25 steps: transcripts that ``--data`` names, else tau-bench's airline runs in the folder that
+``MEMORY_CORE_DATA`` names, else made ones; each is repeated under new ids. The contestants take turns,
+block by block.
 
-- *LangGraph*: ``AsyncSqliteStore``, which neither compresses nor indexes; ``abatch`` of 100.
-- *py-key-value*: its disk store, which does not wait for the disk.
-- *bare JSON*: ``json.dumps`` into one SQLite table, synced (``synchronous=FULL``), with an index for pages.
-- *bare LMDB*: the bytes that we store, put into one database and synced: each put is a commit.
+- *batch put*: 100 episodes at once, and *put*: one by one; *8 tasks* and *64 tasks* put at the same time
+- *log at 10*, *log at 1000*: the next step of a running episode that has so many; peers read the document,
+  add the step and write it
+- *get*, *page* (the newest 10 of a domain): *touched* means that every step of what was read is looked at;
+  peers return all of it in any case
+- *related*: the episodes within three edges, two leading out of each episode
+- *YCSB A* to *F*: mixed loads (`benchmarks.ycsb`) by so many tasks
+- *cold*: the store is opened and one episode is read, after the system has dropped the files from its cache
+  (where it can). A server has been started before, and keeps its own.
 
-The first table has calls a second (of *batch put* and *64 tasks*: records), the median of all blocks. The
-others have the ratios of ``turso:`` and ``lmdb:`` to each peer in the same blocks: the median, and the
-quartiles in brackets; over 1 we are faster. *Touched* means that every step of what was read is looked at;
-peers return all of it in any case.
+The first table has calls a second (of the puts: records), the median of all rounds. The others have how
+many times as fast ``turso:`` and ``lmdb:`` are as each of the others in the same rounds: the median, and
+its 95 % interval in brackets; over 1 we are faster.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
-import json
 import os
 import random
-import sqlite3
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
+from uuid import UUID
 
-import lmdb
-
+from benchmarks import harness
+from benchmarks.contestants import CONTESTANTS, as_json, available
 from benchmarks.decoding import samples
-from benchmarks.workload import TASKS, episode
-from memory_core import Episode, Limits, Memory, Query, RecordTypes, open_memory
-from memory_core.codec import Codec
+from benchmarks.harness import Block, Turns
+from benchmarks.workload import TASKS, episode, step
+from benchmarks.ycsb import Load, all_of
+from memory_core import Episode
 from memory_core.codec.json_objects import record_to_json
 from memory_core.records import new_id
 
-STEPS, PAGE = 25, 10
-BATCH, PUTS, GETS, PAGES = 100, 30, 200, 10
-PATHS = ("batch put", "put", "64 tasks", "get", "get, touched", "page", "page, touched")
-NAMES = ("turso", "lmdb", "LangGraph", "py-key-value", "bare JSON", "bare LMDB")
-UNITS = {"batch put": BATCH, "put": PUTS, "64 tasks": TASKS, "get": GETS, "page": PAGES}
+STEPS = 25
+BATCH = 100
+CALLS = {"put": 30, "tasks": TASKS, "log": 10, "get": 200, "page": 10, "related": 10, "load": 128}
+"""How many calls a block has."""
+COMPARED = ("turso", "lmdb", "turso unsynced", "lmdb unsynced")
+YCSB = {"A": (1, 8, 64), "B": (64,), "C": (64,), "D": (64,), "E": (64,), "F": (64,)}
 
 
 def material(data: Path | None, number: int) -> list[Episode]:
     """Episodes of 25 steps, repeated under new ids and at other times."""
     found = [episode(each) for each in range(200)] if data is None else list(samples(data))
-    rich = [each for each in found if each.step_count >= STEPS] or found
+    return repeated([each for each in found if each.step_count >= STEPS] or found, number)
+
+
+def repeated(rich: Sequence[Episode], number: int, first: int = 0) -> list[Episode]:
+    """So many episodes with the content of these."""
     made: list[Episode] = []
-    for each in range(number):
+    for each in range(first, first + number):
         one = rich[each % len(rich)]
         delta = timedelta(seconds=each)
         ended = one.end_time and one.end_time + delta
         steps, start = one.steps[:STEPS], one.start_time + delta
         made.append(one.replace(id=new_id(), steps=steps, start_time=start, end_time=ended))
     return made
-
-
-class Ours:
-    """A memory, without a cache."""
-
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
-
-    async def batch(self, episodes: Sequence[Episode]) -> None:
-        await self._memory.store_episodes_batch(episodes)
-
-    async def put(self, one: Episode) -> None:
-        await self._memory.store_episode(one)
-
-    async def get(self, one: Episode) -> Any:
-        return await self._memory.get_episode(one.id)
-
-    async def page(self, domain: str) -> Sequence[Any]:
-        query = Query(Episode).where(domain=domain).limit(PAGE)
-        return (await self._memory.query_episodes(query)).records
-
-
-class LangGraph:
-    """``AsyncSqliteStore``."""
-
-    def __init__(self, store: Any, values: Callable[[Episode], dict[str, Any]]) -> None:
-        from langgraph.store.base import PutOp
-
-        self._store, self._values, self._operation = store, values, PutOp
-
-    async def batch(self, episodes: Sequence[Episode]) -> None:
-        await self._store.abatch(
-            [self._operation(("episode",), str(one.id), self._values(one)) for one in episodes]
-        )
-
-    async def put(self, one: Episode) -> None:
-        await self._store.aput(("episode",), str(one.id), self._values(one))
-
-    async def get(self, one: Episode) -> Any:
-        return await self._store.aget(("episode",), str(one.id))
-
-    async def page(self, domain: str) -> Sequence[Any]:
-        return await self._store.asearch(("episode",), filter={"domain": domain}, limit=PAGE)
-
-
-class KeyValue:
-    """py-key-value's disk store, which has no pages."""
-
-    page = None
-
-    def __init__(self, store: Any, values: Callable[[Episode], dict[str, Any]]) -> None:
-        self._store, self._values = store, values
-
-    async def batch(self, episodes: Sequence[Episode]) -> None:
-        keys = [str(one.id) for one in episodes]
-        await self._store.put_many(keys, list(map(self._values, episodes)))
-
-    async def put(self, one: Episode) -> None:
-        await self._store.put(str(one.id), self._values(one))
-
-    async def get(self, one: Episode) -> Any:
-        return await self._store.get(str(one.id))
-
-
-class BareJson:
-    """JSON text in a SQLite table, without a thread."""
-
-    def __init__(self, path: Path, values: Callable[[Episode], dict[str, Any]]) -> None:
-        self._values = values
-        self.connection = sqlite3.connect(path, isolation_level=None)
-        self.connection.executescript(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-            "CREATE TABLE episode (id TEXT PRIMARY KEY, domain TEXT, at TEXT, body TEXT) WITHOUT ROWID;"
-            "CREATE INDEX by_domain ON episode (domain, at)"
-        )
-
-    async def batch(self, episodes: Sequence[Episode]) -> None:
-        self.connection.execute("BEGIN IMMEDIATE")
-        self.connection.executemany(
-            "INSERT INTO episode VALUES (?, ?, ?, ?)",
-            (
-                (
-                    str(one.id),
-                    one.context.domain,
-                    one.start_time.isoformat(),
-                    json.dumps(self._values(one)),
-                )
-                for one in episodes
-            ),
-        )
-        self.connection.execute("COMMIT")
-
-    def _row(self, one: Episode) -> tuple[str, ...]:
-        text = json.dumps(self._values(one))
-        return str(one.id), one.context.domain, one.start_time.isoformat(), text
-
-    async def put(self, one: Episode) -> None:
-        await self.batch((one,))
-
-    async def get(self, one: Episode) -> Any:
-        found = self.connection.execute("SELECT body FROM episode WHERE id = ?", (str(one.id),))
-        return json.loads(found.fetchone()[0])
-
-    async def page(self, domain: str) -> Sequence[Any]:
-        found = self.connection.execute(
-            "SELECT body FROM episode WHERE domain = ? ORDER BY at DESC LIMIT ?", (domain, PAGE)
-        )
-        return [json.loads(body) for (body,) in found.fetchall()]
-
-
-class BareLmdb:
-    """Our bytes in one LMDB database, without a thread."""
-
-    page = None
-
-    def __init__(self, path: Path) -> None:
-        self.environment = lmdb.open(str(path), map_size=1 << 32)
-        self._codec = Codec(RecordTypes([Episode]), Limits())
-
-    async def batch(self, episodes: Sequence[Episode]) -> None:
-        with self.environment.begin(write=True) as txn:
-            for one in episodes:
-                txn.put(one.id.bytes, self._codec.encode(one))
-
-    async def put(self, one: Episode) -> None:
-        await self.batch((one,))
-
-    async def get(self, one: Episode) -> Any:
-        with self.environment.begin() as txn:
-            data = txn.get(one.id.bytes)
-        return self._codec.decode("episode", data or b"", one.id)
 
 
 def touch(found: Any) -> None:
@@ -204,141 +80,231 @@ def touch(found: Any) -> None:
             _ = step.tool
 
 
-async def peers(
-    folder: Path, stack: AsyncExitStack, values: Callable[[Episode], dict[str, Any]]
-) -> dict[str, Any]:
-    """Everything that is compared, by name."""
-    from key_value.aio.stores.disk import DiskStore
-    from langgraph.store.sqlite.aio import (
-        AsyncSqliteStore,  # pyright: ignore[reportMissingTypeStubs]  # it has none
-    )
+class Comparison:
+    """The contestants, and what is measured of them."""
 
-    turso = await stack.enter_async_context(open_memory(f"turso:{folder}/turso.db", cache=None))
-    in_lmdb = await stack.enter_async_context(open_memory(f"lmdb:{folder}/lmdb", cache=None))
-    graph = await stack.enter_async_context(
-        AsyncSqliteStore.from_conn_string(str(folder / "graph.db"))
-    )
-    await graph.setup()
-    disk = DiskStore(directory=folder / "disk")
-    stack.push_async_callback(disk.close)
-    bare, bare_lmdb = BareJson(folder / "bare.db", values), BareLmdb(folder / "bare-lmdb")
-    stack.callback(bare.connection.close)
-    stack.callback(bare_lmdb.environment.close)
+    def __init__(self, given: argparse.Namespace, peers: Mapping[str, Any]) -> None:
+        self.given, self.peers, self.turns = given, peers, Turns()
+        self.stored = material(given.data, given.episodes)
+        self.as_json = {one.id: as_json(one) for one in self.stored}
+        self._rich = self.stored[:200]
+        self._made = len(self.stored)
+        domains = sorted({one.context.domain for one in self.stored})
+        # Each has episodes of its own, as not all contestants take part in each.
+        self.loads = {
+            shape: Load([*self.stored], lambda: self.fresh(1)[0], domains) for shape in YCSB
+        }
+        self.running: dict[int, Episode] = {}
+        self.calls = {name: number // (5 if given.quick else 1) for name, number in CALLS.items()}
+
+    def values(self, one: Episode) -> dict[str, Any]:
+        """An episode as JSON, made in advance."""
+        return self.as_json[one.id]
+
+    def fresh(self, number: int) -> list[Episode]:
+        """New episodes."""
+        made = repeated(self._rich, number, self._made)
+        self._made += number
+        self.as_json.update((one.id, as_json(one)) for one in made)
+        return made
+
+    async def prepare(self) -> None:
+        """Fill every contestant."""
+        ids = [one.id for one in self.stored]
+        for peer in self.peers.values():
+            for start in range(0, len(ids), BATCH):
+                await peer.batch(self.stored[start : start + BATCH])
+            if peer.relate:
+                for start in range(0, len(ids), BATCH):
+                    await peer.relate(edges(ids, range(start, min(start + BATCH, len(ids)))))
+        for length in (10, 100 if self.given.quick else 1_000):
+            name = f"log at {length}"
+            if harness.wanted(self.given, name):
+                one = episode(0, length).replace(end_time=None, outcome=None, reward=None)
+                self.running[length] = one
+                for peer in self.peers.values():
+                    if peer.start:
+                        await peer.start(one)
+
+    async def round(self, number: int) -> None:
+        """One round of every path."""
+        batch = self.fresh(BATCH)
+        await self.turn("batch put", BATCH, lambda peer: peer.batch(batch))
+        for path, tasks in {"put": 1, "8 tasks": 8, "64 tasks": TASKS}.items():
+            few = self.fresh(self.calls["put" if tasks == 1 else "tasks"])
+            await self.turn(path, len(few), partial(puts, some=few, tasks=tasks))
+        for length, one in self.running.items():
+            count = self.calls["log"]
+            first = length + 1 + number * count
+            steps = [step(first + each, one.start_time) for each in range(count)]
+            await self.turn(f"log at {length}", count, partial(logged, one=one, steps=steps), "log")
+        chosen = random.choices(self.stored, k=self.calls["get"])
+        for suffix, look in {"": None, ", touched": touch}.items():
+            await self.turn(f"get{suffix}", len(chosen), partial(gets, some=chosen, look=look))
+            asked = [one.context.domain for one in chosen[: self.calls["page"]]]
+            await self.turn(
+                f"page{suffix}", len(asked), partial(pages, domains=asked, look=look), "page"
+            )
+        near = chosen[: self.calls["related"]]
+        await self.turn("related", len(near), partial(related, some=near), "related")
+        for shape, loads in YCSB.items():
+            for tasks in loads:
+                name = f"YCSB {shape}, {tasks} task{'s' * (tasks > 1)}"
+                if harness.wanted(self.given, name):
+                    drawn = self.loads[shape].draw(shape, self.calls["load"])
+                    needed = {"E": "page", "F": "modify"}.get(shape, "get")
+                    run = partial(all_of, operations=drawn, tasks=tasks)
+                    await self.turn(name, len(drawn), run, needed)
+
+    async def turn(
+        self, path: str, units: int, work: Callable[[Any], Awaitable[object]], needs: str = "get"
+    ) -> None:
+        """One round of a path, of the contestants that have it."""
+        if harness.wanted(self.given, path):
+            able = {name: peer for name, peer in self.peers.items() if getattr(peer, needs)}
+            blocks: dict[str, Block] = {name: partial(work, peer) for name, peer in able.items()}
+            await self.turns.run(path, blocks, units)
+
+
+def edges(ids: Sequence[UUID], places: range) -> list[tuple[UUID, UUID]]:
+    """Two edges out of each of these episodes: to the next one, and to the seventh after it."""
+    return [(ids[at], ids[(at + far) % len(ids)]) for at in places for far in (1, 7)]
+
+
+async def puts(peer: Any, some: Sequence[Episode], tasks: int) -> None:
+    """Puts by so many tasks."""
+
+    async def task(mine: Sequence[Episode]) -> None:
+        for one in mine:
+            await peer.put(one)
+
+    await asyncio.gather(*(task(some[start::tasks]) for start in range(tasks)))
+
+
+async def logged(peer: Any, one: Episode, steps: Sequence[Any]) -> None:
+    """The next steps of a running episode."""
+    for step_ in steps:
+        await peer.log(one, step_, record_to_json(one.replace(steps=(step_,)))["steps"][0])
+
+
+async def gets(peer: Any, some: Sequence[Episode], look: Callable[[Any], None] | None) -> None:
+    """Reads by id."""
+    for found in [await peer.get(one) for one in some]:
+        if look:
+            look(found)
+
+
+async def related(peer: Any, some: Sequence[Episode]) -> None:
+    """What is near."""
+    for one in some:
+        await peer.related(one)
+
+
+async def pages(peer: Any, domains: Sequence[str], look: Callable[[Any], None] | None) -> None:
+    """Pages of domains."""
+    for domain in domains:
+        for found in await peer.page(domain):
+            if look:
+                look(found)
+
+
+def drop_from_cache(folder: Path) -> None:
+    """Ask the system to read these files from the disk again."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
+
+
+async def cold(comparison: Comparison, folders: Mapping[str, Path], rounds: int) -> None:
+    """Opening a store, and the first read."""
+
+    async def opened(name: str, one: Episode) -> None:
+        async with CONTESTANTS[name](folders[name], comparison.values) as peer:
+            assert await peer.get(one) is not None
+
+    for _ in range(rounds):
+        one = random.choice(comparison.stored)
+        for folder in folders.values():
+            drop_from_cache(folder)
+        blocks: dict[str, Block] = {name: partial(opened, name, one) for name in folders}
+        await comparison.turns.run("cold", blocks)
+
+
+async def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The rates of all rounds by path and contestant, and the ratios of files and LMDB to each."""
+    folders = {name: folder / name.replace(" ", "-") for name in given.peers or available()}
+    async with AsyncExitStack() as stack:
+        peers: dict[str, Any] = {}
+        comparison = Comparison(given, peers)
+        for name, place in folders.items():
+            place.mkdir()
+            opened = CONTESTANTS[name](place, comparison.values)
+            peers[name] = await stack.enter_async_context(opened)
+        await comparison.prepare()
+        for number in range(given.rounds):
+            await comparison.round(number)
+    if harness.wanted(given, "cold"):
+        kept = {name: each for name, each in folders.items() if name not in ("inmemory", "server")}
+        await cold(comparison, kept, given.rounds)
+    turns = comparison.turns
     return {
-        "turso": Ours(turso),
-        "lmdb": Ours(in_lmdb),
-        "LangGraph": LangGraph(graph, values),
-        "py-key-value": KeyValue(disk, values),
-        "bare JSON": bare,
-        "bare LMDB": bare_lmdb,
+        "episodes": given.episodes,
+        "rates": {
+            path: {name: [1 / one for one in each] for name, each in found.items()}
+            for path, found in turns.seconds.items()
+        },
+        "batches": {
+            one: harness.ratio(turns.seconds["put"][one], turns.seconds["batch put"][one])
+            for one in COMPARED
+            if one in turns.seconds.get("put", {}) and one in turns.seconds.get("batch put", {})
+        },
+        "ratios": {
+            one: {
+                path: {name: turns.ratio(path, one, name) for name in found if name != one}
+                for path, found in turns.seconds.items()
+                if one in found
+            }
+            for one in COMPARED
+            if one in folders
+        },
     }
 
 
-async def block(peer: Any, path: str, fresh: Sequence[Episode], stored: Sequence[Episode]) -> float:
-    """Calls, or records where several are written at once, a second of one block."""
-    name, looked_at = path.removesuffix(", touched"), path.endswith(", touched")
-    gc.collect()
-    begun = time.perf_counter()
-    if name == "batch put":
-        await peer.batch(fresh)
-    elif name == "put":
-        for one in fresh:
-            await peer.put(one)
-    elif name == "64 tasks":
-        await asyncio.gather(*map(peer.put, fresh))
-    else:
-        await read(peer, name, stored, touch if looked_at else None)
-    return UNITS[name] / (time.perf_counter() - begun)
-
-
-async def read(
-    peer: Any, name: str, stored: Sequence[Episode], look: Callable[[Any], None] | None
-) -> None:
-    """A block of gets or pages."""
-    found: list[Any] = []
-    if name == "get":
-        found = [await peer.get(one) for one in stored[:GETS]]
-    else:
-        for _ in range(PAGES):
-            found += await peer.page(stored[0].context.domain)
-    if look is not None:
-        for one in found:
-            look(one)
-
-
-async def measure(given: argparse.Namespace, folder: Path) -> dict[str, dict[str, list[float]]]:
-    """The rates of all blocks, by path and peer."""
-    stored = material(given.data, given.episodes)
-    as_json = {one.id: record_to_json(one) | {"domain": one.context.domain} for one in stored}
-    rates: dict[str, dict[str, list[float]]] = {path: {} for path in PATHS}
-    async with AsyncExitStack() as stack:
-        compared = await peers(folder, stack, lambda one: as_json[one.id])
-        for peer in compared.values():
-            for start in range(0, len(stored), BATCH):
-                await peer.batch(stored[start : start + BATCH])
-        for number in range(given.rounds):
-            order = list(compared) if number % 2 else list(compared)[::-1]
-            for path in PATHS:
-                needed = 0 if path.startswith(("get", "page")) else UNITS[path]
-                fresh = material(given.data, needed) if needed else []
-                as_json.update(
-                    (one.id, record_to_json(one) | {"domain": one.context.domain}) for one in fresh
-                )
-                chosen = random.sample(stored, GETS)
-                able = [name for name in order if path[:4] != "page" or compared[name].page]
-                for name in able:
-                    rate = await block(compared[name], path, fresh, chosen)
-                    rates[path].setdefault(name, []).append(rate)
-    return rates
-
-
-def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
-    """Median and quartiles of the ratios of blocks that took turns."""
-    each = [one / other for one, other in zip(ours, theirs, strict=True)]
-    low, _, high = quantiles(each, n=4)
-    return median(each), low, high
-
-
-def show(rates: dict[str, dict[str, list[float]]]) -> None:
-    """Print both tables."""
-    names = [name for name in NAMES if name in rates["get"]]
-    print(f"{'':14}" + "".join(f"{name:>14}" for name in names))
+def show(results: dict[str, Any]) -> None:
+    """Print the tables."""
+    rates = results["rates"]
+    names = list(dict.fromkeys(name for found in rates.values() for name in found))
+    print(f"{'':18}" + "".join(f"{name:>14}" for name in names))
     for path, found in rates.items():
-        cells = (
-            f"{median(found[name]):>14,.0f}" if name in found else f"{'':>14}" for name in names
-        )
-        print(f"{path:14}" + "".join(cells))
-    for ours in ("turso", "lmdb"):
-        print(f"\n{ours} beside")
-        others = [name for name in names if name not in ("turso", "lmdb")]
-        print(f"{'':14}" + "".join(f"{name:>22}" for name in others))
-        for path, found in rates.items():
-            cells = [
-                "{:.2f} ({:.2f} to {:.2f})".format(*ratios(found[ours], found[name]))
-                if name in found
-                else ""
-                for name in others
-            ]
-            print(f"{path:14}" + "".join(f"{cell:>22}" for cell in cells))
+        middle = {name: harness.median(each) for name, each in found.items()}
+        cells = (f"{middle[name]:>14,.0f}" if name in middle else f"{'':>14}" for name in names)
+        print(f"{path:18}" + "".join(cells))
+    for ours, paths in results["ratios"].items():
+        others = [name for name in names if name != ours]
+        print(f"\n{ours} beside\n{'':18}" + "".join(f"{name:>22}" for name in others))
+        for path, found in paths.items():
+            cells = [harness.shown(found[name]) if name in found else "" for name in others]
+            print(f"{path:18}" + "".join(f"{cell:>22}" for cell in cells))
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = harness.parser(__doc__)
     data = os.environ.get("MEMORY_CORE_DATA")
     real = Path(data) / "tau_bench" / "gpt-4o-airline.json.gz" if data else None
     parser.add_argument("--data", type=Path, default=real)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--episodes", type=int, default=2_000)
-    parser.add_argument("--dir", type=Path, help="where to make the stores")
-    parser.add_argument("--json", action="store_true", help="the rates of all blocks")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--episodes", type=int)
+    parser.add_argument("--peers", nargs="+", choices=[*CONTESTANTS], metavar="NAME")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.dir) as folder:
-        rates = asyncio.run(measure(given, Path(folder)))
-    if given.json:
-        json.dump(rates, sys.stdout, indent=2)
-        return
-    show(rates)
+    given.rounds = given.rounds or (1 if given.quick else 15)
+    given.episodes = given.episodes or (100 if given.quick else 2_000)
+    harness.run(measure, given, show)
 
 
 if __name__ == "__main__":

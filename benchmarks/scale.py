@@ -15,7 +15,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
@@ -24,6 +23,7 @@ from statistics import median
 from typing import Any
 from uuid import UUID
 
+from benchmarks import harness
 from benchmarks.workload import EPOCH
 from memory_core import (
     Episode,
@@ -162,18 +162,11 @@ async def measure(memory: Memory, size: int) -> dict[str, float]:
     return found
 
 
-def private_memory() -> float:
-    """MB of memory that this process shares with nobody."""
-    status = Path("/proc/self/status").read_text("ascii")
-    (line,) = [line for line in status.splitlines() if line.startswith("RssAnon")]
-    return int(line.split()[1]) / 1_000
-
-
 async def run(url: str, size: int) -> dict[str, float]:
     """Measure one store."""
     async with open_memory(url) as memory:
         found = await measure(memory, size)
-    return {**found, "private memory": private_memory()}
+    return {**found, "private memory": harness.private_memory()}
 
 
 def child(task: str, url: str, size: int) -> dict[str, float]:
@@ -183,7 +176,7 @@ def child(task: str, url: str, size: int) -> dict[str, float]:
     return json.loads(done.stdout or "{}")
 
 
-def compare(store: str, sizes: list[int], folder: Path) -> dict[str, dict[str, float]]:
+def compare(store: str, sizes: list[int], folder: Path, rounds: int) -> dict[str, dict[str, float]]:
     """Costs by name: of each size, and each as a multiple of the first."""
     urls: dict[int, str] = {}
     for size in sizes:
@@ -192,39 +185,43 @@ def compare(store: str, sizes: list[int], folder: Path) -> dict[str, dict[str, f
         urls[size] = STORES[store].format(folder=place)
         if not any(place.iterdir()):
             child("build", urls[size], size)
-    turns = [{size: child("run", urls[size], size) for size in sizes} for _ in range(3)]
+    turns = [{size: child("run", urls[size], size) for size in sizes} for _ in range(rounds)]
     report: dict[str, dict[str, float]] = {}
     for name in turns[0][sizes[0]]:
         costs = {size: median(turn[size][name] for turn in turns) for size in sizes}
         report[name] = {f"{size:,}": costs[size] for size in sizes}
         for size in sizes[1:]:
-            ratios = sorted(turn[size][name] / turn[sizes[0]][name] for turn in turns)
-            report[name][f"ratio {size:,}"] = ratios[1]
+            ratios = [turn[size][name] / turn[sizes[0]][name] for turn in turns]
+            report[name][f"ratio {size:,}"] = median(ratios)
     return report
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = harness.parser(__doc__)
     parser.add_argument("--store", choices=[*STORES], action="append")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 300_000])
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--dir", type=Path, help="where to make the stores, and find them again")
+    parser.add_argument("--sizes", type=int, nargs="+")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.sizes = options.sizes or ([200] if options.quick else [10_000, 300_000])
     if options.child:
         task, url, size = options.child
         work = build if task == "build" else run
         print(json.dumps(asyncio.run(work(url, int(size))) or {}))
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.dir or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        stores = options.store or [*STORES]
-        found = {store: compare(store, options.sizes, folder) for store in stores}
-    if options.json:
-        json.dump(found, sys.stdout, indent=2)
-        return
+    harness.run(measure_all, options, show)
+
+
+async def measure_all(options: argparse.Namespace, temporary: Path) -> dict[str, Any]:
+    """By store."""
+    folder = options.dir or temporary
+    turns = 1 if options.quick else 3
+    stores = options.store or [*STORES]
+    return {store: compare(store, options.sizes, folder, turns) for store in stores}
+
+
+def show(found: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Print a line for each call."""
     for store, report in found.items():
         for name, costs in report.items():
             listed = "  ".join(f"{key}: {value:,.1f}" for key, value in costs.items())

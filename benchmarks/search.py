@@ -10,6 +10,7 @@ words, which cost nothing to make; those of a model cost more.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import random
 import re
@@ -23,7 +24,8 @@ import bm25s
 from attrs import evolve
 from langgraph.store.memory import InMemoryStore
 
-from benchmarks.workload import BATCH, EPOCH, episode, report
+from benchmarks import harness
+from benchmarks.workload import BATCH, EPOCH, episode
 from memory_core import Episode, ExecutionStep, Memory, Query, StepResult, open_memory
 
 SYLLABLES = [f"{a}{b}{c}" for a in "bdfgklmnprtv" for b in "aeiou" for c in "ckmnprtx"]
@@ -202,7 +204,8 @@ async def long_episodes(folder: Path, size: int) -> dict[str, float]:
     return {"built/s": size / building, "followed/s": BATCH / following}
 
 
-async def measure(folder: Path, only: str | None, *, quick: bool) -> dict[str, dict[str, float]]:
+async def measure(given: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
+    quick, only = given.quick, given.only
     rounds = 40 if quick else 200
     found: dict[str, dict[str, float]] = {}
     for size in (10_000,) if quick else (10_000, 100_000):
@@ -218,4 +221,4 @@ async def measure(folder: Path, only: str | None, *, quick: bool) -> dict[str, d
 
 
 if __name__ == "__main__":
-    report(measure, __doc__)
+    harness.run(measure, harness.parser(__doc__).parse_args())

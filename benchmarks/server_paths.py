@@ -11,6 +11,7 @@ their own. The episodes are synthetic, 13 kB of 25 steps; small ones have no ste
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import base64
 import itertools
@@ -24,7 +25,9 @@ import aiohttp
 import msgspec
 import zstandard
 
-from benchmarks.workload import BATCH, TASKS, Clock, episode, report
+from benchmarks import harness
+from benchmarks.harness import Turns
+from benchmarks.workload import BATCH, TASKS, episode
 from memory_core import Episode, Query, WriteBatch
 from memory_core.storage import Storage, StorageContext
 from memory_storage_turso import TenantStorage, TursoConfig, TursoStorage
@@ -109,8 +112,8 @@ async def opened(url: str, **options: Any) -> AsyncIterator[TursoStorage]:
 
 async def writes(folder: Path, blocks: int, transport: str, steps: int) -> dict[str, float]:
     """Batches of 500 and 64 tasks, against single stores."""
-    clock = Clock()
-    single, many = 64, 10
+    turns, single, many = Turns(), 64, 10
+    units = {"single": single, "batch": BATCH, "tasks": TASKS * many}
     async with running_sqld(folder) as server:
         url = server.http_url if transport == "http" else server.ws_url
         async with opened(url) as storage:
@@ -119,27 +122,31 @@ async def writes(folder: Path, blocks: int, transport: str, steps: int) -> dict[
                 groups = [fresh(many, steps) for _ in range(TASKS)]
                 # What the block before has left to be indexed is not what is measured here.
                 await storage._shared.pending.index_pending()
-                await clock.run("single", partial(one_by_one, storage, alone))
-                await clock.run("batch", partial(stored, storage, batch))
-                await clock.run(
-                    "tasks",
-                    lambda work=groups: asyncio.gather(*map(partial(one_by_one, storage), work)),
-                )
-    rates = {
-        "single_per_second": single * blocks / clock.total("single"),
-        "batch_per_second": BATCH * blocks / clock.total("batch"),
-        "tasks_per_second": TASKS * many * blocks / clock.total("tasks"),
-    }
-    return {
-        **rates,
-        "batch_to_single": rates["batch_per_second"] / rates["single_per_second"],
-        "tasks_to_single": rates["tasks_per_second"] / rates["single_per_second"],
-    }
+                work = {
+                    "single": partial(one_by_one, storage, alone),
+                    "batch": partial(stored, storage, batch),
+                    "tasks": partial(by_tasks, storage, groups),
+                }
+                await turns.run("writes", work, units)
+    rates = {f"{name}_per_second": 1 / each for name, each in turns.typical("writes").items()}
+    for name in ("batch", "tasks"):
+        rates |= against(f"{name}_to_single", turns.ratio("writes", name, "single"))
+    return rates
+
+
+def against(name: str, found: dict[str, float]) -> dict[str, float]:
+    """A ratio with its interval."""
+    return {name: found["ratio"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
+
+
+async def by_tasks(storage: Storage, groups: list[list[Episode]]) -> None:
+    """Each group by a task of its own."""
+    await asyncio.gather(*map(partial(one_by_one, storage), groups))
 
 
 async def against_bare(folder: Path, blocks: int) -> dict[str, float]:
     """Single stores and reads over HTTP, against bare requests."""
-    clock, size = Clock(), 64
+    turns, size = Turns(), 64
     async with running_sqld(folder) as server, opened(server.http_url) as storage:
         bare = Bare(server.http_url)
         try:
@@ -159,21 +166,17 @@ async def against_bare(folder: Path, blocks: int) -> dict[str, float]:
                     for item in items:
                         await storage.get(Episode, [item.id])
 
-                await clock.run("bare store", bare_stores)
-                await clock.run("store", partial(one_by_one, storage, items))
-                await clock.run("bare get", bare_reads)
-                await clock.run("get", reads)
+                store = {"bare": bare_stores, "ours": partial(one_by_one, storage, items)}
+                await turns.run("store", store, size)
+                await turns.run("get", {"bare": bare_reads, "ours": reads}, size)
         finally:
             await bare.aclose()
-    each = size * blocks / 1e6
-    return {
-        "bare_store_us": clock.total("bare store") / each,
-        "store_us": clock.total("store") / each,
-        "store_ratio": clock.total("store") / clock.total("bare store"),
-        "bare_get_us": clock.total("bare get") / each,
-        "get_us": clock.total("get") / each,
-        "get_ratio": clock.total("get") / clock.total("bare get"),
-    }
+    found: dict[str, float] = {}
+    for path in ("store", "get"):
+        typical = turns.typical(path)
+        found |= {f"bare_{path}_us": typical["bare"] * 1e6, f"{path}_us": typical["ours"] * 1e6}
+        found |= against(f"{path}_ratio", turns.ratio(path, "bare", "ours"))
+    return found
 
 
 async def distance(folder: Path, blocks: int) -> dict[str, float]:
@@ -185,20 +188,19 @@ async def distance(folder: Path, blocks: int) -> dict[str, float]:
             for trip in (0, 10, 40):
                 # Held back once on the way there and once on the way back.
                 proxy.latency = trip / 2e3
-                clock, ids = Clock(), [item.id for item in await _stored_some(storage, 200)]
+                turns, ids = Turns(), [item.id for item in await _stored_some(storage, 200)]
                 for _ in range(blocks):
-                    await clock.run("one", partial(stored, storage, fresh(1)))
-                    alone = [fresh(1) for _ in range(TASKS)]
-                    await clock.run(
-                        "64",
-                        lambda work=alone: asyncio.gather(*map(partial(stored, storage), work)),
-                    )
-                    await clock.run("get", lambda ids=ids: storage.get(Episode, ids[:1]))
-                    await clock.run("get 200", lambda ids=ids: storage.get(Episode, ids))
-                    await clock.run("page", lambda: storage.query(Query(Episode).limit(20)))
+                    calls = {
+                        "one": partial(stored, storage, fresh(1)),
+                        "64": partial(by_tasks, storage, [fresh(1) for _ in range(TASKS)]),
+                        "get": partial(storage.get, Episode, ids[:1]),
+                        "get 200": partial(storage.get, Episode, ids),
+                        "page": partial(storage.query, Query(Episode).limit(20)),
+                    }
+                    await turns.run("calls", calls)
                 measured |= {
-                    f"{trip} ms, {name}: ms": clock.typical(name) * 1e3
-                    for name in ("one", "64", "get", "get 200", "page")
+                    f"{trip} ms, {name}: ms": seconds * 1e3
+                    for name, seconds in turns.typical("calls").items()
                 }
     return measured
 
@@ -230,7 +232,7 @@ async def replicas(folder: Path, rounds: int) -> dict[str, float]:
 async def _reads_beside_writes(storage: Storage, rounds: int, name: str) -> dict[str, float]:
     items = fresh(200)
     await stored(storage, items)
-    clock, stop, stale = Clock(), asyncio.Event(), 0
+    turns, stop, stale = Turns(), asyncio.Event(), 0
 
     async def writer() -> None:
         while not stop.is_set():
@@ -242,17 +244,18 @@ async def _reads_beside_writes(storage: Storage, rounds: int, name: str) -> dict
         for item in part:
             stale += await storage.get(Episode, [item.id]) != [item]
 
+    async def readers() -> None:
+        await asyncio.gather(*(reader(items[start::8]) for start in range(8)))
+
     writing = asyncio.create_task(writer())
     for _ in range(rounds):
-        await clock.run(
-            "read", lambda: asyncio.gather(*(reader(items[start::8]) for start in range(8)))
-        )
+        await turns.run("reads", {"read": readers}, len(items))
     stop.set()
     await writing
     reads: Any = (await storage.stats()).sections["reads"]
     by_replicas = sum(replica["reads"] for replica in reads["replicas"])
     return {
-        f"{name}: reads_per_second": len(items) * rounds / clock.total("read"),
+        f"{name}: reads_per_second": 1 / turns.typical("reads")["read"],
         f"{name}: share_of_replicas": by_replicas / max(1, by_replicas + reads["primary_reads"]),
         f"{name}: stale": stale,
     }
@@ -260,7 +263,7 @@ async def _reads_beside_writes(storage: Storage, rounds: int, name: str) -> dict
 
 async def tenants(folder: Path, blocks: int) -> dict[str, float]:
     """Tenants that write at the same time: in one database, and in databases of their own."""
-    clock, many = Clock(), 20
+    turns, many = Turns(), 20
     async with running_sqld(folder, namespaces=True) as server:
         await server.create_namespace("shared")
         async with AsyncExitStack() as stack:
@@ -269,27 +272,27 @@ async def tenants(folder: Path, blocks: int) -> dict[str, float]:
             stack.push_async_callback(apart.aclose)
             names = [f"tenant-{number}" for number in range(TENANTS)]
             # Opening them is not what is measured here.
-            await clock.run(
-                "open",
-                lambda: asyncio.gather(*(stored(apart.scoped(name), fresh(1)) for name in names)),
-            )
+            opening = partial(each_by_one, [apart.scoped(name) for name in names])
+            await turns.run("open", {"apart": partial(opening, [fresh(1) for _ in names])}, TENANTS)
             for _ in range(blocks):
                 work = [fresh(many) for _ in names]
-                for title, storage in (("shared", shared), ("apart", apart)):
-                    handles = [storage.scoped(name) for name in names]
-                    await clock.run(
-                        title,
-                        lambda handles=handles, work=work: asyncio.gather(
-                            *map(one_by_one, handles, work)
-                        ),
-                    )
-    each = TENANTS * many * blocks
+                places = {"shared": shared, "apart": apart}
+                writes = {
+                    title: partial(each_by_one, [storage.scoped(name) for name in names], work)
+                    for title, storage in places.items()
+                }
+                await turns.run("writes", writes, TENANTS * many)
+    typical = turns.typical("writes")
     return {
-        "open_and_first_write_ms": clock.total("open") / TENANTS * 1e3,
-        "shared_per_second": each / clock.total("shared"),
-        "apart_per_second": each / clock.total("apart"),
-        "apart_to_shared": clock.total("shared") / clock.total("apart"),
+        "open_and_first_write_ms": turns.typical("open")["apart"] * 1e3,
+        **{f"{name}_per_second": 1 / seconds for name, seconds in typical.items()},
+        **against("apart_to_shared", turns.ratio("writes", "apart", "shared")),
     }
+
+
+async def each_by_one(storages: list[Storage], groups: list[list[Episode]]) -> None:
+    """Each group to a storage of its own, at the same time."""
+    await asyncio.gather(*map(one_by_one, storages, groups))
 
 
 async def _tenant_storage(server: Sqld) -> TenantStorage:
@@ -299,9 +302,9 @@ async def _tenant_storage(server: Sqld) -> TenantStorage:
     return await TenantStorage.open(server.http_url, config=config, context=context)
 
 
-async def measure(folder: Path, only: str | None, *, quick: bool) -> dict[str, dict[str, float]]:
+async def measure(given: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
     """Everything, each in a folder of its own."""
-    blocks = 3 if quick else 12
+    blocks = 1 if given.quick else 12
     plan: dict[str, Callable[[Path], Awaitable[dict[str, float]]]] = {
         "writes over HTTP": lambda at: writes(at, blocks, "http", 25),
         "small writes over HTTP": lambda at: writes(at, blocks, "http", 0),
@@ -312,12 +315,12 @@ async def measure(folder: Path, only: str | None, *, quick: bool) -> dict[str, d
         "replicas": lambda at: replicas(at, blocks),
         "tenants": lambda at: tenants(at, blocks),
     }
-    results: dict[str, dict[str, float]] = {}
-    for number, (name, run) in enumerate(plan.items()):
-        if only is None or only in name:
-            results[name] = await run(folder / str(number))
-    return results
+    return {
+        name: await run(folder / str(number))
+        for number, (name, run) in enumerate(plan.items())
+        if harness.wanted(given, name)
+    }
 
 
 if __name__ == "__main__":
-    report(measure, __doc__)
+    harness.run(measure, harness.parser(__doc__).parse_args())

@@ -4,25 +4,23 @@
 
 Starts this Python and the other one in pairs. In a pair the two take turns, block by block, so that a slow
 moment of the machine hits both. A pair gives one ratio for each path, the median of its blocks, this
-version's time over the other's; printed are the median of these ratios and its 95 % interval, by 2,000
-bootstrap samples. Below 1 this version is faster. Uses the public API only, so that it runs on any version.
+version's time over the other's; printed are the median of these ratios and its 95 % interval. Below 1 this
+version is faster. Uses the public API only, so that it runs on any version.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import gc
-import json
 import random
 import subprocess
 import sys
 import tempfile
-import time
+from argparse import SUPPRESS
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from harness import emit, interval, parser, timed, wanted
 from workload import episode
 
 from memory_core import Episode, Query, open_memory
@@ -49,10 +47,7 @@ class Work:
         needed = {"put": PUTS, "batch": BATCH}.get(path, 0)
         records = [episode(number) for number in range(needed)]
         chosen = random.choices(self._ids, k=HITS)
-        gc.collect()
-        started = time.perf_counter()
-        await getattr(self, path.replace(" ", "_"))(records, chosen)
-        return time.perf_counter() - started
+        return await timed(lambda: getattr(self, path.replace(" ", "_"))(records, chosen))
 
     async def put(self, records: list[Episode], _: list[Any]) -> None:
         for record in records:
@@ -134,31 +129,24 @@ def pair(other: str, store: str, blocks: int) -> dict[str, float]:
     return {path: median(values) for path, values in ratios.items()}
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """The 95 % interval of the median."""
-    chance = random.Random(1)
-    medians = sorted(median(chance.choices(values, k=len(values))) for _ in range(2_000))
-    return medians[50], medians[-51]
-
-
 def main() -> int:
     """The command; 3 where a path's interval does not lie below 1.05."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("python", nargs="?", help="the other checkout's Python")
-    parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--blocks", type=int, default=6)
-    parser.add_argument("--only", choices=[*STORES], help="one store")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("python", nargs="?", help="the other checkout's Python")
+    arguments.add_argument("--pairs", type=int)
+    arguments.add_argument("--blocks", type=int)
+    arguments.add_argument("--serve", help=SUPPRESS)
+    options = arguments.parse_args()
     if options.serve:
         asyncio.run(serve(options.serve))
         return 0
     if not options.python:
-        parser.error("name the other checkout's Python")
+        arguments.error("name the other checkout's Python")
+    pairs_wanted = options.pairs or (1 if options.quick else 10)
+    blocks = options.blocks or (1 if options.quick else 6)
     found: dict[str, dict[str, float]] = {}
-    for store in [options.only] if options.only else STORES:
-        pairs = [pair(options.python, store, options.blocks) for _ in range(options.pairs)]
+    for store in [store for store in STORES if wanted(options, store)]:
+        pairs = [pair(options.python, store, blocks) for _ in range(pairs_wanted)]
         for path in PATHS:
             ratios = [each[path] for each in pairs]
             low, high = interval(ratios)
@@ -169,7 +157,7 @@ def main() -> int:
                     flush=True,
                 )
     if options.json:
-        json.dump(found, sys.stdout, indent=2)
+        emit(options, found)
     return 3 if any(item["high"] >= 1.05 for item in found.values()) else 0
 
 

@@ -1,20 +1,9 @@
-"""What the benchmarks of the backends share: episodes of a real size, a clock, and how to say it."""
+"""Episodes of a real size, which the benchmarks of the backends share."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import gc
-import json
 import random
-import sys
-import tempfile
-import time
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from statistics import median
-from typing import Protocol
 
 from memory_core import (
     Episode,
@@ -89,59 +78,3 @@ def episode(number: int, steps: int = 25) -> Episode:
             "seed": str(chance.randrange(50)),
         },
     )
-
-
-class Clock:
-    """Times what takes turns."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = {}
-
-    async def run(self, name: str, action: Callable[[], Awaitable[object] | None]) -> None:
-        """One turn."""
-        gc.collect()
-        started = time.perf_counter()
-        result = action()
-        if result is not None:
-            await result
-        self.seconds.setdefault(name, []).append(time.perf_counter() - started)
-
-    def typical(self, name: str) -> float:
-        """Seconds of a typical turn."""
-        return median(self.seconds[name])
-
-    def total(self, name: str) -> float:
-        """Seconds of all turns."""
-        return sum(self.seconds[name])
-
-
-class Measure(Protocol):
-    """Measures everything, or what has ``only`` in its name, in a folder."""
-
-    def __call__(
-        self, folder: Path, only: str | None, *, quick: bool
-    ) -> Awaitable[dict[str, dict[str, float]]]:
-        """Figures by name, by subject."""
-        ...
-
-
-def report(measure: Measure, doc: str | None) -> None:
-    """The command line of a benchmark: measure and print."""
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0] if doc else None)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--json", action="store_true", help="machine-readable")
-    parser.add_argument("--only", help="only what has this in its name")
-    parser.add_argument("--dir", type=Path, help="where to make the stores")
-    arguments = parser.parse_args()
-
-    async def run(folder: Path) -> dict[str, dict[str, float]]:
-        return await measure(folder, arguments.only, quick=arguments.quick)
-
-    with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
-        results = asyncio.run(run(Path(folder)))
-    if arguments.json:
-        json.dump(results, sys.stdout, indent=2)
-        return
-    for name, measured in results.items():
-        listed = "  ".join(f"{key}={value:,.2f}" for key, value in measured.items())
-        print(f"{name:24} {listed}")

@@ -56,7 +56,7 @@ def test_without_cashews_its_bound_is_not_measured_and_not_kept(run):
     assert "kept" not in line
     code, said = run(figures, "--json")
     assert code == 1
-    assert json.loads(said)["bounds"][CASHEWS] == {
+    assert json.loads(said)["results"]["bounds"][CASHEWS] == {
         "figure": None, "below": 1.0, "at_least": None, "kept": False,
     }  # fmt: skip
 
