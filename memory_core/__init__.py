@@ -59,8 +59,17 @@ if TYPE_CHECKING:
     from memory_core.graph import Direction, RelatedEpisode, RelationshipGraph
     from memory_core.hookspecs import CacheFactory, StorageFactory, WrapperFactory, hookimpl
     from memory_core.inmemory import InMemoryStorage
-    from memory_core.learning import Recall, RecallConfig, RecalledEpisode, RecalledRule
+    from memory_core.learning import (
+        Calculation,
+        Evaluation,
+        Learning,
+        Recall,
+        RecallConfig,
+        RecalledEpisode,
+        RecalledRule,
+    )
     from memory_core.memory import Memory
+    from memory_core.memory.handing_over import Handoff
     from memory_core.memory.opening import open_memory, open_memory_sync, open_storage
     from memory_core.memory.synchronous import SyncMemory
     from memory_core.plugins import PluginInfo, PluginRegistry
@@ -155,8 +164,11 @@ else:
             "graph": "Direction RelatedEpisode RelationshipGraph",
             "hookspecs": "CacheFactory StorageFactory WrapperFactory hookimpl",
             "inmemory": "InMemoryStorage",
-            "learning": "Recall RecallConfig RecalledEpisode RecalledRule",
+            "learning": (
+                "Calculation Evaluation Learning Recall RecallConfig RecalledEpisode RecalledRule"
+            ),
             "memory": "Memory",
+            "memory.handing_over": "Handoff",
             "memory.opening": "open_memory open_memory_sync open_storage",
             "memory.synchronous": "SyncMemory",
             "plugins": "PluginInfo PluginRegistry",
@@ -187,6 +199,7 @@ __all__ = [
     "CacheKey",
     "CacheStats",
     "CachedStorage",
+    "Calculation",
     "Capability",
     "Change",
     "ChangeOperation",
@@ -210,17 +223,20 @@ __all__ = [
     "Episode",
     "EpisodeCompleteError",
     "ErrorRecovery",
+    "Evaluation",
     "Evidence",
     "ExecutionStep",
     "Expect",
     "ExpectAbsent",
     "Feedback",
+    "Handoff",
     "Heuristic",
     "ImportFormatError",
     "InMemoryStorage",
     "Index",
     "InvalidOptionError",
     "InvalidValueError",
+    "Learning",
     "Limits",
     "Memory",
     "MemoryCoreError",

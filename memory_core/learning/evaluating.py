@@ -8,10 +8,11 @@ intervals are of a bootstrap over tasks (Efron, 1979), since episodes of one tas
 
 from __future__ import annotations
 
+import hashlib
 import random
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from uuid import UUID
 
 from attrs import frozen
@@ -64,8 +65,13 @@ class Evaluation:
 
 
 @frozen
+class _Trial:
+    id: UUID
+    success: float
+
+
+@frozen
 class _Answer:
-    task: str
     useful: bool | None
     same_task: bool
     seen: float
@@ -93,31 +99,39 @@ def question_of(episode: Episode) -> str:
 
 
 async def evaluate(
-    recaller: Recaller, episodes: Sequence[Episode], *, key: str | None, sample: int
+    recaller: Recaller, episodes: AsyncIterable[Episode], *, key: str | None, sample: int
 ) -> Evaluation:
     """Measure recall on episodes; see ``Memory.evaluate``.
 
+    Of each episode its id, a digest of its task and its success are kept; those that are asked for are read
+    once more.
+
     Args:
         recaller: recalls from the store of these episodes.
-        episodes: the episodes, all with outcomes.
+        episodes: the episodes; those without an outcome or a reward do not count.
         key: as for `task_of`.
         sample: at most so many are asked for.
     """
-    of_task: dict[str, list[Episode]] = defaultdict(list)
-    for episode in episodes:
-        if (task := task_of(episode, key)) is not None:
-            of_task[task].append(episode)
-    repeated = [one for group in of_task.values() if len(group) > 1 for one in group]
+    of_task: dict[bytes, list[_Trial]] = defaultdict(list)
+    counted = 0
+    async for episode in episodes:
+        success = success_of_episode(episode)
+        if success is not None:
+            counted += 1
+            if (task := task_of(episode, key)) is not None:
+                of_task[_digest(task)].append(_Trial(episode.id, success))
+    repeated = [(task, one) for task, all_ in of_task.items() if len(all_) > 1 for one in all_]
     if not repeated:
         what = "the same description" if key is None else f"the same {key!r} in their metadata"
-        raise InvalidValueError("episodes", f"several with outcomes and {what}", len(episodes))
+        raise InvalidValueError("episodes", f"several with outcomes and {what}", counted)
     chosen = random.Random(_SEED).sample(repeated, min(sample, len(repeated)))  # noqa: S311  # a sample, no secret
-    answers = [await _answer(recaller, one, task_of(one, key) or "", of_task) for one in chosen]
-    by_task: dict[str, list[_Answer]] = defaultdict(list)
-    for answer in answers:
-        by_task[answer.task].append(answer)
+    by_task: dict[bytes, list[_Answer]] = defaultdict(list)
+    for task, asked in chosen:
+        # Deleted by another process since it was listed: nothing to ask for.
+        if (answer := await _answer(recaller, asked, of_task[task])) is not None:
+            by_task[task].append(answer)
     return Evaluation(
-        len(chosen),
+        sum(map(len, by_task.values())),
         len(by_task),
         _measured(by_task, _usefulness),
         _measured(by_task, lambda some: _rate([one.same_task for one in some])),
@@ -125,24 +139,29 @@ async def evaluate(
     )
 
 
-async def _answer(
-    recaller: Recaller, episode: Episode, task: str, of_task: Mapping[str, Sequence[Episode]]
-) -> _Answer:
-    others = {other.id: success_of_episode(other) for other in of_task[task] if other != episode}
-    helped = {one for one, success in others.items() if success is not None and success >= 0.5}
+async def _answer(recaller: Recaller, asked: _Trial, trials: Sequence[_Trial]) -> _Answer | None:
+    [episode] = await recaller.storage.get(Episode, (asked.id,))
+    if episode is None:
+        return None
+    [episode] = await recaller.complete([episode])
+    others = {other.id: other.success for other in trials if other.id != asked.id}
+    helped = {one for one, success in others.items() if success >= 0.5}
     question = question_of(episode)
-    found = await recaller.recall(question, None, _FIRST, leave_out=[episode.id])
-    without: list[UUID] = [episode.id, *others]
-    unknown = await recaller.recall(question, None, 1, leave_out=without)
+    found = await recaller.recall(question, None, _FIRST, leave_out=[asked.id])
+    unknown = await recaller.recall(question, None, 1, leave_out=[asked.id, *others])
     first = [item.id for item in found.episodes[:_FIRST]]
     useful = bool(found.worked) and found.worked[0].id in helped
     return _Answer(
-        task,
         useful if helped else None,
         not others.keys().isdisjoint(first),
         found.confidence,
         unknown.confidence,
     )
+
+
+def _digest(task: str) -> bytes:
+    """A task in 16 bytes: a description may be long, and there may be many."""
+    return hashlib.blake2b(task.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def auroc(higher: Sequence[float], lower: Sequence[float]) -> float:
@@ -163,7 +182,7 @@ def _rate(found: Sequence[bool]) -> float:
 
 
 def _measured(
-    by_task: Mapping[str, Sequence[_Answer]], value_of: Callable[[Sequence[_Answer]], float]
+    by_task: Mapping[bytes, Sequence[_Answer]], value_of: Callable[[Sequence[_Answer]], float]
 ) -> Measure:
     groups = list(by_task.values())
     everything = [answer for group in groups for answer in group]

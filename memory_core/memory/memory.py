@@ -353,7 +353,7 @@ class Memory:
         Raises:
             InvalidValueError: no two episodes with outcomes are of one task.
         """
-        episodes = [e async for e in self.iter_episodes(where) if e.outcome or e.reward]
+        episodes = self.iter_episodes(where)
         async with self._search.get().of(self._storage) as searcher:
             recaller = self._recalls.get().recaller(self._storage, searcher, self._complete)
             return await self._recalls.get().evaluate(recaller, episodes, task_key, a_limit(sample))

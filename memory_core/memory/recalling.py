@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -66,7 +66,7 @@ class Recalls:
 
     @staticmethod
     async def evaluate(
-        recaller: Recaller, episodes: Sequence[Episode], key: str | None, sample: int
+        recaller: Recaller, episodes: AsyncIterable[Episode], key: str | None, sample: int
     ) -> Evaluation:
         """How well episodes with outcomes are recalled; see ``Memory.evaluate``."""
         from memory_core.learning.evaluating import evaluate

@@ -72,6 +72,20 @@ def test_learning_again_writes_nothing(filled):
     assert "0 written, 0 removed" in filled("learn").stdout
 
 
+def test_what_episodes_lack_is_calculated_once(filled):
+    found = filled.json("calculate")
+    assert found == {
+        "episodes": 20, "rewards": 20, "reflections": 0, "salient_features": 20, "written": 20
+    }  # fmt: skip
+
+    async def rewards(memory):
+        return sorted([one.reward.total async for one in memory.iter_episodes()])
+
+    assert filled.read(rewards) == [0.0] * 10 + [1.0] * 10
+    assert filled.json("calculate")["written"] == 0
+    assert "20 episodes: calculated 20 rewards" in filled("calculate").stdout
+
+
 def test_more_support_can_be_asked_for(filled):
     filled("learn")
     assert filled.json("learn", "--min-support", 11)["removed"] > 0

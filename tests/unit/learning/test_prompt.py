@@ -4,14 +4,19 @@ import time
 from datetime import UTC, datetime
 
 import pytest
+from attrs import evolve
 
 from memory_core import (
+    ContextPattern,
+    DecisionPoint,
     Episode,
+    ErrorRecovery,
     ExecutionStep,
     Heuristic,
     InvalidValueError,
     Outcome,
     StepResult,
+    ToolSequence,
     open_memory,
 )
 from memory_core.learning.prompt import estimated_tokens, quoted
@@ -112,3 +117,35 @@ async def test_rules_say_what_they_are_based_on():
     rule = Heuristic(condition="a flight is cancelled", action="<b>ask</b>", confidence=0.5)
     prompt = await prompt_of(episode(), rule)
     assert 'do "\\u003cb>ask\\u003c/b>" (stated, without counted evidence)' in prompt
+
+
+async def test_every_sort_of_rule_and_a_hand_over_are_quoted():
+    nasty = NASTY.replace("\x00", "").replace("\ud800", "")
+    rules = (
+        Heuristic(condition=f"{TASK} {nasty}", action=nasty, confidence=0.5),
+        ToolSequence(tools=(nasty, TASK), success_rate=1.0, occurrence_count=5),
+        DecisionPoint(condition=f"{TASK} {nasty}", action=nasty),
+        ErrorRecovery(error_type=f"{TASK} {nasty}", recovery_steps=(nasty,)),
+        ContextPattern(
+            context_features=(f"{TASK} {nasty}",), recommended_approach=nasty, success_rate=1.0
+        ),
+    )
+    async with open_memory("inmemory:") as memory:
+        await memory.put(episode(), *rules)
+        recall = await memory.recall(TASK)
+        assert len(recall.patterns) == 4
+        running = await memory.start_episode(task_description=f"{TASK} {nasty}")
+        logged = ExecutionStep(
+            number=1, tool=nasty, parameters={nasty: nasty}, result=StepResult.success([nasty])
+        )
+        await memory.log_step(running.id, logged)
+        await memory.handoff(running.id, note=nasty)
+        await memory.log_step(running.id, evolve(logged, number=2))
+        handed = await memory.resume(running.id)
+    prompts = {"memory": recall.to_prompt(4_000), "handoff": handed.to_prompt(4_000)}
+    for name, prompt in prompts.items():
+        assert all(line.isprintable() for line in prompt.split("\n"))
+        assert len(re.findall(r"^</?(?:memory|handoff) [0-9a-f]{12}>$", prompt, re.MULTILINE)) == (
+            prompt.count("<")
+        )
+        assert prompt.count(f"<{name} ") == 1

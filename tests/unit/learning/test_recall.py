@@ -1,6 +1,8 @@
 from datetime import UTC, datetime, timedelta
+from weakref import WeakSet
 
 import pytest
+from attrs import evolve
 
 from memory_core import (
     DecisionPoint,
@@ -24,6 +26,7 @@ from memory_core import (
     new_id,
     open_memory,
 )
+from memory_core.learning.evaluating import evaluate
 
 CANCEL = "cancel my flight reservation and refund the ticket"
 NOW = datetime.now(UTC)
@@ -306,3 +309,23 @@ async def test_what_was_learned_is_in_the_prompt():
 async def test_a_memory_made_by_hand_recalls(memory):
     mine = Memory(memory.storage, recall=RecallConfig(known=0.99))
     assert not (await mine.recall("cancel something")).known
+
+
+async def test_an_evaluation_keeps_none_of_the_episodes_that_it_counts(memory):
+    alive = WeakSet()
+    most = 0
+
+    async def trials():
+        nonlocal most
+        for stored in [WORKED, FAILED, *OTHERS] * 10:
+            one = evolve(stored, metadata={"task": stored.task_description[:4]})
+            alive.add(one)
+            yield one
+            del one
+            most = max(most, len(alive))
+
+    async with memory._search.get().of(memory._storage) as searcher:
+        recaller = memory._recalls.get().recaller(memory._storage, searcher, memory._complete)
+        found = await evaluate(recaller, trials(), key="task", sample=5)
+    assert found.episodes == 5
+    assert most <= 3
