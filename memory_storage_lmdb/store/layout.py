@@ -181,6 +181,8 @@ _HEAD = struct.Struct(">BBHQI")
 _CHECKSUM = struct.Struct(">I")
 _NAMES = struct.Struct(">H")
 _VALUES_AT = _HEAD.size + _CHECKSUM.size
+# A key of two ids and of the text of a group that long is no digest, whichever its characters are.
+_LONGEST_GROUP = 64
 
 NULLED = 1
 """Flag: a reference was set to null after the body was written."""
@@ -232,6 +234,10 @@ class UniqueLayout:
             return None
         parts = [encode(value) for encode, value in zip(self.encoders, own, strict=True)]
         return namespace + unique_key(parts)
+
+    def around_second(self, namespace: bytes, first: Any, third: Any) -> tuple[bytes, bytes]:
+        """What precedes and follows the second of three values in the keys that have these two others."""
+        return namespace + unique_key([self.encoders[0](first)]), self.encoders[2](third)
 
 
 @define(eq=False)
@@ -309,6 +315,19 @@ class KindLayout:
     def index(self, name: str) -> IndexLayout:
         """The index of that name."""
         return self.indexes[self.positions[name]]
+
+    def unique_edges(self, rule: AcyclicRule) -> UniqueLayout | None:
+        """The unique constraint whose keys have the source, target and group of each edge that the rule
+        concerns, in this order.
+        """
+        fields = (rule.source, rule.target, rule.group)
+        for unique in self.uniques:
+            # The key of longer values is a digest.
+            if unique.fields == fields and all(
+                len(group) <= _LONGEST_GROUP for group in rule.groups
+            ):
+                return unique
+        return None
 
     def tail(self, values: Values, record_id: bytes) -> bytes:
         """The end of a record's index entries: its place in the default order, and its id."""

@@ -7,7 +7,7 @@ finds what cascades from a record, what forbids its deletion and what is set to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -104,6 +104,47 @@ class WriteTransaction:
         index = layout.index(rule.target)
         cursor = self.txn.cursor(db=self.catalog.handles[index.database])
         return not index.eager or cursor.set_key(namespace + index.encode(node))
+
+    def targets(
+        self, layout: KindLayout, rule: AcyclicRule, namespace: bytes, group: Any
+    ) -> Callable[[bytes, bytes | None], Iterator[bytes]]:
+        """What finds the targets of the edges of a group that leave a node, but for one edge."""
+        unique = layout.unique_edges(rule)
+        if unique is not None:
+            return partial(self._targets_in_keys, unique, namespace, group)
+        at = layout.positions
+
+        def find(node: bytes, replaced: bytes | None) -> Iterator[bytes]:
+            for edge_id in self.holders(layout, rule.source, namespace, node):
+                if edge_id != replaced:
+                    values = self.values(layout, namespace + edge_id)
+                    if values[at[rule.group]] == group and values[at[rule.target]] is not None:
+                        yield values[at[rule.target]]
+
+        return find
+
+    def _targets_in_keys(
+        self,
+        unique: UniqueLayout,
+        namespace: bytes,
+        group: Any,
+        node: bytes,
+        replaced: bytes | None,
+    ) -> Iterator[bytes]:
+        """The same from the keys of a unique constraint over source, target and group, without a look at the
+        edges' records.
+        """
+        start, end = unique.around_second(namespace, node, group)
+        cursor = self.txn.cursor(db=self.catalog.handles[unique.database])
+        if not cursor.set_range(start):
+            return
+        first = len(start) + 1
+        last = first + ID_BYTES
+        for key, edge_id in cursor.iternext():
+            if not key.startswith(start):
+                return
+            if key[last:] == end and edge_id != replaced:
+                yield key[first:last]
 
     def holder(self, unique: UniqueLayout, key: bytes) -> bytes | None:
         """The id of the record with these unique values."""
@@ -363,13 +404,7 @@ def _check_acyclic(write: WriteTransaction, put: EncodedPut, rule: AcyclicRule) 
         # The edge that is being replaced no longer counts.
         write.orders.clear()
 
-    def targets(node: bytes, replaced: bytes | None = None) -> Iterator[bytes]:
-        for edge_id in write.holders(layout, rule.source, namespace, node):
-            if edge_id != replaced:
-                values = write.values(layout, namespace + edge_id)
-                if values[at[rule.group]] == group and values[at[rule.target]] is not None:
-                    yield values[at[rule.target]]
-
+    targets = write.targets(layout, rule, namespace, group)
     place = layout.number, rule, namespace, group
     order = write.orders.get(place)
     if order is not None:
@@ -378,8 +413,8 @@ def _check_acyclic(write: WriteTransaction, put: EncodedPut, rule: AcyclicRule) 
         return
     else:
         # This search ends where it finds the source. An order is worth its reading from the second edge on.
-        closes = reaches(target, source, partial(targets, replaced=put.id))
-        write.orders[place] = EdgeOrder(targets)
+        closes = reaches(target, source, lambda node: targets(node, put.id))
+        write.orders[place] = EdgeOrder(lambda node: targets(node, None))
     if closes:
         ends = UUID(bytes=source), UUID(bytes=target)
         raise CycleError(layout.kind, *ends, group=str(group))
