@@ -197,7 +197,7 @@ def exit_code(reached: dict[str, bool]) -> int:
 
 
 def main() -> int:
-    parser = harness.parser(__doc__)
+    parser = harness.parser(__doc__, "quick")
     parser.add_argument(
         "--url", help="an empty store; by default an LMDB store in a temporary folder"
     )

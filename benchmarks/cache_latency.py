@@ -241,7 +241,7 @@ def judged(measured: dict[str, dict[str, float]]) -> dict[str, Judgement]:
 
 
 def main() -> int:
-    parser = harness.parser(__doc__)
+    parser = harness.parser(__doc__, "quick")
     parser.add_argument("--rounds", type=int)
     given = parser.parse_args()
     results = asyncio.run(measure(given.rounds or (1 if given.quick else 15)))

@@ -94,7 +94,7 @@ def show(found: dict[str, float]) -> None:
 
 
 def main() -> None:
-    parser = harness.parser(__doc__)
+    parser = harness.parser(__doc__, "quick")
     data = os.environ.get("MEMORY_CORE_DATA")
     real = Path(data) / "tau_bench" / "gpt-4o-airline.json.gz" if data else None
     parser.add_argument("--data", type=Path, default=real)

@@ -149,13 +149,20 @@ def commit() -> str:
         return "unknown"
 
 
-def parser(doc: str | None) -> argparse.ArgumentParser:
-    """The options that benchmarks share."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "json": {"action": "store_true", "help": "the results with the machine, as JSON"},
+    "quick": {"action": "store_true", "help": "seconds instead of minutes: few rounds"},
+    "only": {"help": "only what has this in its name"},
+    "dir": {"type": Path, "help": "where to make the stores"},
+}
+"""The options that benchmarks share."""
+
+
+def parser(doc: str | None, *options: str) -> argparse.ArgumentParser:
+    """A command line with ``--json`` and some of the other options that benchmarks share."""
     made = argparse.ArgumentParser(description=(doc or "").split("\n", 1)[0])
-    made.add_argument("--quick", action="store_true", help="seconds instead of minutes: few rounds")
-    made.add_argument("--json", action="store_true", help="the results with the machine, as JSON")
-    made.add_argument("--only", help="only what has this in its name")
-    made.add_argument("--dir", type=Path, help="where to make the stores")
+    for name in ("json", *options):
+        made.add_argument(f"--{name}", **OPTIONS[name])
     return made
 
 
@@ -177,7 +184,7 @@ def emit(
 def lines(results: Mapping[str, Mapping[str, float]]) -> None:
     """Print a line for each subject."""
     for name, measured in results.items():
-        listed = "  ".join(f"{key}={value:,.2f}" for key, value in measured.items())
+        listed = "  ".join(f"{key}={value:,.3f}" for key, value in measured.items())
         print(f"{name:24} {listed}")
 
 
@@ -185,9 +192,10 @@ def run(
     measure: Measure, given: argparse.Namespace, show: Callable[[Any], None] | None = None
 ) -> None:
     """Measure in a temporary folder, and print the results."""
-    if given.dir:
-        given.dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=given.dir) as folder:
+    where: Path | None = getattr(given, "dir", None)
+    if where:
+        where.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=where) as folder:
         results = asyncio.run(_measured(measure, given, Path(folder)))
     emit(given, results, show)
 

@@ -15,11 +15,9 @@ needs matplotlib. S3-FIFO is written down here as published (Yang et al., SOSP 2
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import heapq
 import importlib.util
-import json
 import lzma
 import os
 import random
@@ -34,6 +32,7 @@ from pathlib import Path
 import cachetools
 from attrs import frozen
 
+from benchmarks import harness
 from memory_core.cache import CacheEntry
 from memory_storage_lmdb.adaptive import AdaptiveCache, AdaptiveConfig
 
@@ -372,13 +371,10 @@ def measure(traces: Path | None, *, quick: bool, only: str | None) -> dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = harness.parser(__doc__, "quick", "only")
     data = os.environ.get("MEMORY_CORE_DATA")
     parser.add_argument("--traces", type=Path, default=Path(data) / "traces" if data else None)
-    parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--plot", type=Path, help="write a plot to this file")
-    parser.add_argument("--only", help="only workloads whose name has this in it")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the synthetic accesses")
     arguments = parser.parse_args()
     if arguments.plot and not importlib.util.find_spec("matplotlib"):
         parser.error("--plot needs matplotlib (pip install matplotlib)")
@@ -388,7 +384,7 @@ def main() -> None:
         traces = None
     results = measure(traces, quick=arguments.quick, only=arguments.only)
     if arguments.json:
-        print(json.dumps(results, indent=2))
+        harness.emit(arguments, results)
     if arguments.plot and results:
         from benchmarks.hit_ratio_plot import plot
 

@@ -1,6 +1,6 @@
 """What opening a store of small episodes takes, with JSON lines beside the other embedded backends.
 
-    python -m benchmarks.jsonl_opening [EPISODES]
+    python -m benchmarks.jsonl_opening [EPISODES ...] [--quick] [--json]
 
 Needs the distribution ``memory-storage-jsonl``. The episodes have a description, a type, a domain and
 two tags and are written a hundred at a time. Then the store is opened and closed again seven times; the
@@ -9,12 +9,11 @@ times are the best ones, CPU time of all threads being what a loaded machine cha
 
 from __future__ import annotations
 
-import asyncio
-import sys
+import argparse
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from benchmarks import harness
 from memory_core import Episode, TaskContext, open_memory
 
 BATCH, OPENINGS = 100, 7
@@ -30,8 +29,8 @@ def episode(number: int) -> Episode:
     )
 
 
-async def measure(url: str, episodes: int) -> tuple[float, float, int]:
-    """Seconds of the fastest opening, those of CPU time, and the size of the store in bytes."""
+async def opened(url: str, episodes: int) -> dict[str, float]:
+    """Milliseconds of the fastest opening, those of CPU time, and the size of the store in MB."""
     async with open_memory(url) as memory:
         for start in range(0, episodes, BATCH):
             numbers = range(start, min(start + BATCH, episodes))
@@ -44,19 +43,24 @@ async def measure(url: str, episodes: int) -> tuple[float, float, int]:
         async with open_memory(url):
             walls.append(time.perf_counter() - wall)
             used.append(time.process_time() - cpu)
-    return min(walls), min(used), size
+    return {"ms": min(walls) * 1e3, "ms of CPU time": min(used) * 1e3, "MB": size / 1e6}
+
+
+async def measure(given: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
+    """By backend and number of episodes."""
+    numbers = given.episodes or ([1_000] if given.quick else [10_000, 40_000])
+    return {
+        f"{scheme} {number}": await opened(f"{scheme}:{folder / f'{scheme}-{number}'}", number)
+        for number in numbers
+        for scheme in ("jsonl", "turso", "lmdb")
+    }
 
 
 def main() -> None:
-    """Print a line for each backend."""
-    episodes = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    with TemporaryDirectory() as folder:
-        for scheme in ("jsonl", "turso", "lmdb"):
-            wall, cpu, size = asyncio.run(measure(f"{scheme}:{Path(folder, scheme)}", episodes))
-            print(
-                f"{scheme:6} {episodes:,} episodes, {size / 1e6:.1f} MB: "
-                f"opened in {wall * 1e3:.0f} ms, {cpu * 1e3:.0f} ms of CPU time"
-            )
+    """The command."""
+    parser = harness.parser(__doc__, "quick")
+    parser.add_argument("episodes", nargs="*", type=int)
+    harness.run(measure, parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
 
 def main() -> None:
     """The command."""
-    parser = harness.parser(__doc__)
+    parser = harness.parser(__doc__, "quick", "dir")
     parser.add_argument("--store", choices=[*STORES], action="append")
     parser.add_argument("--sizes", type=int, nargs="+")
     parser.add_argument("--seconds", type=float, help="for how long each shape is measured")

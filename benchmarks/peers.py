@@ -294,7 +294,7 @@ def show(results: dict[str, Any]) -> None:
 
 def main() -> None:
     """The command."""
-    parser = harness.parser(__doc__)
+    parser = harness.parser(__doc__, "quick", "only", "dir")
     data = os.environ.get("MEMORY_CORE_DATA")
     real = Path(data) / "tau_bench" / "gpt-4o-airline.json.gz" if data else None
     parser.add_argument("--data", type=Path, default=real)

@@ -12,14 +12,13 @@ and theine on chance.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
 import os
 import statistics
 import sys
 from pathlib import Path
 
+from benchmarks import harness
 from benchmarks.hit_ratio import CONTENDERS, find_traces, read_trace
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
@@ -51,14 +50,12 @@ def cell(ratios: list[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = harness.parser(__doc__, "only")
     data = os.environ.get("MEMORY_CORE_DATA")
     parser.add_argument(
         "folder", type=Path, nargs="?", default=Path(data) / "traces" if data else None
     )
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES)
-    parser.add_argument("--only", help="only traces whose name has this in it")
-    parser.add_argument("--json", action="store_true", help="print every ratio as JSON")
     given = parser.parse_args()
     found = find_traces(given.folder) if given.folder else {}
     if given.only:
@@ -85,7 +82,7 @@ def main() -> None:
         file=sys.stderr,
     )
     if given.json:
-        print(json.dumps(results, indent=2))
+        harness.emit(given, results)
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ async def on_server(episodes: list[Episode], folder: Path) -> dict[str, float]:
 
 def main() -> int:
     """Measure and print; 1 where a bound is missed."""
-    parser = harness.parser(__doc__)
+    parser = harness.parser(__doc__, "quick")
     parser.add_argument("--data", type=Path, default=os.environ.get("MEMORY_CORE_DATA"))
     parser.add_argument("--server", action="store_true", help="on sqld, too")
     arguments = parser.parse_args()

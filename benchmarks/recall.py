@@ -22,8 +22,8 @@ is set, too.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import json
 import os
 import random
 import sys
@@ -34,6 +34,7 @@ from typing import Any
 
 from attrs import evolve
 
+from benchmarks import harness
 from memory_core import Episode, Memory, Outcome, Query, open_memory
 from memory_core.importers import TauBenchImporter
 from memory_core.learning.evaluating import auroc, question_of
@@ -46,7 +47,7 @@ GRID = [
     for neighbours in (0.0, 0.5, 1.0)
     for meaning in ((0.5, 1.0, 2.0) if SEARCH else (0.0,))
 ]
-SPLITS, RESAMPLES, SEED = 10, 1_000, 20_261
+SPLITS, SEED = 10, 20_261
 Answers = list[dict[str, Any]]
 
 
@@ -120,13 +121,10 @@ def rate(name: str) -> Callable[[Answers], float]:
 def interval(found: Answers, value: Callable[[Answers], float]) -> dict[str, float]:
     """A value with its interval over tasks."""
     by_task = {name: [one for one in found if one["task"] == name] for name in tasks(found)}
-    drawn = random.Random(SEED)
-    names = list(by_task)
-    values = sorted(
-        value([one for name in drawn.choices(names, k=len(names)) for one in by_task[name]])
-        for _ in range(RESAMPLES)
+    low, high = harness.interval(
+        list(by_task.values()), lambda drawn: value([one for each in drawn for one in each])
     )
-    return {"value": value(found), "low": values[25], "high": values[974]}
+    return {"value": value(found), "low": low, "high": high}
 
 
 def tasks(found: Answers) -> list[str]:
@@ -229,9 +227,11 @@ async def main() -> int:
 
 def show(results: dict[str, dict[str, Any]]) -> None:
     """Print measures, as JSON where ``--json`` asks for it."""
-    if "--json" in sys.argv:
-        print(json.dumps(results, indent=1))
-        return
+    harness.emit(argparse.Namespace(json="--json" in sys.argv), results, lines)
+
+
+def lines(results: dict[str, dict[str, Any]]) -> None:
+    """Print a line for each measure."""
     for name, result in results.items():
         print(name)
         for what, value in result.items():

@@ -31,6 +31,7 @@ RUNS: dict[str, str] = {
     "agent": "agent_workload",
     "statements": "prepared_statements --server",
     "servers": "server_paths --only HTTP",
+    "opening": "jsonl_opening",
 }
 """The commands by the name of their result."""
 QUICK = {**RUNS, "load": "load", "large": "load --store lmdb --sizes 300"}
@@ -86,6 +87,7 @@ class Report:
             "Mixed loads of 64 tasks": ("load", self.load),
             "Caches": ("cache", self.cache),
             "Servers": ("servers", self.servers),
+            "Opening a store": ("opening", self.opening),
         }
         for title, (needed, section) in sections.items():
             if not needed or needed in self.found:
@@ -287,6 +289,18 @@ class Report:
                 cells.append(f"{each[f'{kind}_per_second']:,.0f}, {shown(ends)} times")
             yield f"| {name} | " + " | ".join(cells) + " |"
 
+    def opening(self) -> Table:
+        """What opening takes."""
+        yield from OPENING_TEXT.splitlines()
+        yield ""
+        yield "| | opened | CPU time | file |"
+        yield "|---|---:|---:|---:|"
+        for key, each in self.found["opening"].items():
+            store, number = key.split()
+            cells = [f"{each['ms']:,.0f} ms", f"{each['ms of CPU time']:,.0f} ms"]
+            name = {**STORES, "jsonl": "JSON lines"}[store]
+            yield f"| {name}, {int(number):,} | " + " | ".join(cells) + f" | {each['MB']:.1f} MB |"
+
 
 def bold(ratio: dict[str, float] | None) -> str:
     """A ratio; bold where its whole interval lies below 1."""
@@ -328,6 +342,8 @@ for itself, interpreter and benchmark included.
 """
 CACHE_TEXT = "Episodes of 25 steps, the cache `adaptive` of one process:"
 SERVERS_TEXT = "sqld on loopback, durable; *times* is beside single stores in the same rounds:"
+OPENING_TEXT = """Small episodes (0.5 kB), each written once; the fastest of seven openings. `jsonl:` replays its
+whole file."""
 CACHED = {
     "hit": "cached `get_episode`, coherence check included",
     "position check alone": "the coherence check alone",

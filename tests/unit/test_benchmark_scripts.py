@@ -18,7 +18,8 @@ SCRIPTS = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
 PARTS = {"contestants", "harness", "hit_ratio_plot", "plots", "reasons", "workload", "ycsb"}
 """What scripts are made of."""
 REPORTED = {
-    "agent_workload", "cache_latency", "load", "peers", "prepared_statements", "report", "server_paths",
+    "agent_workload", "cache_latency", "jsonl_opening", "load", "peers", "prepared_statements",
+    "report", "server_paths",
 }  # fmt: skip
 COMMANDS = {
     "decoding": ("-m", "benchmarks.decoding"),
@@ -28,7 +29,7 @@ COMMANDS = {
 }
 ELSEWHERE = {"frames", "hit_ratio", "policies", "recall"}
 """Scripts that other tests run: those of the paths, of the adaptive cache and of recall."""
-OTHERS = {"jsonl_opening", "recall_retail", "search", "search_quality"}
+OTHERS = {"recall_retail", "search", "search_quality"}
 """Scripts that need data or packages which the tests do without."""
 
 

@@ -163,7 +163,7 @@ def test_every_trace_of_a_folder(
     )
     policies.main()
     printed = capsys.readouterr()
-    found = json.loads(printed.out)
+    found = json.loads(printed.out)["results"]
     assert found["turns"]["lru"] == {"75": 0.0, "150": 0.95}
     assert found["turns"]["adaptive"]["75"] > 0.4
     assert found["same"]["adaptive"]["2"] == found["same"]["optimum"]["2"] == 398 / 400
@@ -182,7 +182,7 @@ def test_the_script(
     bench.main()
     printed = capsys.readouterr()
     assert "real traces skipped" in printed.err
-    row = json.loads(printed.out)["agent"]
+    row = json.loads(printed.out)["results"]["agent"]
     assert row["lfu"] < row["adaptive"] < row["optimum"]
 
 
