@@ -323,11 +323,12 @@ PEERS_TEXT = """Episodes of 25 steps. *LangGraph* is its `AsyncSqliteStore`, *py
 store, *bare JSON* one SQLite table with JSON text, synced at each commit. LangGraph and bare JSON wait
 for the disk at each commit, and so do the stores here. py-key-value and diskcache do not, so a power
 loss may take what they had acknowledged: they are compared with the same stores with
-`durability=normal`, which do not wait, either. Only the stores here compress, index and keep a change
-feed. *log at 10*: the next step of a running episode that has 10. *Touched*: all steps of what was read
-are looked at; peers always return all of it. *Related*: the episodes within three edges. *Cold*: open a
-store and read one episode, with its files not in the system's cache. *YCSB*: [mixed
-loads](../benchmarks/ycsb.py). Above 1 the store is faster; **bold** where the peer is.
+`durability=normal`, which do not wait, either. A time of writes includes the index entries that a store
+puts off until it is idle. Only the stores here compress, index and keep a change feed. *log at 10*: the
+next step of a running episode that has 10. *Touched*: all steps of what was read are looked at; peers
+always return all of it. *Related*: the episodes within three edges. *Cold*: open a store and read one
+episode, with its files not in the system's cache. *YCSB*: [mixed loads](../benchmarks/ycsb.py). Above 1
+the store is faster; **bold** where the peer is.
 """
 BEHIND_TEXT = "Every path above on which a peer's interval lies wholly on its side, and why:"
 LIMITS_TEXT = """The bytes that a store writes, put into one bare table or database by a program that does
@@ -342,8 +343,9 @@ for itself, interpreter and benchmark included.
 """
 CACHE_TEXT = "Episodes of 25 steps, the cache `adaptive` of one process:"
 SERVERS_TEXT = "sqld on loopback, durable; *times* is beside single stores in the same rounds:"
-OPENING_TEXT = """Small episodes (0.5 kB), each written once; the fastest of seven openings. `jsonl:` replays its
-whole file."""
+OPENING_TEXT = """Small episodes (0.5 kB), each written once; the fastest of seven openings.
+`jsonl:` replays its whole file.
+"""
 CACHED = {
     "hit": "cached `get_episode`, coherence check included",
     "position check alone": "the coherence check alone",
