@@ -149,8 +149,15 @@ def commit() -> str:
         return "unknown"
 
 
+class _Machine(argparse.Action):
+    """Sets the option to the machine, as it is before anything is measured."""
+
+    def __call__(self, _: object, namespace: argparse.Namespace, *__: object) -> None:
+        namespace.json = metadata()
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
-    "json": {"action": "store_true", "help": "the results with the machine, as JSON"},
+    "json": {"action": _Machine, "nargs": 0, "help": "the results with the machine, as JSON"},
     "quick": {"action": "store_true", "help": "seconds instead of minutes: few rounds"},
     "only": {"help": "only what has this in its name"},
     "dir": {"type": Path, "help": "where to make the stores"},
@@ -176,7 +183,7 @@ def emit(
 ) -> None:
     """Print results: as JSON with the machine, or as text."""
     if given.json:
-        json.dump({"metadata": metadata(), "results": results}, sys.stdout, indent=1)
+        json.dump({"metadata": given.json, "results": results}, sys.stdout, indent=1)
     else:
         (show or lines)(results)
 

@@ -227,7 +227,9 @@ async def main() -> int:
 
 def show(results: dict[str, dict[str, Any]]) -> None:
     """Print measures, as JSON where ``--json`` asks for it."""
-    harness.emit(argparse.Namespace(json="--json" in sys.argv), results, lines)
+    harness.emit(
+        argparse.Namespace(json="--json" in sys.argv and harness.metadata()), results, lines
+    )
 
 
 def lines(results: dict[str, dict[str, Any]]) -> None:
