@@ -143,7 +143,7 @@ def commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":!docs")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
         return git("rev-parse", "--short=12", "HEAD") + (", changed" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
