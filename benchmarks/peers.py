@@ -15,8 +15,8 @@ block by block.
   peers return all of it in any case
 - *related*: the episodes within three edges, two leading out of each episode
 - *YCSB A* to *F*: mixed loads (`benchmarks.ycsb`) by so many tasks
-- *cold*: the store is opened and one episode is read, after the system has dropped the files from its cache
-  (where it can). A server has been started before, and keeps its own.
+- *cold*: the store is opened, one episode is read, and it is closed again, after the system has dropped the
+  files from its cache (where it can). A server has been started before, and keeps its own.
 
 A block that writes includes the index entries which a store puts off until it is idle.
 

@@ -12,8 +12,9 @@ CHANGES = (
     "one record queue."
 )
 OPENING = (
-    "It opens a file and no more; a store here also checks that the file is one, compares what it "
-    "declares with the kinds of the process, and starts its threads."
+    "It opens a file and no more. Over half of the time here goes to finding plugins in the metadata of "
+    "all installed distributions, which each opening does (profiled with 160 of them); the rest checks "
+    "the file and what kinds it declares, and starts and ends the threads."
 )
 GRAPH = (
     "It runs one recursive statement on the caller's thread, over edges that are no records of their "
