@@ -1,6 +1,6 @@
 """The backends beside what people would use instead, and beside the least that has to be done, in one run.
 
-    python -m benchmarks.peers [--data FILE] [--rounds N] [--episodes N] [--dir FOLDER] [--json]
+    python -m benchmarks.peers [--data FILE] [--rounds N] [--minutes N] [--episodes N] [--dir FOLDER] [--json]
         [--quick] [--only PATH] [--peers NAME ...]
 
 Needs the dependency group ``benchmarks``; `benchmarks.contestants` says who takes part. Stores episodes of
@@ -16,7 +16,7 @@ block by block.
 - *related*: the episodes within three edges, two leading out of each episode
 - *YCSB A* to *F*: mixed loads (`benchmarks.ycsb`) by so many tasks
 - *cold*: the store is opened, one episode is read, and it is closed again, after the system has dropped the
-  files from its cache (where it can). A server has been started before, and keeps its own.
+  files from its cache (where it can)
 
 A block that writes includes the index entries which a store puts off until it is idle.
 
@@ -31,6 +31,7 @@ import argparse
 import asyncio
 import os
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -54,6 +55,10 @@ BATCH = 100
 CALLS = {"put": 30, "tasks": TASKS, "log": 10, "get": 200, "page": 10, "related": 10, "load": 128}
 """How many calls a block has."""
 COMPARED = ("turso", "lmdb", "turso unsynced", "lmdb unsynced")
+NEVER_COLD = ("inmemory", "server", "jsonl")
+"""No files; started before; reads the whole file: `benchmarks.jsonl_opening` measures that."""
+LEAST = 5
+"""So few rounds are always run, whatever they take."""
 YCSB = {"A": (1, 8, 64), "B": (64,), "C": (64,), "D": (64,), "E": (64,), "F": (64,)}
 
 
@@ -256,14 +261,19 @@ async def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             opened = CONTESTANTS[name](place, comparison.values)
             peers[name] = await stack.enter_async_context(opened)
         await comparison.prepare()
-        for number in range(given.rounds):
-            await comparison.round(number)
+        end = time.monotonic() + 60 * given.minutes
+        rounds = 0
+        while rounds < given.rounds and (rounds < LEAST or time.monotonic() < end):
+            await comparison.round(rounds)
+            rounds += 1
     if harness.wanted(given, "cold"):
-        kept = {name: each for name, each in folders.items() if name not in ("inmemory", "server")}
-        await cold(comparison, kept, given.rounds)
+        kept = {name: each for name, each in folders.items() if name not in NEVER_COLD}
+        await cold(comparison, kept, rounds)
     turns = comparison.turns
     return {
         "episodes": given.episodes,
+        "rounds": rounds,
+        "material": given.data.name if given.data else "synthetic",
         "rates": {
             path: {name: [1 / one for one in each] for name, each in found.items()}
             for path, found in turns.seconds.items()
@@ -309,6 +319,9 @@ def main() -> None:
     real = Path(data) / "tau_bench" / "gpt-4o-airline.json.gz" if data else None
     parser.add_argument("--data", type=Path, default=real)
     parser.add_argument("--rounds", type=int)
+    parser.add_argument(
+        "--minutes", type=float, default=5, help="then no further round begins, once there are five"
+    )
     parser.add_argument("--episodes", type=int)
     parser.add_argument("--peers", nargs="+", choices=[*CONTESTANTS], metavar="NAME")
     given = parser.parse_args()

@@ -183,6 +183,12 @@ class Report:
     def peers(self) -> Table:
         """How many times as fast we are."""
         yield from PEERS_TEXT.splitlines()
+        yield ""
+        run = self.found["peers"]
+        yield (
+            f"{run['rounds']} rounds; {run['episodes']:,} episodes in each store before them, with the "
+            f"content of: {run['material']}."
+        )
         for store, label in STORES.items():
             yield from ("", f"**{label}**, times as fast as:", "")
             yield "| | a second | itself, unsynced | " + " | ".join(AGAINST) + " |"
