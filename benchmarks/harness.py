@@ -132,7 +132,16 @@ def metadata() -> dict[str, str]:
             found[library] = version(library)
         except PackageNotFoundError:
             continue
-    return found | {"SQLite": sqlite3.sqlite_version, "commit": commit()}
+    return found | {"SQLite": sqlite3.sqlite_version, "commit": commit(), "command": _command()}
+
+
+def _command() -> str:
+    """What was called, without where its stores are."""
+    called = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    called.add_argument("--dir")
+    _, arguments = called.parse_known_args(sys.argv[1:])
+    named = [argument for argument in arguments if argument != "--json"]
+    return " ".join([Path(sys.argv[0]).stem, *named])
 
 
 def commit() -> str:

@@ -97,7 +97,8 @@ class Report:
     def machine(self) -> Table:
         """The machine and the versions, and the commit of each part."""
         known = dict(next(iter(self.metadata.values())))
-        known.pop("commit"), known.pop("load at the start", None)
+        for one in ("commit", "command", "load at the start"):
+            known.pop(one, None)
         python = {key: known.pop(key) for key in ("cpu", "cpus", "system", "python")}
         yield ("{cpu}, {cpus} cores, {system}, Python {python}.").format(**python)
         yield ""
@@ -106,7 +107,7 @@ class Report:
         yield "| part | command | commit | load at the start |"
         yield "|---|---|---|---|"
         for name, each in self.metadata.items():
-            command = RUNS[name]
+            command = each["command"]
             load = each.get("load at the start", "")
             yield f"| {name} | `python -m benchmarks.{command}` | {each['commit']} | {load} |"
 
