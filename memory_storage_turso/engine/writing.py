@@ -21,6 +21,7 @@ from memory_core.errors import (
 )
 from memory_core.metrics import Histogram
 from memory_core.storage import CommitResult, Receipt, WriteBatch
+from memory_storage_turso.engine.cycles import checked_together
 from memory_storage_turso.engine.dictionaries import Dictionaries
 from memory_storage_turso.engine.driver import (
     Driver,
@@ -167,6 +168,11 @@ class Writer:
                 item.statements(operations, self._tables, self._expectation, indexed=indexed)
                 for item, operations in zip(group, _operations(group, pipeline), strict=True)
             ]
+            if self._driver.checks_reads:
+                batches = [
+                    checked_together(item, batch, self._tables)
+                    for item, batch in zip(group, batches, strict=True)
+                ]
             counted = _is_counted(group)
             if not counted:
                 batches = [chain(batch, (POSITION,)) for batch in batches]

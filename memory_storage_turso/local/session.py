@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +22,7 @@ from memory_storage_turso.local.forks import TrackedConnection
 from memory_storage_turso.local.prepared import PreparedCache
 from memory_storage_turso.sql.statement import (
     CheckedRead,
+    Interlude,
     Row,
     SqlValue,
     Statement,
@@ -119,6 +121,9 @@ class Session:
         results: list[StatementResult] = []
         for group in merged(statements, _ROWS):
             statement = as_one(group)
+            if isinstance(statement, Interlude):
+                statement.run(partial(self._run_for, len(results)))
+                continue
             try:
                 rows = self.execute(statement.sql, statement.args, index=len(results))
                 if isinstance(statement, CheckedRead):
@@ -132,6 +137,10 @@ class Session:
             results += [_NOTHING] * (len(group) - 1)
             results.append(StatementResult(rows, max(self._cursor.rowcount, 0)))
         return results
+
+    def _run_for(self, index: int, statement: Statement) -> list[Row]:
+        """Run a statement on behalf of the one with this index."""
+        return self.execute(statement.sql, statement.args, index=index)
 
     def _check(self, statement: CheckedRead, rows: Sequence[Row], index: int) -> None:
         try:
@@ -231,7 +240,7 @@ def _chained(batches: Sequence[Iterable[Statement]], ends: list[int]) -> Iterato
     for batch in batches:
         for statement in batch:
             yield statement
-            number += 1
+            number += not isinstance(statement, Interlude)
         ends.append(number)
 
 

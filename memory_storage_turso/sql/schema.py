@@ -25,6 +25,7 @@ from memory_storage_turso.sql.tables import (
     KindTable,
     MultiTable,
     Tables,
+    padded,
     quoted,
 )
 
@@ -33,6 +34,8 @@ __all__ = [
     "acyclic_triggers",
     "create_kinds",
     "declaration",
+    "drop_acyclic_triggers",
+    "edges_from",
     "interim_objects",
     "kind_objects",
     "kind_table",
@@ -350,6 +353,34 @@ def acyclic_triggers(table: KindTable, rule: Acyclic, number: int) -> Iterator[s
         f"{stem}$updated",
         f"AFTER UPDATE OF {source}, {target}, {group} ON {table.name} {when}",
         [search],
+    )
+
+
+def drop_acyclic_triggers(table: KindTable, number: int) -> Iterator[Statement]:
+    """Drops the triggers that look for cycles, of the kind's rule of that number."""
+    for event in ("inserted", "updated"):
+        name = quoted(f"{table.kind}$acyclic${number}${event}")
+        yield Statement(f"DROP TRIGGER IF EXISTS {name}")
+
+
+def edges_from(
+    table: KindTable, rule: Acyclic, ns: int, group: str, nodes: Sequence[bytes]
+) -> Statement:
+    """Selects the ends of each edge of a group that leaves one of some nodes, or what these lead to."""
+    source, target, of_group = (
+        table.singles[name].name for name in (rule.source, rule.target, rule.group)
+    )
+    chunk = padded(nodes)
+    first = ", ".join(["(?)"] * len(chunk))
+    # A plain join might begin with all edges.
+    leaving = (
+        f"FROM reached CROSS JOIN {table.name} e "
+        f"WHERE e.ns = ? AND e.{source} = reached.node AND e.{of_group} = ?"
+    )
+    return Statement(
+        f"WITH RECURSIVE reached (node) AS (VALUES {first} UNION SELECT e.{target} {leaving}) "
+        f"SELECT e.{source}, e.{target} {leaving}",
+        (*chunk, ns, group, ns, group),
     )
 
 

@@ -11,6 +11,7 @@ from attrs import field, frozen
 __all__ = [
     "CheckedRead",
     "ComparingStatement",
+    "Interlude",
     "Row",
     "RowStatement",
     "SqlValue",
@@ -70,6 +71,22 @@ class ComparingStatement(Statement):
     """
 
     stored: Statement = field(kw_only=True)
+
+
+@frozen(slots=True)
+class Interlude(Statement):
+    """Python that runs between the statements of a batch, within the transaction; it is not one of them.
+
+    Attributes:
+        run: gets how to run statements.
+    """
+
+    run: Callable[[Callable[[Statement], Sequence[Row]]], None] = field(kw_only=True, eq=False)
+
+    @classmethod
+    def of(cls, run: Callable[[Callable[[Statement], Sequence[Row]]], None]) -> Interlude:
+        """The interlude that calls this."""
+        return cls("", run=run)
 
 
 def merged(statements: Iterable[Statement], sizes: Sequence[int]) -> Iterator[Sequence[Statement]]:

@@ -320,6 +320,13 @@ class KindTable:
         for start in range(0, len(targets), _MOST_IDS):
             yield self.fetch_referring(field, ns, targets[start : start + _MOST_IDS])
 
+    def present(self, ns: int, ids: Sequence[UUID]) -> Statement:
+        """Selects one of these records, if one is stored."""
+        chunk = padded([record_id.bytes for record_id in ids])
+        marks = ", ".join("?" * len(chunk))
+        sql = f"SELECT id FROM {self.name} WHERE ns = ? AND id IN ({marks}) LIMIT 1"
+        return Statement(sql, (ns, *chunk))
+
     def referring(self, field: str, ns: int, target: bytes) -> Statement:
         """Selects the ids of the records that refer to a record by a field."""
         column = self.singles[field].name
