@@ -320,7 +320,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=real)
     parser.add_argument("--rounds", type=int)
     parser.add_argument(
-        "--minutes", type=float, default=5, help="then no further round begins, once there are five"
+        "--minutes", type=float, default=4, help="then no further round begins, once there are five"
     )
     parser.add_argument("--episodes", type=int)
     parser.add_argument("--peers", nargs="+", choices=[*CONTESTANTS], metavar="NAME")
