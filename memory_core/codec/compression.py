@@ -54,7 +54,7 @@ class CompressionConfig:
     threshold: int = field(default=256, validator=at_least(0, whole=True))
     dictionary: bool = field(default=True, validator=flag)
     dictionary_bytes: int = field(default=64 * 1024, validator=between(1024, 2**20, whole=True))
-    dictionary_samples: int = field(default=128, validator=at_least(8, whole=True))
+    dictionary_samples: int = field(default=32, validator=at_least(8, whole=True))
 
 
 class Compressor:

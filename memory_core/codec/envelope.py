@@ -9,7 +9,7 @@ is msgpack, which msgspec encodes directly from attrs classes. Stored bytes are 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 from uuid import UUID
 from zlib import crc32
@@ -19,7 +19,7 @@ from attrs import frozen
 from zstandard import ZstdError, frame_content_size
 
 from memory_core.codec.compression import CompressionConfig, Compressor, DictionaryMissingError
-from memory_core.codec.steps import LONG, head_decoder
+from memory_core.codec.steps import LONG, LoggedSteps, array_of, head_decoder
 from memory_core.errors import (
     CodecError,
     ConfigurationError,
@@ -41,9 +41,8 @@ _HEAD = struct.Struct(">BBH")
 _CHECKSUM = struct.Struct(">I")
 _START = struct.Struct(">4sI")
 _PAYLOAD = _START.size
-_ARRAY, _ARRAY_32 = struct.Struct(">BI"), 0xDD  # msgpack's header of an array
 _FRAME_HEADER = 18  # bytes of zstd's header, at most
-_PLAIN_STEP = 2_048
+_PLAIN_STEP = 8_192
 """Shorter logged steps are not compressed: they are read many at once, and soon deleted."""
 _MOST_BYTES = 256 * 2**20
 """The largest body that is read whatever the limits are."""
@@ -71,8 +70,8 @@ Operation: TypeAlias = EncodedPut | Delete | Expect | ExpectAbsent
 
 @frozen
 class _Variant:
-    """How one class is encoded and decoded: ``whole`` leaves nothing undecoded, ``together`` decodes an array
-    of bodies.
+    """How one class is encoded and decoded: ``whole`` leaves nothing undecoded, ``together`` decodes several
+    bodies, which must have the ids that it is given.
     """
 
     cls: type[Record]
@@ -80,7 +79,8 @@ class _Variant:
     decode: Callable[[bytes], Any]
     whole: Callable[[bytes], Any]
     prefix: bytes
-    together: Callable[[bytes], Any] | None = None
+    together: Callable[[Sequence[bytes], Sequence[bytes]], Sequence[Any]] | None = None
+    heads: Mapping[bytes, tuple[bool, int]] = {}
 
 
 class Codec:
@@ -220,8 +220,16 @@ class Codec:
             raise CodecError(f"holds record {record.id}", kind=kind, record_id=record_id)
         return record
 
-    def decode_together(self, kind: str, found: Sequence[tuple[bytes, bytes]]) -> list[Any] | None:
-        """Records by the bytes of their id and their envelope, decoded by one native call.
+    def decode_together(
+        self, kind: str, ids: Sequence[bytes], envelopes: Iterable[bytes]
+    ) -> Sequence[Any] | None:
+        """Records by the bytes of their ids, decoded by one native call; logged steps not before they are
+        looked at.
+
+        Args:
+            kind: their kind.
+            ids: the bytes of their ids.
+            envelopes: of each; may raise ``ValueError`` where one cannot be read.
 
         Returns:
             ``None`` where they must be decoded one by one: they are long, or of several classes, or an
@@ -230,28 +238,23 @@ class Codec:
         variant = self._by_name.get((kind, ""))
         if variant is None or variant.together is None:
             return None
-        decompress = self.compressor.decompress
-        heads = {
-            head: (flags, crc32(head))
-            for flags in (0, _COMPRESSED)
-            for head in [_HEAD.pack(_FORMAT, flags, variant.cls.schema_version)]
-        }
-        bodies = [_ARRAY.pack(_ARRAY_32, len(found))]
+        decompress, heads = self.compressor.decompress, variant.heads
+        bodies: list[bytes] = []
         left = LONG
         try:
-            for _, data in found:
+            for data in envelopes:
                 head, checksum = _START.unpack_from(data)
-                flags, begun = heads[head]
+                compressed, begun = heads[head]
                 body = data[_PAYLOAD:]
                 if crc32(body, begun) != checksum:
                     return None
-                if flags:
+                if compressed:
                     body = decompress(body, left)
                 left -= len(body)
                 if left < 0:
                     return None
                 bodies.append(body)
-            records = variant.together(b"".join(bodies))
+            return variant.together(bodies, ids)
         except (
             CodecError,
             msgspec.MsgspecError,
@@ -261,9 +264,6 @@ class Codec:
             RecursionError,
         ):
             return None
-        ids = (int.from_bytes(record_id) for record_id, _ in found)
-        same = all(record.id.int == own for record, own in zip(records, ids, strict=True))
-        return list(records) if same else None
 
     @staticmethod
     def takes_long(data: bytes) -> bool:
@@ -363,5 +363,23 @@ def _variant_codec(cls: type[Record], name: str) -> _Variant:
     whole = decoder.decode
     if issubclass(cls, Episode):
         return _Variant(cls, _ENCODER.encode, head_decoder(cls, whole), whole, prefix)
-    together: Any = msgspec.msgpack.Decoder(tuple[cls, ...])
-    return _Variant(cls, _ENCODER.encode, whole, whole, prefix, together.decode)
+    heads = {
+        head: (flags == _COMPRESSED, crc32(head))
+        for flags in (0, _COMPRESSED)
+        for head in [_HEAD.pack(_FORMAT, flags, cls.schema_version)]
+    }
+    together = LoggedSteps if cls is Step else _together(cls)
+    return _Variant(cls, _ENCODER.encode, whole, whole, prefix, together, heads)
+
+
+def _together(cls: type[Record]) -> Callable[[Sequence[bytes], Sequence[bytes]], Sequence[Any]]:
+    """A function that decodes several bodies; raises ``ValueError`` where they have other ids."""
+    several = msgspec.msgpack.Decoder(list[cls])
+
+    def decode(bodies: Sequence[bytes], ids: Sequence[bytes]) -> Sequence[Any]:
+        records: list[Any] = several.decode(array_of(bodies))
+        if [record.id.bytes for record in records] != ids:
+            raise ValueError("a body holds another record")
+        return records
+
+    return decode

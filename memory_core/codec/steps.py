@@ -1,36 +1,67 @@
 """Episodes whose steps are decoded when they are first looked at.
 
 Decoding the head of an episode of 25 steps takes a twentieth of the time that decoding all of it takes, and
-lists, searches and caches seldom look at steps.
+lists, searches and caches seldom look at steps. The logged steps of a running episode, records of their own,
+become its steps without being decoded, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
+from typing import Any, cast, overload
 from uuid import UUID
 
 import attrs
 import msgspec
 
 from memory_core.errors import CodecError
-from memory_core.records import Episode, ExecutionStep
+from memory_core.records import Episode, ExecutionStep, Step
 
-__all__ = ["LONG", "UndecodedSteps", "head_decoder"]
+__all__ = ["LONG", "LoggedSteps", "UndecodedSteps", "array_of", "head_decoder"]
 
 LONG = 64 * 1024  # bytes; longer steps are decoded with the head, on the thread that reads them
 _STEP_BYTES = 560  # that a decoded step takes beyond its stored bytes, on average
 _OWN_BYTES = 200  # of the object that holds the stored bytes
 _NO_STEPS = b"\x90"
 _ARRAY_16, _ARRAY_32 = 0xDC, 0xDD  # msgpack's markers of arrays with more than 15 items
+_ARRAY = struct.Struct(">BI")
+_NUMBER = attrgetter("number")
 
 
-class _Tool(msgspec.Struct):
+class _Tool(msgspec.Struct, gc=False):
     tool: str
 
 
+class _Id(msgspec.Struct, gc=False):
+    id: bytes
+
+
+class _LoggedStep(msgspec.Struct, gc=False):
+    step: ExecutionStep
+
+
+class _NumberedTool(msgspec.Struct, gc=False):
+    number: int
+    tool: str
+
+
+class _LoggedTool(msgspec.Struct, gc=False):
+    step: _NumberedTool
+
+
 _STEPS = msgspec.msgpack.Decoder(tuple[ExecutionStep, ...])
-_TOOLS = msgspec.msgpack.Decoder(tuple[_Tool, ...])
+_TOOLS = msgspec.msgpack.Decoder(list[_Tool])
+_IDS = msgspec.msgpack.Decoder(list[_Id])
+_LOGGED_STEPS = msgspec.msgpack.Decoder(list[_LoggedStep])
+_LOGGED_TOOLS = msgspec.msgpack.Decoder(list[_LoggedTool])
+_RECORDS = msgspec.msgpack.Decoder(tuple[Step, ...])
+
+
+def array_of(items: Sequence[bytes]) -> bytes:
+    """A msgpack array of encoded items."""
+    return b"".join((_ARRAY.pack(_ARRAY_32, len(items)), *items))
 
 
 class UndecodedSteps:
@@ -77,14 +108,86 @@ class UndecodedSteps:
         """
         if not self._decoded:
             # Of two threads that get here at once, both append, and both return what the first appended.
-            self._decoded.append(self._decode(_STEPS))
+            self._decoded.append(self._read())
         return self._decoded[0]
+
+    def _read(self) -> tuple[ExecutionStep, ...]:
+        return self._decode(_STEPS)
 
     def _decode(self, decoder: msgspec.msgpack.Decoder[Any]) -> Any:
         try:
             return decoder.decode(self._raw)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise CodecError(str(error), kind=Episode.kind, record_id=self._record_id) from error
+
+
+class _UndecodedLogged(UndecodedSteps):
+    """The steps of an episode as they were logged: an array of records."""
+
+    __slots__ = ()
+
+    def tools(self) -> tuple[str, ...]:
+        logged = [each.step for each in self._decode(_LOGGED_TOOLS)]
+        return tuple(step.tool for step in sorted(logged, key=_NUMBER))
+
+    def _read(self) -> tuple[ExecutionStep, ...]:
+        return tuple(sorted([each.step for each in self._decode(_LOGGED_STEPS)], key=_NUMBER))
+
+
+class LoggedSteps(Sequence[Step]):
+    """Records of logged steps, decoded when the first of them is looked at.
+
+    Args:
+        bodies: their bodies.
+        ids: the bytes of their ids.
+
+    Raises:
+        ValueError: a body has another id.
+        msgspec.MsgspecError: a body is not that of a step.
+    """
+
+    __slots__ = ("_array", "_records")
+
+    def __init__(self, bodies: Sequence[bytes], ids: Sequence[bytes]) -> None:
+        self._array = array_of(bodies)
+        if [each.id for each in _IDS.decode(self._array)] != ids:
+            raise ValueError("a body holds another record")
+        self._records: tuple[Step, ...] | None = None
+
+    def undecoded(self, episode_id: UUID) -> UndecodedSteps:
+        """The steps, in the order of their numbers, as those of the episode that all of them belong to."""
+        return _UndecodedLogged(self._array, episode_id)
+
+    def __len__(self) -> int:
+        return int.from_bytes(self._array[1:5])
+
+    @overload
+    def __getitem__(self, index: int) -> Step: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Step, ...]: ...
+    def __getitem__(self, index: int | slice) -> Step | tuple[Step, ...]:
+        return self._decoded()[index]
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self._decoded())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._decoded() == tuple(
+            cast("Sequence[Any]", other)
+        )
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]  # it would have to be that of a tuple and of a list
+
+    def __repr__(self) -> str:
+        return repr(self._decoded())
+
+    def _decoded(self) -> tuple[Step, ...]:
+        if self._records is None:
+            try:
+                self._records = _RECORDS.decode(self._array)
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                raise CodecError(str(error), kind=Step.kind) from error
+        return self._records
 
 
 def head_decoder(cls: type[Episode], whole: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

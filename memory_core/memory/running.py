@@ -22,6 +22,7 @@ from uuid import UUID
 
 from attrs import evolve
 
+from memory_core.codec.steps import LoggedSteps
 from memory_core.errors import (
     ConflictError,
     DuplicateError,
@@ -75,7 +76,11 @@ def with_steps(found: WithParts[Any, Step] | None) -> Any:
     if found is None:
         return None
     record, logged = found
-    return record.with_steps(part.step for part in logged) if logged else record
+    if not logged:
+        return record
+    if isinstance(logged, LoggedSteps) and not record.step_count:
+        return record.with_undecoded(logged.undecoded(record.id))
+    return record.with_steps(part.step for part in logged)
 
 
 async def get(storage: Storage, kind: type[S], ids: Sequence[UUID]) -> list[S | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from uuid import UUID
 
@@ -90,6 +91,7 @@ class ResultStatus(StrEnum):
     TIMEOUT = "timeout"
 
 
+_set = object.__setattr__  # records are frozen
 _a_task_type = a_member("task_type", TaskType)
 _a_complexity = a_member("context.complexity", Complexity)
 _an_outcome_status = a_member("outcome.status", OutcomeStatus)
@@ -521,15 +523,29 @@ class Episode(_MayBeUndecoded):
         ordered = _numbered(known[number] for number in sorted(known))
         if type(self) is not Episode:
             return evolve(self, steps=ordered)
-        # All else was checked when this episode was made.
-        whole = object.__new__(Episode)
-        for name in _NAMES:
-            _set(whole, name, getattr(self, name))
+        whole = _head_of(self)
         _set(whole, "steps", ordered)
+        return whole
+
+    def with_undecoded(self, steps: Undecoded) -> Episode:
+        """This episode, which has no steps, with those that are decoded when they are first looked at."""
+        if type(self) is not Episode:
+            return evolve(self, steps=steps.steps())
+        whole = _head_of(self)
+        _set(whole, "_undecoded", steps)
         return whole
 
 
 _NAMES = [attribute.name for attribute in fields(Episode) if attribute.name != "steps"]
+_head = attrgetter(*_NAMES)
+
+
+def _head_of(episode: Episode) -> Episode:
+    """A new episode with all fields but the steps; all of them were checked before."""
+    whole = object.__new__(Episode)
+    for name, value in zip(_NAMES, _head(episode), strict=True):
+        _set(whole, name, value)
+    return whole
 
 
 def _decoded_steps(episode: Episode) -> tuple[ExecutionStep, ...]:
@@ -541,7 +557,3 @@ def _decoded_steps(episode: Episode) -> tuple[ExecutionStep, ...]:
     _set(episode, "steps", steps)
     _set(episode, "_undecoded", None)
     return steps
-
-
-def _set(record: object, name: str, value: object) -> None:
-    object.__setattr__(record, name, value)

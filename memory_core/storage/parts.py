@@ -28,7 +28,7 @@ __all__ = [
 R = TypeVar("R", bound=Record)
 S = TypeVar("S", bound=Record)
 
-WithParts: TypeAlias = tuple[R, tuple[S, ...]]
+WithParts: TypeAlias = tuple[R, Sequence[S]]
 """A record and its parts."""
 
 
@@ -52,15 +52,14 @@ class Parts(Generic[R, S]):
         return Query(self.kind).where(**{self.field: any_of(*ids)}).limit(MAX_LIMIT)
 
     def joined(
-        self, records: Iterable[R | None], found: Iterable[S]
+        self, records: Iterable[R | None], found: Sequence[S]
     ) -> list[WithParts[R, S] | None]:
         """Records and parts from one snapshot, as ``get_with_parts`` returns them."""
         records = tuple(records)
-        if len(records) == 1 and records[0] is not None:
-            # Hashing the ids of many parts would take as long as decoding them.
-            parts = {records[0].id: list(found)}
-        else:
-            parts = self.of(found)
+        if len(records) == 1 and (record := records[0]) is not None:
+            # All parts are of this record: they need not be decoded to find that out.
+            return [(record, found if self.wanted(record) else ())]
+        parts = self.of(found)
         return [
             record and (record, tuple(parts.get(record.id, ())) if self.wanted(record) else ())
             for record in records

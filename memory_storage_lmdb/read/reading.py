@@ -8,7 +8,7 @@ a transaction of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -66,6 +66,7 @@ _DECODE_SECONDS = 0.002
 _INTERRUPTIONS = 20
 # A query that has to look at more pending records has their index entries written.
 _MOST_PENDING = 256
+_ENTRIES = 64  # whose records are read by one call
 _OPERATIONS = {PUT: ChangeOperation.PUT}
 
 _Place: TypeAlias = tuple[bytes, int]
@@ -256,41 +257,40 @@ class Reader:
         self.codec.types.cls(parts.kind.kind)
         before = self.position()
         found = await self.get(namespace, kind, ids)
-        wanted = [record.id for record in found if record is not None and parts.wanted(record)]
+        wanted = [record for record in found if record is not None and parts.wanted(record)]
         if not wanted:
             return [None if record is None else (record, ()) for record in found]
-        wanted = list(dict.fromkeys(wanted))
-        # Again, in one transaction with the parts.
         layout, other = self.catalog.layouts[kind.kind], self.catalog.layouts[parts.kind.kind]
-        read = self._reading(layout, namespace, wanted)
+        again = dict.fromkeys(record.id for record in wanted)
+        read = self._reading(layout, namespace, tuple(again))
 
         def read_whole(
             txn: Transaction, pending: Pending, meter: Meter
-        ) -> tuple[Sequence[bytes | None] | None, list[tuple[bytes, bytes]]]:
+        ) -> tuple[Sequence[bytes | None] | None, tuple[list[bytes], list[bytes]]]:
             head = pending.head(txn)
             self.catalog.check(head)
             number = self._number(txn, namespace)
             if number is None:
-                return [None] * len(wanted), []
-            keys = (number, [record_id.bytes for record_id in wanted])
+                return [None] * len(again), ([], [])
             # Where nothing was written since, the records are those that were read before.
             raw = None if head.sequence == before else read(txn, pending, meter)
-            return raw, list(self._referring(txn, other, parts.field, keys, meter))
+            keys = (number, [record_id.bytes for record_id in again])
+            return raw, self._referring(txn, other, parts.field, keys, meter)
 
         raw, raw_parts = await self._run(read_whole)
-        self._count_used(len(wanted) + len(raw_parts))
+        self._count_used(len(again) + len(raw_parts[0]))
         if raw is None:
-            present = {each.id: each for each in found if each is not None and each.id in wanted}
-            records = list(present.values())
+            records = list(wanted)
         else:
-            pairs = zip(wanted, raw, strict=True)
-            present = {each: data for each, data in pairs if data is not None}
-            records = await self._decode_all(layout, present.items())
-        members = await self._decode_parts(other, raw_parts)
-        whole = dict(zip(present, parts.joined(records, members), strict=True))
-        again = set(wanted)
+            present = zip(again, raw, strict=True)
+            stored = [(each, data) for each, data in present if data is not None]
+            records = await self._decode_all(layout, stored)
+        whole = parts.joined(records, await self._decode_parts(other, *raw_parts))
+        if len(ids) == 1:
+            return whole or [None]
+        by_id = {each[0].id: each for each in whole if each is not None}
         return [
-            whole.get(record_id) if record_id in again else record and (record, ())
+            by_id.get(record_id) if record_id in again else record and (record, ())
             for record_id, record in zip(ids, found, strict=True)
         ]
 
@@ -301,33 +301,39 @@ class Reader:
         field: str,
         targets: tuple[bytes, Iterable[bytes]],
         meter: Meter,
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """Ids and stored values of the records of a kind that refer to some records of a namespace. Entries
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Ids, and stored values, of the records of a kind that refer to some records of a namespace. Entries
         of references are never pending.
         """
         number, ids = targets
-        index, records = layout.index(field), self.catalog.handles[layout.database]
+        index = layout.index(field)
         cursor = txn.cursor(db=self.catalog.handles[index.database])
+        records = txn.cursor(db=self.catalog.handles[layout.database])
+        found: list[bytes] = []
+        values: list[bytes] = []
         for target in ids:
             if not cursor.set_key(number + index.encode(target)):
                 continue
-            for entry in metered(cursor.iternext_dup(), meter):
-                record_id = entry[-ID_BYTES:]
-                data = txn.get(number + record_id, db=records)
-                if data is None:
-                    raise missing_record(layout, record_id)
-                yield record_id, data
+            entries = cursor.iternext_dup()
+            while own := [entry[-ID_BYTES:] for entry in islice(entries, _ENTRIES)]:
+                meter.check()
+                pairs = records.getmulti([number + record_id for record_id in own])
+                if len(pairs) < len(own):
+                    there = {key[-ID_BYTES:] for key, _ in pairs}
+                    raise missing_record(layout, next(each for each in own if each not in there))
+                found += own
+                values += [data for _, data in pairs]
+        return found, values
 
     async def _decode_parts(
-        self, layout: KindLayout, found: Sequence[tuple[bytes, bytes]]
-    ) -> list[Any]:
+        self, layout: KindLayout, ids: Sequence[bytes], stored: Sequence[bytes]
+    ) -> Sequence[Any]:
         """Records by id and stored value; short ones are decoded together."""
-        bodies = layout.plain_bodies(found)
-        together = bodies and self.codec.decode_together(layout.kind, bodies)
-        if together is not None:
-            return together
-        records = ((UUID(bytes=record_id), data) for record_id, data in found)
-        return await self._decode_all(layout, records)
+        found = self.codec.decode_together(layout.kind, ids, layout.plain_bodies(stored))
+        if found is not None:
+            return found
+        each = zip(ids, stored, strict=True)
+        return await self._decode_all(layout, ((UUID(bytes=own), data) for own, data in each))
 
     def _reading(
         self, layout: KindLayout, namespace: str, ids: Sequence[UUID]

@@ -16,7 +16,7 @@ body.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 from uuid import UUID
 from zlib import crc32
@@ -178,6 +178,7 @@ NAMESPACE_BYTES = 4
 
 _FORMAT = 1
 _HEAD = struct.Struct(">BBHQI")
+_FLAGS_AND_SIZE = struct.Struct(">xB10xI")
 _CHECKSUM = struct.Struct(">I")
 _NAMES = struct.Struct(">H")
 _VALUES_AT = _HEAD.size + _CHECKSUM.size
@@ -375,23 +376,23 @@ class KindLayout:
         _, _, _, end, start = self._checked(key, data)
         return data[start:], _names(data[end:start]) if start > end else ()
 
-    def plain_bodies(
-        self, stored: Iterable[tuple[bytes, bytes]]
-    ) -> list[tuple[bytes, bytes]] | None:
-        """Ids and bodies of stored values by id; ``None`` where a reference of one was set to null after it
-        was written.
+    @staticmethod
+    def plain_bodies(stored: Iterable[bytes]) -> Iterator[bytes]:
+        """The bodies of stored values.
 
         The headers are not checked: the body of a damaged one fails its own checksum.
+
+        Raises:
+            ValueError: a value is cut off, or a reference was set to null after it was written.
         """
-        bodies: list[tuple[bytes, bytes]] = []
-        for record_id, data in stored:
+        read = _FLAGS_AND_SIZE.unpack_from
+        for data in stored:
             if len(data) < _VALUES_AT:
-                return None
-            _, flags, _, _, size = _HEAD.unpack_from(data)
+                raise ValueError("a value is cut off")
+            flags, size = read(data)
             if flags & NULLED:
-                return None
-            bodies.append((record_id, data[_VALUES_AT + size :]))
-        return bodies
+                raise ValueError("a reference was set to null")
+            yield data[_VALUES_AT + size :]
 
     def values(self, key: bytes, data: bytes) -> Values:
         """The index values of a stored value.

@@ -30,7 +30,7 @@ from memory_storage_turso.engine.driver import Driver, StatementError, Statement
 from memory_storage_turso.engine.opening import changed_since
 from memory_storage_turso.engine.pending import PendingEntries
 from memory_storage_turso.engine.rejections import TranslatedErrors
-from memory_storage_turso.engine.rows import body_of, envelope_of, id_of, overridden, record_of
+from memory_storage_turso.engine.rows import body_of, id_of, overridden, record_of
 from memory_storage_turso.sql import count_statement, order_value, page_statement
 from memory_storage_turso.sql.statement import Row, SqlValue, Statement
 from memory_storage_turso.sql.system import CHANGE_BOUNDS, CHANGES, KINDS
@@ -79,8 +79,10 @@ class Reader:
         self._at_once = self._ids_at_once = 0
         self.queries = self.counts = self.feed_reads = 0
 
-    async def get(self, ns: int, kind: str, ids: Sequence[UUID]) -> list[Record | None]:
-        """Records by id; see ``Storage.get``."""
+    async def get(
+        self, ns: int, kind: str, ids: Sequence[UUID], rows: list[Row] | None = None
+    ) -> list[Record | None]:
+        """Records by id; see ``Storage.get``. ``rows`` gets their rows, where they are read here."""
         key = ns, kind
         if not self._driver.reads_at_once or not 0 < len(ids) <= _MOST_AT_ONCE:
             return await self._gets.get(key, ids)
@@ -90,9 +92,11 @@ class Reader:
             table = self._tables[kind]
             results = self._driver.read_at_once([table.fetch_short(ns, ids, LONG)])
             found = None if results is None else self._decoded_at_once(table, results[0].rows, ids)
-            if found is not None:
+            if results is not None and found is not None:
                 self._at_once += 1
                 self._ids_at_once += len(ids)
+                if rows is not None:
+                    rows += results[0].rows
                 return found
             if results is None:
                 return await self._gets.get(key, ids)
@@ -114,10 +118,13 @@ class Reader:
         key = ns, kind, parts
         if not self._driver.reads_at_once or len(ids) > _MOST_AT_ONCE:
             return await self._wholes.get(key, ids)
-        found = await self.get(ns, kind, ids)
+        rows: list[Row] = []
+        found = await self.get(ns, kind, ids, rows)
         wanted = [record.id for record in found if record is not None and parts.wanted(record)]
         if not wanted:
             return [None if record is None else (record, ()) for record in found]
+        if len(ids) == len(rows) == 1 and (own := self._parts_of(ns, kind, rows[0], parts)):
+            return [(cast("Record", found[0]), own)]
         wanted = list(dict.fromkeys(wanted))
         with self._translated:
             whole = self._whole_at_once(ns, self._tables[kind], wanted, parts)
@@ -258,15 +265,40 @@ class Reader:
         records = self._decoded_at_once(table, results[0].rows, ids)
         if records is None:
             return None
-        rows = [row[1:] for row in results[1].rows]
-        found = self._codec.decode_together(other.kind, [envelope_of(other, row) for row in rows])
+        found = self._decoded_together(other, results[1].rows)
         if found is None:
             return None
-        if other.overriding:
-            found = [
-                overridden(other, each, row[2:]) for each, row in zip(found, rows, strict=True)
-            ]
         return dict(zip(ids, parts.joined(records, found), strict=True))
+
+    def _parts_of(
+        self, ns: int, kind: str, row: Row, parts: Parts[Any, Any]
+    ) -> Sequence[Any] | None:
+        """The parts of a record that was read before, read on the event loop.
+
+        Returns:
+            ``None`` where it has none, or has changed since, or reading would take long.
+        """
+        table, other = self._tables[kind], self._tables[parts.kind.kind]
+        if table.overriding:
+            return None
+        with self._translated:
+            statement = other.fetch_parts(parts.field, ns, table, row[:2], _MOST_PARTS_AT_ONCE + 1)
+            results = self._driver.read_at_once([statement])
+            if results is None or not 0 < len(results[0].rows) <= _MOST_PARTS_AT_ONCE:
+                return None
+            return self._decoded_together(other, results[0].rows)
+
+    def _decoded_together(self, table: KindTable, rows: Sequence[Row]) -> Sequence[Any] | None:
+        """The records of the rows of ``fetch_referring``; ``None`` where they must be decoded one by one."""
+        ids = [cast("bytes", row[1]) for row in rows]
+        bodies = [cast("bytes", row[2]) for row in rows]
+        if not {bytes}.issuperset(map(type, bodies)):
+            return None
+        found = self._codec.decode_together(table.kind, ids, bodies)
+        if found and table.overriding:
+            pairs = zip(found, rows, strict=True)
+            return [overridden(table, record, row[3:]) for record, row in pairs]
+        return found
 
     async def _fetch_whole(
         self, key: tuple[int, str, Parts[Any, Any]], ids: list[UUID]

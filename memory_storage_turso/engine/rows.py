@@ -14,7 +14,7 @@ from memory_core.records import Record
 from memory_storage_turso.sql.statement import SqlValue
 from memory_storage_turso.sql.tables import KindTable
 
-__all__ = ["body_of", "envelope_of", "id_of", "overridden", "record_of"]
+__all__ = ["body_of", "id_of", "overridden", "record_of"]
 
 _ID_BYTES = 16
 
@@ -31,23 +31,16 @@ def record_of(codec: Codec, table: KindTable, row: Sequence[SqlValue]) -> Record
     return overridden(table, record, row[2:])
 
 
-def envelope_of(table: KindTable, row: Sequence[SqlValue]) -> tuple[bytes, bytes]:
-    """The bytes of the id, and the envelope, in a row of id, body and overriding columns.
-
-    Raises:
-        CodecError: the row has another shape, or the envelope is not binary.
-    """
-    record_id, body = _id_in(table, row), row[1]
-    return record_id, body if isinstance(body, bytes) else body_of(table, row, id_of(table, row))
-
-
 def id_of(table: KindTable, row: Sequence[SqlValue]) -> UUID:
     """The id in a row of id, body and overriding columns.
 
     Raises:
         CodecError: the row has another shape.
     """
-    return UUID(bytes=_id_in(table, row))
+    record_id = row[0] if len(row) == 2 + len(table.overriding) else None
+    if not isinstance(record_id, bytes) or len(record_id) != _ID_BYTES:
+        raise CodecError("the row has another shape", kind=table.kind)
+    return UUID(bytes=record_id)
 
 
 def body_of(table: KindTable, row: Sequence[SqlValue], record_id: UUID) -> bytes:
@@ -69,10 +62,3 @@ def overridden(table: KindTable, record: Record, values: Sequence[SqlValue]) -> 
         if getattr(record, name) != current:
             record = evolve(record, **{name: current})
     return record
-
-
-def _id_in(table: KindTable, row: Sequence[SqlValue]) -> bytes:
-    record_id = row[0] if len(row) == 2 + len(table.overriding) else None
-    if not isinstance(record_id, bytes) or len(record_id) != _ID_BYTES:
-        raise CodecError("the row has another shape", kind=table.kind)
-    return record_id

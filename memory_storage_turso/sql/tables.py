@@ -313,6 +313,28 @@ class KindTable:
             (ns, *chunk, limit),
         )
 
+    def fetch_parts(
+        self, field: str, ns: int, whole: KindTable, stored: Sequence[SqlValue], limit: int
+    ) -> Statement:
+        """As ``fetch_referring`` for one record of another table: no rows unless it is as it was read.
+
+        Args:
+            field: the reference.
+            ns: number of the namespace.
+            whole: the table of the record that they refer to.
+            stored: its id and body.
+            limit: the most rows.
+        """
+        column, start = self.singles[field], self._fetch_sql.index(" FROM ")
+        record_id, body = stored
+        return Statement(
+            f"SELECT {column.name}, {self._fetch_sql[len('SELECT ') : start]} FROM {self.name} "
+            f"INDEXED BY {column.by} WHERE ns = ? AND {column.name} = ? "
+            f"AND {self.indexed} IS NOT NULL "
+            f"AND (SELECT body FROM {whole.name} WHERE ns = ? AND id = ?) = ? LIMIT ?",
+            (ns, record_id, ns, record_id, body, limit),
+        )
+
     def fetch_all_referring(
         self, field: str, ns: int, targets: Sequence[UUID]
     ) -> Iterator[Statement]:

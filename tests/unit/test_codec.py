@@ -446,7 +446,8 @@ def stored(tested: Codec, steps: list[Step]) -> list[tuple[bytes, bytes]]:
 
 
 def together(tested: Codec, found: list[tuple[bytes, bytes]], kind: str = "step"):
-    return tested.decode_together(kind, found)
+    ids, envelopes = [own for own, _ in found], [data for _, data in found]
+    return tested.decode_together(kind, ids, envelopes)
 
 
 @pytest.mark.parametrize("number", [1, 2, 15, 16, 100])
@@ -503,7 +504,7 @@ def test_a_missing_dictionary_is_asked_for_by_records_that_are_decoded_together_
         writer.encode(logged(number, "words that repeat "))
     trained = writer.compressor.train("step")
     writer.compressor.add("step", trained)
-    steps = [logged(number, "words that repeat ") for number in range(30, 34)]
+    steps = [logged(number, "words that repeat ") for number in range(60, 64)]
     found = stored(writer, steps)
     reader.encode(steps[0])
     assert together(reader, found) is None
@@ -513,7 +514,7 @@ def test_a_missing_dictionary_is_asked_for_by_records_that_are_decoded_together_
 
 def test_short_steps_are_not_compressed():
     tested = codec()
-    short, long = (tested.encode(logged(number, "repeat ")) for number in (2, 100))
+    short, long = (tested.encode(logged(number, "repeat ")) for number in (100, 200))
     assert (short[1], long[1]) == (0, 1)
     assert tested.encode(specimens(1)[0].__class__(name="repeat " * 60))[1] == 1
     assert codec(threshold=10**6).encode(logged(100, "repeat "))[1] == 0

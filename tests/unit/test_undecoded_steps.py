@@ -20,14 +20,17 @@ from memory_core import CacheConfig, Episode, Limits, Outcome, Query, RecordType
 from memory_core.codec import Codec
 from memory_core.codec import steps as codec_steps
 from memory_core.codec.compression import CompressionConfig
+from memory_core.codec.steps import LoggedSteps
 from memory_core.errors import CodecError
-from memory_core.records import ExecutionStep
+from memory_core.memory.running import with_steps
+from memory_core.records import ExecutionStep, Run, Step
 from memory_core.records.sizes import size_of
 from memory_core.testing.data.samples import full_episode, large_episode
 from memory_storage_lmdb.read import reading
 
 CODEC = Codec(RecordTypes([Episode]), Limits())
 LAST = ExecutionStep(number=99, tool="last")
+LOGGED_CODEC = Codec(RecordTypes([Episode, Step, Run]), Limits())
 PLAIN = Codec(RecordTypes([Episode]), Limits(), CompressionConfig(enabled=False))
 
 
@@ -274,3 +277,41 @@ def test_whether_a_body_takes_long_is_read_from_its_headers(codec: Codec) -> Non
         assert codec.takes_long(data) is expected
     assert not codec.takes_long(b"")
     assert not codec.takes_long(data[:9])
+
+
+def logged(number: int, episode: Episode) -> Step:
+    step = ExecutionStep(number=number, timestamp=episode.start_time, tool=f"tool {number}")
+    return Step(episode_id=episode.id, step=step)
+
+
+def test_logged_steps_become_those_of_their_episode_without_being_decoded() -> None:
+    """In the order of their numbers, in whichever order they were read."""
+    episode = full_episode(1).replace(steps=(), end_time=None, outcome=None)
+    steps = [logged(number, episode) for number in (3, 1, 20, 2)]
+    envelopes = [LOGGED_CODEC.encode(step) for step in steps]
+    found = LOGGED_CODEC.decode_together("step", [step.id.bytes for step in steps], envelopes)
+    assert isinstance(found, LoggedSteps)
+    whole = with_steps((episode, found))
+    assert (whole.step_count, whole.tools) == (4, ("tool 1", "tool 2", "tool 3", "tool 20"))
+    assert whole.undecoded is not None
+    assert episode.steps == ()
+    assert whole == episode.with_steps(step.step for step in steps)
+    assert whole.undecoded is None
+    assert (list(found), found[1], len(found)) == (steps, steps[1], 4)
+
+
+@pytest.mark.parametrize("scheme", ["lmdb:{}", "turso:{}.db", "inmemory:"])
+async def test_a_running_episode_is_what_was_logged(scheme: str, tmp_path: Path) -> None:
+    """Also where it has steps of its own, and in a list."""
+    async with open_memory(scheme.format(tmp_path / "store")) as memory:
+        one = full_episode(1).replace(end_time=None, outcome=None)
+        other = one.replace(id=full_episode(2).id, steps=())
+        for episode in (one, other):
+            await memory.start_episode(episode)
+            for number in range(50, 60):
+                await memory.log_step(episode.id, logged(number, episode).step)
+        for episode in (one, other):
+            logs = [logged(number, episode).step for number in range(50, 60)]
+            expected = episode.with_steps(logs)
+            assert await memory.get_episode(episode.id) == expected
+            assert expected in (await memory.query_episodes(Query(Episode))).records
