@@ -221,7 +221,7 @@ class Codec:
         return record
 
     def decode_together(
-        self, kind: str, ids: Sequence[bytes], envelopes: Iterable[bytes]
+        self, kind: str, ids: Sequence[bytes], stored: Iterable[bytes], starts: Iterable[int]
     ) -> Sequence[Any] | None:
         """Records by the bytes of their ids, decoded by one native call; logged steps not before they are
         looked at.
@@ -229,7 +229,8 @@ class Codec:
         Args:
             kind: their kind.
             ids: the bytes of their ids.
-            envelopes: of each; may raise ``ValueError`` where one cannot be read.
+            stored: what has the envelope of each.
+            starts: where each envelope begins; may raise ``ValueError`` where that cannot be read.
 
         Returns:
             ``None`` where they must be decoded one by one: they are long, or of several classes, or an
@@ -238,14 +239,14 @@ class Codec:
         variant = self._by_name.get((kind, ""))
         if variant is None or variant.together is None:
             return None
-        decompress, heads = self.compressor.decompress, variant.heads
+        decompress, heads, read = self.compressor.decompress, variant.heads, _START.unpack_from
         bodies: list[bytes] = []
         left = LONG
         try:
-            for data in envelopes:
-                head, checksum = _START.unpack_from(data)
+            for data, start in zip(stored, starts, strict=False):
+                head, checksum = read(data, start)
                 compressed, begun = heads[head]
-                body = data[_PAYLOAD:]
+                body = data[start + _PAYLOAD :]
                 if crc32(body, begun) != checksum:
                     return None
                 if compressed:

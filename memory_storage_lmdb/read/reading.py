@@ -329,7 +329,8 @@ class Reader:
         self, layout: KindLayout, ids: Sequence[bytes], stored: Sequence[bytes]
     ) -> Sequence[Any]:
         """Records by id and stored value; short ones are decoded together."""
-        found = self.codec.decode_together(layout.kind, ids, layout.plain_bodies(stored))
+        starts = layout.plain_starts(stored)
+        found = self.codec.decode_together(layout.kind, ids, stored, starts)
         if found is not None:
             return found
         each = zip(ids, stored, strict=True)

@@ -377,8 +377,8 @@ class KindLayout:
         return data[start:], _names(data[end:start]) if start > end else ()
 
     @staticmethod
-    def plain_bodies(stored: Iterable[bytes]) -> Iterator[bytes]:
-        """The bodies of stored values.
+    def plain_starts(stored: Iterable[bytes]) -> Iterator[int]:
+        """Where the bodies of stored values begin.
 
         The headers are not checked: the body of a damaged one fails its own checksum.
 
@@ -392,7 +392,7 @@ class KindLayout:
             flags, size = read(data)
             if flags & NULLED:
                 raise ValueError("a reference was set to null")
-            yield data[_VALUES_AT + size :]
+            yield _VALUES_AT + size
 
     def values(self, key: bytes, data: bytes) -> Values:
         """The index values of a stored value.

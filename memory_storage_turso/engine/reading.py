@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from time import perf_counter
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar, cast
@@ -294,7 +295,7 @@ class Reader:
         bodies = [cast("bytes", row[2]) for row in rows]
         if not {bytes}.issuperset(map(type, bodies)):
             return None
-        found = self._codec.decode_together(table.kind, ids, bodies)
+        found = self._codec.decode_together(table.kind, ids, bodies, repeat(0))
         if found and table.overriding:
             pairs = zip(found, rows, strict=True)
             return [overridden(table, record, row[3:]) for record, row in pairs]

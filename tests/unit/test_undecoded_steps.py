@@ -6,6 +6,7 @@ import copy
 import pickle
 import threading
 from collections.abc import Callable
+from itertools import repeat
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -289,7 +290,8 @@ def test_logged_steps_become_those_of_their_episode_without_being_decoded() -> N
     episode = full_episode(1).replace(steps=(), end_time=None, outcome=None)
     steps = [logged(number, episode) for number in (3, 1, 20, 2)]
     envelopes = [LOGGED_CODEC.encode(step) for step in steps]
-    found = LOGGED_CODEC.decode_together("step", [step.id.bytes for step in steps], envelopes)
+    ids = [step.id.bytes for step in steps]
+    found = LOGGED_CODEC.decode_together("step", ids, envelopes, repeat(0))
     assert isinstance(found, LoggedSteps)
     whole = with_steps((episode, found))
     assert (whole.step_count, whole.tools) == (4, ("tool 1", "tool 2", "tool 3", "tool 20"))
