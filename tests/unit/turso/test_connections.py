@@ -69,7 +69,7 @@ async def test_one_job_for_an_operation(store):
 
         connection.run = counted
     for operation in (
-        lambda: store.commit([WriteBatch().put(*(episode(n) for n in range(50)))]),
+        lambda: store.commit([WriteBatch().put(*(episode(n) for n in range(20)))]),
         lambda: store.get(Episode, [episode(n).id for n in range(50)]),
         lambda: store.query(Query(Episode).limit(5)),
         lambda: store.count(Query(Episode)),
