@@ -6,7 +6,8 @@ Also records of kinds that only other processes know are counted and deleted.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 from attrs import frozen
@@ -16,7 +17,7 @@ from memory_core.storage import NamespaceInfo, Position
 from memory_storage_turso.engine.driver import Driver, Namespace, Reliance, StatementError
 from memory_storage_turso.engine.rejections import TranslatedErrors
 from memory_storage_turso.sql.counts import COUNTS, counts_in
-from memory_storage_turso.sql.statement import Row, SqlValue, Statement
+from memory_storage_turso.sql.statement import Interlude, Row, SqlValue, Statement
 from memory_storage_turso.sql.system import (
     ADD_NAMESPACE,
     BYTES,
@@ -27,8 +28,18 @@ from memory_storage_turso.sql.system import (
     WIPING,
 )
 from memory_storage_turso.sql.tables import Tables, delete_all
+from memory_storage_turso.sql.wiping import (
+    DELETE_TRIGGERS,
+    VALUE_TABLES,
+    Trigger,
+    records_in,
+    without_triggers,
+)
 
 __all__ = ["Counts", "Namespaces"]
+
+# So many are deleted sooner without triggers, though other connections have to read the schema again.
+_MANY_RECORDS = 1_000
 
 
 @frozen
@@ -49,9 +60,6 @@ class Counts:
 
 class Namespaces:
     """Numbers namespaces, counts their records, and deletes all of one.
-
-    A wipe has a statement for each kind and reads the list of kinds in its transaction; where another process
-    has added a kind meanwhile, all of them are run again.
 
     Attributes:
         numbers: the numbers that are known so far, by name.
@@ -127,13 +135,40 @@ class Namespaces:
 
     async def wipe(self, ns: int) -> Position:
         """Delete every record of a namespace; the position after it."""
+        if not self._driver.checks_reads:
+            return await self._wipe_by_statements(ns)
+        with self._writing:
+            outcome = await self._driver.write([[Interlude.of(partial(self._wipe, ns)), POSITION]])
+            [result] = outcome.results
+            if isinstance(result, StorageError | StatementError):
+                raise result
+            return _number(result[-1].rows[0][0])
+
+    def _wipe(self, ns: int, run: Callable[[Statement], Sequence[Row]]) -> None:
+        """Delete every record of a namespace, in a transaction of a driver that runs Python in it."""
+        present = [str(row[0]) for row in run(Statement(KINDS))]
+        # What refers comes before what it refers to.
+        known = [kind for kind in reversed(self._tables.types.kinds) if kind in present]
+        kinds = [*(kind for kind in present if kind not in known), *known]
+        if _number(run(records_in(ns))[0][0]) < _MANY_RECORDS:
+            statements: Iterable[Statement] = _marked(ns, kinds)
+        else:
+            tables = [str(row[0]) for row in run(VALUE_TABLES)]
+            triggers = cast("Sequence[Trigger]", run(DELETE_TRIGGERS))
+            statements = without_triggers(ns, kinds, tables, triggers)
+        for statement in statements:
+            run(statement)
+
+    async def _wipe_by_statements(self, ns: int) -> Position:
+        """Delete every record of a namespace, by a transaction that is sent as a whole.
+
+        It has a statement for each kind and reads the list of kinds; where another process has added a kind
+        meanwhile, all of them are run again.
+        """
         while True:
-            # What refers is deleted before what it refers to; the mark covers records that refer to
-            # each other.
+            # What refers is deleted before what it refers to.
             foreign = self._foreign
-            kinds = [*foreign, *reversed(self._tables.types.kinds)]
-            deletes = [delete_all(kind, ns) for kind in kinds]
-            marked = [Statement(WIPING, (1, ns)), *deletes, Statement(WIPING, (0, ns))]
+            marked = _marked(ns, [*foreign, *reversed(self._tables.types.kinds)])
             relies = Reliance([ns], ()) if isinstance(ns, Namespace) else None
             with self._writing:
                 outcome = await self._driver.write(
@@ -166,6 +201,12 @@ class Namespaces:
         self._foreign = tuple(str(row[0]) for row in rows if row[0] not in self._tables)
         appeared = self._tables.note_present(row[0] for row in rows)
         return self._foreign == foreign and not appeared
+
+
+def _marked(ns: int, kinds: Iterable[str]) -> list[Statement]:
+    """Deletes all records of some kinds; the mark covers records that refer to each other."""
+    deletes = [delete_all(kind, ns) for kind in kinds]
+    return [Statement(WIPING, (1, ns)), *deletes, Statement(WIPING, (0, ns))]
 
 
 def _number(value: SqlValue) -> int:
