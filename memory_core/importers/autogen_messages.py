@@ -41,6 +41,9 @@ def add_autogen_message(draft: EpisodeDraft, message: Fields) -> None:
     before = len(draft.steps)
     _add(draft, message, message.text("type") or "")
     if len(draft.steps) > before:
+        about = message.object("metadata").value
+        texts = {name: text for name, value in about.items() if (text := plain_text(value))}
+        draft.steps[before].metadata = texts | draft.steps[before].metadata
         usage = message.object("models_usage")
         counts = (usage.number(f"{name}_tokens") or 0 for name in ("prompt", "completion"))
         draft.steps[before].count(sum(counts))

@@ -2,7 +2,8 @@
 
 A message is a step with tool ``message`` and the role as action; a call of a tool is a step with the
 tool's name and action ``call``, and the tool's answer is its result. OpenAI's ``tool_calls`` and
-``function_call`` are known, and Anthropic's blocks ``tool_use``, ``tool_result`` and ``thinking``.
+``function_call`` are known, Anthropic's blocks ``tool_use``, ``tool_result`` and ``thinking``, and
+LLaMA-Factory's ``reasoning`` and ``tool_call``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["add_block", "add_message", "add_messages", "is_unknown"]
 
 USES = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
+# Blocks of LLaMA-Factory, which have a value.
+_VALUES = frozenset({"reasoning", "tool_call"})
 _TIMED_OUT = "Command timed out after"
 _ANSWERS = frozenset({"tool", "function"})
 _TIME_NAMES = ("timestamp", "created_at", "ts")
@@ -163,13 +166,17 @@ def _kind(part: object) -> str:
 
 def _is_block(part: object) -> bool:
     kind = _kind(part)
-    return kind in USES or kind.endswith(("tool_result", "thinking"))
+    return (
+        kind in USES
+        or kind.endswith(("tool_result", "thinking"))
+        or (kind in _VALUES and "value" in mapping(part))
+    )
 
 
 def _blocks(
     draft: EpisodeDraft, role: str, blocks: list[object], time: datetime | None, place: str
 ) -> None:
-    """Anthropic's blocks; what is said between two uses of tools is one step."""
+    """Blocks; what is said between two uses of tools is one step."""
     said: list[object] = []
     for block in blocks:
         if _is_block(block):
@@ -184,7 +191,7 @@ def _blocks(
 def add_block(
     draft: EpisodeDraft, role: str, block: object, time: datetime | None, place: str
 ) -> None:
-    """Add one of Anthropic's content blocks: text, a thought, a use of a tool, or its result."""
+    """Add a block of a message: text, a thought, a use of a tool, or its result."""
     kind = _kind(block)
     fields = mapping(block)
     if kind in USES:
@@ -206,6 +213,11 @@ def add_block(
             set_result(step, text, failed=failed)
     elif kind == "thinking":
         draft.say("thinking", text_of(fields.get("thinking"), draft.log, place), time, place)
+    elif kind == "reasoning":
+        draft.say("reasoning", text_of(fields.get("value"), draft.log, place), time, place)
+    elif kind == "tool_call":
+        value = arguments_of(fields.get("value"), "call")
+        _called(draft, {"function": value} if "name" in value else value, time, place)
     elif kind == "redacted_thinking":
         draft.log.note(place, "a redacted thought left out, as only the provider can read it")
         draft.heard += 1

@@ -45,7 +45,7 @@ MESSAGE = "message"
 """``tool`` of a step that is a turn of the conversation; its ``action`` is the role."""
 
 UNKNOWN_TOOL = "unknown"
-_NAME_OF_PARTS = json.JSONEncoder()
+_NAME_OF_PART = json.JSONEncoder().encode
 _NAMESPACE = UUID("6b1f0c5e-4f0b-5d53-9a53-0f6d2a7f9c11")
 # What no transcript has. Said, as a field that is left out is looked for first.
 _NOT_IMPORTED: dict[str, Any] = {
@@ -55,6 +55,7 @@ _NOT_IMPORTED: dict[str, Any] = {
 }
 _MILLISECOND = timedelta(milliseconds=1)
 _SECOND = timedelta(seconds=1)
+_SECONDS = tuple(timedelta(seconds=number) for number in range(100))
 _MOST_TOKENS = 2**63 - 1
 _MOST_INDEXED = 400
 
@@ -164,6 +165,7 @@ class EpisodeDraft:
     repairs: set[str] = Factory(set[str])
     heard: int = 0
     _calls: dict[str, list[Draft]] = Factory(dict[str, "list[Draft]"])
+    _names_of_open: dict[int, str] = Factory(dict[int, str])
 
     @property
     def id(self) -> UUID:
@@ -197,15 +199,19 @@ class EpisodeDraft:
             draft.metadata["call_id"] = call_id
         # Ids are not unique in real logs: answers go to the calls of an id in their order.
         self._calls.setdefault(call_id or name, []).append(draft)
+        self._names_of_open[id(draft)] = call_id or name
         return self._added(draft, time, place)
 
     def called(self, call_id: str | None, tool: str | None = None) -> Draft | None:
-        """The oldest call that has no answer yet, by its id, or by its tool where that is empty."""
-        waiting = self._calls.get(call_id or tool or "")
+        """The oldest call that has no answer yet: by its id, by its tool where that is empty, else of all."""
+        name = call_id or tool or next(iter(self._names_of_open.values()), "")
+        waiting = self._calls.get(name)
         if not waiting:
             return None
         self.heard += 1
-        return waiting.pop(0)
+        draft = waiting.pop(0)
+        del self._names_of_open[id(draft)]
+        return draft
 
     def answer(
         self,
@@ -473,7 +479,9 @@ def _interpolate(steps: Sequence[Draft], start: datetime | None) -> None:
 
 def _count_up(steps: Sequence[Draft], start: datetime) -> None:
     for offset, draft in enumerate(steps):
-        draft.timestamp = start + timedelta(seconds=offset)
+        draft.timestamp = start + (
+            _SECONDS[offset] if offset < len(_SECONDS) else timedelta(seconds=offset)
+        )
 
 
 def _between(
@@ -489,7 +497,8 @@ def _between(
 
 def stable_id(source: str, *parts: object) -> UUID:
     """The same id for the same parts (strings, numbers, booleans, ``None``)."""
-    name = _NAMESPACE.bytes + _NAME_OF_PARTS.encode([source, *parts]).encode()
+    # A JSON array, put together from its parts, which takes a third of the time of encoding it.
+    name = _NAMESPACE.bytes + f"[{', '.join(map(_NAME_OF_PART, (source, *parts)))}]".encode()
     # As ``uuid5`` does, in a third of its time.
     return UUID(bytes=sha1(name, usedforsecurity=False).digest()[:16], version=5)
 

@@ -110,6 +110,12 @@ class Fields:
         """The objects of a list, each with its place; any other value is skipped and listed."""
         return objects(self.list(*paths), self.log, self.place, paths[0])
 
+    def leave_out_others(self, *read: str) -> None:
+        """Count the fields that a format does not read of an object with names of any kind."""
+        for name, value in self.value.items():
+            if name not in read and value and isinstance(value, str | list | dict):
+                self.log.unknown(name)
+
     def _as(self, convert: Any, what: str, *paths: str) -> Any:
         path, value = self._found(paths)
         if value is None:

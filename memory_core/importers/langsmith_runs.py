@@ -8,6 +8,7 @@ from memory_core.importers.chat import add_message
 from memory_core.importers.content import text_of
 from memory_core.importers.fields import Fields, mapping, sequence
 from memory_core.importers.langchain_messages import add_langchain_message, is_langchain_message
+from memory_core.importers.unknown import count_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,13 +52,16 @@ def add_question(draft: EpisodeDraft, run: Fields) -> None:
     messages = Fields({"messages": given}, run.log, run.place).objects("messages")
     before = len(draft.steps)
     for message in messages:
+        count_unknown(message.value, run.log)
         if is_langchain_message(message.value):
             add_langchain_message(draft, message)
         else:
             add_message(draft, message.value, message.place)
     for step in draft.steps[before:]:
         step.timestamp = step.timestamp or run.time("start_time")
-    if len(draft.steps) == before:
+    if len(draft.steps) > before:
+        run.object("inputs").leave_out_others("messages")
+    else:
         text = only_text(run.get("inputs"), draft, run)
         draft.say("user", text, run.time("start_time"), run.place)
 

@@ -22,10 +22,13 @@ class Around:
         value = entry.value
         inside = (value.get(name) for name in ("metadata", "response", "request"))
         self._parts = [value, *(mapping(part) for part in inside if part)]
+        self._names: set[str] = set().union(*self._parts)
 
     def get(self, *names: str) -> Any:
         """The first of the names, each looked for everywhere."""
         for name in names:
+            if name not in self._names:
+                continue
             for part in self._parts:
                 if part.get(name) is not None:
                     return part[name]

@@ -84,6 +84,7 @@ def _act(
         role = "system" if action == "system" else _role(event)
         if not content and is_unknown(draft, args.value, event.place, _MARKS | _ARGUMENTS):
             return
+        args.leave_out_others("content", *_MARKS, *_ARGUMENTS)
         if "image_urls" in args:
             draft.log.left_out["image_urls"] += 1
         step = draft.turn(role, content, time, event.place)
@@ -127,6 +128,7 @@ def _observe(
         step = draft.answer(None, observation, time, event.place)
     else:
         step.ended(time)
+    event.object("extras.metadata").leave_out_others()
     code = event.integer("extras.metadata.exit_code", "extras.exit_code")
     if code is not None:
         step.metadata["exit_code"] = str(code)

@@ -27,6 +27,7 @@ __all__ = ["add_items"]
 _AROUND = ("", "response.", "request.")
 _PARAMETERS = ("arguments", "input", "action", "queries", "code", "operation")
 _RESULTS = ("output", "outputs", "results", "result")
+_TOOL_SEARCH = "tool_search_call"
 # What the user's own program runs is answered by an item of its own.
 _ANSWERED_LATER = frozenset(
     {
@@ -36,6 +37,7 @@ _ANSWERED_LATER = frozenset(
         "local_shell_call",
         "shell_call",
         "apply_patch_call",
+        _TOOL_SEARCH,
     }
 )
 _FAILED = frozenset({"failed", "incomplete"})
@@ -103,7 +105,9 @@ def _call(draft: EpisodeDraft, item: Fields, kind: str) -> None:
     raw = item.get(named)
     given = arguments_of(raw, named)
     tool = item.text("name") or kind.removesuffix("_call")
-    step = draft.call(tool, given, item.text("call_id", "id"), None, item.place)
+    # A search of tools has no id where the provider runs it: its output comes next.
+    call_id = item.text("call_id") if kind == _TOOL_SEARCH else item.text("call_id", "id")
+    step = draft.call(tool, given, call_id, None, item.place)
     if server := item.text("server_label"):
         step.metadata["server"] = server
     status = item.text("status")
@@ -117,7 +121,8 @@ def _call(draft: EpisodeDraft, item: Fields, kind: str) -> None:
 
 
 def _answer(draft: EpisodeDraft, item: Fields) -> None:
-    step = draft.answer(item.text("call_id"), item.text("name"), None, item.place)
+    searched = "tool_search" if item.text("type") == "tool_search_output" else None
+    step = draft.answer(item.text("call_id"), item.text("name") or searched, None, item.place)
     output = item.get("output", "tools")
     codes = [mapping(mapping(part).get("outcome")).get("exit_code") for part in sequence(output)]
     text = text_of(without_media(output, draft.log, item.place, "output"), draft.log, item.place)

@@ -9,7 +9,7 @@ record becomes several, each following the one before.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["FileReport", "Storing"]
 
 _MOST_EPISODES, _MOST_STEPS = 500, 5_000
+# After so many steps the loop runs, so that the batch before is written while this one is read.
+_STEPS_AT_ONCE = 250
 _KEPT = ("outcome", "reward", "reflection", "salient_features")
 _KEPT_MANY = ("pattern_ids", "heuristic_ids", "applied_patterns", "checkpoints")
 _ENCODER = msgspec.msgpack.Encoder(uuid_format="bytes")
@@ -134,7 +136,7 @@ class Storing:
         joined = importer.format.joined if isinstance(importer, FormatImporter) else None
         nested = isinstance(importer, FormatImporter) and importer.format.nested
         try:
-            for batch in _batches(found_in(importer, source, report.log)):
+            async for batch in _batches(found_in(importer, source, report.log)):
                 await self._written()
                 self._writing = asyncio.create_task(self._store(batch, report, joined, nested))
                 # Let it begin: the next batch is read while this one is written.
@@ -313,15 +315,20 @@ def _nothing_found(source: Source, importer: Importer, log: Log) -> None:
         log.skip("", reason)
 
 
-def _batches(found: Iterator[Found]) -> Iterator[list[Found]]:
+async def _batches(found: Iterator[Found]) -> AsyncIterator[list[Found]]:
     batch: list[Found] = []
-    steps = 0
+    steps = at_once = 0
     for item in found:
         batch.append(item)
-        steps += len(item.episode.steps)
+        count = len(item.episode.steps)
+        steps += count
+        at_once += count
         if len(batch) >= _MOST_EPISODES or steps >= _MOST_STEPS:
             yield batch
-            batch, steps = [], 0
+            batch, steps, at_once = [], 0, 0
+        elif at_once >= _STEPS_AT_ONCE:
+            await asyncio.sleep(0)
+            at_once = 0
     if batch:
         yield batch
 

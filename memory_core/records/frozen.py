@@ -88,6 +88,8 @@ def freeze_mapping(value: Mapping[str, Any]) -> FrozenDict[str, Any]:
     if not value:
         return EMPTY
     # Most values are scalars, which need no call.
+    if _SCALARS.issuperset(map(type, value.values())):
+        return FrozenDict(value)
     return FrozenDict(
         {key: item if type(item) in _SCALARS else freeze(item) for key, item in value.items()}
     )

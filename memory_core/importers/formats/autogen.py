@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memory_core.importers.autogen_messages import add_autogen_message, is_autogen_message
 from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.draft import EpisodeDraft, content_digest
-from memory_core.importers.fields import Fields, mapping, objects, sequence
+from memory_core.importers.fields import Fields, json_of, mapping, objects, sequence
 from memory_core.importers.reading import conversations
 from memory_core.importers.sample import Layout, sample_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from memory_core.importers.log import Log
     from memory_core.importers.sample import Sample
@@ -67,12 +67,32 @@ def _thread(entry: Fields) -> Iterator[Fields]:
     """The messages of a result, or of a team's saved state: its manager's, else the longest of an agent."""
     states = [mapping(state) for state in entry.object("agent_states").value.values()]
     threads = [sequence(state.get("message_thread")) for state in states]
-    if not any(threads):
-        inner = [mapping(mapping(state.get("agent_state")).get("llm_context")) for state in states]
-        threads = [sequence(context.get("messages")) for context in inner]
+    inner = [mapping(mapping(state.get("agent_state")).get("llm_context")) for state in states]
+    contexts = [sequence(context.get("messages")) for context in inner]
     if any(threads):
-        return objects(max(threads, key=len), entry.log, entry.place, "messages")
+        thread = max(threads, key=len)
+        return objects([*_before(thread, contexts), *thread], entry.log, entry.place, "messages")
+    if any(contexts):
+        return objects(max(contexts, key=len), entry.log, entry.place, "messages")
     return entry.objects(*_LISTS)
+
+
+def _before(thread: list[Any], contexts: Iterable[list[Any]]) -> Iterator[Any]:
+    """What agents remember of the team's earlier tasks, which its thread no longer holds."""
+    known = set(map(_said, thread))
+    for context in contexts:
+        remembered: list[Any] = []
+        for message in context:
+            if _said(message) in known:
+                break
+            remembered.append(message)
+        yield from remembered
+        known.update(map(_said, remembered))
+
+
+def _said(message: object) -> str:
+    fields = mapping(message)
+    return json_of([fields.get("source"), fields.get("content")])
 
 
 FORMAT = Format(
@@ -83,7 +103,8 @@ FORMAT = Format(
     table={
         "the whole entry": "id",
         "messages[].source, content": "steps: role user for the user, else assistant; metadata agent, kind",
-        "agent_states: message_thread, llm_context.messages": "the same, of a team's saved state",
+        "agent_states: message_thread": "the same, of a team's saved state",
+        "agent_states: llm_context.messages": "the same, where there is no thread; else what was before it",
         "ToolCallRequestEvent, AssistantMessage": "steps with tool and parameters",
         "ToolCallExecutionEvent, FunctionExecutionResultMessage": "their results; is_error: an error",
         "ThoughtEvent, thought": "steps: thinking",

@@ -12,7 +12,7 @@ from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.chat import is_unknown
 from memory_core.importers.content import arguments_of, text_of
 from memory_core.importers.draft import EpisodeDraft
-from memory_core.importers.fields import Fields, mapping
+from memory_core.importers.fields import Fields
 from memory_core.importers.formats.gemini_contents import response_text
 from memory_core.importers.reading import entries
 
@@ -95,7 +95,11 @@ def _call(draft: EpisodeDraft, call: Fields) -> None:
     )  # fmt: skip
     if "name" not in call:
         step.parameters = call.value
-    answers = [mapping(part).get("functionResponse") or part for part in call.list("result")]
+    parts = [Fields(part, log, place) for part in call.list("result")]
+    for part in parts:
+        part.leave_out_others("functionResponse", "text", "response")
+        part.object("functionResponse").leave_out_others("id", "name", "response")
+    answers = [part.get("functionResponse") or part.value for part in parts]
     texts = [response_text(answer, log, place) for answer in answers]
     text = "\n".join(texts) or text_of(call.get("resultDisplay"), log, place)
     status = call.text("status")

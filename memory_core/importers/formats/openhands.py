@@ -95,6 +95,7 @@ def _draft(source: Source, run: Fields) -> Iterator[EpisodeDraft]:
     note_patch(draft, "test_result.git_patch", patch)
     draft.language = language_of(patched_files(patch))
     draft.outcome = outcome_reported(run, patch) or outcome_claimed(events)
+    run.object("metadata").leave_out_others("agent_class")
     draft.metadata |= {
         "instance_id": instance,
         "agent": run.text("metadata.agent_class"),

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "SweAgentImporter"]
 
-_COUNTS = ("tokens_sent", "tokens_received", "api_calls")
+_COUNTS, _STATE = ("tokens_sent", "tokens_received", "api_calls"), ("working_dir", "open_file")
+_BESIDE = ("state", "query")
 _FIRST_WORD = re.compile(r"\s*(?:[\w./-]*/)?([A-Za-z_][\w.+-]{0,63})(?=\s|;|$)")
 
 
@@ -99,9 +100,7 @@ def _act(draft: EpisodeDraft, step: Fields) -> None:
         added = draft.call(tool_of_command(action), {"command": action}, place=step.place)
         added.action = "run"
         set_observation(added, observation)
-    elif not (thought or observation) and is_unknown(
-        draft, step.value, step.place, ("state", "query")
-    ):
+    elif not (thought or observation) and is_unknown(draft, step.value, step.place, _BESIDE):
         return
     else:
         # The agent's answer had no command; the observation says what was wrong with it.
@@ -109,7 +108,8 @@ def _act(draft: EpisodeDraft, step: Fields) -> None:
         if observation:
             added.failed(observation)
     state = Fields(arguments_of(step.get("state"), "text"), step.log, step.place)
-    said = {"thought": thought} | {name: state.text(name) for name in ("working_dir", "open_file")}
+    state.leave_out_others(*_STATE)
+    said = {"thought": thought} | {name: state.text(name) for name in _STATE}
     added.metadata |= {name: text for name, text in said.items() if text}
     added.latency_ms = (step.number("execution_time") or 0) * 1000
 

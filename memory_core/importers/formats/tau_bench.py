@@ -67,6 +67,8 @@ def _draft(entry: Fields) -> EpisodeDraft:
     draft.reward = entry.number("reward")
     draft.outcome = outcome_of_reward(entry, draft.reward)
     actions = [action.text("name") for action in task.objects("actions")]
+    for action in task.objects("actions"):
+        action.object("kwargs").leave_out_others()
     draft.metadata = {
         **ids,
         "user_id": task.text("user_id"),

@@ -136,3 +136,28 @@ def test_fences_without_an_end_take_no_time(tmp_path):
     ]
     _, (episode,), _ = read(write(tmp_path / "a.json", messages))
     assert episode.steps[1].result == StepResult.success("1")
+
+
+def said(source, content):
+    return {"source": source, "content": content, "type": "TextMessage"}
+
+
+def team_state(thread, *contexts):
+    states = {"manager": {"type": "RoundRobinManagerState", "message_thread": thread}}
+    for number, messages in enumerate(contexts):
+        states[f"agent {number}"] = {"agent_state": {"llm_context": {"messages": messages}}}
+    return {"type": "TeamState", "agent_states": states}
+
+
+def test_what_agents_remember_of_earlier_tasks_comes_before_the_thread(tmp_path):
+    earlier = [said("user", "Describe a lake"), said("poet", "Still water")]
+    thread = [said("user", "Describe the sea"), said("poet", "Waves"), said("critic", "Good")]
+    state = team_state(thread, [*earlier, *thread[:2]], [earlier[1], *thread])
+    _, (episode,), _ = read(write(tmp_path / "team_state.json", state))
+    assert [step.parameters["content"] for step in episode.steps] == [
+        "Describe a lake",
+        "Still water",
+        "Describe the sea",
+        "Waves",
+        "Good",
+    ]

@@ -216,3 +216,33 @@ def test_names_that_nobody_knows_take_bounded_memory(tmp_path):
     assert sum(log.left_out.values()) == 12_000
     assert len(log.left_out) == 10_001
     assert max(map(len, log.left_out)) < 100
+
+
+def inside_free_form(value):
+    """The places of objects in which names may be anything."""
+    for path in places(value):
+        inside = value
+        for key in path:
+            inside = inside[key]
+        if isinstance(inside, dict) and not ANYTHING.isdisjoint(path):
+            yield path
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_added_to_a_field_of_free_form_is_stored_or_listed(tmp_path, name):
+    value = CASES[name]
+    importer = recognised(Source("input", written(tmp_path / "input", value)), BUILTIN_IMPORTERS)
+    _, before = imported(tmp_path / "input", importer)
+    silent = []
+    for path in inside_free_form(value):
+        more = marked(value, (*path, "apples"), MARK)
+        stored, log = imported(written(tmp_path / "input", more), importer)
+        # What is around it may be listed as a whole.
+        listed = said(log) != said(before) or any(
+            counted.startswith((f"field {key}", f"{key} of "))
+            for counted in log.left_out
+            for key in path
+        )
+        if MARK not in stored and not listed:
+            silent.append(".".join(map(str, path)))
+    assert silent == []

@@ -414,3 +414,36 @@ def test_arguments_given_as_an_object_are_kept_and_a_huge_number_as_text(tmp_pat
     assert step.parameters == {"n": "98765432109876543210", "m": 1}
     assert step.result == StepResult.error('{"error":"boom"}')
     assert "kept as text" in step.metadata["repaired"]
+
+
+def test_blocks_of_llama_factory_are_thoughts_and_calls(tmp_path):
+    def block(kind, value):
+        return {"type": kind, "value": value}
+
+    def turn(role, *content):
+        return {"role": role, "content": list(content)}
+
+    search = {"name": "find_film", "arguments": {"title": "Inception"}}
+    messages = [
+        turn("user", block("text", "Who made it?")),
+        turn("assistant", block("reasoning", "Look."), block("tool_call", json.dumps(search))),
+        turn("tool", block("text", "Nolan")),
+        turn("assistant", block("reasoning", "Found."), block("text", "Christopher Nolan.")),
+    ]
+    (episode,) = IMPORTER.read(write_lines(tmp_path / "log.jsonl", [{"messages": messages}]))
+    assert [(step.tool, step.action, step.parameters) for step in episode.steps] == [
+        ("message", "user", {"content": "Who made it?"}),
+        ("message", "reasoning", {"content": "Look."}),
+        ("find_film", "call", {"title": "Inception"}),
+        ("message", "reasoning", {"content": "Found."}),
+        ("message", "assistant", {"content": "Christopher Nolan."}),
+    ]
+    assert episode.steps[2].result == StepResult.success("Nolan")
+
+
+def test_a_call_of_llama_factory_that_is_not_one_is_kept(tmp_path):
+    content = [{"type": "tool_call", "value": "find_film(title"}]
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": content}]
+    (episode,) = IMPORTER.read(write_lines(tmp_path / "log.jsonl", [{"messages": messages}]))
+    assert episode.steps[1].tool == "unknown"
+    assert "find_film(title" in str(episode.steps[1].parameters)

@@ -138,3 +138,23 @@ def test_what_only_the_provider_can_read_is_noted(tmp_path):
     _, (episode,), log = read(write(tmp_path / "a.json", response(sealed, text("4"))))
     assert len(episode.steps) == 1
     assert log.notes[0].reason == "reasoning left out, as only the provider can read it"
+
+
+def test_a_search_of_tools_gets_the_output_after_it(tmp_path):
+    searched = {
+        "type": "tool_search_call",
+        "id": "tsc_1",
+        "call_id": None,
+        "arguments": {"paths": ["weather"]},
+        "status": "completed",
+    }
+    found = {
+        "type": "tool_search_output",
+        "call_id": None,
+        "status": "completed",
+        "tools": [{"name": "get_weather"}],
+    }
+    _, (episode,), _ = read(write(tmp_path / "response.json", response(searched, found)))
+    (step,) = episode.steps
+    assert (step.tool, step.parameters) == ("tool_search", {"paths": ["weather"]})
+    assert "get_weather" in step.result.output
