@@ -119,11 +119,10 @@ def is_held(value: Any, depth: int = 0) -> bool:
 def _is_held_inside(value: dict[str, Any] | list[Any], depth: int) -> bool:
     for item in value.values() if isinstance(value, dict) else value:
         # Most are short texts and small numbers, which need no call.
-        kind = type(item)
-        if kind is str:
+        if type(item) is str:
             if item.isascii():
                 continue
-        elif kind is int and item in _INTEGERS:
+        elif type(item) is int and item in _INTEGERS:
             continue
         if not is_held(item, depth):
             return False

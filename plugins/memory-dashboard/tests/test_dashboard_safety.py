@@ -7,10 +7,24 @@ from html.parser import HTMLParser
 
 import httpx
 import pytest
+from attrs import evolve
 from dashboard_support import BASE, dashboard, episode, everything, step
 
-from memory_core import Query
-from memory_core.records import Episode, Heuristic, Pattern
+from memory_core import Outcome, Query, Relationship, TaskContext
+from memory_core.records import (
+    Checkpoint,
+    ContextPattern,
+    DecisionPoint,
+    Episode,
+    ErrorRecovery,
+    Evidence,
+    Feedback,
+    Heuristic,
+    Pattern,
+    RecallRecord,
+    Reflection,
+    SalientFeatures,
+)
 from memory_dashboard.security import COOKIE, Access
 from memory_dashboard.text import FOLD, folded, visible
 
@@ -121,6 +135,65 @@ async def test_ten_megabytes_are_not_sent_at_once():
         assert "further characters" in piece.text
         listed = await client.get("/episodes")
     assert len(listed.content) < 30_000
+
+
+def large_records(text):
+    """Records of each kind with a long text in one field each, of all fields that are not indexed."""
+    one, two = episode(1), episode(2).replace(task_description=text)
+    context, outcomes, texts = TaskContext(), Outcome, (text,)
+    yield from (
+        one,
+        two,
+        episode(3).replace(outcome=outcomes.success(text, texts)),
+        episode(4).replace(outcome=outcomes.partial_success(text, texts, texts)),
+        episode(5).replace(outcome=outcomes.failure(text, text)),
+        episode(6).replace(outcome=outcomes.abstained(text, 1, texts)),
+        episode(7).replace(
+            reflection=Reflection(successes=texts, improvements=texts, insights=texts)
+        ),
+        episode(8).replace(
+            salient_features=SalientFeatures(critical_decisions=texts, key_insights=texts)
+        ),
+        episode(9).replace(checkpoints=(Checkpoint(step_number=1, reason=text, note=text),)),
+        episode(10).replace(steps=(evolve(step(1), action=text), step(2, error=text))),
+        episode(11).replace(
+            steps=(evolve(step(1), parameters={text: text}), step(2, result=[text]))
+        ),
+        episode(12).replace(steps=(evolve(step(1), metadata={"key": text}),)),
+    )
+    yield DecisionPoint(context=context, condition=text, action=text)
+    yield ErrorRecovery(context=context, error_type="e", recovery_steps=texts)
+    yield ContextPattern(context=context, context_features=texts, recommended_approach=text)
+    yield Heuristic(
+        condition=text, action=text, confidence=0.5,
+        evidence=Evidence(episode_ids=(one.id,), success_rate=1, sample_size=1),
+    )  # fmt: skip
+    yield Relationship(
+        from_episode_id=one.id, to_episode_id=two.id, relationship_type="related_to", reason=text,
+        created_by=text, custom_fields={"key": text},
+    )  # fmt: skip
+    recall = RecallRecord(task=text, shown=(one.id,), confidence=0.5)
+    yield recall
+    yield Feedback(
+        recall_id=recall.id, task=text, used=(one.id,), outcome=Outcome.failure(text, text)
+    )
+
+
+async def test_a_long_text_in_any_field_of_any_kind_is_cut():
+    long = "<b>\u202e" * 250_000
+    seen = 0
+    async with dashboard(records=large_records(long)) as (client, memory):
+        async for address, answer in pages_of(client, memory):
+            missing = answer.status_code == 404 and "/steps/" in address
+            assert answer.status_code == 200 or missing, address
+            whole = (
+                address.endswith(("/parameters", "/output")) or "<h3>The whole task" in answer.text
+            )
+            assert len(answer.content) < (1_500_000 if whole else 200_000), address
+            assert "<b>" not in answer.text, address
+            assert HIDDEN.search(answer.text) is None, address
+            seen += 1
+    assert seen > 70
 
 
 def test_characters_that_cannot_be_seen_are_written_by_number():
