@@ -194,6 +194,9 @@ def add_block(
     """Add a block of a message: text, a thought, a use of a tool, or its result."""
     kind = _kind(block)
     fields = mapping(block)
+    if kind in _VALUES and "value" in fields:
+        _add_value(draft, kind, fields["value"], time, place)
+        return
     if kind in USES:
         call_id = plain_text(fields.get("id"))
         parameters = arguments_of(fields.get("input"), "input")
@@ -213,11 +216,6 @@ def add_block(
             set_result(step, text, failed=failed)
     elif kind == "thinking":
         draft.say("thinking", text_of(fields.get("thinking"), draft.log, place), time, place)
-    elif kind == "reasoning":
-        draft.say("reasoning", text_of(fields.get("value"), draft.log, place), time, place)
-    elif kind == "tool_call":
-        value = arguments_of(fields.get("value"), "call")
-        _called(draft, {"function": value} if "name" in value else value, time, place)
     elif kind == "redacted_thinking":
         draft.log.note(place, "a redacted thought left out, as only the provider can read it")
         draft.heard += 1
@@ -228,6 +226,16 @@ def add_block(
             time,
             place,
         )
+
+
+def _add_value(
+    draft: EpisodeDraft, kind: str, value: object, time: datetime | None, place: str
+) -> None:
+    if kind == "reasoning":
+        draft.say(kind, text_of(value, draft.log, place), time, place)
+    else:
+        call = arguments_of(value, "call")
+        _called(draft, {"function": call} if "name" in call else call, time, place)
 
 
 def __getattr__(name: str) -> Any:
