@@ -61,7 +61,6 @@ def read_all(address):
         slowest = max(slowest, time.monotonic() - began)
         if "Reading the store" not in text:
             return slowest
-        time.sleep(0.5)
 
 
 def loaded(watched, path):
