@@ -220,6 +220,13 @@ class Codec:
             raise CodecError(f"holds record {record.id}", kind=kind, record_id=record_id)
         return record
 
+    def decode_or_error(self, kind: str, data: bytes, record_id: UUID) -> Any:
+        """The record, or the ``CodecError`` of one that is damaged."""
+        try:
+            return self.decode(kind, data, record_id)
+        except CodecError as error:
+            return error
+
     def decode_together(
         self, kind: str, ids: Sequence[bytes], stored: Iterable[bytes], starts: Iterable[int]
     ) -> Sequence[Any] | None:
