@@ -9,10 +9,12 @@ from memory_core.backend.model import Effect, Model, Plan, QueuedBatch, Stored, 
 from memory_core.backend.open_store import OpenStore, StoreHandle, ThreadStore
 from memory_core.backend.opening import open_in_task, open_on_thread
 from memory_core.backend.rules import RuleCheck, check_broken, check_versions
+from memory_core.backend.sort_bytes import NO_VALUE, sort_bytes
 from memory_core.backend.turns import Turns
 from memory_core.backend.working_set import AsyncLoader, Loader, WorkingSet, lookups
 
 __all__ = [
+    "NO_VALUE",
     "AsyncLoader",
     "ChangeFeed",
     "Declarations",
@@ -38,4 +40,5 @@ __all__ = [
     "open_in_task",
     "open_on_thread",
     "select_page",
+    "sort_bytes",
 ]

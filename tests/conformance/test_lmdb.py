@@ -36,6 +36,10 @@ class TestLmdbStorage(StorageSuite):
         return await LmdbStorage.open(location, config=config, context=context)
 
     @classmethod
+    def url_of(cls, location):
+        return f"lmdb:{location}"
+
+    @classmethod
     def corrupt(cls, location, kind, record_id):
         with lmdb.open(location, max_dbs=64) as env:
             records = env.open_db(f"{kind}/records".encode())

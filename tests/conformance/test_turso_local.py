@@ -30,6 +30,10 @@ class TestTursoLocal(StorageSuite):
         return await TursoStorage.open(location, config=config, context=context)
 
     @classmethod
+    def url_of(cls, location):
+        return f"turso:{location}"
+
+    @classmethod
     def corrupt(cls, location, kind, record_id):
         with sqlite3.connect(location) as connection:
             connection.execute(

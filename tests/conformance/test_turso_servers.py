@@ -91,6 +91,14 @@ class ServerSuite(StorageSuite):
         return await TursoStorage.open(url, config=config, context=context)
 
     @classmethod
+    def url_of(cls, location):
+        return location.split(" ")[0]
+
+    @classmethod
+    def server_of(cls, location):
+        return "127.0.0.1", cls.servers[0].port
+
+    @classmethod
     async def interrupt(cls, location):
         await cls.servers[0].restart()
 
@@ -129,6 +137,9 @@ class TestHttpServer(ServerSuite):
 
 
 class TestWebSocketServer(ServerSuite):
+    # What a client sends over a WebSocket is masked.
+    test_a_write_whose_connection_breaks_is_reported_as_it_ended = None
+
     @classmethod
     def url(cls) -> str:
         return cls.servers[0].ws_url
@@ -168,6 +179,11 @@ class TestDatabasePerNamespace(ServerSuite):
         if change_feed_limit is not None:
             config = attrs.evolve(config, change_feed_limit=change_feed_limit)
         return await TenantStorage.open(url, config=config, context=context)
+
+    @classmethod
+    def url_of(cls, location):
+        url, database, admin_port = location.split(" ")
+        return f"{url}?database={database}&tenancy.admin_url=http://127.0.0.1:{admin_port}"
 
     @classmethod
     def make_newer(cls, location):

@@ -88,10 +88,13 @@ class Harness:
             ``with_dictionary`` and ``dictionaries`` show.
         shares_positions: all namespaces are one store, with one identity, one count of positions and
             one change feed that is trimmed for all.
+        replaces_files: opening a store puts new files in the place of earlier ones, whose permissions these
+            cannot keep.
         has_files: locations are paths of files or folders, not addresses of servers.
         lock_files: how the names of files end that have no data (locks, an engine's own log): a process that
             only reads may write them, and no test damages them.
         checks_when_opened: opening a store reads all of it, and fails where a record is damaged.
+        commits_with: what a request to the server contains that commits; see ``server_of``.
         linearizable: a read sees every write that was acknowledged, in any process, before it began.
         still_counters: counters that ordinary work does not move (retries, growths of a map); the
             backend's own tests move them.
@@ -107,8 +110,10 @@ class Harness:
     trains_dictionaries: ClassVar[bool] = False
     shares_positions: ClassVar[bool] = True
     checks_when_opened: ClassVar[bool] = False
+    replaces_files: ClassVar[bool] = False
     has_files: ClassVar[bool] = True
     lock_files: ClassVar[tuple[str, ...]] = ()
+    commits_with: ClassVar[bytes] = b"COMMIT"
     linearizable: ClassVar[bool] = True
     still_counters: ClassVar[frozenset[str]] = frozenset()
     examples: ClassVar[int] = 20
@@ -131,6 +136,21 @@ class Harness:
     def make_location(self, directory: Path) -> str:
         """A location for a new store; by default a path in an empty directory."""
         return str(directory / "store")
+
+    @classmethod
+    def url_of(cls, location: str) -> str:
+        """The URL by which ``open_memory`` opens a store, where the plugin is installed. Without an
+        implementation the test of the URL is left out.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def server_of(cls, location: str) -> tuple[str, int]:
+        """The host and the port of a store's server, which are in the location as ``host:port``. The kit
+        opens the store through a relay, which breaks connections as they commit. Without an implementation
+        these tests are left out.
+        """
+        raise NotImplementedError
 
     @classmethod
     def corrupt(cls, location: str, kind: str, record_id: UUID) -> None:

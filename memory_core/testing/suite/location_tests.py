@@ -15,10 +15,19 @@ from memory_core.errors import (
     NotAStoreError,
     StoreNotFoundError,
 )
+from memory_core.memory.opening import open_memory
 from memory_core.storage import Capability, Storage
 from memory_core.testing.data.kinds import kit_context
 from memory_core.testing.data.samples import episode
-from memory_core.testing.suite.harness import Harness, Opener, needs, only_if, put, stored
+from memory_core.testing.suite.harness import (
+    Harness,
+    Opener,
+    needs,
+    only_if,
+    overrides,
+    put,
+    stored,
+)
 
 __all__ = ["LocationTests", "contents"]
 
@@ -50,6 +59,14 @@ class LocationTests(Harness):
         assert await stored(again, episode(1))
         await put(again, episode(2))
         assert await stored(again, episode(2))
+
+    @only_if(lambda suite: overrides(suite, "url_of") and suite.declares(Capability.DURABLE))
+    async def test_its_url_opens_it(self, location: str) -> None:
+        url = self.url_of(location)
+        async with open_memory(url, cache=None) as memory:
+            await memory.store_episode(episode(1))
+        async with open_memory(url, cache=None, create=False) as memory:
+            assert await memory.get_episode(episode(1).id) == episode(1)
 
     @in_files
     async def test_the_file_of_another_program_stays_as_it_is(
@@ -152,7 +169,11 @@ class LocationTests(Harness):
         assert modes
         assert not {name: oct(mode) for name, mode in modes.items() if mode & 0o077}
 
-    @in_files
+    @only_if(
+        lambda suite: (
+            suite.has_files and not suite.replaces_files and suite.declares(Capability.DURABLE)
+        )
+    )
     async def test_existing_files_keep_their_permissions(
         self, opener: Opener, location: str
     ) -> None:

@@ -19,6 +19,7 @@ from memory_core.testing.suite.interruption_tests import InterruptionTests
 from memory_core.testing.suite.location_tests import LocationTests
 from memory_core.testing.suite.lock_tests import LockTests
 from memory_core.testing.suite.loop_tests import LoopTests
+from memory_core.testing.suite.lost_answer_tests import LostAnswerTests
 from memory_core.testing.suite.parts_tests import PartsTests
 from memory_core.testing.suite.process_tests import ProcessTests
 from memory_core.testing.suite.query_tests import QueryTests
@@ -62,6 +63,7 @@ class StorageSuite(
     LockTests,
     InterruptionTests,
     LoopTests,
+    LostAnswerTests,
     ProcessTests,
     StatefulTests,
     MemberTests,  # the last base class: pytest runs its test first

@@ -27,6 +27,10 @@ class TestJsonlStorage(StorageSuite):
         return await JsonlStorage.open(location, config=config, context=context)
 
     @classmethod
+    def url_of(cls, location):
+        return f"jsonl:{location}"
+
+    @classmethod
     def corrupt(cls, location, kind, record_id):
         log, mark = Path(location), f'"id":"{record_id}"'.encode()
         lines = log.read_bytes().splitlines(keepends=True)
