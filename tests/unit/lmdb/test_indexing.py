@@ -196,6 +196,15 @@ async def test_the_feed_is_trimmed_in_the_store(opens):
     assert page.position == 2_194
 
 
+async def test_changes_that_are_not_indexed_yet_are_not_trimmed(opens):
+    store = await opens(index_lag=10_000, change_feed_limit=10)
+    made = [episode(number).replace(tags=("old", f"n{number}")) for number in range(1_300)]
+    for start in range(0, len(made), 100):
+        await put(store, *made[start : start + 100])
+    assert await store.count(Query(Episode).where(tags="old")) == len(made)
+    assert await drain(store, Query(Episode).where(tags="n0")) == made[:1]
+
+
 async def test_the_feed_from_the_middle_of_a_segment(opens):
     store = await opens()
     await put(store, *map(episode, range(400)))

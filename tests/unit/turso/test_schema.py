@@ -205,6 +205,17 @@ async def test_a_kind_that_comes_to_refer_to_itself(opener):
     assert await store.count(Query(Remark)) == 0
 
 
+async def test_a_kind_that_comes_later_is_counted(opener):
+    store = await opener(context())
+    await store.commit([WriteBatch().put(episode(1))])
+    await store.aclose()
+    later = note(indexes=(Index("text"),))
+    store = await opener(context(later))
+    assert await store.count(Query(later)) == 0
+    await store.commit([WriteBatch().put(later(text="first"))])
+    assert await store.count(Query(later)) == 1
+
+
 async def test_a_kind_that_is_not_known_here_is_kept(opener):
     store = await opener()
     folder, whole = Folder(name="f"), episode(1)
