@@ -197,10 +197,13 @@ async def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for store in given.store or STORES:
         for size in given.sizes:
             place = (given.dir or folder) / f"load-{store}-{size}"
-            place.mkdir(exist_ok=True)
+            if not place.exists():
+                # Named so that a store that was not finished is not taken for one.
+                unfinished = place.with_suffix(".part")
+                unfinished.mkdir()
+                child("build", STORES[store].format(folder=unfinished), size, given)
+                unfinished.rename(place)
             url = STORES[store].format(folder=place)
-            if not any(place.iterdir()):
-                child("build", url, size, given)
             if not given.build:
                 found[f"{store} {size}"] = child("run", url, size, given)
     return found
