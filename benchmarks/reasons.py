@@ -58,10 +58,12 @@ def reason(path: str, peer: str) -> str:
 MISSED = {
     "P99": (
         "P99: a read that need not wait does not hand over either. A task goes on until others have not run "
-        "for 5 ms, which is looked at after each 16 calls (`memory_core/backend/turns.py`). With 64 tasks "
-        "that never pause, the one read in some hundred that hands over waits for 63 such turns: that is why "
-        "P50 is far below a millisecond and P99 some hundred, and most with pages (E), of which 16 take over "
-        "5 ms. In F, changes of one popular record follow each other, a durable commit each."
+        "for 5 ms, which is looked at after each 16 calls (`memory_core/backend/turns.py`), so with 64 tasks "
+        "that never pause, one read in some hundred waits for 63 such turns: P50 is far below a millisecond, "
+        "and P99 some hundred. With turns of three calls and 0.5 ms, in alternation on 2,000 episodes and "
+        "busy cores, P99 of C was 38 to 119 ms instead of 222 to 380 (LMDB) and 124 to 258 instead of 386 to "
+        "647 (Turso file), at no lower rate. That of E did not change: a page waits for those of 63 others. "
+        "In F, changes of one popular record follow each other, a durable commit each."
     ),
     "batches": (
         "Batches: what a batch saves is the wait for the disk and the change of threads, once for 100 "
