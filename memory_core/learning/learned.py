@@ -13,9 +13,8 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from uuid import UUID
-
-from attrs import frozen
 
 from memory_core.errors import PluginError
 from memory_core.following import Bookmark
@@ -29,6 +28,7 @@ from memory_core.learning.extracting import (
     succeeded,
     tally_of,
 )
+from memory_core.learning.kept import Key, Shown, program_of, read_facts, write_facts
 from memory_core.records import Episode, Pattern, Record
 
 __all__ = ["LearnedFacts"]
@@ -38,29 +38,30 @@ _OF_A_TEXT = 100
 _FOUND = 20
 _EXAMPLES = 10
 
-# The name of the extractor, the domain, and the fact; without a fact, the whole domain.
-Key = tuple[str, str, Fact]
-
-
-@frozen
-class _Shown:
-    """What an episode shows: the numbers of its facts, and whether it succeeded."""
-
-    facts: array[int]
-    success: bool
+_KEPT_AGAIN = 20
+"""Facts are written once one in so many episodes has changed: a file may be large."""
 
 
 class LearnedFacts:
-    """The facts of one namespace's episodes, as `Derived` data in memory.
+    """The facts of one namespace's episodes, as `Derived` data in memory, and in a file from one process to
+    the next.
 
     Args:
         extractors: what facts are looked for, and what is found in them.
+        file: where they are kept; ``None`` for memory alone.
     """
 
-    def __init__(self, extractors: Iterable[Extractor]) -> None:
+    def __init__(self, extractors: Iterable[Extractor], file: Path | None = None) -> None:
         self._extractors = tuple(extractors)
+        self._file = file
+        self._program = None if file is None else program_of(self._extractors)
+        self._loaded = False
+        self._unwritten, self._erased = 0, False
+        self._reset()
+
+    def _reset(self) -> None:
         self._bookmark: Bookmark | None = None
-        self._episodes: dict[UUID, _Shown] = {}
+        self._episodes: dict[UUID, Shown] = {}
         self._numbers: dict[Key, int] = {}
         self._keys: list[Key | None] = []
         # In how many episodes each key holds, and in how many that succeeded; those of none are used again.
@@ -73,7 +74,10 @@ class LearnedFacts:
         return len(self._episodes)
 
     async def bookmark(self) -> Bookmark | None:
-        """How far the facts have come."""
+        """How far the facts have come; those of an earlier process are read first."""
+        if not self._loaded:
+            self._loaded = True
+            await asyncio.to_thread(self._read)
         return self._bookmark
 
     async def apply(
@@ -93,11 +97,44 @@ class LearnedFacts:
                 self._observe(record)
             # An episode may be long: other tasks come between two.
             await asyncio.sleep(0)
+        self._unwritten += len(changed)
+        self._erased |= bool(deleted)
         self._bookmark = bookmark or self._bookmark
 
     async def clear(self) -> None:
-        """Remove everything."""
-        LearnedFacts.__init__(self, self._extractors)
+        """Remove everything; the file is written when the facts are complete again."""
+        self._loaded = self._erased = True
+        self._reset()
+
+    def keep(self) -> None:
+        """Write the facts to their file, if enough of them have changed, or an episode was deleted: then
+        nothing of it may stay.
+        """
+        if self._file is None or self._program is None or self._bookmark is None:
+            return
+        enough = self._unwritten and self._unwritten * _KEPT_AGAIN >= len(self._episodes)
+        if enough or self._erased:
+            write_facts(self._file, self._program, self._bookmark, self._keys, self._episodes)
+            self._unwritten, self._erased = 0, False
+
+    def _read(self) -> None:
+        if self._file is None or self._program is None:
+            return
+        kept = read_facts(self._file, self._program)
+        if kept is None:
+            return
+        self._bookmark, self._keys, self._episodes = kept
+        self._uses = array("I", bytes(self._uses.itemsize * len(self._keys)))
+        self._successes = array("I", self._uses)
+        for number, key in enumerate(self._keys):
+            if key is None:
+                self._free.append(number)
+            else:
+                self._numbers[key] = number
+        for shown in self._episodes.values():
+            for number in shown.facts:
+                self._uses[number] += 1
+                self._successes[number] += shown.success
 
     def findings(self, min_support: int) -> dict[UUID, Finding]:
         """What is found in the facts that hold in so many episodes, by id, in the order of ids."""
@@ -145,7 +182,7 @@ class LearnedFacts:
         for number in facts:
             self._uses[number] += 1
             self._successes[number] += success
-        self._episodes[episode.id] = _Shown(facts, success)
+        self._episodes[episode.id] = Shown(facts, success)
 
     def _forget(self, episode_id: UUID) -> None:
         shown = self._episodes.pop(episode_id, None)

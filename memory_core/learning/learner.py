@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
@@ -33,6 +35,7 @@ from memory_core.storage import Receipt, Storage, WriteBatch
 __all__ = ["Learner", "Learning"]
 
 F = TypeVar("F", Pattern, Heuristic)
+T = TypeVar("T")
 
 _AT_ONCE = 200
 _ATTEMPTS = 5
@@ -66,6 +69,7 @@ class Learner:
         behind_caches: a handle without caches, through which the episodes are followed.
         types: the kinds of the store.
         extractors: what is looked for.
+        file: where the facts of episodes are kept for the next process; ``None`` for memory alone.
     """
 
     def __init__(
@@ -74,10 +78,11 @@ class Learner:
         behind_caches: Storage,
         types: RecordTypes,
         extractors: Iterable[Extractor],
+        file: Path | None = None,
     ) -> None:
         self._storage = storage
         self._behind = behind_caches
-        self._facts = LearnedFacts(extractors)
+        self._facts = LearnedFacts(extractors, file)
         self._lock = asyncio.Lock()
         self.follower = FeedFollower(behind_caches, types, self._facts, kinds=(Episode.kind,))
 
@@ -89,7 +94,8 @@ class Learner:
             )
         async with self._lock:
             await self.follower.catch_up()
-            findings = await asyncio.to_thread(self._facts.findings, min_support)
+            findings = await _on_thread(partial(self._facts.findings, min_support))
+            await _on_thread(self._facts.keep)
             written, removed = await self._settle(findings)
             patterns = sum(isinstance(finding, Pattern) for finding in findings.values())
             return Learning(
@@ -167,6 +173,16 @@ class Learner:
             if page.next_cursor is None:
                 return stored
             query = query.after(page.next_cursor)
+
+
+async def _on_thread(work: Callable[[], T]) -> T:
+    """Do work on a thread. A cancelled caller waits for its end: it reads what the next call changes."""
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
+        raise
 
 
 def _renewed(known: Finding, finding: Finding) -> Finding:

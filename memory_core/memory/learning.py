@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
 
 from memory_core.cache import CachedStorage
 from memory_core.errors import StorageClosedError
@@ -15,6 +17,7 @@ from memory_core.storage import Storage
 __all__ = ["Learners"]
 
 _MOST = 16
+_FILE = "learned.facts"
 
 
 class Learners:
@@ -23,10 +26,14 @@ class Learners:
 
     Args:
         registry: where extractors and kinds are found.
+        folder_of: the folder of a namespace's derived data; ``None`` for memory.
     """
 
-    def __init__(self, registry: PluginRegistry) -> None:
+    def __init__(
+        self, registry: PluginRegistry, folder_of: Callable[[str], Path | None] = lambda _: None
+    ) -> None:
         self._registry = registry
+        self._folder_of = folder_of
         self._extractors = tuple(registry.extractors.values())
         self._learners: OrderedDict[str, Learner] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
@@ -41,7 +48,9 @@ class Learners:
         if learner is None:
             behind = storage.behind if isinstance(storage, CachedStorage) else storage
             types = self._registry.record_types
-            learner = Learner(storage, behind, types, self._extractors)
+            folder = self._folder_of(namespace)
+            file = None if folder is None else folder / _FILE
+            learner = Learner(storage, behind, types, self._extractors, file)
             self._learners[namespace] = learner
         self._learners.move_to_end(namespace)
         try:

@@ -102,7 +102,7 @@ class Memory:
         self._search = OnDemand(search or partial(searches_in_memory, registry))
         self._closes_search = True
         self._recalls = OnDemand(partial(recalls_of, recall))
-        self._learners = OnDemand(partial(learners_of, registry))
+        self._learners = OnDemand(partial(learners_of, registry, self._search))
         self._get_with_parts = with_parts_of(storage)
         self._complete = partial(running.with_logged_steps, storage)
         self._running = running.RunningEpisodes(storage)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from memory_core.errors import ConfigurationError
 from memory_core.plugins import PluginRegistry
 
 if TYPE_CHECKING:
@@ -66,8 +68,18 @@ def recalls_of(config: RecallConfig | None) -> Recalls:
     return Recalls(config or RecallConfig())
 
 
-def learners_of(registry: PluginRegistry | None) -> Learners:
-    """Learners with the extractors of a registry, or of all installed plugins."""
+def learners_of(registry: PluginRegistry | None, search: OnDemand[Searches]) -> Learners:
+    """Learners with the extractors of a registry, or of all installed plugins.
+
+    What they keep on disk is beside the search indexes, and only where these may be there.
+    """
     from memory_core.memory.learning import Learners
 
-    return Learners(registry or PluginRegistry())
+    def folder_of(namespace: str) -> Path | None:
+        try:
+            return search.get().folder_of(namespace)
+        except ConfigurationError:
+            # Searches cannot be made, so nothing says whether words may be written to disk.
+            return None
+
+    return Learners(registry or PluginRegistry(), folder_of)

@@ -146,9 +146,13 @@ class Searches:
         if searcher is not None and not self._used[searcher]:
             self._counted.update(searcher.counted())
             await searcher.aclose()
-        if self._folder is not None:
-            folder = self._folder / _folder_name(namespace)
+        folder = self.folder_of(namespace)
+        if folder is not None:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    def folder_of(self, namespace: str) -> Path | None:
+        """Where what is computed from a namespace's texts is kept; ``None`` for memory."""
+        return None if self._folder is None else self._folder / _folder_name(namespace)
 
     async def _follow(self) -> None:
         """Bring open indexes up to date while the store is idle."""
@@ -171,8 +175,7 @@ class Searches:
                         _LOG.debug("%s: the search index is behind: %s", namespace, error)
 
     def _made(self, storage: Storage) -> Searcher:
-        folder = None if self._folder is None else self._folder / _folder_name(storage.namespace)
-        index = self._create(folder)
+        index = self._create(self.folder_of(storage.namespace))
         behind = storage.behind if isinstance(storage, CachedStorage) else storage
         return Searcher(
             storage,
