@@ -67,7 +67,8 @@ class PoolConfig:
     """Options of the connection pool: its size, and the limits on waiting for a connection.
 
     Attributes:
-        min_size: Connections the pool never shrinks below.
+        min_size: Connections the pool keeps open, once it is used. Beyond them it opens connections
+            when they are needed, and shortly before, where they were needed at regular intervals.
         max_size: Connections the pool never grows above. sqld serves 128 in total, to all clients.
         acquire_timeout: Longest wait for a connection before `StorageUnavailableError`.
         max_waiting: Backpressure: when so many calls wait for a connection, a further call is

@@ -1,7 +1,7 @@
-"""A bounded pool of connections that sizes itself and keeps idle connections usable.
+"""A bounded pool of connections that opens them ahead of demand and keeps idle ones usable.
 
-A caller first gets a permit, in the order of requests, and then a connection. The number of permits
-follows a forecast of demand.
+A caller first gets a permit, in the order of requests, and then a connection: an idle one, one that is being
+opened ahead, or a new one.
 """
 
 from __future__ import annotations
@@ -19,31 +19,17 @@ import attrs
 
 from memory_core.errors import StorageClosedError, StorageUnavailableError
 from memory_storage_turso.config import KeepAliveConfig, PoolConfig
+from memory_storage_turso.server.sizing import DemandForecast, PoolSizer
+
+__all__ = ["Connection", "DemandForecast", "Pool", "PoolSizer", "PoolStats"]
 
 _PINGS_AT_ONCE = 8
 #: A ping that takes longer means that the connection is lost.
 _PING_TIMEOUT = 3.0
 #: In keep-alive intervals: a connection neither used nor pinged for this long is replaced ...
 _STALE_AFTER = 2.25
-#: ... and one unused for this long is closed.
+#: ... and one may be open for this long in a pause.
 _MAX_IDLE = 15
-
-#: Seconds of demand that make one sample.
-_SAMPLE = 0.1
-#: Samples for which demand is forecast.
-_AHEAD = 5
-#: Share of the connections that should be in use at forecast demand.
-_TARGET_UTILISATION = 0.7
-#: Utilisation under which the pool shrinks.
-_SHRINK_BELOW = 0.35
-#: Seconds that have to pass after any change of size before the pool shrinks.
-_SHRINK_COOLDOWN = 10.0
-#: Weight of the newest sample in the level and in the trend.
-_LEVEL_WEIGHT = 0.5
-_TREND_WEIGHT = 0.3
-#: What is left of the trend after each further step.
-_DAMPING = 0.7
-_MAX_IDLE_STEPS = 64
 
 
 class Connection(Protocol):
@@ -52,7 +38,7 @@ class Connection(Protocol):
     broken: bool
 
     async def ping(self) -> None:
-        """Keep it alive; raises when it is lost."""
+        """Keep it alive, and open it to the last if it is new; raises when it is lost."""
         ...
 
     async def aclose(self) -> None:
@@ -68,7 +54,7 @@ class PoolStats:
     """A pool's statistics.
 
     Attributes:
-        size: The current limit of connections.
+        size: Connections that the pool keeps open, or opens ahead.
         in_use: Checked-out connections.
         idle: Connections that can be checked out at once.
         waiting: Callers that wait for a connection.
@@ -80,13 +66,14 @@ class PoolStats:
         timeouts: Callers that waited too long.
         refused: Callers that were rejected because too many waited already.
         opened: Connections made.
+        opened_ahead: Those of them that were made before a caller needed them.
         discarded: Connections found broken when they were released.
         stale_replaced: Idle connections replaced before a caller got them.
         aged_replaced: Idle connections replaced because they had been open for long.
         pings: Pings sent to idle connections.
         grown: Times the pool grew.
         shrunk: Times it shrank.
-        forecast: Connections that are expected to be needed soon.
+        forecast: Connections in use, or expected to be needed soon.
     """
 
     size: int = 0
@@ -101,13 +88,14 @@ class PoolStats:
     timeouts: int = 0
     refused: int = 0
     opened: int = 0
+    opened_ahead: int = 0
     discarded: int = 0
     stale_replaced: int = 0
     aged_replaced: int = 0
     pings: int = 0
     grown: int = 0
     shrunk: int = 0
-    forecast: float = 0.0
+    forecast: int = 0
 
 
 @attrs.define(slots=True, eq=False)
@@ -130,6 +118,7 @@ class Pool(Generic[C]):
         keepalive: How long a connection may be idle.
         longest_life: Seconds after which a connection is replaced before its next use.
         clock: Monotonic seconds.
+        sizer: Decides how many connections to have open.
     """
 
     def __init__(
@@ -140,18 +129,23 @@ class Pool(Generic[C]):
         *,
         longest_life: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
+        sizer: PoolSizer | None = None,
     ) -> None:
         self._connect = connect
         self._config = config
         self._ping_after = keepalive.interval
         self._stale_after = _STALE_AFTER * keepalive.interval
-        self._max_idle = _MAX_IDLE * keepalive.interval
+        idle = _MAX_IDLE * keepalive.interval
+        # One that may live for less would be replaced instead of used.
+        self._opens_ahead = longest_life > idle
         self._longest_life = longest_life
         self._clock = clock
-        self._sizer = PoolSizer(config, clock())
+        self._sizer = sizer or PoolSizer(config, idle)
         self._in_use = 0
         self._checked_out: dict[C, float] = {}
         self._idle: deque[_Idle[C]] = deque()
+        self._ahead: list[asyncio.Task[_Idle[C]]] = []
+        self._ahead_failed = False
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._stats = PoolStats()
         self._closed = False
@@ -184,6 +178,7 @@ class Pool(Generic[C]):
             StorageUnavailableError: No connection became free in time, or too many callers wait already.
         """
         await self._permit(within)
+        self._sizer.acquired(self._clock())
         try:
             async with around or contextlib.nullcontext():
                 connection, opened_at = await self._idle_or_new(younger_than)
@@ -194,6 +189,7 @@ class Pool(Generic[C]):
                     del self._checked_out[connection]
                     self._release(connection, opened_at)
         finally:
+            self._sizer.released(self._clock())
             self._release_permit()
 
     def discard_idle(self) -> None:
@@ -203,13 +199,14 @@ class Pool(Generic[C]):
             self._close_later(self._idle.popleft().connection)
 
     async def tend(self) -> None:
-        """One round of maintenance: close unused connections, ping idle ones, close lost ones.
+        """One round of maintenance: close unused connections, open others ahead, ping idle ones.
 
         A ping holds a permit, so the bound holds for it too.
         """
         now = self._clock()
-        self._resize(now)
+        self._sizer.resize(now)
         self._drop_surplus(now)
+        self._open_ahead()
         due = iter([i for i in self._idle if now - i.touched_at >= self._ping_after])
         # At the same time, as each ping of a server that hangs takes the whole timeout.
         await asyncio.gather(*(self._ping_each(due) for _ in range(_PINGS_AT_ONCE)))
@@ -240,6 +237,9 @@ class Pool(Generic[C]):
         if self._maintenance is not None:
             self._maintenance.cancel()
             await asyncio.wait([self._maintenance])
+        while self._ahead:
+            self._ahead[0].cancel()
+            await asyncio.wait(self._ahead[:1])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.drain_timeout):
                 await self._all_returned.wait()
@@ -254,8 +254,7 @@ class Pool(Generic[C]):
     async def _permit(self, within: float | None) -> None:
         self._check_open()
         self._start_maintenance()
-        self._resize(self._clock(), joining=1)
-        if self._in_use < self._sizer.size and not self._waiters:
+        if self._in_use < self._config.max_size and not self._waiters:
             self._take_permit()
         else:
             timeout = self._config.acquire_timeout
@@ -301,22 +300,16 @@ class Pool(Generic[C]):
 
     def _release_permit(self) -> None:
         self._in_use -= 1
-        self._resize(self._clock())
         self._grant()
         if self._in_use == 0:
             self._all_returned.set()
 
     def _grant(self) -> None:
-        while self._waiters and self._in_use < self._sizer.size:
+        while self._waiters and self._in_use < self._config.max_size:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 self._take_permit()
                 waiter.set_result(None)
-
-    def _resize(self, now: float, joining: int = 0) -> None:
-        demand = self._in_use + len(self._waiters) + joining
-        if self._sizer.observe(demand, now):
-            self._grant()
 
     async def _idle_or_new(self, younger_than: float) -> tuple[C, float]:
         self._check_open()
@@ -334,6 +327,10 @@ class Pool(Generic[C]):
             if not stale and not aged:
                 # The others may be older, and are good enough for other calls.
                 break
+        if self._ahead and younger_than > 0:
+            # It is there sooner than one that is only begun now.
+            joined = await self._ahead.pop(0)
+            return joined.connection, joined.opened_at
         return await self._open()
 
     def _has_aged(self, idle: _Idle[C], now: float) -> bool:
@@ -346,6 +343,42 @@ class Pool(Generic[C]):
         self._stats.opened += 1
         return connection, now
 
+    def _open_ahead(self) -> None:
+        lacking = self._sizer.size - self._in_use - len(self._idle) - len(self._ahead)
+        if not self._opens_ahead or self._closed:
+            return
+        # A server that did not answer is tried by one.
+        for _ in range(min(lacking, 1) if self._ahead_failed else lacking):
+            task = asyncio.get_running_loop().create_task(self._opened_ahead())
+            self._ahead.append(task)
+            task.add_done_callback(self._came_ahead)
+
+    async def _opened_ahead(self) -> _Idle[C]:
+        connection, opened_at = await self._open()
+        try:
+            # Over HTTP the first request opens the stream, and the socket where there is none.
+            await connection.ping()
+        except BaseException:
+            self._close_later(connection)
+            raise
+        self._stats.opened_ahead += 1
+        now = self._clock()
+        return _Idle(connection, opened_at, used_at=now, touched_at=now)
+
+    def _came_ahead(self, task: asyncio.Task[_Idle[C]]) -> None:
+        failed = task.cancelled() or task.exception() is not None
+        self._ahead_failed = failed and not task.cancelled()
+        if task not in self._ahead:
+            # A caller waits for it, and gets its error.
+            return
+        self._ahead.remove(task)
+        if failed:
+            return
+        if self._closed:
+            self._close_later(task.result().connection)
+        else:
+            self._idle.appendleft(task.result())
+
     def _release(self, connection: C, opened_at: float) -> None:
         if connection.broken or self._closed:
             self._stats.discarded += connection.broken
@@ -356,7 +389,7 @@ class Pool(Generic[C]):
 
     async def _ping_each(self, due: Iterator[_Idle[C]]) -> None:
         for idle in due:
-            if self._in_use >= self._sizer.size or idle not in self._idle:
+            if self._in_use >= self._config.max_size or idle not in self._idle:
                 continue
             self._idle.remove(idle)
             self._take_permit()
@@ -389,12 +422,8 @@ class Pool(Generic[C]):
             self._idle.remove(idle)
             self._close_later(idle.connection)
 
-        def unused(idle: _Idle[C]) -> bool:
-            surplus = self._in_use + len(self._idle) > self._sizer.size
-            spare = self._in_use + len(self._idle) > self._config.min_size
-            return surplus or (spare and now - idle.used_at >= self._max_idle)
-
-        while self._idle and unused(oldest := min(self._idle, key=lambda i: i.used_at)):
+        while self._idle and self._in_use + len(self._idle) > self._sizer.size:
+            oldest = min(self._idle, key=lambda idle: idle.used_at)
             self._idle.remove(oldest)
             self._close_later(oldest.connection)
 
@@ -416,105 +445,3 @@ class Pool(Generic[C]):
         if self._closed:
             msg = "the connection pool is closed"
             raise StorageClosedError(msg)
-
-
-class DemandForecast:
-    """Double exponential smoothing with a damped trend, which overshoots less after a jump.
-
-    C. C. Holt, "Forecasting seasonals and trends by exponentially weighted moving averages",
-    ONR Memorandum 52, 1957; E. S. Gardner and E. McKenzie, "Forecasting trends in time series",
-    Management Science 31 (1985).
-    """
-
-    def __init__(self) -> None:
-        self.level = 0.0
-        self.trend = 0.0
-
-    def observe(self, demand: float) -> None:
-        """Add the next sample; samples are evenly spaced."""
-        previous, trend = self.level, _DAMPING * self.trend
-        self.level = _LEVEL_WEIGHT * demand + (1 - _LEVEL_WEIGHT) * (previous + trend)
-        self.trend = _TREND_WEIGHT * (self.level - previous) + (1 - _TREND_WEIGHT) * trend
-
-    def ahead(self, steps: float) -> float:
-        """Demand this many samples from now; never below zero."""
-        reach = _DAMPING * (1 - _DAMPING**steps) / (1 - _DAMPING)
-        return max(self.level + reach * self.trend, 0.0)
-
-
-class PoolSizer:
-    """Decides the size of a pool from the demand it sees.
-
-    Demand is the most connections that were in use or waited for at once during a sample. The
-    pool grows as soon as forecast demand would use more than the target share of it, and shrinks
-    only when utilisation is under a lower bound and some time has passed since the last change;
-    between the two bounds its size stays.
-
-    Attributes:
-        size: How many connections there may be now.
-        grown: Times it grew.
-        shrunk: Times it shrank.
-    """
-
-    def __init__(self, config: PoolConfig, now: float) -> None:
-        self.size = config.min_size
-        self.grown = 0
-        self.shrunk = 0
-        self._config = config
-        self._forecast = DemandForecast()
-        self._peak = 0
-        self._sample_ends = now + _SAMPLE
-        self._changed_at = now
-
-    @property
-    def forecast(self) -> float:
-        """Connections that are expected to be needed soon."""
-        return self._forecast.ahead(_AHEAD)
-
-    def observe(self, demand: int, now: float) -> bool:
-        """Record how many connections are in use or waited for at this moment.
-
-        Returns:
-            Whether the size changed.
-        """
-        self._peak = max(self._peak, demand)
-        if now < self._sample_ends:
-            # With a queue, grow before the sample ends.
-            return demand > self.size and self._grow(demand, now)
-        self._close_sample(demand, now)
-        wanted = max(self.forecast, demand)
-        if wanted > self.size * _TARGET_UTILISATION:
-            return self._grow(wanted / _TARGET_UTILISATION, now)
-        if wanted < self.size * _SHRINK_BELOW:
-            return self._shrink(wanted / _TARGET_UTILISATION, now)
-        return False
-
-    def _close_sample(self, demand: int, now: float) -> None:
-        elapsed = int((now - self._sample_ends) / _SAMPLE)
-        self._forecast.observe(self._peak)
-        # The samples that passed since then had no demand.
-        for _ in range(min(elapsed, _MAX_IDLE_STEPS)):
-            self._forecast.observe(0)
-        self._peak = demand
-        self._sample_ends = now + _SAMPLE
-
-    def _grow(self, wanted: float, now: float) -> bool:
-        size = min(math.ceil(wanted), self._config.max_size)
-        if size <= self.size:
-            return False
-        self.size = size
-        self.grown += 1
-        self._changed_at = now
-        return True
-
-    def _shrink(self, wanted: float, now: float) -> bool:
-        if now - self._changed_at < _SHRINK_COOLDOWN:
-            return False
-        # At most by half at once: paused demand often comes back.
-        size = max(math.ceil(wanted), math.ceil(self.size / 2), self._config.min_size)
-        if size >= self.size:
-            return False
-        self.size = size
-        self.shrunk += 1
-        self._changed_at = now
-        return True

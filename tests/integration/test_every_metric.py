@@ -158,6 +158,12 @@ async def wait_for_a_pool() -> None:
             await waiting
     await asyncio.sleep(0.25)
     await use()
+    look(counted.metrics)
+    await pool.aclose()
+    pool = Pool(connect, PoolConfig(min_size=2), KeepAliveConfig(interval=1_000))
+    counted = Counted("pool", pool.stats)
+    await pool.tend()
+    await until(lambda: pool.stats().idle == 2)
     seen = look(counted.metrics)
     await pool.aclose()
     assert {metric.name for metric in METRICS if metric.section == "pool"} <= seen

@@ -379,13 +379,12 @@ class HttpStream:
         self.broken = False
 
     async def ping(self) -> None:
-        """Ping the server, so that the stream does not expire.
+        """Ping the server, so that the stream does not expire; opens it if it is not open.
 
         Raises:
             HranaError: It is lost.
         """
-        if self._baton is not None:
-            await self._pipeline([{"type": "close_sql", "sql_id": 0}])
+        await self._pipeline([{"type": "close_sql", "sql_id": 0}])
 
     async def aclose(self) -> None:
         """Close the stream on the server, where it would otherwise expire by itself."""

@@ -417,3 +417,110 @@ async def test_a_call_that_needs_a_younger_connection_leaves_the_older_ones_to_o
     assert pool.stats().aged_replaced == 1
     await pool.aclose()
     assert server.open == 0
+
+
+async def burst(pool: Pool[FakeConnection], calls: int) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(calls):
+            await stack.enter_async_context(pool.acquire())
+
+
+async def settled(pool: Pool[FakeConnection]) -> None:
+    await pool.tend()
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def rounds(pool: Pool[FakeConnection], clock: Clock, calls: int) -> None:
+    """Bursts every two minutes, and one pause more."""
+    for _ in range(5):
+        await burst(pool, calls)
+        for _ in range(60):
+            clock.now += 2
+            await settled(pool)
+
+
+async def test_connections_that_are_needed_in_rounds_are_open_before(server: FakeServer) -> None:
+    clock = Clock()
+    pool = Pool(server.connect, PoolConfig(max_size=8), KeepAliveConfig(), clock=clock)
+    await rounds(pool, clock, 6)
+    stats = pool.stats()
+    assert (stats.idle, stats.size, stats.forecast) == (6, 6, 6)
+    made = server.made
+    await burst(pool, 6)
+    assert server.made == made
+    assert pool.stats().opened_ahead >= 6
+    assert server.most_open == 6
+    await pool.aclose()
+    assert server.open == 0
+
+
+async def test_a_pool_opens_its_smallest_size(server: FakeServer) -> None:
+    pool = Pool(server.connect, fixed(4), QUIET)
+    await _once(pool)
+    await settled(pool)
+    assert (pool.stats().idle, server.open, pool.stats().opened_ahead) == (4, 4, 3)
+    await pool.aclose()
+    assert server.open == 0
+
+
+async def test_a_caller_joins_a_connection_that_is_being_opened(server: FakeServer) -> None:
+    pool = Pool(server.connect, fixed(2), QUIET)
+    server.hangs = asyncio.Event()
+    await pool.tend()
+    calling = asyncio.ensure_future(_once(pool))
+    cancelled = asyncio.ensure_future(_once(pool))
+    await until(lambda: server.made == pool.stats().in_use == 2)
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    server.hangs.set()
+    await calling
+    await until(lambda: server.open == 1)
+    assert server.made == 2
+    await pool.aclose()
+    assert server.open == 0
+
+
+async def test_a_server_that_did_not_answer_is_tried_by_one(server: FakeServer) -> None:
+    pool = Pool(server.connect, fixed(4), QUIET)
+    server.answers = False
+    await settled(pool)
+    assert (server.made, server.open) == (4, 0)
+    await settled(pool)
+    assert (server.made, server.open) == (5, 0)
+    server.answers = True
+    await settled(pool)
+    await settled(pool)
+    assert pool.stats().idle == server.open == 4
+    await pool.aclose()
+
+
+async def test_a_caller_gets_the_error_of_the_connection_that_it_joined(server: FakeServer) -> None:
+    pool = Pool(server.connect, fixed(1), QUIET)
+    server.answers = False
+    server.hangs = asyncio.Event()
+    await pool.tend()
+    calling = asyncio.ensure_future(_once(pool))
+    await until(lambda: server.made == pool.stats().in_use == 1)
+    server.hangs.set()
+    with pytest.raises(OSError, match="lost"):
+        await calling
+    assert pool.stats().in_use == 0
+    await pool.aclose()
+    assert server.open == 0
+
+
+async def test_closing_ends_what_is_being_opened(server: FakeServer) -> None:
+    pool = Pool(server.connect, fixed(3), QUIET)
+    server.hangs = asyncio.Event()
+    await pool.tend()
+    await until(lambda: server.made == 3)
+    await pool.aclose()
+    assert server.open == 0
+
+
+async def test_connections_of_a_short_life_are_not_opened_ahead(server: FakeServer) -> None:
+    pool = Pool(server.connect, fixed(4), KeepAliveConfig(), longest_life=1.0)
+    await settled(pool)
+    assert server.made == 0
+    await pool.aclose()
