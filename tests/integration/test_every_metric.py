@@ -17,13 +17,20 @@ from memory_core.metrics import METRICS, REGISTRY, Histogram, StoreMetrics
 from memory_core.records import Limits
 from memory_core.storage import StorageContext
 from memory_storage_turso import TenantStorage, TursoConfig, TursoStorage
-from memory_storage_turso.config import BreakerConfig, KeepAliveConfig, PoolConfig, TenancyConfig
+from memory_storage_turso.config import (
+    BreakerConfig,
+    KeepAliveConfig,
+    PoolConfig,
+    ReplicaConfig,
+    TenancyConfig,
+)
 from memory_storage_turso.server.pool import Pool
+from memory_storage_turso.server.replicas import ReadRouter
 from memory_storage_turso.server.resilience import CircuitBreaker, CircuitOpenError, Outcome
 from tests.servers.waiting import until
+from tests.unit.turso_server.test_read_router import MARK, FakeNode
 
-# Those need servers: `tests/integration/turso/test_replicas.py` moves what they count.
-NAMES = {metric.name for metric in METRICS if metric.section not in ("replicas", "reads")}
+NAMES = {metric.name for metric in METRICS}
 moved: set[str] = set()
 
 
@@ -147,7 +154,7 @@ async def wait_for_a_pool() -> None:
             await asyncio.sleep(0)
 
     async with pool.acquire():
-        await asyncio.sleep(0.25)
+        await pool.tend()
         look(counted.metrics)
         waiting = asyncio.create_task(use())
         await asyncio.sleep(0)
@@ -156,7 +163,6 @@ async def wait_for_a_pool() -> None:
             await use()
         with pytest.raises(StorageUnavailableError, match="within"):
             await waiting
-    await asyncio.sleep(0.25)
     await use()
     look(counted.metrics)
     await pool.aclose()
@@ -178,6 +184,34 @@ def open_a_breaker() -> None:
         pass
     seen = look(counted.metrics)
     assert {metric.name for metric in METRICS if metric.section == "breaker"} <= seen
+
+
+async def read_from_a_replica() -> None:
+    """The driver shows these statistics; `tests/integration/turso/test_replicas.py` runs it on servers."""
+    primary, replica = FakeNode(position=5), FakeNode()
+    router = ReadRouter(primary, [replica], ReplicaConfig())  # pyright: ignore[reportArgumentType]  # a stand-in
+    router.use_position(MARK, None)
+    reads = StoreMetrics("turso+http")
+
+    class Statistics:
+        def sections(self) -> dict[str, dict[str, object]]:
+            primary_reads = router._primary_reads  # pyright: ignore[reportPrivateUsage]
+            return {"replicas": {**router.totals()}, "reads": {"primary_reads": primary_reads}}
+
+    statistics = Statistics()
+    reads.add(statistics.sections)
+    await router.read([])
+    assert {"replica_passed_over", "replica_lag_changes", "primary_reads"} <= look(reads)
+    replica.position = 5
+
+    async def counted(name: str) -> bool:
+        await router.read([])
+        return name in look(reads)
+
+    await until(lambda: counted("replica_reads"))
+    replica.failure = StorageUnavailableError("it is down")
+    await until(lambda: counted("replica_failures"))
+    await router.aclose()
 
 
 class Database(InMemoryStorage):
@@ -214,14 +248,17 @@ async def test_every_declared_metric_is_moved(tmp_path, monkeypatch):
     moved.clear()
     # What other tests of this process have counted.
     REGISTRY.clear()
-    await use_a_store("inmemory:")
-    for scheme in ("turso", "lmdb", "jsonl"):
-        await use_a_store(f"{scheme}:{tmp_path / scheme}")
+    places = [
+        "inmemory:",
+        *(f"{scheme}:{tmp_path / scheme}" for scheme in ("turso", "lmdb", "jsonl")),
+    ]
+    await asyncio.gather(*map(use_a_store, places))
     await reject_a_batch()
     await let_an_entry_expire()
     await record_no_recall()
     await wait_for_a_pool()
     open_a_breaker()
+    await read_from_a_replica()
     with monkeypatch.context() as patch:
         patch.setattr(TursoStorage, "open", opened_database)
         await use_databases_of_tenants()

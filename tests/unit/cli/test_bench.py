@@ -48,6 +48,38 @@ async def _make(url):
         pass
 
 
+@pytest.fixture(scope="module")
+def sqld():
+    """The server's binary, found before a test has a home of its own."""
+    from tests.servers.sqld import require_sqld
+
+    return require_sqld()
+
+
+@pytest.mark.slow
+def test_a_server_is_measured_in_a_namespace_that_is_wiped(sqld, cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMORY_CORE_SQLD", str(sqld))
+    found, namespaces, kept = asyncio.run(_measured_on_a_server(cli, tmp_path))
+    assert [case["name"] for case in found["cases"]] == CASES
+    assert all(min(case["rates"]) > 0 for case in found["cases"])
+    assert [one.name for one in namespaces if one.records] == ["default"]
+    assert kept is not None
+
+
+async def _measured_on_a_server(cli, folder):
+    from memory_core import Episode
+    from tests.servers.sqld import running_sqld
+
+    async with running_sqld(folder / "sqld") as server:
+        url = server.http_url
+        async with open_memory(url) as memory:
+            episode = Episode(task_description="a")
+            await memory.put(episode)
+        found = await asyncio.to_thread(cli.json, "bench", url, *SHORT)
+        async with open_memory(url) as memory:
+            return found, await memory.storage.namespaces(), await memory.get(Episode, episode.id)
+
+
 def test_people_get_a_table(cli):
     shown = cli("bench", "inmemory:", *SHORT).stdout
     for name in CASES:
