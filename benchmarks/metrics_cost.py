@@ -10,15 +10,14 @@ as the one by hand. Both are medians of pairs, judged by the upper end of their 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from statistics import median
 from time import process_time
 
+from benchmarks import harness
 from benchmarks.workload import episode
 from memory_core import InMemoryStorage, Memory, open_memory
 from memory_core.plugins import PluginRegistry
@@ -86,16 +85,9 @@ def kept(found: Mapping[str, Mapping[str, float]]) -> bool:
 
 def main() -> int:
     """Measure, print, and judge."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--quick", action="store_true", help="few reads")
-    parser.add_argument("--json", action="store_true", help="the results as JSON")
-    given = parser.parse_args()
+    given = harness.parser(__doc__).parse_args()
     found = asyncio.run(measure(quick=given.quick))
-    if given.json:
-        json.dump(found, sys.stdout, indent=1)
-    else:
-        for name, values in found.items():
-            print(f"{name:14}", "  ".join(f"{key}={value:.3f}" for key, value in values.items()))
+    harness.emit(given, found)
     return 0 if given.quick or kept(found) else 3
 
 

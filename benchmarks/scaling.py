@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import math
 import random
 import selectors
@@ -29,6 +28,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, TypeAlias
 
+from benchmarks import harness
 from memory_storage_turso.config import KeepAliveConfig, PoolConfig, TursoConfig
 from memory_storage_turso.server.hrana.endpoint import parse_endpoint
 from memory_storage_turso.server.hrana.stored_sql import SharedSql
@@ -297,7 +297,7 @@ async def serve(*, quick: bool) -> dict[str, dict[str, float]]:
     """The three pools at the same time, over WebSockets to one sqld at a distance of 40 ms."""
     from memory_storage_turso.server.hrana.websocket import WebSocketTransport
 
-    every, rounds = (6.0, 5) if quick else (12.0, 20)
+    every, rounds = (6.0, 3) if quick else (12.0, 20)
     keepalive = KeepAliveConfig(interval=every / 24)
     load = partial(bursts, every=every, jitter=0.05)
 
@@ -324,17 +324,18 @@ async def serve(*, quick: bool) -> dict[str, dict[str, float]]:
     return found
 
 
-def measure(*, quick: bool, only: str | None) -> dict[str, dict[str, dict[str, float]]]:
-    """By load and variant; quick: a quarter of the time."""
+def measure(given: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
+    """By load and variant; quick: an eighth of the time."""
     found = {
         load: {
-            variant: simulate(load, variant, share=0.25 if quick else 1.0) for variant in VARIANTS
+            variant: simulate(load, variant, share=1 / 8 if given.quick else 1.0)
+            for variant in VARIANTS
         }
         for load in LOADS
-        if not only or only in load
+        if harness.wanted(given, load)
     }
-    if not only or only in "sqld":
-        found["sqld"] = asyncio.run(serve(quick=quick))
+    if harness.wanted(given, "sqld"):
+        found["sqld"] = asyncio.run(serve(quick=given.quick))
     return found
 
 
@@ -348,21 +349,17 @@ def kept(found: dict[str, dict[str, float]]) -> bool:
     )
 
 
+def show(found: dict[str, dict[str, dict[str, float]]]) -> None:
+    """A line for each load and variant."""
+    for load, variants in found.items():
+        harness.lines({f"{load}, {variant}": measured for variant, measured in variants.items()})
+
+
 def main() -> int:
     """Measure, print, and judge."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--quick", action="store_true", help="a quarter of the time")
-    parser.add_argument("--json", action="store_true", help="the results as JSON")
-    parser.add_argument("--only", help="only loads that have this in their name, or sqld")
-    given = parser.parse_args()
-    found = measure(quick=given.quick, only=given.only)
-    if given.json:
-        json.dump(found, sys.stdout, indent=1)
-    else:
-        for load, variants in found.items():
-            for variant, measured in variants.items():
-                listed = "  ".join(f"{name}={value:,.2f}" for name, value in measured.items())
-                print(f"{load:26} {variant:8} {listed}")
+    given = harness.parser(__doc__).parse_args()
+    found = measure(given)
+    harness.emit(given, found, show)
     # A quick form is too short for a judgement: most of it is what the forecast learns from.
     return 0 if given.quick or all(kept(found[load]) for load in JUDGED if load in found) else 3
 

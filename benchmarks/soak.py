@@ -1,6 +1,6 @@
 """Agents at work for a long time, with restarts and kills: what nothing may do is grow.
 
-    python -m benchmarks.soak [URL ...] [--minutes 60] [--json] [--plot FOLDER] [--dir FOLDER]
+    python -m benchmarks.soak [URL ...] [--minutes 60] [--quick] [--json] [--plot FOLDER]
 
 Without a URL: a store of each embedded backend, for ``--minutes`` each. Eight agents start episodes, log
 their steps, complete and relate them, read, query and follow relationships; the store is kept at a thousand
@@ -32,6 +32,7 @@ from statistics import median
 from time import monotonic, perf_counter
 from typing import Any, TypeAlias
 
+from benchmarks import harness
 from memory_core import (
     Episode,
     Memory,
@@ -51,6 +52,7 @@ URLS = {
 }
 AGENTS, STEPS, KEPT, THINKING = 8, 5, 1_000, 0.03
 LOOKED_FOR = 50
+QUICK_MINUTES = 1 / 3
 OPERATIONS = ("start", "log", "complete", "relate", "get", "query", "related", "prune")
 SHORTEST = 240.0
 """Seconds of a run that is judged."""
@@ -367,19 +369,17 @@ def show(name: str, found: dict[str, Any]) -> None:
 
 def main() -> int:
     """Measure, print, and judge."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument(
-        "urls", nargs="*", metavar="URL", help=f"stores, or {', '.join(URLS)}: new ones"
-    )
+    parser = harness.parser(__doc__)
+    known = ", ".join(URLS)
+    parser.add_argument("urls", nargs="*", metavar="URL", help=f"stores, or {known}: new ones")
     parser.add_argument("--minutes", type=float, default=60.0, help="of each store")
-    parser.add_argument("--json", action="store_true", help="the samples too, as JSON")
     parser.add_argument("--plot", type=Path, help="a folder for an SVG of each store")
-    parser.add_argument("--dir", type=Path, help="where to make the stores")
     given = parser.parse_args()
+    if given.quick:
+        given.minutes = QUICK_MINUTES
     with tempfile.TemporaryDirectory(dir=given.dir) as folder:
         found = asyncio.run(measure(given, Path(folder)))
-    if given.json:
-        json.dump(found, sys.stdout, indent=1)
+    harness.emit(given, found, lambda _: None)
     return 3 if any(grows(each["growth"]) for each in found.values()) else 0
 
 

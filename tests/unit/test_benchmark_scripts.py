@@ -23,12 +23,14 @@ REPORTED = {
 }  # fmt: skip
 COMMANDS = {
     "decoding": ("-m", "benchmarks.decoding"),
+    "metrics_cost": ("-m", "benchmarks.metrics_cost"),
     "scale": ("-m", "benchmarks.scale", "--store", "lmdb"),
+    "scaling": ("-m", "benchmarks.scaling"),
     # As a file, so that another checkout's Python can run it, too.
     "versions": ("benchmarks/versions.py", sys.executable, "--only", "inmemory"),
 }
-ELSEWHERE = {"frames", "hit_ratio", "policies", "recall"}
-"""Scripts that other tests run: those of the paths, of the adaptive cache and of recall."""
+ELSEWHERE = {"frames", "hit_ratio", "policies", "recall", "soak"}
+"""Scripts that other tests run: those of the paths, of the adaptive cache, of recall and of long runs."""
 OTHERS = {"recall_retail", "search", "search_quality"}
 """Scripts that need data or packages which the tests do without."""
 

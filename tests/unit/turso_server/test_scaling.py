@@ -37,14 +37,3 @@ def test_a_promise_that_is_not_kept_is_seen(
 def test_where_there_is_no_rhythm_nothing_is_worse(load: str) -> None:
     ours, other = (scaling.simulate(load, variant, share=1 / 8) for variant in ("with", "without"))
     assert ours == other
-
-
-def test_the_benchmark_runs_on_a_real_server(capsys, monkeypatch) -> None:
-    from tests.servers.sqld import require_sqld
-
-    require_sqld()
-    monkeypatch.setattr("sys.argv", ["scaling", "--quick", "--only", "sqld"])
-    assert scaling.main() == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines] == [["sqld", name] for name in scaling.VARIANTS]
-    assert all("calls=600.00" in line for line in lines)
