@@ -15,6 +15,7 @@ from memory_storage_turso.server.hrana.wire import Step
 from memory_storage_turso.sql.statement import Statement
 from tests.integration.turso.conftest import POSITION, OpenDriver, create_schema, insert, names
 from tests.servers.sqld import Sqld
+from tests.servers.waiting import until
 
 
 async def test_group_is_durable_when_it_returns(driver: ServerDriver, server: Sqld) -> None:
@@ -231,6 +232,23 @@ async def test_cancelled_write_leaves_nothing_locked(server: Sqld, open_driver: 
     pool = driver.stats()["pool"]
     assert isinstance(pool, dict)
     assert pool["in_use"] == 0
+
+
+async def test_connections_that_were_opened_ahead_are_used(
+    server: Sqld, transport: str, open_driver: OpenDriver
+) -> None:
+    url = server.http_url if transport == "http" else server.ws_url
+    driver = open_driver(url, config=TursoConfig(pool=PoolConfig(min_size=4)))
+    await create_schema(driver)
+    pool = driver._primary.pool  # pyright: ignore[reportPrivateUsage] - its maintenance and statistics
+    await pool.tend()
+    await until(lambda: pool.stats().idle == 4)
+    before = pool.stats()
+    assert before.opened_ahead >= 3
+    await asyncio.gather(*(driver.read([POSITION]) for _ in range(4)))
+    after = pool.stats()
+    assert after.opened == before.opened
+    assert (after.discarded, after.stale_replaced) == (0, 0)
 
 
 async def test_closed_driver_refuses(driver: ServerDriver) -> None:
