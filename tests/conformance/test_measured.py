@@ -92,6 +92,9 @@ class MeasuredStorage:
             return await self.inner.get(kind, ids)
         return await self.memory.get_many(kind, ids)
 
+    async def get_with_parts(self, kind, ids, parts):
+        return await self.inner.get_with_parts(kind, ids, parts)
+
     async def query(self, query):
         if issubclass(query.cls, Episode):
             return await self.inner.query(query)

@@ -195,7 +195,7 @@ async def read_from_a_replica() -> None:
 
     class Statistics:
         def sections(self) -> dict[str, dict[str, object]]:
-            primary_reads = router._primary_reads  # pyright: ignore[reportPrivateUsage]
+            primary_reads = router._primary_reads  # pyright: ignore[reportPrivateUsage]  # as the driver counts
             return {"replicas": {**router.totals()}, "reads": {"primary_reads": primary_reads}}
 
     statistics = Statistics()
