@@ -280,19 +280,24 @@ def judged(samples: list[Sample]) -> dict[str, dict[str, float]]:
     second = second[len(second) // 4 :]
     lasted = second[-1]["second"] - second[0]["second"]
     found: dict[str, dict[str, float]] = {}
-    for name, bound in (BOUNDS | COUNTED | dict.fromkeys(SHOWN, math.inf)).items():
+    bounds = BOUNDS | COUNTED
+    for name in (*bounds, *SHOWN):
         points = [(sample["second"], sample[name]) for sample in second]
         middle = median(value for _, value in points)
         growth = slope(points) * lasted
         if name not in COUNTED:
             growth /= max(middle, 1e-9)
-        found[name] = {"median": middle, "growth": growth, "bound": bound}
+        found[name] = {"median": middle, "growth": growth}
+        if name in bounds:
+            found[name]["bound"] = bounds[name]
     return found
 
 
 def grows(verdict: dict[str, dict[str, float]]) -> list[str]:
     """What grows beyond its bound."""
-    return [name for name, found in verdict.items() if found["growth"] > found["bound"]]
+    return [
+        name for name, found in verdict.items() if found["growth"] > found.get("bound", math.inf)
+    ]
 
 
 def plot(name: str, samples: list[Sample], file: Path) -> None:
@@ -371,10 +376,11 @@ def show(name: str, found: dict[str, Any]) -> None:
     for subject, growth in found["growth"].items():
         unit = "" if subject in COUNTED else " %"
         times = 1 if subject in COUNTED else 100
-        said = "grows" if growth["growth"] > growth["bound"] else "stays"
+        said = "grows" if subject in grows(found["growth"]) else "stays"
+        judged = f"bound {times * growth['bound']:.0f}{unit}  {said}" if "bound" in growth else ""
         print(
-            f"  {subject:9} median {growth['median']:10,.2f}  growth {times * growth['growth']:+7.2f}{unit}"
-            f"  bound {times * growth['bound']:.0f}{unit}  {said}"
+            f"  {subject:9} median {growth['median']:10,.2f}"
+            f"  growth {times * growth['growth']:+7.2f}{unit}  {judged}"
         )
 
 
