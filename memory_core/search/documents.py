@@ -114,7 +114,7 @@ class Declarations:
     @classmethod
     def of(cls, types: RecordTypes, analyzer: Analyzer) -> Declarations:
         """The declarations of a store's kinds. A ``path`` that is a function counts by its name only."""
-        described: list[Any] = [Analyzer.version, analyzer.language]
+        described: list[Any] = [analyzer.described]
         texts: dict[str, dict[str, float]] = {}
         ordered: dict[str, tuple[str, ...]] = {}
         for kind in searched_kinds(types):

@@ -29,6 +29,10 @@ Completed = Callable[[list[Any]], Awaitable[list[Any]]]
 
 _RECORDS_AT_ONCE = 64
 _ATTEMPTS = 10
+_TERMS_AT_ONCE = 2_000
+"""Terms that are made, in about a millisecond, before other tasks come."""
+_TERMS_OF_A_RECORD = 100
+"""As many take as long as what is done for each record."""
 
 
 @frozen
@@ -237,6 +241,8 @@ class _Documents:
         self._index = index
         self._analyzer = analyzer
         self._with_text = with_text
+        # Made since other tasks came last.
+        self._terms = 0
         # The kinds whose records are found as records of another kind, by that kind.
         self._parts: dict[str, list[type[Record]]] = {}
         for kind in searched_kinds(types):
@@ -267,9 +273,12 @@ class _Documents:
         await self._index.clear()
 
     async def _document(self, record: Record, found: Record) -> Document:
-        # A text may be long: other tasks come between two documents.
-        await asyncio.sleep(0)
-        return document_of(record, found, self._analyzer, with_text=self._with_text)
+        document = document_of(record, found, self._analyzer, with_text=self._with_text)
+        self._terms += sum(len(text.terms) for text in document.texts) + _TERMS_OF_A_RECORD
+        if self._terms >= _TERMS_AT_ONCE:
+            self._terms = 0
+            await asyncio.sleep(0)
+        return document
 
     async def _add_parts(
         self,

@@ -4,7 +4,8 @@ import unicodedata
 import pytest
 
 from memory_core.errors import ConfigurationError
-from memory_core.search import Analyzer
+from memory_core.records import CORE_RECORD_TYPES, RecordTypes
+from memory_core.search import Analyzer, Declarations
 
 ENGLISH = Analyzer()
 
@@ -60,6 +61,17 @@ def test_languages() -> None:
         ConfigurationError, match=r"unknown language 'klingon'; known: none, .*english"
     ):
         Analyzer("klingon")
+
+
+def test_an_index_is_for_one_language_and_one_version_of_its_stems(monkeypatch) -> None:
+    def digest(language: str) -> bytes:
+        return Declarations.of(RecordTypes(CORE_RECORD_TYPES), Analyzer(language)).digest
+
+    before = [digest(language) for language in ("english", "german", "none")]
+    assert len(set(before)) == 3
+    monkeypatch.setattr("Stemmer.version", lambda: "0.0")
+    later = [digest(language) for language in ("english", "german", "none")]
+    assert [one == other for one, other in zip(before, later, strict=True)] == [False, False, True]
 
 
 def test_the_last_word_keeps_its_ending() -> None:
