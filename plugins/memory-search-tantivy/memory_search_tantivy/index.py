@@ -42,6 +42,8 @@ _LOG = logging.getLogger("memory_core")
 _FORMAT = 2
 _PATIENCE = 5.0
 """Seconds to wait for another process that writes to the same index."""
+_FEW = 200
+"""Changes at once that are put into the index in memory; more are written to the disk sooner."""
 
 
 class TantivyIndex:
@@ -157,8 +159,13 @@ class TantivyIndex:
         self._check()
         if not self._opened:
             await self.bookmark()
+        if self._pending.unindexed > _FEW:
+            # They come to the disk sooner than into the index in memory.
+            await self._written()
+            await self._forget_alone()
         # What is in memory belongs to what is open now; what is written from here on is found there as well.
         pending, hidden, view, build = self._pending, self._pending.keys(), self._view, self._build
+        await pending.make_indexed()
         found = await pending.index.search(request) if hidden else []
         on_disk: list[Match] | None
         if build is not None:
@@ -179,7 +186,7 @@ class TantivyIndex:
 
     def stats(self) -> dict[str, Any]:
         """See ``SearchIndex.stats``: also ``pending``, documents that are not on disk yet."""
-        pending = self._pending.index.stats()["documents"]
+        pending = len(self._pending.documents())
         documents, view = pending, self._view
         if view is not None:
             hidden = self._pending.keys()
@@ -369,17 +376,20 @@ class TantivyIndex:
         removed: Sequence[tuple[str, UUID]],
         bookmark: Bookmark | None,
     ) -> None:
-        await self._pending.add(documents, removed)
+        self._pending.add(documents, removed)
         if bookmark is None:
             return
         self._pending.settle(bookmark.position)
         self._bookmark = bookmark
-        if len(self._pending) < self._config.pending:
+        few = self._pending.unindexed <= _FEW
+        if few:
+            await self._pending.make_indexed()
+        if few and len(self._pending) < self._config.pending:
             return
-        if len(self._pending) >= 2 * self._config.pending:
+        if not few or len(self._pending) >= 2 * self._config.pending:
             await self._written()
-        await self._forget_written()
-        if self._writing is None and len(self._pending) >= self._config.pending:
+        self._forget_written()
+        if self._writing is None and len(self._pending):
             self._write()
 
     def _write(self) -> None:
@@ -412,14 +422,14 @@ class TantivyIndex:
 
     async def _forget_alone(self) -> None:
         async with self._changing:
-            await self._forget_written()
+            self._forget_written()
 
-    async def _forget_written(self) -> None:
+    def _forget_written(self) -> None:
         """Remove from memory what the disk has."""
         view = self._view
         if view is not None and view.bookmark is not None and len(self._pending):
             position, rest = view.bookmark.position, self._nothing_pending()
-            self._pending = await self._pending.after(position, rest)
+            self._pending = self._pending.after(position, rest)
 
     def _write_to(
         self, view: View, documents: Sequence[Document], keys: frozenset[str], bookmark: Bookmark

@@ -49,6 +49,22 @@ async def test_it_is_used_and_kept_on_disk(url) -> None:
         assert len(await memory.search("refund", Query(Episode).limit(100))) == 50
 
 
+async def test_many_changes_at_once_come_to_the_disk_and_few_stay_in_memory(url) -> None:
+    async with open_memory(url) as memory:
+        await memory.store_episode(Episode(task_description="first"))
+        await memory.search("first")
+        # A page of the feed has a thousand changes.
+        for count, commits, pending in ((150, 0, 150), (300, 1, 0), (1_100, 2, 100)):
+            await memory.store_episodes_batch(
+                [Episode(task_description=f"refund {count}of") for _ in range(count)]
+            )
+            found = await memory.search(f"{count}of", Query(Episode).limit(10_000))
+            assert len([hit for hit in found if str(count) in hit.snippet]) == count
+            section = (await memory.stats()).sections["search"]
+            assert section["commits"] >= commits
+            assert section["pending"] == pending
+
+
 async def test_an_index_that_is_deleted_while_it_is_used_is_built_again(url) -> None:
     async with open_memory(url) as memory:
         for number in range(3):
@@ -134,28 +150,42 @@ async def test_a_wiped_namespace_leaves_no_index(url) -> None:
         assert len(await memory.scoped("b").search("refund")) == 1
 
 
-async def open_files(folder: Path, namespaces: int) -> list[int]:
-    """Open files and threads, after a search of each namespace."""
+def private_memory() -> float:
+    """MB of memory that this process shares with no other; files that are mapped do not count."""
+    (line,) = [
+        line
+        for line in Path("/proc/self/status").read_text("ascii").splitlines()
+        if line.startswith("RssAnon")
+    ]
+    return int(line.split()[1]) / 1_000
+
+
+async def held_by(folder: Path, namespaces: int) -> tuple[list[int], list[float]]:
+    """Open files and threads, and MB of memory, after a search of each namespace."""
     held: list[int] = []
+    memories: list[float] = []
     async with open_memory(f"lmdb:{folder}/memory?search=tantivy%3Fmax_open=4") as memory:
         for number in range(namespaces):
             scoped = memory.scoped(f"n{number}")
             await scoped.store_episode(Episode(task_description=f"refund {number}"))
             assert len(await scoped.search("refund")) == 1
             held.append(sum(len(list(Path(f"/proc/self/{of}").iterdir())) for of in ("fd", "task")))
-    return held
+            memories.append(private_memory())
+    return held, memories
 
 
 async def test_many_namespaces_take_bounded_handles(tmp_path) -> None:
-    held = await open_files(tmp_path, 24)
+    held, _ = await held_by(tmp_path, 24)
     assert max(held[12:]) <= max(held[:12]) + 12
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-async def test_a_thousand_namespaces_take_bounded_handles(tmp_path) -> None:
-    held = await open_files(tmp_path, 1_000)
+async def test_a_thousand_namespaces_take_bounded_handles_and_memory(tmp_path) -> None:
+    held, memories = await held_by(tmp_path, 1_000)
     assert max(held[100:]) <= max(held[:100]) + 12
+    # An index that stayed open would take a writer's memory at least, or a megabyte.
+    assert max(memories[900:]) <= max(memories[100:200]) + 40
 
 
 def is_known(folder: Path, word: str) -> bool:
@@ -284,3 +314,54 @@ async def test_killed_processes_leave_the_next_search_right(url) -> None:
 @pytest.mark.timeout(1800)
 async def test_two_hundred_killed_processes_leave_the_next_search_right(url) -> None:
     await kill(url, 200)
+
+
+FULL = """
+import asyncio, resource, sys
+from memory_core import Episode, Query, StorageFullError, open_memory
+
+_, MOST = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+def disk(full):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096 if full else MOST, MOST))
+
+async def main(url):
+    async with open_memory(url, search="tantivy?pending=5") as memory:
+        async def fill(word):
+            episodes = [Episode(task_description=f"{word} {n}" + 20 * f" {word}{n}") for n in range(300)]
+            await memory.store_episodes_batch(episodes)
+        async def found(word):
+            return len(await memory.search(word, Query(Episode).limit(1_000)))
+        await fill("refund")
+        disk(full=True)
+        try:
+            await memory.search("refund")
+        except StorageFullError as error:
+            print(error)
+        disk(full=False)
+        assert await found("refund") == 300
+        await fill("hotel")
+        disk(full=True)
+        # What was followed stays in memory.
+        assert await found("hotel") == await found("refund") == 300
+        counted = (await memory.stats()).sections["search"]
+        assert counted["failed"] > 0 and counted["pending"] > 0, counted
+        disk(full=False)
+        await fill("seat")
+        assert await found("seat") == await found("hotel") == 300
+    async with open_memory(url, search="tantivy") as memory:
+        assert await found("seat") == await found("refund") == 300
+        counted = (await memory.stats()).sections["search"]
+        assert (counted["restarts"], counted["changed"], counted["damaged"]) == (0, 0, 0), counted
+        assert await memory.count_episodes() == 900
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+def test_a_full_disk_is_said_and_what_was_followed_stays_in_memory(url) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, url], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no space is left" in done.stdout
