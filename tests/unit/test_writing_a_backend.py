@@ -10,7 +10,10 @@ import pytest
 from memory_core.storage import Storage
 
 ROOT = Path(__file__).parents[2]
-GUIDES = [ROOT / "docs/writing_a_backend.md", ROOT / "docs/backends_on_databases.md"]
+GUIDES = [
+    ROOT / "docs" / name
+    for name in ("writing_a_backend.md", "backends_on_databases.md", "writing_an_index.md")
+]
 TEXT = "".join(path.read_text() for path in GUIDES)
 EXCERPT = re.compile(r"<!-- excerpt: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
 EXCERPTS = EXCERPT.findall(TEXT)
