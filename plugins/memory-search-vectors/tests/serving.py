@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._send(200, server.answer)
                 return
             vectors = asyncio.run(server.embedder.embed(body["input"], "document"))
-        data = [{"index": place, "embedding": each} for place, each in enumerate(vectors)]
+        data = [{"index": place, "embedding": each.tolist()} for place, each in enumerate(vectors)]
         # The order is what `index` says, not that of the list.
         self._send(200, json.dumps({"data": data[::-1]}).encode())
 

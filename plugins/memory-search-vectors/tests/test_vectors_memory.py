@@ -68,7 +68,13 @@ def _up():
     MeaningEmbedder.made = []
 
 
-@pytest.fixture(params=["lmdb:{folder}/memory", "turso:{folder}/memory.db"])
+@pytest.fixture(
+    params=[
+        "lmdb:{folder}/memory",
+        # The index knows no backend: the second one takes its time where time is.
+        pytest.param("turso:{folder}/memory.db", marks=pytest.mark.slow),
+    ]
+)
 def url(request, tmp_path):
     return request.param.format(folder=tmp_path)
 

@@ -1,3 +1,4 @@
+import pytest
 from embedders import WordEmbedder
 
 from memory_core.search import Embedders, ReferenceIndex
@@ -34,6 +35,11 @@ class TestVectorIndex(SearchSuite):
                 where, config=TantivyConfig(), declarations=declarations
             ),
         )
+
+    @pytest.mark.slow
+    async def test_a_damaged_index_is_built_again(self, folder, tmp_path):
+        """Dozens of indexes: one for each damage of each file."""
+        await super().test_a_damaged_index_is_built_again(folder, tmp_path)
 
 
 class TestVectorIndexInMemory(SearchSuite):
