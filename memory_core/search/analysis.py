@@ -13,7 +13,6 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from functools import cache
-from importlib import import_module
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
@@ -201,4 +200,6 @@ def _stem_of(language: str) -> Callable[[str], str]:
 
 
 def _snowball() -> Any:
-    return import_module("Stemmer")
+    import Stemmer  # pyright: ignore[reportMissingImports]  # it has no types
+
+    return Stemmer
