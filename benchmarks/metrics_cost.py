@@ -85,7 +85,7 @@ def kept(found: Mapping[str, Mapping[str, float]]) -> bool:
 
 def main() -> int:
     """Measure, print, and judge."""
-    given = harness.parser(__doc__).parse_args()
+    given = harness.parser(__doc__, "quick").parse_args()
     found = asyncio.run(measure(quick=given.quick))
     harness.emit(given, found)
     return 0 if given.quick or kept(found) else 3

@@ -357,7 +357,7 @@ def show(found: dict[str, dict[str, dict[str, float]]]) -> None:
 
 def main() -> int:
     """Measure, print, and judge."""
-    given = harness.parser(__doc__).parse_args()
+    given = harness.parser(__doc__, "quick", "only").parse_args()
     found = measure(given)
     harness.emit(given, found, show)
     # A quick form is too short for a judgement: most of it is what the forecast learns from.

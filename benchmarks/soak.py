@@ -386,7 +386,7 @@ def show(name: str, found: dict[str, Any]) -> None:
 
 def main() -> int:
     """Measure, print, and judge."""
-    parser = harness.parser(__doc__)
+    parser = harness.parser(__doc__, "quick", "dir")
     known = ", ".join(URLS)
     parser.add_argument("urls", nargs="*", metavar="URL", help=f"stores, or {known}: new ones")
     parser.add_argument("--minutes", type=float, default=60.0, help="of each store")

@@ -7,6 +7,7 @@ dictionary (``DictionaryMissingError``).
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -23,6 +24,9 @@ __all__ = ["CompressionConfig", "Compressor", "DictionaryMissingError"]
 # one pass instead of searching for them, at no measurable loss on transcripts.
 _COVER_SEGMENT = 256
 _COVER_DMER = 8
+# Private ids of the format (RFC 8878, 5.). zstd's own choice is a digest of the content without the
+# entropy tables, so two processes that train at the same time could give two dictionaries one id.
+_IDS = range(32_768, 2**31)
 _ALL_AT_ONCE = 8
 # With very little data, zstd's trainer crashes the process (in 1.5.7 with 8 samples of one byte).
 _LEAST_TRAINING_BYTES = 1024
@@ -154,6 +158,7 @@ class Compressor:
                 cast("list[Any]", samples),
                 k=_COVER_SEGMENT,
                 d=_COVER_DMER,
+                dict_id=secrets.choice(_IDS),
             )
         except zstandard.ZstdError:
             return None

@@ -119,7 +119,8 @@ class Dictionaries:
             args = (number, kind, time.time_ns() // 1_000_000, dictionary)
             outcome = await self._driver.write([[Statement(ADD_DICTIONARY, args)]])
             if isinstance(outcome.results[0], list):
-                self.add([(number, kind, dictionary)])
+                # What the store has: another process may have been first with this id.
+                await self.load()
         except (MemoryCoreError, StatementError) as error:
             # Records are stored without one as well; the next process to open the store tries again.
             _LOG.warning("no compression dictionary for %s: %s", kind, error)

