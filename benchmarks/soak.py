@@ -236,8 +236,11 @@ class Soak:
             sys.executable, "-m", "benchmarks.soak", "--work", *arguments,
             stdout=asyncio.subprocess.PIPE, limit=1 << 20,
         )  # fmt: skip
-        reading = asyncio.create_task(self._read(process, last=number < 0))
+        begun = asyncio.Event()
+        reading = asyncio.create_task(self._read(process, begun, last=number < 0))
         if number >= 0:
+            # A process that still starts would not close its store when it is asked to end.
+            await begun.wait()
             await asyncio.wait([reading], timeout=seconds)
             if kill:
                 process.kill()
@@ -250,9 +253,12 @@ class Soak:
         if code != (-signal.SIGKILL if kill else 0):
             raise RuntimeError(f"the process ended with {code}")
 
-    async def _read(self, process: asyncio.subprocess.Process, *, last: bool) -> None:
+    async def _read(
+        self, process: asyncio.subprocess.Process, begun: asyncio.Event, *, last: bool
+    ) -> None:
         assert process.stdout is not None
         async for line in process.stdout:
+            begun.set()
             if not line.endswith(b"\n"):
                 # The process was killed while it wrote.
                 break
@@ -264,6 +270,8 @@ class Soak:
             }
             self.samples.append(seen | said["sample"])
             self._completed = (self._completed + said["completed"])[-LOOKED_FOR:]
+        # Also where the process ended without a word.
+        begun.set()
 
 
 def slope(points: list[tuple[float, float]]) -> float:
