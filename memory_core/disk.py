@@ -115,7 +115,9 @@ def make_folder(folder: Path) -> None:
         with suppress(FileExistsError):
             each.mkdir(mode=0o700)
     if not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        # Another process may have removed it again.
+        code = errno.ENOTDIR if os.path.lexists(folder) else errno.ENOENT
+        raise OSError(code, os.strerror(code), str(folder))
 
 
 def missing_folders(folder: Path) -> list[Path]:

@@ -63,9 +63,9 @@ class Generations:
             Whether it is held.
         """
         while True:
-            make_folder(self.folder)
             # The folder may be deleted at any time, and the lock with it: then it locks nothing.
             with suppress(FileNotFoundError):
+                make_folder(self.folder)
                 lock = private_file(self.folder / _LOCK, os.O_RDWR | os.O_CREAT)
                 held = _taken(lock, patience)
                 if not held or self._is_lock(lock):
