@@ -32,7 +32,7 @@ class Turns:
     _alone_since = 0.0
 
     async def _give_way(self) -> None:
-        """Let other tasks run, if none has for some milliseconds."""
+        """Let other tasks run, if none has for a millisecond."""
         self._turn = _TURN
         if not self._alone_since:
             self._alone_since = monotonic()
