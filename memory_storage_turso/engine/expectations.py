@@ -19,7 +19,7 @@ from memory_storage_turso.engine.dictionaries import Dictionaries
 from memory_storage_turso.engine.driver import KnownReasonError, NotAsExpectedError
 from memory_storage_turso.engine.encoding import QueuedBatch
 from memory_storage_turso.engine.rows import body_of, record_of
-from memory_storage_turso.sql.statement import CheckedRead, Row, Statement
+from memory_storage_turso.sql.statement import AbsenceRead, CheckedRead, Row, Statement
 from memory_storage_turso.sql.system import DICTIONARIES
 from memory_storage_turso.sql.tables import Tables
 
@@ -55,7 +55,8 @@ class Expectations:
             except MemoryCoreError as error:
                 raise KnownReasonError(error) from error
 
-        return CheckedRead(read.sql, read.args, check=check)
+        kind = AbsenceRead if isinstance(expected, ExpectAbsent) else CheckedRead
+        return kind(read.sql, read.args, check=check)
 
     def comparing(self, ns: int, expected: Expect | ExpectAbsent) -> Statement:
         """The statement for a server: it compares with the bytes that a put of the record would write."""

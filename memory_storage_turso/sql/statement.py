@@ -9,6 +9,7 @@ from typing import TypeAlias
 from attrs import field, frozen
 
 __all__ = [
+    "AbsenceRead",
     "CheckedRead",
     "ComparingStatement",
     "Interlude",
@@ -63,6 +64,26 @@ class CheckedRead(Statement):
 
 
 @frozen(slots=True)
+class AbsenceRead(CheckedRead):
+    """A checked read of one id, which has no rows as a rule; several ids can be read at once.
+
+    Its arguments end with the id, its SQL with ``(?)``, and its rows begin with the id.
+    """
+
+    def of_rows(self, reads: Sequence[Statement]) -> Statement:
+        """The read for several such reads that differ only in their ids."""
+        checks = {read.args[-1]: read.check for read in reads if isinstance(read, AbsenceRead)}
+
+        def check(rows: Sequence[Row], read_more: Callable[[Statement], Sequence[Row]]) -> None:
+            for row in rows:
+                checks[row[0]]([row], read_more)
+
+        sql = f"{self.sql.removesuffix('(?)')}({', '.join('?' * len(reads))})"
+        ids = (read.args[-1] for read in reads)
+        return CheckedRead(sql, (*self.args[:-1], *ids), check=check)
+
+
+@frozen(slots=True)
 class ComparingStatement(Statement):
     """A read that fails unless a stored row is as its arguments say.
 
@@ -90,15 +111,15 @@ class Interlude(Statement):
 
 
 def merged(statements: Iterable[Statement], sizes: Sequence[int]) -> Iterator[Sequence[Statement]]:
-    """The statements in order; consecutive rows form groups that one statement can insert.
+    """The statements in order; consecutive rows, or ids to look for, form groups for one statement.
 
     Args:
         statements: may be lazy; at most the largest size plus one are consumed ahead.
         sizes: how many rows a group may have, largest first, ending with 1. Few sizes make few
             different texts.
     """
-    for (_, mergeable), group in groupby(statements, _mergeable):
-        if not mergeable:
+    for (_, like), group in groupby(statements, _mergeable):
+        if like is None:
             yield from ((statement,) for statement in group)
             continue
         while rows := list(islice(group, sizes[0])):
@@ -112,8 +133,12 @@ def merged(statements: Iterable[Statement], sizes: Sequence[int]) -> Iterator[Se
 def as_one(group: Sequence[Statement]) -> Statement:
     """The single statement that is equivalent to a group from `merged`."""
     first = group[0]
-    return first.of_rows(group) if len(group) > 1 and isinstance(first, RowStatement) else first
+    several = len(group) > 1 and isinstance(first, RowStatement | AbsenceRead)
+    return first.of_rows(group) if several else first
 
 
-def _mergeable(statement: Statement) -> tuple[str, bool]:
-    return statement.sql, isinstance(statement, RowStatement)
+def _mergeable(statement: Statement) -> tuple[str, tuple[SqlValue, ...] | None]:
+    """What statements have in common that can be one; the second is None for one that stays alone."""
+    if isinstance(statement, RowStatement):
+        return statement.sql, ()
+    return statement.sql, statement.args[:-1] if isinstance(statement, AbsenceRead) else None

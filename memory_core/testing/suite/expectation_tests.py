@@ -74,6 +74,24 @@ class ExpectationTests(Harness):
         assert error.stored == episode(1)
         assert await store.get(Episode, [sample_id("episode", 2)]) == [None]
 
+    async def test_of_many_records_that_should_be_absent_the_first_that_exists_is_named(
+        self, store: Storage
+    ) -> None:
+        await put(store, episode(37), episode(21), edge(1, 21, 37))
+        absent = [sample_id("episode", number) for number in range(1, 21)]
+        among = [*absent, *(sample_id("episode", number) for number in (38, 37, 39, 21, 40))]
+        batch = WriteBatch().expect_absent(Episode, *among).put(episode(2))
+        error = await refused(store, batch, ConflictError)
+        assert error.stored == episode(37)
+        assert error.record_id == episode(37).id
+        twice = (
+            WriteBatch().expect_absent(Episode, *absent, *absent).put(*map(episode, range(1, 21)))
+        )
+        late = twice.expect_absent(Relationship, edge(2, 21, 37).id, edge(1, 21, 37).id)
+        assert (await refused(store, late, ConflictError)).stored == edge(1, 21, 37)
+        assert await store.get(Episode, absent) == [None] * len(absent)
+        await accepted(store, twice)
+
     async def test_a_deleted_record_is_absent(self, store: Storage) -> None:
         await put(store, episode(1))
         await remove(store, Episode, sample_id("episode", 1))
