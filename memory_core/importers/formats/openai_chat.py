@@ -93,7 +93,9 @@ def _draft(value: Any, log: Log, place: str) -> EpisodeDraft | None:
     if messages and not draft.steps:
         log.skip(place, "none of its messages says anything that this format knows")
         return None
-    describe(draft, entry)
+    if len(entry.value) > 1:
+        # Files for fine-tuning have nothing but messages.
+        describe(draft, entry)
     return draft
 
 
