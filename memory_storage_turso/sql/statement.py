@@ -133,8 +133,9 @@ def merged(statements: Iterable[Statement], sizes: Sequence[int]) -> Iterator[Se
 def as_one(group: Sequence[Statement]) -> Statement:
     """The single statement that is equivalent to a group from `merged`."""
     first = group[0]
-    several = len(group) > 1 and isinstance(first, RowStatement | AbsenceRead)
-    return first.of_rows(group) if several else first
+    if len(group) > 1 and isinstance(first, RowStatement | AbsenceRead):
+        return first.of_rows(group)
+    return first
 
 
 def _mergeable(statement: Statement) -> tuple[str, tuple[SqlValue, ...] | None]:
