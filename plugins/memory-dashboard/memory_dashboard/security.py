@@ -51,6 +51,14 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
+def _names(origin: str, authority: str) -> bool:
+    """Whether a header ``Origin`` is the site under which the server was asked."""
+    try:
+        return urlsplit(origin).netloc.lower() == authority.lower()
+    except ValueError:
+        return False
+
+
 @frozen(kw_only=True)
 class Access:
     """Who may ask.
@@ -127,9 +135,13 @@ class Guard:
                 "this dashboard is not reached under that host name; --allow-host NAME allows it",
                 421,
             )
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():
+        if not all(_names(origin, hosts[0]) for origin in headers.getlist("origin")):
             return PlainTextResponse("requests of other sites are refused", 403)
+        if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+            # Nothing reads a body; where it ends is what a proxy and a server can disagree about.
+            return PlainTextResponse(
+                "a request to read has no body", 413, headers={"connection": "close"}
+            )
         foreign = headers.get("sec-fetch-site") in {"cross-site", "same-site"}
         if foreign and headers.get("sec-fetch-mode") != "navigate":
             return PlainTextResponse("requests of other sites are refused", 403)
