@@ -6,9 +6,10 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import TypeAlias
 
-from attrs import define, field
+from attrs import define, field, frozen
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -26,6 +27,7 @@ from memory_core.errors import (
 )
 from memory_core.memory import Memory
 from memory_core.records import RecordTypes
+from memory_core.storage import Position
 from memory_dashboard.following import Follows
 from memory_dashboard.pages.episode import episode, steps, value
 from memory_dashboard.pages.episodes import episodes
@@ -81,6 +83,26 @@ class _Static(StaticFiles):
         return await super().get_response(path, scope)
 
 
+@frozen
+class _Made:
+    """A page that was made for a viewer.
+
+    Attributes:
+        at: when, by the monotonic clock.
+        position: the store's position that it shows at least.
+    """
+
+    at: float
+    position: Position
+    response: Response
+
+    def again(self) -> Response:
+        """The answer for another viewer: of its own, as middleware changes the headers of what it sends."""
+        answer = copy(self.response)
+        answer.raw_headers = list(self.response.raw_headers)
+        return answer
+
+
 @define
 class _Dashboard:
     """What all requests share.
@@ -89,16 +111,14 @@ class _Dashboard:
         memory: the store, opened to be read only.
         title: how pages name it.
         rates: how fast the processes of this host work.
-        recent: what live pages were answered with, and when, by address.
+        recent: what live pages were answered with, by address.
     """
 
     memory: Memory
     follows: Follows
     title: str
     rates: Rates = field(factory=Rates)
-    recent: OrderedDict[str, tuple[float, Response]] = field(
-        factory=OrderedDict[str, tuple[float, Response]]
-    )
+    recent: OrderedDict[str, _Made] = field(factory=OrderedDict[str, _Made])
 
     def route(self, path: str, page: Page) -> Route:
         """The route of a page."""
@@ -115,16 +135,21 @@ class _Dashboard:
     async def live(self, view: View, page: Page, *, moving: bool) -> Response:
         """The answer to a browser that asks each second whether a page has changed."""
         key, now = view.address, time.monotonic()
-        if (kept := self.recent.get(key)) is not None and now - kept[0] < _FRESH:
-            return kept[1]
+        kept = self.recent.get(key)
+        if (
+            kept is not None
+            and now - kept.at < _FRESH
+            and (moving or view.is_before(kept.position))
+        ):
+            return kept.again()
         await view.followed.catch_up(DEFAULT_WAIT)
         if view.is_current() and not view.followed.behind and not moving:
             return view.unchanged()
-        made = await page(view)
-        self.recent[key] = (now, made)
+        position = view.followed.position()
+        made = self.recent[key] = _Made(now, position, await page(view))
         while len(self.recent) > _KEPT:
             self.recent.popitem(last=False)
-        return made
+        return made.again()
 
     async def view(self, request: Request) -> View:
         """The view of a request."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from math import floor, isfinite, log10
 
 from attrs import frozen
 
 from memory_dashboard.summaries import Line
+from memory_dashboard.times import moment
 
 __all__ = ["Chart", "Drawn", "bucket_edges", "chart"]
 
@@ -154,7 +154,5 @@ def _marks(edges: Sequence[float]) -> tuple[tuple[float, str, str], ...]:
 
 
 def _time(edge: float, edges: Sequence[float]) -> str:
-    # No time before 1970 or far ahead is out of range for this.
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=edge)
-    whole_days = edges[1] - edges[0] >= 86_400
-    return f"{moment:%Y-%m-%d}" if whole_days else f"{moment:%Y-%m-%d %H:%M}"
+    text = moment(edge).isoformat(" ", "minutes")
+    return text[:10] if edges[1] - edges[0] >= 86_400 else text[:16]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -87,18 +87,14 @@ def size(value: float) -> str:
     return f"{value:,.1f} TB"
 
 
-def when(moment: datetime | float | None) -> str:
+def when(moment: datetime) -> str:
     """A time in UTC, to the second."""
-    if moment is None:
-        return _DASH
-    if not isinstance(moment, datetime):
-        moment = datetime.fromtimestamp(moment, UTC)
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
+    return moment.replace(tzinfo=None).isoformat(" ", "seconds")
 
 
 def day(moment: datetime) -> str:
     """A date."""
-    return moment.strftime("%Y-%m-%d")
+    return moment.date().isoformat()
 
 
 def words(name: Any) -> str:

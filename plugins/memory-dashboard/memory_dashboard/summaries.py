@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import pairwise
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from attrs import field, frozen
 from memory_core.learning.bounds import wilson
 from memory_dashboard.columns import NOTHING, OTHERS, Array
 from memory_dashboard.facts import FAILED, NAMES, PARTIAL, RUNNING, SUCCEEDED, EpisodeFacts
+from memory_dashboard.times import moment
 
 __all__ = [
     "MEASURES", "SPLITS", "Chosen", "ErrorRow", "FailureRow", "Line", "ToolRow", "Totals", "errors",
@@ -160,7 +161,7 @@ def failures(facts: EpisodeFacts, rows: Array, limit: int = 8) -> list[FailureRo
                 episodes=count,
                 share=count / len(failed),
                 domain=facts.texts["domain"][domain],
-                last=datetime.fromtimestamp(float(table["start"][newest[0]]), UTC),
+                last=moment(float(table["start"][newest[0]])),
                 first=facts.id_of(newest[0]),
                 example=facts.id_of(newest[1]) if len(newest) > 1 else None,
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -15,10 +14,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from memory_core.memory import Memory
+from memory_core.storage import Position
 from memory_dashboard.following import Followed
 from memory_dashboard.pages.processes import Rates
 
-__all__ = ["DEFAULT_WAIT", "View", "a_time", "moment"]
+__all__ = ["DEFAULT_WAIT", "View"]
 
 DEFAULT_WAIT = 0.1
 """Seconds that a page waits for its statistics to catch up before it shows what there is."""
@@ -120,26 +120,13 @@ class View:
         """Whether the browser has this page as it is now."""
         return self.request.headers.get("x-position") == str(self.followed.position())
 
+    def is_before(self, position: Position) -> bool:
+        """Whether the browser has this page as it was before a position."""
+        try:
+            return int(self.request.headers.get("x-position", "")) < position
+        except ValueError:
+            return False
+
     def unchanged(self) -> Response:
         """The answer that makes htmx leave the page as it is."""
         return Response(status_code=204)
-
-
-def a_time(text: str, name: str) -> datetime | None:
-    """A time that was given as a date or a date and time, in UTC; ``None`` for nothing.
-
-    Raises:
-        HTTPException: 400, it is neither.
-    """
-    if not text:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise HTTPException(400, f"{name}: expected a date such as 2026-01-31") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def moment(seconds: float) -> datetime:
-    """A time from seconds since 1970."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)

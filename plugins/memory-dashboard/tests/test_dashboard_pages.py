@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from uuid import uuid4
 
 import pytest
+from attrs import evolve
 from dashboard_support import START, dashboard, episode, everything, some_episodes, step
 
-from memory_core import CacheConfig, Outcome, Query, open_memory
+from memory_core import CacheConfig, Outcome, Query, RewardScore, open_memory
 from memory_core.metrics import PREFIX, Distribution, ProcessMetrics, PublishedMetric
 from memory_core.records import Episode, Heuristic, Pattern, Relationship
 from memory_dashboard.pages.processes import Rates
@@ -126,8 +127,11 @@ async def test_filters_know_the_values_and_find_the_episodes():
 
 @pytest.mark.parametrize(
     "query",
-    ["task=nothing", "outcome=odd", "from=yesterday", "reward=much", "cursor=abc", "namespace=%20"],
-)
+    [
+        "task=nothing", "outcome=odd", "from=yesterday", "reward=much", "cursor=abc", "namespace=%20",
+        "from=0001-01-01T00:00:00%2B23:59", "to=9999-12-31T23:59:59-23:59",
+    ],
+)  # fmt: skip
 async def test_wrong_parameters_are_an_error_that_says_so(query):
     async with dashboard(records=[episode(1)]) as (client, _):
         answer = await client.get(f"/episodes?{query}")
@@ -229,6 +233,29 @@ async def test_a_live_page_changes_with_the_store(monkeypatch):
         assert "2 episodes" in texts(changed)
         await memory.delete_episode((await memory.query_episodes()).records[0].id)
         assert "1 episodes" in texts(await client.get("/", headers=asked))
+
+
+async def test_all_viewers_of_a_live_page_get_it_whole(monkeypatch):
+    monkeypatch.setattr("memory_dashboard.application._FRESH", 60)
+    asked = {"X-Position": "0", "Accept-Encoding": "gzip"}
+    async with dashboard(records=some_episodes()) as (client, _):
+        answers = [await client.get("/", headers=asked) for _ in range(3)]
+        plain = await client.get("/", headers={**asked, "Accept-Encoding": "identity"})
+    assert {texts(answer) for answer in answers} == {texts(plain)}
+    assert "content-encoding" in answers[2].headers
+    assert "content-encoding" not in plain.headers
+
+
+async def test_a_page_that_was_made_for_another_viewer_is_not_older_than_what_one_has(monkeypatch):
+    monkeypatch.setattr("memory_dashboard.application._FRESH", 60)
+    async with dashboard(records=[episode(1)]) as (client, memory):
+        await client.get("/", headers={"X-Position": "0"})
+        await memory.store_episode(episode(2))
+        whole = await client.get("/")
+        position = re.search(r"\"X-Position\": \"(\d+)\"", unescape(whole.text))[1]
+        assert (await client.get("/", headers={"X-Position": position})).status_code == 204
+        await memory.store_episode(episode(3))
+        assert "3 episodes" in texts(await client.get("/", headers={"X-Position": position}))
 
 
 async def test_the_graph_is_drawn_and_can_be_read():
@@ -399,6 +426,36 @@ async def test_what_is_read_while_the_store_is_long_says_so(monkeypatch):
         read = texts(await client.get("/"))
     assert "300 episodes" in read
     assert "Reading" not in read
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "from=0001-01-01", "to=9999-12-31T23:59:59.999999", "to=0001-01-01&span=1y",
+        "from=5000-01-01&to=9999-12-31", "from=9999-12-31&to=0001-01-01", "from2=0001-01-01&to2=9999-12-31",
+        "from=nonsense", "to=0001-01-01T00:00:00%2B23:59",
+    ],
+)  # fmt: skip
+async def test_any_span_is_answered(query):
+    async with dashboard(records=some_episodes(4)) as (client, _):
+        answer = await client.get(f"/?{query}")
+    expected = 400 if "nonsense" in query or "%2B" in query else 200
+    assert answer.status_code == expected, texts(answer)
+
+
+async def test_any_time_and_number_that_can_be_stored_is_shown():
+    first = datetime.min.replace(tzinfo=UTC)
+    last = datetime.max.replace(tzinfo=UTC)
+    far = evolve(step(1, error="late", tokens=2**62), timestamp=last, latency_ms=1e300)
+    records = [
+        episode(1, failed=True, steps=(far,)).replace(start_time=one, end_time=last, reward=reward)
+        for one, reward in ((first, RewardScore(total=-1e300)), (last, RewardScore(total=1e300)))
+    ]
+    async with dashboard(records=records) as (client, _):
+        for path in ("/", "/?by=tool", "/?span=7d", "/episodes", "/graph", "/running"):
+            assert (await client.get(path)).status_code == 200, path
+        for record in records:
+            assert (await client.get(f"/episodes/{record.id}")).status_code == 200
 
 
 async def test_times_are_of_any_zone():

@@ -12,7 +12,8 @@ from memory_core.errors import InvalidValueError, QueryError
 from memory_core.query import Query, at_least, between
 from memory_core.records import Episode, OutcomeStatus, TaskType
 from memory_dashboard import summaries
-from memory_dashboard.view import View, a_time
+from memory_dashboard.times import a_time
+from memory_dashboard.view import View
 
 __all__ = ["episodes"]
 

@@ -14,7 +14,8 @@ from memory_dashboard.charts import bucket_edges, chart
 from memory_dashboard.columns import Array
 from memory_dashboard.facts import EpisodeFacts
 from memory_dashboard.summaries import MEASURES, SPLITS, Chosen, Totals
-from memory_dashboard.view import View, a_time, moment
+from memory_dashboard.times import a_time, moment
+from memory_dashboard.view import View
 
 __all__ = ["overview"]
 
