@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 from memory_core.importers.content import arguments_of, parameters_of, set_result, text_of
 from memory_core.importers.fields import mapping, plain_text, time_of
-from memory_core.importers.unknown import count_unknown_names
+from memory_core.importers.unknown import count_unknown_beside, count_unknown_names
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
     from datetime import datetime
 
     from memory_core.importers.draft import EpisodeDraft
+    from memory_core.importers.log import Log
 
-__all__ = ["add_block", "add_message", "add_messages", "is_unknown"]
+__all__ = ["add_block", "add_message", "add_messages", "count_unread", "is_unknown"]
 
 USES = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
 # Blocks of LLaMA-Factory, which have a value.
@@ -28,13 +29,24 @@ _VALUES = frozenset({"reasoning", "tool_call"})
 _TIMED_OUT = "Command timed out after"
 _ANSWERS = frozenset({"tool", "function"})
 _TIME_NAMES = ("timestamp", "created_at", "ts")
-_TIMES, _THOUGHTS = frozenset(_TIME_NAMES), frozenset({"reasoning_content", "reasoning"})
+_THOUGHT_NAMES = ("reasoning_content", "reasoning", "thinking")
+_TIMES, _THOUGHTS = frozenset(_TIME_NAMES), frozenset(_THOUGHT_NAMES)
 _OTHERWISE = frozenset({"refusal", "audio"})
+_PLAIN = frozenset({"role", "content", "tool_calls", "tool_call_id", "name"})
+# What is counted where it is read.
+_READ = _PLAIN | _THOUGHTS | _TIMES | {"function_call", "tool_call_ids", "refusal", "audio"}
+# What an API has in a message that says nothing.
+_BOOKKEEPING = frozenset(
+    {
+        "id", "type", "annotations", "weight", "index", "status", "model", "usage", "finish_reason",
+        "stop_reason", "stop_sequence", "cache_control", "metadata", "createdAt", "logprobs",
+    }
+)  # fmt: skip
 # What a message may have beside its content without being lost.
 _BESIDE = frozenset(
     {
         "role", "content", "name", "id", "type", "tool_calls", "function_call", "tool_call_id",
-        "tool_call_ids", "refusal", "reasoning_content", "reasoning", "audio", "annotations", "weight",
+        "tool_call_ids", "refusal", "audio", "annotations", "weight", *_THOUGHT_NAMES,
         "index", "status", "model", "usage", "finish_reason", "stop_reason", "stop_sequence",
         "step_id", "turn_idx", "metrics", "cost", "extra", "extra_info", "model_name", "models_usage",
         "source", "from", "target", "requestor", "createdAt", "is_copied_context", "working_start",
@@ -66,7 +78,7 @@ def add_message(draft: EpisodeDraft, item: Mapping[str, Any], place: str) -> Non
         return
     before = draft.heard
     if not _THOUGHTS.isdisjoint(item):
-        thought = item.get("reasoning_content") or item.get("reasoning")
+        thought = next((item[name] for name in _THOUGHT_NAMES if item.get(name)), None)
         draft.say("reasoning", text_of(thought, draft.log, place), time, place)
     name = plain_text(item.get("name"))
     beside = {"name": name} if name else {}
@@ -88,6 +100,15 @@ def add_message(draft: EpisodeDraft, item: Mapping[str, Any], place: str) -> Non
     if draft.heard == before and not is_unknown(draft, item, place):
         # A turn that says nothing is a turn all the same.
         draft.turn(role, "", time, place, **beside)
+
+
+def count_unread(messages: Iterable[object], log: Log) -> None:
+    """Count the fields of messages, as ``add_messages`` reads them, that it does not read."""
+    for item in messages:
+        if isinstance(item, dict) and not _PLAIN.issuperset(cast("dict[str, Any]", item)):
+            count_unknown_beside(
+                cast("dict[str, Any]", item), log, known=_READ | _BOOKKEEPING, read=_READ
+            )
 
 
 def is_unknown(

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from memory_core.importers.fields import mapping, plain_text
+from memory_core.importers.fields import is_number, json_of, mapping, plain_text
+from memory_core.importers.unknown import count_unknown_beside
 from memory_core.records import Outcome, OutcomeStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from memory_core.importers.fields import Fields
 
-__all__ = ["Around", "logged_outcome"]
+__all__ = [
+    "Around",
+    "count_unread_around",
+    "error_text",
+    "logged_answers",
+    "logged_outcome",
+    "logged_tokens",
+]
+
+# Names that are read, or known to be about the call.
+_KNOWN_NAMES = """
+messages choices message request response completion output metadata created created_at timestamp usage
+task_type outcome success verdict reason error reward score model id custom_id object system_fingerprint
+service_tier tools functions tool_choice function_call response_format
+"""
+_KNOWN = frozenset(_KNOWN_NAMES.split())
+_READ = frozenset(
+    {"messages", "choices", "message", "completion", "output", "metadata", "tools", "functions"}
+)
+_TOKENS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
 
 
 class Around:
@@ -51,4 +71,58 @@ def logged_outcome(around: Around) -> Outcome | None:
     if not isinstance(status, str) or status not in _OUTCOMES:
         return None
     make, words = _OUTCOMES[status]
-    return make(plain_text(around.get("verdict", "reason")) or words)
+    told = plain_text(around.get("verdict", "reason")) or error_text(around.get("error"))
+    return make(told or words)
+
+
+def error_text(error: object) -> str | None:
+    """What an API says of an error: a text, or an object with a message."""
+    text = plain_text(error) or plain_text(mapping(error).get("message"))
+    return text or (json_of(error) if error else None)
+
+
+def logged_tokens(around: Around) -> object:
+    """How many tokens a call took."""
+    usage = mapping(around.get("usage"))
+    if usage.get("total_tokens") is not None:
+        return usage["total_tokens"]
+    parts = (usage.get(name) for name in _TOKENS)
+    return sum(cast("int", part) for part in parts if is_number(part))
+
+
+def logged_answers(entry: Fields, asked: Sequence[object]) -> list[object]:
+    """The messages of the answer that a log has beside the messages that were sent.
+
+    Args:
+        entry: the log's entry.
+        asked: the messages that were sent; some logs have the answer among them already.
+    """
+    choices = entry.list("choices", "response.choices")
+    if choices:
+        return [_answer(mapping(one).get("message", mapping(one).get("text"))) for one in choices]
+    for name in ("message", "response", "completion", "output"):
+        given = entry.value.get(name)
+        if not given:
+            continue
+        parts = cast("list[object]", given) if isinstance(given, list) else [given]
+        answers = [answer for part in parts if (answer := _answer(part)) is not None]
+        if len(answers) == len(parts):
+            last = [mapping(message).get("content") for message in asked[-len(parts) :]]
+            return [] if last == [answer.get("content") for answer in answers] else [*answers]
+        if not isinstance(given, dict):
+            entry.log.unknown(name)
+    return []
+
+
+def count_unread_around(entry: Fields) -> None:
+    """Count the fields of a log beside its messages that are not read."""
+    count_unknown_beside(entry.value, entry.log, known=_KNOWN, read=_READ)
+
+
+def _answer(given: object) -> Mapping[str, Any] | None:
+    """A message of the assistant, given as one or as its text; ``None`` where it is not one."""
+    if isinstance(given, str):
+        return {"role": "assistant", "content": given}
+    fields = mapping(given)
+    known = "role" in fields or "content" in fields
+    return {"role": "assistant", **fields} if known else None

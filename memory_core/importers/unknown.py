@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Mapping
 
     from memory_core.importers.log import Log
 
-__all__ = ["count_unknown", "count_unknown_names", "count_unknown_of_messages"]
+__all__ = ["count_unknown", "count_unknown_beside", "count_unknown_names"]
 
 # What may have anything in it, and is kept whole or is bookkeeping.
 _FREE_NAMES = """
@@ -67,7 +67,6 @@ type url usage usageMetadata usage_metadata userType user_cost user_id user_info
 values verdict version videos wait_for_response weight working_start working_time
 """
 _FREE, _KNOWN = frozenset(_FREE_NAMES.split()), frozenset(_KNOWN_NAMES.split())
-_PLAIN = frozenset({"role", "content", "tool_calls", "tool_call_id", "name"})
 
 
 def count_unknown(value: object, log: Log) -> None:
@@ -86,11 +85,23 @@ def count_unknown(value: object, log: Log) -> None:
             waiting += _fields(cast("dict[str, Any]", inside), log)
 
 
-def count_unknown_of_messages(messages: Iterable[object], log: Log) -> None:
-    """As ``count_unknown``, for messages of a chat, of which most have no other fields than the usual."""
-    for message in messages:
-        if isinstance(message, dict) and not _PLAIN.issuperset(cast("dict[str, Any]", message)):
-            count_unknown(cast("object", message), log)
+def count_unknown_beside(
+    item: Mapping[str, Any], log: Log, known: Container[str], read: Container[str]
+) -> None:
+    """As ``count_unknown``, for an object of which a format says itself what it knows.
+
+    Args:
+        item: the object.
+        log: gets the counts.
+        known: names that the format reads, or knows to be bookkeeping.
+        read: those of them in which nothing is left to count.
+    """
+    for name, value in item.items():
+        if name not in known:
+            if value and isinstance(value, str | list | dict):
+                log.unknown(name)
+        elif name not in read and isinstance(value, list | dict):
+            count_unknown(cast("object", value), log)
 
 
 def count_unknown_names(item: Mapping[str, Any], log: Log) -> None:

@@ -3,7 +3,7 @@
 An entry is an object with ``messages`` (JSON lines, an array or a single document), or a bare array
 of messages. Around it may be a logged call: ``request.messages``, and ``choices`` or
 ``response.choices``, which are the last messages then, or the only ones where the answer alone was
-logged. Such a log rarely tells an outcome.
+logged. Loggers also write the answer as a text or message. Such a log rarely tells an outcome.
 """
 
 from __future__ import annotations
@@ -11,13 +11,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from memory_core.importers.base import Format, FormatImporter
-from memory_core.importers.chat import add_messages
+from memory_core.importers.chat import add_messages, count_unread
 from memory_core.importers.draft import EpisodeDraft, content_digest
-from memory_core.importers.fields import Fields, mapping, plain_text
-from memory_core.importers.logged import Around, logged_outcome
+from memory_core.importers.fields import Fields, plain_text
+from memory_core.importers.logged import (
+    Around,
+    count_unread_around,
+    error_text,
+    logged_answers,
+    logged_outcome,
+    logged_tokens,
+)
 from memory_core.importers.reading import document, values
 from memory_core.importers.sample import Layout, sample_of
-from memory_core.importers.unknown import count_unknown, count_unknown_of_messages
 from memory_core.records import TaskType
 
 if TYPE_CHECKING:
@@ -69,16 +75,13 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
 def _draft(value: Any, log: Log, place: str) -> EpisodeDraft | None:
     is_bare = isinstance(value, list)
     entry = Fields({"messages": cast("object", value)} if is_bare else value, log, place)
-    answers = entry.list("choices", "response.choices")
     given = entry.get("messages", "request.messages")
-    if given is None and answers:
-        given = []
-    if not isinstance(given, list):
+    messages = cast("list[object]", given) if isinstance(given, list) else []
+    answers = logged_answers(entry, messages)
+    if not isinstance(given, list) and (given is not None or not answers):
         log.skip(place, "messages: expected a list of messages")
         return None
-    messages = cast("list[object]", given)
-    if answers:
-        messages = [*messages, *(mapping(choice).get("message") for choice in answers)]
+    messages = [*messages, *answers]
     draft = EpisodeDraft(
         source="openai-chat",
         key=(content_digest(cast("object", value)),),
@@ -88,8 +91,8 @@ def _draft(value: Any, log: Log, place: str) -> EpisodeDraft | None:
     )
     add_messages(draft, messages, place)
     if not is_bare:
-        count_unknown_of_messages(messages, log)
-        count_unknown({**entry.value, "messages": None, "choices": None}, log)
+        count_unread(messages, log)
+        count_unread_around(entry)
     if messages and not draft.steps:
         log.skip(place, "none of its messages says anything that this format knows")
         return None
@@ -105,7 +108,7 @@ def describe(draft: EpisodeDraft, entry: Fields) -> None:
     draft.start = entry.time(*_CREATED)
     if draft.steps:
         # A whole call is counted: its tokens are those of its last step.
-        draft.steps[-1].count(mapping(around.get("usage")).get("total_tokens"))
+        draft.steps[-1].count(logged_tokens(around))
     given = entry.object("metadata")
     task_type = around.get("task_type")
     if isinstance(task_type, str) and task_type in _TASK_TYPES:
@@ -124,7 +127,11 @@ def describe(draft: EpisodeDraft, entry: Fields) -> None:
         **{key: value for key, value in given.value.items() if key not in _OWN},
         "model": plain_text(around.get("model")),
         "entry_id": plain_text(around.get("id", "custom_id")),
+        "error": error_text(around.get("error")),
     }
+    if draft.outcome is None:
+        # Words of which nobody says what they mean.
+        told |= {name: plain_text(around.get(name)) for name in ("outcome", "success")}
     draft.metadata |= {name: value for name, value in told.items() if value is not None}
 
 
@@ -136,13 +143,14 @@ FORMAT = Format(
     general=True,
     table={
         "the whole entry": "id",
-        "messages, request.messages; choices[].message": "steps; description: the user's first turn",
+        "messages, request.messages; choices[].message; message, response, completion, output": "steps; "
+        "description: the user's first turn",
         "messages[].timestamp": "times of steps",
         "tool_calls, function_call; role tool, function": "steps with parameters; their results",
         "created, created_at, timestamp": "start",
-        "outcome, success; verdict, reason": "outcome, where there is one",
+        "outcome, success; verdict, reason, error": "outcome, where there is one; else metadata",
         "reward, score": "reward",
-        "usage.total_tokens": "tokens of the last step",
+        "usage.total_tokens, or its parts": "tokens of the last step",
         "metadata.domain, language, framework, task_type, tags": "the episode's own",
         "model, id, custom_id; other scalars of metadata": "metadata model, entry_id, …",
     },

@@ -447,3 +447,70 @@ def test_a_call_of_llama_factory_that_is_not_one_is_kept(tmp_path):
     (episode,) = IMPORTER.read(write_lines(tmp_path / "log.jsonl", [{"messages": messages}]))
     assert episode.steps[1].tool == "unknown"
     assert "find_film(title" in str(episode.steps[1].parameters)
+
+
+def found(tmp_path, **entry):
+    """The episode of an entry that asks one question, and what is left out."""
+    path = write_lines(tmp_path / "log.jsonl", [{"messages": QUESTION, **entry}])
+    log = Log(path.name)
+    (one,) = found_in(IMPORTER, Source(path.name, path), log)
+    assert not log.lost
+    return one.episode, log.left_out
+
+
+QUESTION = [{"role": "user", "content": "Why?"}]
+SAID = {"role": "assistant", "content": "Because."}
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"response": "Because."},
+        {"completion": "Because."},
+        {"response": {"content": "Because."}},
+        {"message": SAID, "done": True},
+        {"output": [{**SAID, "type": "message"}]},
+        {"choices": [{"text": "Because."}]},
+        {"messages": [*QUESTION, SAID], "response": "Because."},
+    ],
+)
+def test_an_answer_is_found_wherever_loggers_write_it(tmp_path, beside):
+    episode, left_out = found(tmp_path, **beside)
+    said = [(step.action, step.parameters["content"]) for step in episode.steps]
+    assert said == [("user", "Why?"), ("assistant", "Because.")]
+    assert not left_out
+
+
+def test_an_error_and_words_for_an_outcome_that_nobody_knows_are_kept(tmp_path):
+    failed, _ = found(tmp_path, success=False, error={"message": "rate limit", "code": 429})
+    assert failed.outcome.status is OutcomeStatus.FAILURE
+    assert failed.outcome.reason == "rate limit"
+    other, _ = found(tmp_path, outcome="resolved", error="retried once")
+    assert other.outcome is None
+    assert other.metadata["outcome"] == "resolved"
+    assert other.metadata["error"] == "retried once"
+
+
+def test_tokens_are_added_up_where_no_total_is_logged(tmp_path):
+    episode, _ = found(tmp_path, usage={"prompt_tokens": 7, "completion_tokens": 9})
+    assert episode.steps[-1].tokens_used == 16
+
+
+def test_fields_that_only_other_formats_read_are_counted(tmp_path):
+    other = {"toolCalls": [{"name": "x"}], "observation": "o", "error": "e", "summary": "s"}
+    episode, left_out = found(
+        tmp_path,
+        messages=[*QUESTION, {**SAID, "thinking": "Hm.", **other}],
+        output=[1, 2],
+        thoughts="t",
+        observation="o",
+    )
+    assert [step.action for step in episode.steps] == ["user", "reasoning", "assistant"]
+    assert left_out == {
+        "field toolCalls": 1,
+        "field observation": 2,
+        "field error": 1,
+        "field summary": 1,
+        "field output": 1,
+        "field thoughts": 1,
+    }
