@@ -275,7 +275,7 @@ def _importer(
         log.note("", "is empty")
         return None
     try:
-        return recognised(source, importers.values())
+        return recognised(source, importers.values(), log)
     except ImportFormatError:
         if inside and layout is Layout.TEXT and source.suffix not in _TRANSCRIPTS:
             log.note("", "ignored: not JSON")

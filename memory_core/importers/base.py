@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -13,14 +14,14 @@ from memory_core.importers.formats.known import KNOWN
 from memory_core.importers.log import Log
 from memory_core.importers.sample import Layout, sample_of
 from memory_core.importers.source import Source, opened, shown, unpacked_copy
+from memory_core.records import Episode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from uuid import UUID
 
     from memory_core.importers.draft import EpisodeDraft
     from memory_core.importers.sample import Sample
-    from memory_core.records import Episode
 
 __all__ = ["Format", "FormatImporter", "Found", "Importer", "detect", "found_in", "recognised"]
 
@@ -79,7 +80,9 @@ class Format:
         table: which field of the format becomes what, for the docs.
         general: whether it is asked only where no other format recognises a file.
         nested: whether its episodes may be parts of others (sub-agents of a session).
-        joined: makes one episode of two halves with one id; else the longer one is kept.
+        joined: makes one episode of two halves with one id, or ``None`` where they do not belong together,
+            and the second gets another id; without it the longer one is kept.
+        instead: makes one episode of two that ``joined`` does not join, where no other with that id is there.
     """
 
     name: str
@@ -89,7 +92,8 @@ class Format:
     table: Mapping[str, str] = Factory(dict[str, str])
     general: bool = False
     nested: bool = False
-    joined: Callable[[Episode, Episode], Episode] | None = None
+    joined: Callable[[Episode, Episode], Episode | None] | None = None
+    instead: Callable[[Episode, Episode], Episode | None] | None = None
 
 
 @frozen
@@ -169,17 +173,23 @@ def found_in(importer: Importer, source: Source, log: Log) -> Iterator[Found]:
     """
     found = _found_in(importer, source, log)
     while True:
-        try:
+        with _failing_alone(importer, source):
             item = next(found, None)
-        except ImportFormatError:
-            raise
-        except Exception as error:
-            # A plugin's importer may raise anything: its file fails, and no other.
-            reason = f"the importer {importer.name} failed: {type(error).__name__}: {error}"
-            raise source.error(reason) from error
         if item is None:
             return
         yield item
+
+
+@contextmanager
+def _failing_alone(importer: Importer, source: Source) -> Generator[None]:
+    """A plugin's importer may raise anything: its file fails, and no other."""
+    try:
+        yield
+    except ImportFormatError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = f"the importer {importer.name} failed: {type(error).__name__}: {error}"
+        raise source.error(reason) from error
 
 
 def _found_in(importer: Importer, source: Source, log: Log) -> Iterator[Found]:
@@ -193,8 +203,10 @@ def _found_in(importer: Importer, source: Source, log: Log) -> Iterator[Found]:
         for item in importer.read(path, keep_going=True):
             if isinstance(item, ImportFormatError):
                 log.skip(item.entry or "", item.reason)
-            else:
+            elif isinstance(item, Episode):  # pyright: ignore[reportUnnecessaryIsInstance]  # a plugin may give anything
                 yield Found(item)
+            else:
+                raise TypeError(f"it gave {type(item).__name__}, no episode")
 
 
 def detect(path: Path, importers: Iterable[Importer]) -> Importer:
@@ -207,8 +219,13 @@ def detect(path: Path, importers: Iterable[Importer]) -> Importer:
         return recognised(source, importers)
 
 
-def recognised(source: Source, importers: Iterable[Importer]) -> Importer:
+def recognised(source: Source, importers: Iterable[Importer], log: Log | None = None) -> Importer:
     """The importer for a source, by its content.
+
+    Args:
+        source: the source.
+        importers: those to ask. One that fails does not recognise it.
+        log: gets a note on each that fails although another one recognises the source.
 
     Raises:
         ImportFormatError: when none or more than one recognises it, or it cannot be read.
@@ -217,7 +234,7 @@ def recognised(source: Source, importers: Iterable[Importer]) -> Importer:
     sample = sample_of(source)
     if sample.layout is Layout.EMPTY:
         raise source.error("is empty")
-    found = [importer for importer in known if _recognises(importer, source, sample)]
+    found = _recognising(source, sample, known, log or Log(source.name))
     special = [
         item for item in found if not (isinstance(item, FormatImporter) and item.format.general)
     ]
@@ -226,16 +243,38 @@ def recognised(source: Source, importers: Iterable[Importer]) -> Importer:
         names = ", ".join(importer.name for importer in found)
         raise source.error(f"could be any of {names}: name the format")
     if not found:
-        if sample.first.get("format") == "memory-core export":
-            raise source.error("is an export of memory-core: load it with `memory load`")
-        for what, looks_so in KNOWN.items():
-            if looks_so(sample):
-                raise source.error(f"looks like {what}, for which there is no importer")
-        if sample.broken:
-            raise source.error(sample.broken)
-        tried = ", ".join(importer.name for importer in known) or "none"
-        raise source.error(f"is of no known format: {sample.described()}; tried {tried}")
+        raise _unknown(source, sample, known)
     return found[0]
+
+
+def _recognising(
+    source: Source, sample: Sample, importers: Iterable[Importer], log: Log
+) -> list[Importer]:
+    found: list[Importer] = []
+    failures: list[ImportFormatError] = []
+    for importer in importers:
+        try:
+            if _recognises(importer, source, sample):
+                found.append(importer)
+        except ImportFormatError as error:
+            failures.append(error)
+    if failures and not found:
+        raise failures[0]
+    for failure in failures:
+        log.note("", failure.reason)
+    return found
+
+
+def _unknown(source: Source, sample: Sample, importers: Iterable[Importer]) -> ImportFormatError:
+    if sample.first.get("format") == "memory-core export":
+        return source.error("is an export of memory-core: load it with `memory load`")
+    for what, looks_so in KNOWN.items():
+        if looks_so(sample):
+            return source.error(f"looks like {what}, for which there is no importer")
+    if sample.broken:
+        return source.error(sample.broken)
+    tried = ", ".join(importer.name for importer in importers) or "none"
+    return source.error(f"is of no known format: {sample.described()}; tried {tried}")
 
 
 def _recognises(importer: Importer, source: Source, sample: Sample) -> bool:
@@ -243,8 +282,11 @@ def _recognises(importer: Importer, source: Source, sample: Sample) -> bool:
         return importer.format.recognises(sample)
     if sample.layout is Layout.ARCHIVE:
         with source.path.open("rb") as stream:
-            return importer.sniff(stream.read(HEAD_BYTES), Path(source.name))
-    return importer.sniff(source.head(HEAD_BYTES), Path(source.name))
+            head = stream.read(HEAD_BYTES)
+    else:
+        head = source.head(HEAD_BYTES)
+    with _failing_alone(importer, source):
+        return importer.sniff(head, Path(source.name))
 
 
 def __getattr__(name: str) -> Any:

@@ -14,15 +14,34 @@ if TYPE_CHECKING:
 
     from memory_core.records import Episode, ExecutionStep
 
-__all__ = ["ANSWER", "REQUEST", "joined"]
+__all__ = ["ANSWER", "REQUEST", "instead", "joined"]
+
+_Halves = dict[str, "tuple[Episode, Sequence[ExecutionStep]]"]
 
 REQUEST, ANSWER = "request", "answer"
 _WHOLE = "whole"
 
 
-def joined(stored: Episode, new: Episode) -> Episode:
-    """One episode of a request and its answer; a half that comes once more replaces its own."""
-    halves = {**_halves(stored), **_halves(new)}
+def joined(stored: Episode, new: Episode) -> Episode | None:
+    """One episode of a request and its answer; a half that comes once more replaces its own.
+
+    Programs number the requests of each batch from the start: of another request with the same
+    ``custom_id`` the halves differ, and there is no such episode.
+    """
+    known, added = _halves(stored), _halves(new)
+    if any(_differs(*known[half], *added[half]) for half in known.keys() & added.keys()):
+        return None
+    return _whole(known, added, new)
+
+
+def instead(stored: Episode, new: Episode) -> Episode | None:
+    """The episode with another answer to its request, as a request that failed is sent again."""
+    known, added = _halves(stored), _halves(new)
+    return _whole(known, added, new) if REQUEST in known and REQUEST not in added else None
+
+
+def _whole(known: _Halves, added: _Halves, new: Episode) -> Episode:
+    halves = {**known, **added}
     if len(halves) == 1:
         return new
     (request, asked), (answer, answered) = halves[REQUEST], halves[ANSWER]
@@ -49,7 +68,16 @@ def joined(stored: Episode, new: Episode) -> Episode:
     )
 
 
-def _halves(episode: Episode) -> dict[str, tuple[Episode, Sequence[ExecutionStep]]]:
+def _differs(
+    one: Episode, steps: Sequence[ExecutionStep], other: Episode, others: Sequence[ExecutionStep]
+) -> bool:
+    ids = [episode.metadata.get("batch_request_id") for episode in (one, other)]
+    if all(ids):
+        return ids[0] != ids[1]
+    return [step.parameters for step in steps] != [step.parameters for step in others]
+
+
+def _halves(episode: Episode) -> _Halves:
     """The steps of each half that an episode has, with the episode."""
     half = episode.metadata.get("half", "")
     if half != _WHOLE:

@@ -22,7 +22,8 @@ from memory_core.errors import (
     MemoryCoreError,
     RecordTooLargeError,
 )
-from memory_core.importers.base import FormatImporter, Found, Importer, found_in
+from memory_core.importers.base import Format, FormatImporter, Found, Importer, found_in
+from memory_core.importers.copies import are_pieces, says_less, united
 from memory_core.importers.draft import stable_id
 from memory_core.importers.log import Log
 from memory_core.importers.sample import Layout, sample_of
@@ -45,7 +46,6 @@ _STEPS_AT_ONCE = 250
 _KEPT = ("outcome", "reward", "reflection", "salient_features")
 _KEPT_MANY = ("pattern_ids", "heuristic_ids", "applied_patterns", "checkpoints")
 _ENCODER = msgspec.msgpack.Encoder(uuid_format="bytes")
-_Join = Callable[[Episode, Episode], Episode]
 
 
 @define
@@ -133,16 +133,19 @@ class Storing:
             StorageError: the store cannot be written at all.
         """
         report = FileReport(source.name, importer.name, log=Log(source.name))
-        joined = importer.format.joined if isinstance(importer, FormatImporter) else None
-        nested = isinstance(importer, FormatImporter) and importer.format.nested
+        form = importer.format if isinstance(importer, FormatImporter) else None
         try:
             async for batch in _batches(found_in(importer, source, report.log)):
                 await self._written()
-                self._writing = asyncio.create_task(self._store(batch, report, joined, nested))
+                self._writing = asyncio.create_task(self._store(batch, report, form))
                 # Let it begin: the next batch is read while this one is written.
                 await asyncio.sleep(0)
         except ImportFormatError as error:
             report.log.skip_error(error)
+        except BaseException:
+            # Nobody else waits for the write; the store may be closed before it ends.
+            await self._stopped()
+            raise
         await self._written()
         if not report.episodes and not report.log.lost:
             _nothing_found(source, importer, report.log)
@@ -161,21 +164,29 @@ class Storing:
             writing, self._writing = self._writing, None
             await writing
 
-    async def _store(
-        self, batch: Sequence[Found], report: FileReport, joined: _Join | None, nested: bool
-    ) -> None:
-        chosen = _distinct(batch, report, joined)
+    async def _stopped(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+
+    async def _store(self, batch: Sequence[Found], report: FileReport, form: Format | None) -> None:
+        chosen, others = _distinct(batch, report, form)
         there = await self._storage.get(Episode, [found.episode.id for found in chosen])
         changed: list[_Change] = []
         for found, old in zip(chosen, there, strict=True):
-            if old is not None and (limit := old.metadata.get("part_limit")):
-                await self._store_parts(_split(found, *limit.split("=")), report)
-            elif (better := _better(old, found, report, joined)) is not None:
+            if old is not None and "part_limit" in old.metadata:
+                await self._store_beside_parts(found, old, report)
+            elif _is_another(old, found, form):
+                others.append(found)
+            elif (better := _better(old, found, report, form)) is not None:
                 changed.append(_Change(better, old))
-        await self._put(changed, report, joined)
+        await self._put(changed, report, form)
+        for found in others:
+            await self._put_again(found, None, report, form)
         self._expect(chosen)
         report.related += await self._relate()
-        if nested:
+        if form is not None and form.nested:
             new = [
                 found.episode.id
                 for found, old in zip(chosen, there, strict=True)
@@ -186,7 +197,7 @@ class Storing:
         self._on_progress(self._done)
 
     async def _put(
-        self, changed: Sequence[_Change], report: FileReport, joined: _Join | None
+        self, changed: Sequence[_Change], report: FileReport, form: Format | None
     ) -> None:
         if not changed:
             return
@@ -205,20 +216,28 @@ class Storing:
             if not isinstance(refused, MemoryCoreError):
                 report.stored += 1
             elif isinstance(refused, ConflictError):
-                await self._put_again(change.found, refused.stored, report, joined)
+                await self._put_again(change.found, refused.stored, report, form)
             else:
                 await self._refused(change.found, refused, report)
 
     async def _put_again(
-        self, found: Found, stored: Episode | None, report: FileReport, joined: _Join | None
+        self, found: Found, stored: Episode | None, report: FileReport, form: Format | None
     ) -> None:
-        """Store an episode that somebody else has stored meanwhile, if it is still the better copy."""
+        """Store an episode that somebody else has stored meanwhile, if it is still the better copy.
+
+        Where the stored one is another with the same id, this one gets the next id that is free or its own.
+        """
         while True:
-            limit = None if stored is None else stored.metadata.get("part_limit")
-            if limit and "part_limit" not in found.episode.metadata:
-                await self._store_parts(_split(found, *limit.split("=")), report)
+            if (
+                stored is not None
+                and "part_limit" in stored.metadata
+                and "part_limit" not in found.episode.metadata
+            ):
+                await self._store_beside_parts(found, stored, report)
                 return
-            better = _better(stored, found, report, joined)
+            if form is not None and _is_another(stored, found, form):
+                found, stored = await self._another(found, report, form)
+            better = _better(stored, found, report, form)
             if better is None:
                 return
             (refused,) = await self._storage.commit([_Change(better, stored).batch])
@@ -230,8 +249,31 @@ class Storing:
         else:
             report.stored += 1
 
+    async def _another(
+        self, found: Found, report: FileReport, form: Format
+    ) -> tuple[Found, Episode | None]:
+        """Where to store an episode of which the id is taken by another, and what is there."""
+        place = f"episode {found.episode.id}"
+        first, other, number = None, found, 1
+        while True:
+            (there,) = await self._storage.get(Episode, [other.episode.id])
+            if there is not None and not _is_another(there, other, form):
+                return other, there
+            if there is None:
+                break
+            first = first or there
+            number += 1
+            other = _renamed(found, number)
+        instead = first and form.instead and form.instead(first, found.episode)
+        if instead and number == 2:
+            report.log.note(place, "replaces an answer that was there")
+            return found, first
+        report.log.note(place, f"has the id of another: stored as {other.episode.id}")
+        return other, None
+
     async def _refused(self, found: Found, refused: MemoryCoreError, report: FileReport) -> None:
-        if isinstance(refused, RecordTooLargeError) and len(found.episode.steps) > 1:
+        whole = "part_limit" not in found.episode.metadata
+        if isinstance(refused, RecordTooLargeError) and len(found.episode.steps) > 1 and whole:
             await self._put_in_parts(found, refused, report)
         else:
             _refuse(report, found.episode, refused)
@@ -250,6 +292,38 @@ class Storing:
             f"as it exceeds {refused.limit_name}={refused.limit}",
         )
         await self._store_parts(parts, report)
+
+    async def _store_beside_parts(self, found: Found, first: Episode, report: FileReport) -> None:
+        """Store a copy of an episode of which the parts are there, given the first of them."""
+        limit = first.metadata["part_limit"].split("=")
+        whole = await self._whole(first)
+        if not found.replace and are_pieces(whole, found.episode):
+            better = _better(whole, found, report, None)
+            if better is None:
+                return
+            # Each of its parts may begin elsewhere than before.
+            found = evolve(better, replace=True)
+        await self._store_parts(_split(found, *limit), report)
+
+    async def _whole(self, first: Episode) -> Episode:
+        """The episode that was stored in parts, given the first of them."""
+        parts = [first]
+        while True:
+            number = len(parts) + 1
+            (part,) = await self._storage.get(Episode, [_part_id(first.id, number)])
+            if part is None:
+                break
+            parts.append(part)
+        own = {k: v for k, v in first.metadata.items() if k not in {"part", "part_limit"}}
+        last = parts[-1]
+        return evolve(
+            first,
+            steps=tuple(step for part in parts for step in part.steps),
+            end_time=last.end_time,
+            outcome=last.outcome,
+            reward=last.reward,
+            metadata=own,
+        )
 
     async def _store_parts(self, parts: Sequence[Found], report: FileReport) -> None:
         there = await self._storage.get(Episode, [part.episode.id for part in parts])
@@ -333,33 +407,53 @@ async def _batches(found: Iterator[Found]) -> AsyncIterator[list[Found]]:
         yield batch
 
 
-def _distinct(batch: Sequence[Found], report: FileReport, joined: _Join | None) -> list[Found]:
-    """One of each id: of several copies the longest."""
+def _distinct(
+    batch: Sequence[Found], report: FileReport, form: Format | None
+) -> tuple[list[Found], list[Found]]:
+    """One of each id: of several copies the longest; and those that are others with the same id."""
     chosen: dict[UUID, Found] = {}
+    others: list[Found] = []
     for found in batch:
         known = chosen.get(found.episode.id)
         if known is None:
             chosen[found.episode.id] = found
-        elif (better := _better(known.episode, found, report, joined)) is not None:
+        elif _is_another(known.episode, found, form):
+            others.append(found)
+        elif (better := _better(known.episode, found, report, form)) is not None:
             chosen[found.episode.id] = better
-    return list(chosen.values())
+    return list(chosen.values()), others
+
+
+def _is_another(old: Episode | None, found: Found, form: Format | None) -> bool:
+    """Whether an episode only has the same id as the stored one, and does not belong to it."""
+    if old is None or form is None or form.joined is None:
+        return False
+    return form.joined(old, found.episode) is None
+
+
+def _renamed(found: Found, number: int) -> Found:
+    other = stable_id("another", str(found.episode.id), number)
+    return evolve(found, episode=evolve(found.episode, id=other))
 
 
 def _better(
-    old: Episode | None, found: Found, report: FileReport, joined: _Join | None
+    old: Episode | None, found: Found, report: FileReport, form: Format | None
 ) -> Found | None:
     """What to store of a new copy of an episode; ``None`` where the old one stays as it is."""
     if old is None:
         return found
     new = found.episode
-    if joined is not None:
-        new = joined(old, new)
-    if len(new.steps) < len(old.steps) and not found.replace:
+    if form is not None and form.joined is not None:
+        new = form.joined(old, new) or (form.instead and form.instead(old, new)) or new
+    elif not found.replace and "part_limit" not in new.metadata and are_pieces(old, new):
+        new = united(old, new)
+    poorer = "" if found.replace or new is not found.episode else says_less(new, old)
+    if new is old and found.episode != old:
+        # A piece of it.
+        poorer = says_less(found.episode, old) or "the stored copy has all that this one has"
+    if poorer:
         report.kept += 1
-        report.log.note(
-            f"episode {old.id}",
-            f"kept: the stored copy has {len(old.steps)} steps, this one {len(new.steps)}",
-        )
+        report.log.note(f"episode {old.id}", f"kept: {poorer}")
         return None
     new = _completed(new, old)
     if new == old:
@@ -437,7 +531,7 @@ def _part(found: Found, number: int, place: slice, limit: str, *, last: bool) ->
     )
     if number == 1:
         return evolve(found, episode=part)
-    return Found(part, follows=_part_id(episode.id, number - 1))
+    return Found(part, follows=_part_id(episode.id, number - 1), replace=found.replace)
 
 
 def _part_id(whole: UUID, number: int) -> UUID:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memory_core.importers.base import Format, FormatImporter
-from memory_core.importers.batch_halves import ANSWER, REQUEST, joined
+from memory_core.importers.batch_halves import ANSWER, REQUEST, instead, joined
 from memory_core.importers.chat import add_message, add_messages, is_unknown
 from memory_core.importers.content import first_line, text_of
 from memory_core.importers.draft import EpisodeDraft
@@ -112,6 +112,7 @@ FORMAT = Format(
     recognises=_recognises,
     read=_read,
     joined=joined,
+    instead=instead,
     table={
         "custom_id": "id; metadata custom_id",
         "body.messages, input, prompt": "the first steps",

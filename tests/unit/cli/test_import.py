@@ -12,6 +12,8 @@ from attrs import evolve
 from memory_core import Outcome, open_memory
 from memory_core.cli.imports import import_file
 from memory_core.importers import ClaudeCodeImporter, OpenAIChatImporter
+from memory_core.importers.source import opened
+from memory_core.importers.storing import Storing
 from memory_core.samples import EPISODES as SAMPLE_EPISODES
 from memory_core.samples import write_samples
 from tests.unit.cli.episodes import episode
@@ -348,6 +350,34 @@ async def test_importers_at_once_store_each_episode_once(tmp_path):
             max(len(e.steps) for e in ClaudeCodeImporter().read(paths[-1]))
         ]
         assert sum(report.stored for report in reports[:8]) <= len(paths)
+
+
+class _Interrupted:
+    """A storage whose first commit never ends, and cancels a task that waits for another thing."""
+
+    def __init__(self, storage):
+        self.storage, self.reading = storage, None
+
+    def __getattr__(self, name):
+        return getattr(self.storage, name)
+
+    async def commit(self, batches):
+        self.reading.cancel()
+        await asyncio.Event().wait()
+
+
+async def test_an_import_that_is_cancelled_leaves_no_write_behind(tmp_path):
+    """The store is closed next: a write that is still under way would fail with nobody to tell."""
+    chats = write_lines(tmp_path / "chats.jsonl", [chat_entry(id=str(n)) for n in range(1_200)])
+    async with open_memory("inmemory:") as memory:
+        storage = _Interrupted(memory.storage)
+        before = asyncio.all_tasks()
+        with opened(chats) as source:
+            reading = asyncio.create_task(Storing(storage).file(source, OpenAIChatImporter()))
+            storage.reading = reading
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+        assert asyncio.all_tasks() == before
 
 
 async def test_episodes_of_several_batches_are_counted(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -213,3 +214,55 @@ def test_a_general_format_is_asked_only_where_no_special_one_knows_the_file(tmp_
     general, special = importer("general", general=True), importer("special", general=False)
     assert detect(path, [general, special]) is special
     assert detect(path, [general]) is general
+
+
+class Broken:
+    """A plugin's importer that fails in the way that it is told."""
+
+    name = "broken"
+    summary = "a broken one"
+
+    def __init__(self, *, sniffed=None, gives=()):
+        self.sniffed, self.gives = sniffed, gives
+
+    def sniff(self, head, path, /):
+        if self.sniffed is not None:
+            raise self.sniffed
+        return head.startswith(b"broken")
+
+    def read(self, path, *, keep_going=False):
+        yield from self.gives
+        raise SystemExit(7)
+
+
+@pytest.mark.parametrize("failure", [ValueError("oops"), SystemExit(7), RecursionError("oops")])
+def test_an_importer_that_fails_to_sniff_spoils_no_file_of_another(tmp_path, failure):
+    broken = Broken(sniffed=failure)
+    reason = f"the importer broken failed: {type(failure).__name__}: {failure}"
+    log = Log("chat.json")
+    with opened(write(tmp_path / "chat.json", chat_entry())) as source:
+        assert recognised(source, [broken, *BUILTIN_IMPORTERS], log).name == "openai-chat"
+    assert [note.reason for note in log.notes] == [reason]
+    with (
+        opened(write_bytes(tmp_path / "x.csv", b"broken")) as source,
+        pytest.raises(ImportFormatError, match=re.escape(reason)),
+    ):
+        recognised(source, [broken, *BUILTIN_IMPORTERS])
+
+
+@pytest.mark.parametrize(
+    ("gives", "reason"),
+    [
+        (["text"], "TypeError: it gave str, no episode"),
+        ([None], "TypeError: it gave NoneType"),
+        ([], "SystemExit: 7"),
+    ],
+)
+def test_an_importer_that_gives_anything_else_or_ends_the_program_fails_alone(
+    tmp_path, gives, reason
+):
+    with (
+        opened(write_bytes(tmp_path / "x.csv", b"broken")) as source,
+        pytest.raises(ImportFormatError, match=f"the importer broken failed: {reason}"),
+    ):
+        list(found_in(Broken(gives=gives), source, Log("x.csv")))

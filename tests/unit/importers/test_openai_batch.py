@@ -23,6 +23,11 @@ def answer(body=None, code=200, error=None):
     return {"id": "b1", "custom_id": "r1", "response": response, "error": error}
 
 
+def said(text):
+    content = [{"type": "output_text", "text": text}]
+    return {"type": "message", "role": "assistant", "content": content}
+
+
 async def stored(*paths):
     async with open_memory("inmemory:") as memory:
         for path in paths:
@@ -130,3 +135,22 @@ def test_an_answer_that_says_nothing_is_listed(tmp_path):
         "expected messages, choices, input or output",
         "custom_id: is missing",
     ]
+
+
+@pytest.mark.parametrize("order", ["iaib", "iiab", "abii", "iaibiaib"])
+@pytest.mark.parametrize("together", [False, True])
+async def test_batches_that_use_the_same_ids_are_not_mixed(tmp_path, order, together):
+    """Programs number the requests of each batch from the start."""
+    lines = {
+        "i": [request(input=f"question {number}") for number in (1, 2)],
+        "a": [{**answer({"output": [said(f"answer {n}")]}), "id": f"b{n}"} for n in (1, 2)],
+    }
+    lines |= {"b": lines["a"][1:], "a": lines["a"][:1]}
+    asked = iter(lines["i"] * 2)
+    entries = [next(asked) if kind == "i" else lines[kind][0] for kind in order]
+    pieces = [entries[::2], entries[1::2]] if together else [[entry] for entry in entries]
+    paths = [write_lines(tmp_path / f"{n}.jsonl", piece) for n, piece in enumerate(pieces)]
+    for _ in range(2):
+        found = await stored(*paths, *paths)
+        texts = [[step.parameters["content"] for step in episode.steps] for episode in found]
+        assert sorted(texts) == [[f"question {n}", f"answer {n}"] for n in (1, 2)]
