@@ -25,7 +25,7 @@ _OUTPUTS = ("gen_ai.output.messages", "gen_ai.completion")
 SAID = (
     *_INPUTS, *_OUTPUTS, "gen_ai.system", "gen_ai.tool.", "gen_ai.usage.", "gen_ai.agent.name",
     "gen_ai.conversation.id", "gen_ai.provider.name", "gen_ai.request.model", "gen_ai.response.model",
-    "gen_ai.operation.name",
+    "gen_ai.operation.name", "error.type",
 )  # fmt: skip
 """What the names of attributes begin with that are read."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ _TOOL, _AGENTS = "execute_tool", frozenset({"invoke_agent", "create_agent", "inv
 _MODELS = frozenset({"chat", "text_completion", "generate_content"})
 _ERRORS = (2, "2", "STATUS_CODE_ERROR")
 _ID, _ARGUMENTS, _RESULT = (f"gen_ai.tool.call.{name}" for name in ("id", "arguments", "result"))
+_TIMED_OUT = re.compile(r"timed?_?out|deadline_?exceeded", re.IGNORECASE)
 _TOKENS = (("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens"))
 
 
@@ -41,7 +43,9 @@ class Span:
 
     Attributes:
         start: nanoseconds since 1970; so is ``end``.
-        failure: why it failed.
+        failure: why it failed; it may be named only by its type.
+        explained: whether ``failure`` is in words.
+        errors: what is known of errors: their type, and the exceptions in its events.
         asked: messages in its events that the model was asked.
         answered: messages in its events that the model answered.
         logged: whether it was made from a log record.
@@ -57,6 +61,8 @@ class Span:
     failure: str | None
     service: str | None
     place: str
+    explained: bool = False
+    errors: dict[str, str] = Factory(dict[str, str])
     logged: bool = False
     asked: list[dict[str, Any]] = Factory(list[dict[str, Any]])
     answered: list[dict[str, Any]] = Factory(list[dict[str, Any]])
@@ -93,6 +99,7 @@ def span_of(leaf: Fields, resource: Fields) -> Span:
     )
     identity = leaf.text("spanId", "span_id")
     failed = leaf.get("status.code") in _ERRORS
+    words, kind = leaf.text("status.message"), plain_text(attributes.get("error.type"))
     span = Span(
         id=identity or leaf.place,
         trace=leaf.text("traceId", "trace_id") or identity or leaf.place,
@@ -101,15 +108,19 @@ def span_of(leaf: Fields, resource: Fields) -> Span:
         start=max(0, start or 0),
         end=max(0, leaf.integer("endTimeUnixNano", "end_time_unix_nano") or start or 0),
         attributes=attributes,
-        failure=(leaf.text("status.message") or plain_text(attributes.get("error.type")) or "error")
-        if failed
-        else None,
+        failure=(words or kind or "error") if failed else None,
+        explained=words is not None,
+        errors={"error_type": kind} if kind else {},
         service=plain_text(decoded_attributes(resource.get("attributes")).get("service.name")),
         place=leaf.place,
         logged="body" in leaf or ("endTimeUnixNano" not in leaf and "name" not in leaf),
     )
     for event in leaf.objects("events"):
-        _hear(span, event.text("name"), decoded_attributes(event.get("attributes")), None)
+        name, said = event.text("name"), decoded_attributes(event.get("attributes"))
+        if name == "exception":
+            _note_exception(span, said)
+        elif not _hear(span, name, said, None):
+            leaf.log.left_out["events that say nothing"] += 1
     if span.logged:
         name = leaf.text("eventName", "event_name") or plain_text(attributes.get("event.name"))
         body = decoded_attributes([{"key": "body", "value": leaf.get("body")}])["body"]
@@ -117,9 +128,36 @@ def span_of(leaf: Fields, resource: Fields) -> Span:
     return span
 
 
-def _hear(span: Span, name: str | None, attributes: dict[str, Any], body: object) -> None:
+def _hear(span: Span, name: str | None, attributes: dict[str, Any], body: object) -> bool:
     messages, answered = in_event(name or "", attributes, body)
     (span.answered if answered else span.asked).extend(messages)
+    return bool(messages)
+
+
+def _note_exception(span: Span, attributes: dict[str, Any]) -> None:
+    named = (plain_text(attributes.get(f"exception.{name}")) for name in ("type", "message"))
+    said = {
+        "exception": ": ".join(filter(None, named)),
+        "stacktrace": plain_text(attributes.get("exception.stacktrace")),
+    }
+    for name, text in said.items():
+        if text:
+            span.errors[name] = "\n".join(filter(None, (span.errors.get(name), text)))
+
+
+def _end(step: Draft, span: Span, output: str = "") -> None:
+    """Say of a step how its span ended: what it failed with, and what it gave before that."""
+    step.metadata |= span.errors
+    if span.failure is None:
+        return
+    kind = span.errors.get("error_type") or span.errors.get("exception", "").partition(":")[0]
+    words = span.failure if span.explained or not output else ""
+    if _TIMED_OUT.search(kind):
+        step.timed_out("\n".join(dict.fromkeys(filter(None, (output, words)))))
+        return
+    if output and words not in {"", output}:
+        step.metadata["output"] = output
+    step.failed(words or output)
 
 
 @define
@@ -185,8 +223,7 @@ class Conversation:
             if model:
                 step.metadata["model"] = model
                 self.draft.metadata.setdefault("model", model)
-            if span.failure:
-                step.failed(span.failure)
+            _end(step, span)
 
     def _silent(self, span: Span) -> None:
         """What happened without a word that was recorded is a step all the same."""
@@ -253,10 +290,10 @@ class Conversation:
         heard = [*span.asked, *span.answered]
         if result is None and heard:
             result = heard[-1].get("content")
-        if span.failure:
-            step.failed(text_of(result, self.draft.log, span.place) or span.failure)
-        elif result is not None:
-            set_result(step, text_of(result, self.draft.log, span.place))
+        text = text_of(result, self.draft.log, span.place)
+        if result is not None and not span.failure:
+            set_result(step, text)
+        _end(step, span, text)
 
 
 def _tokens(span: Span) -> int:

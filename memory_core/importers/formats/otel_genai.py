@@ -89,6 +89,7 @@ def _draft(trace: str, spans: list[Span], log: Log) -> EpisodeDraft:
         metadata={"trace_id": trace, "service": root.service},
     )
     Conversation(draft).add(ordered)
+    draft.metadata |= root.errors
     for name in ("agent.name", "conversation.id", "provider.name", "system"):
         for span in ordered:
             if value := span.attributes.get(f"gen_ai.{name}"):
@@ -111,7 +112,8 @@ FORMAT = Format(
         "events and logs gen_ai.user.message, gen_ai.choice, …": "the same, as older versions wrote it",
         "gen_ai.prompt.N, gen_ai.completion.N": "the same, as OpenLLMetry writes it",
         "execute_tool, gen_ai.tool.name, call.arguments": "steps with tool, parameters, latency",
-        "gen_ai.tool.call.result; status.code 2": "their results; an error",
+        "gen_ai.tool.call.result; status": "their results; code 2: an error, and a result metadata output",
+        "error.type; events exception": "metadata error_type, exception, stacktrace; a timeout is one",
         "status.code 2 of the trace's root": "outcome: a failure",
         "gen_ai.usage": "tokens of the answer's first step",
         "gen_ai.request.model, response.model": "metadata model of the step",

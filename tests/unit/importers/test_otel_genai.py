@@ -271,3 +271,50 @@ def test_a_trace_without_content_is_noted(tmp_path):
     _, episodes, log = read(path)
     assert episodes == []
     assert log.notes[0].reason == "trace t1 has no content: its messages were not recorded"
+
+
+def failed_tool(number, kind=None, status="deadline exceeded", result=None, events=()):
+    attributes = {
+        **operation("execute_tool", tool__name="search", tool__call__id=f"c{number}"),
+        **({"error.type": kind} if kind else {}),
+        **({"gen_ai.tool.call.result": result} if result else {}),
+    }
+    fields = {"status": {"code": 2, **({"message": status} if status else {})}}
+    return span(number, number, number + 1, attributes, events=list(events), **fields)
+
+
+def test_an_error_keeps_its_words_beside_the_result(tmp_path):
+    spans = [
+        span(0, 0, 9, operation("invoke_agent")),
+        failed_tool(1, result="partial"),
+        failed_tool(2, kind="LookupError", status=None, result="no such city"),
+    ]
+    _, (episode,), _ = read(write(tmp_path / "a.json", export(*spans)))
+    one, two = episode.steps
+    assert one.result == StepResult.error("deadline exceeded")
+    assert one.metadata["output"] == "partial"
+    assert two.result == StepResult.error("no such city")
+    assert two.metadata["error_type"] == "LookupError"
+    assert "output" not in two.metadata
+
+
+def test_exceptions_and_timeouts(tmp_path):
+    said = {
+        "exception.type": "TimeoutError",
+        "exception.message": "no answer in 5 s",
+        "exception.stacktrace": "Traceback: here",
+    }
+    thrown = {"name": "exception", "attributes": pairs(said)}
+    spans = [
+        span(0, 0, 9, operation("invoke_agent"), events=[thrown, {"name": "retry"}]),
+        failed_tool(1, kind="TimeoutError", result="partial"),
+        failed_tool(2, events=[thrown]),
+        failed_tool(3, kind="asyncio.CancelledError", events=[thrown]),
+    ]
+    _, (episode,), log = read(write(tmp_path / "a.json", export(*spans)))
+    assert [step.result.status for step in episode.steps] == ["timeout", "timeout", "error"]
+    assert episode.steps[0].metadata["output"] == "partial\ndeadline exceeded"
+    for metadata in (episode.metadata, episode.steps[1].metadata, episode.steps[2].metadata):
+        assert metadata["exception"] == "TimeoutError: no answer in 5 s"
+        assert metadata["stacktrace"] == "Traceback: here"
+    assert log.left_out["events that say nothing"] == 1
