@@ -10,9 +10,9 @@ import msgspec
 from attrs import Factory, define, field
 
 from memory_core.importers.chat import add_block, is_unknown
-from memory_core.importers.content import first_line, text_of
+from memory_core.importers.content import arguments_of, first_line, text_of
 from memory_core.importers.draft import MESSAGE, EpisodeDraft, stable_id
-from memory_core.importers.fields import is_number, mapping, plain_text, time_of
+from memory_core.importers.fields import is_number, mapping, plain_text, sequence, time_of
 from memory_core.importers.language import language_of
 from memory_core.importers.unknown import count_unknown_names
 from memory_core.records import Outcome
@@ -51,6 +51,8 @@ _NO_PROMPTS = (
 )
 # What the program puts in front of what the user wrote.
 _AROUND_PROMPT = re.compile(r"\s*<(ide_\w+|system-reminder)>.*?</\1>\s*", re.DOTALL)
+# Names the author of messages that the program writes for the model.
+_NO_MODEL = "<synthetic>"
 _COUNTED = ("input_tokens", "cache_creation_input_tokens", "output_tokens")
 
 
@@ -99,7 +101,12 @@ class Line(Label, rename="camel"):
     version: Any = None
     claude_code_version: Any = msgspec.field(default=None, name="claude_code_version")
     model: Any = None
+    error: Any = None
+    hook_errors: Any = None
     result: Any = None
+    errors: Any = None
+    usage: Any = None
+    denials: Any = msgspec.field(default=None, name="permission_denials")
     is_error: Any = msgspec.field(default=None, name="is_error")
     cost: Any = msgspec.field(default=None, name="total_cost_usd")
     duration: Any = msgspec.field(default=None, name="duration_ms")
@@ -194,9 +201,7 @@ class Session:
             case "user" | "assistant":
                 self._turn(line, where, time)
             case "system":
-                self.draft.say("system", text_of(line.content, self.log, where), time, where)
-                if model := plain_text(line.model):
-                    self._facts.setdefault("model", model)
+                self._notice(line, where, time)
             case "attachment" if mapping(line.attachment).get("type") == "queued_command":
                 # Typed while the agent worked.
                 self._queued(line, where, time)
@@ -233,6 +238,19 @@ class Session:
             self._count(said, added)
         self._mark(line, added)
 
+    def _notice(self, line: Line, where: str, time: datetime | None) -> None:
+        """What the program says; of what went wrong it says it beside an empty content."""
+        if model := plain_text(line.model):
+            self._facts.setdefault("model", model)
+        self.draft.say("system", text_of(line.content, self.log, where), time, where)
+        failure = text_of(line.error, self.log, where) or text_of(line.hook_errors, self.log, where)
+        if failure:
+            said = self.draft.turn("system", failure, time, where)
+            said.failed(failure)
+            said.metadata["notice"] = plain_text(line.subtype) or "error"
+        elif not line.content:
+            self.log.left_out[f"system {plain_text(line.subtype) or 'without content'}"[:80]] += 1
+
     def _queued(self, line: Line, where: str, time: datetime | None) -> None:
         prompt = mapping(line.attachment).get("prompt")
         said = self.draft.say("user", text_of(prompt, self.log, where), time, where)
@@ -241,11 +259,11 @@ class Session:
 
     def _count(self, said: Mapping[str, Any], added: list[Draft]) -> None:
         """A reply is written as a line for each block, with the same usage on all or a growing one."""
-        if "model" not in self._facts and (model := plain_text(said.get("model"))):
-            self._facts["model"] = model
-        usage = mapping(said.get("usage"))
-        counts = [usage.get(name) for name in _COUNTED]
-        total = sum(int(n) for n in counts if is_number(n) and n > 0)  # type: ignore[operator]  # numbers
+        model = plain_text(said.get("model"))
+        if model and model != _NO_MODEL and model != self._facts.setdefault("model", model):
+            for step in added:
+                step.metadata["model"] = model
+        total = _tokens(said.get("usage"))
         reply = plain_text(said.get("id")) or ""
         owner = self._replies.get(reply) or (added[0] if added else None)
         if owner is None or not total:
@@ -277,14 +295,34 @@ class Session:
             step.parameters.get("content") == text for step in self.draft.steps[-3:]
         ):
             self.draft.say("assistant", text, None, where)
-        said = first_line(text)
+        if self.draft.steps and all(step.tokens_used is None for step in self.draft.steps):
+            # With none of the replies' own.
+            self.draft.steps[-1].count(_tokens(line.usage))
+        for denied in sequence(line.denials):
+            self._denied(mapping(denied) or {"tool_input": denied}, where)
+        errors = text_of(line.errors, self.log, where)
+        said = first_line(text) or first_line(errors)
         subtype = plain_text(line.subtype) or "unknown"
         if line.is_error is True or subtype != "success":
-            self.draft.outcome = Outcome.failure(said or f"The run ended with {subtype}.")
+            reason = said or f"The run ended with {subtype}."
+            self.draft.outcome = Outcome.failure(reason, errors or None)
         else:
             self.draft.outcome = Outcome.success(said or "The run ended with success.")
         facts = {"cost": line.cost, "duration_ms": line.duration, "turns": line.num_turns}
         self._facts |= {name: text for name, value in facts.items() if (text := plain_text(value))}
+
+    def _denied(self, denied: Mapping[str, Any], where: str) -> None:
+        """A call that was not permitted; without one of its id it is a step of its own."""
+        call_id = plain_text(denied.get("tool_use_id"))
+        calls = (s for s in self.draft.steps if call_id and s.metadata.get("call_id") == call_id)
+        step = next(calls, None)
+        if step is None:
+            parameters = arguments_of(denied.get("tool_input"), "tool_input")
+            step = self.draft.call(
+                plain_text(denied.get("tool_name")), parameters, call_id, None, where
+            )
+            step.failed("The permission was denied.")
+        step.metadata["permission"] = "denied"
 
     def finished(self) -> Iterator[EpisodeDraft]:
         """The draft of the whole session, if something was said in it."""
@@ -367,6 +405,11 @@ def _prompt_in(text: str) -> str | None:
         text = text[match.end() :]
     prompt = text.strip()
     return text if prompt and not prompt.startswith((*_NO_PROMPTS, "<system-reminder")) else None
+
+
+def _tokens(usage: object) -> int:
+    counts = (mapping(usage).get(name) for name in _COUNTED)
+    return sum(int(n) for n in counts if is_number(n) and n > 0)  # type: ignore[operator]  # numbers
 
 
 def _edited(steps: list[Draft]) -> list[str]:

@@ -524,3 +524,78 @@ def test_lines_without_any_session_are_of_the_one_that_the_file_is_named_for(tmp
         del line["sessionId"], line["uuid"]
     episode = read_one(tmp_path, lines)
     assert (len(episode.steps), episode.metadata["session_id"]) == (2, "session")
+
+
+def read_log(tmp_path, lines):
+    log = Log("session.jsonl")
+    path = write_lines(tmp_path / "session.jsonl", lines)
+    (found,) = found_in(IMPORTER, Source("session.jsonl", path), log)
+    return found.episode, log
+
+
+def system_line(second, subtype, **fields):
+    line = claude_line("system", second, "", subtype=subtype, **fields)
+    del line["message"]
+    return line
+
+
+def test_errors_of_the_program_are_steps_and_other_lines_of_it_are_counted(tmp_path):
+    lines = [
+        claude_line("user", 1, "Go"),
+        system_line(2, "api_error", error={"message": "overloaded"}, retryAttempt=1),
+        system_line(3, "stop_hook_summary", hookErrors=["lint failed"], hookCount=1),
+        system_line(4, "stop_hook_summary", hookErrors=[], hookCount=1),
+        system_line(5, "turn_duration", durationMs=3),
+    ]
+    episode, log = read_log(tmp_path, lines)
+    _, api, hook = episode.steps
+    assert (api.action, api.metadata) == ("system", {"notice": "api_error"})
+    assert api.result == StepResult.error('{"message":"overloaded"}')
+    assert hook.parameters == {"content": "lint failed"}
+    assert hook.result == StepResult.error("lint failed")
+    assert log.left_out == {"system stop_hook_summary": 1, "system turn_duration": 1}
+
+
+def test_a_result_alone_keeps_its_tokens_denials_and_errors(tmp_path):
+    result = {
+        "type": "result",
+        "subtype": "error_during_execution",
+        "session_id": SESSION,
+        "result": "Hello",
+        "errors": ["disk full\nat line 3"],
+        "usage": {"input_tokens": 3, "output_tokens": 9, "cache_read_input_tokens": 100},
+        "permission_denials": [
+            {"tool_name": "Write", "tool_use_id": "x", "tool_input": {"file_path": "/etc/x"}}
+        ],
+    }
+    episode = read_one(tmp_path, [result])
+    said, denied = episode.steps
+    assert (said.parameters, said.tokens_used) == ({"content": "Hello"}, 12)
+    assert (denied.tool, denied.parameters) == ("Write", {"file_path": "/etc/x"})
+    assert denied.result == StepResult.error("The permission was denied.")
+    assert denied.metadata["permission"] == "denied"
+    assert episode.outcome.error_details == "disk full\nat line 3"
+
+
+def test_a_denied_call_of_the_session_is_marked_and_its_tokens_are_not_counted_twice(tmp_path):
+    asked = claude_line("assistant", 1, [use("Write", {})], message={"usage": {"input_tokens": 5}})
+    result = {
+        "type": "result",
+        "subtype": "success",
+        "session_id": SESSION,
+        "usage": {"input_tokens": 50},
+        "permission_denials": [{"tool_name": "Write", "tool_use_id": "toolu_1"}],
+    }
+    (step,) = read_one(tmp_path, [asked, result]).steps
+    assert step.metadata["permission"] == "denied"
+    assert step.tokens_used == 5
+
+
+def test_a_second_model_is_named_by_its_steps(tmp_path):
+    lines = [
+        claude_line("assistant", second, str(second), message={"model": model})
+        for second, model in enumerate(("one", "two", "<synthetic>"))
+    ]
+    episode = read_one(tmp_path, lines)
+    assert episode.metadata["model"] == "one"
+    assert [step.metadata.get("model") for step in episode.steps] == [None, "two", None]
