@@ -24,6 +24,9 @@ def outcome_of_reward(entry: Fields, reward: float | None) -> Outcome | None:
     if reward == 1:
         return Outcome.success("The database and the answers are as expected.")
     if not isinstance(entry.get("info.reward_info"), dict):
+        if error := entry.text("info.error"):
+            # The run crashed.
+            return Outcome.failure(error, entry.text("info.traceback"))
         return Outcome.failure("The conversation did not come to an end.")
     details = entry.object("info.reward_info.info")
     outputs = details.object("outputs").value

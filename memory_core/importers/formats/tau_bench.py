@@ -75,6 +75,8 @@ def _draft(entry: Fields) -> EpisodeDraft:
         "user_cost": entry.get("info.user_cost"),
         "expected_actions": ",".join(name for name in actions if name),
     }
+    if draft.outcome is None or draft.outcome.reason != entry.get("info.error"):
+        draft.metadata |= {name: entry.text(f"info.{name}") for name in ("error", "traceback")}
     return draft
 
 
@@ -109,7 +111,7 @@ FORMAT = Format(
         "the policy (system message)": "domain; start, from its “current time”",
         "traj": "steps, a second each",
         "reward": "reward; outcome: 1 is a success, less a failure",
-        "info.reward_info": "why it failed",
+        "info.reward_info; error, traceback": "why it failed; else metadata error, traceback",
         "info.task.user_id, actions; info.user_cost": "metadata user_id, expected_actions, user_cost",
     },
 )

@@ -199,3 +199,27 @@ def test_the_real_airline_runs_import_the_same_twice(real_data):
     assert len(calls) == 1_164
     assert all(step.result is not None for step in calls)
     assert Counter(step.result.status for step in calls)[ResultStatus.ERROR] == 73
+
+
+CRASHED = {"error": "Rate limit", "traceback": "Traceback (most recent call last): here"}
+
+
+def test_a_run_that_crashed_says_with_what(tmp_path):
+    episode = read_one(tmp_path, reward=0.0, info=CRASHED, traj=[])
+    assert episode.outcome.status is OutcomeStatus.FAILURE
+    assert episode.outcome.reason == "Rate limit"
+    assert episode.outcome.error_details == CRASHED["traceback"]
+    assert "error" not in episode.metadata
+
+
+@pytest.mark.parametrize("reward", [None, 1.0, 0.0])
+def test_an_error_beside_the_outcome_is_kept(tmp_path, reward):
+    episode = read_one(tmp_path, reward=reward, info={"reward_info": {"info": {}}, **CRASHED})
+    assert {name: episode.metadata[name] for name in CRASHED} == CRASHED
+
+
+def test_a_tool_that_answers_an_empty_text_is_kept_so(tmp_path):
+    traj = [{"role": "assistant", "tool_calls": [call("look", {})]}, answer("")]
+    (step,) = read_one(tmp_path, traj=traj).steps
+    assert step.result == StepResult.success("")
+    assert step.result.output == ""
