@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from memory_core.importers.chat import is_unknown
-from memory_core.importers.content import parameters_of, text_of
-from memory_core.importers.fields import Fields, is_number, mapping
+from memory_core.importers.content import parameters_of, text_of, without_media
+from memory_core.importers.fields import Fields, is_number, json_of, mapping, plain_text
 from memory_core.records import Outcome
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from memory_core.importers.draft import EpisodeDraft
 
-__all__ = ["add_messages", "rate", "resolved", "score_of"]
+__all__ = ["add_messages", "judge", "rate", "resolved", "score_of"]
 
 _ATTACHMENT = re.compile(r"attachment://([0-9a-f]{32})")
 _LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
@@ -110,6 +110,33 @@ def _answer(draft: EpisodeDraft, message: Fields, tools: Mapping[str, Fields]) -
         if text and text != words:
             step.metadata["output"] = text
         step.failed(words)
+
+
+def judge(draft: EpisodeDraft, sample: Fields) -> None:
+    """Reward and outcome by the first scorer or the error; what all scorers say is metadata."""
+    scores = sample.object("scores")
+    names = list(scores.value) or (["score"] if "score" in sample else [])
+    given = {
+        name: Fields(scores.value.get(name, sample.get("score")), sample.log, sample.place)
+        for name in names
+    }
+    for name, score in given.items():
+        value: object = score.get("value")
+        draft.metadata[f"score.{name}"] = plain_text(value) or json_of(value)
+        if name == names[0]:
+            rate(draft, score, f"{name}: {plain_text(value) or json_of(value)}")
+    if (error := sample.text("error.message")) is not None:
+        draft.outcome = Outcome.failure(error, sample.text("error.traceback"))
+    verdict = (draft.outcome and draft.outcome.verdict) or ""
+    details = (draft.outcome and draft.outcome.error_details) or ""
+    for name, score in given.items():
+        first = name == names[0]
+        for kind in ("answer", "explanation", "metadata"):
+            value = score.get(kind)
+            text = plain_text(value) or (value and json_of(without_media(value, draft.log, "")))
+            is_in_outcome = first and text and (f", answer {text}" in verdict or text == details)
+            if text and not is_in_outcome:
+                draft.metadata[f"score.{name}.{kind}"] = text
 
 
 def rate(draft: EpisodeDraft, score: Fields, words: str) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memory_core.importers.base import Format, FormatImporter
+from memory_core.importers.content import without_media
 from memory_core.importers.draft import EpisodeDraft
 from memory_core.importers.fields import Fields, json_of, plain_text
-from memory_core.importers.inspect_messages import add_messages, rate, resolved
+from memory_core.importers.inspect_messages import add_messages, judge, resolved
 from memory_core.importers.reading import decoded, entries
 from memory_core.importers.sample import Layout, sample_of
-from memory_core.records import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
         for sample in run.objects("samples"):
             yield from _said(_draft(run, sample), sample)
         if not run.list("samples"):
-            log.note(run.place, f"has no samples; its status is {run.text('status')}")
+            _note_empty(run)
 
 
 def _read_archive(source: Source, log: Log) -> Iterator[EpisodeDraft]:
@@ -51,12 +51,20 @@ def _read_archive(source: Source, log: Log) -> Iterator[EpisodeDraft]:
     if header is None:
         raise source.error(f"is an archive without {_HEADERS[0]}")
     run = Fields(decoded(source.member(header), log)[0], log, header.filename)
-    for name, info in sorted(members.items()):
-        if name.startswith("samples/") and name.endswith(".json"):
-            value, known = decoded(source.member(info), log)
-            if known:
-                sample = Fields(value, log, name)
-                yield from _said(_draft(run, sample), sample)
+    samples = [name for name in members if name.startswith("samples/") and name.endswith(".json")]
+    for name in sorted(samples):
+        value, known = decoded(source.member(members[name]), log)
+        if known:
+            sample = Fields(value, log, name)
+            yield from _said(_draft(run, sample), sample)
+    if not samples:
+        _note_empty(run)
+
+
+def _note_empty(run: Fields) -> None:
+    error = run.text("error.message")
+    status = f"{run.text('status')}{f' ({error})' if error else ''}"
+    run.log.note(run.place, f"has no samples; its status is {status}")
 
 
 def _said(draft: EpisodeDraft, sample: Fields) -> Iterator[EpisodeDraft]:
@@ -87,37 +95,26 @@ def _draft(run: Fields, sample: Fields) -> EpisodeDraft:
         draft.tags.append(task)
     usage = sample.object("model_usage").value.values()
     tokens = sum(Fields(count).integer("total_tokens") or 0 for count in usage)
-    _judge(draft, sample)
-    if "metadata" in sample:
-        run.log.left_out["metadata of samples"] += 1
+    judge(draft, sample)
+    target = sample.get("target")
+    known = without_media(sample.get("metadata"), run.log, sample.place)
     draft.metadata |= {
         "sample_id": sample_id,
         "epoch": epoch,
         "task": task,
         "run_id": spec.text("run_id"),
         "model": spec.text("model"),
-        "target": sample.text("target"),
+        "target": plain_text(target) or (json_of(target) if target else None),
+        "metadata": json_of(known) if known else None,
         "tokens": tokens or None,
         "total_time": sample.get("total_time"),
         "working_time": sample.get("working_time"),
         "limit": sample.text("limit.type"),
         "status": run.text("status"),
+        "run_error": run.text("error.message"),
+        "run_traceback": run.text("error.traceback"),
     }
     return draft
-
-
-def _judge(draft: EpisodeDraft, sample: Fields) -> None:
-    """Reward and outcome by the first scorer; the values of all are metadata."""
-    scores = sample.object("scores")
-    names = list(scores.value) or (["score"] if "score" in sample else [])
-    for name in names:
-        score = Fields(scores.value.get(name, sample.get("score")), sample.log, sample.place)
-        value: object = score.get("value")
-        draft.metadata[f"score.{name}"] = plain_text(value) or json_of(value)
-        if name == names[0]:
-            rate(draft, score, f"{name}: {plain_text(value) or json_of(value)}")
-    if (error := sample.text("error.message")) is not None:
-        draft.outcome = Outcome.failure(error, sample.text("error.traceback"))
 
 
 FORMAT = Format(
@@ -132,9 +129,11 @@ FORMAT = Format(
         "tool messages: content, error": "results: error.type timeout, or an error; metadata error_type",
         "events of models and tools": "times, latency, tokens of steps",
         "samples[].scores": "reward (C 1, P 0.5, I and N 0), outcome of the first; metadata score.NAME",
+        "…answer, explanation, metadata": "in the outcome, else metadata score.NAME.answer, …",
         "samples[].error": "outcome: a failure",
+        "status, error of the log": "metadata status, run_error, run_traceback",
         "started_at, completed_at; eval.created": "start, end",
-        "model_usage, total_time, working_time, limit, target": "metadata tokens, …",
+        "model_usage, total_time, working_time, limit, target, metadata": "metadata tokens, …",
         "eval.task, eval.model": "tag; metadata task, model",
         "attachments": "put back where they belong; media by type, size and digest",
     },

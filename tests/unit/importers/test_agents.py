@@ -517,3 +517,42 @@ def test_inspect_archives_packed_with_zstd_are_read(tmp_path):
     path.write_bytes(data)
     _, (episode,), _ = read(path)
     assert episode == case("inspect_log.eval")[1]
+
+
+def test_inspect_keeps_what_every_scorer_and_the_log_say(tmp_path):
+    log = json.loads((CASES / "inspect_log.json").read_text())
+    (sample,) = log["samples"]
+    del sample["target"]
+    log |= {"status": "error", "error": {"message": "boom", "traceback": "Traceback: here"}}
+    sample |= {
+        "target": ["a", "b"],
+        "metadata": {"level": 3},
+        "scores": {
+            "a": {"value": "C", "answer": "5", "explanation": "as wanted"},
+            "b": {"value": "I", "answer": "6", "explanation": "no", "metadata": {"k": "v"}},
+        },
+    }
+    _, (episode,), record = read(write(tmp_path / "log.json", log))
+    kept = {
+        "target": '["a","b"]',
+        "metadata": '{"level":3}',
+        "score.a.explanation": "as wanted",
+        "score.b": "I",
+        "score.b.answer": "6",
+        "score.b.explanation": "no",
+        "score.b.metadata": '{"k":"v"}',
+        "run_error": "boom",
+        "run_traceback": "Traceback: here",
+    }
+    assert kept.items() <= episode.metadata.items()
+    assert episode.outcome.verdict == "a: C, answer 5"
+    assert "score.a.answer" not in episode.metadata
+    assert record.notes == []
+    sample["scores"]["a"] = {"value": "I", "explanation": "why"}
+    _, (episode,), _ = read(write(tmp_path / "log.json", log))
+    assert episode.outcome.error_details == "why"
+    assert "score.a.explanation" not in episode.metadata
+    log["samples"] = []
+    _, episodes, record = read(write(tmp_path / "log.json", log))
+    assert episodes == []
+    assert record.notes[0].reason == "has no samples; its status is error (boom)"
