@@ -46,9 +46,9 @@ def values(source: Source, log: Log, *, counted: bool = True) -> Iterator[tuple[
     """
     layout = sample_of(source).layout
     if layout is Layout.ARRAY:
-        found = source.elements()
+        found = source.elements(log)
     elif layout is Layout.DOCUMENT:
-        found = iter([source.document()])
+        found = iter([source.document(log)])
     elif layout is Layout.ARCHIVE:
         raise source.error(f"is {layout}, where JSON is expected")
     else:
@@ -97,7 +97,7 @@ def objects_of(found: Iterator[tuple[str, Any]], log: Log) -> Iterator[Fields]:
 
 def document(source: Source, log: Log) -> Any:
     """The whole content as one value; ``None`` where it is not JSON, which is listed."""
-    value, _ = decoded(source.document(), log)
+    value, _ = decoded(source.document(log), log)
     return value
 
 

@@ -162,15 +162,18 @@ def _sample_of(source: Source) -> Sample:
     lines = _first(source.lines(too_long))
     if not lines:
         raise too_long.skipped[0]
+    is_long = any(error is not source.cut for error in too_long.skipped)
     peeks = [_peek(line.data) for line in lines]
     layout = _layout(source, opener or lines[0].data[:1], lines)
-    if too_long.lost and _is_json(lines[0].data):
+    if is_long and _is_json(lines[0].data):
         layout = Layout.LINES
     if layout is Layout.ARRAY:
         peeks = [_peek(element.data) for element in _first(source.elements())]
     elif layout is Layout.DOCUMENT and len(lines) > 1:
-        peeks = [_peek(source.document().data)]
+        peeks = [_peek(source.document(Log(source.name)).data)]
     objects = [peek for peek in peeks if peek is not None]
+    if source.cut is not None and not objects:
+        raise source.cut
     if layout is Layout.LINES and not objects and not any(_is_json(line.data) for line in lines):
         layout = Layout.TEXT
     inner = _inner(lines) if layout is Layout.LINES and not objects else []

@@ -54,6 +54,7 @@ _OPENING = b"[{"
 _INSIDE = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _BETWEEN = re.compile(rb'(?:[^"\[\]{},]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _UNPACKING = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile)
+_BREAKS = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile)
 
 
 class Entry(NamedTuple):
@@ -88,11 +89,13 @@ class Source:
         name: what messages call it.
         path: a regular file with the content, perhaps packed.
         sample: what ``sample_of`` has found, once it has looked.
+        cut: the error at which packed content ends too soon, once a reader has come to it.
     """
 
     name: str
     path: Path
     sample: Any = field(default=None, init=False, repr=False)
+    cut: ImportFormatError | None = field(default=None, init=False, repr=False)
     _packed: str | None = field(default=None, init=False)
 
     @property
@@ -145,6 +148,8 @@ class Source:
     def opened(self) -> Generator[io.BufferedReader]:
         """The content, unpacked, without a byte order mark.
 
+        Packed content that is cut or damaged ends there; ``check_end`` says so.
+
         Raises:
             ImportFormatError: when it cannot be read, also while it is read.
         """
@@ -157,44 +162,86 @@ class Source:
                 stream.read(len(_BOM))
             yield stream
 
+    def check_end(self, stream: io.BufferedReader, where: str = "", log: Log | None = None) -> None:
+        """Check that a stream, read to its end, has ended where the content does.
+
+        Args:
+            stream: of ``opened``.
+            where: the last place that could be read.
+            log: gets the error, if given; else it is raised.
+
+        Raises:
+            ImportFormatError: packed content is cut or damaged.
+        """
+        broken = stream.raw.broken if isinstance(stream.raw, _Expanding) else None
+        if broken is None:
+            return
+        self.cut = self.error(f"cannot be decompressed any further: {broken}", where)
+        if log is None:
+            raise self.cut from broken
+        log.skip_error(self.cut)
+
     def head(self, size: int) -> bytes:
-        """The first bytes of the content."""
+        """The first bytes of the content, as far as they can be unpacked."""
         with self.opened() as stream:
-            return stream.read(size)
+            found = stream.read(size)
+            if not found:
+                self.check_end(stream)
+            return found
 
     def lines(self, log: Log | None = None) -> Iterator[Entry]:
         """Every line that is not blank; one that is too long is skipped.
 
         Args:
-            log: gets the lines that are too long; without one, the first ends the reading.
+            log: gets the lines that are too long, and where packed content is cut; without one, the
+                first of these ends the reading.
 
         Raises:
             ImportFormatError: the content cannot be read.
         """
         with self.opened() as stream:
+            last = ""
             for number, line, ended in _lines(stream):
+                last = f"line {number}" if not ended else f"after line {number}"
                 if line is not None:
                     yield Entry(f"line {number}", line, ended)
                 elif log is None:
                     raise _too_large(self, f"line {number}")
                 else:
                     log.skip_error(_too_large(self, f"line {number}"))
+            self.check_end(stream, last, log)
 
-    def document(self) -> Entry:
-        """The whole content as one entry."""
+    def document(self, log: Log | None = None) -> Entry:
+        """The whole content as one entry.
+
+        Args:
+            log: gets where packed content is cut, which is an error without one.
+        """
         with self.opened() as stream:
-            return Entry("", _bounded(self, stream.read(MAX_ENTRY_BYTES + 1), ""))
+            data = stream.read(MAX_ENTRY_BYTES + 1)
+            self.check_end(stream, log=log)
+            return Entry("", _bounded(self, data, ""), ended=self.cut is None)
 
-    def elements(self) -> Iterator[Entry]:
-        """The elements of the array that the content is."""
+    def elements(self, log: Log | None = None) -> Iterator[Entry]:
+        """The elements of the array that the content is.
+
+        Args:
+            log: gets where the array breaks off, which is an error without one.
+        """
         with self.opened() as stream:
             start = stream.read(_WHOLE)
             if len(start) < _WHOLE and (whole := _split(start)) is not None:
                 for index, raw in enumerate(whole):
                     yield Entry(f"index {index}", _bounded(self, bytes(raw), f"index {index}"))
+                self.check_end(stream, log=log)
                 return
             rest = _Prefixed(start.lstrip()[1:], stream)
-            yield from _elements(self, rest)
+            try:
+                yield from _elements(self, rest)
+            except ImportFormatError as error:
+                if log is None:
+                    raise
+                log.skip_error(error)
 
     def members(self) -> list[zipfile.ZipInfo]:
         """The files in an archive.
@@ -291,6 +338,7 @@ def unpacked_copy(source: Source, folder: Path) -> Path:
     copy = folder / (name or "content")
     with source.opened() as stream, copy.open("wb") as target:
         shutil.copyfileobj(stream, target, _CHUNK)
+        source.check_end(stream)
     return copy
 
 
@@ -333,7 +381,7 @@ def _zstd_member(path: Path, info: zipfile.ZipInfo) -> bytes:
     stream = _Zstd(packed)
     parts: list[bytes] = []
     size = 0
-    while size <= min(MAX_ENTRY_BYTES, info.file_size) and (part := stream.read(_CHUNK)):
+    while size <= min(MAX_ENTRY_BYTES, info.file_size) and (part := stream.read1(_CHUNK)):
         parts.append(part)
         size += len(part)
     return b"".join(parts)
@@ -354,7 +402,7 @@ class _Zstd:
         self._begun = False
         self._out = memoryview(b"")
 
-    def read(self, size: int) -> bytes:
+    def read1(self, size: int) -> bytes:
         while not self._out:
             data = self._file.read(self._IN)
             if not data:
@@ -390,23 +438,38 @@ def _expands(source: Source) -> ImportFormatError:
 
 
 class _Expanding(io.RawIOBase):
-    """A decompressing stream that stops what expands without end."""
+    """A decompressing stream that stops what expands without end, and ends where it cannot go on.
+
+    Attributes:
+        broken: why it could not go on.
+    """
 
     def __init__(self, packed: Any, limit: int, source: Source) -> None:
         self._packed = packed
         self._left = limit
         self._source = source
+        self.broken: Exception | None = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data: bytes = self._packed.read(len(buffer))
-        self._left -= len(data)
+        filled = 0
+        while filled < len(buffer) and self.broken is None:
+            # In small parts: one that breaks is lost whole.
+            try:
+                data: bytes = self._packed.read1(len(buffer) - filled)
+            except _BREAKS as error:
+                self.broken = error
+                break
+            if not data:
+                break
+            buffer[filled : filled + len(data)] = data
+            filled += len(data)
+        self._left -= filled
         if self._left < 0:
             raise _expands(self._source)
-        buffer[: len(data)] = data
-        return len(data)
+        return filled
 
 
 class _Prefixed:
@@ -421,6 +484,9 @@ class _Prefixed:
             start, self._start = self._start[:size], self._start[size:]
             return start
         return self._stream.read(size)
+
+    def check_end(self, source: Source, where: str = "") -> None:
+        source.check_end(self._stream, where)
 
 
 def _lines(stream: io.BufferedReader) -> Iterator[tuple[int, bytes | None, bool]]:
@@ -488,9 +554,11 @@ def _elements(source: Source, stream: _Prefixed) -> Iterator[Entry]:
             else:
                 yield from _last(source, token, buffer[start:position], index)
                 _nothing_after(source, buffer[position + 1 :], stream)
+                stream.check_end(source)
                 return
             position += 1
         _bounded(source, buffer[start:], f"index {index}")
+    stream.check_end(source, f"index {index}")
     raise source.error("the file ends inside of its array", f"index {index}")
 
 

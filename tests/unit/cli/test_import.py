@@ -163,7 +163,7 @@ def test_sessions_that_say_nothing_or_end_early_are_noted_and_stop_no_other(cli,
 
 BROKEN = [
     b'{"messages": [',
-    gzip.compress(b'{"messages": []}')[:-5],
+    gzip.compress(b'{"messages": []}')[:-12],
     b"\xff\xfe{\x00",
     b'{"apples": 1}',
     lzma.compress(b"x" * 100)[:40],
@@ -461,3 +461,15 @@ def test_an_export_is_to_be_loaded(cli, tmp_path):
     cli("export", export)
     said = cli("import", export, code=3).stderr
     assert "is an export of memory-core: load it with `memory load`" in said
+
+
+def test_what_can_be_unpacked_of_a_cut_file_is_imported_and_the_cut_is_listed(cli, tmp_path):
+    chats = [chat_entry(id=str(number)) for number in range(700)]
+    packed = gzip.compress("".join(json.dumps(chat) + "\n" for chat in chats).encode())
+    (tmp_path / "cut.jsonl.gz").write_bytes(packed[:-100])
+    result = cli("import", tmp_path / "cut.jsonl.gz", "--json", code=1)
+    report = json.loads(result.stdout)
+    assert 500 < report["stored"] < 700
+    (skipped,) = report["files"][0]["skipped"]
+    assert skipped["entry"].endswith(f"line {report['stored'] + 1}")
+    assert "cannot be decompressed any further" in skipped["reason"]

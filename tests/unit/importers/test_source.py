@@ -169,6 +169,41 @@ def test_a_cut_archive_is_an_error_that_says_so(tmp_path, pack):
             list(source_of(path).elements())
 
 
+@pytest.mark.parametrize("pack", PACKERS)
+@pytest.mark.parametrize("is_array", [False, True])
+def test_what_comes_before_the_cut_of_an_archive_is_read_and_the_cut_is_listed(
+    tmp_path, pack, is_array
+):
+    entries = [{"n": number, "x": os.urandom(40).hex()} for number in range(3_000)]
+    lines = "\n".join([*map(json.dumps, entries), ""])
+    packed = pack((json.dumps(entries) if is_array else lines).encode())
+    path = tmp_path / ("cut.json" if is_array else "cut.jsonl")
+    for cut, least in ((len(packed) // 2, 800), (len(packed) - 1, 3_000)):
+        path.write_bytes(packed[:cut])
+        found, log = read(path)
+        assert [value for _, value in found] == entries[: len(found)]
+        assert len(found) >= least
+        (error,) = log.skipped
+        assert "cannot be decompressed any further" in error.reason
+        places = {None, f"index {len(found)}", f"line {len(found) + 1}", f"after line {len(found)}"}
+        assert error.entry in places
+
+
+@pytest.mark.parametrize("pack", PACKERS)
+def test_a_document_in_an_archive_without_its_last_bytes_is_read(tmp_path, pack):
+    for indent in (None, 1):
+        packed = pack(json.dumps({"a": [1, 2]}, indent=indent).encode())
+        found, log = read(write_bytes(tmp_path / "document", packed[:-1]))
+        assert found == [("", {"a": [1, 2]})]
+        assert len(log.skipped) == 1
+
+
+def test_the_elements_before_a_broken_end_of_an_array_are_read_and_it_is_listed(tmp_path):
+    found, log = read(write_bytes(tmp_path / "array.json", b'[{"a": 1}, {"a": 2}, {"a": "b'))
+    assert [value for _, value in found] == [{"a": 1}, {"a": 2}]
+    assert [error.entry for error in log.skipped] == ["index 2"]
+
+
 @pytest.mark.parametrize("unit", [b" ", b"\n", b'{"a": 1}\n', b"[", b'"'])
 @pytest.mark.parametrize("pack", PACKERS)
 def test_what_expands_without_end_is_stopped(tmp_path, monkeypatch, pack, unit):
