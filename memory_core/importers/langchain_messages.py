@@ -20,7 +20,7 @@ _ROLES = {
     "ToolMessage": "tool", "SystemMessage": "system", "FunctionMessage": "function",
     "ChatMessage": "chat", "HumanMessageChunk": "user",
 }  # fmt: skip
-
+_REMOVES = frozenset({"remove", "RemoveMessage"})
 _BESIDE = frozenset(
     {"response_metadata", "usage_metadata", "additional_kwargs", "example", "invalid_tool_calls"}
 )
@@ -44,6 +44,9 @@ def add_langchain_message(draft: EpisodeDraft, message: Fields) -> None:
     """Add a message, with its calls or as the answer to one."""
     kind, data = _unwrapped(message)
     role = _ROLES.get(kind, kind)
+    if kind in _REMOVES:
+        draft.log.note(message.place, f"removes message {data.text('id')}; left out")
+        return
     if role in {"tool", "function"}:
         step = draft.answer(data.text("tool_call_id"), data.text("name"), None, message.place)
         content = data.get("content") if "content" in data else dict(data.value)

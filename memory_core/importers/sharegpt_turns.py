@@ -33,6 +33,9 @@ def add_turn(draft: EpisodeDraft, turn: Fields, waiting: deque[Draft]) -> None:
     text, place = text_of(turn.get("value"), draft.log, turn.place), turn.place
     if not text and is_unknown(draft, turn.value, place, ("from", "value", "weight")):
         return
+    if turn.get("value") is None and named not in _ANSWERS:
+        draft.log.note(place, f"the turn of {named} has no value, and is left out")
+        return
     if named == "function_call":
         _call(draft, text, place, waiting)
     elif named in _ANSWERS:

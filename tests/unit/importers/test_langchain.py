@@ -77,3 +77,15 @@ def test_threads_with_one_id_are_told_apart_and_grow(tmp_path):
     _, (first, other, longer), _ = read(write_lines(tmp_path / "a.jsonl", lines))
     assert first.id == longer.id != other.id
     assert first.metadata["thread_id"] == "t"
+
+
+def test_a_message_that_removes_another_is_noted_and_is_not_a_step(tmp_path):
+    messages = [
+        {"type": "human", "content": "Hi", "id": "m1"},
+        {"type": "remove", "content": "", "id": "m1"},
+        constructor("RemoveMessage", content="", id="m2"),
+    ]
+    _, (episode,), log = read(write(tmp_path / "a.json", messages))
+    assert shape(episode) == [("message", "user", None)]
+    reasons = [note.reason for note in log.notes]
+    assert reasons == ["removes message m1; left out", "removes message m2; left out"]

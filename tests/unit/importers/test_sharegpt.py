@@ -114,3 +114,11 @@ def test_tags_that_do_not_end_are_text_and_take_no_time(tmp_path, tag):
     text = f"{tag * 100_000}{' ' * 100_000}."
     episode = episode_of(tmp_path, turn("human", "Q"), turn("gpt", text))
     assert episode.steps[1].parameters == {"content": text}
+
+
+def test_a_turn_without_a_value_is_noted_and_is_not_a_step(tmp_path):
+    turns = [turn("human", "Hi"), turn("gpt", None), {"from": "human"}, turn("function_call", None)]
+    _, (episode,), log = read(write(tmp_path / "a.json", [{"conversations": turns}]))
+    assert shape(episode) == [("message", "user", None)]
+    assert len(log.notes) == 3
+    assert log.notes[0].reason == "the turn of gpt has no value, and is left out"
