@@ -303,7 +303,14 @@ class Storing:
                 return
             # Each of its parts may begin elsewhere than before.
             found = evolve(better, replace=True)
-        await self._store_parts(_split(found, *limit), report)
+        elif not found.replace and (poorer := says_less(found.episode, whole)):
+            report.kept += 1
+            report.log.note(f"episode {first.id}", f"kept: {poorer}")
+            return
+        parts = _split(found, *limit)
+        if len(parts) == 1:
+            parts = [_part(found, 1, slice(None), first.metadata["part_limit"], last=True)]
+        await self._store_parts(parts, report)
 
     async def _whole(self, first: Episode) -> Episode:
         """The episode that was stored in parts, given the first of them."""
@@ -328,7 +335,11 @@ class Storing:
     async def _store_parts(self, parts: Sequence[Found], report: FileReport) -> None:
         there = await self._storage.get(Episode, [part.episode.id for part in parts])
         counted = FileReport(report.file, log=report.log)
-        for part, old in zip(parts, there, strict=True):
+        pairs = list(zip(parts, there, strict=True))
+        if there[0] is not None and "part_limit" not in there[0].metadata:
+            # The first of them takes the place of a whole copy: when what it leaves out is there.
+            pairs = [*pairs[1:], (evolve(parts[0], replace=True), there[0])]
+        for part, old in pairs:
             await self._put_again(part, old, counted, None)
         self._expect(parts)
         report.refused += counted.refused

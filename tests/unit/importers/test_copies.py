@@ -139,3 +139,19 @@ async def test_pieces_of_a_session_in_parts_become_one(tmp_path):
             steps = [step for part in parts for step in part.steps]
             assert sorted(step.number for step in steps) == list(range(1, 31))
             assert all(len(part.steps) <= 8 for part in parts)
+
+
+async def test_a_session_that_outgrows_a_record_has_each_step_once(tmp_path):
+    lines = session(35)
+    whole, long, short = (write_lines(tmp_path / f"{end}.jsonl", lines[:end]) for end in (9, 35, 3))
+    settings = Settings(url="inmemory:", limits=Limits(max_steps=8))
+    async with open_memory(settings=settings) as memory:
+        await imported(memory, whole)
+        assert len((await only(memory)).steps) == 8
+        await imported(memory, long)
+        again, kept = await imported(memory, long, short)
+        assert (again.stored, again.unchanged, kept.kept) == (0, 1, 1)
+        parts = [episode async for episode in memory.iter_episodes()]
+        steps = [step for part in parts for step in part.steps]
+        assert sorted(step.number for step in steps) == list(range(1, 31))
+        assert sorted(part.metadata["part"] for part in parts) == list("12345")
