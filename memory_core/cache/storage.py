@@ -257,18 +257,44 @@ class CachedStorage(Turns):
         position = self._position()
         if position is None or position != self._coherence.caught_up:
             await self._catch_up(position)
-        keys: list[CacheKey] = [(self._namespace, kind.kind, record_id) for record_id in ids]
-        values: list[Any] = await self._near.get_many(keys)
-        if (
-            len(values) == 1
-            and (value := values[0]) is not None
-            and value is not ABSENT
-            and not parts.wanted(value)
-        ):
-            self._turn = turn = self._turn - 1
-            if turn <= 0:
-                await self._give_way()
-            return [(value, ())]
+        keys: list[CacheKey]
+        values: list[Any]
+        name, namespace = kind.kind, self._namespace
+        if len(ids) == 1:
+            keys = [(namespace, name, ids[0])]
+            values = await self._near.get_many(keys)
+            value = values[0]
+            if value is not None and value is not ABSENT and not parts.wanted(value):
+                self._turn = turn = self._turn - 1
+                if turn <= 0:
+                    await self._give_way()
+                return [(value, ())]
+        else:
+            keys = [(namespace, name, record_id) for record_id in ids]
+            values = await self._near.get_many(keys)
+        found = await self._whole(kind, keys, values, parts, position)
+        self._turn = turn = self._turn - 1
+        if turn <= 0:
+            await self._give_way()
+        return found
+
+    async def _whole(
+        self,
+        kind: type[R],
+        keys: list[CacheKey],
+        values: list[Any],
+        parts: Parts[R, S],
+        position: Position | None,
+    ) -> list[WithParts[R, S] | None]:
+        """Records with their parts.
+
+        Args:
+            kind: their class.
+            keys: their keys.
+            values: what the nearest tier has of them.
+            parts: which records are their parts.
+            position: the store's when that was read.
+        """
         fresh: dict[UUID, WithParts[R, S]] = {}
         if None in values:
             ask = partial(self._ask_whole, parts, fresh)
@@ -286,9 +312,6 @@ class CachedStorage(Turns):
         if lacking:
             added = await self._add_parts(kind, lacking, parts, position)
             found = [each and added.get(each[0].id, each) for each in found]
-        self._turn = turn = self._turn - 1
-        if turn <= 0:
-            await self._give_way()
         return found
 
     async def _add_parts(

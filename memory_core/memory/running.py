@@ -58,13 +58,11 @@ _LONGEST_PAUSE = 0.2
 
 def is_sealed(record: Record | None) -> bool:
     """Whether all steps of a record are in it: it is a complete episode, or of another kind."""
-    return not isinstance(record, Episode) or (
-        record.end_time is not None and record.outcome is not None
-    )
+    return not isinstance(record, Episode) or not _is_running(record)
 
 
 def _is_running(episode: Episode) -> bool:
-    return not is_sealed(episode)
+    return episode.end_time is None or episode.outcome is None
 
 
 LOGGED: Parts[Episode, Step] = Parts(Step, "episode_id", _is_running)

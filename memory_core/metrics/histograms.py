@@ -61,8 +61,9 @@ class Histogram:
 
     def record(self, value: float) -> None:
         """Count a value."""
-        self._new.append(value)
-        if len(self._new) == _AT_ONCE:
+        new = self._new
+        new.append(value)
+        if len(new) == _AT_ONCE:
             self._sort_in()
 
     def add(self, other: Histogram) -> None:

@@ -109,16 +109,29 @@ class Index:
         Raises:
             InvalidValueError: when a value cannot be indexed.
         """
+        return _values((self,), record)[self.name]
+
+
+def _values(indexes: Iterable[Index], record: Record) -> dict[str, IndexValue]:
+    """A record's value of each index, by name.
+
+    One loop for all: most records have no value of most indexes, and a call for each would take longer than
+    to find that out.
+    """
+    values: dict[str, IndexValue] = {}
+    for index in indexes:
+        name = index.name
         try:
-            value = self._get(record)
+            value = index._get(record)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # one subject
         except AttributeError:
             # An optional object in the middle of the path is None.
             value = None
-        if not self.multi:
-            return None if value is None else self._scalar(self.name, value)
-        if not value:
-            return ()
-        return distinct(self.name, self._scalar, value)
+        scalar = index._scalar  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # as above
+        if index.multi:
+            values[name] = distinct(name, scalar, value) if value else ()
+        else:
+            values[name] = None if value is None else scalar(name, value)
+    return values
 
 
 @frozen
@@ -267,7 +280,7 @@ class Record:
         Raises:
             InvalidValueError: when a value cannot be indexed.
         """
-        return {index.name: index.of(self) for index in self.indexes}
+        return _values(self.indexes, self)
 
 
 class RecordTypes:

@@ -471,6 +471,7 @@ class Episode(_MayBeUndecoded):
     )
 
     def __attrs_post_init__(self) -> None:
+        _set(self, "_undecoded", None)
         if type(self.metadata) is not FrozenDict:
             _set(self, "metadata", freeze_mapping(self.metadata))
         if self.start_time is _LEFT_OUT:

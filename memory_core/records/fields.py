@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 from uuid import UUID
 
 from memory_core.errors import InvalidValueError
@@ -161,7 +161,7 @@ def a_number(
     return check
 
 
-def is_finite_number(value: object) -> bool:
+def is_finite_number(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number that a ``float`` can hold."""
     try:
         return (

@@ -8,10 +8,10 @@ in UTC, a ``UUID`` its 16 bytes, an ``Enum`` its value, a ``bool`` an int.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from memory_core.errors import ConfigurationError, InvalidValueError
@@ -28,6 +28,7 @@ ToScalar: TypeAlias = Callable[[str, object], Scalar]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _INT64 = range(-(2**63), 2**63)
+_ONLY_TEXT = {str}
 
 
 def to_scalar(index: str, kind: type[Any]) -> ToScalar:
@@ -49,9 +50,13 @@ def distinct(name: str, scalar: ToScalar, values: Iterable[object]) -> tuple[Sca
     Raises:
         InvalidValueError: when a value cannot be indexed.
     """
-    items = list(values)
-    if scalar is _text_scalar and set(map(type, items)) == {str}:
-        return _texts(name, cast("set[str]", set(items)))
+    items: Collection[Any] = [*values]
+    if scalar is _text_scalar and {*map(type, items)} == _ONLY_TEXT:
+        # Checked together, because an episode has dozens of them.
+        items = {*items}
+        together = "".join(items)
+        if together.isascii() and "\0" not in together:
+            return tuple(sorted(items))
     scalars: set[Any] = {scalar(name, item) for item in items}
     # An index has one type, so its values can be ordered.
     return tuple(sorted(scalars))
@@ -75,9 +80,7 @@ def _int_scalar(name: str, value: object) -> int:
 
 
 def _float_scalar(name: str, value: object) -> float:
-    if isinstance(value, float) and math.isinf(value):
-        return value
-    if isinstance(value, int | float) and is_finite_number(value):
+    if (isinstance(value, float) and not math.isnan(value)) or is_finite_number(value):
         return float(value) + 0.0  # -0.0 and 0.0 are one key
     raise InvalidValueError(name, "a number, not NaN", value)
 
@@ -106,15 +109,6 @@ _SCALARS: dict[type, Callable[[str, object], Scalar]] = {
     datetime: _time_scalar,
     UUID: _uuid_scalar,
 }
-
-
-def _texts(name: str, texts: set[str]) -> tuple[str, ...]:
-    """The distinct texts of a multi-valued index, checked together because an episode has dozens of them."""
-    together = "".join(texts)
-    if "\0" in together or not together.isascii():
-        for text in texts:
-            _text_scalar(name, text)
-    return tuple(sorted(texts))
 
 
 def _enum_scalar(enum: type[Enum]) -> Callable[[str, object], Scalar]:

@@ -169,8 +169,9 @@ class Environment:
             StorageUnavailableError: no reader slot is free.
             StorageError: the store is damaged.
         """
-        failure: Exception | None = None
-        for _ in range(_ATTEMPTS):
+        attempts = 0
+        while True:
+            failure: Exception | None = None
             env = self._env
             if env is None or self.forked:
                 env = self._usable()
@@ -187,7 +188,6 @@ class Environment:
                         raise
                     finally:
                         del txn  # which ends the transaction
-                failure = None
             except (MapResizedError, ReadersFullError) as error:
                 failure = error
             except (lmdb.Error, OSError) as error:
@@ -197,9 +197,12 @@ class Environment:
             finally:
                 gate.reading -= 1
             self._recover(failure)
-        if failure is None:
-            raise StorageUnavailableError(f"{self.path}: its map is being moved")
-        raise translate(failure, self.path) from failure
+            attempts += 1
+            if attempts < _ATTEMPTS:
+                continue
+            if failure is None:
+                raise StorageUnavailableError(f"{self.path}: its map is being moved")
+            raise translate(failure, self.path) from failure
 
     def write(self, job: Callable[[Transaction, *Ts], T], *args: *Ts, frees: bool = False) -> T:
         """Run a job in a write transaction and commit; on the writer thread. The job is run again if

@@ -204,6 +204,7 @@ class Reader:
     )
     _gate: Gate = field(init=False)
     _pending: Pending = field(init=False)
+    _head: Callable[[Transaction], Head] = field(init=False)
     _working: dict[asyncio.Future[Any], _ThreadMeter] = field(
         init=False, factory=dict[asyncio.Future[Any], _ThreadMeter]
     )
@@ -213,13 +214,20 @@ class Reader:
     def __attrs_post_init__(self) -> None:
         self._gate = self.environment.gate()
         self._pending = Pending(self.catalog)
+        self._head = self._pending.head
 
     def position(self) -> Position:
         """The newest position that any process has written."""
-        return self.environment.read(self._gate, self._pending.head).sequence
+        return self.environment.read(self._gate, self._head).sequence
 
-    async def get(self, namespace: str, kind: type[R], ids: Sequence[UUID]) -> list[R | None]:
-        """Records by id; see ``Storage.get``."""
+    async def get(
+        self,
+        namespace: str,
+        kind: type[R],
+        ids: Sequence[UUID],
+        snapshots: list[int] | None = None,
+    ) -> list[R | None]:
+        """Records by id; see ``Storage.get``. ``snapshots`` gets the transactions in which they are read."""
         self.codec.types.cls(kind.kind)
         counters = self.counters
         counters["gets"] += 1
@@ -229,7 +237,7 @@ class Reader:
             return [None] * len(ids)
         if self._long and len(ids) == 1 and self._same(layout, namespace, ids[0]) in self._long:
             return [await self._get_long(layout, namespace, ids[0])]
-        found = await self._run(self._reading(layout, namespace, ids))
+        found = await self._run(self._reading(layout, namespace, ids, snapshots))
         self._count_used(len(ids))
         if len(ids) == 1:
             data = found[0]
@@ -255,8 +263,8 @@ class Reader:
     ) -> list[WithParts[R, Any] | None]:
         """Records by id with their parts; see ``SupportsParts``."""
         self.codec.types.cls(parts.kind.kind)
-        before = self.position()
-        found = await self.get(namespace, kind, ids)
+        snapshots: list[int] = []
+        found = await self.get(namespace, kind, ids, snapshots)
         wanted = [record for record in found if record is not None and parts.wanted(record)]
         if not wanted:
             return [None if record is None else (record, ()) for record in found]
@@ -267,13 +275,12 @@ class Reader:
         def read_whole(
             txn: Transaction, pending: Pending, meter: Meter
         ) -> tuple[Sequence[bytes | None] | None, tuple[list[bytes], list[bytes]]]:
-            head = pending.head(txn)
-            self.catalog.check(head)
+            self.catalog.check(pending.head(txn))
             number = self._number(txn, namespace)
             if number is None:
                 return [None] * len(again), ([], [])
             # Where nothing was written since, the records are those that were read before.
-            raw = None if head.sequence == before else read(txn, pending, meter)
+            raw = None if snapshots and txn.id() == snapshots[0] else read(txn, pending, meter)
             keys = (number, [record_id.bytes for record_id in again])
             return raw, self._referring(txn, other, parts.field, keys, meter)
 
@@ -337,12 +344,18 @@ class Reader:
         return await self._decode_all(layout, ((UUID(bytes=own), data) for own, data in each))
 
     def _reading(
-        self, layout: KindLayout, namespace: str, ids: Sequence[UUID]
+        self,
+        layout: KindLayout,
+        namespace: str,
+        ids: Sequence[UUID],
+        snapshots: list[int] | None = None,
     ) -> Job[list[bytes | None]]:
         """A job that reads stored values by id."""
         records = self.catalog.handles[layout.database]
 
         def read(txn: Transaction, _: Pending, meter: Meter) -> list[bytes | None]:
+            if snapshots is not None:
+                snapshots.append(txn.id())
             number = self._number(txn, namespace)
             if number is None:
                 return [None] * len(ids)

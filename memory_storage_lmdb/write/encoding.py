@@ -49,7 +49,7 @@ class Request:
     batch: WriteBatch | None
 
     def __len__(self) -> int:
-        return len(self.batch or ()) or 1
+        return 1 if self.batch is None else len(self.batch.operations) or 1
 
 
 @define(eq=False)

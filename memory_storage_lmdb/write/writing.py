@@ -251,6 +251,7 @@ class Writer:
     _indexing: bool = field(init=False, default=False)
     backlog: int = field(init=False, default=0)
     _idle: asyncio.TimerHandle | None = field(init=False, default=None)
+    _written_at: float = field(init=False, default=0.0)
 
     def __attrs_post_init__(self) -> None:
         self._group = GroupCommit(self._write, weigh=len)
@@ -314,14 +315,24 @@ class Writer:
 
     def _index_when_idle(self, backlog: int) -> None:
         self.backlog = backlog
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
         if backlog and backlog >= self.groups.index_lag:
             self.index_soon()
         elif backlog:
             loop = asyncio.get_running_loop()
-            self._idle = loop.call_later(_IDLE_SECONDS, self.index_soon)
+            self._written_at = loop.time()
+            if self._idle is None:
+                self._idle = loop.call_later(_IDLE_SECONDS, self._look_idle, loop)
+
+    def _look_idle(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Write the pending index entries, if nothing was written for a while. Else look again later: so a
+        commit need not set a timer of its own.
+        """
+        self._idle = None
+        idle_at = self._written_at + _IDLE_SECONDS
+        if loop.time() < idle_at:
+            self._idle = loop.call_at(idle_at, self._look_idle, loop)
+        elif self.backlog:
+            self.index_soon()
 
     def _index(self) -> None:
         """Write pending index entries, some at a time; on the writer thread, between its groups."""
