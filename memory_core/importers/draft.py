@@ -231,6 +231,16 @@ class EpisodeDraft:
             draft.metadata["call_id"] = call_id
         return self._added(draft, time, place)
 
+    def spoke(self, model: str | None, since: int) -> None:
+        """Note the model of the steps from a place on: of each step where it is not the episode's first."""
+        if not model:
+            return
+        if not self.metadata.get("model"):
+            self.metadata["model"] = model
+        elif model != self.metadata["model"]:
+            for step in self.steps[since:]:
+                step.metadata["model"] = model
+
     def _added(self, draft: Draft, time: datetime | None, place: str) -> Draft:
         draft.timestamp = time
         draft.where = place or self.place

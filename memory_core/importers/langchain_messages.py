@@ -9,6 +9,8 @@ from memory_core.importers.content import parameters_of, set_result, text_of
 from memory_core.importers.fields import mapping, plain_text, sequence
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from memory_core.importers.draft import EpisodeDraft
     from memory_core.importers.fields import Fields
 
@@ -58,26 +60,31 @@ def add_langchain_message(draft: EpisodeDraft, message: Fields) -> None:
     extra = data.object("additional_kwargs")
     given: dict[str, Any] = {
         "role": (data.text("role") or "user") if role == "chat" else role,
-        "content": _said(data) if own else data.get("content"),
+        "content": _said(data, with_calls=not own),
         **{name: extra.get(name) for name in ("reasoning_content", "refusal")},
         "name": data.get("name"),
     }
     if not own:
         given |= {name: extra.get(name) for name in ("tool_calls", "function_call")}
     silent = not own and not any(given[name] for name in given if name not in {"role", "name"})
-    if silent and is_unknown(draft, data.value, message.place, _BESIDE):
+    thoughts = _parts(data, "reasoning")
+    if silent and not thoughts and is_unknown(draft, data.value, message.place, _BESIDE):
         return
-    if not own or given["content"] or given["reasoning_content"]:
+    for part in thoughts:
+        thought = part.get("reasoning") or part.get("summary") or part.get("content")
+        draft.say("reasoning", text_of(thought, draft.log, message.place), None, message.place)
+    if not (own or (silent and thoughts)) or given["content"] or given["reasoning_content"]:
         add_message(draft, given, message.place)
     for call in own:
         fields = mapping(call) or {"call": call}
         arguments = parameters_of(fields, "args", "arguments")
         call_id = plain_text(fields.get("id"))
-        draft.call(plain_text(fields.get("name")), arguments, call_id, None, message.place)
+        step = draft.call(plain_text(fields.get("name")), arguments, call_id, None, message.place)
+        if error := plain_text(fields.get("error")):
+            step.metadata["parse_error"] = error
     if len(draft.steps) > before:
         draft.steps[before].count(data.get("usage_metadata.total_tokens"))
-    if model := data.text("response_metadata.model_name", "response_metadata.model"):
-        draft.metadata.setdefault("model", model)
+    draft.spoke(data.text("response_metadata.model_name", "response_metadata.model"), before)
 
 
 def _unwrapped(message: Fields) -> tuple[str, Fields]:
@@ -89,13 +96,18 @@ def _unwrapped(message: Fields) -> tuple[str, Fields]:
     return kind, message.object("data") if "data" in message else message
 
 
-def _said(data: Fields) -> object:
-    """The content without blocks that repeat the calls beside it."""
+def _said(data: Fields, *, with_calls: bool) -> object:
+    """The content without thoughts, and without blocks that repeat the calls beside it."""
     content = data.get("content")
     if not isinstance(content, list):
         return content
-    return [part for part in sequence(data.get("content")) if not _is_call(part)]
+    left_out = {*map(id, _parts(data, "reasoning"))}
+    if not with_calls:
+        left_out |= {*map(id, _parts(data, "tool_use", "tool_call", "function_call"))}
+    return [part for part in sequence(data.get("content")) if id(part) not in left_out]
 
 
-def _is_call(part: object) -> bool:
-    return mapping(part).get("type") in ("tool_use", "tool_call", "function_call")
+def _parts(data: Fields, *kinds: str) -> list[Mapping[str, Any]]:
+    """The parts of some types in the content."""
+    parts = map(mapping, sequence(data.get("content")))
+    return [part for part in parts if part.get("type") in kinds]

@@ -48,6 +48,8 @@ def add_mini_message(draft: EpisodeDraft, message: Fields, waiting: list[Draft])
     else:
         # "exit" repeats the exit status, and what was submitted.
         draft.say(role, text, time, place)
+    for name in ("exception_str", "traceback") if role == "exit" else ():
+        draft.metadata[name] = message.text(f"extra.{name}")
     if draft.heard == heard:
         is_unknown(draft, message.value, place, ("extra",))
 

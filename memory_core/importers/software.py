@@ -117,7 +117,8 @@ def set_command_output(step: Draft, output: object, log: Log, place: str) -> Non
         code = int(heading[1])
     if code is not None:
         step.metadata["exit_code"] = str(code)
-    if _COMMAND_TIMED_OUT.match(text):
+    printed = text if heading is None else text.partition("\nOutput:\n")[2]
+    if _COMMAND_TIMED_OUT.match(printed):
         step.timed_out(text)
     elif code or given.get("success") is False:
         step.failed(text)

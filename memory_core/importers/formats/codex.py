@@ -45,15 +45,17 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
         domain="software-engineering",
     )  # fmt: skip
     meta = Fields({}, log)
-    counted = 0
+    counted, model = 0, None
     for line in entries(source, log):
         kind, payload = _of(line)
+        before = len(draft.steps)
         time = line.time("timestamp")
         match kind:
             case "session_meta":
                 meta = meta or payload
             case "turn_context":
-                draft.metadata["model"] = draft.metadata.get("model") or payload.text("model")
+                model = payload.text("model")
+                draft.spoke(model, before)
             case "response_item":
                 add_item(draft, payload, time)
             case "compacted":
@@ -63,6 +65,7 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
                 counted = add_event(draft, payload, time, counted)
             case _:
                 log.left_out[kind or "unknown"] += 1
+        draft.spoke(model, before)
     if draft.steps:
         _describe(draft, meta, source)
         yield draft
@@ -99,6 +102,7 @@ def _describe(draft: EpisodeDraft, meta: Fields, source: Source) -> None:
         "cwd": meta.text("cwd"),
         "version": meta.text("cli_version"),
         "originator": meta.text("originator"),
+        "instructions": meta.text("instructions"),
         "git_branch": meta.text("git.branch"),
         "repo": meta.text("git.repository_url"),
         "forked_from": origin,
@@ -114,8 +118,9 @@ FORMAT = Format(
     table={
         "session_meta.payload.id": "id; metadata session_id",
         "session_meta.payload.cwd, cli_version, originator, git": "metadata cwd, version, originator, …",
+        "session_meta.payload.instructions": "metadata instructions",
         "session_meta.payload.source.subagent, forked_from_id": "parent; the session it follows",
-        "turn_context.payload.model": "metadata model",
+        "turn_context.payload.model": "metadata model; a step's where it is another",
         "response_item message, reasoning": "steps; description: the user's first prompt",
         "response_item function_call, custom_tool_call, …": "steps with tool and parameters",
         "…_output": "results: an error where the exit code is not 0; latency; metadata exit_code",

@@ -5,10 +5,12 @@ A message is ``{type, data}``, ``{type, content}``, or ``{lc, type: "constructor
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memory_core.importers.base import Format, FormatImporter
+from memory_core.importers.content import text_of, without_media
 from memory_core.importers.draft import EpisodeDraft, content_digest
+from memory_core.importers.fields import json_of, plain_text
 from memory_core.importers.langchain_messages import add_langchain_message, is_langchain_message
 from memory_core.importers.reading import conversations
 from memory_core.importers.sample import Layout, sample_of
@@ -16,6 +18,7 @@ from memory_core.importers.sample import Layout, sample_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from memory_core.importers.fields import Fields
     from memory_core.importers.log import Log
     from memory_core.importers.sample import Sample
     from memory_core.importers.source import Source
@@ -50,7 +53,7 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
             place=entry.place,
             unnamed="A conversation",
             start=entry.time("created_at", "timestamp"),
-            metadata={"thread_id": thread},
+            metadata={"thread_id": thread, "status": entry.text("status"), **_beside(entry)},
         )
         for message in messages:
             add_langchain_message(draft, message)
@@ -58,6 +61,26 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
             yield draft
         else:
             log.skip(entry.place, "messages: expected a list of messages that say something")
+
+
+def _beside(entry: Fields) -> dict[str, str]:
+    """What a state says beside its messages, and with what its tasks failed."""
+    kept: dict[str, Any] = {
+        f"{name}.{field}": value
+        for name in ("values", "output", "state")
+        if isinstance(entry.get(name), dict)
+        for field, value in entry.object(name).value.items()
+        if field != "messages"
+    }
+    kept |= {name: entry.get(name) for name in ("error", "interrupts")}
+    if isinstance(entry.get("tasks"), list):
+        failed = [task.get("error") for task in entry.objects("tasks") if "error" in task]
+        kept["tasks.error"] = text_of(failed, entry.log, entry.place)
+    return {
+        name: plain_text(value) or json_of(without_media(value, entry.log, entry.place))
+        for name, value in kept.items()
+        if value not in (None, "", [], {})
+    }
 
 
 FORMAT = Format(
@@ -71,7 +94,10 @@ FORMAT = Format(
         "tool_calls, invalid_tool_calls, additional_kwargs": "steps with parameters",
         "tool, function; status error": "their results; failed",
         "usage_metadata.total_tokens": "tokens of the message's first step",
-        "response_metadata.model_name": "metadata model",
+        "reasoning blocks": "steps with role reasoning",
+        "invalid_tool_calls[].error": "metadata parse_error of the step",
+        "response_metadata.model_name": "metadata model; a step's where it is another",
+        "values.…, tasks[].error, interrupts, status": "metadata values.…, tasks.error, …",
         "created_at, timestamp": "start",
     },
 )

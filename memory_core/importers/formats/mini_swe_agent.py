@@ -81,7 +81,7 @@ def _draft(source: Source, run: Fields) -> EpisodeDraft:
     draft.language = language_of(patched_files(patch) if isinstance(patch, str) else ())
     note_patch(draft, "info.submission", patch)
     draft.outcome = outcome_of_submission(info.text("exit_status"), patch)
-    draft.metadata = {
+    draft.metadata |= {
         "instance_id": instance or source.stem,
         "exit_status": info.text("exit_status"),
         "model": info.text("config.model.model_name"),
@@ -107,6 +107,7 @@ FORMAT = Format(
         "timestamp, extra.timestamp": "times",
         "extra.response.usage": "tokens",
         "info.exit_status, submission": "outcome; language: of the files in the patch",
+        "extra.exception_str, traceback of exit": "metadata exception_str, traceback",
         "info.model_stats, config, mini_version": "metadata cost, api_calls, model, cwd, version…",
     },
 )

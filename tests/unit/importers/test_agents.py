@@ -61,6 +61,13 @@ def codex_line(second, kind, **payload):
         ([{"type": "input_text", "text": "two"}], "success", "two", None),
         ("plain", "success", "plain", None),
         ("command timed out after 1000 ms", "timeout", None, None),
+        (
+            "Exit code: 124\nWall time: 10 s\nOutput:\ncommand timed out after 10000 milliseconds",
+            "timeout",
+            None,
+            "124",
+        ),
+        ("Exit code: 1\nOutput:\nit said: command timed out", "error", "it said", "1"),
         ('{"output": "", "metadata": {"exit_code": 0}}', "success", None, "0"),
     ],
 )
@@ -556,3 +563,27 @@ def test_inspect_keeps_what_every_scorer_and_the_log_say(tmp_path):
     _, episodes, record = read(write(tmp_path / "log.json", log))
     assert episodes == []
     assert record.notes[0].reason == "has no samples; its status is error (boom)"
+
+
+def test_codex_keeps_instructions_and_names_the_steps_of_a_second_model(tmp_path):
+    def said(second, role, text):
+        return codex_line(second, "response_item", type="message", role=role, content=text)
+
+    lines = [
+        codex_line(0, "session_meta", id="s", instructions="Use tabs"),
+        codex_line(1, "turn_context", model="one"),
+        said(2, "user", "Go"),
+        codex_line(3, "turn_context", model="two"),
+        said(4, "assistant", "Gone"),
+    ]
+    _, (episode,), _ = read(write_lines(tmp_path / "r.jsonl", lines))
+    assert (episode.metadata["model"], episode.metadata["instructions"]) == ("one", "Use tabs")
+    assert [step.metadata.get("model") for step in episode.steps] == [None, "two"]
+
+
+def test_mini_swe_agent_keeps_with_what_a_run_crashed(tmp_path):
+    run = json.loads((CASES / "mini_swe_agent_v2.traj.json").read_text())
+    crash = {"exception_str": "no credit", "traceback": "Traceback: here"}
+    run["messages"].append({"role": "exit", "content": "Crashed", "extra": crash})
+    _, (episode,), _ = read(write(tmp_path / "x.traj.json", run))
+    assert crash.items() <= episode.metadata.items()

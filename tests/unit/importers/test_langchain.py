@@ -89,3 +89,51 @@ def test_a_message_that_removes_another_is_noted_and_is_not_a_step(tmp_path):
     assert shape(episode) == [("message", "user", None)]
     reasons = [note.reason for note in log.notes]
     assert reasons == ["removes message m1; left out", "removes message m2; left out"]
+
+
+def test_what_a_state_and_its_tasks_say_beside_the_messages_is_kept(tmp_path):
+    state = {
+        "thread_id": "t",
+        "status": "error",
+        "values": {"messages": [{"type": "human", "content": "Q"}], "plan": "walk", "n": [1]},
+        "tasks": [{"error": "no network"}, {"error": None}],
+    }
+    _, (episode,), _ = read(write_lines(tmp_path / "a.jsonl", [state]))
+    kept = {
+        "status": "error",
+        "values.plan": "walk",
+        "values.n": "[1]",
+        "tasks.error": "no network",
+    }
+    assert kept.items() <= episode.metadata.items()
+
+
+def test_thoughts_errors_of_arguments_and_a_second_model(tmp_path):
+    def ai(content, model, **fields):
+        data = {"content": content, "response_metadata": {"model_name": model}, **fields}
+        return {"type": "ai", "data": data}
+
+    thought = {"type": "reasoning", "reasoning": "Hm"}
+    broken = {"name": "f", "args": "{", "id": "c", "error": "not JSON"}
+    messages = [
+        ai([thought, {"type": "text", "text": "A"}], "one"),
+        ai([thought], "two", invalid_tool_calls=[broken]),
+        ai([thought], "one"),
+    ]
+    _, (episode,), _ = read(write(tmp_path / "a.json", messages))
+    assert [(s.action, s.parameters.get("content")) for s in episode.steps] == [
+        ("reasoning", "Hm"),
+        ("assistant", "A"),
+        ("reasoning", "Hm"),
+        ("call", None),
+        ("reasoning", "Hm"),
+    ]
+    assert episode.metadata["model"] == "one"
+    assert [step.metadata.get("model") for step in episode.steps] == [
+        None,
+        None,
+        "two",
+        "two",
+        None,
+    ]
+    assert episode.steps[3].metadata["parse_error"] == "not JSON"
