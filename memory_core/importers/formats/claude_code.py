@@ -44,6 +44,9 @@ def _recognises(sample: Sample) -> bool:
 def _is_line(item: Peek) -> bool:
     if not item.has("type") or item.has("payload"):
         return False
+    if item.has("messageId", "message") and not item.has("uuid"):
+        # What Gemini CLI keeps of prompts.
+        return False
     if any(item.has(name) for name in _LINKS) or item.has("messageId", "snapshot"):
         return True
     kind = plain_text(item.get("type"))

@@ -1,7 +1,7 @@
 """Chats of Gemini CLI, as under ``~/.gemini/tmp/PROJECT/chats``.
 
-A chat is one object with ``sessionId`` and ``messages`` of type ``user``, ``gemini``, ``info``,
-``warning`` or ``error``.
+A chat is a file of records, a line each (``session-*.jsonl``); older versions wrote one object with
+``sessionId`` and ``messages`` of type ``user``, ``gemini``, ``info``, ``warning`` or ``error``.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.chat import is_unknown
 from memory_core.importers.content import arguments_of, text_of
-from memory_core.importers.draft import EpisodeDraft
 from memory_core.importers.fields import Fields
 from memory_core.importers.formats.gemini_contents import response_text
-from memory_core.importers.reading import entries
+from memory_core.importers.gemini_session import draft_of, sessions
+from memory_core.importers.reading import values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from memory_core.importers.draft import EpisodeDraft
     from memory_core.importers.log import Log
     from memory_core.importers.sample import Sample
     from memory_core.importers.source import Source
@@ -31,37 +32,27 @@ _BESIDE = frozenset({"tokens", "thoughts", "toolCalls", "displayContent"})
 
 
 def _recognises(sample: Sample) -> bool:
-    return sample.any("sessionId", "messages") and sample.any("projectHash")
+    return sample.any("sessionId", "projectHash")
 
 
 def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
-    for chat in entries(source, log):
-        session = chat.text("sessionId") or source.stem
-        draft = EpisodeDraft(
-            source="gemini-cli",
-            key=(session,),
-            log=log,
-            place=chat.place,
-            unnamed="A Gemini CLI session",
-            domain="software-engineering",
-            start=chat.time("startTime"),
-            end=chat.time("lastUpdated"),
-            metadata={"session_id": session, "project": chat.text("projectHash")},
-        )
-        for message in chat.objects("messages"):
-            _add(draft, message)
+    for session in sessions(values(source, log, counted=False), log):
+        draft = draft_of(session, source)
+        for message in session.messages:
+            before = len(draft.steps)
+            _add(draft, message.fields)
+            for step in draft.steps[before:] if message.abandoned else ():
+                step.metadata["abandoned"] = "true"
         if draft.steps:
             yield draft
         else:
-            nothing = chat.get("messages") == []
-            (log.note if nothing else log.skip)(chat.place, "messages: nobody says anything")
+            nothing = session.facts and not session.messages
+            (log.note if nothing else log.skip)(session.place, "messages: nobody says anything")
 
 
 def _add(draft: EpisodeDraft, message: Fields) -> None:
     time, place, log = message.time("timestamp"), message.place, draft.log
     kind = message.text("type") or "unknown"
-    if model := message.text("model"):
-        draft.metadata.setdefault("model", model)
     before, heard = len(draft.steps), draft.heard
     for thought in message.objects("thoughts"):
         said = (thought.text("subject"), thought.text("description"))
@@ -80,6 +71,7 @@ def _add(draft: EpisodeDraft, message: Fields) -> None:
     if len(draft.steps) > before:
         # Those of a cache had been read before.
         cached = message.integer("tokens.cached") or 0
+        draft.spoke(message.text("model"), before)
         draft.steps[before].count((message.integer("tokens.total") or 0) - cached)
 
 
@@ -118,18 +110,23 @@ def _call(draft: EpisodeDraft, call: Fields) -> None:
 
 FORMAT = Format(
     name="gemini-cli",
-    summary="Gemini CLI chats (session-*.json)",
+    summary="Gemini CLI chats (session-*.jsonl, session-*.json)",
     recognises=_recognises,
     read=_read,
+    nested=True,
     table={
         "sessionId": "id; metadata session_id",
-        "projectHash": "metadata project",
+        "projectHash, summary; $set": "metadata project, title; the facts as they are last",
+        "directories, memoryScratchpad": "metadata, as JSON text",
+        "kind subagent": "tag; parent: the session that names its folder",
+        "$rewindTo": "metadata abandoned, of steps the user went back from",
+        "$set.messages": "what is new in it; what was said before stays as it was",
         "startTime, lastUpdated; timestamp": "start, end; times of steps",
         "messages[].content by type": "steps: user, assistant; notices have role system, errors failed",
         "messages[].thoughts": "steps: thinking",
         "messages[].toolCalls": "steps with parameters, result, metadata status; error, cancelled: failed",
         "messages[].tokens": "tokens of the message's first step, without cached ones",
-        "messages[].model": "metadata model",
+        "messages[].model": "metadata model; a step's where it is another",
     },
 )
 

@@ -21,6 +21,9 @@ KNOWN: Mapping[str, Callable[[Sample], bool]] = {
     "what Cline shows (it keeps the conversation in api_conversation_history.json)": lambda sample: (
         sample.first.has("ts", "type") and bool(sample.first.keys & {"say", "ask"})
     ),
+    "the prompts of Gemini CLI (it keeps the conversations in chats/session-*.jsonl)": lambda sample: (
+        sample.first.has("sessionId", "messageId", "type", "message")
+    ),
     "an AgentBench run": lambda sample: (
         sample.first.has("index", "output") and sample.first.get("output.history") is not None
     ),

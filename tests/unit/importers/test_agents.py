@@ -11,6 +11,7 @@ import zstandard
 
 from memory_core import open_memory
 from memory_core.cli.imports import import_file
+from memory_core.errors import ImportFormatError
 from memory_core.importers import OpenHandsImporter
 from memory_core.records import OutcomeStatus, ResultStatus
 from tests.unit.importers.transcripts import CASES, case, read, shape, write, write_lines
@@ -587,3 +588,104 @@ def test_mini_swe_agent_keeps_with_what_a_run_crashed(tmp_path):
     run["messages"].append({"role": "exit", "content": "Crashed", "extra": crash})
     _, (episode,), _ = read(write(tmp_path / "x.traj.json", run))
     assert crash.items() <= episode.metadata.items()
+
+
+def gemini_message(number, kind, content, **fields):
+    time = f"2026-03-06T11:00:{number:02d}.000Z"
+    return {"id": f"m{number}", "timestamp": time, "type": kind, "content": content, **fields}
+
+
+GEMINI_FACTS = {
+    "sessionId": "s1",
+    "projectHash": "p",
+    "startTime": "2026-03-06T11:00:00.000Z",
+    "lastUpdated": "2026-03-06T11:00:00.000Z",
+    "kind": "main",
+}
+GEMINI_CALL = {"id": "c1", "name": "ls", "args": {}, "timestamp": "2026-03-06T11:00:04Z"}
+
+
+def gemini_lines():
+    response = [{"functionResponse": {"id": "c1", "name": "ls", "response": {"output": "a.py"}}}]
+    done = {**GEMINI_CALL, "status": "success", "result": response}
+    return [
+        GEMINI_FACTS,
+        gemini_message(1, "user", [{"text": "List"}]),
+        {"$set": {"lastUpdated": "2026-03-06T11:00:59.000Z", "summary": "Lists files"}},
+        gemini_message(2, "gemini", "Sure", model="one", tokens={"total": 5, "cached": 2}),
+        gemini_message(2, "gemini", "Sure", model="one", toolCalls=[GEMINI_CALL]),
+        gemini_message(2, "gemini", "Sure", model="one", toolCalls=[done]),
+        gemini_message(5, "user", "Delete it"),
+        gemini_message(6, "gemini", "Deleted", model="two"),
+        {"$rewindTo": "m5"},
+        gemini_message(7, "user", "Keep it"),
+    ]
+
+
+def test_gemini_sessions_of_lines(tmp_path):
+    form, (episode,), log = read(write_lines(tmp_path / "session-x.jsonl", gemini_lines()))
+    assert form == "gemini-cli"
+    assert shape(episode) == [
+        ("message", "user", None),
+        ("message", "assistant", None),
+        ("ls", "call", "success"),
+        ("message", "user", None),
+        ("message", "assistant", None),
+        ("message", "user", None),
+    ]
+    assert episode.steps[2].result.output == "a.py"
+    abandoned = [step.metadata.get("abandoned") for step in episode.steps]
+    assert abandoned == [None, None, None, "true", "true", None]
+    assert episode.steps[4].metadata["model"] == "two"
+    kept = {"title": "Lists files", "model": "one", "abandoned_messages": "2", "project": "p"}
+    assert kept.items() <= episode.metadata.items()
+    assert episode.end_time == datetime(2026, 3, 6, 11, 0, 59, tzinfo=UTC)
+    assert (log.skipped, log.notes, log.left_out) == ([], [], {})
+
+
+def test_gemini_sessions_grow_line_by_line_and_never_lose_a_step(tmp_path):
+    lines = gemini_lines()
+    counts = []
+    for end in range(1, len(lines) + 1):
+        form, episodes, log = read(write_lines(tmp_path / "session-x.jsonl", lines[:end]))
+        assert form == "gemini-cli"
+        assert log.skipped == []
+        counts.append(len(episodes[0].steps) if episodes else 0)
+    assert counts == [0, 1, 1, 2, 3, 3, 4, 5, 5, 6]
+
+
+def test_a_history_that_gemini_cli_shortens_loses_nothing(tmp_path):
+    responses = [{"functionResponse": {"id": "c1", "response": {"output": "<masked>"}}}]
+    history = [
+        gemini_message(1, "user", [{"text": "<masked>"}]),
+        gemini_message(8, "user", responses),
+        gemini_message(9, "user", "What happened so far"),
+    ]
+    lines = [*gemini_lines(), {"$set": {"messages": history}}, {"$rewindTo": "unknown"}]
+    _, (episode,), log = read(write_lines(tmp_path / "session-x.jsonl", lines))
+    said = [step.parameters.get("content") for step in episode.steps]
+    assert said == ["List", "Sure", None, "Delete it", "Deleted", "Keep it", "What happened so far"]
+    # Without the message that is named, all that the model is sent is taken back.
+    abandoned = [step.number for step in episode.steps if "abandoned" in step.metadata]
+    assert abandoned == [1, 4, 5, 7]
+    assert log.left_out == {
+        "contents changed for the model": 1,
+        "responses said again for the model": 1,
+    }
+
+
+def test_subagents_of_gemini_cli_are_parts_of_the_session_that_names_their_folder(tmp_path):
+    folder = tmp_path / "chats" / "s1"
+    folder.mkdir(parents=True)
+    facts = {**GEMINI_FACTS, "sessionId": "sub", "kind": "subagent"}
+    lines = [facts, gemini_message(1, "user", "Look")]
+    _, (agent,), _ = read(write_lines(folder / "sub.jsonl", lines))
+    _, (session,), _ = read(write_lines(tmp_path / "session-x.jsonl", gemini_lines()))
+    assert agent.metadata["parent_episode"] == str(session.id)
+    assert agent.tags == ("gemini-cli", "subagent")
+
+
+def test_the_prompts_of_gemini_cli_are_refused_by_name(tmp_path):
+    prompt = {"sessionId": "s", "messageId": 0, "type": "user", "message": "Go", "timestamp": "x"}
+    with pytest.raises(ImportFormatError, match="the prompts of Gemini CLI"):
+        read(write(tmp_path / "logs.json", [prompt]))
