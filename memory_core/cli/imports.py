@@ -198,7 +198,7 @@ def transcripts_in(folder: Path, log: Log) -> Iterator[Path]:
                 what(shown(path.relative_to(folder)), f"cannot be read: {error.strerror or error}")
                 continue
             if stat.S_ISREG(mode):
-                yield path
+                yield _file(path)
             else:
                 log.note(shown(path.relative_to(folder)), "ignored: neither a file nor a folder")
 
@@ -280,7 +280,16 @@ def _importer(
         if inside and layout is Layout.TEXT and source.suffix not in _TRANSCRIPTS:
             log.note("", "ignored: not JSON")
             return None
+        if inside and layout is Layout.ARCHIVE and _holds_no_transcript(source):
+            log.note("", "ignored: an archive without a transcript")
+            return None
         raise
+
+
+def _holds_no_transcript(source: Source) -> bool:
+    """Whether an archive is another program's document, such as a text with its pictures."""
+    names = [source.path.name, *sample_of(source).members]
+    return not any(Path(name).suffix.lower() in _TRANSCRIPTS for name in names)
 
 
 def named_importer(form: str, session: Session) -> Importer | None:
@@ -306,7 +315,12 @@ def given_path(argument: str) -> Path:
     """
     if not argument:
         raise ConfigurationError("an empty argument does not name a file or folder; '.' does")
-    return Path(argument)
+    return _file(Path(argument)) if argument != STDIN else Path(argument)
+
+
+def _file(path: Path) -> Path:
+    """A path that is not taken for standard input, as a file may be called ``-``, too."""
+    return path.absolute() if str(path) == STDIN else path
 
 
 def _check_readable(path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import sys
+import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -74,7 +75,8 @@ async def watch(
                 changed = await following
                 following = asyncio.ensure_future(anext(changes))
                 watched.check()
-                await watching.take(changed or watching.unread(), final=not changed)
+                await watching.take(changed)
+                await watching.take(watching.unread(), final=True)
         finally:
             following.cancel()
 
@@ -162,18 +164,19 @@ class _ChangedFiles:
     _importers: Mapping[str, Importer]
     _named: Importer | None
     storing: Storing = field(init=False)
-    _unread: dict[Path, FileReport] = field(factory=dict[Path, FileReport], init=False)
+    _unread: dict[Path, float] = field(factory=dict[Path, float], init=False)
 
     def unread(self) -> list[Path]:
-        """The files that could not be read completely, perhaps because they were being written."""
-        return list(self._unread)
+        """The files that could not be read completely, and were not written to for a second since then."""
+        quiet = time.monotonic() - _IDLE_MS / 1_000
+        return [path for path, changed in self._unread.items() if changed <= quiet]
 
     async def take(self, paths: Iterable[Path], *, final: bool = False) -> None:
         """Import files, and the files in folders.
 
         Args:
             paths: where they are; what is not there any more is ignored.
-            final: whether nothing has changed for a while, so that a file that cannot be read is reported.
+            final: whether they have not changed for a while, so that a file that cannot be read is reported.
         """
         for path in paths:
             if path.is_dir():
@@ -193,7 +196,7 @@ class _ChangedFiles:
         for source, importer in source_in(path, self._named, self._importers, report.log):
             report = await self.storing.file(source, importer)
         if report.log.lost and not final:
-            self._unread[path] = report
+            self._unread[path] = time.monotonic()
         else:
             self._unread.pop(path, None)
         if report.episodes > report.unchanged or final:

@@ -27,6 +27,7 @@ __all__ = ["Layout", "Peek", "Sample", "sample_of"]
 
 _MOST, _MOST_BYTES = 50, 32 * 2**20
 _START = 4096
+_JSON = {b"", b"[", b"{"}
 _SUFFIXES_OF_LINES = {".jsonl", ".ndjson"}
 
 
@@ -161,6 +162,8 @@ def _sample_of(source: Source) -> Sample:
     too_long = Log(source.name)
     lines = _first(source.lines(too_long))
     if not lines:
+        if opener not in _JSON:
+            return Sample(source.name, Layout.TEXT, start=start)
         raise too_long.skipped[0]
     is_long = any(error is not source.cut for error in too_long.skipped)
     peeks = [_peek(line.data) for line in lines]

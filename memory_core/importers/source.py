@@ -97,6 +97,7 @@ class Source:
     sample: Any = field(default=None, init=False, repr=False)
     cut: ImportFormatError | None = field(default=None, init=False, repr=False)
     _packed: str | None = field(default=None, init=False)
+    _first: tuple[tuple[int, int], int] | None = field(default=None, init=False)
 
     @property
     def stem(self) -> str:
@@ -154,13 +155,25 @@ class Source:
             ImportFormatError: when it cannot be read, also while it is read.
         """
         with self._reporting(), self.path.open("rb") as file:
-            stream = _unpacked(file, self.packing, self)
+            stream = _unpacked(self._as_at_first(file), self.packing, self)
             start = stream.peek(4)[:4]
             if start.startswith(_UTF16):
                 raise self.error("is UTF-16 text; JSON has to be UTF-8")
             if start.startswith(_BOM):
                 stream.read(len(_BOM))
             yield stream
+
+    def _as_at_first(self, file: io.BufferedReader) -> io.BufferedReader:
+        """The file without what was written to it since it was opened first: it is read several times."""
+        found = os.fstat(file.fileno())
+        identity = (found.st_dev, found.st_ino)
+        if self._first is None:
+            self._first = (identity, found.st_size)
+        if identity != self._first[0]:
+            raise self.error("was replaced while it was read")
+        if found.st_size < self._first[1]:
+            raise self.error("was cut while it was read")
+        return io.BufferedReader(_Beginning(file, self._first[1]))
 
     def check_end(self, stream: io.BufferedReader, where: str = "", log: Log | None = None) -> None:
         """Check that a stream, read to its end, has ended where the content does.
@@ -363,7 +376,7 @@ def _unpacked(file: io.BufferedReader, packing: str, source: Source) -> io.Buffe
         packed = _Zstd(file)
     else:
         return file
-    limit = _most_expanded(os.fstat(file.fileno()).st_size)
+    limit = _most_expanded(source.path.stat().st_size)
     # Raw streams are all it needs, though the stubs ask for more.
     return io.BufferedReader(cast("Any", _Expanding(packed, limit, source)), _CHUNK)
 
@@ -435,6 +448,23 @@ def _expands(source: Source) -> ImportFormatError:
         f"expands to more than {EXPANSION} times its packed size and "
         f"{EXPANDS_FREELY} bytes: unpack it first if that is right"
     )
+
+
+class _Beginning(io.RawIOBase):
+    """The first bytes of a file."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file = file
+        self._left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(min(len(buffer), self._left))
+        self._left -= len(data)
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class _Expanding(io.RawIOBase):
@@ -510,7 +540,7 @@ def _lines(stream: io.BufferedReader) -> Iterator[tuple[int, bytes | None, bool]
         for between in rest[:-1]:
             number += 1
             if line := between.strip():
-                yield number, line, True
+                yield number, line if len(line) <= MAX_ENTRY_BYTES else None, True
         number += 1
         parts, size = [rest[-1]], len(rest[-1])
     yield from _line(number, parts, size, ended=False)

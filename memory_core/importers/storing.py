@@ -376,7 +376,9 @@ class Storing:
         new = [edge for edge, old in zip(ready, known, strict=True) if old is None]
         if not new:
             return 0
-        results = await self._storage.commit([WriteBatch().put(edge) for edge in new])
+        results = await self._storage.commit(
+            [WriteBatch().expect_absent(Relationship, edge.id).put(edge) for edge in new]
+        )
         # What is refused is related already, by somebody else's record.
         return sum(not isinstance(result, MemoryCoreError) for result in results)
 

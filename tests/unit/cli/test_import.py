@@ -3,6 +3,8 @@ import gzip
 import json
 import lzma
 import os
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from tests.unit.importers.transcripts import (
     claude_session,
     use,
     used,
+    write,
     write_lines,
 )
 
@@ -282,6 +285,32 @@ def test_odd_names(cli, tmp_path, name, shown, folder):
 
 def steps_of(cli):
     return {r["id"]: len(r["steps"]) for r in cli.json("list", "--limit", 100)["records"]}
+
+
+@pytest.mark.parametrize("argument", [".", "./-"])
+def test_a_file_that_is_called_like_standard_input_is_read(cli, tmp_path, monkeypatch, argument):
+    monkeypatch.setattr(sys, "stdin", None)
+    (tmp_path / "logs").mkdir()
+    monkeypatch.chdir(write_lines(tmp_path / "logs" / "-", claude_session()).parent)
+    (report,) = cli.json("import", argument)["files"]
+    assert (report["stored"], report["file"]) == (1, str(tmp_path / "logs" / "-"))
+
+
+def test_documents_and_images_in_a_folder_are_noted(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("memory_core.importers.source.MAX_ENTRY_BYTES", 1000)
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    write(folder / "chat.json", chat_entry())
+    with zipfile.ZipFile(folder / "report.docx", "w") as archive:
+        archive.writestr("word/document.xml", "<document/>")
+    (folder / "disk.img").write_bytes(b"\0" * 5000)
+    report = cli.json("import", folder)
+    assert (report["stored"], report["skipped"], report["notes"]) == (1, 0, 2)
+    # What may hold a transcript is listed as skipped, as it was.
+    with zipfile.ZipFile(folder / "logs.zip", "w") as archive:
+        archive.writestr("chat.json", "{}")
+    (folder / "long.txt").write_bytes(b"[" * 5000)
+    cli("import", folder, code=1)
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,31 @@ async def test_a_folder_that_is_moved_into_the_tree_is_imported(watcher, tmp_pat
         report = json.loads(await asyncio.to_thread(process.stdout.readline))
         assert report["stored"] == 1
         assert await memory.count_episodes() == 2
+
+
+def test_what_cannot_be_read_is_listed_while_another_file_grows(watcher):
+    busy = watcher.folder / "busy.jsonl"
+    append(busy, 1)
+    process = watcher("--json")
+    process.stdout.readline()
+    (watcher.folder / "broken.json").write_text('{"messages": [')
+    stop = threading.Event()
+
+    def write_on():
+        for number in range(2, 500):
+            if stop.wait(0.2):
+                return
+            append(busy, number)
+
+    writing = threading.Thread(target=write_on)
+    writing.start()
+    try:
+        # A report of each of the busy file's changes; those of fifteen seconds at most.
+        names = [Path(json.loads(process.stdout.readline())["file"]).name for _ in range(25)]
+    finally:
+        stop.set()
+        writing.join()
+    assert names.count("broken.json") == 1
 
 
 @pytest.mark.parametrize("change", ["removed", "renamed", "replaced"])

@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_core.errors import ImportFormatError
-from memory_core.importers import source
+from memory_core.importers import ClaudeCodeImporter, source
+from memory_core.importers.base import found_in
 from memory_core.importers.json_text import NotJsonError, loads
 from memory_core.importers.log import Log
 from memory_core.importers.reading import values as read_values
 from memory_core.importers.sample import Layout, sample_of
 from memory_core.importers.source import Source, opened
-from tests.unit.importers.transcripts import write_bytes
+from tests.unit.importers.transcripts import claude_line, write_bytes, write_lines
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -202,6 +203,32 @@ def test_the_elements_before_a_broken_end_of_an_array_are_read_and_it_is_listed(
     found, log = read(write_bytes(tmp_path / "array.json", b'[{"a": 1}, {"a": 2}, {"a": "b'))
     assert [value for _, value in found] == [{"a": 1}, {"a": 2}]
     assert [error.entry for error in log.skipped] == ["index 2"]
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_as_it_was_at_first(tmp_path):
+    """Sessions are read twice: what is new would be a session of its own, with the same id."""
+    path, log = tmp_path / "log.jsonl", Log("log")
+    write_lines(path, [claude_line("user", 1, "before", uuid="1")])
+    with opened(path) as growing:
+        assert ClaudeCodeImporter.format.recognises(sample_of(growing))
+        with path.open("a") as more:
+            more.write(json.dumps(claude_line("user", 2, "meanwhile", uuid="2")) + "\n")
+        (found,) = found_in(ClaudeCodeImporter(), growing, log)
+    assert [step.parameters["content"] for step in found.episode.steps] == ["before"]
+    assert log.skipped == []
+
+
+@pytest.mark.parametrize("change", ["cut", "replaced"])
+def test_a_file_that_is_cut_or_replaced_while_it_is_read_is_an_error_that_says_so(tmp_path, change):
+    path = write_lines(tmp_path / "log.jsonl", [claude_line("user", 1, "x" * 100)])
+    with opened(path) as source:
+        sample_of(source)
+        if change == "cut":
+            os.truncate(path, 50)
+        else:
+            write_lines(tmp_path / "new", [claude_line("user", 1, "y" * 200)]).replace(path)
+        with pytest.raises(ImportFormatError, match=f"was {change} while it was read"):
+            list(found_in(ClaudeCodeImporter(), source, Log("log")))
 
 
 @pytest.mark.parametrize("unit", [b" ", b"\n", b'{"a": 1}\n', b"[", b'"'])
