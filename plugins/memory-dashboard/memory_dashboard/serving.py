@@ -21,7 +21,9 @@ from memory_core.memory import Memory
 from memory_core.memory.opening import open_memory
 from memory_dashboard.application import application
 from memory_dashboard.command import Listening
+from memory_dashboard.connections import MOST, Connection
 from memory_dashboard.demo import make_demo
+from memory_dashboard.replacing import Files, replaced, store_files
 from memory_dashboard.security import Access, is_loopback
 
 __all__ = ["serve"]
@@ -46,16 +48,26 @@ async def serve(session: Session, store: str | None, *, demo: bool, listening: L
         token = secrets.token_urlsafe(24)
     if token is not None and len(token) < _SHORTEST_TOKEN:
         raise ConfigurationError(f"--token: at least {_SHORTEST_TOKEN} characters")
+    access = Access.of(listening.host, token, listening.allow_host or ())
     with _socket(listening.host, listening.port) as bound:
-        async with _opened(session, store, demo=demo) as memory:
-            title = "samples" if demo else (await memory.stats()).location
-            access = Access.of(listening.host, token, listening.allow_host or ())
-            app = application(memory, session.registry.record_types, access, title)
-            host, port = listening.host, bound.getsockname()[1]
-            address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-            bound.listen()
-            say(f"{title} at {address}{'?' + urlencode({'token': token}) if token else ''}")
-            await _run(app, bound)
+        address = _address(listening.host, bound.getsockname()[1], token)
+        said = f"at {address}"
+        while True:
+            async with _opened(session, store, demo=demo) as memory:
+                stats = await memory.stats()
+                title = "samples" if demo else stats.location
+                app = application(memory, session.registry.record_types, access, title)
+                bound.listen(MOST)
+                say(f"{title} {said}")
+                if not await _run(app, bound.dup(), store_files(stats)):
+                    return
+            said = f"was replaced: the other store is shown at {address}"
+
+
+def _address(host: str, port: int, token: str | None) -> str:
+    """The address to open."""
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    return address if token is None else f"{address}?{urlencode({'token': token})}"
 
 
 @asynccontextmanager
@@ -97,10 +109,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _run(app: ASGIApp, bound: socket.socket) -> None:
-    """Serve until this task is cancelled."""
+async def _run(app: ASGIApp, bound: socket.socket, files: Files) -> bool:
+    """Serve until this task is cancelled, or the store's files are replaced; return whether they were."""
     config = uvicorn.Config(
         app,
+        http=Connection,
+        ws="none",
+        backlog=MOST,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -110,8 +125,11 @@ async def _run(app: ASGIApp, bound: socket.socket) -> None:
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve([bound]))
+    watching = asyncio.create_task(replaced(files))
     try:
-        await asyncio.shield(serving)
+        ended, _ = await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
+        return watching in ended
     finally:
+        watching.cancel()
         server.should_exit = True
         await serving

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
+import psutil
 import pytest
 from dashboard_support import episode
 
-from memory_core import open_memory
+from memory_core import open_memory, open_memory_sync
+from memory_dashboard.connections import MOST
 
 COMMAND = [sys.executable, "-m", "memory_core.cli", "dashboard"]
 
@@ -55,6 +58,38 @@ def test_beyond_loopback_it_prints_a_token():
         local = address.replace("0.0.0.0", "127.0.0.1")
         assert client.get(local.partition("?")[0]).status_code == 401
         assert "41 episodes" in client.get(local, follow_redirects=True).text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["lmdb", "turso"])
+def test_a_store_that_takes_the_place_of_another_is_shown(tmp_path, scheme):
+    url, other = (f"{scheme}:{tmp_path / name}" for name in ("mem", "other"))
+    for one, number in ((url, 1), (other, 2)):
+        with open_memory_sync(one) as memory:
+            memory.store_episode(episode(number))
+    with serving(url) as (address, process), httpx.Client(base_url=address) as client:
+        assert "task 1" in client.get("/episodes").text
+        (tmp_path / "mem").rename(tmp_path / "old")
+        assert "task 1" in client.get("/episodes").text
+        (tmp_path / "other").rename(tmp_path / "mem")
+        assert "was replaced" in process.stdout.readline()
+        shown = client.get("/episodes").text
+        assert "task 2" in shown
+        assert "task 1" not in shown
+        with open_memory_sync(url) as memory:
+            memory.store_episode(episode(3))
+        assert "task 3" in client.get("/episodes").text
+
+
+@pytest.mark.slow
+def test_clients_that_only_connect_do_not_shut_others_out():
+    with serving("--demo") as (address, process), ExitStack() as held:
+        to = ("127.0.0.1", int(address.rstrip("/").rpartition(":")[2]))
+        silent = [held.enter_context(socket.create_connection(to)) for _ in range(300)]
+        for one in silent[::2]:
+            one.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        assert httpx.get(address, timeout=20).status_code == 200
+        assert len(psutil.Process(process.pid).net_connections("tcp")) <= MOST + 1
 
 
 @pytest.mark.parametrize(
