@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from memory_core.cli.session import Session
 __all__ = ["Listening", "command_line", "dashboard"]
 
 _HELP = "Show a store as a web page."
+_PRIORITY = 5
 
 
 @define
@@ -73,6 +75,15 @@ async def dashboard(
     listening: Listening,
 ) -> None:
     """Show a store as a web page."""
+    _give_way()
     from memory_dashboard.serving import serve
 
     await serve(session, store, demo=demo, listening=listening)
+
+
+def _give_way() -> None:
+    """Let the agents of this host work first where it has too few processors for all. Threads that this one
+    starts from now on do so, too.
+    """
+    if hasattr(os, "setpriority"):
+        os.setpriority(os.PRIO_PROCESS, 0, max(_PRIORITY, os.getpriority(os.PRIO_PROCESS, 0)))

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpx
 import psutil
@@ -50,6 +51,11 @@ async def test_it_serves_a_store_until_it_is_stopped(tmp_path):
         assert address.startswith("http://127.0.0.1:")
         assert "task 1" in client.get(f"{address}episodes").text
         assert client.get(address, headers={"host": "evil.example"}).status_code == 421
+        if sys.platform == "linux":
+            # Agents come first, whichever thread reads.
+            threads = [int(one.name) for one in Path(f"/proc/{process.pid}/task").iterdir()]
+            assert len(threads) > 1
+            assert min(os.getpriority(os.PRIO_PROCESS, one) for one in threads) >= 5
     assert process.returncode == 130
 
 
