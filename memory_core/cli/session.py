@@ -75,12 +75,13 @@ class Session:
     @asynccontextmanager
     async def read(self, url: str | None = None) -> AsyncGenerator[Memory]:
         """Open a store like `open`, to be read only. One that an earlier version wrote, and that has to be
-        migrated first, is opened for writing.
+        migrated, is opened for writing first.
         """
         try:
             memory = await self.open(url, read_only=True)
         except MigrationNeededError:
-            memory = await self.open(url)
+            await (await self.open(url)).aclose()
+            memory = await self.open(url, read_only=True)
         try:
             yield memory
         finally:

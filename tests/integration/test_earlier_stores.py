@@ -30,6 +30,7 @@ from memory_core import (
     Outcome,
     Pattern,
     Query,
+    ReadOnlyError,
     Record,
     Relationship,
     RewardScore,
@@ -41,6 +42,7 @@ from memory_core import (
     at_least,
     open_memory,
 )
+from memory_core.cli.session import Session
 
 STORES = Path(__file__).parents[1] / "data" / "stores"
 AT = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -218,6 +220,15 @@ async def test_one_that_is_opened_to_be_read_says_that_it_has_to_be_migrated(sch
     async with open_memory(url, read_only=True) as memory:
         assert await memory.get_heuristic(HEURISTIC.id) == HEURISTIC
         assert await memory.count(Query(Heuristic).where(domain="")) == 1
+
+
+@pytest.mark.parametrize("scheme", ["turso", "lmdb"])
+async def test_a_command_that_reads_migrates_one_and_then_only_reads(scheme, tmp_path):
+    file = earlier_store(scheme, tmp_path)
+    async with Session().read(f"{scheme}:{file.parent if scheme == 'lmdb' else file}") as memory:
+        assert await memory.get_heuristic(HEURISTIC.id) == HEURISTIC
+        with pytest.raises(ReadOnlyError):
+            await memory.put(HEURISTIC.replace(confidence=0.1))
 
 
 async def test_sqlite_rejects_puts_of_an_earlier_process_that_has_the_store_open(tmp_path):
