@@ -28,7 +28,7 @@ def record_of(codec: Codec, table: KindTable, row: Sequence[SqlValue]) -> Record
     """
     record_id = id_of(table, row)
     record = codec.decode(table.kind, body_of(table, row, record_id), record_id)
-    return overridden(table, record, row[2:])
+    return overridden(table, record, row[2:]) if table.overriding else record
 
 
 def id_of(table: KindTable, row: Sequence[SqlValue]) -> UUID:

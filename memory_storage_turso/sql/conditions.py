@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 import msgspec
-from attrs import frozen
+from attrs import define, frozen
 
 from memory_core.errors import QueryError
 from memory_core.query import AllOf, AnyOf, Between, Condition, Query
@@ -47,9 +47,11 @@ __all__ = [
 _MOST_PARAMETERS = 16_384
 
 
-@frozen
+@define
 class Sql:
     """A piece of SQL and its parameters."""
+
+    # Not frozen: a query is made of dozens, and those would take twice as long to make.
 
     text: str
     args: tuple[SqlValue, ...] = ()
