@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memory_core.importers.base import Format, FormatImporter
-from memory_core.importers.draft import EpisodeDraft, content_digest
+from memory_core.importers.draft import EpisodeDraft, content_digest, stable_id
 from memory_core.importers.fields import mapping, sequence
 from memory_core.importers.reading import conversations
 from memory_core.importers.response_items import add_items
@@ -76,6 +76,10 @@ def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
             unnamed="A response",
         )
         add_items(draft, entry)
+        names = (f"{around}previous_response_id" for around in ("", "response.", "request."))
+        if previous := entry.text(*names):
+            draft.follows = stable_id("openai-responses", previous)
+            draft.metadata["previous_response_id"] = previous
         if draft.steps or draft.outcome:
             yield draft
         else:
@@ -89,6 +93,7 @@ FORMAT = Format(
     read=_read,
     table={
         "id, or the whole entry": "id; metadata response_id",
+        "previous_response_id": "the response that this one follows; metadata previous_response_id",
         "instructions; input as text": "steps with role system; user",
         "message": "steps with the role",
         "reasoning: summary, content": "steps: reasoning",

@@ -4,6 +4,10 @@ import base64
 
 import pytest
 
+from memory_core.importers import OpenAIResponsesImporter
+from memory_core.importers.base import found_in
+from memory_core.importers.log import Log
+from memory_core.importers.source import Source
 from memory_core.records import OutcomeStatus, StepResult
 from tests.unit.importers.transcripts import case, read, shape, write, write_lines
 
@@ -158,3 +162,20 @@ def test_a_search_of_tools_gets_the_output_after_it(tmp_path):
     (step,) = episode.steps
     assert (step.tool, step.parameters) == ("tool_search", {"paths": ["weather"]})
     assert "get_weather" in step.result.output
+
+
+def test_a_response_follows_the_one_that_it_names(tmp_path):
+    lines = [
+        response(text("one")),
+        response(text("two"), id="resp_2", previous_response_id="resp_1"),
+        {
+            "response": response(text("3"), id="resp_3", previous_response_id="resp_2"),
+            "request": {},
+        },
+    ]
+    path = write_lines(tmp_path / "log.jsonl", lines)
+    one, two, three = found_in(OpenAIResponsesImporter(), Source("log", path), Log("log"))
+    assert one.follows is None
+    assert two.follows == one.episode.id
+    assert three.follows == two.episode.id
+    assert two.episode.metadata["previous_response_id"] == "resp_1"
