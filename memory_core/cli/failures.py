@@ -26,6 +26,7 @@ from memory_core.errors import (
 
 __all__ = [
     "ExitCode",
+    "NothingReadError",
     "WorkFailedError",
     "exit_code_of",
     "mute_stdout",
@@ -51,6 +52,10 @@ class WorkFailedError(MemoryCoreError):
     """A command could not do all of its work: nothing was found, records differ, or entries were skipped."""
 
 
+class NothingReadError(WorkFailedError):
+    """Of several transcripts not one could be read."""
+
+
 # The first match counts.
 _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (KeyboardInterrupt, ExitCode.INTERRUPTED),
@@ -70,6 +75,7 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (StorageError, ExitCode.STORAGE),
     (CodecError, ExitCode.STORAGE),
     (ImportFormatError, ExitCode.STORAGE),
+    (NothingReadError, ExitCode.STORAGE),
     (MemoryCoreError, ExitCode.WORK_FAILED),
     (OSError, ExitCode.WORK_FAILED),
 )

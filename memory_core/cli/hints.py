@@ -1,11 +1,11 @@
-"""Hints where a command finds nothing: a namespace, a value or a variable that may be misspelt.
+"""Hints where a command finds nothing: a namespace, a value, a format or a variable that may be misspelt.
 
 Hints go to standard error, so that they do not mix with JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from memory_core.cli.streams import warn
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from memory_core.cli.conditions import Conditions
     from memory_core.memory import Memory
 
-__all__ = ["hint_at_conditions", "hint_at_namespace", "misspelt_variables"]
+__all__ = ["hint_at_conditions", "hint_at_format", "hint_at_namespace", "misspelt_variables"]
 
 _VARIABLES = ("URL", "NAMESPACE", "CACHE", "CONFIG", "BLOCK_PLUGINS", "RUNTIME_DIR")
 _LISTED = 5
@@ -39,6 +39,18 @@ def misspelt_variables(environment: Mapping[str, str]) -> list[str]:
         for name, found in close.items()
         if found is not None
     ]
+
+
+def hint_at_format(form: str, known: Sequence[str]) -> str:
+    """What is wrong with a name of a format: it is misspelt, or that of a format without an importer."""
+    from memory_core.importers.formats.known import KNOWN
+
+    for what in KNOWN:
+        names = (word for word in what.split() if "-" in word or not word.islower())
+        if form.lower().replace("-", "") in {name.lower().replace("-", "") for name in names}:
+            return f"there is no importer for {what}"
+    hint = similar(form, known) or f"; known: {', '.join(known)}"
+    return f"unknown format {form!r}{hint}"
 
 
 async def hint_at_namespace(memory: Memory) -> bool:

@@ -7,7 +7,8 @@ import gc
 import os
 import stat
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -16,17 +17,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from memory_core.cli.commands import command
-from memory_core.cli.failures import WorkFailedError
+from memory_core.cli.failures import NothingReadError, WorkFailedError
+from memory_core.cli.hints import hint_at_format
 from memory_core.cli.indexing import update_search_indexes
 from memory_core.cli.session import Session
 from memory_core.cli.streams import warn
 from memory_core.errors import ConfigurationError, ImportFormatError
-from memory_core.importers import Importer
+from memory_core.importers import FileReport, Importer, import_file
 from memory_core.importers.base import recognised
+from memory_core.importers.likely import looks_like_transcript
 from memory_core.importers.log import Log
-from memory_core.importers.sample import Layout, sample_of
+from memory_core.importers.sample import Layout, Sample, sample_of
 from memory_core.importers.source import STDIN, Source, name_of, opened, shown
-from memory_core.importers.storing import FileReport, Storing
+from memory_core.importers.storing import Storing
 
 if TYPE_CHECKING:
     from memory_core.memory import Memory
@@ -47,6 +50,9 @@ AUTO = "auto"
 _MOST_SHOWN = 20
 # A file with such a suffix is meant to be a transcript, whatever it contains.
 _TRANSCRIPTS = {".json", ".jsonl", ".ndjson", ".traj", ".eval"}
+_OWN_SUFFIXES = {".traj", ".eval"}
+_UNKNOWN = "is of no known format: "
+_KINDS_SHOWN = 6
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -114,44 +120,54 @@ async def _store(
 def _end(session: Session, reports: Sequence[FileReport], files: Sequence[Path]) -> None:
     """Report the result of each file, and fail if anything was skipped."""
     skipped = [error for report in reports for error in report.skipped]
-    if len(reports) == 1 == len(skipped) and not reports[0].format and not files[0].is_dir():
-        # A single file that cannot be read: its error is the whole report.
-        raise skipped[0]
-    _print(session, reports)
     lost = sum(report.log.lost for report in reports)
+    known = ", ".join(session.registry.importers)
+    alone = len(reports) == 1 == len(skipped) and not reports[0].format and not files[0].is_dir()
+    if not alone:
+        _print(session, reports)
+        _list_notes(reports)
+    if lost == 1 and not any(report.episodes or report.refused for report in reports):
+        # What cannot be read is all there is: its error is the whole report.
+        raise _with_formats(skipped[0], known)
     for error in skipped:
         warn(f"skipped: {error}")
     if lost > len(skipped):
         warn(f"skipped: {lost - len(skipped)} more")
+    if any(error.reason.startswith(_UNKNOWN) for error in skipped):
+        warn(f"note: the known formats are {known}; --format names one")
+    if lost and not any(report.episodes or report.refused for report in reports):
+        raise NothingReadError(f"nothing could be read: {lost} entries were skipped")
+    if lost:
+        what = "entry was" if lost == 1 else "entries were"
+        raise WorkFailedError(f"{lost} {what} skipped")
+
+
+def _with_formats(error: ImportFormatError, known: str) -> ImportFormatError:
+    """An error that also names the known formats, if it is that a format is not known."""
+    if not error.reason.startswith(_UNKNOWN):
+        return error
+    return ImportFormatError(
+        error.file, f"{error.reason}; the known formats are {known}", entry=error.entry
+    )
+
+
+def _list_notes(reports: Sequence[FileReport]) -> None:
     notes = [note for report in reports for note in report.log.notes]
     for note in notes[:_MOST_SHOWN]:
         warn(f"note: {note}")
     noted = sum(report.log.noted for report in reports)
     if noted > _MOST_SHOWN:
         warn(f"note: {noted - _MOST_SHOWN} more; --json lists them")
-    if lost and not any(report.episodes or report.refused for report in reports):
-        raise skipped[0]
-    if lost:
-        what = "entry was" if lost == 1 else "entries were"
-        raise WorkFailedError(f"{lost} {what} skipped")
-
-
-async def import_file(
-    memory: Memory,
-    path: Path,
-    importer: Importer,
-    on_progress: Callable[[int], None] = lambda _: None,
-) -> FileReport:
-    """Store the episodes of one file, except those that are stored already and equal.
-
-    Raises:
-        ImportFormatError: the file cannot be opened.
-    """
-    storing = Storing(memory.storage, on_progress)
-    with opened(path) as source:
-        report = await storing.file(source, importer)
-    report.related += await storing.finish()
-    return report
+    left_out: Counter[str] = Counter()
+    for report in reports:
+        left_out.update(report.log.left_out)
+    if left_out:
+        named = [f"{kind} ({count})" for kind, count in left_out.most_common(_KINDS_SHOWN)]
+        more = [] if len(left_out) <= _KINDS_SHOWN else ["…"]
+        warn(
+            f"note: {left_out.total()} lines or fields left out: {', '.join(named + more)}; "
+            "--json lists them by file"
+        )
 
 
 @contextmanager
@@ -276,14 +292,27 @@ def _importer(
         return None
     try:
         return recognised(source, importers.values(), log)
-    except ImportFormatError:
-        if inside and layout is Layout.TEXT and source.suffix not in _TRANSCRIPTS:
-            log.note("", "ignored: not JSON")
+    except ImportFormatError as error:
+        if not error.reason.startswith(_UNKNOWN):
+            raise
+        sample = sample_of(source)
+        if inside and (reason := _ignored(sample, source)):
+            log.note("", reason)
             return None
-        if inside and layout is Layout.ARCHIVE and _holds_no_transcript(source):
-            log.note("", "ignored: an archive without a transcript")
-            return None
-        raise
+        # The report names the known formats once.
+        raise source.error(f"{_UNKNOWN}{sample.described()}") from error
+
+
+def _ignored(sample: Sample, source: Source) -> str:
+    """Why a file of no known format is ignored in a folder; "" if it may be a transcript."""
+    suffix = source.suffix
+    if sample.layout is Layout.TEXT:
+        return "" if suffix in _TRANSCRIPTS else "ignored: not JSON"
+    if sample.layout is Layout.ARCHIVE:
+        return "ignored: an archive without a transcript" if _holds_no_transcript(source) else ""
+    if suffix in _OWN_SUFFIXES or looks_like_transcript(sample):
+        return ""
+    return f"ignored: not a transcript: {sample.described()}"
 
 
 def _holds_no_transcript(source: Source) -> bool:
@@ -302,8 +331,7 @@ def named_importer(form: str, session: Session) -> Importer | None:
     if form == AUTO:
         return None
     if form not in importers:
-        known = ", ".join((AUTO, *importers))
-        raise ConfigurationError(f"unknown format {form!r}; known: {known}")
+        raise ConfigurationError(hint_at_format(form, (AUTO, *importers)))
     return importers[form]
 
 
@@ -336,15 +364,8 @@ def _check_readable(path: Path) -> None:
 
 def _print(session: Session, reports: Sequence[FileReport]) -> None:
     if session.as_json:
-        totals = ("stored", "unchanged", "kept", "related")
-        session.write_json(
-            {
-                "files": [report_json(report) for report in reports],
-                **{name: sum(getattr(report, name) for report in reports) for name in totals},
-                "skipped": sum(report.log.lost for report in reports),
-                "notes": sum(report.log.noted for report in reports),
-            }
-        )
+        files = [report_json(report) for report in reports]
+        session.write_json({"files": files, **_totals(reports)})
         return
     from memory_core.cli import output
 
@@ -354,7 +375,20 @@ def _print(session: Session, reports: Sequence[FileReport]) -> None:
     for report in reports:
         row = [report.stored, report.unchanged, report.kept, report.log.lost, report.log.noted]
         table.add_row(output.plain(report.file), report.format, *map(output.number, row))
+    if len(reports) > 1:
+        totals = _totals(reports)
+        row = [output.plain(output.number(totals[name]), "bold") for name in counted]
+        table.add_row(output.plain("total", "bold"), "", *row)
     output.console().print(table)
+
+
+def _totals(reports: Sequence[FileReport]) -> dict[str, int]:
+    counted = ("stored", "unchanged", "kept", "related")
+    return {
+        **{name: sum(getattr(report, name) for report in reports) for name in counted},
+        "skipped": sum(report.log.lost for report in reports),
+        "notes": sum(report.log.noted for report in reports),
+    }
 
 
 def report_json(report: FileReport) -> dict[str, Any]:

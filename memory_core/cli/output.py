@@ -198,8 +198,9 @@ def size(count: int) -> str:
 
 def start_text(episode: Episode, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     """When an episode began, in UTC; a dash where its transcript does not say."""
-    # Importers store these two where a transcript has no times.
-    unknown = episode.start_time == EPOCH and "timing" in episode.metadata
+    # An importer counts from 1970 where a transcript has no times, or durations only.
+    timing = episode.metadata.get("timing")
+    unknown = timing == "none" or (timing is not None and episode.start_time == EPOCH)
     return "—" if unknown else f"{episode.start_time:{form}}"
 
 

@@ -13,7 +13,7 @@ from memory_core.cli.commands import command
 from memory_core.cli.lookup import find_record
 from memory_core.cli.session import Session
 from memory_core.codec.json_objects import record_to_json
-from memory_core.records import Episode, ExecutionStep, Record
+from memory_core.records import Episode, ExecutionStep, Record, ResultStatus
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -28,6 +28,8 @@ __all__ = ["add_commands", "show"]
 _LONGEST = 200
 _LONGEST_NUMBER = 15
 _WIDEST_TOOL = 24
+# Metadata of a step that did not end in time: what it had printed.
+_PRINTED = ("output", "observation")
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -111,6 +113,8 @@ def _facts(episode: Episode) -> list[tuple[str, Any]]:
         facts.append(("", episode.outcome.verdict or episode.outcome.reason or ""))
     if episode.reward:
         facts.append(("reward", output.number(episode.reward.total)))
+    if tokens := sum(step.tokens_used or 0 for step in episode.steps):
+        facts.append(("tokens", output.number(tokens)))
     facts.append(("tags", ", ".join(dict.fromkeys((*episode.tags, *context.tags)))))
     facts.append(
         ("metadata", ", ".join(f"{key}={_rounded(text)}" for key, text in episode.metadata.items()))
@@ -162,7 +166,8 @@ def _print_steps(console: Console, episode: Episode) -> None:
 
     for step in episode.steps:
         latency = f"{output.number(step.latency_ms, 0)} ms" if step.latency_ms else ""
-        head = (f"{step.number}", step.tool, _after(episode, step), latency)
+        tokens = f"{output.number(step.tokens_used)} tokens" if step.tokens_used else ""
+        head = (f"{step.number}", step.tool, _after(episode, step), latency, tokens)
         console.print(output.plain(" · ".join(filter(None, head)), "bold"))
         texts = [(step.action, ""), *((text, "") for text in _parameters(step)), _outcome(step)]
         for text, style in texts:
@@ -181,6 +186,7 @@ def _timeline(episode: Episode) -> Any:
             _shortened(" ".join((step.action, ", ".join(_parameters(step)))).strip()),
             _result(step),
             output.number(step.latency_ms, 0) if step.latency_ms else "",
+            output.number(step.tokens_used) if step.tokens_used else "",
         )
         for step in episode.steps
     ]
@@ -194,6 +200,7 @@ def _timeline(episode: Episode) -> Any:
         ("action", {"ratio": max(actions, least)}),
         ("result", {"ratio": max(results, least)}),
         ("ms", {"justify": "right", "no_wrap": True}),
+        ("tokens", {"justify": "right", "no_wrap": True}),
     ]
     return output.filled_table("Steps", columns, rows)
 
@@ -210,12 +217,16 @@ def _parameters(step: ExecutionStep) -> list[str]:
 
 
 def _outcome(step: ExecutionStep) -> tuple[str, str]:
-    """A step's result and the style in which it is shown."""
+    """A step's result and the style in which it is shown; what is not a success says so."""
     result = step.result
     if result is None:
         return "", ""
+    if result.status is not ResultStatus.SUCCESS:
+        printed = next((step.metadata[name] for name in _PRINTED if name in step.metadata), "")
+        said = printed if result.message is None else result.message
+        return f"{result.status.value}: {said}" if said else result.status.value, "red"
     if result.output is None:
-        return result.message or result.status.value, "red" if result.message else ""
+        return result.status.value, ""
     return result.output if isinstance(result.output, str) else _json(result.output), ""
 
 

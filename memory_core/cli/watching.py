@@ -107,7 +107,7 @@ def _changes(folders: Iterable[Path]) -> AsyncGenerator[set[Path], None]:
         )
         async for changes in found:
             yield {
-                Path(name)
+                _as_given(name, folders)
                 for kind, name in changes
                 # The files in a folder that was moved here are not named. Where one of them changes, its
                 # folder does, too.
@@ -115,6 +115,15 @@ def _changes(folders: Iterable[Path]) -> AsyncGenerator[set[Path], None]:
             }
 
     return follow()
+
+
+def _as_given(name: str, folders: Iterable[Path]) -> Path:
+    """A path as seen from the folder that was given, which the system names from the root."""
+    for folder in folders:
+        for place in (os.path.abspath(folder), os.path.realpath(folder)):  # noqa: PTH100  # keeps links
+            if name == place or name.startswith(os.path.join(place, "")):  # noqa: PTH118  # as above
+                return folder / os.path.relpath(name, place)
+    return Path(name)
 
 
 class _Folders:

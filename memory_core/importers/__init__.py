@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from memory_core.importers.formats.tau2_bench import Tau2BenchImporter
     from memory_core.importers.formats.tau_bench import TauBenchImporter
     from memory_core.importers.formats.vercel_ui import VercelUIImporter
+    from memory_core.importers.importing import import_file
+    from memory_core.importers.storing import FileReport
 else:
     __getattr__, __dir__ = _lazily(
         __name__,
@@ -61,6 +63,8 @@ else:
             "formats.tau2_bench": "Tau2BenchImporter",
             "formats.tau_bench": "TauBenchImporter",
             "formats.vercel_ui": "VercelUIImporter",
+            "importing": "import_file",
+            "storing": "FileReport",
         },
     )
 
@@ -71,6 +75,7 @@ __all__ = [
     "AutoGenImporter",
     "ClaudeCodeImporter",
     "CodexImporter",
+    "FileReport",
     "Format",
     "FormatImporter",
     "GeminiCliImporter",
@@ -91,4 +96,5 @@ __all__ = [
     "TauBenchImporter",
     "VercelUIImporter",
     "detect",
+    "import_file",
 ]

@@ -17,7 +17,7 @@ import memory_core
 import memory_storage_lmdb
 import memory_storage_turso
 from memory_core import ToolSequence, errors
-from memory_core.cli.failures import WorkFailedError
+from memory_core.cli.failures import NothingReadError, WorkFailedError
 from memory_core.codec.compression import DictionaryMissingError
 from memory_core.memory.opening import _NotOpenError
 from memory_storage_turso.engine.driver import StoreSetBackError
@@ -67,6 +67,7 @@ MADE: list[errors.MemoryCoreError] = [
     errors.SchemaVersionError("jsonl:./mem", 9, 2, what="format"),
     errors.OutcomeUnknownError("no answer came back"),
     WorkFailedError("nothing was found"),
+    NothingReadError("nothing could be read: 2 entries were skipped"),
     DictionaryMissingError(7),
     _NotOpenError("memory.get: write `memory = await open_memory(...)`"),
     StoreSetBackError("http://localhost:8080"),

@@ -168,7 +168,7 @@ BROKEN = [
     b'{"messages": [',
     gzip.compress(b'{"messages": []}')[:-12],
     b"\xff\xfe{\x00",
-    b'{"apples": 1}',
+    b'{"messages": [{"apples": 1}]}',
     lzma.compress(b"x" * 100)[:40],
     b"garbage",
     b"[" * 100_000,
@@ -235,6 +235,19 @@ def test_a_named_format(cli, samples):
     cli("import", source, "--format", "inspect-ai", code=3)
     assert "known: auto, " in cli("import", source, "--format", "nonsense", code=2).stderr
     assert "unknown format" in cli("import", source, "--format", "nonsense", code=2).stderr
+
+
+def test_a_misspelt_format_and_one_without_an_importer_are_answered(cli, samples):
+    said = cli("import", samples[0], "--format", "claude", code=2).stderr
+    assert "unknown format 'claude'; did you mean 'claude-code'?" in said
+    assert "tau-bench" not in said
+    for form, what in (
+        ("aider", "an Aider chat history"),
+        ("browseruse", "a browser-use history"),
+        ("agentbench", "an AgentBench run"),
+    ):
+        said = cli("import", samples[0], "--format", form, code=2).stderr
+        assert f"there is no importer for {what}" in said
 
 
 def test_a_file_of_another_format_than_was_named_says_what_it_is(cli, tmp_path):
@@ -502,3 +515,78 @@ def test_what_can_be_unpacked_of_a_cut_file_is_imported_and_the_cut_is_listed(cl
     (skipped,) = report["files"][0]["skipped"]
     assert skipped["entry"].endswith(f"line {report['stored'] + 1}")
     assert "cannot be decompressed any further" in skipped["reason"]
+
+
+def write_package(folder):
+    (folder / "package.json").write_text('{"name": "shop", "type": "module", "scripts": {}}')
+    todos = [{"content": "Fix it", "status": "pending", "activeForm": "Fixing it"}]
+    (folder / "todos.json").write_text(json.dumps(todos))
+
+
+def test_json_in_a_folder_that_is_not_a_transcript_is_ignored_with_a_note(cli, samples, tmp_path):
+    write_package(samples[0].parent)
+    report = cli.json("import", samples[0].parent)
+    assert (report["stored"], report["skipped"]) == (SAMPLE_EPISODES, 0)
+    notes = {Path(f["file"]).name: f["notes"][0]["reason"] for f in report["files"] if f["notes"]}
+    assert notes["package.json"] == (
+        "ignored: not a transcript: it is a JSON object whose first object has the keys "
+        "name, scripts, type"
+    )
+    assert notes["todos.json"].startswith("ignored: not a transcript: it is a JSON array")
+    # One that is named is meant.
+    cli("import", samples[0], samples[0].parent / "package.json", code=1)
+
+
+LIKE_TRANSCRIPTS = [
+    {"chat_messages": [{"sender": "human", "text": "Hi"}]},
+    {"item": {"type": "agent_message", "text": "Hi"}},
+    {"prompt": "Hi", "chosen": "a", "rejected": "b"},
+    {"requests": [{"message": {"text": "Hi"}}]},
+    {"part": {"type": "text", "text": "Hi"}},
+]
+
+
+@pytest.mark.parametrize("value", LIKE_TRANSCRIPTS, ids=lambda value: next(iter(value)))
+def test_what_looks_like_a_transcript_and_is_not_read_is_skipped_in_a_folder(cli, tmp_path, value):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "chat.json").write_text(json.dumps({"value": value, "name": 1}))
+    assert "chat.json: is of no known format" in cli("import", folder, code=3).stderr
+
+
+def test_a_format_without_an_importer_is_named_in_a_folder_too(cli, samples):
+    history = samples[0].parent / ".aider.chat.history.md"
+    history.write_text("\n# aider chat started at 2026-01-01 10:00:00\n\n#### Fix it\n")
+    said = cli("import", samples[0].parent, code=1).stderr
+    assert "looks like an Aider chat history, for which there is no importer" in said
+
+
+def test_the_known_formats_are_listed_once_and_an_error_is_printed_once(cli, samples, tmp_path):
+    folder = tmp_path / "unknown"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"{number}.json").write_text(json.dumps({"messages": [{"apples": number}]}))
+    said = cli("import", folder, samples[0], code=1).stderr
+    assert said.count("is of no known format") == 5
+    assert said.count("mini-swe-agent") == 1
+    said = cli("import", folder, code=3).stderr
+    assert said.count("mini-swe-agent") == 1
+    assert "nothing could be read: 5 entries were skipped" in said
+    for file in (folder / "1.json", folder):
+        for path in folder.iterdir():
+            if path.name != "1.json":
+                path.unlink()
+        said = cli("import", file, code=3).stderr
+        assert said.count("1.json") == said.count("mini-swe-agent") == 1
+
+
+def test_the_table_has_totals_and_what_is_left_out_is_noted(cli, tmp_path):
+    snapshot = {"type": "file-history-snapshot", "sessionId": SESSION, "snapshot": {}}
+    first = write_lines(tmp_path / "first.jsonl", [*claude_session(), snapshot, snapshot])
+    second = write_lines(
+        tmp_path / "second.jsonl", [claude_line("user", 1, "Hi", sessionId="s"), snapshot]
+    )
+    result = cli("import", first, second)
+    assert result.stdout.splitlines()[-1].split() == ["total", "2", "0", "0", "0", "0"]
+    assert "lines or fields left out: file-history-snapshot (3), " in result.stderr
+    assert not cli("import", first).stdout.splitlines()[-1].startswith("total")

@@ -271,7 +271,7 @@ def test_long_steps_are_shown_whole_on_demand(cli):
     ]
     assert "    timeout=5" in lines
     assert "    line 49 of the output [bold]" in lines
-    assert lines[-2:] == ["2 · read · +0.0 s", "    no file"]
+    assert lines[-2:] == ["2 · read · +0.0 s", "    error: no file"]
 
 
 def test_short_ids_tell_the_records_apart(cli):
@@ -319,3 +319,36 @@ def test_a_duration_is_written_for_people(cli, seconds, said):
         line for line in cli("show", shown.id).stdout.splitlines() if line.startswith("took")
     ]
     assert took.split(maxsplit=1)[1].strip() == said
+
+
+def test_steps_that_failed_are_marked_and_tokens_are_shown(cli):
+    results = (
+        (StepResult.success("fine"), {}, 1_200),
+        (StepResult.error("no such file"), {}, None),
+        (StepResult.timeout(), {"output": "waiting"}, 34),
+        (StepResult.timeout(), {}, None),
+    )
+    steps = [
+        ExecutionStep(
+            number=number,
+            timestamp=START,
+            tool="bash",
+            action="call",
+            result=result,
+            metadata=metadata,
+            tokens_used=tokens,
+        )
+        for number, (result, metadata, tokens) in enumerate(results, 1)
+    ]
+    cli.put(episode(1).replace(steps=steps))
+    for options in ([], ["--full"]):
+        shown = cli("show", numbered(1), *options).stdout
+        for text in ("fine", "error: no such file", "timeout: waiting", "1,200", "34", "1,234"):
+            assert text in shown
+        assert shown.count("timeout") == 2
+
+
+def test_a_transcript_without_times_shows_a_dash_wherever_its_count_begins(cli):
+    cli.put(episode(1).replace(start_time=EPOCH + timedelta(hours=2), metadata={"timing": "none"}))
+    assert "1970" not in cli("list").stdout
+    assert "the transcript has no times" in cli("show", numbered(1)).stdout

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from memory_core import open_memory
+from memory_core.cli.watching import _as_given
 from tests.unit.importers.transcripts import chat_entry, claude_line, claude_session, write_lines
 
 pytestmark = pytest.mark.slow
@@ -33,9 +34,10 @@ def watcher(tmp_path):
     environment = kept | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config")}
     running = []
 
-    def start(*options):
+    def start(*options, folder=folder, cwd=None):
         process = subprocess.Popen(
             [*MEMORY, "--url", url, "watch", str(folder), *options],
+            cwd=cwd,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -175,3 +177,27 @@ def test_what_is_not_a_folder_is_refused(cli, tmp_path):
 def test_without_watchfiles_it_says_what_to_install(cli, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     assert "memory-core[watch]" in cli("watch", tmp_path, code=2).stderr
+
+
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_a_file_has_one_name_however_it_was_found(tmp_path, monkeypatch, through_a_link):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    folder = Path("real")
+    if through_a_link:
+        (tmp_path / "link").symlink_to("real")
+        folder = Path("link")
+    for place in {tmp_path / folder, (tmp_path / folder).resolve()}:
+        assert _as_given(f"{place}/deep/a.jsonl", [Path("rea"), folder]) == folder / "deep/a.jsonl"
+    assert _as_given(str(tmp_path / "other"), [folder]) == tmp_path / "other"
+
+
+async def test_the_name_of_a_file_stays_the_same_when_it_changes(watcher, tmp_path):
+    path = watcher.folder / "session.jsonl"
+    append(path, 1)
+    process = watcher("--json", folder="transcripts", cwd=tmp_path)
+    names = []
+    for number in (2, 3):
+        names.append(json.loads(await asyncio.to_thread(process.stdout.readline))["file"])
+        append(path, number)
+    assert names == ["transcripts/session.jsonl"] * 2
