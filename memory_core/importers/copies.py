@@ -36,9 +36,17 @@ def says_less(new: Episode, old: Episode) -> str:
     answered, answered_now = _results(old.steps), _results(new.steps)
     if answered_now != answered:
         return _compared(answered, answered_now, "result") if answered_now < answered else ""
-    if new.end_time is not None and old.end_time is not None and new.end_time < old.end_time:
+    # Times that were made up may have been made up otherwise by an earlier version.
+    if not (_is_timed(new) and _is_timed(old)) or new.end_time is None or old.end_time is None:
+        return ""
+    if new.end_time < old.end_time:
         return f"the stored copy ends at {old.end_time}, this one at {new.end_time}"
     return ""
+
+
+def _is_timed(episode: Episode) -> bool:
+    """Whether the transcript has the time of each step."""
+    return episode.metadata.get("timing") == "steps"
 
 
 def _compared(stored: int, here: int, what: str) -> str:
@@ -53,9 +61,7 @@ def are_pieces(one: Episode, other: Episode) -> bool:
     """Whether each step of both has a time, and one of them begins later than the other."""
     if not one.steps or not other.steps:
         return False
-    if any(episode.metadata.get("timing") != "steps" for episode in (one, other)):
-        return False
-    return _begin(one) != _begin(other)
+    return _is_timed(one) and _is_timed(other) and _begin(one) != _begin(other)
 
 
 def united(old: Episode, new: Episode) -> Episode:

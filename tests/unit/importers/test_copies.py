@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from datetime import timedelta
 
 import pytest
+from attrs import evolve
 
 from memory_core import open_memory
 from memory_core.cli.imports import import_file
 from memory_core.config import Settings
-from memory_core.importers import ClaudeCodeImporter
+from memory_core.importers import ClaudeCodeImporter, OpenAIChatImporter
 from memory_core.records import Limits
-from tests.unit.importers.transcripts import claude_line, use, used, write_lines
+from tests.unit.importers.transcripts import claude_line, use, used, write, write_lines
 
 IMPORTER = ClaudeCodeImporter()
 
@@ -74,6 +76,16 @@ async def test_of_two_copies_as_long_the_one_that_ends_later_stays(memory, tmp_p
         await imported(memory, *order)
         assert (await only(memory)).steps[-1].parameters["content"] == "second"
     assert [report.stored for report in await imported(memory, *paths)] == [0, 0]
+
+
+async def test_an_end_that_an_earlier_version_made_up_is_mended(memory, tmp_path):
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    path = write(tmp_path / "chat.json", {"messages": messages})
+    await import_file(memory, path, OpenAIChatImporter())
+    right = await only(memory)
+    await memory.put(evolve(right, end_time=right.end_time + timedelta(hours=1)))
+    report = await import_file(memory, path, OpenAIChatImporter())
+    assert (report.stored, await only(memory)) == (1, right)
 
 
 @pytest.mark.parametrize("cuts", [(20,), (4,), (4, 18), (11, 25)])
