@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from memory_core.importers.fields import is_number, json_of, mapping, plain_text
+from memory_core.importers.fields import Fields, is_number, json_of, mapping, plain_text
 from memory_core.importers.unknown import count_unknown_beside
-from memory_core.records import Outcome, OutcomeStatus
+from memory_core.records import Outcome, OutcomeStatus, TaskType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from memory_core.importers.fields import Fields
+    from memory_core.importers.draft import EpisodeDraft
 
 __all__ = [
     "Around",
     "count_unread_around",
-    "error_text",
+    "describe",
     "logged_answers",
     "logged_outcome",
-    "logged_tokens",
 ]
 
 # Names that are read, or known to be about the call.
@@ -33,6 +32,13 @@ _READ = frozenset(
     {"messages", "choices", "message", "completion", "output", "metadata", "tools", "functions"}
 )
 _TOKENS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
+_OWN = {"domain", "language", "framework", "task_type", "tags"}
+_CREATED = tuple(
+    f"{around}{name}"
+    for name in ("created", "created_at", "timestamp")
+    for around in ("", "response.", "request.")
+)
+_TASK_TYPES = {member.value for member in TaskType}
 
 
 class Around:
@@ -71,17 +77,17 @@ def logged_outcome(around: Around) -> Outcome | None:
     if not isinstance(status, str) or status not in _OUTCOMES:
         return None
     make, words = _OUTCOMES[status]
-    told = plain_text(around.get("verdict", "reason")) or error_text(around.get("error"))
+    told = plain_text(around.get("verdict", "reason")) or _error_text(around.get("error"))
     return make(told or words)
 
 
-def error_text(error: object) -> str | None:
+def _error_text(error: object) -> str | None:
     """What an API says of an error: a text, or an object with a message."""
     text = plain_text(error) or plain_text(mapping(error).get("message"))
     return text or (json_of(error) if error else None)
 
 
-def logged_tokens(around: Around) -> object:
+def _tokens(around: Around) -> object:
     """How many tokens a call took."""
     usage = mapping(around.get("usage"))
     if usage.get("total_tokens") is not None:
@@ -126,3 +132,36 @@ def _answer(given: object) -> Mapping[str, Any] | None:
     fields = mapping(given)
     known = "role" in fields or "content" in fields
     return {"role": "assistant", **fields} if known else None
+
+
+def describe(draft: EpisodeDraft, entry: Fields) -> None:
+    """Take over what a log tells of a conversation beside its messages."""
+    around = Around(entry)
+    draft.start = entry.time(*_CREATED)
+    if draft.steps:
+        # A whole call is counted: its tokens are those of its last step.
+        draft.steps[-1].count(_tokens(around))
+    given = entry.object("metadata")
+    task_type = around.get("task_type")
+    if isinstance(task_type, str) and task_type in _TASK_TYPES:
+        draft.task_type = TaskType(task_type)
+    draft.domain = given.text("domain")
+    draft.language = given.text("language")
+    draft.framework = given.text("framework")
+    draft.outcome = logged_outcome(around)
+    reward = around.get("reward", "score")
+    draft.reward = Fields({"reward": reward}, entry.log, entry.place).number("reward")
+    tags = given.list("tags")
+    draft.tags = [text for tag in tags if (text := plain_text(tag))]
+    if len(draft.tags) < len(tags):
+        draft.log.note(draft.place, "metadata.tags: what is not a text is left out")
+    told = {
+        **{key: value for key, value in given.value.items() if key not in _OWN},
+        "model": plain_text(around.get("model")),
+        "entry_id": plain_text(around.get("id", "custom_id")),
+        "error": _error_text(around.get("error")),
+    }
+    if draft.outcome is None:
+        # Words of which nobody says what they mean.
+        told |= {name: plain_text(around.get(name)) for name in ("outcome", "success")}
+    draft.metadata |= {name: value for name, value in told.items() if value is not None}

@@ -22,6 +22,7 @@ __all__ = [
     "decoded",
     "document",
     "entries",
+    "lines_or_elements",
     "objects_of",
     "typed",
     "unreadable",
@@ -114,6 +115,12 @@ def decoded(entry: Entry, log: Log, *, counted: bool = True) -> tuple[Any, bool]
     if counted:
         count_unknown(value, log)
     return value, True
+
+
+def lines_or_elements(source: Source, log: Log) -> Iterator[Entry]:
+    """The elements of an array, or else the lines."""
+    is_array = sample_of(source).layout is Layout.ARRAY
+    return source.elements(log) if is_array else source.lines(log)
 
 
 def typed(entry: Entry, kind: type[T]) -> tuple[T, frozenset[str]]:

@@ -403,9 +403,18 @@ def _nothing_found(source: Source, importer: Importer, log: Log) -> None:
 
 
 async def _batches(found: Iterator[Found]) -> AsyncIterator[list[Found]]:
+    """The episodes in batches; what was found before an error comes before it."""
     batch: list[Found] = []
     steps = at_once = 0
-    for item in found:
+    while True:
+        try:
+            item = next(found, None)
+        except ImportFormatError:
+            if batch:
+                yield batch
+            raise
+        if item is None:
+            break
         batch.append(item)
         count = len(item.episode.steps)
         steps += count

@@ -14,7 +14,7 @@ from memory_core.importers.cline import task_in
 from memory_core.importers.content import text_of
 from memory_core.importers.draft import EpisodeDraft, content_digest
 from memory_core.importers.fields import Fields, mapping, sequence
-from memory_core.importers.formats.openai_chat import describe
+from memory_core.importers.logged import describe
 from memory_core.importers.reading import conversations
 from memory_core.importers.sample import Layout, sample_of
 

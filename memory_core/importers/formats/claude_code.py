@@ -1,10 +1,10 @@
 """Claude Code sessions: JSON lines, as under ``~/.claude/projects``, or as a stream.
 
 The format is not specified; what is read here is what versions 1 and 2 write, and what
-``claude -p --output-format stream-json`` prints. One episode is one session, also where a file has
-several. A subagent with a transcript of its own (``isSidechain`` lines with an ``agentId``) is an
-episode too, a child of its session's; side chains inside of a session's file, as older versions wrote
-them, are steps with metadata ``sidechain``.
+``claude -p --output-format stream-json`` prints, or ``json --verbose`` as an array. One episode is one
+session, also where a file has several. A subagent with a transcript of its own (``isSidechain`` lines
+with an ``agentId``) is an episode too, a child of its session's; side chains inside of a session's file,
+as older versions wrote them, are steps with metadata ``sidechain``.
 
 A line that cannot be read is skipped and listed; the rest of its session is imported. The file is
 read twice, so that a session can be finished at its last line.
@@ -19,7 +19,7 @@ from memory_core.importers.claude_session import Label, Line, Session, left_out
 from memory_core.importers.fields import plain_text
 from memory_core.importers.json_text import NotJsonError
 from memory_core.importers.log import Log
-from memory_core.importers.reading import typed, unreadable
+from memory_core.importers.reading import lines_or_elements, typed, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,7 @@ def _is_line(item: Peek) -> bool:
 def _read(source: Source, log: Log) -> Iterator[EpisodeDraft]:
     last, titles = _survey(source)
     sessions: dict[_Key, Session] = {}
-    for entry in source.lines(log):
+    for entry in lines_or_elements(source, log):
         try:
             line, repairs = typed(entry, Line)
         except NotJsonError as error:
@@ -98,7 +98,7 @@ def _survey(source: Source) -> tuple[dict[_Key, str], dict[str, str]]:
     last: dict[_Key, str] = {}
     titles: dict[str, str] = {}
     # What cannot be read is listed by the second reading.
-    for entry in source.lines(Log(source.name)):
+    for entry in lines_or_elements(source, Log(source.name)):
         try:
             line, _ = typed(entry, Label)
         except NotJsonError:

@@ -14,17 +14,9 @@ from memory_core.importers.base import Format, FormatImporter
 from memory_core.importers.chat import add_messages, count_unread
 from memory_core.importers.draft import EpisodeDraft, content_digest
 from memory_core.importers.fields import Fields, plain_text
-from memory_core.importers.logged import (
-    Around,
-    count_unread_around,
-    error_text,
-    logged_answers,
-    logged_outcome,
-    logged_tokens,
-)
+from memory_core.importers.logged import count_unread_around, describe, logged_answers
 from memory_core.importers.reading import document, values
 from memory_core.importers.sample import Layout, sample_of
-from memory_core.records import TaskType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,15 +25,7 @@ if TYPE_CHECKING:
     from memory_core.importers.sample import Peek, Sample
     from memory_core.importers.source import Source
 
-__all__ = ["FORMAT", "OpenAIChatImporter", "describe"]
-
-_OWN = {"domain", "language", "framework", "task_type", "tags"}
-_CREATED = tuple(
-    f"{around}{name}"
-    for name in ("created", "created_at", "timestamp")
-    for around in ("", "response.", "request.")
-)
-_TASK_TYPES = {member.value for member in TaskType}
+__all__ = ["FORMAT", "OpenAIChatImporter"]
 
 
 def _recognises(sample: Sample) -> bool:
@@ -100,39 +84,6 @@ def _draft(value: Any, log: Log, place: str) -> EpisodeDraft | None:
         # Files for fine-tuning have nothing but messages.
         describe(draft, entry)
     return draft
-
-
-def describe(draft: EpisodeDraft, entry: Fields) -> None:
-    """Take over what a log tells of a conversation beside its messages."""
-    around = Around(entry)
-    draft.start = entry.time(*_CREATED)
-    if draft.steps:
-        # A whole call is counted: its tokens are those of its last step.
-        draft.steps[-1].count(logged_tokens(around))
-    given = entry.object("metadata")
-    task_type = around.get("task_type")
-    if isinstance(task_type, str) and task_type in _TASK_TYPES:
-        draft.task_type = TaskType(task_type)
-    draft.domain = given.text("domain")
-    draft.language = given.text("language")
-    draft.framework = given.text("framework")
-    draft.outcome = logged_outcome(around)
-    reward = around.get("reward", "score")
-    draft.reward = Fields({"reward": reward}, entry.log, entry.place).number("reward")
-    tags = given.list("tags")
-    draft.tags = [text for tag in tags if (text := plain_text(tag))]
-    if len(draft.tags) < len(tags):
-        draft.log.note(draft.place, "metadata.tags: what is not a text is left out")
-    told = {
-        **{key: value for key, value in given.value.items() if key not in _OWN},
-        "model": plain_text(around.get("model")),
-        "entry_id": plain_text(around.get("id", "custom_id")),
-        "error": error_text(around.get("error")),
-    }
-    if draft.outcome is None:
-        # Words of which nobody says what they mean.
-        told |= {name: plain_text(around.get(name)) for name in ("outcome", "success")}
-    draft.metadata |= {name: value for name, value in told.items() if value is not None}
 
 
 FORMAT = Format(

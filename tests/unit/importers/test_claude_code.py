@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from memory_core.errors import ImportFormatError
-from memory_core.importers import ClaudeCodeImporter
-from memory_core.importers.base import found_in
+from memory_core.importers import BUILTIN_IMPORTERS, ClaudeCodeImporter
+from memory_core.importers.base import detect, found_in
 from memory_core.importers.log import Log
 from memory_core.importers.source import Source
 from memory_core.records import ResultStatus, StepResult
@@ -599,3 +599,17 @@ def test_a_second_model_is_named_by_its_steps(tmp_path):
     episode = read_one(tmp_path, lines)
     assert episode.metadata["model"] == "one"
     assert [step.metadata.get("model") for step in episode.steps] == [None, "two", None]
+
+
+def test_a_stream_may_be_an_array(tmp_path):
+    """As ``claude -p --output-format json --verbose`` prints it."""
+    lines = [
+        {"type": "system", "subtype": "init", "session_id": SESSION},
+        {"type": "user", "message": {"content": "List"}, "session_id": SESSION},
+        {"type": "assistant", "message": {"content": [use("Bash", {})]}, "session_id": SESSION},
+        {"type": "result", "subtype": "success", "result": "a.py", "session_id": SESSION},
+    ]
+    (tmp_path / "array.json").write_text(json.dumps(lines))
+    assert detect(tmp_path / "array.json", BUILTIN_IMPORTERS).name == "claude-code"
+    (episode,) = IMPORTER.read(tmp_path / "array.json")
+    assert episode == read_one(tmp_path, lines)

@@ -11,8 +11,10 @@ from attrs import evolve
 from memory_core import open_memory
 from memory_core.cli.imports import import_file
 from memory_core.config import Settings
+from memory_core.errors import ImportFormatError
 from memory_core.importers import ClaudeCodeImporter, OpenAIChatImporter
 from memory_core.records import Limits
+from memory_core.testing.data.samples import episode as sample_episode
 from tests.unit.importers.transcripts import claude_line, use, used, write, write_lines
 
 IMPORTER = ClaudeCodeImporter()
@@ -167,3 +169,21 @@ async def test_a_session_that_outgrows_a_record_has_each_step_once(tmp_path):
         steps = [step for part in parts for step in part.steps]
         assert sorted(step.number for step in steps) == list(range(1, 31))
         assert sorted(part.metadata["part"] for part in parts) == list("12345")
+
+
+async def test_what_was_read_before_an_importer_failed_is_stored(memory, tmp_path):
+    class Failing:
+        name, summary = "failing", "Fails after three episodes."
+
+        def sniff(self, _head, _path):
+            return True
+
+        def read(self, _path, *, keep_going=False):
+            assert keep_going
+            yield from map(sample_episode, range(3))
+            raise ImportFormatError("x.log", "is damaged")
+
+    path = tmp_path / "x.log"
+    path.write_text("x")
+    report = await import_file(memory, path, Failing())
+    assert (report.stored, report.log.lost) == (3, 1)
