@@ -123,13 +123,20 @@ async def test_an_answer_does_not_count_what_the_same_batch_cascaded_to() -> Non
 async def test_of_callers_that_write_one_record_at_a_time_the_last_one_wins() -> None:
     setup = Setup()
     stored = episode()
-    texts = [str(number) for number in range(10)]
+    acknowledged: set[str] = set()
 
-    async def write(text: str) -> None:
-        await setup.commit(WriteBatch().put(evolve(stored, task_description=text)))
-        await setup.fetched(stored)
+    async def write(number: int) -> None:
+        for turn in range(5):
+            text = f"{number} {turn}"
+            older = {*acknowledged}
+            await setup.commit(WriteBatch().put(evolve(stored, task_description=text)))
+            acknowledged.add(text)
+            # Others may have written since, but what was there before this write is gone.
+            [found] = await setup.cached.get(Episode, [stored.id])
+            assert found is not None
+            assert found.task_description not in older
 
-    await asyncio.gather(*map(write, texts))
+    await asyncio.gather(*map(write, range(10)))
     await setup.fetched(stored)
 
 
