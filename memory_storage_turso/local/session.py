@@ -125,22 +125,20 @@ class Session:
                 statement.run(partial(self._run_for, len(results)))
                 continue
             try:
-                rows = self._run_one(statement, len(results))
+                rows = self.execute(statement.sql, statement.args, index=len(results))
+                if isinstance(statement, CheckedRead):
+                    self._check(statement, rows, len(results))
             except StatementError:
                 if len(group) > 1:
                     # Which of them? The transaction, or its savepoint, is rolled back in any case.
                     for index, single in enumerate(group, len(results)):
-                        self._run_one(single, index)
+                        found = self.execute(single.sql, single.args, index=index)
+                        if isinstance(single, CheckedRead):
+                            self._check(single, found, index)
                 raise
             results += [_NOTHING] * (len(group) - 1)
             results.append(StatementResult(rows, max(self._cursor.rowcount, 0)))
         return results
-
-    def _run_one(self, statement: Statement, index: int) -> list[Row]:
-        rows = self.execute(statement.sql, statement.args, index=index)
-        if isinstance(statement, CheckedRead):
-            self._check(statement, rows, index)
-        return rows
 
     def _run_for(self, index: int, statement: Statement) -> list[Row]:
         """Run a statement on behalf of the one with this index."""
