@@ -129,16 +129,18 @@ class Session:
                 if isinstance(statement, CheckedRead):
                     self._check(statement, rows, len(results))
             except StatementError:
-                if len(group) > 1:
-                    # Which of them? The transaction, or its savepoint, is rolled back in any case.
-                    for index, single in enumerate(group, len(results)):
-                        found = self.execute(single.sql, single.args, index=index)
-                        if isinstance(single, CheckedRead):
-                            self._check(single, found, index)
+                self._run_singly(group, len(results))
                 raise
             results += [_NOTHING] * (len(group) - 1)
             results.append(StatementResult(rows, max(self._cursor.rowcount, 0)))
         return results
+
+    def _run_singly(self, group: Sequence[Statement], start: int) -> None:
+        """Find which statement of a group was rejected; what they did is rolled back in any case."""
+        for index, single in enumerate(group if len(group) > 1 else (), start):
+            rows = self.execute(single.sql, single.args, index=index)
+            if isinstance(single, CheckedRead):
+                self._check(single, rows, index)
 
     def _run_for(self, index: int, statement: Statement) -> list[Row]:
         """Run a statement on behalf of the one with this index."""
