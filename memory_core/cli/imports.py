@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import stat
 import warnings
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,13 +92,12 @@ async def import_files(
     for path in paths:
         _check_readable(path)
     reports: list[FileReport] = []
-    with fewer_collections():
-        chosen = _chosen(paths, named, importers, reports)
-        first = next(chosen, None)
-        if first is not None:
-            async with session.open(create=True) as memory:
-                await _store(memory, chain((first,), chosen), reports)
-                await update_search_indexes(memory, [memory.namespace])
+    chosen = _chosen(paths, named, importers, reports)
+    first = next(chosen, None)
+    if first is not None:
+        async with session.open(create=True) as memory:
+            await _store(memory, chain((first,), chosen), reports)
+            await update_search_indexes(memory, [memory.namespace])
     _end(session, reports, paths)
 
 
@@ -168,20 +165,6 @@ def _list_notes(reports: Sequence[FileReport]) -> None:
             f"note: {left_out.total()} lines or fields left out: {', '.join(named + more)}; "
             "--json lists them by file"
         )
-
-
-@contextmanager
-def fewer_collections() -> Generator[None]:
-    """Make Python's garbage collector run rarely: an import creates many objects, but few cycles.
-
-    By default it takes a sixth of the time of an import.
-    """
-    before = gc.get_threshold()
-    gc.set_threshold(50_000, 20, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def transcripts_in(folder: Path, log: Log) -> Iterator[Path]:
