@@ -6,8 +6,7 @@ The folder holds traces as ``benchmarks.hit_ratio`` reads them; without it, ``tr
 environment variable ``MEMORY_CORE_DATA`` names. A cache size is a share of the distinct keys of a trace. The
 table has the mean over these sizes and, in brackets, the lowest and the highest; *behind* is how far
 ``adaptive`` was under the best policy that does not know the future, at its worst size. W-TinyLFU is
-theine's, which needs ``pip install theine``. ``adaptive`` depends a little on the seed of Python's hashes,
-and theine on chance.
+theine's, which needs ``pip install theine``, and depends on chance.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import lzma
 import struct
 import sys
 from pathlib import Path
+from statistics import fmean
 from types import ModuleType
 
 import pytest
@@ -93,7 +94,9 @@ def test_real_traces_at_other_capacities(bench: ModuleType, real_data: Path) -> 
         keys = trace(bench, real_data, name)
         for capacity in (100, 600, 2400):
             best = max(bench.lru(keys, capacity), bench.s3_fifo(keys, capacity))
-            gains.append(bench.adaptive(keys, capacity) - best)
+            # Which keys the shadows sample depends on their hashes: by a standard deviation of 0.0015.
+            ratios = [bench.adaptive(keys, capacity, salt) for salt in range(3)]
+            gains.append(fmean(ratios) - best)
     assert min(gains) > -0.005
     assert sum(gains) > 0
 
