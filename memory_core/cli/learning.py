@@ -89,9 +89,9 @@ async def calculate(session: Session) -> None:
 async def patterns(session: Session, shown: Shown) -> None:
     """List patterns with their evidence, the surest first.
 
-    The rate is that at which the episodes that show the pattern succeeded, or the failed tool of a recovery
-    worked later, from low to high at 95 %. The lift is the rate divided by that of all episodes of the
-    domain.
+    The rate is that at which the episodes that show the pattern succeeded, from low to high at 95 %. Of a
+    recovery from an error it is that at which the failed call worked later; how the episodes ended stands
+    beside it. The lift is the rate divided by that of all episodes of the domain.
     """
     await _list(session, Pattern, shown)
 
@@ -138,9 +138,10 @@ async def _rate(memory: Memory, domain: str) -> float | None:
 
 def _row(tally: Tally, record: Pattern | Heuristic, rate: float | None) -> dict[str, Any]:
     from memory_core.cli.output import summary
-    from memory_core.learning import is_learned
+    from memory_core.learning import episodes_of, is_learned, what_was_counted
 
     counted = tally.support > 0
+    ended = episodes_of(record)
     low, high = tally.bounds
     # A recovery is counted by another rate, and a heuristic has its pattern's.
     lifted = counted and rate and not isinstance(record, ErrorRecovery | Heuristic)
@@ -152,6 +153,8 @@ def _row(tally: Tally, record: Pattern | Heuristic, rate: float | None) -> dict[
         "learned": is_learned(record),
         "support": tally.support,
         "successes": tally.successes,
+        "counted": what_was_counted(record),
+        "episodes_succeeded": None if ended is None else ended.successes,
         "rate": tally.rate if counted else None,
         "low": low if counted else None,
         "high": high if counted else None,
@@ -186,11 +189,15 @@ def _print(kind: type[Pattern | Heuristic], rows: list[dict[str, Any]]) -> None:
             names[UUID(row["id"])], row.get("type", ""), row["domain"],
             f"{row['successes']}/{row['support']}" if row["support"] else "",
             *(_number(row.get(name)) for name in ("rate", "low", "high", "lift")),
-            row["about"],
+            _with_counts(row) if row.get("type") == ErrorRecovery.variant else row["about"],
         ]
         for row in rows
     ]  # fmt: skip
     console.print(output.filled_table("", columns, cells))
+
+
+def _with_counts(row: dict[str, Any]) -> str:
+    return f"{row['about']} ({row['counted']})" if row["counted"] else row["about"]
 
 
 def _number(value: float | None) -> str:

@@ -13,7 +13,7 @@ from memory_core.cli.commands import command
 from memory_core.cli.lookup import find_record
 from memory_core.cli.session import Session
 from memory_core.codec.json_objects import record_to_json
-from memory_core.records import Episode, ExecutionStep, Record, ResultStatus
+from memory_core.records import Episode, ExecutionStep, Heuristic, Pattern, Record, ResultStatus
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -262,7 +262,11 @@ def _show_record(console: Console, record: Record) -> None:
     from memory_core.cli import output
 
     items = record_to_json(record).items()
-    shown = ((name, _shown(getattr(record, name, None), value)) for name, value in items)
+    shown = [(name, _shown(getattr(record, name, None), value)) for name, value in items]
+    if isinstance(record, Pattern | Heuristic):
+        from memory_core.learning import what_was_counted
+
+        shown += [("counted", counted)] if (counted := what_was_counted(record)) else []
     console.print(output.facts(record.variant or record.kind, shown))
 
 

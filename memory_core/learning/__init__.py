@@ -20,8 +20,10 @@ if TYPE_CHECKING:
         Extractor,
         Fact,
         Tally,
+        episodes_of,
         is_learned,
         tally_of,
+        what_was_counted,
     )
     from memory_core.learning.learner import Learning
     from memory_core.learning.recall import Recall, RecalledEpisode, RecalledRule
@@ -33,7 +35,8 @@ else:
             "calculating": "Calculated Calculation Calculator is_calculated",
             "config": "RecallConfig",
             "evaluating": "Evaluation Measure",
-            "extracting": "LEARNED Counts Extractor Fact Tally is_learned tally_of",
+            "extracting": "LEARNED Counts Extractor Fact Tally episodes_of is_learned tally_of "
+            "what_was_counted",
             "learner": "Learning",
             "recall": "Recall RecalledEpisode RecalledRule",
         },
@@ -55,8 +58,10 @@ __all__ = [
     "RecalledEpisode",
     "RecalledRule",
     "Tally",
+    "episodes_of",
     "is_calculated",
     "is_learned",
     "tally_of",
+    "what_was_counted",
     "wilson",
 ]

@@ -21,6 +21,7 @@ from memory_core.records import (
     ContextPattern,
     DecisionPoint,
     Episode,
+    ErrorRecovery,
     Evidence,
     Heuristic,
     OutcomeStatus,
@@ -37,11 +38,13 @@ __all__ = [
     "Fact",
     "Finding",
     "Tally",
+    "episodes_of",
     "is_learned",
     "learned_id",
     "settled",
     "succeeded",
     "tally_of",
+    "what_was_counted",
 ]
 
 Fact: TypeAlias = tuple[str, ...]
@@ -198,7 +201,8 @@ def is_learned(record: Finding) -> bool:
 
 def tally_of(record: Record) -> Tally:
     """In how many episodes a pattern or heuristic was counted, and how many of them succeeded; none if a
-    person stated it.
+    person stated it. Of a recovery from an error the successes are the episodes in which the failed call
+    worked later, however they ended: `episodes_of` says that.
     """
     if isinstance(record, Heuristic):
         size = max(record.evidence.sample_size, len(record.evidence.episode_ids))
@@ -214,6 +218,31 @@ def tally_of(record: Record) -> Tally:
     if isinstance(record, ContextPattern) and not applied.support:
         return _tally(len(record.evidence), record.success_rate)
     return applied
+
+
+def episodes_of(record: Record) -> Tally | None:
+    """How the episodes ended in which a pattern or heuristic was counted; ``None`` for a recovery that does
+    not say: a version that did not count it learned it, or a person stated it.
+    """
+    if not isinstance(record, ErrorRecovery):
+        return tally_of(record)
+    ended = Tally(record.outcome_stats.successes, record.outcome_stats.failures)
+    return ended if ended.support else None
+
+
+def what_was_counted(record: Record) -> str:
+    """The counts of a pattern or heuristic in words, "" if there are none: what happened in how many of the
+    episodes that show it.
+    """
+    tally, ended = tally_of(record), episodes_of(record)
+    if not tally.support:
+        return ""
+    if not isinstance(record, ErrorRecovery):
+        return f"{tally.successes} of {tally.support} succeeded"
+    said = f"the failed call worked later in {tally.successes} of {tally.support}"
+    if ended is None:
+        return f"{said}; how these episodes ended was not counted"
+    return f"{said}; {ended.successes} of these {ended.support} episodes succeeded"
 
 
 def _tally(support: int, rate: float) -> Tally:

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from memory_core.learning.extracting import episodes_of, what_was_counted
 from memory_core.records import (
     ContextPattern,
     DecisionPoint,
@@ -268,8 +269,11 @@ def _rule(item: RecalledRule[Record], part: int) -> str:
     said = _statement(item.record, _DETAIL // part)
     if not item.support:
         return f"- {said} (stated, without counted evidence)"
-    low, _ = item.bounds
-    return f"- {said} ({item.successes} of {item.support} succeeded; rate at least {low:.0%})"
+    counted, ended = what_was_counted(item.record), episodes_of(item.record)
+    if isinstance(item.record, ErrorRecovery):
+        bad = ended is not None and ended.bounds[1] < 0.5
+        return f"- {said} ({counted}{': it mostly fails' if bad else ''})"
+    return f"- {said} ({counted}; rate at least {item.bounds[0]:.0%})"
 
 
 def _statement(record: Record, limit: int) -> str:

@@ -10,6 +10,7 @@ from uuid import UUID
 from attrs import field, frozen
 
 from memory_core.learning.bounds import wilson
+from memory_core.learning.extracting import what_was_counted
 from memory_core.learning.relevance import Relevance
 from memory_core.learning.usefulness import Belief
 from memory_core.records import Episode, Heuristic, Pattern, Record, new_id
@@ -73,7 +74,8 @@ class RecalledRule(Generic[R_co]):
         record: the pattern or heuristic.
         score: how useful it is; comparable within one recall. Greater is better.
         support: in how many episodes it was counted; 0 for a rule that was stated without evidence.
-        successes: how many of them succeeded.
+        successes: how many of them succeeded; of a recovery from an error, in how many the failed call worked
+            later.
     """
 
     record: R_co
@@ -98,7 +100,7 @@ class RecalledRule(Generic[R_co]):
             return ("stated, without counted evidence",)
         low, high = self.bounds
         return (
-            f"counted in {self.support} episodes, of which {self.successes} succeeded",
+            f"counted in {self.support} episodes: {what_was_counted(self.record)}",
             f"true rate between {low:.0%} and {high:.0%}",
         )
 

@@ -111,6 +111,7 @@ class PatternChanges(RecordChanges, total=False):
     context: TaskContext
     success_rate: float
     effectiveness: Effectiveness
+    evidence: Iterable[UUID | str]
     created_at: datetime
 
 
@@ -135,6 +136,7 @@ class ErrorRecoveryChanges(PatternChanges, total=False):
 
     error_type: str
     recovery_steps: Iterable[str]
+    outcome_stats: OutcomeStats
 
 
 class ContextPatternChanges(PatternChanges, total=False):
@@ -142,7 +144,6 @@ class ContextPatternChanges(PatternChanges, total=False):
 
     context_features: Iterable[str]
     recommended_approach: str
-    evidence: Iterable[UUID | str]
 
 
 class HeuristicChanges(RecordChanges, total=False):

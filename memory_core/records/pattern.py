@@ -86,7 +86,13 @@ def _latency(value: timedelta) -> timedelta:
 
 @frozen(kw_only=True, field_transformer=checked())
 class Pattern(Record):
-    """Base of the four variants; ``Query(Pattern)`` finds all of them."""
+    """Base of the four variants; ``Query(Pattern)`` finds all of them.
+
+    Attributes:
+        success_rate: the share of the episodes that show it in which it went well: they succeeded, or, of an
+            ``ErrorRecovery``, the failed call worked later.
+        evidence: ids of episodes that show it; of a learned one the newest.
+    """
 
     kind: ClassVar[str] = "pattern"
     variant_index: ClassVar[str] = "pattern_type"
@@ -95,6 +101,7 @@ class Pattern(Record):
     context: TaskContext = field(factory=TaskContext, metadata=instance(TaskContext))
     success_rate: float = field(default=0.0, converter=to_number, metadata=within(0, 1))
     effectiveness: Effectiveness = field(factory=Effectiveness, metadata=instance(Effectiveness))
+    evidence: tuple[UUID, ...] = field(default=(), converter=to_uuids)
     created_at: datetime = field(factory=now, converter=to_time)
 
     indexes: ClassVar[tuple[Index, ...]] = (
@@ -146,20 +153,24 @@ class DecisionPoint(Pattern):
 
 @frozen(kw_only=True, field_transformer=checked())
 class ErrorRecovery(Pattern):
-    """How to recover from an error."""
+    """How to recover from an error.
+
+    Attributes:
+        outcome_stats: how the episodes ended in which it was done; 0 of both where nobody counted that.
+    """
 
     variant: ClassVar[str] = PatternType.ERROR_RECOVERY.value
 
     error_type: str = field(converter=to_text, metadata=NOT_EMPTY)
     recovery_steps: tuple[str, ...] = field(converter=to_texts)
+    outcome_stats: OutcomeStats = field(factory=OutcomeStats, metadata=instance(OutcomeStats))
 
 
 @frozen(kw_only=True, field_transformer=checked())
 class ContextPattern(Pattern):
-    """An approach that suits a context; ``evidence`` holds the ids of the supporting episodes."""
+    """An approach that suits a context."""
 
     variant: ClassVar[str] = PatternType.CONTEXT_PATTERN.value
 
     context_features: tuple[str, ...] = field(converter=to_texts)
     recommended_approach: str = field(converter=to_text, metadata=NOT_EMPTY)
-    evidence: tuple[UUID, ...] = field(default=(), converter=to_uuids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import ClassVar
+from uuid import UUID
 
 from memory_core.learning.extracting import Counts, Fact, Finding, Tally
 from memory_core.learning.extractors.calls import calls_of
@@ -42,9 +43,9 @@ class DecisionPoints:
             condition, action = f"after {fact[0]}", fact[1]
             others = counts.of(point) - tally
             if tally.beats(others):
-                found.append(_pattern(counts, condition, action, tally))
+                ids = counts.find(fact, None)
+                found.append(_pattern(counts, condition, action, tally, ids))
                 if tally.mostly:
-                    ids = counts.find(fact, None)
                     found.append(counts.heuristic(condition, action, tally, ids))
             elif others.beats(tally) and tally.bounds[1] < 0.5:
                 # The evidence of the rule is how those fare that follow it.
@@ -53,11 +54,14 @@ class DecisionPoints:
         return found
 
 
-def _pattern(counts: Counts, condition: str, action: str, tally: Tally) -> DecisionPoint:
+def _pattern(
+    counts: Counts, condition: str, action: str, tally: Tally, ids: tuple[UUID, ...]
+) -> DecisionPoint:
     return DecisionPoint(
         condition=condition,
         action=action,
         context=counts.context,
         success_rate=tally.rate,
+        evidence=ids,
         outcome_stats=OutcomeStats(successes=tally.successes, failures=tally.failures),
     )

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from memory_core.learning.extracting import Counts, Fact, Finding, Tally
 from memory_core.learning.extractors.calls import calls_of
-from memory_core.records import Effectiveness, Episode, ErrorRecovery
+from memory_core.records import Effectiveness, Episode, ErrorRecovery, OutcomeStats
 
 __all__ = ["ErrorRecoveries"]
 
@@ -16,8 +16,8 @@ _FAILED, _HELPED = "failed", "helped"
 
 class ErrorRecoveries:
     """A call fails, and something is done next. It helped if the tool that failed succeeds later in the
-    episode, whatever comes of the episode. Episodes are counted, not calls: where an error comes again, it
-    helped if it did once.
+    episode, whatever comes of the episode, which is counted beside it. Episodes are counted, not calls: where
+    an error comes again, it helped if it did once.
     """
 
     name: ClassVar[str] = "error_recovery"
@@ -35,7 +35,9 @@ class ErrorRecoveries:
                 yield _HELPED, *fact
 
     def findings(self, counts: Counts) -> list[Finding]:
-        """Patterns of what helped at all; rules of what helped mostly."""
+        """Patterns of what helped at all; rules of what helped mostly, unless the episodes mostly failed.
+        Like every rule, these count how their episodes ended.
+        """
         found: list[Finding] = []
         for fact, tally in counts.tallies.items():
             if fact[0] != _FAILED:
@@ -46,11 +48,14 @@ class ErrorRecoveries:
             recovery = Tally(helped, tally.support - helped)
             _, tool, error, following = fact
             action = f"call {following}{' again' if following == tool else ''}"
+            ids = counts.find(fact, None)
             pattern = ErrorRecovery(
                 error_type=f"{tool}: {error}",
                 recovery_steps=(action,),
                 context=counts.context,
                 success_rate=recovery.rate,
+                outcome_stats=OutcomeStats(successes=tally.successes, failures=tally.failures),
+                evidence=ids,
                 effectiveness=Effectiveness(
                     times_applied=recovery.support,
                     successes=recovery.successes,
@@ -58,8 +63,7 @@ class ErrorRecoveries:
                 ),
             )
             found.append(pattern)
-            if recovery.mostly:
+            if recovery.mostly and tally.bounds[1] >= 0.5:
                 condition = f"when {tool} fails with: {error}"
-                ids = counts.find((_HELPED, *fact[1:]), None)
-                found.append(counts.heuristic(condition, action, recovery, ids))
+                found.append(counts.heuristic(condition, action, tally, ids))
         return found

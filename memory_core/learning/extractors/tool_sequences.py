@@ -42,6 +42,7 @@ class ToolSequences:
                 tools=fact,
                 context=counts.context,
                 success_rate=tally.rate,
+                evidence=counts.find(fact, None),
                 occurrence_count=tally.support,
             )
             for fact, tally in tallies.items()

@@ -15,7 +15,15 @@ from dashboard_support import START, dashboard, episode, everything, some_episod
 
 from memory_core import CacheConfig, Outcome, Query, RewardScore, open_memory
 from memory_core.metrics import PREFIX, Distribution, ProcessMetrics, PublishedMetric
-from memory_core.records import Episode, Heuristic, Pattern, Relationship
+from memory_core.records import (
+    Effectiveness,
+    Episode,
+    ErrorRecovery,
+    Heuristic,
+    OutcomeStats,
+    Pattern,
+    Relationship,
+)
 from memory_dashboard.pages.processes import Rates
 
 PAGES = [
@@ -295,6 +303,28 @@ async def test_patterns_and_heuristics_show_their_evidence():
         only = await client.get("/patterns?type=error_recovery")
         assert only.text.count('<tr><th scope="row"') == 1
         assert (await client.get("/patterns?type=odd")).status_code == 400
+
+
+async def test_a_recovery_says_what_is_counted():
+    shown = episode(1, failed=True)
+    known = ErrorRecovery(
+        error_type="pay: declined",
+        recovery_steps=("call think",),
+        success_rate=10 / 13,
+        effectiveness=Effectiveness(times_applied=13, successes=10, failures=3),
+        outcome_stats=OutcomeStats(successes=1, failures=12),
+        evidence=(shown.id,),
+    )
+    before = evolve(known, id=uuid4(), outcome_stats=OutcomeStats(), evidence=())
+    async with dashboard(records=[shown, known, before]) as (client, _):
+        listed = texts(await client.get("/patterns"))
+        one, old = [texts(await client.get(f"/patterns/{item.id}")) for item in (known, before)]
+    assert "10/13 worked later 1/13 succeeded 77%" in listed
+    assert "10/13 worked later how they ended: not counted" in listed
+    assert "The failed call worked later in 10 Of the episodes succeeded 1 of 13" in one
+    assert "1 episodes show it, of 13 that were counted: task 1 failure" in one
+    assert "Of the episodes succeeded not counted" in old
+    assert "memory learn counts it" in old
 
 
 async def test_recalls_show_what_became_of_them():

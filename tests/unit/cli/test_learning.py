@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from memory_core import (
+    Effectiveness,
     Episode,
+    ErrorRecovery,
     ExecutionStep,
     Heuristic,
     Outcome,
+    OutcomeStats,
     StepResult,
     TaskContext,
     ToolSequence,
@@ -41,6 +44,22 @@ def filled(cli):
     cli.put(*(episode("look ask book", won) for _ in range(10)))
     cli.put(*(episode("look guess book", lost) for _ in range(10)))
     return cli
+
+
+def test_a_recovery_says_what_is_counted(cli):
+    recovery = ErrorRecovery(
+        error_type="pay: declined",
+        recovery_steps=("call think",),
+        success_rate=10 / 13,
+        effectiveness=Effectiveness(times_applied=13, successes=10, failures=3),
+        outcome_stats=OutcomeStats(successes=1, failures=12),
+    )
+    cli.put(recovery)
+    said = "the failed call worked later in 10 of 13; 1 of these 13 episodes succeeded"
+    (row,) = cli.json("patterns")["patterns"]
+    assert (row["counted"], row["episodes_succeeded"]) == (said, 1)
+    for command in (("patterns",), ("show", str(recovery.id))):
+        assert said in " ".join(cli(*command).stdout.split())
 
 
 def test_what_is_learned_is_listed_with_its_evidence(filled):

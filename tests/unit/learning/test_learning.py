@@ -32,7 +32,7 @@ from memory_core import (
     open_memory_sync,
 )
 from memory_core.inmemory import InMemoryStorage
-from memory_core.learning import LEARNED, Tally, tally_of
+from memory_core.learning import LEARNED, Tally, episodes_of, tally_of, what_was_counted
 from memory_core.learning.learned import LearnedFacts
 from memory_core.learning.learner import Learner
 from memory_core.plugins import PluginRegistry
@@ -159,6 +159,52 @@ class TestFindings:
         assert (found.error_type, found.recovery_steps) == ("pay: #", ("call think",))
         assert tally_of(found) == Tally(7, 3)
         assert found.success_rate == 0.7
+        # How the episodes ended is another thing, and is said beside it.
+        assert episodes_of(found) == Tally(3, 7)
+        assert set(found.evidence) == {one.id for one in episodes}
+        assert what_was_counted(found) == (
+            "the failed call worked later in 7 of 10; 3 of these 10 episodes succeeded"
+        )
+
+    async def test_a_recovery_that_says_nothing_of_its_episodes_claims_nothing(self):
+        """As versions before stored it."""
+        effectiveness = Effectiveness(times_applied=13, successes=10, failures=3)
+        found = ErrorRecovery(
+            error_type="pay: no", recovery_steps=("call think",), effectiveness=effectiveness
+        )
+        assert tally_of(found) == Tally(10, 3)
+        assert episodes_of(found) is None
+        assert what_was_counted(found) == (
+            "the failed call worked later in 10 of 13; how these episodes ended was not counted"
+        )
+        assert not what_was_counted(ErrorRecovery(error_type="e", recovery_steps=("x",)))
+
+    async def test_every_pattern_names_episodes_that_show_it(self, memory):
+        episodes = several(9, "look ask!no ask book") + several(9, "look book", LOST)
+        found = await learned(memory, episodes, Pattern)
+        assert {type(one) for one in found} == {
+            ToolSequence, DecisionPoint, ErrorRecovery, ContextPattern
+        }  # fmt: skip
+        won = {one.id for one in episodes[:9]}
+        assert all(one.evidence and set(one.evidence) <= won for one in found)
+
+    async def test_a_recovery_whose_episodes_mostly_fail_is_not_a_rule(self, memory):
+        episodes = several(1, "pay!declined think pay") + several(
+            12, "pay!declined think pay", LOST
+        )
+        found = await learned(memory, episodes, Pattern | Heuristic)
+        (recovery,) = [one for one in found if isinstance(one, ErrorRecovery)]
+        assert (tally_of(recovery), episodes_of(recovery)) == (Tally(13, 0), Tally(1, 12))
+        assert not [one for one in found if isinstance(one, Heuristic)]
+
+    async def test_a_rule_of_a_recovery_counts_its_episodes_like_every_rule(self, memory):
+        episodes = several(8, "pay!declined pay") + several(2, "pay!declined pay", LOST)
+        (rule,) = [
+            one
+            for one in await learned(memory, episodes, Heuristic)
+            if one.condition.startswith("when")
+        ]
+        assert (tally_of(rule), rule.confidence) == (Tally(8, 2), Tally(8, 2).bounds[0])
 
     async def test_a_recovery_that_mostly_helps_is_a_rule(self, memory):
         (rule,) = [

@@ -9,12 +9,14 @@ from attrs import evolve
 from memory_core import (
     ContextPattern,
     DecisionPoint,
+    Effectiveness,
     Episode,
     ErrorRecovery,
     ExecutionStep,
     Heuristic,
     InvalidValueError,
     Outcome,
+    OutcomeStats,
     StepResult,
     ToolSequence,
     open_memory,
@@ -117,6 +119,24 @@ async def test_rules_say_what_they_are_based_on():
     rule = Heuristic(condition="a flight is cancelled", action="<b>ask</b>", confidence=0.5)
     prompt = await prompt_of(episode(), rule)
     assert 'do "\\u003cb>ask\\u003c/b>" (stated, without counted evidence)' in prompt
+
+
+async def test_a_recovery_whose_episodes_fail_is_not_said_to_work():
+    recovery = ErrorRecovery(
+        error_type=TASK,
+        recovery_steps=("call think",),
+        success_rate=10 / 13,
+        effectiveness=Effectiveness(times_applied=13, successes=10, failures=3),
+        outcome_stats=OutcomeStats(successes=1, failures=12),
+    )
+    works = ToolSequence(tools=tuple(TASK.split()[:3]), success_rate=0.5, occurrence_count=10)
+    prompt = await prompt_of(episode(), recovery, works)
+    assert (
+        'do "call think" (the failed call worked later in 10 of 13; '
+        "1 of these 13 episodes succeeded: it mostly fails)"
+    ) in prompt
+    # It ranks behind what works more often.
+    assert prompt.index("(5 of 10 succeeded; rate at least 24%)") < prompt.index("call think")
 
 
 async def test_every_sort_of_rule_and_a_hand_over_are_quoted():

@@ -8,8 +8,7 @@ from attrs import frozen
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from memory_core.learning import is_learned, tally_of
-from memory_core.learning.extracting import Tally
+from memory_core.learning import Tally, episodes_of, is_learned, tally_of
 from memory_core.query import Query
 from memory_core.records import (
     ContextPattern,
@@ -38,13 +37,18 @@ class Counted:
 
     Attributes:
         about: what it says, in one sentence.
+        tally: the episodes that succeeded; of a recovery, those in which the failed call worked later.
+        ended: how the episodes ended, where somebody counted that.
+        recovery: whether it is a recovery from an error.
         learned: whether it was learned; else a person stated it.
     """
 
     record: Any
     about: str
     tally: Tally
+    ended: Tally | None
     learned: bool
+    recovery: bool
 
 
 async def patterns(view: View) -> Response:
@@ -115,7 +119,14 @@ async def _one(view: View, kind: type[Record]) -> Response:
 
 
 def _counted(record: Any) -> Counted:
-    return Counted(record, sentence(record), tally_of(record), is_learned(record))
+    return Counted(
+        record,
+        sentence(record),
+        tally_of(record),
+        episodes_of(record),
+        is_learned(record),
+        isinstance(record, ErrorRecovery),
+    )
 
 
 def _domain(record: Any) -> str:
@@ -125,7 +136,7 @@ def _domain(record: Any) -> str:
 def _evidence(record: Any) -> tuple[Any, ...]:
     if isinstance(record, Heuristic):
         return record.evidence.episode_ids
-    return record.evidence if isinstance(record, ContextPattern) else ()
+    return record.evidence
 
 
 def sentence(record: Any) -> str:
