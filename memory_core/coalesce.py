@@ -55,7 +55,7 @@ def _fail(waiting: Iterable[asyncio.Future[Any]], error: BaseException) -> None:
         done.exception()
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _QueuedItems(Generic[Item, Result]):
     items: Sequence[Item]
     done: asyncio.Future[list[Result]]
@@ -177,7 +177,7 @@ class GroupCommit(Generic[Item, Result]):
             start = end
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Call(Generic[Value]):
     ids: Sequence[UUID]
     done: asyncio.Future[list[Value | None]] = field()

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 from attrs import frozen
 
+from memory_core.values import Value
+
 if TYPE_CHECKING:
     import typer
 
@@ -36,8 +38,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 """Marks a function or method of a plugin as the implementation of the hook of its name."""
 
 
-@frozen(kw_only=True)
-class StorageFactory:
+@frozen(kw_only=True, eq=False, repr=False)
+class StorageFactory(Value):
     """How to open a backend. The classes are named as strings, so that discovery loads no driver.
 
     Attributes:
@@ -60,8 +62,8 @@ class StorageFactory:
     spi: int = 1
 
 
-@frozen(kw_only=True)
-class CacheFactory:
+@frozen(kw_only=True, eq=False, repr=False)
+class CacheFactory(Value):
     """How to make a cache tier.
 
     Attributes:
@@ -79,8 +81,8 @@ class CacheFactory:
     summary: str
 
 
-@frozen(kw_only=True)
-class SearchFactory:
+@frozen(kw_only=True, eq=False, repr=False)
+class SearchFactory(Value):
     """How to make a search index.
 
     Attributes:
@@ -103,8 +105,8 @@ class SearchFactory:
     embeds: bool = False
 
 
-@frozen(kw_only=True)
-class EmbedderFactory:
+@frozen(kw_only=True, eq=False, repr=False)
+class EmbedderFactory(Value):
     """How to make an embedder.
 
     Attributes:
@@ -122,8 +124,8 @@ class EmbedderFactory:
     local: bool = False
 
 
-@frozen(kw_only=True)
-class WrapperFactory:
+@frozen(kw_only=True, eq=False, repr=False)
+class WrapperFactory(Value):
     """How to wrap a storage, outside the cache.
 
     Attributes:

@@ -29,6 +29,7 @@ from memory_core.hookspecs import (
     WrapperFactory,
     hookimpl,
 )
+from memory_core.values import Value
 
 if TYPE_CHECKING:
     import typer
@@ -54,8 +55,8 @@ _DISTRIBUTIONS = {
 T = TypeVar("T")
 
 
-@frozen(kw_only=True)
-class PluginInfo:
+@frozen(kw_only=True, eq=False, repr=False)
+class PluginInfo(Value):
     """A plugin that was found.
 
     Attributes:

@@ -26,6 +26,7 @@ from memory_core.config.validators import (
     positive,
 )
 from memory_core.errors import ConfigurationError, InvalidOptionError
+from memory_core.values import Value
 
 __all__ = [
     "PLACEHOLDER",
@@ -62,8 +63,8 @@ def _http_url(config: object, option: Attribute[Any], value: Any) -> None:
 
 
 @accepts_dropped
-@frozen(kw_only=True)
-class PoolConfig:
+@frozen(kw_only=True, eq=False, repr=False)
+class PoolConfig(Value):
     """Options of the connection pool: its size, and the limits on waiting for a connection.
 
     Attributes:
@@ -99,8 +100,8 @@ class PoolConfig:
 
 
 @accepts_dropped
-@frozen(kw_only=True)
-class KeepAliveConfig:
+@frozen(kw_only=True, eq=False, repr=False)
+class KeepAliveConfig(Value):
     """How idle connections are kept usable.
 
     Attributes:
@@ -117,8 +118,8 @@ class KeepAliveConfig:
 
 
 @accepts_dropped
-@frozen(kw_only=True)
-class PreparedConfig:
+@frozen(kw_only=True, eq=False, repr=False)
+class PreparedConfig(Value):
     """The cache of prepared statements.
 
     Attributes:
@@ -131,8 +132,8 @@ class PreparedConfig:
 
 
 @accepts_dropped
-@frozen(kw_only=True)
-class RetryConfig:
+@frozen(kw_only=True, eq=False, repr=False)
+class RetryConfig(Value):
     """Retries of reads, and of writes that certainly were not applied.
 
     Attributes:
@@ -150,8 +151,8 @@ class RetryConfig:
 
 
 @accepts_dropped
-@frozen(kw_only=True)
-class BreakerConfig:
+@frozen(kw_only=True, eq=False, repr=False)
+class BreakerConfig(Value):
     """The circuit breaker in front of each server.
 
     Attributes:
@@ -169,8 +170,8 @@ class BreakerConfig:
 
 
 @accepts_dropped
-@frozen(kw_only=True)
-class ReplicaConfig:
+@frozen(kw_only=True, eq=False, repr=False)
+class ReplicaConfig(Value):
     """How reads are spread over replicas.
 
     Attributes:
@@ -191,8 +192,8 @@ class ReplicaConfig:
 
 
 @accepts_dropped
-@frozen(kw_only=True)
-class ServerLimits:
+@frozen(kw_only=True, eq=False, repr=False)
+class ServerLimits(Value):
     """Limits on requests to a server and on its answers.
 
     Attributes:
@@ -211,8 +212,8 @@ class ServerLimits:
     request_timeout: float = field(default=20.0, validator=positive)
 
 
-@frozen(kw_only=True)
-class TenancyConfig:
+@frozen(kw_only=True, eq=False, repr=False)
+class TenancyConfig(Value):
     """Options of stores with one database per namespace.
 
     Attributes:
@@ -253,8 +254,8 @@ def _urls(given: Any) -> tuple[str, ...]:
     raise ConfigurationError(f"TursoConfig.replicas: expected a sequence of URLs, got {given!r}")
 
 
-@frozen(kw_only=True)
-class TursoConfig:
+@frozen(kw_only=True, eq=False, repr=False)
+class TursoConfig(Value):
     """Options of ``turso:`` and the server URLs. Durations are seconds.
 
     Attributes:

@@ -51,6 +51,7 @@ from memory_core.storage import (
     Receipt,
     WriteBatch,
 )
+from memory_core.values import Value
 
 __all__ = [
     "Effect",
@@ -67,8 +68,8 @@ R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
 
-@frozen
-class Stored:
+@frozen(eq=False, repr=False)
+class Stored(Value):
     """A record that has passed the codec's checks.
 
     Attributes:
@@ -87,8 +88,8 @@ class Stored:
 Prepared: TypeAlias = Stored | Delete | Expect | ExpectAbsent
 
 
-@frozen
-class Effect:
+@frozen(eq=False, repr=False)
+class Effect(Value):
     """The effect of one step of a batch on one record: enough to undo and redo it.
 
     Attributes:
@@ -113,8 +114,8 @@ class Effect:
         return ChangeOperation.DELETE if self.after is None else ChangeOperation.PUT
 
 
-@frozen
-class QueuedBatch:
+@frozen(eq=False, repr=False)
+class QueuedBatch(Value):
     """A batch that waits to be written; ``batch`` is ``None`` for wiping the namespace."""
 
     namespace: str
@@ -138,8 +139,8 @@ class QueuedBatch:
         return 1 if self.batch is None else 1 + len(self.batch)
 
 
-@frozen
-class Plan:
+@frozen(eq=False, repr=False)
+class Plan(Value):
     """What a group of batches does to a store.
 
     Attributes:
@@ -165,8 +166,8 @@ class Plan:
         return [one for one in net.values() if one.before is not one.after or one.unreadable]
 
 
-@frozen
-class Referrer:
+@frozen(eq=False, repr=False)
+class Referrer(Value):
     """A reference to a kind: which records hold it, and what becomes of them."""
 
     kind: str
@@ -178,8 +179,8 @@ _Ids: TypeAlias = dict[Scalar, dict[UUID, None]]
 """Ids by index value, each an ordered set."""
 
 
-@frozen
-class _NamespaceRecords:
+@frozen(eq=False, repr=False)
+class _NamespaceRecords(Value):
     """The records of one namespace, and the ids by the index values that references need."""
 
     records: dict[str, dict[UUID, Stored]] = field(factory=dict[str, dict[UUID, Stored]])

@@ -145,7 +145,7 @@ class WorkingSet:
         return planning.result
 
 
-@define
+@define(eq=False, repr=False)
 class _Request:
     """A call of the loader, and its answer."""
 
@@ -154,7 +154,7 @@ class _Request:
     answer: Any = None
 
 
-@define
+@define(eq=False, repr=False)
 class _Lacking:
     """What the rules asked for and is not loaded yet."""
 

@@ -15,6 +15,7 @@ from typer import Option
 from memory_core.query import MAX_LIMIT, Query, all_of, any_of, at_least, at_most, between
 from memory_core.records import Episode, Index, OutcomeStatus, TaskType
 from memory_core.records.fields import now
+from memory_core.values import Value
 
 __all__ = ["Conditions", "Ending", "Paging", "pairs", "point_in_time", "where"]
 
@@ -40,8 +41,8 @@ class Ending(StrEnum):
         return None if self is Ending.NONE else OutcomeStatus(self.value)
 
 
-@frozen(kw_only=True)
-class Conditions:
+@frozen(kw_only=True, eq=False, repr=False)
+class Conditions(Value):
     """Conditions, all of which an episode must fulfil. An option given several times needs one match;
     tags, tools and metadata need all.
     """
@@ -118,8 +119,8 @@ class Conditions:
         return query.where(end_time=None) if self.running else query
 
 
-@frozen(kw_only=True)
-class Paging:
+@frozen(kw_only=True, eq=False, repr=False)
+class Paging(Value):
     """The order, the size and the start of a page."""
 
     order: Annotated[

@@ -55,7 +55,7 @@ def stoppable(task: asyncio.Task[Any] | None) -> Generator[None]:
             signal.signal(number, handler)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Stop:
     """The signals that a task got.
 

@@ -17,6 +17,7 @@ from attrs import field, frozen
 
 from memory_core.config.validators import at_least, between, flag
 from memory_core.errors import CodecError
+from memory_core.values import Value
 
 __all__ = ["CompressionConfig", "Compressor", "DictionaryMissingError"]
 
@@ -40,8 +41,8 @@ class DictionaryMissingError(CodecError):
         self.dictionary_id = dictionary_id
 
 
-@frozen(kw_only=True)
-class CompressionConfig:
+@frozen(kw_only=True, eq=False, repr=False)
+class CompressionConfig(Value):
     """How bodies are compressed.
 
     Attributes:

@@ -30,6 +30,7 @@ from memory_core.errors import (
 from memory_core.records import Episode, IndexValue, Limits, Record, RecordTypes, Step
 from memory_core.storage import Delete, Expect, ExpectAbsent, Put, WriteBatch
 from memory_core.storage import Operation as StorageOperation
+from memory_core.values import Value
 
 __all__ = ["Codec", "EncodedPut", "Operation"]
 
@@ -48,8 +49,8 @@ _MOST_BYTES = 256 * 2**20
 """The largest body that is read whatever the limits are."""
 
 
-@frozen
-class EncodedPut:
+@frozen(eq=False, repr=False)
+class EncodedPut(Value):
     """A record ready to be written.
 
     Attributes:
@@ -68,8 +69,8 @@ class EncodedPut:
 Operation: TypeAlias = EncodedPut | Delete | Expect | ExpectAbsent
 
 
-@frozen
-class _Variant:
+@frozen(eq=False, repr=False)
+class _Variant(Value):
     """How one class is encoded and decoded: ``whole`` leaves nothing undecoded, ``together`` decodes several
     bodies, which must have the ids that it is given.
     """

@@ -24,6 +24,7 @@ from memory_core.config.options import (
 from memory_core.config.redaction import shown, shown_url
 from memory_core.config.spelling import similar
 from memory_core.errors import ConfigurationError
+from memory_core.values import Value
 
 if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
@@ -63,8 +64,8 @@ def _default_limits() -> Limits:
     return Limits()
 
 
-@frozen(kw_only=True)
-class Settings:
+@frozen(kw_only=True, eq=False, repr=False)
+class Settings(Value):
     """The settings with which a memory is opened.
 
     Attributes:

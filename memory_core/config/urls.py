@@ -9,12 +9,13 @@ from attrs import field, frozen
 
 from memory_core.config.redaction import refuse_secrets, shown, shown_url
 from memory_core.errors import ConfigurationError
+from memory_core.values import Value
 
 __all__ = ["StorageURL"]
 
 
-@frozen
-class StorageURL:
+@frozen(eq=False, repr=False)
+class StorageURL(Value):
     """A parsed ``scheme:location?option=value``.
 
     Attributes:

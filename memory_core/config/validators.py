@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from memory_core.errors import ConfigurationError, InvalidOptionError
+from memory_core.values import Value
 
 __all__ = [
     "Check",
@@ -29,8 +30,8 @@ __all__ = [
 ]
 
 
-@attrs.frozen
-class Check:
+@attrs.frozen(eq=False, repr=False)
+class Check(Value):
     """An attrs validator.
 
     Attributes:

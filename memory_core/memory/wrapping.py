@@ -14,12 +14,13 @@ from memory_core.errors import ConfigurationError, MemoryCoreError, PluginError
 from memory_core.hookspecs import WrapperFactory
 from memory_core.plugins import PluginRegistry, load_class
 from memory_core.storage import Storage, missing_members
+from memory_core.values import Value
 
 __all__ = ["NamedWrapper", "named_wrappers", "wrapped"]
 
 
-@frozen
-class NamedWrapper:
+@frozen(eq=False, repr=False)
+class NamedWrapper(Value):
     """A wrapper with its options.
 
     Attributes:

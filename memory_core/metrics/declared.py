@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from attrs import frozen
 
+from memory_core.values import Value
+
 __all__ = ["METRICS", "PREFIX", "Metric", "MetricType"]
 
 PREFIX = "memory_core_"
@@ -26,8 +28,8 @@ class MetricType(StrEnum):
     """A distribution."""
 
 
-@frozen
-class Metric:
+@frozen(eq=False, repr=False)
+class Metric(Value):
     """A metric.
 
     Attributes:

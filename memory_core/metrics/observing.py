@@ -6,11 +6,13 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
+from memory_core.values import Value
+
 __all__ = ["Call", "Observer", "Scope"]
 
 
-@frozen(kw_only=True)
-class Call:
+@frozen(kw_only=True, eq=False, repr=False)
+class Call(Value):
     """An operation of a memory, as it begins.
 
     Attributes:

@@ -19,6 +19,7 @@ from memory_core.disk import make_folder, private_file
 from memory_core.metrics.declared import MetricType
 from memory_core.metrics.histograms import Histogram
 from memory_core.metrics.registry import Sample, StoreMetrics
+from memory_core.values import Value
 
 __all__ = [
     "INTERVAL",
@@ -46,8 +47,8 @@ def runtime_folder() -> Path:
     return Path(given) if given else user_state_path("memory-core") / "caches"
 
 
-@frozen(kw_only=True)
-class Distribution:
+@frozen(kw_only=True, eq=False, repr=False)
+class Distribution(Value):
     """The distribution of a histogram.
 
     Attributes:
@@ -86,8 +87,8 @@ class Distribution:
         )
 
 
-@frozen(kw_only=True)
-class PublishedMetric:
+@frozen(kw_only=True, eq=False, repr=False)
+class PublishedMetric(Value):
     """A metric of a process.
 
     Attributes:
@@ -107,8 +108,8 @@ class PublishedMetric:
     distribution: Distribution | None = None
 
 
-@frozen(kw_only=True)
-class ProcessMetrics:
+@frozen(kw_only=True, eq=False, repr=False)
+class ProcessMetrics(Value):
     """What an open memory of a process has published.
 
     Attributes:

@@ -13,6 +13,7 @@ from attrs import field, frozen
 from memory_core.errors import InvalidValueError, QueryError
 from memory_core.records.base import Index, IndexValue, Scalar
 from memory_core.records.fields import a_string_map
+from memory_core.values import Value
 
 __all__ = [
     "AllOf",
@@ -35,8 +36,8 @@ __all__ = [
 ]
 
 
-@frozen
-class AnyOf:
+@frozen(eq=False, repr=False)
+class AnyOf(Value):
     """The index has any of these values; on a single-valued index, ``None`` matches a record without a
     value.
     """
@@ -51,8 +52,8 @@ class AnyOf:
         return value in self.values
 
 
-@frozen
-class AllOf:
+@frozen(eq=False, repr=False)
+class AllOf(Value):
     """The multi-valued index has all of these values."""
 
     index: str
@@ -63,8 +64,8 @@ class AllOf:
         return type(value) is tuple and all(item in value for item in self.values)
 
 
-@frozen
-class Between:
+@frozen(eq=False, repr=False)
+class Between(Value):
     """The single-valued index has a value in a range; a bound of ``None`` is open. A record
     without a value never matches.
     """
@@ -96,8 +97,8 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-@frozen(repr=False)
-class _Unbound(Generic[T_co]):
+@frozen(repr=False, eq=False)
+class _Unbound(Value, Generic[T_co]):
     """A condition that is not bound to an index yet, and its text for messages.
 
     Subclasses say for type checkers which indexes it suits.
@@ -110,17 +111,17 @@ class _Unbound(Generic[T_co]):
         return self.written
 
 
-@frozen(repr=False)
+@frozen(repr=False, eq=False)
 class UnboundAnyOf(_Unbound[T_co]):
     """What ``any_of`` returns: for every index."""
 
 
-@frozen(repr=False)
+@frozen(repr=False, eq=False)
 class UnboundAllOf(_Unbound[T_co]):
     """What ``all_of`` returns: for indexes with many values."""
 
 
-@frozen(repr=False)
+@frozen(repr=False, eq=False)
 class UnboundRange(_Unbound[T_co]):
     """What ``between`` and its like return: for indexes with one value."""
 

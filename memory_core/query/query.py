@@ -29,6 +29,7 @@ from memory_core.query.conditions import (
     sort_key,
 )
 from memory_core.records.base import Index, IndexValues, Record, Scalar
+from memory_core.values import Value
 
 if TYPE_CHECKING:
     from memory_core.query.keywords import Where
@@ -46,16 +47,16 @@ _SCALAR_TYPES: Mapping[type, type] = {
 }  # fmt: skip
 
 
-@frozen
-class Start:
+@frozen(eq=False, repr=False)
+class Start(Value):
     """Where a page starts: after the record with this order value and id."""
 
     value: Scalar
     id: UUID
 
 
-@frozen
-class Page(Generic[R_co]):
+@frozen(eq=False, repr=False)
+class Page(Value, Generic[R_co]):
     """One page of a query: a sequence of its records in order, with the cursor of the next page.
 
     Attributes:
@@ -85,8 +86,8 @@ def _by_kind(method: Callable[..., Any]) -> Where:
     return cast("Where", method)
 
 
-@frozen(init=False)
-class Query(Generic[R]):
+@frozen(init=False, eq=False, repr=False)
+class Query(Value, Generic[R]):
     """A query: conditions that must all hold, an order, a page size, and where the page starts.
 
     Attributes:

@@ -27,6 +27,7 @@ from memory_core.records.scalars import (
     distinct,
     to_scalar,
 )
+from memory_core.values import Value
 
 if TYPE_CHECKING:
     from memory_core.records.changes import Replace
@@ -60,8 +61,8 @@ class OnDelete(StrEnum):
     SET_NULL = "set_null"
 
 
-@frozen
-class Index:
+@frozen(eq=False, repr=False)
+class Index(Value):
     """A value that records of a kind can be filtered and ordered by.
 
     Attributes:
@@ -134,8 +135,8 @@ def _values(indexes: Iterable[Index], record: Record) -> dict[str, IndexValue]:
     return values
 
 
-@frozen
-class Text:
+@frozen(eq=False, repr=False)
+class Text(Value):
     """A text by which records of a kind are found.
 
     Attributes:
@@ -175,8 +176,8 @@ def _texts(values: Iterable[str]) -> frozenset[str]:
     return frozenset(str(value) for value in values)
 
 
-@frozen
-class Reference:
+@frozen(eq=False, repr=False)
+class Reference(Value):
     """A field that holds the id of another record, and what happens when that record is deleted.
 
     The field must also be a single-valued ``UUID`` index, by which the referring records are found.
@@ -187,8 +188,8 @@ class Reference:
     on_delete: OnDelete = attrs.field(default=OnDelete.CASCADE, converter=_on_delete)
 
 
-@frozen(init=False)
-class Unique:
+@frozen(init=False, eq=False, repr=False)
+class Unique(Value):
     """Indexes whose values, taken together, only one record may have. ``None`` equals nothing."""
 
     fields: tuple[str, ...]
@@ -197,8 +198,8 @@ class Unique:
         object.__setattr__(self, "fields", fields)
 
 
-@frozen
-class Acyclic:
+@frozen(eq=False, repr=False)
+class Acyclic(Value):
     """Edges (records) that must not form a cycle with edges of the same ``group``.
 
     Attributes:
@@ -219,8 +220,8 @@ def _by_kind(method: Callable[..., Any]) -> Replace:
     return cast("Replace", method)
 
 
-@frozen(kw_only=True, field_transformer=checked())
-class Record:
+@frozen(kw_only=True, field_transformer=checked(), eq=False, repr=False)
+class Record(Value):
     """Base class of every kind. Subclass it with ``attrs.frozen(kw_only=True)`` and declare the class
     variables.
 

@@ -36,6 +36,7 @@ from memory_core.records.declare import (
 )
 from memory_core.records.fields import a_member, instances, now
 from memory_core.records.frozen import EMPTY, FrozenDict, freeze, freeze_mapping
+from memory_core.values import Value
 
 __all__ = [
     "Checkpoint",
@@ -115,8 +116,8 @@ def _result_status(value: ResultStatus | str) -> ResultStatus:
     return _a_result_status(value)
 
 
-@frozen(kw_only=True, field_transformer=checked("context."))
-class TaskContext:
+@frozen(kw_only=True, field_transformer=checked("context."), eq=False, repr=False)
+class TaskContext(Value):
     """Where a task took place."""
 
     domain: str = field(default="", converter=to_text)
@@ -126,8 +127,8 @@ class TaskContext:
     tags: tuple[str, ...] = field(default=(), converter=to_texts)
 
 
-@frozen(kw_only=True, field_transformer=checked("result."))
-class StepResult:
+@frozen(kw_only=True, field_transformer=checked("result."), eq=False, repr=False)
+class StepResult(Value):
     """How a step ended. Make it with ``success(output)``, ``error(message)`` or ``timeout()``.
 
     Attributes:
@@ -174,8 +175,8 @@ class StepResult:
         return cls(status=ResultStatus.TIMEOUT)
 
 
-@frozen(kw_only=True, field_transformer=checked("step."))
-class ExecutionStep:
+@frozen(kw_only=True, field_transformer=checked("step."), eq=False, repr=False)
+class ExecutionStep(Value):
     """One tool call or observation.
 
     Attributes:
@@ -201,8 +202,8 @@ class ExecutionStep:
             _set(self, "metadata", freeze_mapping(self.metadata))
 
 
-@frozen(kw_only=True, field_transformer=checked("outcome."))
-class Outcome:
+@frozen(kw_only=True, field_transformer=checked("outcome."), eq=False, repr=False)
+class Outcome(Value):
     """How an episode ended. Make it with ``success``, ``partial_success``, ``failure`` or ``abstained``.
 
     Fields that do not apply to the status keep their defaults.
@@ -298,8 +299,8 @@ _OUTCOME_FIELDS: dict[OutcomeStatus, tuple[str, frozenset[str]]] = {
 }
 
 
-@frozen(kw_only=True, field_transformer=checked("reward."))
-class RewardScore:
+@frozen(kw_only=True, field_transformer=checked("reward."), eq=False, repr=False)
+class RewardScore(Value):
     """How good the outcome was: a total and the components it was computed from."""
 
     total: float = field(converter=to_number)
@@ -310,8 +311,8 @@ class RewardScore:
     learning_bonus: float = field(default=0.0, converter=to_number)
 
 
-@frozen(kw_only=True, field_transformer=checked("reflection."))
-class Reflection:
+@frozen(kw_only=True, field_transformer=checked("reflection."), eq=False, repr=False)
+class Reflection(Value):
     """What the agent concluded from the episode."""
 
     successes: tuple[str, ...] = field(default=(), converter=to_texts)
@@ -320,8 +321,8 @@ class Reflection:
     generated_at: datetime = field(factory=now, converter=to_time)
 
 
-@frozen(kw_only=True, field_transformer=checked())
-class SalientFeatures:
+@frozen(kw_only=True, field_transformer=checked(), eq=False, repr=False)
+class SalientFeatures(Value):
     """What is worth remembering of the episode."""
 
     critical_decisions: tuple[str, ...] = field(default=(), converter=to_texts)
@@ -330,8 +331,8 @@ class SalientFeatures:
     key_insights: tuple[str, ...] = field(default=(), converter=to_texts)
 
 
-@frozen(kw_only=True, field_transformer=checked("checkpoint."))
-class Checkpoint:
+@frozen(kw_only=True, field_transformer=checked("checkpoint."), eq=False, repr=False)
+class Checkpoint(Value):
     """A point in a running episode to which the agent can return."""
 
     id: UUID = field(factory=new_id, converter=to_uuid)
@@ -400,7 +401,7 @@ class _MayBeUndecoded(Record):
     __slots__ = ("_undecoded",)
 
 
-@frozen(kw_only=True, field_transformer=checked())
+@frozen(kw_only=True, field_transformer=checked(), eq=False, repr=False)
 class Episode(_MayBeUndecoded):
     """A task, its steps and its outcome. It is complete when it has an ``end_time`` and an ``outcome``.
 

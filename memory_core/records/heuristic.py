@@ -23,12 +23,13 @@ from memory_core.records.declare import (
     within,
 )
 from memory_core.records.fields import now
+from memory_core.values import Value
 
 __all__ = ["Evidence", "Heuristic"]
 
 
-@frozen(kw_only=True, field_transformer=checked("evidence."))
-class Evidence:
+@frozen(kw_only=True, field_transformer=checked("evidence."), eq=False, repr=False)
+class Evidence(Value):
     """The evidence for a heuristic."""
 
     episode_ids: tuple[UUID, ...] = field(default=(), converter=to_uuids)
@@ -36,7 +37,7 @@ class Evidence:
     sample_size: int = field(default=0, converter=to_integer, metadata=within(0))
 
 
-@frozen(kw_only=True, field_transformer=checked())
+@frozen(kw_only=True, field_transformer=checked(), eq=False, repr=False)
 class Heuristic(Record):
     """A rule: when the condition holds, do the action. ``confidence`` is from 0 to 1."""
 

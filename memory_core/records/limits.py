@@ -8,6 +8,7 @@ from attrs import field, frozen
 from attrs.validators import ge, le
 
 from memory_core.errors import RecordTooLargeError
+from memory_core.values import Value
 
 if TYPE_CHECKING:
     from memory_core.records.base import IndexValues, Record
@@ -18,8 +19,8 @@ _COMPLETING = 3
 """The operations of the batch that completes an episode, besides the deletes of its logged steps."""
 
 
-@frozen(kw_only=True)
-class Limits:
+@frozen(kw_only=True, eq=False, repr=False)
+class Limits(Value):
     """The size limits of a store.
 
     Attributes:

@@ -28,6 +28,7 @@ from memory_core.records.declare import (
 )
 from memory_core.records.episode import Complexity, TaskContext
 from memory_core.records.fields import now
+from memory_core.values import Value
 
 __all__ = [
     "ContextPattern",
@@ -50,8 +51,8 @@ class PatternType(StrEnum):
     CONTEXT_PATTERN = "context_pattern"
 
 
-@frozen(kw_only=True, field_transformer=checked("effectiveness."))
-class Effectiveness:
+@frozen(kw_only=True, field_transformer=checked("effectiveness."), eq=False, repr=False)
+class Effectiveness(Value):
     """How well a pattern has worked since it was found.
 
     Attributes:
@@ -66,8 +67,8 @@ class Effectiveness:
     last_used: datetime | None = field(default=None, converter=to_optional_time)
 
 
-@frozen(kw_only=True, field_transformer=checked("outcome_stats."))
-class OutcomeStats:
+@frozen(kw_only=True, field_transformer=checked("outcome_stats."), eq=False, repr=False)
+class OutcomeStats(Value):
     """How often a decision ended well."""
 
     successes: int = field(default=0, converter=to_integer, metadata=within(0))
@@ -84,7 +85,7 @@ def _latency(value: timedelta) -> timedelta:
     raise InvalidValueError("avg_latency", "a timedelta that is not negative", value)
 
 
-@frozen(kw_only=True, field_transformer=checked())
+@frozen(kw_only=True, field_transformer=checked(), eq=False, repr=False)
 class Pattern(Record):
     """Base of the four variants; ``Query(Pattern)`` finds all of them.
 
@@ -127,7 +128,7 @@ class Pattern(Record):
             raise InvalidValueError("pattern", f"one of its variants: {valid}", type(self).__name__)
 
 
-@frozen(kw_only=True, field_transformer=checked())
+@frozen(kw_only=True, field_transformer=checked(), eq=False, repr=False)
 class ToolSequence(Pattern):
     """Tools that work well in sequence."""
 
@@ -140,7 +141,7 @@ class ToolSequence(Pattern):
     occurrence_count: int = field(default=1, converter=to_integer, metadata=within(0))
 
 
-@frozen(kw_only=True, field_transformer=checked())
+@frozen(kw_only=True, field_transformer=checked(), eq=False, repr=False)
 class DecisionPoint(Pattern):
     """What to do when a condition holds."""
 
@@ -151,7 +152,7 @@ class DecisionPoint(Pattern):
     outcome_stats: OutcomeStats = field(factory=OutcomeStats, metadata=instance(OutcomeStats))
 
 
-@frozen(kw_only=True, field_transformer=checked())
+@frozen(kw_only=True, field_transformer=checked(), eq=False, repr=False)
 class ErrorRecovery(Pattern):
     """How to recover from an error.
 
@@ -166,7 +167,7 @@ class ErrorRecovery(Pattern):
     outcome_stats: OutcomeStats = field(factory=OutcomeStats, metadata=instance(OutcomeStats))
 
 
-@frozen(kw_only=True, field_transformer=checked())
+@frozen(kw_only=True, field_transformer=checked(), eq=False, repr=False)
 class ContextPattern(Pattern):
     """An approach that suits a context."""
 

@@ -26,7 +26,7 @@ from memory_core.records.fields import now
 __all__ = ["Feedback", "RecallRecord"]
 
 
-@frozen(kw_only=True, field_transformer=checked())
+@frozen(kw_only=True, field_transformer=checked(), eq=False, repr=False)
 class RecallRecord(Record):
     """A recall: what was asked, and what was shown.
 
@@ -47,7 +47,7 @@ class RecallRecord(Record):
     indexes: ClassVar[tuple[Index, ...]] = (Index("created_at", datetime),)
 
 
-@frozen(kw_only=True, field_transformer=checked())
+@frozen(kw_only=True, field_transformer=checked(), eq=False, repr=False)
 class Feedback(Record):
     """Whether what was recalled helped.
 

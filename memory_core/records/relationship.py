@@ -53,7 +53,7 @@ ACYCLIC_TYPES = frozenset(
 )
 
 
-@frozen(kw_only=True, field_transformer=checked())
+@frozen(kw_only=True, field_transformer=checked(), eq=False, repr=False)
 class Relationship(Record):
     """A directed edge between two episodes, unique by its ends and type. It is deleted with either end.
 

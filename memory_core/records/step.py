@@ -20,7 +20,7 @@ from memory_core.records.episode import ExecutionStep
 __all__ = ["Run", "Step"]
 
 
-@frozen(kw_only=True, field_transformer=checked())
+@frozen(kw_only=True, field_transformer=checked(), eq=False, repr=False)
 class Run(Record):
     """Marks an episode whose steps are being logged; it is deleted when the episode is completed.
 
@@ -38,7 +38,7 @@ class Run(Record):
     constraints: ClassVar[tuple[Unique, ...]] = (Unique("episode_id"),)
 
 
-@frozen(kw_only=True, field_transformer=checked())
+@frozen(kw_only=True, field_transformer=checked(), eq=False, repr=False)
 class Step(Record):
     """A step of a running episode, kept as a record of its own until the episode is completed."""
 

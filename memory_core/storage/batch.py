@@ -12,6 +12,7 @@ from attrs import frozen
 
 from memory_core.errors import InvalidValueError, MemoryCoreError
 from memory_core.records import Record
+from memory_core.values import Value
 
 __all__ = [
     "Change",
@@ -32,23 +33,23 @@ Position: TypeAlias = int
 """The number of a store's newest change. It grows with every change."""
 
 
-@frozen
-class Put:
+@frozen(eq=False, repr=False)
+class Put(Value):
     """Insert a record, or replace the one with its id; what refers to it stays."""
 
     record: Record
 
 
-@frozen
-class Delete:
+@frozen(eq=False, repr=False)
+class Delete(Value):
     """Delete a record and the records that cascade from it; a missing record is not an error."""
 
     kind: str
     id: UUID
 
 
-@frozen
-class Expect:
+@frozen(eq=False, repr=False)
+class Expect(Value):
     """Reject the batch unless the stored record with this id equals this record; decoded records are
     compared.
     """
@@ -66,8 +67,8 @@ class Expect:
         return self.record.id
 
 
-@frozen
-class ExpectAbsent:
+@frozen(eq=False, repr=False)
+class ExpectAbsent(Value):
     """Reject the batch if there is a record with this id."""
 
     kind: str
@@ -83,8 +84,8 @@ Operation: TypeAlias = Put | Delete | Expect | ExpectAbsent
 """The operations of a batch."""
 
 
-@frozen
-class WriteBatch:
+@frozen(eq=False, repr=False)
+class WriteBatch(Value):
     """Puts, deletes and expectations of any kinds, applied in order, all or none. Immutable: calls
     return a new one.
 
@@ -135,8 +136,8 @@ class WriteBatch:
         return WriteBatch((*self.operations, *operations))
 
 
-@frozen
-class Receipt:
+@frozen(eq=False, repr=False)
+class Receipt(Value):
     """Proof that a batch is durable.
 
     Attributes:
@@ -163,8 +164,8 @@ class ChangeOperation(StrEnum):
 _PLACE = struct.Struct(">q16s")
 
 
-@frozen
-class Change:
+@frozen(eq=False, repr=False)
+class Change(Value):
     """One record's change."""
 
     position: Position
@@ -183,8 +184,8 @@ class Change:
         return blake2b(packed + named, digest_size=8).digest()
 
 
-@frozen
-class ChangePage:
+@frozen(eq=False, repr=False)
+class ChangePage(Value):
     """A part of the change feed.
 
     Attributes:

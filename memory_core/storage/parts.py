@@ -15,6 +15,7 @@ from attrs import frozen
 from memory_core.query import MAX_LIMIT, Query, any_of
 from memory_core.records import Record
 from memory_core.storage.protocol import Capability, Storage
+from memory_core.values import Value
 
 __all__ = [
     "Parts",
@@ -32,8 +33,8 @@ WithParts: TypeAlias = tuple[R, Sequence[S]]
 """A record and its parts."""
 
 
-@frozen
-class Parts(Generic[R, S]):
+@frozen(eq=False, repr=False)
+class Parts(Value, Generic[R, S]):
     """Which records are the parts of a record.
 
     Attributes:

@@ -26,6 +26,7 @@ from memory_core.query import Page, Query
 from memory_core.records import CORE_RECORD_TYPES, Limits, Record, RecordTypes
 from memory_core.storage.batch import ChangePage, CommitResult, Position, WriteBatch
 from memory_core.storage.stats import NamespaceInfo, StorageStats
+from memory_core.values import Value
 
 __all__ = [
     "SPI_VERSION",
@@ -210,8 +211,8 @@ def _namespace(name: str) -> str:
     return check_namespace(name)
 
 
-@frozen(kw_only=True)
-class StorageContext:
+@frozen(kw_only=True, eq=False, repr=False)
+class StorageContext(Value):
     """The context in which a backend is opened.
 
     Attributes:

@@ -9,12 +9,13 @@ from uuid import UUID
 from attrs import field, frozen
 
 from memory_core.storage.batch import Position
+from memory_core.values import Value
 
 __all__ = ["NamespaceInfo", "StorageStats"]
 
 
-@frozen(kw_only=True)
-class StorageStats:
+@frozen(kw_only=True, eq=False, repr=False)
+class StorageStats(Value):
     """Statistics of a store.
 
     Attributes:
@@ -39,8 +40,8 @@ class StorageStats:
     sections: Mapping[str, Mapping[str, Any]] = field(factory=dict[str, Mapping[str, Any]])
 
 
-@frozen
-class NamespaceInfo:
+@frozen(eq=False, repr=False)
+class NamespaceInfo(Value):
     """A namespace that holds records, and their number by kind; also of kinds that the store was not opened
     with.
     """

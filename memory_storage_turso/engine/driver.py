@@ -22,6 +22,7 @@ from memory_core.errors import (
     UnsupportedCapabilityError,
 )
 from memory_core.storage import Capability
+from memory_core.values import Value
 from memory_storage_turso.sql.statement import Row, SqlValue, Statement
 
 __all__ = [
@@ -44,8 +45,8 @@ __all__ = [
 T = TypeVar("T")
 
 
-@attrs.frozen(slots=True)
-class StatementResult:
+@attrs.frozen(slots=True, eq=False, repr=False)
+class StatementResult(Value):
     """The result of one statement.
 
     Attributes:
@@ -57,8 +58,8 @@ class StatementResult:
     rows_affected: int = 0
 
 
-@attrs.frozen(slots=True)
-class StoreIdentity:
+@attrs.frozen(slots=True, eq=False, repr=False)
+class StoreIdentity(Value):
     """The query that identifies the store in a database.
 
     Attributes:
@@ -86,8 +87,8 @@ class Namespace(int):
         return made
 
 
-@attrs.frozen(slots=True)
-class Reliance:
+@attrs.frozen(slots=True, eq=False, repr=False)
+class Reliance(Value):
     """What a write relies on in the store, beside the store's id.
 
     Attributes:
@@ -196,8 +197,8 @@ BatchResult: TypeAlias = list[StatementResult] | StatementError | StorageError
 """The results of a batch's statements, or why the batch was not applied."""
 
 
-@attrs.frozen(slots=True)
-class WriteOutcome:
+@attrs.frozen(slots=True, eq=False, repr=False)
+class WriteOutcome(Value):
     """The outcome of a group of batches whose transaction was committed.
 
     Attributes:
@@ -217,8 +218,8 @@ class WriteOutcome:
     recovered: bool = False
 
 
-@attrs.frozen(slots=True)
-class PreparedCacheStats:
+@attrs.frozen(slots=True, eq=False, repr=False)
+class PreparedCacheStats(Value):
     """Statistics of a cache of prepared statements.
 
     Attributes:

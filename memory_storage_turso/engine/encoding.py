@@ -23,6 +23,7 @@ from memory_core.errors import MemoryCoreError, StorageClosedError, StorageError
 from memory_core.records import Record
 from memory_core.storage import Delete, Expect, ExpectAbsent, Put, WriteBatch
 from memory_core.storage import Operation as StorageOperation
+from memory_core.values import Value
 from memory_storage_turso.engine.driver import KnownReasonError
 from memory_storage_turso.sql.statement import Statement
 from memory_storage_turso.sql.tables import Tables
@@ -57,7 +58,7 @@ class ExpectationStatement(Protocol):
         ...
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class QueuedBatch:
     """A batch that waits to be written.
 
@@ -114,8 +115,8 @@ class QueuedBatch:
                 yield expectation(self.ns, operation)
 
 
-@frozen
-class _EncodedPut:
+@frozen(eq=False, repr=False)
+class _EncodedPut(Value):
     """A record and its encoded body."""
 
     record: Record

@@ -14,6 +14,7 @@ from attrs import frozen
 
 from memory_core.errors import StorageError
 from memory_core.storage import NamespaceInfo, Position
+from memory_core.values import Value
 from memory_storage_turso.engine.driver import Driver, Namespace, Reliance, StatementError
 from memory_storage_turso.engine.rejections import TranslatedErrors
 from memory_storage_turso.sql.counts import COUNTS, counts_in
@@ -42,8 +43,8 @@ __all__ = ["Counts", "Namespaces"]
 _MANY_RECORDS = 1_000
 
 
-@frozen
-class Counts:
+@frozen(eq=False, repr=False)
+class Counts(Value):
     """What one snapshot holds.
 
     Attributes:

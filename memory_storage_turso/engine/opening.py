@@ -25,6 +25,7 @@ from memory_core.errors import (
 )
 from memory_core.records import Acyclic, IndexValues, RecordTypes, Reference, Unique
 from memory_core.storage import StorageContext
+from memory_core.values import Value
 from memory_storage_turso.engine.driver import Driver, StatementError, StatementResult
 from memory_storage_turso.sql.counts import UNCOUNTED, count_kinds
 from memory_storage_turso.sql.declarations import DECLARED_OTHERWISE, Declaration
@@ -97,8 +98,8 @@ async def open_system(driver: Driver, context: StorageContext) -> UUID:
     return UUID(bytes=store_id)
 
 
-@frozen
-class OpenedKinds:
+@frozen(eq=False, repr=False)
+class OpenedKinds(Value):
     """The kinds of a store that is ready for them.
 
     Attributes:

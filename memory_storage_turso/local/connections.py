@@ -18,6 +18,7 @@ from aiosqlite.core import (
 )
 from attrs import frozen
 
+from memory_core.values import Value
 from memory_storage_turso.local.forks import TrackedConnection, track
 from memory_storage_turso.local.identity import file_uri
 from memory_storage_turso.local.prepared import PreparedCache
@@ -28,8 +29,8 @@ __all__ = ["ConnectionSettings", "ThreadedConnection"]
 _LOCK_PAUSE = 0.01
 
 
-@frozen(kw_only=True)
-class ConnectionSettings:
+@frozen(kw_only=True, eq=False, repr=False)
+class ConnectionSettings(Value):
     """The settings of every connection to a file.
 
     Attributes:

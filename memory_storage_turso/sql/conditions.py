@@ -14,6 +14,7 @@ from attrs import define, frozen
 from memory_core.errors import QueryError
 from memory_core.query import AllOf, AnyOf, Between, Condition, Query
 from memory_core.records import Scalar
+from memory_core.values import Value
 from memory_storage_turso.sql.statement import SqlValue
 from memory_storage_turso.sql.tables import (
     NO_VALUE,
@@ -92,8 +93,8 @@ def pending(table: KindTable, ns: int) -> Sql:
     )
 
 
-@frozen
-class Lead:
+@frozen(eq=False, repr=False)
+class Lead(Value):
     """The leading condition: the one that an arm's B-tree is searched by."""
 
     condition: AnyOf | AllOf

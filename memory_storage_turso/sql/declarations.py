@@ -15,6 +15,7 @@ import msgspec
 from attrs import evolve, frozen
 
 from memory_core.records import OnDelete
+from memory_core.values import Value
 from memory_storage_turso.sql.statement import Statement
 from memory_storage_turso.sql.system import ADD_KIND, CHANGE_KIND, IS_KIND
 from memory_storage_turso.sql.tables import KindTable, failing_unless
@@ -30,8 +31,8 @@ _STORAGE_CLASSES = {
 """The class of an index's values in SQLite, by the type it declares; it is kept in the store."""
 
 
-@frozen(kw_only=True)
-class Declaration:
+@frozen(kw_only=True, eq=False, repr=False)
+class Declaration(Value):
     """A kind's declaration.
 
     Attributes:

@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 from attrs import field, frozen
 
+from memory_core.values import Value
+
 __all__ = [
     "AbsenceRead",
     "CheckedRead",
@@ -25,15 +27,15 @@ SqlValue: TypeAlias = int | float | str | bytes | None
 Row: TypeAlias = tuple[SqlValue, ...]
 
 
-@frozen(slots=True)
-class Statement:
+@frozen(slots=True, eq=False, repr=False)
+class Statement(Value):
     """One SQL statement and its positional arguments."""
 
     sql: str
     args: tuple[SqlValue, ...] = ()
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class RowStatement(Statement):
     """A statement that inserts a row, and could insert several.
 
@@ -49,7 +51,7 @@ class RowStatement(Statement):
         return Statement(sql, tuple(chain.from_iterable(row.args for row in rows)))
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class CheckedRead(Statement):
     """A read whose rows are checked by Python, within the transaction.
 
@@ -63,7 +65,7 @@ class CheckedRead(Statement):
     )
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class AbsenceRead(CheckedRead):
     """A checked read of one id, which has no rows as a rule; several ids can be read at once.
 
@@ -83,7 +85,7 @@ class AbsenceRead(CheckedRead):
         return CheckedRead(sql, (*self.args[:-1], *ids), check=check)
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class ComparingStatement(Statement):
     """A read that fails unless a stored row is as its arguments say.
 
@@ -94,7 +96,7 @@ class ComparingStatement(Statement):
     stored: Statement = field(kw_only=True)
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class Interlude(Statement):
     """Python that runs between the statements of a batch, within the transaction; it is not one of them.
 

@@ -30,6 +30,7 @@ from memory_core.records import (
     Scalar,
     Unique,
 )
+from memory_core.values import Value
 from memory_storage_turso.sql.statement import (
     ComparingStatement,
     RowStatement,
@@ -81,8 +82,8 @@ def multi_value(value: Scalar) -> str | int:
     return value
 
 
-@frozen
-class Column:
+@frozen(eq=False, repr=False)
+class Column(Value):
     """A single-valued index.
 
     Attributes:
@@ -98,8 +99,8 @@ class Column:
     complete: bool
 
 
-@frozen
-class MultiTable:
+@frozen(eq=False, repr=False)
+class MultiTable(Value):
     """A multi-valued index.
 
     Attributes:

@@ -15,6 +15,7 @@ import msgspec
 
 from memory_core.config.redaction import is_secret
 from memory_core.errors import ConfigurationError
+from memory_core.values import Value
 from memory_storage_turso.server.hrana.errors import NotReachedError
 
 #: Environment variables that may hold the token, in the order in which they are tried.
@@ -80,8 +81,8 @@ class Token:
         return hash(self._secret)
 
 
-@attrs.frozen(slots=True)
-class Endpoint:
+@attrs.frozen(slots=True, eq=False, repr=False)
+class Endpoint(Value):
     """One database on one server.
 
     Attributes:
