@@ -85,7 +85,8 @@ class SearchHit(Generic[R_co]):
         for _, text, places in self._places:
             first = 0
             for place, (_, end, _) in enumerate(places):
-                while end - places[first][0] > _AROUND:
+                # A word that is longer than a snippet stands alone.
+                while first < place and end - places[first][0] > _AROUND:
                     first += 1
                 window = places[first : place + 1]
                 distinct = len({term for _, _, term in window})
@@ -140,7 +141,7 @@ class SearchHits(Sequence[SearchHit[R]], Generic[R]):
 def _excerpt(
     text: str, start: int, window: Sequence[tuple[int, int, str]]
 ) -> tuple[str, tuple[tuple[int, int], ...]]:
-    room = _AROUND - (window[-1][1] - start)
+    room = max(0, _AROUND - (window[-1][1] - start))
     begin = max(0, start - room // 2)
     end = min(len(text), begin + _AROUND)
     # Not in the middle of a word.
@@ -151,7 +152,7 @@ def _excerpt(
     opening, closing = "…" if begin else "", "…" if end < len(text) else ""
     shift = len(opening) - begin
     snippet = f"{opening}{_line(text[begin:end])}{closing}"
-    return snippet, tuple((first + shift, last + shift) for first, last, _ in window)
+    return snippet, tuple((first + shift, min(last, end) + shift) for first, last, _ in window)
 
 
 def _line(text: str) -> str:

@@ -62,6 +62,19 @@ async def test_records_are_found_as_soon_as_they_are_stored(memory) -> None:
     assert not await memory.search("refund")
 
 
+@pytest.mark.parametrize("before", ["", "refund ", "a flight was cancelled " * 20])
+async def test_a_word_may_be_longer_than_a_snippet(memory, before) -> None:
+    word = "refund" * 50
+    await memory.store_episode(flight(f"{before}{word} and more"))
+    [hit] = await memory.search(word)
+    assert 100 < len(hit.snippet) <= 163
+    [(start, end)] = hit.highlights
+    assert hit.snippet[start:end] == word[: end - start]
+    assert end - start > 100
+    [hit] = await memory.search(f"refund {word} more")
+    assert all(hit.snippet[start:end] for start, end in hit.highlights)
+
+
 async def test_the_index_is_brought_up_to_date_before_it_is_needed(memory) -> None:
     await memory.put(*(flight(f"refund {number}") for number in range(5)))
     assert "search" not in (await memory.stats()).sections
