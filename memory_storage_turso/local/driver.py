@@ -203,7 +203,11 @@ class LocalDriver(Driver):
                 [(newest,)] = lookout.execute(POSITION.sql).fetchall()
                 self._seen = (version, newest)
         except sqlite3.Error as error:
-            raise failure_of(error, self.path) from error
+            failure = failure_of(error, self.path)
+            if isinstance(failure, StatementError):
+                # Another program has dropped or changed the table.
+                failure = StorageError(f"{self.path}: {failure.message}")
+            raise failure from error
         finally:
             lookout.looking = False
         return self._seen[1]

@@ -289,3 +289,17 @@ async def test_a_body_that_is_not_binary(store, plain):
 def test_config_is_what_it_says():
     assert TursoConfig().change_feed_limit == 100_000
     assert isinstance(episode(1).id, UUID)
+
+
+async def test_tables_that_another_program_dropped_are_an_error_of_the_store(tmp_path):
+    path = tmp_path / "memory.db"
+    store = await TursoStorage.open(str(path))
+    await store.commit([WriteBatch().put(episode(1))])
+    other = sqlite3.connect(path)
+    other.execute("DROP TABLE _changes")
+    other.close()
+    with pytest.raises(StorageError, match="no such table: _changes"):
+        store.position()
+    with pytest.raises(StorageError, match="no such table: _changes"):
+        await store.changes(0)
+    await store.aclose()
