@@ -20,7 +20,7 @@ from uuid import UUID
 from memory_core.cache.protocol import Cache, CacheKey
 from memory_core.disk import make_folder, private_file
 from memory_core.errors import MemoryCoreError
-from memory_core.metrics.publishing import INTERVAL, is_alive
+from memory_core.metrics.publishing import INTERVAL, is_alive, read_published
 from memory_core.metrics.publishing import runtime_folder as monitor_folder
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def monitored() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for path in sorted(monitor_folder().glob("*.json")):
         try:
-            published = msgspec.json.decode(path.read_bytes(), type=_Published)
+            published = msgspec.json.decode(read_published(path), type=_Published)
             alive = is_alive(published["pid"])
         except (OSError, msgspec.MsgspecError, RecursionError, OverflowError):
             # The file is being replaced, or belongs to another program.

@@ -5,8 +5,10 @@ file in the runtime folder, written every second and removed when the memory is 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+import stat
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -30,6 +32,7 @@ __all__ = [
     "is_alive",
     "publishable",
     "published_metrics",
+    "read_published",
     "runtime_folder",
 ]
 
@@ -39,6 +42,8 @@ INTERVAL = 1.0
 """Seconds between two writes of a process's file."""
 _SUFFIX = ".metrics"
 _VERSION = 1
+_LARGEST = 2**20
+"""Bytes of the largest file that is read. A process writes some ten thousand."""
 
 
 def runtime_folder() -> Path:
@@ -161,7 +166,7 @@ def published_metrics() -> list[ProcessMetrics]:
     found: list[ProcessMetrics] = []
     for path in sorted(runtime_folder().glob(f"*{_SUFFIX}")):
         try:
-            process = msgspec.json.decode(path.read_bytes(), type=ProcessMetrics)
+            process = msgspec.json.decode(read_published(path), type=ProcessMetrics)
             alive = is_alive(process.pid)
         except (OSError, msgspec.MsgspecError, RecursionError, OverflowError):
             # The file is being replaced, or belongs to another program.
@@ -173,6 +178,22 @@ def published_metrics() -> list[ProcessMetrics]:
         else:
             path.unlink(missing_ok=True)
     return sorted(found, key=lambda process: process.started)
+
+
+def read_published(path: Path) -> bytes:
+    """What a file of the runtime folder holds.
+
+    Raises:
+        OSError: it cannot be read, is a link, a pipe or a device, or is larger than a file that
+            a process publishes.
+    """
+    # Opening a pipe would wait for its writer.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(private_file(path, flags), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
+            raise OSError(errno.EINVAL, "not a file that a process publishes", str(path))
+        return file.read(_LARGEST + 1)
 
 
 class Publisher:

@@ -80,6 +80,24 @@ async def test_files_of_others_stay(folder):
     assert {path.name for path in folder.iterdir()} == set(foreign)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such pipes")
+@pytest.mark.timeout(20)
+def test_only_small_files_are_read(folder, tmp_path):
+    folder.mkdir()
+    process = {"pid": os.getpid(), "backend": "", "location": "", "started": 0, "updated": 0}
+    cache = {**process, "caches": [], "coherence": {}, "top_keys": []}
+    for suffix, published in (("metrics", {**process, "metrics": []}), ("json", cache)):
+        (folder / f"1.{suffix}").write_text(json.dumps(published))
+        (folder / f"2.{suffix}").write_text(json.dumps(published) + " " * 2**20)
+        (folder / f"3.{suffix}").symlink_to(folder / f"1.{suffix}")
+        # Who opens it waits until somebody writes.
+        os.mkfifo(folder / f"4.{suffix}")
+        (folder / f"5.{suffix}").symlink_to("/dev/zero")
+        (folder / f"6.{suffix}").mkdir()
+    assert (len(published_metrics()), len(monitored())) == (1, 1)
+    assert len(list(folder.iterdir())) == 12
+
+
 async def test_the_file_of_a_process_that_was_killed_is_removed(folder):
     publisher = Publisher(StoreMetrics("inmemory", "inmemory:"))
     await until(published_metrics)
