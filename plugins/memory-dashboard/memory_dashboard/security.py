@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Iterable
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -18,15 +19,18 @@ from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["COOKIE", "Access", "Guard", "is_loopback"]
+__all__ = ["COOKIE", "HEADERS", "Access", "Guard", "is_loopback"]
 
 COOKIE = "memory_dashboard"
 _LOOPBACK_NAMES = frozenset({"localhost"})
+_AUTHORITY = re.compile(
+    r"(?:\[(?P<v6>[0-9a-f.:]+)\]|(?P<name>[^][:/?#@\\\s]+))(?::[0-9]*)?", re.ASCII
+)
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-_HEADERS = {
+HEADERS = {
     "content-security-policy": _POLICY,
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
@@ -83,10 +87,10 @@ class Access:
 
     def knows(self, authority: str) -> bool:
         """Whether a ``Host`` header is one under which this server is reached."""
-        try:
-            host = urlsplit(f"//{authority}").hostname or ""
-        except ValueError:
+        found = _AUTHORITY.fullmatch(authority.lower())
+        if found is None:
             return False
+        host = found["v6"] or found["name"]
         if host in self.names or is_loopback(host):
             return True
         # An address cannot be rebound; beyond loopback, the token is asked for anyway.
@@ -116,7 +120,7 @@ class Guard:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in HEADERS.items():
                     headers[name] = value
                 headers.setdefault("cache-control", "no-store")
             await send(message)
@@ -143,7 +147,9 @@ class Guard:
                 "a request to read has no body", 413, headers={"connection": "close"}
             )
         foreign = headers.get("sec-fetch-site") in {"cross-site", "same-site"}
-        if foreign and headers.get("sec-fetch-mode") != "navigate":
+        # A frame would stay empty, but how long it takes tells a foreign page what a search finds.
+        follows = headers.get("sec-fetch-mode") == "navigate"
+        if foreign and not (follows and headers.get("sec-fetch-dest", "document") == "document"):
             return PlainTextResponse("requests of other sites are refused", 403)
         return self._without_token(scope, headers)
 

@@ -48,6 +48,8 @@ async def serve(session: Session, store: str | None, *, demo: bool, listening: L
         token = secrets.token_urlsafe(24)
     if token is not None and len(token) < _SHORTEST_TOKEN:
         raise ConfigurationError(f"--token: at least {_SHORTEST_TOKEN} characters")
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise ConfigurationError("--token: letters, digits and signs of ASCII, as headers carry it")
     access = Access.of(listening.host, token, listening.allow_host or ())
     with _socket(listening.host, listening.port) as bound:
         address = _address(listening.host, bound.getsockname()[1], token)
@@ -57,7 +59,7 @@ async def serve(session: Session, store: str | None, *, demo: bool, listening: L
                 stats = await memory.stats()
                 title = "samples" if demo else stats.location
                 app = application(memory, session.registry.record_types, access, title)
-                bound.listen(MOST)
+                _listen(bound, listening)
                 say(f"{title} {said}")
                 if not await _run(app, bound.dup(), store_files(stats)):
                     return
@@ -93,11 +95,22 @@ def _socket(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except OSError as error:
-        raise ConfigurationError(
-            f"--host {host} --port {port}: {error.strerror or error}"
-        ) from error
+    except (OSError, UnicodeError) as error:
+        raise _not_taken(host, port, error) from error
     return bound
+
+
+def _listen(bound: socket.socket, listening: Listening) -> None:
+    try:
+        bound.listen(MOST)
+    except OSError as error:
+        # Another program has begun to listen there since the port was bound.
+        raise _not_taken(listening.host, listening.port, error) from error
+
+
+def _not_taken(host: str, port: int, error: OSError | UnicodeError) -> ConfigurationError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return ConfigurationError(f"--host {host} --port {port}: {reason}")
 
 
 class _Server(uvicorn.Server):

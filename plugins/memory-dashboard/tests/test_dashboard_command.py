@@ -16,8 +16,10 @@ import psutil
 import pytest
 from dashboard_support import episode
 
-from memory_core import open_memory, open_memory_sync
+from memory_core import ConfigurationError, open_memory, open_memory_sync
+from memory_dashboard.command import Listening
 from memory_dashboard.connections import MOST
+from memory_dashboard.serving import _listen, _socket
 
 COMMAND = [sys.executable, "-m", "memory_core.cli", "dashboard"]
 
@@ -98,6 +100,17 @@ def test_clients_that_only_connect_do_not_shut_others_out():
         assert len(psutil.Process(process.pid).net_connections("tcp")) <= MOST + 1
 
 
+def test_a_port_that_another_takes_while_the_store_is_opened():
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        listening = Listening(port=other.getsockname()[1])
+        with _socket(listening.host, listening.port) as bound:
+            other.listen()
+            with pytest.raises(ConfigurationError, match=f"--port {listening.port}: "):
+                _listen(bound, listening)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -105,6 +118,8 @@ def test_clients_that_only_connect_do_not_shut_others_out():
         (["--demo", "lmdb:./x"], 2, "give no URL"),
         (["lmdb:./nothing-here"], 2, "nothing-here"),
         (["--host", "no.such.host.invalid", "--demo"], 2, "no.such.host.invalid"),
+        (["--host", "a" * 300, "--demo"], 2, "--host aaa"),
+        (["--token", "\u043a\u043b\u044e\u0447" * 6, "--demo"], 2, "of ASCII"),
     ],
 )
 def test_what_cannot_be_served_is_said(arguments, code, said):

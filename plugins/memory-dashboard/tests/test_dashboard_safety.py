@@ -46,6 +46,14 @@ HIDDEN = re.compile(
 )
 
 
+def foreign_navigation(to):
+    return {
+        "sec-fetch-site": "cross-site",
+        "sec-fetch-mode": "navigate",
+        "sec-fetch-dest": to,
+    }
+
+
 class Elements(HTMLParser):
     """What a browser makes of a page: its elements and their attributes."""
 
@@ -230,8 +238,11 @@ async def test_every_answer_has_the_headers(path):
     [
         ("127.0.0.1:8321", 200), ("localhost:8321", 200), ("[::1]:8321", 200), ("LOCALHOST", 200),
         ("evil.example", 421), ("127.0.0.1.evil.example", 421), ("localhost.evil.example:8321", 421),
-        ("192.168.1.7:8321", 421), ("evil.example@127.0.0.1", 200), ("127.0.0.1@evil.example", 421),
-        ("", 421), ("[", 421), ("localhost:evil", 200),
+        ("192.168.1.7:8321", 421), ("evil.example@127.0.0.1", 421), ("127.0.0.1@evil.example", 421),
+        ("", 421), ("[", 421), ("localhost:evil", 421), ("localhost/x", 421), ("localhost?x", 421),
+        ("localhost#x", 421), ("localhost\\x", 421), ("[::1", 421), ("[::1]:", 200), ("[localhost]", 421),
+        ("localhost.", 421), ("127.9.9.9", 200), ("0177.0.0.1", 421), ("localhost:1:1", 421),
+        ("local host", 421), ("localhost,evil.example", 421),
     ],
 )  # fmt: skip
 async def test_a_name_that_was_pointed_here_is_refused(host, status):
@@ -269,6 +280,11 @@ async def test_further_names_are_allowed():
         ({"sec-fetch-site": "same-site", "sec-fetch-mode": "no-cors"}, 403),
         ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}, 200),
         ({"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}, 200),
+        (foreign_navigation("document"), 200),
+        (foreign_navigation("iframe"), 403),
+        (foreign_navigation("frame"), 403),
+        (foreign_navigation("object"), 403),
+        (foreign_navigation("embed"), 403),
     ],
 )
 async def test_other_sites_are_refused(headers, status):
