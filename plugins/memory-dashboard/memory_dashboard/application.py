@@ -38,7 +38,7 @@ from memory_dashboard.pages.overview import overview
 from memory_dashboard.pages.processes import Rates
 from memory_dashboard.pages.recalls import recalls
 from memory_dashboard.rendering import STATIC, environment
-from memory_dashboard.security import Access, Guard
+from memory_dashboard.security import HEADERS, Access, Guard
 from memory_dashboard.view import DEFAULT_WAIT, View
 
 __all__ = ["application"]
@@ -50,7 +50,7 @@ _PAGES: dict[str, Page] = {
     "/episodes": episodes,
     "/episodes/{id}": episode,
     "/episodes/{id}/steps": steps,
-    "/episodes/{id}/steps/{number:int}/{name}": value,
+    "/episodes/{id}/steps/{number}/{name}": value,
     "/graph": graph,
     "/patterns": patterns,
     "/patterns/{id}": pattern,
@@ -124,11 +124,14 @@ class _Dashboard:
         """The route of a page."""
 
         async def answer(request: Request) -> Response:
-            view = await self.view(request)
-            if "x-position" not in request.headers:
-                await view.followed.catch_up(DEFAULT_WAIT)
-                return await page(view)
-            return await self.live(view, page, moving=path in _MOVING)
+            home = self.memory.namespace
+            memory = self.memory_of(request)
+            async with self.follows.of(memory) as followed:
+                view = View(request, memory, home, followed, environment(), self.title, self.rates)
+                if "x-position" not in request.headers:
+                    await followed.catch_up(DEFAULT_WAIT)
+                    return await page(view)
+                return await self.live(view, page, moving=path in _MOVING)
 
         return Route(path, answer, name=path)
 
@@ -151,16 +154,18 @@ class _Dashboard:
             self.recent.popitem(last=False)
         return made.again()
 
-    async def view(self, request: Request) -> View:
-        """The view of a request."""
+    def memory_of(self, request: Request) -> Memory:
+        """The memory of the namespace that a request names.
+
+        Raises:
+            HTTPException: 400, no namespace has such a name.
+        """
         home = self.memory.namespace
         namespace = request.query_params.get("namespace") or home
         try:
-            memory = self.memory if namespace == home else self.memory.scoped(namespace)
+            return self.memory if namespace == home else self.memory.scoped(namespace)
         except InvalidValueError as error:
             raise HTTPException(400, str(error)) from None
-        followed = await self.follows.of(memory)
-        return View(request, memory, home, followed, environment(), self.title, self.rates)
 
     async def failed(self, _: Request, error: Exception) -> Response:
         """An error as a page."""
@@ -170,9 +175,9 @@ class _Dashboard:
         elif isinstance(error, QueryError | InvalidValueError):
             status, message = 400, str(error)
         template = environment().get_template("error.html")
-        return HTMLResponse(
-            template.render(status=status, message=message, title=self.title), status
-        )
+        page = template.render(status=status, message=message, title=self.title)
+        # What nobody expected is answered outside of the guard.
+        return HTMLResponse(page, status, {**HEADERS, "cache-control": "no-store"})
 
 
 def application(memory: Memory, types: RecordTypes, access: Access, title: str) -> Starlette:
@@ -189,7 +194,8 @@ def application(memory: Memory, types: RecordTypes, access: Access, title: str) 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
         # Reading begins at once, not with the first page.
-        await (await dashboard.follows.of(memory)).catch_up(0)
+        async with dashboard.follows.of(memory) as followed:
+            await followed.catch_up(0)
         try:
             yield
         finally:
@@ -204,5 +210,7 @@ def application(memory: Memory, types: RecordTypes, access: Access, title: str) 
             Middleware(Guard, access=access),
             Middleware(GZipMiddleware, minimum_size=2_000, compresslevel=5),
         ],
-        exception_handlers={HTTPException: dashboard.failed, MemoryCoreError: dashboard.failed},
+        exception_handlers=dict.fromkeys(
+            (HTTPException, MemoryCoreError, Exception), dashboard.failed
+        ),
     )

@@ -16,7 +16,8 @@ NOTHING = 0
 """The number of the empty text."""
 OTHERS = 1
 """The number of all texts that a full vocabulary does not tell apart."""
-_LONGEST = 200
+_LONGEST = 400
+"""Characters: no domain that a store takes is longer."""
 
 
 class Columns:
@@ -67,7 +68,7 @@ class Columns:
 
 
 class Vocabulary:
-    """Numbers of texts. Texts are cut to 200 characters.
+    """Numbers of texts. Texts are cut to 400 characters.
 
     Args:
         limit: how many texts it holds at most.

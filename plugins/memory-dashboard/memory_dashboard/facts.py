@@ -43,11 +43,16 @@ def signature(message: str) -> str:
     """The line of an error's message that says most, with numbers and ids replaced: the same for errors
     that are alike.
     """
-    line = next((line for line in message[:2_000].splitlines() if line.strip()), "")
+    line = _first(message[:2_000].splitlines())
     if line.lstrip().startswith("Traceback"):
-        # The last line says what went wrong.
-        line = next(line for line in reversed(message[-2_000:].splitlines()) if line.strip())
+        # The last line says what went wrong, unless the message was cut and its end is blank.
+        line = _first(reversed(message[-2_000:].splitlines())) or line
     return _VARYING.sub("#", " ".join(line.split())[:300])[:160]
+
+
+def _first(lines: Iterable[str]) -> str:
+    """The first line that is not blank."""
+    return next((line for line in lines if line.strip()), "")
 
 
 class EpisodeFacts:

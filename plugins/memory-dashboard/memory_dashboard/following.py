@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from attrs import define, field, frozen
@@ -26,6 +28,7 @@ class Followed:
 
     Attributes:
         behind: by how many positions the facts were behind when they were last asked for.
+        users: the requests that use it.
         kept: what pages computed of the facts lately, by their version and the address.
     """
 
@@ -33,6 +36,7 @@ class Followed:
     facts: EpisodeFacts
     follower: FeedFollower
     behind: int = 0
+    users: int = 0
     kept: OrderedDict[tuple[int, str], dict[str, Any]] = field(
         factory=OrderedDict[tuple[int, str], dict[str, Any]]
     )
@@ -79,7 +83,7 @@ class State:
 
 
 class Follows:
-    """What is followed: the namespaces that were looked at last, at most four.
+    """What is followed: the namespaces that are looked at, and those that were last, at most four.
 
     Args:
         types: the kinds of the store.
@@ -89,8 +93,9 @@ class Follows:
         self._types = types
         self._open: OrderedDict[str, Followed] = OrderedDict()
 
-    async def of(self, memory: Memory) -> Followed:
-        """What follows the namespace of a memory."""
+    @asynccontextmanager
+    async def of(self, memory: Memory) -> AsyncGenerator[Followed]:
+        """What follows the namespace of a memory. It is kept while it is used."""
         found = self._open.get(memory.namespace)
         if found is None:
             storage = memory.storage
@@ -100,11 +105,19 @@ class Follows:
                 behind, self._types, facts, kinds=("episode",), max_staleness=_STALENESS
             )
             found = self._open[memory.namespace] = Followed(memory, facts, follower)
-            while len(self._open) > _NAMESPACES:
-                _, oldest = self._open.popitem(last=False)
-                await oldest.follower.aclose()
         self._open.move_to_end(memory.namespace)
-        return found
+        found.users += 1
+        try:
+            yield found
+        finally:
+            found.users -= 1
+            await self._close_surplus()
+
+    async def _close_surplus(self) -> None:
+        unused = [name for name, one in self._open.items() if not one.users]
+        surplus = unused[: max(0, len(self._open) - _NAMESPACES)]
+        for one in [self._open.pop(name) for name in surplus]:
+            await one.follower.aclose()
 
     async def aclose(self) -> None:
         """Stop following. Idempotent."""

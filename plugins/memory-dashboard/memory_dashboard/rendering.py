@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from memory_dashboard.text import one_line, shown
+from memory_dashboard.text import exact, one_line, shown
 
 __all__ = ["STATIC", "asset", "environment"]
 
@@ -32,7 +32,7 @@ def environment() -> Environment:
     )
     filters: dict[str, Any] = {
         "number": number, "percent": percent, "span": span, "when": when, "day": day, "line": one_line,
-        "amount": amount, "size": size, "words": words,
+        "amount": amount, "size": size, "words": words, "exact": exact,
     }  # fmt: skip
     made.filters.update(filters)
     made.globals.update(asset=asset)

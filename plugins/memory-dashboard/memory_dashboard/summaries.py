@@ -304,9 +304,10 @@ def values(facts: EpisodeFacts, name: str, limit: int = 200) -> list[tuple[str, 
     else:
         table = facts.tools if name == "tool" else facts.tags
         texts, column = facts.texts[name], table[name][alive[table["row"]]]
-    found = [(texts[number], count) for number, count in _commonest(column, limit + 1)]
-    others = texts[OTHERS]
-    return [(text, count) for text, count in found if text and text != others][:limit]
+    found = _commonest(column, limit + 2)
+    return [(texts[number], count) for number, count in found if number not in {NOTHING, OTHERS}][
+        :limit
+    ]
 
 
 # Over time

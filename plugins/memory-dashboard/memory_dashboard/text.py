@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from attrs import frozen
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-__all__ = ["FOLD", "PIECE", "Folded", "folded", "one_line", "pretty", "shown", "visible"]
+__all__ = ["FOLD", "PIECE", "Folded", "exact", "folded", "one_line", "pretty", "shown", "visible"]
 
 FOLD = 1_200
 """Characters of a value that are shown before it is opened."""
@@ -30,6 +30,14 @@ def visible(text: str) -> str:
     return _HIDDEN.sub(
         lambda found: f"\u27e8U+{ord(found[0]):04X}\u27e9", text.replace("\r\n", "\n")
     )
+
+
+def exact(text: str) -> Markup:
+    """A text as the value of an attribute that a browser sends back: characters that cannot be seen are
+    references, so that the page has none and the value is what was stored.
+    """
+    escaped = str(escape(text))
+    return Markup(_HIDDEN.sub(lambda found: f"&#x{ord(found[0]):x};", escaped))  # noqa: S704  # escaped above
 
 
 def shown(value: Any) -> Any:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from memory_core.query import Query
 from memory_core.records import Episode, ExecutionStep, Heuristic, Relationship, ResultStatus
 from memory_dashboard.pages.episodes import titles
+from memory_dashboard.reading import itself, readable
 from memory_dashboard.text import PIECE, Folded, folded, pretty
 from memory_dashboard.view import View
 
@@ -89,7 +90,8 @@ async def value(view: View) -> Response:
     """A piece of a value of a step: its parameters, or what it returned."""
     found = await _found(view)
     number, name = view.request.path_params["number"], view.request.path_params["name"]
-    step = next((step for step in found.steps if step.number == number), None)
+    # As text: the address may have more digits than Python converts.
+    step = next((step for step in found.steps if str(step.number) == number), None)
     if step is None or name not in {"parameters", "output"}:
         raise HTTPException(404, "there is no such step")
     start = view.number("start", 0, 0, 2**40)
@@ -151,7 +153,7 @@ async def _related(view: View, episode: Episode) -> list[Relationship]:
     for end in ("from_episode_id", "to_episode_id"):
         condition: dict[str, Any] = {end: episode.id}
         query = Query(Relationship).limit(_RELATED).where(**condition)
-        found += (await view.memory.query(query)).records
+        found += (await readable(view.memory, query, itself)).found
     return found
 
 
@@ -163,4 +165,4 @@ def _other_end(edge: Relationship, episode: Episode) -> Any:
 async def _heuristics(view: View, episode: Episode) -> list[Heuristic]:
     """The heuristics for which the episode is evidence."""
     query = Query(Heuristic).where(episode_ids=episode.id).limit(10)
-    return list((await view.memory.query(query)).records)
+    return list((await readable(view.memory, query, itself)).found)

@@ -12,6 +12,7 @@ from memory_core.errors import InvalidValueError, QueryError
 from memory_core.query import Query, at_least, between
 from memory_core.records import Episode, OutcomeStatus, TaskType
 from memory_dashboard import summaries
+from memory_dashboard.reading import by_ids, itself, readable
 from memory_dashboard.times import a_time
 from memory_dashboard.view import View
 
@@ -26,6 +27,8 @@ _ORDERS = {
     "-start_time": "oldest first",
     "reward": "highest reward first",
     "-reward": "lowest reward first",
+    "id": "highest id first",
+    "-id": "lowest id first",
 }
 
 
@@ -46,8 +49,12 @@ async def episodes(view: View) -> Response:
     query = _query(view)
     text = view.get("q")
     found, following, behind, problem = [], None, 0, ""
+    damaged, order = 0, view.get("order")
     if not text:
-        found, following = await _page(view, query)
+        page = await readable(view.memory, query, Found)
+        found, following, damaged = page.found, page.following, len(page.damaged)
+        if damaged:
+            order = "id" if query.descending else "-id"
     elif not _is_searchable(view):
         problem = "install"
     else:
@@ -61,6 +68,8 @@ async def episodes(view: View) -> Response:
         found=found,
         following=following,
         behind=behind,
+        damaged=damaged,
+        order=order,
         problem=problem,
         text=text,
         orders=_ORDERS,
@@ -105,11 +114,6 @@ def _ordered(query: Query[Episode], view: View) -> Query[Episode]:
     return query.after(view.get("cursor") or None)
 
 
-async def _page(view: View, query: Query[Episode]) -> tuple[list[Found], str | None]:
-    page = await view.memory.query(query)
-    return [Found(episode) for episode in page.records], page.next_cursor
-
-
 def _is_searchable(view: View) -> bool:
     small = len(view.followed.facts) <= _SMALL and not view.followed.behind
     return small or view.memory.search_index() != "reference"
@@ -130,6 +134,5 @@ def _parts(text: str, highlights: tuple[tuple[int, int], ...]) -> tuple[tuple[st
 
 
 async def titles(view: View, ids: list[Any]) -> dict[Any, Episode]:
-    """The episodes with these ids, by id."""
-    found = await view.memory.storage.get(Episode, ids) if ids else []
-    return {episode.id: episode for episode in found if episode is not None}
+    """The episodes with these ids that can be read, by id."""
+    return await by_ids(view.memory, Episode, ids, itself)

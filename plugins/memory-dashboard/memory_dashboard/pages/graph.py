@@ -13,6 +13,7 @@ from memory_core.graph import find_related
 from memory_core.query import Query, any_of
 from memory_core.records import Episode, Relationship, RelationshipType
 from memory_dashboard.pages.episodes import titles
+from memory_dashboard.reading import itself, readable
 from memory_dashboard.view import View
 
 __all__ = ["graph"]
@@ -92,7 +93,7 @@ def _typed(types: list[RelationshipType] | None) -> Query[Relationship]:
 
 
 async def _newest(view: View, types: list[RelationshipType] | None) -> list[Relationship]:
-    return list((await view.memory.query(_typed(types))).records)
+    return list((await readable(view.memory, _typed(types), itself)).found)
 
 
 async def _around(
@@ -107,7 +108,7 @@ async def _around(
     for start in range(0, len(ids), _IDS):
         some = any_of(*ids[start : start + _IDS])
         query = _typed(types).where(from_episode_id=some)
-        for edge in (await view.memory.query(query)).records:
+        for edge in (await readable(view.memory, query, itself)).found:
             if edge.to_episode_id in distances:
                 edges[edge.id] = edge
     return list(edges.values()), distances

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from attrs import frozen
 from starlette.exceptions import HTTPException
@@ -22,6 +23,8 @@ from memory_core.records import (
     ToolSequence,
 )
 from memory_dashboard.pages.episodes import titles
+from memory_dashboard.reading import itself, readable
+from memory_dashboard.text import one_line
 from memory_dashboard.view import View
 
 __all__ = ["heuristic", "heuristics", "pattern", "patterns", "sentence"]
@@ -29,21 +32,25 @@ __all__ = ["heuristic", "heuristics", "pattern", "patterns", "sentence"]
 _MOST = 2_000
 _SHOWN = 100
 _EVIDENCE = 25
+_ABOUT = 600
 
 
 @frozen
 class Counted:
-    """A pattern or heuristic, and in how many episodes it was seen.
+    """What is shown of a pattern or heuristic: not the record, of which a list would hold thousands.
 
     Attributes:
-        about: what it says, in one sentence.
+        variant: the type of a pattern.
+        about: the beginning of what it says, in one sentence.
         tally: the episodes that succeeded; of a recovery, those in which the failed call worked later.
         ended: how the episodes ended, where somebody counted that.
         recovery: whether it is a recovery from an error.
         learned: whether it was learned; else a person stated it.
     """
 
-    record: Any
+    id: UUID
+    variant: str
+    domain: str
     about: str
     tally: Tally
     ended: Tally | None
@@ -83,20 +90,21 @@ async def _list(
     if view.get("domain"):
         conditions["domain"] = view.get("domain")
     query: Query[Any] = Query(kind).where(**conditions).limit(_MOST)
-    page = await view.memory.query(query)
-    counted = [_counted(record) for record in page.records]
-    domains = sorted({_domain(item.record) for item in counted} - {""})
+    page = await readable(view.memory, query, _counted)
+    domains = sorted({item.domain for item in page.found} - {""})
     # Records that nobody has counted come last.
-    counted.sort(key=lambda item: (not item.tally.support, -item.tally.bounds[0], item.record.id))
+    counted = sorted(
+        page.found, key=lambda item: (not item.tally.support, -item.tally.bounds[0], item.id)
+    )
     return view.page(
         "knowledge.html",
         kind=kind.kind,
         found=counted[:_SHOWN],
         total=len(counted),
-        more=page.next_cursor is not None,
+        more=page.following is not None,
+        damaged=len(page.damaged),
         domains=domains,
         types=types,
-        domain_of=_domain,
     )
 
 
@@ -106,22 +114,24 @@ async def _one(view: View, kind: type[Record]) -> Response:
         raise HTTPException(404, f"there is no {kind.kind} with this id in this namespace")
     ids = _evidence(found)
     index = "applied_patterns" if kind is Pattern else "applied_heuristics"
-    applied = await view.memory.query(Query(Episode).where(**{index: found.id}).limit(_EVIDENCE))
+    applies = Query(Episode).where(**{index: found.id}).limit(_EVIDENCE)
     return view.page(
         "knowledge_one.html",
         kind=kind.kind,
         item=_counted(found),
-        domain=_domain(found),
+        record=found,
         evidence=list((await titles(view, list(ids[:_EVIDENCE]))).values()),
         evidence_count=len(ids),
-        applied=applied.records,
+        applied=(await readable(view.memory, applies, itself)).found,
     )
 
 
 def _counted(record: Any) -> Counted:
     return Counted(
-        record,
-        sentence(record),
+        record.id,
+        record.variant,
+        _domain(record),
+        one_line(sentence(record), _ABOUT),
         tally_of(record),
         episodes_of(record),
         is_learned(record),

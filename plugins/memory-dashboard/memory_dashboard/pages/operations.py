@@ -18,6 +18,7 @@ from memory_dashboard.view import View
 
 __all__ = ["namespaces", "running"]
 
+_NAMESPACES = 1_000
 _LOOKUPS = 1_000
 _POOR = 0.2
 
@@ -57,8 +58,11 @@ async def namespaces(view: View) -> Response:
     found: list[NamespaceInfo] | None = None
     if Capability.NAMESPACES in storage.capabilities:
         found = await storage.namespaces()
+    total = len(found or ())
+    if found is not None:
+        found = sorted(found, key=lambda item: item.name)[:_NAMESPACES]
     kinds = sorted({kind for item in found or () for kind in item.records})
-    return view.page("namespaces.html", found=found, kinds=kinds)
+    return view.page("namespaces.html", found=found, kinds=kinds, total=total)
 
 
 async def running(view: View) -> Response:
