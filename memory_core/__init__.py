@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         StorageFullError,
         StorageUnavailableError,
         StoreNotFoundError,
+        UnknownFormatError,
         UnknownKindError,
         UnsupportedCapabilityError,
         WrongEventLoopError,
@@ -159,7 +160,8 @@ else:
                 "ReadOnlyError RecordNotFoundError RecordTooLargeError "
                 "ReferenceNotFoundError ReferenceRestrictedError SchemaVersionError "
                 "StorageClosedError StorageError StorageFullError StorageUnavailableError "
-                "StoreNotFoundError UnknownKindError UnsupportedCapabilityError WrongEventLoopError"
+                "StoreNotFoundError UnknownFormatError UnknownKindError UnsupportedCapabilityError "
+                "WrongEventLoopError"
             ),
             "graph": "Direction RelatedEpisode RelationshipGraph",
             "hookspecs": "CacheFactory StorageFactory WrapperFactory hookimpl",
@@ -301,6 +303,7 @@ __all__ = [
     "Text",
     "ToolSequence",
     "Unique",
+    "UnknownFormatError",
     "UnknownKindError",
     "UnsupportedCapabilityError",
     "WrapperFactory",

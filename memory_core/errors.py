@@ -13,6 +13,7 @@
     ├── QueryError                          a query that cannot be answered
     ├── CodecError                          bytes that are not what was written
     ├── ImportFormatError                   a transcript that cannot be read
+    │   └── UnknownFormatError              a file that no importer recognises
     ├── EmbedderError                       an embedder that is down, or gives what it should not
     └── StorageError
         ├── RecordTooLargeError             over a limit; nothing was written
@@ -77,6 +78,7 @@ __all__ = [
     "StorageFullError",
     "StorageUnavailableError",
     "StoreNotFoundError",
+    "UnknownFormatError",
     "UnknownKindError",
     "UnsupportedCapabilityError",
     "WrongEventLoopError",
@@ -240,6 +242,10 @@ class ImportFormatError(MemoryCoreError):
         self.file = file
         self.entry = entry
         self.reason = reason
+
+
+class UnknownFormatError(ImportFormatError):
+    """A file that no importer recognises."""
 
 
 class EmbedderError(MemoryCoreError):

@@ -20,7 +20,7 @@ from memory_core.cli.hints import hint_at_format
 from memory_core.cli.indexing import update_search_indexes
 from memory_core.cli.session import Session
 from memory_core.cli.streams import warn
-from memory_core.errors import ConfigurationError, ImportFormatError
+from memory_core.errors import ConfigurationError, ImportFormatError, UnknownFormatError
 from memory_core.importers import FileReport, Importer, import_file
 from memory_core.importers.base import recognised
 from memory_core.importers.likely import looks_like_transcript
@@ -49,7 +49,6 @@ _MOST_SHOWN = 20
 # A file with such a suffix is meant to be a transcript, whatever it contains.
 _TRANSCRIPTS = {".json", ".jsonl", ".ndjson", ".traj", ".eval"}
 _OWN_SUFFIXES = {".traj", ".eval"}
-_UNKNOWN = "is of no known format: "
 _KINDS_SHOWN = 6
 
 
@@ -130,7 +129,7 @@ def _end(session: Session, reports: Sequence[FileReport], files: Sequence[Path])
         warn(f"skipped: {error}")
     if lost > len(skipped):
         warn(f"skipped: {lost - len(skipped)} more")
-    if any(error.reason.startswith(_UNKNOWN) for error in skipped):
+    if any(isinstance(error, UnknownFormatError) for error in skipped):
         warn(f"note: the known formats are {known}; --format names one")
     if lost and not any(report.episodes or report.refused for report in reports):
         raise NothingReadError(f"nothing could be read: {lost} entries were skipped")
@@ -141,11 +140,9 @@ def _end(session: Session, reports: Sequence[FileReport], files: Sequence[Path])
 
 def _with_formats(error: ImportFormatError, known: str) -> ImportFormatError:
     """An error that also names the known formats, if it is that a format is not known."""
-    if not error.reason.startswith(_UNKNOWN):
+    if not isinstance(error, UnknownFormatError):
         return error
-    return ImportFormatError(
-        error.file, f"{error.reason}; the known formats are {known}", entry=error.entry
-    )
+    return UnknownFormatError(error.file, f"{error.reason}; the known formats are {known}")
 
 
 def _list_notes(reports: Sequence[FileReport]) -> None:
@@ -275,15 +272,14 @@ def _importer(
         return None
     try:
         return recognised(source, importers.values(), log)
-    except ImportFormatError as error:
-        if not error.reason.startswith(_UNKNOWN):
-            raise
+    except UnknownFormatError as error:
         sample = sample_of(source)
         if inside and (reason := _ignored(sample, source)):
             log.note("", reason)
             return None
         # The report names the known formats once.
-        raise source.error(f"{_UNKNOWN}{sample.described()}") from error
+        reason = f"is of no known format: {sample.described()}"
+        raise UnknownFormatError(source.name, reason) from error
 
 
 def _ignored(sample: Sample, source: Source) -> str:

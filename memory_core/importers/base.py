@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from attrs import Factory, frozen
 
-from memory_core.errors import ImportFormatError
+from memory_core.errors import ImportFormatError, UnknownFormatError
 from memory_core.importers.formats.known import KNOWN
 from memory_core.importers.log import Log
 from memory_core.importers.sample import Layout, sample_of
@@ -274,7 +274,9 @@ def _unknown(source: Source, sample: Sample, importers: Iterable[Importer]) -> I
     if sample.broken:
         return source.error(sample.broken)
     tried = ", ".join(importer.name for importer in importers) or "none"
-    return source.error(f"is of no known format: {sample.described()}; tried {tried}")
+    return UnknownFormatError(
+        source.name, f"is of no known format: {sample.described()}; tried {tried}"
+    )
 
 
 def _recognises(importer: Importer, source: Source, sample: Sample) -> bool:

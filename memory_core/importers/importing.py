@@ -50,7 +50,8 @@ async def import_file(
         What became of the file: what was stored, what was skipped, and notes on what was changed.
 
     Raises:
-        ImportFormatError: the file cannot be opened, or is of no known format.
+        ImportFormatError: the file cannot be opened.
+        UnknownFormatError: it is of no known format.
         ConfigurationError: no importer of the core has that name.
         StorageError: the store cannot be written at all.
     """

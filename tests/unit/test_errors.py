@@ -43,6 +43,7 @@ MADE: list[errors.MemoryCoreError] = [
     errors.CodecError("checksum does not match"),
     errors.CodecError("checksum does not match", kind="episode", record_id=ONE),
     errors.ImportFormatError("run.jsonl", "not JSON", entry="line 3"),
+    errors.UnknownFormatError("notes.txt", "is of no known format: text"),
     errors.EmbedderError("http://localhost:8081/v1 cannot be reached"),
     errors.StorageError("the disk failed"),
     errors.RecordTooLargeError("the steps", 70_000, 65_536, "max_steps_bytes"),

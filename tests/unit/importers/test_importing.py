@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memory_core import ConfigurationError, ImportFormatError, open_memory
+from memory_core import ConfigurationError, ImportFormatError, UnknownFormatError, open_memory
 from memory_core.importers import ClaudeCodeImporter, FileReport, import_file
 from memory_core.importers.formats.known import KNOWN
 from tests.unit.importers.transcripts import claude_line, claude_session, write, write_lines
@@ -32,7 +32,7 @@ async def test_copies_relationships_and_notes_are_as_with_the_command(tmp_path):
 async def test_what_is_not_known_is_an_error(tmp_path):
     path = write(tmp_path / "a.json", {"apples": 1})
     async with open_memory("inmemory:") as memory:
-        with pytest.raises(ImportFormatError, match="is of no known format"):
+        with pytest.raises(UnknownFormatError, match="is of no known format"):
             await import_file(memory, path)
         with pytest.raises(ConfigurationError, match="unknown format 'claude'; did you mean"):
             await import_file(memory, path, "claude")
