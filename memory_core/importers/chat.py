@@ -62,7 +62,9 @@ def add_messages(draft: EpisodeDraft, messages: Iterable[object], place: str = "
     for number, item in enumerate(messages, 1):
         where = f"{prefix} {number}"
         if isinstance(item, dict):
-            add_message(draft, cast("dict[str, Any]", item), where)
+            # A cast takes as long as looking up a field.
+            fields: dict[str, Any] = item  # pyright: ignore[reportUnknownVariableType]  # JSON
+            add_message(draft, fields, where)
         elif item is None:
             draft.log.note(where, "is null")
         else:
@@ -80,13 +82,12 @@ def add_message(draft: EpisodeDraft, item: Mapping[str, Any], place: str) -> Non
     if not _THOUGHTS.isdisjoint(item):
         thought = next((item[name] for name in _THOUGHT_NAMES if item.get(name)), None)
         draft.say("reasoning", text_of(thought, draft.log, place), time, place)
-    name = plain_text(item.get("name"))
-    beside = {"name": name} if name else {}
+    beside = {"name": name} if (name := plain_text(item.get("name"))) else {}
     content: object = item.get("content")
     if isinstance(content, list) and any(map(_is_block, cast("list[object]", content))):
         _blocks(draft, role, cast("list[object]", content), time, place)
     else:
-        text = text_of(cast("object", content), draft.log, place)
+        text = text_of(content, draft.log, place)  # pyright: ignore[reportUnknownArgumentType]  # JSON
         if not text and not _OTHERWISE.isdisjoint(item):
             text = _said_otherwise(draft, item, place)
         if text:
@@ -105,10 +106,9 @@ def add_message(draft: EpisodeDraft, item: Mapping[str, Any], place: str) -> Non
 def count_unread(messages: Iterable[object], log: Log) -> None:
     """Count the fields of messages, as ``add_messages`` reads them, that it does not read."""
     for item in messages:
-        if isinstance(item, dict) and not _PLAIN.issuperset(cast("dict[str, Any]", item)):
-            count_unknown_beside(
-                cast("dict[str, Any]", item), log, known=_READ | _BOOKKEEPING, read=_READ
-            )
+        if isinstance(item, dict) and not _PLAIN.issuperset(item):  # pyright: ignore[reportUnknownArgumentType]  # JSON
+            fields = cast("dict[str, Any]", item)
+            count_unknown_beside(fields, log, known=_READ | _BOOKKEEPING, read=_READ)
 
 
 def is_unknown(
@@ -172,10 +172,10 @@ def _called(draft: EpisodeDraft, value: object, time: datetime | None, place: st
 def _answered(
     draft: EpisodeDraft, item: Mapping[str, Any], time: datetime | None, place: str
 ) -> None:
+    call_id = plain_text(item.get("tool_call_id"))
     ids = item.get("tool_call_ids")
-    call_id = plain_text(item.get("tool_call_id")) or (
-        plain_text(cast("list[object]", ids)[0]) if isinstance(ids, list) and ids else None
-    )
+    if call_id is None and isinstance(ids, list) and ids:
+        call_id = plain_text(cast("list[object]", ids)[0])
     step = draft.answer(call_id, plain_text(item.get("name")), time, place)
     set_result(step, text_of(item.get("content"), draft.log, place))
 

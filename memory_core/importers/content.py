@@ -156,8 +156,9 @@ def arguments_of(raw: object, name: str = "arguments") -> Mapping[str, Any]:
 def parameters_of(call: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     """A call's arguments under the first of these names; without one, what else the call says."""
     for name in names:
-        if call.get(name) is not None:
-            return arguments_of(call[name])
+        given = call.get(name)
+        if given is not None:
+            return arguments_of(given)
     return {name: value for name, value in call.items() if name not in _OF_A_CALL and value}
 
 

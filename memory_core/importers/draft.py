@@ -15,6 +15,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from hashlib import sha1, sha256
 from itertools import pairwise
+from json.encoder import encode_basestring_ascii
 from math import inf
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -35,9 +36,11 @@ from memory_core.records import (
     StepResult,
     TaskType,
 )
+from memory_core.records.episode import result_of_checked, step_of_checked
+from memory_core.records.frozen import FrozenDict, freeze, freeze_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["EPOCH", "MESSAGE", "Draft", "EpisodeDraft", "content_digest", "message", "stable_id"]
 
@@ -45,8 +48,8 @@ MESSAGE = "message"
 """``tool`` of a step that is a turn of the conversation; its ``action`` is the role."""
 
 UNKNOWN_TOOL = "unknown"
-_NAME_OF_PART = json.JSONEncoder().encode
-_NAMESPACE = UUID("6b1f0c5e-4f0b-5d53-9a53-0f6d2a7f9c11")
+_name_of_part = json.JSONEncoder().encode
+_NAMESPACE = UUID("6b1f0c5e-4f0b-5d53-9a53-0f6d2a7f9c11").bytes
 # What no transcript has. Said, as a field that is left out is looked for first.
 _NOT_IMPORTED: dict[str, Any] = {
     item.name: item.default
@@ -58,6 +61,13 @@ _SECOND = timedelta(seconds=1)
 _SECONDS = tuple(timedelta(seconds=number) for number in range(100))
 _MOST_TOKENS = 2**63 - 1
 _MOST_INDEXED = 400
+_NAMES = [item.name for item in fields(ExecutionStep)]
+# Types of the values of a step; those of others are checked, and converted, as they are decoded.
+_USUAL = {
+    (int, datetime, str, str, FrozenDict, result, float, tokens, FrozenDict)
+    for result in (StepResult, type(None))
+    for tokens in (int, type(None))
+}
 
 
 @define(kw_only=True)
@@ -108,8 +118,8 @@ def _result(status: ResultStatus, content: object) -> StepResult:
     """A result that a record accepts: what it cannot hold is repaired when the step is made."""
     kept = content if is_held(content) else holdable(content, set())
     if status is ResultStatus.ERROR:
-        return StepResult.error(str(kept))
-    return msgspec.convert({"status": status, "output": kept}, StepResult)
+        return result_of_checked(status, message=str(kept))
+    return result_of_checked(status, freeze(kept))
 
 
 def message(role: str, content: str, **metadata: str) -> Draft:
@@ -182,7 +192,9 @@ class EpisodeDraft:
         self, role: str, text: str, time: datetime | None = None, place: str = "", **metadata: str
     ) -> Draft:
         """Add a turn of the conversation, also one that says nothing."""
-        return self._added(message(role, text, **metadata), time, place)
+        draft = message(role, text, **metadata)
+        draft.timestamp, draft.where = time, place or self.place
+        return self._added(draft)
 
     def call(
         self,
@@ -194,13 +206,18 @@ class EpisodeDraft:
     ) -> Draft:
         """Add a use of a tool; ``answer`` finds it by its id, or by its tool where that is empty."""
         name = tool or UNKNOWN_TOOL
-        draft = Draft(tool=name, action="call", parameters=parameters)
-        if call_id:
-            draft.metadata["call_id"] = call_id
+        draft = Draft(
+            where=place or self.place,
+            tool=name,
+            action="call",
+            parameters=parameters,
+            timestamp=time,
+            metadata={"call_id": call_id} if call_id else {},
+        )
         # Ids are not unique in real logs: answers go to the calls of an id in their order.
         self._calls.setdefault(call_id or name, []).append(draft)
         self._names_of_open[id(draft)] = call_id or name
-        return self._added(draft, time, place)
+        return self._added(draft)
 
     def called(self, call_id: str | None, tool: str | None = None) -> Draft | None:
         """The oldest call that has no answer yet: by its id, by its tool where that is empty, else of all."""
@@ -224,12 +241,18 @@ class EpisodeDraft:
         draft = self.called(call_id, tool)
         if draft is not None:
             draft.ended(time)
-            self._mark(draft)
+            if self.log.repairs:
+                self._mark(draft)
             return draft
-        draft = Draft(tool=tool or UNKNOWN_TOOL, action="result")
-        if call_id:
-            draft.metadata["call_id"] = call_id
-        return self._added(draft, time, place)
+        return self._added(
+            Draft(
+                where=place or self.place,
+                tool=tool or UNKNOWN_TOOL,
+                action="result",
+                timestamp=time,
+                metadata={"call_id": call_id} if call_id else {},
+            )
+        )
 
     def spoke(self, model: str | None, since: int) -> None:
         """Note the model of the steps from a place on: of each step where it is not the episode's first."""
@@ -241,19 +264,17 @@ class EpisodeDraft:
             for step in self.steps[since:]:
                 step.metadata["model"] = model
 
-    def _added(self, draft: Draft, time: datetime | None, place: str) -> Draft:
-        draft.timestamp = time
-        draft.where = place or self.place
-        self._mark(draft)
+    def _added(self, draft: Draft) -> Draft:
+        if self.log.repairs:
+            self._mark(draft)
         self.steps.append(draft)
         self.heard += 1
         return draft
 
     def _mark(self, draft: Draft) -> None:
-        if self.log.repairs:
-            self.repairs |= self.log.repairs
-            if self.by_line:
-                draft.metadata["repaired"] = ", ".join(sorted(self.log.repairs))
+        self.repairs |= self.log.repairs
+        if self.by_line:
+            draft.metadata["repaired"] = ", ".join(sorted(self.log.repairs))
 
     def first_said(self, role: str) -> str | None:
         """The first turn of a role that says something."""
@@ -285,9 +306,7 @@ class EpisodeDraft:
 
     def _built(self, described: str | None, timing: str) -> Episode:
         repairs = set(self.repairs)
-        steps = tuple(
-            _step(number, draft, self.log, repairs) for number, draft in enumerate(self.steps, 1)
-        )
+        steps = _steps(self.steps, self.log, repairs)
         metadata: dict[str, object] = {**self.metadata, "source": self.source, "timing": timing}
         if self.parent is not None:
             metadata["parent_episode"] = str(self.parent)
@@ -388,14 +407,27 @@ class EpisodeDraft:
         return encoded[:_MOST_INDEXED].decode("utf-8", "ignore")
 
 
+def _steps(drafts: Sequence[Draft], log: Log, repairs: set[str]) -> tuple[ExecutionStep, ...]:
+    """The finished steps; what a record refuses is repaired.
+
+    Raises:
+        ImportFormatError: it cannot be repaired.
+    """
+    try:
+        return _made(drafts)
+    except InvalidValueError:
+        # One of them: apart, each is repaired for itself.
+        return tuple(_step(number, draft, log, repairs) for number, draft in enumerate(drafts, 1))
+
+
 def _step(number: int, draft: Draft, log: Log, repairs: set[str]) -> ExecutionStep:
     try:
-        return _made(number, draft)
+        return _made([draft], number)[0]
     except InvalidValueError:
         mended: set[str] = set()
         _mend(draft, mended)
         try:
-            step = _made(number, draft)
+            (step,) = _made([draft], number)
         except InvalidValueError as error:
             raise ImportFormatError(log.file, str(error), entry=draft.where or None) from error
         what = ", ".join(sorted(mended))
@@ -404,39 +436,51 @@ def _step(number: int, draft: Draft, log: Log, repairs: set[str]) -> ExecutionSt
         return evolve(step, metadata={**step.metadata, "repaired": what})
 
 
-def _made(number: int, draft: Draft) -> ExecutionStep:
-    """The step, its types checked; what types do not tell is checked here.
+def _made(drafts: Iterable[Draft], first: int = 1) -> tuple[ExecutionStep, ...]:
+    """The steps, their values checked.
 
-    Decoding as stored steps are decoded takes half of the time of the constructor.
+    Args:
+        drafts: the drafts.
+        first: the number of the first of them.
 
     Raises:
-        InvalidValueError: a record refuses it.
+        InvalidValueError: a record refuses one of them.
     """
-    tool, metadata = draft.tool, draft.metadata
-    if not tool.strip() or "\0" in tool:
-        raise InvalidValueError("step.tool", "text that can be indexed", tool)
-    if not 0 <= draft.latency_ms < inf or (draft.tokens_used or 0) < 0:
-        raise InvalidValueError("step", "a duration and tokens that are not negative", draft)
-    texts = tool + draft.action
-    values = {
-        "number": number,
-        "timestamp": draft.timestamp or EPOCH,
-        "tool": tool,
-        "action": draft.action,
-        "parameters": draft.parameters,
-        "result": draft.result,
-        "latency_ms": draft.latency_ms,
-        "tokens_used": draft.tokens_used,
-    }
-    if metadata:
-        texts = "".join((texts, *metadata, *metadata.values()))
-        values["metadata"] = metadata
-    if not is_held(texts) or not is_held(draft.parameters):
-        raise InvalidValueError("step.parameters", "what JSON can hold", draft.parameters)
+    steps: list[ExecutionStep] = []
+    for number, draft in enumerate(drafts, first):
+        tool, parameters, metadata = draft.tool, draft.parameters, draft.metadata
+        if not tool.strip() or "\0" in tool:
+            raise InvalidValueError("step.tool", "text that can be indexed", tool)
+        if not 0 <= draft.latency_ms < inf or (draft.tokens_used or 0) < 0:
+            raise InvalidValueError("step", "a duration and tokens that are not negative", draft)
+        try:
+            texts = "".join((tool, draft.action, *parameters, *metadata, *metadata.values()))
+        except TypeError as error:
+            raise InvalidValueError("step", f"texts ({error})", draft) from error
+        if not (texts.isascii() or is_held(texts)) or not is_held(parameters):
+            raise InvalidValueError("step.parameters", "what JSON can hold", parameters)
+        values = (
+            number,
+            draft.timestamp or EPOCH,
+            tool,
+            draft.action,
+            freeze_mapping(parameters),
+            draft.result,
+            draft.latency_ms,
+            draft.tokens_used,
+            freeze_mapping(metadata),
+        )
+        usual = tuple(map(type, values)) in _USUAL
+        steps.append(step_of_checked(values) if usual else _decoded(values))
+    return tuple(steps)
+
+
+def _decoded(values: tuple[object, ...]) -> ExecutionStep:
+    """A step of the values of its fields, checked and converted as stored ones are."""
     try:
-        return msgspec.convert(values, ExecutionStep)
+        return msgspec.convert(dict(zip(_NAMES, values, strict=True)), ExecutionStep)
     except msgspec.ValidationError as error:
-        raise InvalidValueError("step", f"its fields ({error})", draft) from error
+        raise InvalidValueError("step", f"its fields ({error})", values) from error
 
 
 def _mend(draft: Draft, repairs: set[str]) -> None:
@@ -508,7 +552,11 @@ def _between(
 def stable_id(source: str, *parts: object) -> UUID:
     """The same id for the same parts (strings, numbers, booleans, ``None``)."""
     # A JSON array, put together from its parts, which takes a third of the time of encoding it.
-    name = _NAMESPACE.bytes + f"[{', '.join(map(_NAME_OF_PART, (source, *parts)))}]".encode()
+    names = [
+        encode_basestring_ascii(part) if type(part) is str else _name_of_part(part)
+        for part in (source, *parts)
+    ]
+    name = _NAMESPACE + f"[{', '.join(names)}]".encode()
     # As ``uuid5`` does, in a third of its time.
     return UUID(bytes=sha1(name, usedforsecurity=False).digest()[:16], version=5)
 

@@ -100,14 +100,11 @@ def _constant(repairs: set[str], text: str) -> str:
 
 def is_held(value: Any, depth: int = 0) -> bool:
     """Whether a record can hold a decoded JSON value as it is."""
-    # Most are texts, and objects of texts.
-    if isinstance(value, str) and value.isascii():
-        return True
-    if isinstance(value, dict | list):
-        return depth < DEEPEST and _is_held_inside(cast("dict[str, Any]", value), depth + 1)
     match value:
         case str():
-            return without_surrogates(value, set()) == value
+            return value.isascii() or without_surrogates(value, set()) == value
+        case dict() | list():
+            return depth < DEEPEST and _is_held_inside(cast("dict[str, Any]", value), depth + 1)
         case int():
             return isinstance(value, bool) or value in _INTEGERS
         case float():
@@ -118,7 +115,7 @@ def is_held(value: Any, depth: int = 0) -> bool:
 
 def _is_held_inside(value: dict[str, Any] | list[Any], depth: int) -> bool:
     for item in value.values() if isinstance(value, dict) else value:
-        # Most are short texts and small numbers, which need no call.
+        # Most are texts and small numbers, which need no call.
         if type(item) is str:
             if item.isascii():
                 continue

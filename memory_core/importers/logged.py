@@ -90,6 +90,8 @@ def _error_text(error: object) -> str | None:
 def _tokens(around: Around) -> object:
     """How many tokens a call took."""
     usage = mapping(around.get("usage"))
+    if not usage:
+        return 0
     if usage.get("total_tokens") is not None:
         return usage["total_tokens"]
     parts = (usage.get(name) for name in _TOKENS)
@@ -145,16 +147,11 @@ def describe(draft: EpisodeDraft, entry: Fields) -> None:
     task_type = around.get("task_type")
     if isinstance(task_type, str) and task_type in _TASK_TYPES:
         draft.task_type = TaskType(task_type)
-    draft.domain = given.text("domain")
-    draft.language = given.text("language")
-    draft.framework = given.text("framework")
+    if given:
+        _describe_by(draft, given)
     draft.outcome = logged_outcome(around)
-    reward = around.get("reward", "score")
-    draft.reward = Fields({"reward": reward}, entry.log, entry.place).number("reward")
-    tags = given.list("tags")
-    draft.tags = [text for tag in tags if (text := plain_text(tag))]
-    if len(draft.tags) < len(tags):
-        draft.log.note(draft.place, "metadata.tags: what is not a text is left out")
+    if (reward := around.get("reward", "score")) is not None:
+        draft.reward = Fields({"reward": reward}, entry.log, entry.place).number("reward")
     told = {
         **{key: value for key, value in given.value.items() if key not in _OWN},
         "model": plain_text(around.get("model")),
@@ -165,3 +162,13 @@ def describe(draft: EpisodeDraft, entry: Fields) -> None:
         # Words of which nobody says what they mean.
         told |= {name: plain_text(around.get(name)) for name in ("outcome", "success")}
     draft.metadata |= {name: value for name, value in told.items() if value is not None}
+
+
+def _describe_by(draft: EpisodeDraft, metadata: Fields) -> None:
+    draft.domain = metadata.text("domain")
+    draft.language = metadata.text("language")
+    draft.framework = metadata.text("framework")
+    tags = metadata.list("tags")
+    draft.tags = [text for tag in tags if (text := plain_text(tag))]
+    if len(draft.tags) < len(tags):
+        draft.log.note(draft.place, "metadata.tags: what is not a text is left out")
