@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from memory_core.cli.streams import safe
-from memory_core.importers.fields import EPOCH
+from memory_core.importers.timing import has_start
 from memory_core.records import (
     ContextPattern,
     DecisionPoint,
@@ -48,7 +48,6 @@ __all__ = [
     "console",
     "facts",
     "filled_table",
-    "has_times",
     "marked",
     "number",
     "outcome_text",
@@ -198,15 +197,7 @@ def size(count: int) -> str:
 
 def start_text(episode: Episode, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     """When an episode began, in UTC; a dash where its transcript does not say."""
-    # An importer counts from 1970 where a transcript has no times, or durations only.
-    timing = episode.metadata.get("timing")
-    unknown = timing == "none" or (timing is not None and episode.start_time == EPOCH)
-    return "—" if unknown else f"{episode.start_time:{form}}"
-
-
-def has_times(episode: Episode) -> bool:
-    """Whether an episode's steps have real times: some transcripts have none."""
-    return episode.metadata.get("timing") not in {"none", "start"}
+    return f"{episode.start_time:{form}}" if has_start(episode) else "—"
 
 
 def outcome_text(episode: Episode) -> Text:

@@ -13,6 +13,7 @@ from memory_core.cli.commands import command
 from memory_core.cli.lookup import find_record
 from memory_core.cli.session import Session
 from memory_core.codec.json_objects import record_to_json
+from memory_core.importers.timing import has_times
 from memory_core.records import Episode, ExecutionStep, Heuristic, Pattern, Record, ResultStatus
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _began(episode: Episode) -> str:
 def _took(episode: Episode) -> str:
     from memory_core.cli import output
 
-    if episode.end_time is None or not output.has_times(episode):
+    if episode.end_time is None or not has_times(episode):
         return ""
     return output.duration(episode.end_time - episode.start_time)
 
@@ -150,9 +151,7 @@ def _rounded(text: str) -> str:
 
 def _after(episode: Episode, step: ExecutionStep) -> str:
     """A step's time since the start of the episode; "" if its transcript has no times."""
-    from memory_core.cli import output
-
-    if not output.has_times(episode):
+    if not has_times(episode):
         return ""
     seconds = round((step.timestamp - episode.start_time).total_seconds(), 1)
     return f"{seconds + 0.0:+.1f} s"  # adding 0.0 turns -0.0 into 0.0

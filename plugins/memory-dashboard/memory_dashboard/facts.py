@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
@@ -15,10 +16,22 @@ import numpy as np
 
 from memory_core.errors import CodecError
 from memory_core.following import Bookmark
+from memory_core.importers.timing import has_start, has_times
 from memory_core.records import Episode, ExecutionStep, Record, ResultStatus
 from memory_dashboard.columns import NOTHING, OTHERS, Array, Columns, Vocabulary
 
-__all__ = ["EPISODES", "FAILED", "PARTIAL", "RUNNING", "SUCCEEDED", "EpisodeFacts", "signature"]
+__all__ = [
+    "EPISODES",
+    "FAILED",
+    "PARTIAL",
+    "RUNNING",
+    "SUCCEEDED",
+    "EpisodeFacts",
+    "last_error",
+    "reason",
+    "signature",
+    "telling_line",
+]
 
 EPISODES = 250_000
 """The most episodes of a namespace that the statistics cover, the newest."""
@@ -36,18 +49,42 @@ _OUTCOMES = {
 NAMES = ("running", *_OUTCOMES)
 """The outcome of each number."""
 
+_TALK = frozenset({"message", "think"})
+"""Tools that change nothing: what was said in imported conversations, and thinking aloud."""
+_TIMELESS = 365 * 86_400.0
 _VARYING = re.compile(r"\b(?:0x)?(?=[0-9a-fA-F-]*[0-9])[0-9a-fA-F]{2,}(?:-[0-9a-fA-F]+)*\b|\d+")
+_LISTED = re.compile(r"#(?:(?:, and |, |; | and )#)+")
 
 
 def signature(message: str) -> str:
-    """The line of an error's message that says most, with numbers and ids replaced: the same for errors
-    that are alike.
+    """The line of an error's message that says most, with numbers and ids replaced, and so lists of them: the
+    same for errors that are alike.
     """
+    return _LISTED.sub("#", _VARYING.sub("#", telling_line(message)[:300]))[:160]
+
+
+def telling_line(message: str) -> str:
+    """The line of an error's message that says most."""
     line = _first(message[:2_000].splitlines())
     if line.lstrip().startswith("Traceback"):
         # The last line says what went wrong, unless the message was cut and its end is blank.
         line = _first(reversed(message[-2_000:].splitlines())) or line
-    return _VARYING.sub("#", " ".join(line.split())[:300])[:160]
+    return " ".join(line.split())
+
+
+def reason(episode: Episode) -> str:
+    """What an episode's outcome says of why it ended so; "" if it says nothing."""
+    outcome = episode.outcome
+    if outcome is None:
+        return ""
+    said = outcome.reason or outcome.error_details or next(iter(outcome.failed), "")
+    return said or outcome.verdict or ""
+
+
+def last_error(episode: Episode) -> str:
+    """The last error of an episode's steps; "" if no step failed."""
+    step = next(filter(_failed, reversed(episode.steps)), None)
+    return "" if step is None else f"{step.tool}: {_said(step)}"
 
 
 def _first(lines: Iterable[str]) -> str:
@@ -59,10 +96,13 @@ class EpisodeFacts:
     """The facts of one namespace's episodes, as `Derived` data in memory.
 
     Attributes:
-        episodes: a row for each episode. A row that is not ``alive`` counts no more.
+        episodes: a row for each episode. A row that is not ``alive`` counts no more. It is ``dated`` if it is
+            known when it began; what it took is not a number where nobody knows. ``why`` it failed is what
+            its outcome says, else its ``last`` error.
         tools: for each episode and tool the calls, the failed ones and their milliseconds.
         tags: a row for each episode and tag.
-        errors: a row for each failed step, with what followed it.
+        errors: a row for each failed step, with the call that came ``next``, and whether the tool that failed
+            worked later (1), did not (2), or was not called again (0).
         texts: the vocabularies: ``domain``, ``tool``, ``tag``, ``error``.
         left_out: whether there were more than ``limit`` episodes.
         unreadable: episodes whose steps are damaged.
@@ -83,13 +123,13 @@ class EpisodeFacts:
             {
                 "alive": "?", "high": "u8", "low": "u8", "start": "f8", "seconds": "f4", "domain": "i4",
                 "task": "i4", "outcome": "i1", "reward": "f4", "steps": "i4", "tokens": "f4",
-                "errors": "i4", "why": "i4",
+                "errors": "i4", "why": "i4", "last": "i4", "dated": "?",
             }
         )  # fmt: skip
         self.tools = Columns({"row": "i4", "tool": "i4", "calls": "i4", "errors": "i4", "ms": "f4"})
         self.tags = Columns({"row": "i4", "tag": "i4"})
         self.errors = Columns(
-            {"row": "i4", "tool": "i4", "error": "i4", "next": "i4", "well": "i1"}
+            {"row": "i4", "tool": "i4", "error": "i4", "next": "i4", "well": "i1", "step": "i4"}
         )
 
     def __len__(self) -> int:
@@ -150,16 +190,21 @@ class EpisodeFacts:
         steps = episode.steps
         failed = [at for at, step in enumerate(steps) if _failed(step)]
         status = NAMES.index(episode.outcome.status) if episode.outcome else RUNNING
-        why = NOTHING
-        if status in {PARTIAL, FAILED} or (status == RUNNING and failed):
-            why = self.texts["error"].number(_why(episode, [steps[at] for at in failed]))
+        number, timed = self.texts["error"].number, has_times(episode)
+        why = last = NOTHING
+        if status in {PARTIAL, FAILED}:
+            if failed:
+                last = number(f"{steps[failed[-1]].tool}: {_message(steps[failed[-1]])}")
+            why = number(signature(reason(episode))) or last
         end, whole = episode.end_time, episode.id.int
         row = self.episodes.add(
             alive=True,
             high=whole >> 64,
             low=whole & (2**64 - 1),
             start=episode.start_time.timestamp(),
-            seconds=np.nan if end is None else (end - episode.start_time).total_seconds(),
+            seconds=np.nan
+            if end is None or not timed
+            else (end - episode.start_time).total_seconds(),
             domain=self.texts["domain"].number(episode.context.domain),
             task=self.texts["domain"].number(episode.task_type.value),
             outcome=status,
@@ -168,15 +213,17 @@ class EpisodeFacts:
             tokens=_tokens(steps),
             errors=len(failed),
             why=why,
+            last=last,
+            dated=has_start(episode) and episode.start_time.timestamp() >= _TIMELESS,
         )
         self._rows[episode.id.bytes] = row
-        self._observe_tools(row, steps)
+        self._observe_tools(row, steps, timed=timed)
         for tag in {*episode.tags, *episode.context.tags}:
             self.tags.add(row=row, tag=self.texts["tag"].number(tag))
-        for at in failed[-_ERRORS_OF_ONE:]:
-            self._observe_error(row, steps, at)
+        if failed:
+            self._observe_errors(row, steps, failed[-_ERRORS_OF_ONE:])
 
-    def _observe_tools(self, row: int, steps: Sequence[ExecutionStep]) -> None:
+    def _observe_tools(self, row: int, steps: Sequence[ExecutionStep], *, timed: bool) -> None:
         used: dict[int, list[float]] = {}
         for step in steps:
             counted = used.setdefault(self.texts["tool"].number(step.tool), [0, 0, 0.0])
@@ -184,18 +231,27 @@ class EpisodeFacts:
             counted[1] += _failed(step)
             counted[2] += step.latency_ms
         for tool, (calls, errors, ms) in used.items():
-            self.tools.add(row=row, tool=tool, calls=calls, errors=errors, ms=_number(ms))
+            # A latency of 0 is one that nobody measured.
+            known = _number(ms) if timed and ms else np.nan
+            self.tools.add(row=row, tool=tool, calls=calls, errors=errors, ms=known)
 
-    def _observe_error(self, row: int, steps: Sequence[ExecutionStep], at: int) -> None:
-        step = steps[at]
-        after = steps[at + 1] if at + 1 < len(steps) else None
-        self.errors.add(
-            row=row,
-            tool=self.texts["tool"].number(step.tool),
-            error=self.texts["error"].number(_message(step)),
-            next=NOTHING if after is None else self.texts["tool"].number(after.tool),
-            well=0 if after is None else (2 if _failed(after) else 1),
-        )
+    def _observe_errors(self, row: int, steps: Sequence[ExecutionStep], failed: list[int]) -> None:
+        called = {step.tool: at for at, step in enumerate(steps)}
+        worked = {step.tool: at for at, step in enumerate(steps) if _worked(step)}
+        calls = [at for at, step in enumerate(steps) if step.tool not in _TALK]
+        for at in failed:
+            step, after = steps[at], bisect_right(calls, at)
+            again = 1 if worked.get(step.tool, -1) > at else 2 if called[step.tool] > at else 0
+            self.errors.add(
+                row=row,
+                tool=self.texts["tool"].number(step.tool),
+                error=self.texts["error"].number(_message(step)),
+                next=self.texts["tool"].number(steps[calls[after]].tool)
+                if after < len(calls)
+                else NOTHING,
+                well=again,
+                step=step.number,
+            )
 
     # Keeping to the bounds
 
@@ -243,7 +299,7 @@ class EpisodeFacts:
             "domain": (self.episodes["domain"], self.episodes["task"]),
             "tool": (self.tools["tool"], self.errors["tool"], self.errors["next"]),
             "tag": (self.tags["tag"],),
-            "error": (self.episodes["why"], self.errors["error"]),
+            "error": (self.episodes["why"], self.episodes["last"], self.errors["error"]),
         }[name]
 
 
@@ -251,21 +307,18 @@ def _failed(step: ExecutionStep) -> bool:
     return step.result is not None and step.result.status is not ResultStatus.SUCCESS
 
 
+def _worked(step: ExecutionStep) -> bool:
+    return step.result is not None and step.result.status is ResultStatus.SUCCESS
+
+
 def _message(step: ExecutionStep) -> str:
+    return signature(_said(step)) or "error"
+
+
+def _said(step: ExecutionStep) -> str:
     if step.result is None or step.result.status is ResultStatus.TIMEOUT:
         return "timeout"
-    return signature(step.result.message or "") or "error"
-
-
-def _why(episode: Episode, failed: Sequence[ExecutionStep]) -> str:
-    """What an episode failed of: its last error, else what its outcome says."""
-    if failed:
-        return f"{failed[-1].tool}: {_message(failed[-1])}"
-    outcome = episode.outcome
-    if outcome is None:
-        return ""
-    text = outcome.reason or outcome.error_details or next(iter(outcome.failed), "")
-    return signature(text or outcome.verdict or "")
+    return step.result.message or "error"
 
 
 def _tokens(steps: Sequence[ExecutionStep]) -> float:

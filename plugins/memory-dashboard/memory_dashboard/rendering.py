@@ -10,6 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from memory_core.importers.timing import has_start, has_times
+from memory_core.records import Episode
 from memory_dashboard.text import exact, one_line, shown
 
 __all__ = ["STATIC", "asset", "environment"]
@@ -32,7 +34,7 @@ def environment() -> Environment:
     )
     filters: dict[str, Any] = {
         "number": number, "percent": percent, "span": span, "when": when, "day": day, "line": one_line,
-        "amount": amount, "size": size, "words": words, "exact": exact,
+        "amount": amount, "size": size, "words": words, "exact": exact, "began": began, "took": took,
     }  # fmt: skip
     made.filters.update(filters)
     made.globals.update(asset=asset)
@@ -87,14 +89,25 @@ def size(value: float) -> str:
     return f"{value:,.1f} TB"
 
 
-def when(moment: datetime) -> str:
+def when(moment: datetime | None) -> str:
     """A time in UTC, to the second."""
-    return moment.replace(tzinfo=None).isoformat(" ", "seconds")
+    return _DASH if moment is None else moment.replace(tzinfo=None).isoformat(" ", "seconds")
 
 
-def day(moment: datetime) -> str:
+def day(moment: datetime | None) -> str:
     """A date."""
-    return moment.date().isoformat()
+    return _DASH if moment is None else moment.date().isoformat()
+
+
+def began(episode: Episode) -> str:
+    """When an episode began; a dash where its source does not say."""
+    return when(episode.start_time if has_start(episode) else None)
+
+
+def took(episode: Episode) -> str:
+    """How long an episode took; a dash while it runs, and where its source does not say."""
+    known = episode.end_time is not None and has_times(episode)
+    return span(episode.end_time - episode.start_time if known and episode.end_time else None)
 
 
 def words(name: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import pairwise
+from typing import Generic, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -16,8 +17,8 @@ from memory_dashboard.facts import FAILED, NAMES, PARTIAL, RUNNING, SUCCEEDED, E
 from memory_dashboard.times import moment
 
 __all__ = [
-    "MEASURES", "SPLITS", "Chosen", "ErrorRow", "FailureRow", "Line", "ToolRow", "Totals", "errors",
-    "failures", "lines", "tools", "totals", "values", "worst",
+    "MEASURES", "SPLITS", "ErrorRow", "FailureRow", "Line", "Part", "Reading", "ToolRow", "Totals", "errors",
+    "failures", "lines", "to_read", "tools", "totals", "values",
 ]  # fmt: skip
 
 MEASURES = {
@@ -29,47 +30,10 @@ MEASURES = {
     "tokens": "Mean tokens",
 }
 SPLITS = {"domain": "domain", "task": "task type", "tool": "tool", "outcome": "outcome"}
+R = TypeVar("R")
+
 _LINES = 5
 _COUNTED = 1_000_000
-
-
-@frozen(kw_only=True)
-class Chosen:
-    """Which episodes statistics are of.
-
-    Attributes:
-        start: in seconds since 1970, inclusive; ``None`` for no bound.
-        end: exclusive.
-        domain: a domain, ``""`` for those without one.
-        task: a type of task.
-        tool: a tool that was used.
-    """
-
-    start: float | None = None
-    end: float | None = None
-    domain: str | None = None
-    task: str | None = None
-    tool: str | None = None
-
-    def rows(self, facts: EpisodeFacts) -> Array:
-        """The rows of the episodes."""
-        table = facts.episodes
-        mask = table["alive"].copy()
-        if self.start is not None:
-            mask &= table["start"] >= self.start
-        if self.end is not None:
-            mask &= table["start"] < self.end
-        for name, value in (("domain", self.domain), ("task", self.task)):
-            if value is not None:
-                number = facts.texts["domain"].find(value)
-                mask &= table[name] == (-1 if number is None else number)
-        if self.tool is not None:
-            number = facts.texts["tool"].find(self.tool)
-            used = np.zeros(len(mask), dtype=bool)
-            if number is not None:
-                used[facts.tools["row"][facts.tools["tool"] == number]] = True
-            mask &= used
-        return np.flatnonzero(mask)
 
 
 @frozen(kw_only=True)
@@ -125,51 +89,138 @@ def _median(column: Array) -> float | None:
     return float(np.median(known)) if len(known) else None
 
 
+@frozen
+class Part(Generic[R]):
+    """The first rows of a table.
+
+    Attributes:
+        rows: the rows.
+        total: how many there are.
+    """
+
+    rows: list[R]
+    total: int
+
+
 @frozen(kw_only=True)
 class FailureRow:
     """What some episodes failed of.
 
     Attributes:
-        why: the last error of each, or what its outcome says.
-        first: the newest of them: the one to read first.
-        example: one more.
+        why: what the outcome of each says, or else its last error.
+        named: whether ``why`` finds these episodes: it is one text, and not nothing.
+        last: their commonest last errors, each with its count; empty where ``why`` is that.
+        unbroken: of the episodes, those without a failed step.
         domain: the domain that most of them have.
+        newest: when the newest of them began; ``None`` where nobody knows.
+        first: the one to read first: short, but not the shortest.
+        example: one of the usual length.
     """
 
     why: str
+    named: bool
     episodes: int
     share: float
+    last: tuple[tuple[str, int], ...]
+    unbroken: int
     domain: str
-    last: datetime
+    newest: datetime | None
     first: UUID
     example: UUID | None
 
 
-def failures(facts: EpisodeFacts, rows: Array, limit: int = 8) -> list[FailureRow]:
+def failures(facts: EpisodeFacts, rows: Array, limit: int = 8) -> Part[FailureRow]:
     """What failed most."""
-    table = facts.episodes
-    failed = rows[np.isin(table["outcome"][rows], (FAILED, PARTIAL))]
-    why = table["why"][failed]
-    found: list[FailureRow] = []
-    for number, count in _commonest(why, limit):
-        these = failed[why == number]
-        newest = these[np.argsort(table["start"][these])[::-1][:2]].tolist()
-        domain = _commonest(table["domain"][these], 1)[0][0]
+    failed = _failures(facts, rows)
+    why = facts.episodes["why"][failed]
+    found = [
+        _failure_row(facts, failed[why == number], number, len(failed))
+        for number, _ in _commonest(why, limit)
+    ]
+    return Part(found, len(np.unique(why)))
+
+
+def _failures(facts: EpisodeFacts, rows: Array) -> Array:
+    return rows[np.isin(facts.episodes["outcome"][rows], (FAILED, PARTIAL))]
+
+
+def _failure_row(facts: EpisodeFacts, these: Array, number: int, of: int) -> FailureRow:
+    table, texts = facts.episodes, facts.texts["error"]
+    last = table["last"][these]
+    dated = these[table["dated"][these]]
+    first, example = _short(facts, these)
+    return FailureRow(
+        why=texts[number] or "(no reason given)",
+        named=number > OTHERS,
+        episodes=len(these),
+        share=len(these) / of,
+        last=tuple(
+            (texts[error], count)
+            for error, count in _commonest(last, 4)
+            if error not in {NOTHING, number}
+        )[:3],
+        unbroken=int(np.count_nonzero(last == NOTHING)),
+        domain=facts.texts["domain"][_commonest(table["domain"][these], 1)[0][0]],
+        newest=moment(float(table["start"][dated].max())) if len(dated) else None,
+        first=facts.id_of(first),
+        example=None if example == first else facts.id_of(example),
+    )
+
+
+def _short(facts: EpisodeFacts, these: Array) -> tuple[int, int]:
+    """Of some episodes one that is shorter than most, and one of the usual length."""
+    order = these[np.argsort(facts.episodes["steps"][these], kind="stable")]
+    return int(order[len(order) // 4]), int(order[len(order) // 2])
+
+
+@frozen(kw_only=True)
+class Reading:
+    """An episode to read.
+
+    Attributes:
+        id: the episode.
+        alike: how many failed like it.
+        of: how many failed.
+        why: what they failed of; "" where nothing failed.
+        last: the last error of each; "" if ``why`` is that, or no step failed.
+        unbroken: whether no step failed.
+    """
+
+    id: UUID
+    alike: int = 0
+    of: int = 0
+    why: str = ""
+    last: str = ""
+    unbroken: bool = False
+
+
+def to_read(facts: EpisodeFacts, rows: Array, limit: int = 4) -> list[Reading]:
+    """The episodes to read first: one of each of the commonest pairs of a reason and a last error; where
+    nothing failed, the worst.
+    """
+    table, texts = facts.episodes, facts.texts["error"]
+    failed = _failures(facts, rows)
+    if not len(failed):
+        return [Reading(id=one) for one in _worst(facts, rows, limit)]
+    size = len(texts) + 2
+    pairs = table["why"][failed].astype(np.int64) * size + table["last"][failed]
+    found: list[Reading] = []
+    for pair, count in _commonest_of(pairs, limit):
+        why, last = divmod(pair, size)
         found.append(
-            FailureRow(
-                why=facts.texts["error"][number] or "(no reason given)",
-                episodes=count,
-                share=count / len(failed),
-                domain=facts.texts["domain"][domain],
-                last=moment(float(table["start"][newest[0]])),
-                first=facts.id_of(newest[0]),
-                example=facts.id_of(newest[1]) if len(newest) > 1 else None,
+            Reading(
+                id=facts.id_of(_short(facts, failed[pairs == pair])[0]),
+                alike=count,
+                of=len(failed),
+                why=texts[why] or "(no reason given)",
+                last="" if last == why else texts[last],
+                unbroken=last == NOTHING,
             )
         )
     return found
 
 
-def worst(facts: EpisodeFacts, rows: Array, limit: int = 5) -> list[UUID]:
+def _worst(facts: EpisodeFacts, rows: Array, limit: int) -> list[UUID]:
     """Where nothing failed: the ended episodes with the least reward, then those with most errors."""
     table = facts.episodes
     ended = rows[table["outcome"][rows] != RUNNING]
@@ -184,7 +235,7 @@ class ToolRow:
 
     Attributes:
         low: the bounds of the share of failed calls, at 95 %.
-        ms: the mean latency of a call.
+        ms: the mean latency of a call; ``None`` where nobody measured it.
         failed: of the ended episodes that used it, the share that failed.
     """
 
@@ -194,18 +245,19 @@ class ToolRow:
     rate: float
     low: float
     high: float
-    ms: float
+    ms: float | None
     episodes: int
     failed: float | None
 
 
-def tools(facts: EpisodeFacts, rows: Array, limit: int = 12) -> list[ToolRow]:
+def tools(facts: EpisodeFacts, rows: Array, limit: int = 12) -> Part[ToolRow]:
     """The tools, those with the most errors first."""
     chosen, table = _joined(facts, rows, facts.tools["row"]), facts.tools
     number, size = table["tool"][chosen].astype(np.intp), len(facts.texts["tool"]) + 2
-    calls, failed, ms = (
-        _sums(number, table[name][chosen], size) for name in ("calls", "errors", "ms")
-    )
+    calls, failed = (_sums(number, table[name][chosen], size) for name in ("calls", "errors"))
+    known = chosen[~np.isnan(table["ms"][chosen])]
+    measured = table["tool"][known].astype(np.intp)
+    ms, timed = (_sums(measured, table[name][known], size) for name in ("ms", "calls"))
     # Counted together: whole numbers take a third of the time of weights.
     outcome = facts.episodes["outcome"][table["row"][chosen]]
     pairs = number * len(NAMES) + outcome
@@ -214,7 +266,8 @@ def tools(facts: EpisodeFacts, rows: Array, limit: int = 12) -> list[ToolRow]:
     ended, badly = used - both[:, RUNNING], both[:, FAILED]
     order = np.lexsort((-calls, -failed))
     found: list[ToolRow] = []
-    for tool in order[calls[order] > 0][:limit].tolist():
+    order = order[calls[order] > 0]
+    for tool in order[:limit].tolist():
         low, high = wilson(float(failed[tool]), float(calls[tool]))
         found.append(
             ToolRow(
@@ -224,12 +277,12 @@ def tools(facts: EpisodeFacts, rows: Array, limit: int = 12) -> list[ToolRow]:
                 rate=float(failed[tool] / calls[tool]),
                 low=low,
                 high=high,
-                ms=float(ms[tool] / calls[tool]),
+                ms=float(ms[tool] / timed[tool]) if timed[tool] else None,
                 episodes=int(used[tool]),
                 failed=float(badly[tool] / ended[tool]) if ended[tool] else None,
             )
         )
-    return found
+    return Part(found, len(order))
 
 
 @frozen(kw_only=True)
@@ -237,34 +290,45 @@ class ErrorRow:
     """An error, and what followed it.
 
     Attributes:
-        after: the tools of the next step, commonest first, each with its share.
-        ended: the share of them after which no step came.
-        worked: of the next steps, the share that succeeded.
-        success: of the ended episodes that had it, the share that succeeded.
-        first: the newest episode that had it.
+        count: the steps that failed so.
+        named: whether ``error`` finds the episodes.
+        after: the tools of the next call, commonest first, each with its share. Saying and thinking are no
+            calls.
+        ended: the share of the errors after which no call came.
+        again: how often the tool that failed was called again.
+        worked: how often it then worked.
+        success: how many of the ended episodes that had it succeeded.
+        complete: how many episodes that had it have ended.
+        first: a short episode that had it.
+        step: the number of its step that failed so.
     """
 
     tool: str
     error: str
     count: int
+    named: bool
     episodes: int
     after: tuple[tuple[str, float], ...] = field(default=())
     ended: float = 0.0
-    worked: float | None = None
-    success: float | None = None
+    again: int = 0
+    worked: int = 0
+    success: int = 0
+    complete: int = 0
     first: UUID
+    step: int
 
 
-def errors(facts: EpisodeFacts, rows: Array, limit: int = 8) -> list[ErrorRow]:
+def errors(facts: EpisodeFacts, rows: Array, limit: int = 8) -> Part[ErrorRow]:
     """The commonest errors."""
     table = facts.errors
     chosen = _joined(facts, rows, table["row"])
     size = len(facts.texts["error"]) + 2
     pairs = table["tool"][chosen].astype(np.int64) * size + table["error"][chosen]
-    return [
+    found = [
         _error_row(facts, chosen[pairs == pair], *divmod(pair, size))
         for pair, _ in _commonest_of(pairs, limit)
     ]
+    return Part(found, len(np.unique(pairs)))
 
 
 def _error_row(facts: EpisodeFacts, these: Array, tool: int, error: int) -> ErrorRow:
@@ -273,24 +337,27 @@ def _error_row(facts: EpisodeFacts, these: Array, tool: int, error: int) -> Erro
     having = table["row"][these]
     having = having[np.diff(having, prepend=-1) > 0]
     outcome = episodes["outcome"][having]
-    ended = int(np.count_nonzero(outcome != RUNNING))
-    well = table["well"][these]
-    going_on = int(np.count_nonzero(well))
+    well, following = table["well"][these], table["next"][these]
     names = facts.texts["tool"]
+    first, _ = _short(facts, having)
     return ErrorRow(
         tool=names[tool],
         error=facts.texts["error"][error],
         count=len(these),
+        named=tool > OTHERS and error > OTHERS,
         episodes=len(having),
         after=tuple(
             (names[number], count / len(these))
-            for number, count in _commonest(table["next"][these], 3)
+            for number, count in _commonest(following, 4)
             if number != NOTHING
-        ),
-        ended=1 - going_on / len(these),
-        worked=int(np.count_nonzero(well == 1)) / going_on if going_on else None,
-        success=int(np.count_nonzero(outcome == SUCCEEDED)) / ended if ended else None,
-        first=facts.id_of(int(having[np.argmax(episodes["start"][having])])),
+        )[:3],
+        ended=int(np.count_nonzero(following == NOTHING)) / len(these),
+        again=int(np.count_nonzero(well)),
+        worked=int(np.count_nonzero(well == 1)),
+        success=int(np.count_nonzero(outcome == SUCCEEDED)),
+        complete=int(np.count_nonzero(outcome != RUNNING)),
+        first=facts.id_of(first),
+        step=int(table["step"][these][np.argmax(table["row"][these] == first)]),
     )
 
 
@@ -324,7 +391,8 @@ class Line:
 def lines(
     facts: EpisodeFacts, rows: Array, edges: Sequence[float], split: str
 ) -> dict[str, list[Line]]:
-    """Each measure over time: a line for all, and one for each of the commonest values of ``split``.
+    """Each measure over time: a line for all, and one for each of the commonest values of ``split``. Measures
+    that no episode has are left out.
 
     Args:
         facts: the facts.
@@ -342,7 +410,11 @@ def lines(
         for measure, of_measure in found.items():
             points = _points(facts, these, places, len(edges) - 1, measure)
             of_measure.append(Line(name=name, points=points))
-    return found
+    return {
+        measure: of_measure
+        for measure, of_measure in found.items()
+        if any(point is not None for line in of_measure for point in line.points)
+    }
 
 
 def _split(facts: EpisodeFacts, rows: Array, split: str) -> list[tuple[str, Array]]:

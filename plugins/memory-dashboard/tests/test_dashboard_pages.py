@@ -36,6 +36,12 @@ def texts(answer):
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", answer.text)).split())
 
 
+def visible_texts(answer):
+    """What a reader sees: without what is for screen readers only, and without folded tables."""
+    text = re.sub(r'<span class="hidden">.*?</span>', "", answer.text, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", text)).split())
+
+
 @pytest.mark.parametrize("path", PAGES)
 async def test_an_empty_store_says_what_to_do(path):
     async with dashboard() as (client, _):
@@ -48,20 +54,18 @@ async def test_an_empty_store_says_what_to_do(path):
 
 
 async def test_the_overview_answers_what_failed_most_which_tool_and_what_to_read_first():
-    records = some_episodes()
-    newest = records[16]
-    async with dashboard(records=records) as (client, _):
+    async with dashboard(records=some_episodes()) as (client, _):
         answer = await client.get("/")
-    read = texts(answer)
+    read = visible_texts(answer)
     assert "20 episodes" in read
     assert "Success rate 75%" in read
-    # The last error of all five that failed, numbers apart.
-    assert "fetch: HTTP # 5 100% web 2026-01-17" in read
-    assert "newest of 5 that failed with: fetch: HTTP #" in read
-    assert f"/episodes/{newest.id}" in answer.text.partition("What failed most")[0]
-    # The tool with the most errors is first; a failed call is followed by one that works.
+    # What the outcomes of all five say that failed, numbers apart, and their last error.
+    why = "gave up after # tries"
+    assert f"{why} such as: gave up after 4 tries 5 100% fetch: HTTP # (5) web 2026-01-17" in read
+    assert f"5 of 5 failures: {why} Last error before: fetch: HTTP #" in read
+    # The tool with the most errors is first; after it failed it was not called again.
     assert read.index("fetch 5 5 100.0%") < read.index("read 0 20 0.0%")
-    assert "HTTP # fetch 5 5 read 100% 100% 0%" in read
+    assert "HTTP # fetch 5 5 read 100% 0 of 5 0 of 5 0 of 5 where it failed" in read
     for title in (
         "Episodes",
         "Success rate",
@@ -72,6 +76,144 @@ async def test_the_overview_answers_what_failed_most_which_tool_and_what_to_read
     ):
         assert f"{title} as a table" in read
     assert answer.text.count("<polyline") + answer.text.count("<circle") > 6
+
+
+async def test_an_outcome_says_why_an_episode_failed_and_its_last_error_stands_beside_it():
+    def failing(number, reason, *steps):
+        outcome = Outcome.failure(reason) if reason else Outcome.failure("x", "")
+        return evolve(episode(number, steps=(step(1), *steps)), outcome=outcome)
+
+    overcome = (step(2, tool="book", error="no seat"), step(3, tool="book"))
+    records = [
+        *(failing(number, "The database is wrong.", *overcome) for number in range(3)),
+        *(failing(number, "The database is wrong.", step(2)) for number in range(3, 7)),
+        failing(7, "The user was not told: 327, 1000, 1786.", step(2)),
+        failing(8, "The user was not told: 4.", step(2)),
+    ]
+    async with dashboard(records=records) as (client, _):
+        read = visible_texts(await client.get("/"))
+        for query, count in {
+            "why=The+database+is+wrong.": 7, "last=book%3A+no+seat": 3, "failed=book": 3,
+            "why=The+database+is+wrong.&last=book%3A+no+seat": 3, "failed=search": 0,
+            "why=The+user+was+not+told%3A+%23.": 2, "failed=book&error=no+seat": 3,
+            "failed=book&outcome=success": 0, "failed=book&from=2026-01-02&to=2026-01-03": 1,
+        }.items():  # fmt: skip
+            listed = await client.get(f"/episodes?{query}")
+            assert len(re.findall(r'href="/episodes/[0-9a-f-]{36}"', listed.text)) == count, query
+        searched = texts(await client.get("/episodes?failed=book&q=task"))
+    assert "The database is wrong. 7 78% book: no seat (3) no step failed (4) web" in read
+    # Lists of numbers are one reason, whose real values are shown.
+    assert re.search(
+        r"not told: #\. such as: The user was not told: (327, 1000, 1786|4)\. 2 22%", read
+    )
+    assert "4 of 9 failures: The database is wrong. No step failed." in read
+    assert "3 of 9 failures: The database is wrong. Last error before: book: no seat" in read
+    # What helped is that the same tool worked later.
+    assert "no seat book 3 3 book 100% 3 of 3 3 of 3 0 of 3" in read
+    assert "Words are not searched among these" in searched
+
+
+async def test_what_is_said_or_thought_is_not_what_helped():
+    steps = (
+        step(1, tool="book", error="no seat"),
+        step(2, tool="think"),
+        step(3, tool="message"),
+        step(4, tool="look"),
+        step(5, tool="book", error="no seat"),
+    )
+    async with dashboard(records=[episode(1, failed=True, steps=steps)]) as (client, _):
+        read = visible_texts(await client.get("/"))
+    assert "no seat book 2 1 look 50%; none 50% 1 of 2 0 of 2 0 of 1" in read
+
+
+async def test_the_episode_to_read_is_short_and_usual():
+    records = [
+        episode(number, failed=True, steps=[step(at) for at in range(1, length + 1)])
+        for number, length in enumerate((1, 3, 4, 5, 6, 90))
+    ]
+    async with dashboard(records=records) as (client, _):
+        found = (await client.get("/")).text.partition("What failed most")[0]
+    assert f"/episodes/{records[1].id}" in found
+
+
+async def test_a_table_that_is_cut_says_so_and_is_shown_whole():
+    names = [chr(ord("a") + at) * 3 for at in range(14)]
+    records = [
+        episode(number, steps=(step(1, tool=name, error=f"broken {name}"),)).replace(
+            outcome=Outcome.failure(f"no {name}")
+        )
+        for number, name in enumerate(names)
+    ]
+    async with dashboard(records=records) as (client, _):
+        read = visible_texts(await client.get("/?by=task"))
+        assert read.count("8 of 14 shown, all .") == 2
+        assert read.count("12 of 14 shown, all .") == 1
+        for table in ("failures", "tools", "errors"):
+            answer = await client.get(f"/?by=task&all={table}")
+            whole = visible_texts(answer)
+            assert whole.count("of 14 shown") == 2
+            assert "All 14 shown, the first" in whole
+            assert f'href="/?by=task&amp;all={table}#' not in answer.text
+
+
+async def test_links_of_a_tool_lead_to_its_errors():
+    async with dashboard(records=some_episodes()) as (client, _):
+        page = (await client.get("/?domain=web")).text
+    assert '<a href="/episodes?domain=web&amp;failed=fetch">fetch</a>' in page
+    assert '<a href="/?domain=web&amp;tool=fetch#errors">3<' in page
+    assert '<a href="/episodes?domain=web&amp;tool=read">read</a>' in page
+    assert re.search(r'href="/episodes/[0-9a-f-]{36}#step-2">where it failed', page)
+
+
+@pytest.mark.parametrize("timing", ["none", "start", "durations", "steps", None])
+async def test_times_that_a_source_does_not_have_are_not_made_up(timing):
+    metadata = {} if timing is None else {"timing": timing}
+    dated, timed = timing not in {"none", "durations"}, timing not in {"none", "start"}
+    start = START if dated else START.fromtimestamp(0, START.tzinfo)
+    one = evolve(
+        episode(0, failed=True, steps=(step(1), step(2, error="no"))),
+        start_time=start,
+        end_time=start + timedelta(seconds=30),
+        metadata=metadata,
+    )
+    async with dashboard(records=[one]) as (client, _):
+        overview = visible_texts(await client.get("/"))
+        newest = visible_texts(await client.get("/?span=24h"))
+        listed = visible_texts(await client.get("/episodes"))
+        page = visible_texts(await client.get(f"/episodes/{one.id}"))
+    assert ("Median duration 30.0 s" in overview) is timed
+    assert ("Median duration –" in overview) is not timed
+    assert ("search 1 2 50.0% 9%–91% 250 ms 1" in overview) is timed
+    assert ("The source of these episodes has no times" in overview) is not dated
+    assert ("web 2026-01-01" in overview) is dated
+    assert ("1 episodes, 2025-12-31" in newest) is dated
+    assert ("0 episodes" in newest) is not dated
+    assert ("testing 2026-01-01" in listed) is dated
+    assert ("30.0 s 2 0.10" in listed) is timed
+    assert ("Began 2026-01-01 00:00:00" in page) is dated
+    assert ("Began – the source has no times" in page) is not dated
+    assert ("Duration – the source has no times of steps" in page) is (dated and not timed)
+    assert ("at 1.0 s" in page) is (timed and dated)
+
+
+async def test_a_policy_that_names_a_day_does_not_say_when_the_agent_ran():
+    one = evolve(episode(1), metadata={"timing": "start", "source": "tau-bench"})
+    async with dashboard(records=[one]) as (client, _):
+        page = visible_texts(await client.get(f"/episodes/{one.id}"))
+    assert "Began – the source has no times" in page
+
+
+async def test_what_was_not_measured_is_a_dash():
+    steps = (evolve(step(1, tokens=None), latency_ms=0), evolve(step(2, tokens=None), latency_ms=0))
+    one = episode(1, steps=steps)
+    async with dashboard(records=[one]) as (client, _):
+        overview = visible_texts(await client.get("/"))
+        page = visible_texts(await client.get(f"/episodes/{one.id}"))
+    assert "search 0 2 0.0% 0%–66% – 1 0%" in overview
+    assert "Mean tokens as a table" not in overview
+    assert "Mean tokens –" in overview
+    assert "Tokens –" in page
+    assert "took" not in page
 
 
 async def test_two_spans_are_side_by_side():

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from memory_core.importers.timing import has_start, has_times
 from memory_core.query import Query
 from memory_core.records import Episode, ExecutionStep, Heuristic, Relationship, ResultStatus
 from memory_dashboard.pages.episodes import titles
@@ -28,7 +29,7 @@ class Shown:
     """A step as it is shown.
 
     Attributes:
-        offset: when it began, in seconds after the episode.
+        offset: when it began, in seconds after the episode; ``None`` where the source has no times.
         left: where its bar begins, in thousandths of the timeline.
         width: how long the bar is, as ``left``.
         failed: whether its result is an error or a timeout.
@@ -37,7 +38,7 @@ class Shown:
     """
 
     step: ExecutionStep
-    offset: float
+    offset: float | None
     left: int
     width: int
     failed: bool
@@ -59,7 +60,9 @@ async def episode(view: View) -> Response:
         steps=list(_shown(found, chosen[:_AT_ONCE])),
         more=len(chosen) - _AT_ONCE if len(chosen) > _AT_ONCE else 0,
         failed=failed,
-        tokens=sum(step.tokens_used or 0 for step in found.steps),
+        tokens=_tokens(found.steps),
+        timed=has_times(found),
+        dated=has_start(found),
         related=related,
         names=await titles(view, [_other_end(edge, found) for edge in related]),
         heuristics=await _heuristics(view, found),
@@ -112,6 +115,11 @@ async def _found(view: View) -> Episode:
     return found
 
 
+def _tokens(steps: Sequence[ExecutionStep]) -> int | None:
+    known = [step.tokens_used for step in steps if step.tokens_used is not None]
+    return sum(known) if known else None
+
+
 def _failed(step: ExecutionStep) -> bool:
     return step.result is not None and step.result.status is not ResultStatus.SUCCESS
 
@@ -126,7 +134,7 @@ def _value(step: ExecutionStep, name: str) -> Any:
 
 def _shown(episode: Episode, chosen: Sequence[ExecutionStep]) -> Iterator[Shown]:
     """The steps, with bars on the span of the whole episode."""
-    start = episode.start_time
+    start, timed = episode.start_time, has_times(episode)
     ends = [
         (step.timestamp - start).total_seconds() + step.latency_ms / 1_000 for step in episode.steps
     ]
@@ -139,7 +147,7 @@ def _shown(episode: Episode, chosen: Sequence[ExecutionStep]) -> Iterator[Shown]
         width = min(max(round(step.latency_ms / whole), 5), 1_000 - left)
         yield Shown(
             step,
-            offset,
+            offset if timed else None,
             left,
             width,
             _failed(step),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from attrs import frozen
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -12,6 +13,7 @@ from memory_core.errors import InvalidValueError, QueryError
 from memory_core.query import Query, at_least, between
 from memory_core.records import Episode, OutcomeStatus, TaskType
 from memory_dashboard import summaries
+from memory_dashboard.chosen import Chosen
 from memory_dashboard.reading import by_ids, itself, readable
 from memory_dashboard.times import a_time
 from memory_dashboard.view import View
@@ -50,7 +52,10 @@ async def episodes(view: View) -> Response:
     text = view.get("q")
     found, following, behind, problem = [], None, 0, ""
     damaged, order = 0, view.get("order")
-    if not text:
+    if any(view.get(name) for name in _COUNTED):
+        found, following = await _counted(view)
+        problem = "counted" if text else ""
+    elif not text:
         page = await readable(view.memory, query, Found)
         found, following, damaged = page.found, page.following, len(page.damaged)
         if damaged:
@@ -77,10 +82,22 @@ async def episodes(view: View) -> Response:
         task_types=list(TaskType),
         values={name: summaries.values(facts, name) for name in ("domain", "task", "tool", "tag")},
         filtered=any(view.get(name) for name in _FILTERS),
+        counted=[
+            (name, label, view.get(name)) for name, label in _COUNTED.items() if view.get(name)
+        ],
     )
 
 
-_FILTERS = ("q", "domain", "task", "outcome", "tool", "tag", "from", "to", "reward", "cursor")
+_COUNTED = {
+    "failed": "a call failed of",
+    "error": "the error was",
+    "why": "it failed because",
+    "last": "the last error was",
+}
+"""Filters on what the statistics know and no index of the store does, with their labels."""
+_FILTERS = (
+    *_COUNTED, "q", "domain", "task", "outcome", "tool", "tag", "from", "to", "reward", "cursor",
+)  # fmt: skip
 
 
 def _query(view: View) -> Query[Episode]:
@@ -112,6 +129,29 @@ def _ordered(query: Query[Episode], view: View) -> Query[Episode]:
     if order in _ORDERS:
         query = query.order_by(order.removeprefix("-"), descending=not order.startswith("-"))
     return query.after(view.get("cursor") or None)
+
+
+async def _counted(view: View) -> tuple[list[Found], str | None]:
+    """A page of the episodes of a row of the overview; the cursor is a number of episodes."""
+    facts = view.followed.facts
+    start, end = a_time(view.get("from"), "from"), a_time(view.get("to"), "to")
+    names = ("domain", "task", "tool", "tag", "outcome", *_COUNTED)
+    chosen = Chosen(
+        start=None if start is None else start.timestamp(),
+        end=None if end is None else end.timestamp(),
+        reward=float(view.get("reward")) if view.get("reward") else None,
+        **{name: view.get(name) or None for name in names},
+    )
+    rows = chosen.rows(facts)
+    order = view.get("order", "start_time")
+    column = facts.episodes["reward" if "reward" in order else "start"][rows]
+    rows = rows[np.argsort(column if order.startswith("-") else -column, kind="stable")]
+    after = view.number("cursor", 0, 0, len(rows))
+    ids = [facts.id_of(row) for row in rows[after : after + PAGE].tolist()]
+    known = await by_ids(view.memory, Episode, ids, Found)
+    return [known[one] for one in ids if one in known], str(after + PAGE) if after + PAGE < len(
+        rows
+    ) else None
 
 
 def _is_searchable(view: View) -> bool:

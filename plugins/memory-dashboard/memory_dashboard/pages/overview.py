@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 from attrs import evolve, frozen
 from starlette.responses import Response
 
 from memory_core.records import Episode
 from memory_dashboard import summaries
 from memory_dashboard.charts import bucket_edges, chart
+from memory_dashboard.chosen import Chosen
 from memory_dashboard.columns import Array
-from memory_dashboard.facts import EpisodeFacts
-from memory_dashboard.summaries import MEASURES, SPLITS, Chosen, Totals
+from memory_dashboard.facts import EpisodeFacts, last_error, reason, telling_line
+from memory_dashboard.reading import by_ids, itself
+from memory_dashboard.summaries import MEASURES, SPLITS, Reading, Totals
 from memory_dashboard.times import a_time, moment
 from memory_dashboard.view import View
 
@@ -27,7 +30,8 @@ _SPANS = {
     "1y": 365 * 86_400,
 }
 _KEPT = 16
-_TIMELESS = 365 * 86_400.0
+_ALL = 1_000
+_EXAMPLES = 20
 _CARDS = (
     ("episodes", "Episodes", ""),
     ("success", "Success rate", "up"),
@@ -75,10 +79,9 @@ async def _values(view: View, facts: EpisodeFacts, everything: Array) -> dict[st
     rows, before = chosen.rows(facts), other.rows(facts)
     by = view.get("by", "domain")
     split = by if by in SPLITS else "domain"
-    failures = summaries.failures(facts, rows)
-    dated = _dated(facts, rows)
+    dated = rows[facts.episodes["dated"][rows]]
     # Before anything is awaited: the rows are those of this version of the facts.
-    found = {
+    found: dict[str, Any] = {
         "chosen": chosen,
         "other": other,
         "moment": moment,
@@ -88,21 +91,37 @@ async def _values(view: View, facts: EpisodeFacts, everything: Array) -> dict[st
         "cards": _cards(summaries.totals(facts, rows), summaries.totals(facts, before)),
         "count": len(rows),
         "before": len(before),
-        "failures": failures,
-        "tools": summaries.tools(facts, rows),
-        "errors": summaries.errors(facts, rows),
+        "failures": summaries.failures(facts, rows, _limit(view, "failures", 8)),
+        "tools": summaries.tools(facts, rows, _limit(view, "tools", 12)),
+        "errors": summaries.errors(facts, rows, _limit(view, "errors", 8)),
         "charts": _charts(facts, dated, split),
         "undated": len(rows) - len(dated),
+        "timeless": int(np.count_nonzero(~facts.episodes["dated"][everything])),
         "values": {name: summaries.values(facts, name) for name in ("domain", "task", "tool")},
+        "listed": _same_episodes(view, chosen),
     }
-    ranked = _ranked(facts, rows, failures)
-    return {**found, "first": await _first(view, ranked)}
+    reading = summaries.to_read(facts, rows)
+    failed = [row.first for row in found["failures"].rows[:_EXAMPLES] if "#" in row.why]
+    return {**found, **await _episodes(view, reading, failed)}
+
+
+def _limit(view: View, table: str, few: int) -> int:
+    """How many rows of a table are shown."""
+    return _ALL if view.get("all") == table else few
+
+
+def _same_episodes(view: View, chosen: Chosen) -> dict[str, str]:
+    """The parameters with which the list of episodes has those that the page is of."""
+    found = {name: view.get(name) for name in ("domain", "task", "tool")}
+    for name, seconds in (("from", chosen.start), ("to", chosen.end)):
+        found[name] = "" if seconds is None else moment(seconds).isoformat()
+    return found
 
 
 def _spans(view: View, facts: EpisodeFacts, everything: Array) -> tuple[Chosen, Chosen]:
     """What the page is of, and what that is compared with: by default the span of equal length before it."""
-    starts = facts.episodes["start"][everything]
-    first, newest = float(starts.min()), float(starts.max())
+    starts = facts.episodes["start"][everything[facts.episodes["dated"][everything]]]
+    first, newest = float(starts.min(initial=np.inf)), float(starts.max(initial=0.0))
     start, end = a_time(view.get("from"), "from"), a_time(view.get("to"), "to")
     chosen = Chosen(
         start=None if start is None else start.timestamp(),
@@ -140,31 +159,17 @@ def _cards(now: Totals, before: Totals) -> list[Card]:
     return found
 
 
-def _ranked(
-    facts: EpisodeFacts, rows: Array, failures: list[summaries.FailureRow]
-) -> list[tuple[UUID, str]]:
-    """The ids of the episodes to read first, each with the reason."""
-    if failures:
-        return [
-            (row.first, f"newest of {row.episodes:,} that failed with: {row.why}")
-            for row in failures[:4]
-        ]
-    reason = "nothing failed; it has the least reward, or the most errors"
-    return [(one, reason) for one in summaries.worst(facts, rows, 3)]
-
-
-async def _first(view: View, ranked: list[tuple[UUID, str]]) -> list[tuple[Episode, str]]:
-    found = await view.memory.get_many(Episode, [one for one, _ in ranked])
-    return [
-        (episode, why)
-        for episode, (_, why) in zip(found, ranked, strict=True)
-        if episode is not None
-    ]
-
-
-def _dated(facts: EpisodeFacts, rows: Array) -> Array:
-    """The rows without those whose time nobody knew: it is the beginning of 1970."""
-    return rows[facts.episodes["start"][rows] >= _TIMELESS]
+async def _episodes(view: View, reading: list[Reading], failed: list[UUID]) -> dict[str, Any]:
+    """The episodes to read first, and by id what some outcomes say, of which the tables have the gist."""
+    ids = [*(one.id for one in reading), *failed]
+    found = await by_ids(view.memory, Episode, list(dict.fromkeys(ids)), itself)
+    first = [(found[one.id], one) for one in reading if one.id in found]
+    said = {
+        one: telling_line(reason(found[one]) or last_error(found[one]))
+        for one in failed
+        if one in found
+    }
+    return {"first": first, "said": said}
 
 
 def _charts(facts: EpisodeFacts, rows: Array, split: str) -> list[Any]:
@@ -173,4 +178,4 @@ def _charts(facts: EpisodeFacts, rows: Array, split: str) -> list[Any]:
     starts = facts.episodes["start"][rows]
     edges = bucket_edges(float(starts.min()), float(starts.max()))
     found = summaries.lines(facts, rows, edges, split)
-    return [chart(measure, title, edges, found[measure]) for measure, title in MEASURES.items()]
+    return [chart(measure, MEASURES[measure], edges, series) for measure, series in found.items()]
