@@ -84,6 +84,24 @@ async def hint_at_conditions(memory: Memory, conditions: Conditions) -> None:
             if not await memory.count(Query(Episode).where(**where)):
                 known = await _values(memory, index)
                 warn(f"hint: no episode has {option} {value!r}{similar(value, known)}")
+    for option in ("since", "until"):
+        if given := getattr(conditions, option):
+            only: Conditions = type(conditions)(**{option: given})
+            if not await memory.count(only.query(), up_to=1):
+                await _hint_at_times(memory, f"--{option}")
+
+
+async def _hint_at_times(memory: Memory, option: str) -> None:
+    """Say between which times the episodes began, of which none is beyond that of an option."""
+    ends = [
+        (
+            await memory.query(Query(Episode).order_by("start_time", descending=last).limit(1))
+        ).records
+        for last in (False, True)
+    ]
+    if all(ends):
+        first, newest = (f"{found[0].start_time:%Y-%m-%d %H:%M}" for found in ends)
+        warn(f"hint: {option} leaves nothing: the episodes began from {first} to {newest} (UTC)")
 
 
 async def _values(memory: Memory, name: str) -> set[str]:

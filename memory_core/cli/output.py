@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from memory_core.cli.streams import safe
-from memory_core.importers.timing import has_start
+from memory_core.importers.timing import has_start, has_times
 from memory_core.records import (
     ContextPattern,
     DecisionPoint,
@@ -48,6 +48,7 @@ __all__ = [
     "console",
     "facts",
     "filled_table",
+    "has_times",
     "marked",
     "number",
     "outcome_text",

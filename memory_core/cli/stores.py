@@ -228,6 +228,12 @@ def said(statistics: Mapping[str, Any]) -> Mapping[str, Any]:
     nothing = {
         name for name, value in statistics.items() if type(value) in {int, float} and not value
     }
+    # Histograms of nothing.
+    nothing |= {
+        name
+        for name, value in statistics.items()
+        if isinstance(value, Mapping) and not cast("Mapping[str, Any]", value).get("count", True)
+    }
     if "compressed" in nothing:
         nothing.add("ratio")
     return {name: statistics[name] for name in statistics if name not in nothing}
@@ -235,9 +241,20 @@ def said(statistics: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _spaced(section: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [
-        (name.replace("_", " "), value if isinstance(value, int | float) else str(value))
+        (name.replace("_", " "), value if isinstance(value, int | float) else _in_words(value))
         for name, value in section.items()
     ]
+
+
+def _in_words(value: object) -> str:
+    """A value as text; of a histogram its numbers with their names."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    numbers = cast("Mapping[str, Any]", value).items()
+    return ", ".join(
+        f"{name} {number:.4g}" if isinstance(number, int | float) else f"{name} {number}"
+        for name, number in numbers
+    )
 
 
 def _size_on_disk(path: Path) -> int:

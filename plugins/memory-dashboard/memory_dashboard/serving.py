@@ -60,7 +60,7 @@ async def serve(session: Session, store: str | None, *, demo: bool, listening: L
                 title = "samples" if demo else stats.location
                 app = application(memory, session.registry.record_types, access, title)
                 _listen(bound, listening)
-                say(f"{title} {said}")
+                say(f"{title} {said} (Ctrl-C stops it)")
                 if not await _run(app, bound.dup(), store_files(stats)):
                     return
             said = f"was replaced: the other store is shown at {address}"

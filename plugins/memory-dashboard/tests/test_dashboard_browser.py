@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from dashboard_support import episode, everything, step
-from test_dashboard_command import serving
+from test_dashboard_command import COMMAND, serving
 
 from memory_core import open_memory_sync
 
@@ -321,6 +322,39 @@ def test_a_page_can_be_paused_and_waits_for_its_reader(browser, tmp_path):
         assert page.locator("text=task 3").count() == 0
         page.locator("#pause").focus()
         page.locator("text=task 3").wait_for()
+
+
+def test_a_server_that_is_gone_is_said_to_be_until_it_is_back(browser, tmp_path):
+    url = f"lmdb:{tmp_path / 'mem'}"
+    write(url, episode(1))
+    with page_of(browser, "http://127.0.0.1") as watched:
+        with serving(url) as (address, _):
+            page = watched.page
+            page.goto(f"{address}episodes")
+            assert not page.locator("#offline").is_visible()
+            watched.faults.clear()
+        page.locator("text=Not connected to the server; trying again").wait_for()
+        port = address.rstrip("/").rpartition(":")[2]
+        again = subprocess.Popen([*COMMAND, url, "--port", port], stdout=subprocess.PIPE, text=True)
+        try:
+            again.stdout.readline()
+            page.locator("#offline").wait_for(state="hidden")
+            write(url, episode(2))
+            page.locator("text=task 2").wait_for()
+        finally:
+            again.send_signal(signal.SIGINT)
+            again.communicate(timeout=20)
+        # The browser and htmx tell each request that was not answered.
+        told = re.compile("ERR_|htmx:(afterRequest|sendError)")
+        watched.faults[:] = [fault for fault in watched.faults if not told.search(fault)]
+
+
+def test_a_table_that_is_cut_by_the_window_says_so(browser, demo):
+    for width, cut in ((360, True), (1280, False)):
+        with page_of(browser, demo, viewport={"width": width, "height": 800}) as watched:
+            page = watched.open("episodes")
+            page.locator(".scroll").wait_for()
+            assert page.locator(".scroll.wide").count() == cut
 
 
 def test_everything_is_reached_by_the_keyboard(browser, demo):

@@ -38,6 +38,7 @@ def serving(*arguments, **environment):
         said = process.stdout.readline()
         found = re.search(r"at (http://\S+)", said)
         assert found, said + process.stdout.read()
+        assert said.endswith("/ (Ctrl-C stops it)\n") or "?token=" in said
         yield found[1], process
     finally:
         process.send_signal(signal.SIGINT)

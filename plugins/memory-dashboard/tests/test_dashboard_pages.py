@@ -37,9 +37,9 @@ def texts(answer):
 
 
 def visible_texts(answer):
-    """What a reader sees: without what is for screen readers only, and without folded tables."""
+    """What a reader sees, without what is for screen readers only; a dash is a hyphen."""
     text = re.sub(r'<span class="hidden">.*?</span>', "", answer.text, flags=re.DOTALL)
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", text)).split())
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", text)).replace("\u2013", "-").split())
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -182,8 +182,8 @@ async def test_times_that_a_source_does_not_have_are_not_made_up(timing):
         listed = visible_texts(await client.get("/episodes"))
         page = visible_texts(await client.get(f"/episodes/{one.id}"))
     assert ("Median duration 30.0 s" in overview) is timed
-    assert ("Median duration –" in overview) is not timed
-    assert ("search 1 2 50.0% 9%–91% 250 ms 1" in overview) is timed
+    assert ("Median duration -" in overview) is not timed
+    assert ("search 1 2 50.0% 9%-91% 250 ms 1" in overview) is timed
     assert ("The source of these episodes has no times" in overview) is not dated
     assert ("web 2026-01-01" in overview) is dated
     assert ("1 episodes, 2025-12-31" in newest) is dated
@@ -191,8 +191,8 @@ async def test_times_that_a_source_does_not_have_are_not_made_up(timing):
     assert ("testing 2026-01-01" in listed) is dated
     assert ("30.0 s 2 0.10" in listed) is timed
     assert ("Began 2026-01-01 00:00:00" in page) is dated
-    assert ("Began – the source has no times" in page) is not dated
-    assert ("Duration – the source has no times of steps" in page) is (dated and not timed)
+    assert ("Began - the source has no times" in page) is not dated
+    assert ("Duration - the source has no times of steps" in page) is (dated and not timed)
     assert ("at 1.0 s" in page) is (timed and dated)
 
 
@@ -200,7 +200,7 @@ async def test_a_policy_that_names_a_day_does_not_say_when_the_agent_ran():
     one = evolve(episode(1), metadata={"timing": "start", "source": "tau-bench"})
     async with dashboard(records=[one]) as (client, _):
         page = visible_texts(await client.get(f"/episodes/{one.id}"))
-    assert "Began – the source has no times" in page
+    assert "Began - the source has no times" in page
 
 
 async def test_what_was_not_measured_is_a_dash():
@@ -209,10 +209,10 @@ async def test_what_was_not_measured_is_a_dash():
     async with dashboard(records=[one]) as (client, _):
         overview = visible_texts(await client.get("/"))
         page = visible_texts(await client.get(f"/episodes/{one.id}"))
-    assert "search 0 2 0.0% 0%–66% – 1 0%" in overview
+    assert "search 0 2 0.0% 0%-66% - 1 0%" in overview
     assert "Mean tokens as a table" not in overview
-    assert "Mean tokens –" in overview
-    assert "Tokens –" in page
+    assert "Mean tokens -" in overview
+    assert "Tokens -" in page
     assert "took" not in page
 
 
@@ -228,6 +228,9 @@ async def test_two_spans_are_side_by_side():
     assert "Failed 1 before 2 (better)" in default
     assert "5 episodes, 2026-01-10 00:00 to 2026-01-15 00:00 Beside it: 4 episodes" in given
     assert "0 episodes" in nothing
+    # A span that has been chosen is not asked for again.
+    assert not any("Choose a span" in page for page in (default, given, nothing))
+    assert "There are none to compare with" in nothing
     assert "No episode began in this span" in nothing
 
 
@@ -354,6 +357,28 @@ async def test_many_steps_come_in_parts():
         last = await client.get(f"/episodes/{long.id}/steps?after=200")
     assert last.text.count('class="step"') == 50
     assert "hx-get" not in last.text.partition('id="step-250"')[2].partition("</li>")[2]
+
+
+async def test_a_failed_step_shows_its_error_first():
+    steps = (step(1, tool="message", result=None), step(2, error="no seat"))
+    steps = (evolve(steps[0], result=None), steps[1])
+    one = episode(1, failed=True, steps=steps, tags=("web", "urgent"))
+    async with dashboard(records=[one]) as (client, _):
+        answer = await client.get(f"/episodes/{one.id}")
+    failed = visible_texts(answer).partition("2 search error")[2]
+    assert failed.index("Error no seat") < failed.index("Parameters")
+    # What was said has no result; the domain is not said again as a tag.
+    assert "no result" not in answer.text
+    assert re.findall(r'class="chip stored"[^>]*>(\w+)<', answer.text) == ["web", "urgent"]
+
+
+async def test_a_search_is_ordered_by_how_well_it_matches():
+    async with dashboard(records=some_episodes()) as (client, _):
+        searched = (await client.get("/episodes?q=task")).text
+        listed = (await client.get("/episodes")).text
+    assert "best match first" in searched
+    assert "newest first" not in searched
+    assert "newest first" in listed
 
 
 async def test_a_running_episode_grows():

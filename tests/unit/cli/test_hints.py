@@ -86,6 +86,18 @@ def test_a_misspelt_name_is_answered_with_what_it_may_be(cli, line, meant):
                 "no episode has --metadata 'run=44'; did you mean 'run=42'?",
             ],
         ),
+        (
+            ["--since", "2031-01-01"],
+            [
+                "--since leaves nothing: the episodes began from 2025-03-02 12:00 to 2025-03-05 12:00 (UTC)"
+            ],
+        ),
+        (
+            ["--until", "2001-01-01"],
+            [
+                "--until leaves nothing: the episodes began from 2025-03-02 12:00 to 2025-03-05 12:00 (UTC)"
+            ],
+        ),
         (["--tool", "edit", "--domain", "ops"], []),
         (["nothing like it"], []),
         (["--tool", "bash"], []),

@@ -39,6 +39,14 @@ def test_the_table_leaves_out_what_did_not_happen(cli):
     assert ratio == {"bodies": 3, "compressed": 1, "ratio": 2.5, "on": False}
 
 
+def test_histograms_are_printed_in_words(cli):
+    cli.put(*EPISODES)
+    assert "{" not in cli("stats").stdout
+    nothing, some = {"count": 0, "mean": 0.0}, {"count": 12, "mean": 0.25}
+    assert stores.said({"size": nothing, "age": some}) == {"age": some}
+    assert stores._spaced({"last_age": some}) == [("last age", "count 12, mean 0.25")]
+
+
 def test_namespaces(cli):
     cli.put(episode(1))
     cli.put(episode(1), episode(2), namespace="agent-7")

@@ -9,6 +9,18 @@
     button.setAttribute("aria-pressed", String(paused));
     button.textContent = paused ? "Paused" : "Pause";
   });
+  // A server that answers with an error is there.
+  const offline = document.getElementById("offline");
+  document.addEventListener("htmx:sendError", () => { offline.hidden = false; });
+  document.addEventListener("htmx:beforeOnLoad", () => { offline.hidden = true; });
+  // Tables that are wider than the window say that they scroll.
+  const measure = () => {
+    for (const box of document.querySelectorAll(".scroll")) {
+      box.classList.toggle("wide", box.scrollWidth > box.clientWidth + 1);
+    }
+  };
+  for (const name of ["load", "resize"]) window.addEventListener(name, measure);
+  document.addEventListener("htmx:afterSettle", measure);
   const busy = (element) =>
     document.hidden ||
     element.contains(document.activeElement) ||
