@@ -7,6 +7,7 @@ one is no longer kept up to date.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -26,6 +27,8 @@ _BUILDING = "building"
 _PREFIX = "g-"
 _UNUSED_DAYS = 7
 _BETWEEN_TRIES = 0.01
+_TRIES = 100
+"""How often a folder may be deleted while it is made."""
 
 
 class Generations:
@@ -61,16 +64,27 @@ class Generations:
 
         Yields:
             Whether it is held.
+
+        Raises:
+            NotADirectoryError: the folder cannot be made.
         """
+        missing = 0
         while True:
             # The folder may be deleted at any time, and the lock with it: then it locks nothing.
-            with suppress(FileNotFoundError):
+            try:
                 make_folder(self.folder)
                 lock = private_file(self.folder / _LOCK, os.O_RDWR | os.O_CREAT)
-                held = _taken(lock, patience)
-                if not held or self._is_lock(lock):
-                    break
-                os.close(lock)
+            except FileNotFoundError as error:
+                missing += 1
+                if missing == _TRIES:
+                    # Such as below a link that leads nowhere. Of another code: it is not gone to come back.
+                    reason = "no folder can be made there"
+                    raise NotADirectoryError(errno.ENOTDIR, reason, str(self.folder)) from error
+                continue
+            held = _taken(lock, patience)
+            if not held or self._is_lock(lock):
+                break
+            os.close(lock)
         try:
             yield held
         finally:
