@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,9 +24,22 @@ _HIDDEN = re.compile(
     "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
+_MARKS = "".join(
+    chr(number)
+    for number in range(0x300, 0xFFFF)
+    if unicodedata.category(chr(number)) in {"Mn", "Me"}
+)
+# Languages put up to six on a letter. Very many cover what is above and below, and no line breaks there.
+_STACKED = re.compile(f"([{_MARKS}]{{8}})([{_MARKS}]+)")
+
 
 def visible(text: str) -> str:
-    """The text with characters that cannot be seen, or that reorder others, written by their numbers."""
+    """The text with characters that cannot be seen, or that reorder others, written by their numbers. Where
+    more than eight marks are on one letter, the others are counted.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    text = _STACKED.sub(lambda found: f"{found[1]}\u27e8{len(found[2])} more marks\u27e9", text)
     # What a line of Windows ends with is no surprise.
     return _HIDDEN.sub(
         lambda found: f"\u27e8U+{ord(found[0]):04X}\u27e9", text.replace("\r\n", "\n")

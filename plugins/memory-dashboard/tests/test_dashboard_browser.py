@@ -239,6 +239,29 @@ def test_hostile_text_does_nothing(browser, tmp_path):
                 watched.open(f"graph?episode={one}") if kind == "episode" else None
 
 
+def test_long_words_do_not_widen_the_page_of_a_phone(browser, tmp_path):
+    url = f"turso:{tmp_path / 'memory.db'}"
+    records = everything("W" * 140 + "\u0e47" * 60)
+    write(url, *records)
+    paths = [
+        *PAGES,
+        *(
+            f"{one.kind}s/{one.id}"
+            for one in records
+            if one.kind in {"episode", "pattern", "heuristic"}
+        ),
+    ]
+    with (
+        serving(url) as (address, _),
+        page_of(browser, address, viewport={"width": 360, "height": 800}) as watched,
+    ):
+        wide = []
+        for path in paths:
+            page = watched.open(path)
+            wide += [path] * (page.evaluate("document.documentElement.scrollWidth") > 360)
+        assert wide == []
+
+
 def test_large_values_are_fetched_when_they_are_opened(browser, tmp_path):
     url = f"lmdb:{tmp_path / 'mem'}"
     long = episode(1, steps=(step(1, result="y" * 10_000_000),))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import threading
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from uuid import uuid4
@@ -13,6 +14,7 @@ import pytest
 from attrs import evolve
 from dashboard_support import START, dashboard, episode, everything, some_episodes, step
 
+import memory_dashboard.pages.episode
 from memory_core import CacheConfig, Outcome, Query, RewardScore, open_memory
 from memory_core.metrics import PREFIX, Distribution, ProcessMetrics, PublishedMetric
 from memory_core.records import (
@@ -379,6 +381,35 @@ async def test_a_search_is_ordered_by_how_well_it_matches():
     assert "best match first" in searched
     assert "newest first" not in searched
     assert "newest first" in listed
+
+
+async def test_steps_of_any_number_come_in_parts():
+    far = 2**63 - 151
+    long = episode(
+        1, steps=tuple(evolve(step(1), number=number) for number in range(far, far + 150))
+    )
+    async with dashboard(records=[long]) as (client, _):
+        page = await client.get(f"/episodes/{long.id}")
+        address = unescape(re.search(r'hx-get="([^"]*)"', page.text)[1])
+        rest = await client.get(address)
+    assert len(set(re.findall(r'id="step-(\d+)"', page.text + rest.text))) == 150
+
+
+async def test_large_values_are_written_beside_the_loop(monkeypatch):
+    threads = set()
+
+    def folded(value):
+        threads.add(threading.get_ident())
+        return real(value)
+
+    real = memory_dashboard.pages.episode.folded
+    monkeypatch.setattr(memory_dashboard.pages.episode, "folded", folded)
+    one = episode(1)
+    async with dashboard(records=[one]) as (client, _):
+        await client.get(f"/episodes/{one.id}")
+        await client.get(f"/episodes/{one.id}/steps")
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_a_running_episode_grows():

@@ -209,6 +209,12 @@ def test_characters_that_cannot_be_seen_are_written_by_number():
     assert visible("line\r\nline\ttab") == "line\nline\ttab"
     # Joiners are part of words and of emoji.
     assert visible("\u0645\u200c\u06cc") == "\u0645\u200c\u06cc"
+    # Letters with as many marks as languages put on them.
+    assert (
+        visible("\u1e3f\u0301\u0323 \u0e01\u0e34\u0e48") == "\u1e3f\u0301\u0323 \u0e01\u0e34\u0e48"
+    )
+    assert visible("a" + "\u0300" * 1_000) == "a" + "\u0300" * 8 + "\u27e8992 more marks\u27e9"
+    assert visible("\u0e47\u20dd" * 9) == "\u0e47\u20dd" * 4 + "\u27e810 more marks\u27e9"
     assert folded("x" * (FOLD + 1)).whole is False
     assert folded("x" * FOLD).whole
     assert folded({}) is None

@@ -21,6 +21,8 @@ from memory_dashboard.view import View
 __all__ = ["episode", "steps", "value"]
 
 _AT_ONCE = 100
+_LAST = 2**63 - 1
+"""The greatest number that a step can have."""
 _RELATED = 50
 
 
@@ -49,7 +51,7 @@ class Shown:
 async def episode(view: View) -> Response:
     """The page."""
     found = await _found(view)
-    after = view.number("after", 0, 0, 2**31)
+    after = view.number("after", 0, 0, _LAST)
     chosen = [step for step in found.steps if step.number > after]
     related = await _related(view, found)
     failed = [step for step in found.steps if _failed(step)]
@@ -57,7 +59,7 @@ async def episode(view: View) -> Response:
         "episode.html",
         episode=found,
         after=after,
-        steps=list(_shown(found, chosen[:_AT_ONCE])),
+        steps=await _shown(found, chosen[:_AT_ONCE]),
         more=len(chosen) - _AT_ONCE if len(chosen) > _AT_ONCE else 0,
         failed=failed,
         tokens=_tokens(found.steps),
@@ -72,7 +74,7 @@ async def episode(view: View) -> Response:
 async def steps(view: View) -> Response:
     """The steps after a number, for the bottom of the timeline: a running episode grows there."""
     found = await _found(view)
-    after = view.number("after", 0, 0, 2**31)
+    after = view.number("after", 0, 0, _LAST)
     live = view.get("live") == "1"
     chosen = [step for step in found.steps if step.number > after]
     if live and found.is_complete:
@@ -83,7 +85,7 @@ async def steps(view: View) -> Response:
     return view.part(
         "steps.html",
         episode=found,
-        steps=list(_shown(found, chosen[:_AT_ONCE])),
+        steps=await _shown(found, chosen[:_AT_ONCE]),
         after=after,
         more=len(chosen) - _AT_ONCE if len(chosen) > _AT_ONCE else 0,
     )
@@ -132,8 +134,13 @@ def _value(step: ExecutionStep, name: str) -> Any:
     return step.result.message if step.result.message is not None else step.result.output
 
 
-def _shown(episode: Episode, chosen: Sequence[ExecutionStep]) -> Iterator[Shown]:
+async def _shown(episode: Episode, chosen: Sequence[ExecutionStep]) -> list[Shown]:
     """The steps, with bars on the span of the whole episode."""
+    # Values of megabytes take a second to be written as text: other viewers do not wait for that.
+    return await run_in_threadpool(lambda: list(_drawn(episode, chosen)))
+
+
+def _drawn(episode: Episode, chosen: Sequence[ExecutionStep]) -> Iterator[Shown]:
     start, timed = episode.start_time, has_times(episode)
     ends = [
         (step.timestamp - start).total_seconds() + step.latency_ms / 1_000 for step in episode.steps
