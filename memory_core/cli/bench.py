@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import typer
 
+from memory_core.cli import cells
 from memory_core.cli.commands import command
 from memory_core.cli.session import Session
 from memory_core.config import StorageURL
@@ -124,7 +125,7 @@ def _table(report: BenchReport) -> Any:
     from memory_core.cli import output
 
     names = ("a second", "spread", "p50 ms", "p95 ms", "p99 ms")
-    columns = ["case", "what it does", *((name, output.RIGHT) for name in names)]
+    columns = ["case", "what it does", *((name, cells.RIGHT) for name in names)]
     rows = [
         [
             case.name,
@@ -142,7 +143,7 @@ def _changes(changes: list[CaseChange], before: BenchReport, after: BenchReport)
     from memory_core.cli import output
 
     names = ("before", "after", "ratio", "spread")
-    columns = ["case", "", *((name, output.RIGHT) for name in names)]
+    columns = ["case", "", *((name, cells.RIGHT) for name in names)]
     rows = [
         [
             change.name,

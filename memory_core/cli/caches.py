@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from memory_core.cache.monitor import INTERVAL, monitored, request_clear
+from memory_core.cli import cells
 from memory_core.cli.commands import Group, command
 from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.session import Session
@@ -84,7 +85,7 @@ def top(
 
     names = ("pid", "namespace", "kind", "key")
     shown = [[*(str(row[name]) for name in names), row["hits"]] for row in rows]
-    columns = ["process", "namespace", "kind", "key", ("reads", output.RIGHT)]
+    columns = ["process", "namespace", "kind", "key", ("reads", cells.RIGHT)]
     output.console().print(
         output.table("Top keys", columns, shown) if rows else output.plain(_NONE)
     )
@@ -153,7 +154,7 @@ def _statistics(processes: list[dict[str, Any]]) -> Any:
     if not processes:
         return output.plain(_NONE)
     numbers = ("entries", "size", "hits", "misses", "hit rate", "evictions", "dropped")
-    columns = ["process", "store", "cache", *((name, output.RIGHT) for name in numbers), "seen"]
+    columns = ["process", "store", "cache", *((name, cells.RIGHT) for name in numbers), "seen"]
     return output.table("Caches", columns, [row for item in processes for row in _rows(item)])
 
 

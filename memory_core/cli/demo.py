@@ -14,6 +14,7 @@ from urllib.parse import quote
 import typer
 from attrs import define, field
 
+from memory_core.cli import cells
 from memory_core.cli.commands import command
 from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.files import copy_json, verify_json
@@ -270,7 +271,7 @@ def _print(result: _Demo, keep: Path | None) -> None:
     console = output.console()
     reports = [(item, item.stored + item.unchanged) for item in result.files]
     rows = [(Path(item.file).name, item.format, episodes) for item, episodes in reports]
-    columns = ["file", "format", ("episodes", output.RIGHT)]
+    columns = ["file", "format", ("episodes", cells.RIGHT)]
     console.print(output.table("1  Sample transcripts imported", columns, rows))
     outcomes = ", ".join(
         f"{count} {'no outcome' if name == 'none' else name}"
@@ -288,8 +289,8 @@ def _print(result: _Demo, keep: Path | None) -> None:
         console.print(f"{copied} records copied; {equal} equal in both, {differ} different\n")
     console.print(_questions_table(result))
     console.print()
-    parts = [(part, output.number(seconds * 1000, 1)) for part, seconds in result.seconds.items()]
-    console.print(output.table("4  How long it took", ["part", ("ms", output.RIGHT)], parts))
+    parts = [(part, cells.number(seconds * 1000, 1)) for part, seconds in result.seconds.items()]
+    console.print(output.table("4  How long it took", ["part", ("ms", cells.RIGHT)], parts))
     if keep is not None:
         url = f"turso:{quote(str(keep / _STORES['turso']))}"
         console.print()
@@ -300,7 +301,7 @@ def _questions_table(result: _Demo) -> Any:
     from memory_core.cli import output
 
     names = ("found", *(f"{name} ms" for name in _STORES))
-    columns = ["question", *((name, output.RIGHT) for name in names), "same"]
+    columns = ["question", *((name, cells.RIGHT) for name in names), "same"]
     rows = [
         (
             text,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
+from memory_core.cli import cells
 from memory_core.cli.commands import command, run_async
 from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.hints import hint_at_namespace
@@ -288,7 +289,7 @@ def _print_copy(report: CopyReport, verified: VerifyReport | None) -> None:
         counts["equal"] = verified.equal
     kinds = dict.fromkeys((*report.unchanged, *report.copied))
     rows = [[kind, *(count.get(kind, 0) for count in counts.values())] for kind in kinds]
-    columns = ["kind", *((name, output.RIGHT) for name in counts)]
+    columns = ["kind", *((name, cells.RIGHT) for name in counts)]
     output.console().print(output.table("", columns, rows))
     if verified is None:
         return

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from memory_core.cli import cells
 from memory_core.cli.commands import command
 from memory_core.cli.failures import NothingReadError, WorkFailedError
 from memory_core.cli.hints import hint_at_format
@@ -353,10 +354,10 @@ def _print(session: Session, reports: Sequence[FileReport]) -> None:
     table = output.table("", ["file", "format", *((name, right) for name in counted)])
     for report in reports:
         row = [report.stored, report.unchanged, report.kept, report.log.lost, report.log.noted]
-        table.add_row(output.plain(report.file), report.format, *map(output.number, row))
+        table.add_row(output.plain(report.file), report.format, *map(cells.number, row))
     if len(reports) > 1:
         totals = _totals(reports)
-        row = [output.plain(output.number(totals[name]), "bold") for name in counted]
+        row = [output.plain(cells.number(totals[name]), "bold") for name in counted]
         table.add_row(output.plain("total", "bold"), "", *row)
     output.console().print(table)
 

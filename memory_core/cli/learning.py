@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from attrs import frozen
 
+from memory_core.cli import cells
 from memory_core.cli.commands import command
 from memory_core.cli.hints import hint_at_namespace
 from memory_core.cli.session import Session
@@ -137,7 +138,6 @@ async def _rate(memory: Memory, domain: str) -> float | None:
 
 
 def _row(tally: Tally, record: Pattern | Heuristic, rate: float | None) -> dict[str, Any]:
-    from memory_core.cli.output import summary
     from memory_core.learning import episodes_of, is_learned, what_was_counted
 
     counted = tally.support > 0
@@ -149,7 +149,7 @@ def _row(tally: Tally, record: Pattern | Heuristic, rate: float | None) -> dict[
         "id": str(record.id),
         "type": record.variant,
         "domain": _domain(record),
-        "about": summary(record),
+        "about": cells.summary(record),
         "learned": is_learned(record),
         "support": tally.support,
         "successes": tally.successes,
@@ -178,13 +178,13 @@ def _print(kind: type[Pattern | Heuristic], rows: list[dict[str, Any]]) -> None:
     if not rows:
         console.print(f"no {kind.kind} found")
         return
-    names = output.short_ids(UUID(row["id"]) for row in rows)
-    right = output.RIGHT | output.WHOLE
-    columns: list[output.Column] = [
-        ("id", output.WHOLE), ("type", output.WHOLE), ("domain", output.WHOLE), ("of", right),
+    names = cells.short_ids(UUID(row["id"]) for row in rows)
+    right = cells.RIGHT | cells.WHOLE
+    columns: list[cells.Column] = [
+        ("id", cells.WHOLE), ("type", cells.WHOLE), ("domain", cells.WHOLE), ("of", right),
         ("rate", right), ("low", right), ("high", right), ("lift", right), ("about", {"ratio": 1}),
     ]  # fmt: skip
-    cells: list[list[output.Cell]] = [
+    table: list[list[output.Cell]] = [
         [
             names[UUID(row["id"])], row.get("type", ""), row["domain"],
             f"{row['successes']}/{row['support']}" if row["support"] else "",
@@ -193,7 +193,7 @@ def _print(kind: type[Pattern | Heuristic], rows: list[dict[str, Any]]) -> None:
         ]
         for row in rows
     ]  # fmt: skip
-    console.print(output.filled_table("", columns, cells))
+    console.print(output.filled_table("", columns, table))
 
 
 def _with_counts(row: dict[str, Any]) -> str:

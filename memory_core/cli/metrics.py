@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from memory_core.cli import cells
 from memory_core.cli.commands import command
 from memory_core.cli.session import Session
 from memory_core.cli.streams import say
@@ -81,7 +82,7 @@ def _operations(process: ProcessMetrics) -> Any:
     from memory_core.cli import output
 
     numbers = ("calls", "p50 ms", "p95 ms", "p99 ms")
-    columns = ["operation", "kind", "outcome", *((name, output.RIGHT) for name in numbers)]
+    columns = ["operation", "kind", "outcome", *((name, cells.RIGHT) for name in numbers)]
     rows: list[list[Any]] = []
     for metric in process.metrics:
         found, labels = metric.distribution, metric.labels
@@ -102,7 +103,7 @@ def _others(process: ProcessMetrics) -> Any:
         for metric in process.metrics
         if metric.value and "operation" not in metric.labels
     ]
-    return output.table("", ["metric", "labels", ("value", output.RIGHT)], rows)
+    return output.table("", ["metric", "labels", ("value", cells.RIGHT)], rows)
 
 
 def _labels(metric: PublishedMetric) -> str:

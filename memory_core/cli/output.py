@@ -7,44 +7,36 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeAlias
-from uuid import UUID
+from typing import TYPE_CHECKING, TypeAlias
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from memory_core.cli.streams import safe
-from memory_core.importers.timing import has_start, has_times
-from memory_core.records import (
-    ContextPattern,
-    DecisionPoint,
-    Episode,
-    ErrorRecovery,
-    Feedback,
-    Heuristic,
-    OutcomeStatus,
-    RecallRecord,
-    Record,
-    Relationship,
-    Run,
-    Step,
-    ToolSequence,
+from memory_core.cli.cells import (
+    Column,
+    Styled,
+    number,
+    outcome_text,
+    short_ids,
+    start_text,
+    summary,
+    written,
 )
+from memory_core.cli.plain import WIDTH
+from memory_core.cli.streams import safe
+from memory_core.importers.timing import has_times
 
 if TYPE_CHECKING:
     from memory_core.transfer import OnProgress, Progress
 
+# Some are here for import paths of earlier versions: `cells` has them.
 __all__ = [
-    "RIGHT",
-    "WHOLE",
     "Cell",
-    "Column",
     "console",
     "facts",
     "filled_table",
@@ -62,25 +54,7 @@ __all__ = [
     "table",
 ]
 
-Column: TypeAlias = tuple[str, dict[str, Any]]
-"""A name, and options of rich's ``add_column``."""
-
-Cell: TypeAlias = Text | str | int | float | None
-
-RIGHT: dict[str, Any] = {"justify": "right"}
-"""Options of a column of numbers."""
-
-WHOLE: dict[str, Any] = {"no_wrap": True}
-"""Options of a column that is never broken into lines."""
-
-_WIDTH_OF_PIPES = 160
-_SHORTEST_ID = 8
-_OUTCOME_STYLES = {
-    OutcomeStatus.SUCCESS: "green",
-    OutcomeStatus.PARTIAL_SUCCESS: "yellow",
-    OutcomeStatus.FAILURE: "red",
-    OutcomeStatus.ABSTAINED: "magenta",
-}
+Cell: TypeAlias = Text | Styled | str | int | float | None
 
 
 class _Console(Console):
@@ -93,7 +67,7 @@ class _Console(Console):
 def console() -> Console:
     """The console on standard output; its lines are wide when they go to a pipe, which no person reads."""
     unknown = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    width = _WIDTH_OF_PIPES if unknown else None
+    width = WIDTH if unknown else None
     return _Console(file=sys.stdout, width=width, highlight=False)
 
 
@@ -160,14 +134,7 @@ def marked(text: str, places: Iterable[tuple[int, int]]) -> Text:
 def _text(cell: Cell) -> Text:
     if isinstance(cell, Text):
         return cell
-    return plain(cell if isinstance(cell, str) else number(cell))
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number, or a dash."""
-    if value is None:
-        return "—"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
+    return plain(written(cell), cell.style if isinstance(cell, Styled) else "")
 
 
 def duration(span: timedelta) -> str:
@@ -194,60 +161,6 @@ def size(count: int) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1000
     raise AssertionError
-
-
-def start_text(episode: Episode, form: str = "%Y-%m-%d %H:%M:%S") -> str:
-    """When an episode began, in UTC; a dash where its transcript does not say."""
-    return f"{episode.start_time:{form}}" if has_start(episode) else "—"
-
-
-def outcome_text(episode: Episode) -> Text:
-    """How an episode ended, in the colour of its outcome."""
-    if episode.outcome is None:
-        return Text("running" if episode.end_time is None else "—", style="cyan")
-    status = episode.outcome.status
-    return Text(status.value, style=_OUTCOME_STYLES[status])
-
-
-_ABOUT: dict[type[Record], Callable[[Any], str]] = {
-    Episode: lambda record: record.task_description,
-    Run: lambda record: f"episode {record.episode_id} runs",
-    Step: lambda record: f"{record.step.number} {record.step.tool} {record.step.action}",
-    Relationship: lambda record: (
-        f"{record.relationship_type} {record.from_episode_id} → {record.to_episode_id}"
-    ),
-    Heuristic: lambda record: f"{record.condition} → {record.action}",
-    ToolSequence: lambda record: " → ".join(record.tools),
-    DecisionPoint: lambda record: f"{record.condition} → {record.action}",
-    ErrorRecovery: lambda record: f"{record.error_type} → {', '.join(record.recovery_steps)}",
-    ContextPattern: lambda record: record.recommended_approach,
-    RecallRecord: lambda record: f"{record.confidence:.0%}: {record.task}",
-    Feedback: lambda record: f"{record.outcome.status.value}: {record.task}",
-}
-
-
-def summary(record: Record) -> str:
-    """A record's summary on one line; for a plugin's kind, the fields that are set."""
-    about = _ABOUT.get(type(record))
-    if about is not None:
-        return about(record)
-    import msgspec
-
-    from memory_core.codec.json_objects import record_to_json
-
-    body = record_to_json(record)
-    rest = {name: body[name] for name in body if name not in {"kind", "id"} and body[name]}
-    return msgspec.json.encode(rest).decode()
-
-
-def short_ids(ids: Iterable[UUID]) -> dict[UUID, str]:
-    """The shortest unique prefixes of these ids, of at least eight digits."""
-    ordered = sorted(str(item) for item in set(ids))
-    lengths = dict.fromkeys(ordered, _SHORTEST_ID)
-    for one, other in pairwise(ordered):
-        needed = 1 + next(at for at in range(len(one)) if one[at] != other[at])
-        lengths[one], lengths[other] = max(lengths[one], needed), max(lengths[other], needed)
-    return {UUID(text): text[:length].rstrip("-") for text, length in lengths.items()}
 
 
 @contextmanager

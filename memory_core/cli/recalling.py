@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from memory_core.cli import cells
 from memory_core.cli.commands import command
 from memory_core.cli.conditions import Conditions
 from memory_core.cli.hints import hint_at_namespace
@@ -173,17 +174,17 @@ def _print(found: Recall) -> None:
     console = output.console()
     known = "known" if found.known else "nothing here is like it"
     console.print(output.plain(f"recall {found.id}: {found.confidence:.0%} sure, {known}"))
-    names = output.short_ids(found.shown)
+    names = cells.short_ids(found.shown)
     groups = {
         "worked": found.worked, "failed": found.failed, "unjudged": found.unjudged,
         "patterns": found.patterns, "heuristics": found.heuristics,
     }  # fmt: skip
-    columns: list[output.Column] = [
-        ("score", output.RIGHT | output.WHOLE),
-        ("id", output.WHOLE),
+    columns: list[cells.Column] = [
+        ("score", cells.RIGHT | cells.WHOLE),
+        ("id", cells.WHOLE),
         ("about", {"overflow": "ellipsis", "no_wrap": True, "ratio": 1}),
     ]
     for name, items in groups.items():
         if items:
-            rows = [(f"{o.score:.3f}", names[o.id], output.summary(o.record)) for o in items]
+            rows = [(f"{o.score:.3f}", names[o.id], cells.summary(o.record)) for o in items]
             console.print(output.table(name, columns, rows))

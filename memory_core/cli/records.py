@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from memory_core.cli import cells
+from memory_core.cli.cells import Column
 from memory_core.cli.commands import command
 from memory_core.cli.conditions import Conditions, Paging, where
 from memory_core.cli.hints import hint_at_conditions, hint_at_namespace
+from memory_core.cli.plain import plain_table, plain_width
 from memory_core.cli.session import Session
 from memory_core.cli.streams import warn
 from memory_core.query import Page, Query
 from memory_core.records import Episode, Record
 
 if TYPE_CHECKING:
-    from memory_core.cli import output
     from memory_core.memory import Memory
     from memory_core.search import SearchHits
 
@@ -155,16 +158,29 @@ def _print(session: Session, kind: str, page: Page[Any]) -> None:
         records = [record_to_json(record) for record in page.records]
         session.write_json({"kind": kind, "records": records, "next_cursor": page.next_cursor})
         return
+    width = plain_width()
+    lines = width and _plain_lines(kind, page, width)
+    if lines:
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+        return
     from memory_core.cli import output
 
     console = output.console()
     if not page.records:
         console.print(f"no {kind} found")
         return
-    episodes = kind == Episode.kind
-    console.print(_episodes(page.records, console.width) if episodes else _records(page.records))
+    console.print(output.table("", *_listing(kind, page.records, console.width)))
     if page.next_cursor is not None:
         console.print(f"[dim]more: --cursor {page.next_cursor}[/dim]", soft_wrap=True)
+
+
+def _plain_lines(kind: str, page: Page[Any], width: int) -> list[str] | None:
+    if not page.records:
+        return [f"no {kind} found"]
+    lines = plain_table(*_listing(kind, page.records, width), width)
+    if lines is not None and page.next_cursor is not None:
+        lines.append(f"more: --cursor {page.next_cursor}")
+    return lines
 
 
 def _print_hits(session: Session, hits: SearchHits[Episode]) -> None:
@@ -188,49 +204,51 @@ def _print_hits(session: Session, hits: SearchHits[Episode]) -> None:
         return
     excerpts = {hit.record.id: output.marked(hit.snippet, hit.highlights) for hit in hits}
     episodes = tuple(hits.records)
-    console.print(_episodes(episodes, console.width, about=lambda item: excerpts[item.id]))
+    columns, rows = _episodes(episodes, console.width, about=lambda item: excerpts[item.id])
+    console.print(output.table("", columns, rows))
 
 
-def _description(episode: Episode) -> output.Cell:
+def _listing(
+    kind: str, records: tuple[Any, ...], width: int
+) -> tuple[list[Column], list[list[Any]]]:
+    """The columns and rows that show records on lines of a width."""
+    return _episodes(records, width) if kind == Episode.kind else _records(records)
+
+
+def _description(episode: Episode) -> str:
     return episode.task_description
 
 
 def _episodes(
-    records: tuple[Episode, ...],
-    width: int,
-    about: Callable[[Episode], output.Cell] = _description,
-) -> Any:
-    from memory_core.cli import output
-
+    records: tuple[Episode, ...], width: int, about: Callable[[Episode], Any] = _description
+) -> tuple[list[Column], list[list[Any]]]:
     form = "%Y-%m-%d %H:%M:%S"
     if width < _NARROW:
         form = "%Y-%m-%d" if width < _NARROWEST else "%Y-%m-%d %H:%M"
-    names = output.short_ids(record.id for record in records)
-    columns: dict[str, tuple[dict[str, Any], Callable[[Episode], output.Cell]]] = {
-        "id": (output.WHOLE, lambda episode: names[episode.id]),
-        "began (UTC)": (output.WHOLE, lambda episode: output.start_text(episode, form)),
-        "type": (output.WHOLE, lambda episode: episode.task_type.value),
-        "outcome": (output.WHOLE, output.outcome_text),
+    names = cells.short_ids(record.id for record in records)
+    columns: dict[str, tuple[dict[str, Any], Callable[[Episode], Any]]] = {
+        "id": (cells.WHOLE, lambda episode: names[episode.id]),
+        "began (UTC)": (cells.WHOLE, lambda episode: cells.start_text(episode, form)),
+        "type": (cells.WHOLE, lambda episode: episode.task_type.value),
+        "outcome": (cells.WHOLE, cells.outcome_text),
         "reward": (
-            output.RIGHT | output.WHOLE,
+            cells.RIGHT | cells.WHOLE,
             lambda episode: episode.reward.total if episode.reward else None,
         ),
-        "steps": (output.RIGHT | output.WHOLE, lambda episode: str(episode.step_count)),
+        "steps": (cells.RIGHT | cells.WHOLE, lambda episode: str(episode.step_count)),
         "description": (_REST, about),
     }
     if width < _NARROW:
         for name in ("type", "reward", "steps"):
             del columns[name]
     rows = [[value(episode) for _, value in columns.values()] for episode in records]
-    return output.table("", [(name, options) for name, (options, _) in columns.items()], rows)
+    return [(name, options) for name, (options, _) in columns.items()], rows
 
 
-def _records(records: tuple[Record, ...]) -> Any:
-    from memory_core.cli import output
-
-    names = output.short_ids(record.id for record in records)
+def _records(records: tuple[Record, ...]) -> tuple[list[Column], list[list[Any]]]:
+    names = cells.short_ids(record.id for record in records)
     rows = [
-        (names[record.id], record.variant or record.kind, output.summary(record))
+        [names[record.id], record.variant or record.kind, cells.summary(record)]
         for record in records
     ]
-    return output.table("", [("id", output.WHOLE), "kind", ("about", _REST)], rows)
+    return [("id", cells.WHOLE), ("kind", {}), ("about", _REST)], rows

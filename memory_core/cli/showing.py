@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from memory_core.cli import cells
 from memory_core.cli.commands import command
 from memory_core.cli.lookup import find_record
 from memory_core.cli.session import Session
@@ -99,7 +100,6 @@ def _show_episode(console: Console, episode: Episode, *, full: bool) -> None:
 
 
 def _facts(episode: Episode) -> list[tuple[str, Any]]:
-    from memory_core.cli import output
 
     context = episode.context
     facts: list[tuple[str, Any]] = [
@@ -108,14 +108,14 @@ def _facts(episode: Episode) -> list[tuple[str, Any]]:
         ("domain", ", ".join(filter(None, (context.domain, context.language, context.framework)))),
         ("began", _began(episode)),
         ("took", _took(episode)),
-        ("outcome", output.outcome_text(episode)),
+        ("outcome", cells.outcome_text(episode)),
     ]
     if episode.outcome:
         facts.append(("", episode.outcome.verdict or episode.outcome.reason or ""))
     if episode.reward:
-        facts.append(("reward", output.number(episode.reward.total)))
+        facts.append(("reward", cells.number(episode.reward.total)))
     if tokens := sum(step.tokens_used or 0 for step in episode.steps):
-        facts.append(("tokens", output.number(tokens)))
+        facts.append(("tokens", cells.number(tokens)))
     facts.append(("tags", ", ".join(dict.fromkeys((*episode.tags, *context.tags)))))
     facts.append(
         ("metadata", ", ".join(f"{key}={_rounded(text)}" for key, text in episode.metadata.items()))
@@ -126,9 +126,8 @@ def _facts(episode: Episode) -> list[tuple[str, Any]]:
 
 
 def _began(episode: Episode) -> str:
-    from memory_core.cli import output
 
-    began = output.start_text(episode, "%Y-%m-%d %H:%M:%S UTC")
+    began = cells.start_text(episode, "%Y-%m-%d %H:%M:%S UTC")
     return f"{began} (the transcript has no times)" if began == "—" else began
 
 
@@ -164,8 +163,8 @@ def _print_steps(console: Console, episode: Episode) -> None:
     from memory_core.cli import output
 
     for step in episode.steps:
-        latency = f"{output.number(step.latency_ms, 0)} ms" if step.latency_ms else ""
-        tokens = f"{output.number(step.tokens_used)} tokens" if step.tokens_used else ""
+        latency = f"{cells.number(step.latency_ms, 0)} ms" if step.latency_ms else ""
+        tokens = f"{cells.number(step.tokens_used)} tokens" if step.tokens_used else ""
         head = (f"{step.number}", step.tool, _after(episode, step), latency, tokens)
         console.print(output.plain(" · ".join(filter(None, head)), "bold"))
         texts = [(step.action, ""), *((text, "") for text in _parameters(step)), _outcome(step)]
@@ -184,8 +183,8 @@ def _timeline(episode: Episode) -> Any:
             step.tool,
             _shortened(" ".join((step.action, ", ".join(_parameters(step)))).strip()),
             _result(step),
-            output.number(step.latency_ms, 0) if step.latency_ms else "",
-            output.number(step.tokens_used) if step.tokens_used else "",
+            cells.number(step.latency_ms, 0) if step.latency_ms else "",
+            cells.number(step.tokens_used) if step.tokens_used else "",
         )
         for step in episode.steps
     ]
@@ -242,7 +241,7 @@ def _tree(episode: Episode, related: list[RelatedEpisode]) -> Tree:
 
     from memory_core.cli import output
 
-    names = output.short_ids([episode.id, *(item.episode.id for item in related)])
+    names = cells.short_ids([episode.id, *(item.episode.id for item in related)])
     root = Tree(Text("Relationships", style="bold"), guide_style="dim")
     branches: dict[UUID, Tree] = {episode.id: root}
     for item in related:

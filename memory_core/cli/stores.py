@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from memory_core.cli import cells
 from memory_core.cli.commands import Group, command
 from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.hints import hint_at_namespace
@@ -170,7 +171,7 @@ async def list_namespaces(session: Session) -> None:
     known = [kind for kind in session.types.kinds if kind in held]
     kinds = [*known, *sorted(held.difference(known))]
     rows = [[info.name, *(info.records.get(kind, 0) for kind in kinds)] for info in found]
-    columns = ["namespace", *((kind, output.RIGHT) for kind in kinds)]
+    columns = ["namespace", *((kind, cells.RIGHT) for kind in kinds)]
     output.console().print(
         output.table("", columns, rows) if found else "no namespace holds any records"
     )
