@@ -41,7 +41,6 @@ as ``__cause__``.
 
 from __future__ import annotations
 
-import pickle
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -499,6 +498,8 @@ def _without_init(cls: type[Error], arguments: tuple[Any, ...]) -> Error:
 
 def _portable(value: object) -> object:
     """The value, or the beginning of its ``repr`` where another process could not load it."""
+    import pickle
+
     try:
         pickle.loads(pickle.dumps(value))  # noqa: S301  # pickled in this very line
     except Exception:  # noqa: BLE001  # objects of others raise whatever they like

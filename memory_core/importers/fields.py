@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from memory_core.importers.log import Log
+from memory_core.records.scalars import EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,6 @@ __all__ = [
     "time_of",
 ]
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST = 80
 # As seconds these would be the years 5138 and 5,000,000.
 _MILLISECONDS, _MICROSECONDS, _NANOSECONDS = 1e11, 1e14, 1e17

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memory_core.importers.fields import EPOCH
+from memory_core.records.scalars import EPOCH
 
 if TYPE_CHECKING:
     from memory_core.records import Episode

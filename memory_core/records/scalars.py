@@ -17,7 +17,7 @@ from uuid import UUID
 from memory_core.errors import ConfigurationError, InvalidValueError
 from memory_core.records.fields import a_uuid, encodable, is_finite_number
 
-__all__ = ["IndexValue", "IndexValues", "Scalar", "ToScalar", "distinct", "to_scalar"]
+__all__ = ["EPOCH", "IndexValue", "IndexValues", "Scalar", "ToScalar", "distinct", "to_scalar"]
 
 Scalar: TypeAlias = str | int | float | bytes | None
 IndexValue: TypeAlias = Scalar | tuple[Scalar, ...]
@@ -25,7 +25,7 @@ IndexValues: TypeAlias = Mapping[str, IndexValue]
 ToScalar: TypeAlias = Callable[[str, object], Scalar]
 """Normalises a value of the index of that name."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _INT64 = range(-(2**63), 2**63)
 _ONLY_TEXT = {str}
@@ -93,7 +93,7 @@ def _bool_scalar(name: str, value: object) -> int:
 
 def _time_scalar(name: str, value: object) -> int:
     if isinstance(value, datetime) and value.tzinfo is not None:
-        return (value - _EPOCH) // _MICROSECOND
+        return (value - EPOCH) // _MICROSECOND
     raise InvalidValueError(name, "a timezone-aware datetime", value)
 
 
