@@ -24,6 +24,6 @@ def _collect_rarely() -> None:
 
     By default it takes a fifth of the time of a short command, and a sixth of that of an import.
     """
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(100_000, 20, 100)
     # On exit Python would look twice at every object of every module.
     atexit.register(gc.freeze)

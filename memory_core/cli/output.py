@@ -68,7 +68,7 @@ def console() -> Console:
     """The console on standard output; its lines are wide when they go to a pipe, which no person reads."""
     unknown = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     width = WIDTH if unknown else None
-    return _Console(file=sys.stdout, width=width, highlight=False)
+    return _Console(file=sys.stdout, width=width, highlight=False, emoji=False)
 
 
 def table(

@@ -323,6 +323,23 @@ def test_the_installed_command(environment):
     assert run("--version", environment=environment).stdout.startswith(b"memory-core ")
 
 
+COLLECTING = textwrap.dedent("""
+    import atexit, gc
+    # What is registered first runs last.
+    atexit.register(lambda: print(gc.get_threshold()[0], gc.get_freeze_count() > 10_000))
+    from memory_core.cli import main
+    main()
+""")
+
+
+def test_a_command_collects_garbage_rarely_and_leaves_it_on_exit(environment):
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTING, "--version"],
+        env=environment, capture_output=True, check=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "100000 True"
+
+
 WARNED = textwrap.dedent("""
     import logging, sys
     from memory_core.cli import main
