@@ -9,9 +9,11 @@ from memory_core.importers.fields import json_of
 from memory_core.records import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from memory_core.importers.fields import Fields
 
-__all__ = ["described", "outcome_of_checks", "outcome_of_reward"]
+__all__ = ["described", "expected_calls", "outcome_of_checks", "outcome_of_reward"]
 
 _INSTRUCTIONS = ("reason_for_call", "known_info", "unknown_info", "task_instructions")
 _ENDED = {"user_stop", "agent_stop"}
@@ -63,6 +65,21 @@ def outcome_of_checks(run: Fields, reward: float | None) -> Outcome | None:
         missed.insert(0, f"The conversation ended with {ended}.")
     reason = " ".join(missed) or "The reward is less than 1."
     return Outcome.failure(reason, json_of(checks.value) if checks else None)
+
+
+def expected_calls(actions: Iterable[Fields], *arguments: str) -> str:
+    """The calls that a task expects with their arguments, a line each.
+
+    Args:
+        actions: the calls.
+        arguments: the name of the field that has the arguments, in each version of the format.
+    """
+    lines: list[str] = []
+    for action in actions:
+        given = action.object(*arguments).value.items()
+        told = ", ".join(f"{name}={json_of(value)}" for name, value in given)
+        lines.append(f"{action.text('name') or '?'}({told})")
+    return "\n".join(lines)
 
 
 def described(task: Fields) -> str | None:

@@ -10,7 +10,7 @@ from memory_core.importers.content import arguments_of, parameters_of, set_resul
 from memory_core.importers.draft import EpisodeDraft, content_digest
 from memory_core.importers.fields import Fields, plain_text
 from memory_core.importers.reading import entries
-from memory_core.importers.tau_outcomes import described, outcome_of_checks
+from memory_core.importers.tau_outcomes import described, expected_calls, outcome_of_checks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -80,6 +80,9 @@ def _draft(run: Fields, info: Fields, tasks: Mapping[str | None, Fields]) -> Ite
         "cost": run.get("agent_cost"),
         "user_cost": run.get("user_cost"),
         "expected_actions": ",".join(name for name in actions if name),
+        "expected_calls": expected_calls(
+            task.objects("evaluation_criteria.actions"), "arguments", "kwargs"
+        ),
     }
     yield draft
 
@@ -131,7 +134,7 @@ FORMAT = Format(
         "simulations[].id, task_id, trial": "id; metadata simulation_id, task_id, trial",
         "info.environment_info.policy": "left out with a note: all simulations share it",
         "tasks[].user_scenario.instructions, by task_id": "description",
-        "tasks[].evaluation_criteria.actions": "metadata expected_actions",
+        "tasks[].evaluation_criteria.actions": "metadata expected_actions, expected_calls",
         "info.environment_info.domain_name": "domain, tag",
         "messages[].content, tool_calls": "steps; metadata requestor of a user's calls",
         "raw_data.thinking_blocks": "steps with role thinking",

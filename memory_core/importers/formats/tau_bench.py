@@ -11,7 +11,7 @@ from memory_core.importers.chat import add_messages
 from memory_core.importers.draft import EPOCH, EpisodeDraft, content_digest
 from memory_core.importers.fields import Fields, plain_text
 from memory_core.importers.reading import entries
-from memory_core.importers.tau_outcomes import outcome_of_reward
+from memory_core.importers.tau_outcomes import expected_calls, outcome_of_reward
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,13 +67,12 @@ def _draft(entry: Fields) -> EpisodeDraft:
     draft.reward = entry.number("reward")
     draft.outcome = outcome_of_reward(entry, draft.reward)
     actions = [action.text("name") for action in task.objects("actions")]
-    for action in task.objects("actions"):
-        action.object("kwargs").leave_out_others()
     draft.metadata = {
         **ids,
         "user_id": task.text("user_id"),
         "user_cost": entry.get("info.user_cost"),
         "expected_actions": ",".join(name for name in actions if name),
+        "expected_calls": expected_calls(task.objects("actions"), "kwargs"),
     }
     if draft.outcome is None or draft.outcome.reason != entry.get("info.error"):
         draft.metadata |= {name: entry.text(f"info.{name}") for name in ("error", "traceback")}
@@ -112,7 +111,8 @@ FORMAT = Format(
         "traj": "steps, a second each",
         "reward": "reward; outcome: 1 is a success, less a failure",
         "info.reward_info; error, traceback": "why it failed; else metadata error, traceback",
-        "info.task.user_id, actions; info.user_cost": "metadata user_id, expected_actions, user_cost",
+        "info.task.user_id, info.user_cost": "metadata user_id, user_cost",
+        "info.task.actions": "metadata expected_actions, expected_calls (with the arguments, a line each)",
     },
 )
 

@@ -28,6 +28,7 @@ class Chosen:
         error: how it failed, as `signature` says it.
         why: what the episode failed of.
         last: its last error.
+        same: the number of its task, as `task_number` says it.
     """
 
     start: float | None = None
@@ -42,6 +43,7 @@ class Chosen:
     error: str | None = None
     why: str | None = None
     last: str | None = None
+    same: int | None = None
 
     def rows(self, facts: EpisodeFacts) -> Array:
         """The rows of the episodes."""
@@ -53,6 +55,8 @@ class Chosen:
             mask &= table["dated"] & (table["start"] < self.end)
         if self.outcome is not None:
             mask &= table["outcome"] == NAMES.index(self.outcome)
+        if self.same is not None:
+            mask &= table["same"] == np.uint64(self.same)
         if self.reward is not None:
             mask &= table["reward"] >= self.reward
         for name in ("domain", "task", "why", "last"):

@@ -10,6 +10,7 @@ import asyncio
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from uuid import UUID
 
 import numpy as np
@@ -72,6 +73,12 @@ def telling_line(message: str) -> str:
     return " ".join(line.split())
 
 
+def task_number(episode: Episode) -> int:
+    """The same for episodes with the same description: they are trials of one task."""
+    text = episode.task_description.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=8).digest())
+
+
 def reason(episode: Episode) -> str:
     """What an episode's outcome says of why it ended so; "" if it says nothing."""
     outcome = episode.outcome
@@ -98,7 +105,7 @@ class EpisodeFacts:
     Attributes:
         episodes: a row for each episode. A row that is not ``alive`` counts no more. It is ``dated`` if it is
             known when it began; what it took is not a number where nobody knows. ``why`` it failed is what
-            its outcome says, else its ``last`` error.
+            its outcome says, else its ``last`` error. Trials of the ``same`` task have the same number.
         tools: for each episode and tool the calls, the failed ones and their milliseconds.
         tags: a row for each episode and tag.
         errors: a row for each failed step, with the call that came ``next``, and whether the tool that failed
@@ -124,6 +131,7 @@ class EpisodeFacts:
                 "alive": "?", "high": "u8", "low": "u8", "start": "f8", "seconds": "f4", "domain": "i4",
                 "task": "i4", "outcome": "i1", "reward": "f4", "steps": "i4", "tokens": "f4",
                 "errors": "i4", "why": "i4", "last": "i4", "dated": "?",
+                "same": "u8",
             }
         )  # fmt: skip
         self.tools = Columns({"row": "i4", "tool": "i4", "calls": "i4", "errors": "i4", "ms": "f4"})
@@ -179,6 +187,14 @@ class EpisodeFacts:
         high, low = self.episodes["high"][row], self.episodes["low"][row]
         return UUID(int=(int(high) << 64) | int(low))
 
+    def task_of(self, text: str) -> int:
+        """The number of the task of an episode, from the text of its id; 0 for one that is not here."""
+        try:
+            row = self._rows.get(UUID(text).bytes)
+        except ValueError:
+            return 0
+        return 0 if row is None else int(self.episodes["same"][row])
+
     # Taking in
 
     def _forget(self, episode_id: UUID) -> None:
@@ -214,6 +230,7 @@ class EpisodeFacts:
             errors=len(failed),
             why=why,
             last=last,
+            same=task_number(episode),
             dated=has_start(episode) and episode.start_time.timestamp() >= _TIMELESS,
         )
         self._rows[episode.id.bytes] = row

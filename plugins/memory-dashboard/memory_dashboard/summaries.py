@@ -17,8 +17,8 @@ from memory_dashboard.facts import FAILED, NAMES, PARTIAL, RUNNING, SUCCEEDED, E
 from memory_dashboard.times import moment
 
 __all__ = [
-    "MEASURES", "SPLITS", "ErrorRow", "FailureRow", "Line", "Part", "Reading", "ToolRow", "Totals", "errors",
-    "failures", "lines", "to_read", "tools", "totals", "values",
+    "MEASURES", "SPLITS", "ErrorRow", "FailureRow", "Line", "Part", "Reading", "TaskRow", "ToolRow", "Totals",
+    "errors", "failures", "lines", "tasks", "to_read", "tools", "totals", "values",
 ]  # fmt: skip
 
 MEASURES = {
@@ -227,6 +227,49 @@ def _worst(facts: EpisodeFacts, rows: Array, limit: int) -> list[UUID]:
     reward = np.nan_to_num(table["reward"][ended], nan=np.inf)
     order = np.lexsort((-table["start"][ended], -table["errors"][ended], reward))
     return [facts.id_of(row) for row in ended[order[:limit]].tolist()]
+
+
+@frozen(kw_only=True)
+class TaskRow:
+    """How the trials of a task ended.
+
+    Attributes:
+        number: as `task_number` says it.
+        first: a failed one, short, but not the shortest.
+        trials: how many have ended.
+        failed: how many of them failed.
+    """
+
+    number: int
+    first: UUID
+    trials: int
+    failed: int
+
+
+def tasks(facts: EpisodeFacts, rows: Array, limit: int = 8) -> tuple[Part[TaskRow], int]:
+    """The tasks of which several trials have ended, and at least one failed: those first of which all failed;
+    and how many these are.
+    """
+    table = facts.episodes
+    ended = rows[table["outcome"][rows] != RUNNING]
+    numbers, which, trials = np.unique(
+        table["same"][ended], return_inverse=True, return_counts=True
+    )
+    bad = np.isin(table["outcome"][ended], (FAILED, PARTIAL))
+    failed = np.bincount(which[bad], minlength=len(numbers))
+    order = np.lexsort((numbers, -failed, failed < trials))
+    order = order[(failed[order] > 0) & (trials[order] > 1)]
+    always = int(np.count_nonzero(failed[order] == trials[order]))
+    found = [
+        TaskRow(
+            number=int(numbers[one]),
+            first=facts.id_of(_short(facts, ended[bad & (which == one)])[0]),
+            trials=int(trials[one]),
+            failed=int(failed[one]),
+        )
+        for one in order[:limit].tolist()
+    ]
+    return Part(found, len(order)), always
 
 
 @frozen(kw_only=True)

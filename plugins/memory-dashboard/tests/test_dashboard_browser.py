@@ -274,7 +274,7 @@ def test_large_values_are_fetched_when_they_are_opened(browser, tmp_path):
         page.locator(".whole pre").wait_for()
         assert len(page.content()) > 100_000
         page.locator(".whole button").click()
-        page.wait_for_function("document.querySelectorAll('.whole pre').length === 2")
+        page.wait_for_function("() => document.querySelectorAll('.whole pre').length === 2")
 
 
 def test_writes_show_within_two_seconds(browser, tmp_path):

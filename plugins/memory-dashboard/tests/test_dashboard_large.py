@@ -69,7 +69,7 @@ def loaded(watched, path):
     for _ in range(7):
         page = watched.open(path)
         timing = "performance.getEntriesByType('navigation')[0].loadEventEnd"
-        page.wait_for_function(f"{timing} > 0")
+        page.wait_for_function(f"() => {timing} > 0")
         taken.append(page.evaluate(timing) / 1_000)
     return statistics.median(taken)
 

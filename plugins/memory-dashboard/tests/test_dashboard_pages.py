@@ -115,6 +115,40 @@ async def test_an_outcome_says_why_an_episode_failed_and_its_last_error_stands_b
     assert "Words are not searched among these" in searched
 
 
+async def test_trials_of_a_task_are_counted_together():
+    def trial(number, task, *, failed):
+        return evolve(episode(number, failed=failed), task_description=task)
+
+    records = [
+        *(trial(number, "book a seat", failed=True) for number in range(3)),
+        *(trial(number, "cancel", failed=number == 3) for number in range(3, 6)),
+        *(trial(number, "look", failed=False) for number in range(6, 8)),
+        trial(8, "once", failed=True),
+    ]
+    async with dashboard(records=records) as (client, _):
+        page = await client.get("/")
+        link = re.search(r'href="(/episodes\?same=[0-9a-f-]{36})"', page.text)[1]
+        listed = visible_texts(await client.get(link))
+        unknown = visible_texts(await client.get(f"/episodes?same={uuid4()}"))
+        wrong = await client.get("/episodes?same=no-id")
+    read = visible_texts(page)
+    assert "Of 2 tasks with several trials some failed; of 1 of them all." in read
+    assert "book a seat 3 all a failed one cancel 3 1 a failed one" in read
+    assert listed.count("book a seat failure") == 3
+    assert "cancel" not in listed
+    assert "No episode is like that" in unknown
+    assert wrong.status_code == 200
+
+
+async def test_calls_that_a_task_expects_stand_beside_its_outcome():
+    calls = 'book(seat="4A")\ncancel()'
+    one = episode(1, failed=True, metadata={"expected_calls": calls})
+    async with dashboard(records=[one]) as (client, _):
+        page = (await client.get(f"/episodes/{one.id}")).text
+    outcome = unescape(page.partition('id="outcome"')[2].partition("</section>")[0])
+    assert f'<h3>Calls that the task expects</h3><pre dir="auto">{calls}</pre>' in outcome
+
+
 async def test_what_is_said_or_thought_is_not_what_helped():
     steps = (
         step(1, tool="book", error="no seat"),

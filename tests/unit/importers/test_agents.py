@@ -404,6 +404,7 @@ def test_tau2_results():
         "termination_reason": "user_stop",
         "model": "claude-sonnet-4-5",
         "expected_actions": "return_items",
+        "expected_calls": "return_items()",
     }
     assert wanted.items() <= episode.metadata.items()
 

@@ -37,6 +37,7 @@ def test_an_entry_becomes_an_episode(tmp_path):
         "user_id": "ada_42",
         "user_cost": "0.25",
         "expected_actions": "renew,renew",
+        "expected_calls": "renew(book=1)\nrenew()",
         "timing": "start",
     }
 

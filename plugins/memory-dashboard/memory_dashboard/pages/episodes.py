@@ -93,6 +93,7 @@ _COUNTED = {
     "error": "the error was",
     "why": "it failed because",
     "last": "the last error was",
+    "same": "the task is that of the episode",
 }
 """Filters on what the statistics know and no index of the store does, with their labels."""
 _FILTERS = (
@@ -135,11 +136,12 @@ async def _counted(view: View) -> tuple[list[Found], str | None]:
     """A page of the episodes of a row of the overview; the cursor is a number of episodes."""
     facts = view.followed.facts
     start, end = a_time(view.get("from"), "from"), a_time(view.get("to"), "to")
-    names = ("domain", "task", "tool", "tag", "outcome", *_COUNTED)
+    names = ("domain", "task", "tool", "tag", "outcome", "failed", "error", "why", "last")
     chosen = Chosen(
         start=None if start is None else start.timestamp(),
         end=None if end is None else end.timestamp(),
         reward=float(view.get("reward")) if view.get("reward") else None,
+        same=facts.task_of(view.get("same")) if view.get("same") else None,
         **{name: view.get(name) or None for name in names},
     )
     rows = chosen.rows(facts)

@@ -17,6 +17,7 @@ from memory_dashboard.columns import Array
 from memory_dashboard.facts import EpisodeFacts, last_error, reason, telling_line
 from memory_dashboard.reading import by_ids, itself
 from memory_dashboard.summaries import MEASURES, SPLITS, Reading, Totals
+from memory_dashboard.text import one_line
 from memory_dashboard.times import a_time, moment
 from memory_dashboard.view import View
 
@@ -79,6 +80,7 @@ async def _values(view: View, facts: EpisodeFacts, everything: Array) -> dict[st
     rows, before = chosen.rows(facts), other.rows(facts)
     by = view.get("by", "domain")
     split = by if by in SPLITS else "domain"
+    tasks, always = summaries.tasks(facts, rows, _limit(view, "tasks", 8))
     dated = rows[facts.episodes["dated"][rows]]
     # Before anything is awaited: the rows are those of this version of the facts.
     found: dict[str, Any] = {
@@ -94,15 +96,20 @@ async def _values(view: View, facts: EpisodeFacts, everything: Array) -> dict[st
         "failures": summaries.failures(facts, rows, _limit(view, "failures", 8)),
         "tools": summaries.tools(facts, rows, _limit(view, "tools", 12)),
         "errors": summaries.errors(facts, rows, _limit(view, "errors", 8)),
+        "tasks": tasks,
+        "always": always,
         "charts": _charts(facts, dated, split),
         "undated": len(rows) - len(dated),
         "timeless": int(np.count_nonzero(~facts.episodes["dated"][everything])),
+        "dated_at_all": bool(facts.episodes["dated"][everything].any()),
         "values": {name: summaries.values(facts, name) for name in ("domain", "task", "tool")},
         "listed": _same_episodes(view, chosen),
     }
     reading = summaries.to_read(facts, rows)
     failed = [row.first for row in found["failures"].rows[:_EXAMPLES] if "#" in row.why]
-    return {**found, **await _episodes(view, reading, failed)}
+    ids = [row.first for row in tasks.rows]
+    titles = await by_ids(view.memory, Episode, ids, lambda one: one_line(one.task_description))
+    return {**found, **await _episodes(view, reading, failed), "titles": titles}
 
 
 def _limit(view: View, table: str, few: int) -> int:
