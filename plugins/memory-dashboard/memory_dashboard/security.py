@@ -19,9 +19,10 @@ from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["COOKIE", "HEADERS", "Access", "Guard", "is_loopback"]
+from memory_core.errors import ConfigurationError
 
-COOKIE = "memory_dashboard"
+__all__ = ["HEADERS", "Access", "Guard", "is_loopback"]
+
 _LOOPBACK_NAMES = frozenset({"localhost"})
 _AUTHORITY = re.compile(
     r"(?:\[(?P<v6>[0-9a-f.:]+)\]|(?P<name>[^][:/?#@\\\s]+))(?::[0-9]*)?", re.ASCII
@@ -63,6 +64,11 @@ def _names(origin: str, authority: str) -> bool:
         return False
 
 
+def _cookie(scope: Scope) -> str:
+    """The name of the cookie with the token: browsers send it to every port of a host."""
+    return f"memory_dashboard_{scope['server'][1]}"
+
+
 @frozen(kw_only=True)
 class Access:
     """Who may ask.
@@ -79,8 +85,18 @@ class Access:
 
     @classmethod
     def of(cls, host: str, token: str | None, names: Iterable[str] = ()) -> Access:
-        """The access to a server that listens on a host."""
+        """The access to a server that listens on a host.
+
+        Raises:
+            ConfigurationError: one of the names is not a name alone.
+        """
         allowed = {name.lower() for name in names}
+        for name in allowed:
+            found = _AUTHORITY.fullmatch(name)
+            if found is None or found["name"] != name:
+                raise ConfigurationError(
+                    f"--allow-host: a host name without scheme and port, not {name!r}"
+                )
         if _address(host) is None:
             allowed.add(host.lower())
         return cls(token=token, names=frozenset(allowed), loopback=is_loopback(host))
@@ -163,10 +179,10 @@ class Guard:
             # One slash: a path that begins with two names another host.
             path = "/" + scope["path"].lstrip("/\\")
             answer = RedirectResponse(f"{path}?{rest}" if rest else path, 303)
-            answer.set_cookie(COOKIE, given[0], httponly=True, samesite="strict", path="/")
+            answer.set_cookie(_cookie(scope), given[0], httponly=True, samesite="strict", path="/")
             return answer
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        cookie = cookie_parser(headers.get("cookie", "")).get(_cookie(scope), "")
         if (scheme.lower() == "bearer" and self._access.accepts(bearer.strip())) or (
             cookie and self._access.accepts(cookie)
         ):

@@ -116,6 +116,8 @@ def test_a_port_that_another_takes_while_the_store_is_opened():
     ("arguments", "code", "said"),
     [
         (["--token", "short"], 2, "at least 16"),
+        (["--allow-host", "http://box", "--demo"], 2, "without scheme and port"),
+        (["--allow-host", "box:80", "--demo"], 2, "without scheme and port"),
         (["--demo", "lmdb:./x"], 2, "give no URL"),
         (["lmdb:./nothing-here"], 2, "nothing-here"),
         (["--host", "no.such.host.invalid", "--demo"], 2, "no.such.host.invalid"),

@@ -25,7 +25,7 @@ from memory_core.records import (
     Reflection,
     SalientFeatures,
 )
-from memory_dashboard.security import COOKIE, Access
+from memory_dashboard.security import Access
 from memory_dashboard.text import FOLD, folded, visible
 
 HOSTILE = [
@@ -304,18 +304,23 @@ async def test_nothing_but_reading_is_answered(method):
         assert (await client.request(method, "/")).status_code == 405
 
 
+async def test_dashboards_on_two_ports_of_a_host_keep_their_tokens_apart():
+    access = Access.of("0.0.0.0", "right-token-of-24-letters")
+    named = set()
+    async with dashboard(access=access) as (client, _):
+        for port in (8321, 8322):
+            url = f"http://192.168.1.7:{port}/"
+            moved = await client.get(url, params={"token": "right-token-of-24-letters"})
+            named.add(moved.headers["set-cookie"].partition("=")[0])
+    assert len(named) == 2
+
+
 async def test_beyond_loopback_a_token_is_needed():
     access = Access.of("0.0.0.0", "right-token-of-24-letters")
     host = {"host": "192.168.1.7:8321"}
     async with dashboard(access=access) as (client, _):
         for path in ("/", "/episodes", "/static/dashboard.css", "/nothing"):
             assert (await client.get(path, headers=host)).status_code == 401
-        for wrong in ("wrong", "", "right-token-of-24-letter", "right-token-of-24-letters\u00e9"):
-            assert (await client.get("/", params={"token": wrong}, headers=host)).status_code == 401
-            cookie = {"cookie": f"{COOKIE}={wrong}".encode()}
-            assert (await client.get("/", headers={**host, **cookie})).status_code == 401
-            bearer = {"authorization": f"Bearer {wrong}".encode()}
-            assert (await client.get("/", headers={**host, **bearer})).status_code == 401
         token = {"token": "right-token-of-24-letters", "domain": "web"}
         moved = await client.get("/episodes", params=token, headers=host)
         assert (moved.status_code, moved.headers["location"]) == (303, "/episodes?domain=web")
@@ -323,6 +328,13 @@ async def test_beyond_loopback_a_token_is_needed():
         assert "HttpOnly" in cookie
         assert "SameSite=strict" in cookie
         client.cookies.clear()
+        named = cookie.partition("=")[0]
+        for wrong in ("wrong", "", "right-token-of-24-letter", "right-token-of-24-letters\u00e9"):
+            assert (await client.get("/", params={"token": wrong}, headers=host)).status_code == 401
+            other = {"cookie": f"{named}={wrong}".encode()}
+            assert (await client.get("/", headers={**host, **other})).status_code == 401
+            bearer = {"authorization": f"Bearer {wrong}".encode()}
+            assert (await client.get("/", headers={**host, **bearer})).status_code == 401
         seen = {"cookie": cookie.partition(";")[0]}
         assert (await client.get("/", headers={**host, **seen})).status_code == 200
         bearer = {"authorization": "Bearer right-token-of-24-letters"}
