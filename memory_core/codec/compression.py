@@ -172,6 +172,8 @@ class Compressor:
             Its id.
         """
         loaded = zstandard.ZstdCompressionDict(dictionary)
+        # Otherwise each call for many bodies prepares it, which takes as long as compressing two of them.
+        loaded.precompute_compress(level=self.config.level)  # pyright: ignore[reportUnknownMemberType]  # no type
         dictionary_id = loaded.dict_id()
         self._dictionaries[dictionary_id] = loaded
         self._active[kind] = dictionary_id

@@ -171,13 +171,8 @@ def found_in(importer: Importer, source: Source, log: Log) -> Iterator[Found]:
     Raises:
         ImportFormatError: the source cannot be read further, or the importer itself fails.
     """
-    found = _found_in(importer, source, log)
-    while True:
-        with _failing_alone(importer, source):
-            item = next(found, None)
-        if item is None:
-            return
-        yield item
+    with _failing_alone(importer, source):
+        yield from _found_in(importer, source, log)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from memory_core.records import (
     TaskType,
 )
 from memory_core.records.episode import result_of_checked, step_of_checked
-from memory_core.records.frozen import FrozenDict, freeze, freeze_mapping
+from memory_core.records.frozen import EMPTY, FrozenDict, freeze, freeze_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -116,10 +116,13 @@ class Draft:
 
 def _result(status: ResultStatus, content: object) -> StepResult:
     """A result that a record accepts: what it cannot hold is repaired when the step is made."""
-    kept = content if is_held(content) else holdable(content, set())
+    if type(content) is str and content.isascii():
+        kept = content
+    else:
+        kept = freeze(content if is_held(content) else holdable(content, set()))
     if status is ResultStatus.ERROR:
         return result_of_checked(status, message=str(kept))
-    return result_of_checked(status, freeze(kept))
+    return result_of_checked(status, kept)
 
 
 def message(role: str, content: str, **metadata: str) -> Draft:
@@ -468,7 +471,7 @@ def _made(drafts: Iterable[Draft], first: int = 1) -> tuple[ExecutionStep, ...]:
             draft.result,
             draft.latency_ms,
             draft.tokens_used,
-            freeze_mapping(metadata),
+            FrozenDict(metadata) if metadata else EMPTY,
         )
         usual = tuple(map(type, values)) in _USUAL
         steps.append(step_of_checked(values) if usual else _decoded(values))

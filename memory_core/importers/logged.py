@@ -46,19 +46,22 @@ class Around:
 
     def __init__(self, entry: Fields) -> None:
         value = entry.value
-        inside = (value.get(name) for name in ("metadata", "response", "request"))
-        self._parts = [value, *(mapping(part) for part in inside if part)]
-        self._names: set[str] = set().union(*self._parts)
+        self._told: dict[str, Any] = {}
+        for name in ("request", "response", "metadata"):
+            if inside := value.get(name):
+                self._told |= _without_null(mapping(inside))
+        self._told |= _without_null(value)
 
     def get(self, *names: str) -> Any:
         """The first of the names, each looked for everywhere."""
         for name in names:
-            if name not in self._names:
-                continue
-            for part in self._parts:
-                if part.get(name) is not None:
-                    return part[name]
+            if name in self._told:
+                return self._told[name]
         return None
+
+
+def _without_null(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in part.items() if value is not None}
 
 
 _OUTCOMES: dict[str, tuple[Callable[[str], Outcome], str]] = {

@@ -350,6 +350,8 @@ class Storing:
 
     def _expect(self, stored: Iterable[Found]) -> None:
         for found in stored:
+            if found.parent is None and found.follows is None:
+                continue
             child, start = found.episode.id, found.episode.start_time
             for other, kind, why in (
                 (found.parent, RelationshipType.PARENT_CHILD, "subagent"),

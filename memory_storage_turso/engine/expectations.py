@@ -42,7 +42,7 @@ class Expectations:
 
     def decoding(self, ns: int, expected: Expect | ExpectAbsent) -> Statement:
         """The statement for a driver that runs statements one by one: it decodes and compares."""
-        [read] = self._tables[expected.kind].fetch(ns, [expected.id])
+        read = self._tables[expected.kind].fetch_one(ns, expected.id)
 
         def check(rows: Sequence[Row], read_more: Callable[[Statement], Sequence[Row]]) -> None:
             try:

@@ -266,7 +266,7 @@ class KindTable:
     def _comparing(
         self, condition: str, args: tuple[SqlValue, ...], ns: int, record_id: UUID
     ) -> Statement:
-        [stored] = self.fetch(ns, [record_id])
+        stored = self.fetch_one(ns, record_id)
         failing = failing_unless(condition, args, NOT_AS_EXPECTED)
         return ComparingStatement(failing.sql, args, stored=stored)
 
@@ -281,6 +281,10 @@ class KindTable:
             marks = ", ".join("?" * len(chunk))
             statements.append(Statement(f"{self._fetch_sql}({marks})", (ns, *chunk)))
         return statements
+
+    def fetch_one(self, ns: int, record_id: UUID) -> Statement:
+        """As ``fetch``, for one record."""
+        return Statement(f"{self._fetch_sql}(?)", (ns, record_id.bytes))
 
     def fetch_short(self, ns: int, ids: Sequence[UUID], most: int) -> Statement:
         """As ``fetch``, in one statement, with NULL for each body of more than ``most`` bytes.
