@@ -25,7 +25,7 @@ from attrs import Factory, define, evolve, fields
 
 from memory_core.errors import ImportFormatError, InvalidValueError
 from memory_core.importers.fields import EPOCH, is_number, plain_text
-from memory_core.importers.json_text import holdable, is_held, without_surrogates
+from memory_core.importers.json_text import are_held, holdable, is_held, without_surrogates
 from memory_core.importers.log import Log
 from memory_core.records import (
     Episode,
@@ -281,10 +281,12 @@ class EpisodeDraft:
 
     def first_said(self, role: str) -> str | None:
         """The first turn of a role that says something."""
-        texts = (
-            str(step.parameters.get("content", "")) for step in self.steps if step.action == role
-        )
-        return next((text for text in texts if text.strip()), None)
+        for step in self.steps:
+            if step.action == role:
+                text = str(step.parameters.get("content", ""))
+                if text.strip():
+                    return text
+        return None
 
     def episode(self) -> Episode:
         """The finished episode.
@@ -460,7 +462,7 @@ def _made(drafts: Iterable[Draft], first: int = 1) -> tuple[ExecutionStep, ...]:
             texts = "".join((tool, draft.action, *parameters, *metadata, *metadata.values()))
         except TypeError as error:
             raise InvalidValueError("step", f"texts ({error})", draft) from error
-        if not (texts.isascii() or is_held(texts)) or not is_held(parameters):
+        if not (texts.isascii() or is_held(texts)) or not are_held(parameters.values()):
             raise InvalidValueError("step.parameters", "what JSON can hold", parameters)
         values = (
             number,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, cast
 
 import msgspec
 
-__all__ = ["NotJsonError", "holdable", "is_held", "loads", "without_surrogates"]
+__all__ = ["NotJsonError", "are_held", "holdable", "is_held", "loads", "without_surrogates"]
 
 DEEPEST = 60
 """How deep a value may be nested; what is deeper becomes JSON text. Records hold four levels more."""
@@ -103,8 +104,11 @@ def is_held(value: Any, depth: int = 0) -> bool:
     match value:
         case str():
             return value.isascii() or without_surrogates(value, set()) == value
-        case dict() | list():
-            return depth < DEEPEST and _is_held_inside(cast("dict[str, Any]", value), depth + 1)
+        case dict():
+            inside = cast("dict[str, Any]", value).values()
+            return depth < DEEPEST and are_held(inside, depth + 1)
+        case list():
+            return depth < DEEPEST and are_held(cast("list[Any]", value), depth + 1)
         case int():
             return isinstance(value, bool) or value in _INTEGERS
         case float():
@@ -113,8 +117,9 @@ def is_held(value: Any, depth: int = 0) -> bool:
             return value is None
 
 
-def _is_held_inside(value: dict[str, Any] | list[Any], depth: int) -> bool:
-    for item in value.values() if isinstance(value, dict) else value:
+def are_held(values: Iterable[Any], depth: int = 1) -> bool:
+    """``is_held`` of the values of an object or list that is nested that deep."""
+    for item in values:
         # Most are texts and small numbers, which need no call.
         if type(item) is str:
             if item.isascii():
