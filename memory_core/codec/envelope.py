@@ -40,6 +40,7 @@ _VARIANT = 2
 _FLAGS = _COMPRESSED | _VARIANT
 _HEAD = struct.Struct(">BBH")
 _CHECKSUM = struct.Struct(">I")
+_CHECKED_HEAD = struct.Struct(">BBHI")  # both
 _START = struct.Struct(">4sI")
 _PAYLOAD = _START.size
 _FRAME_HEADER = 18  # bytes of zstd's header, at most
@@ -217,7 +218,7 @@ class Codec:
         ) as error:
             reason = error.reason if isinstance(error, CodecError) else str(error)
             raise CodecError(reason, kind=kind, record_id=record_id) from error
-        if record.id != record_id:
+        if record.id.int != record_id.int:  # the operator is written in Python
             raise CodecError(f"holds record {record.id}", kind=kind, record_id=record_id)
         return record
 
@@ -289,8 +290,7 @@ class Codec:
             return False
 
     def _decode(self, kind: str, data: bytes) -> Any:
-        form, flags, version = _HEAD.unpack_from(data)
-        (checksum,) = _CHECKSUM.unpack_from(data, _HEAD.size)
+        form, flags, version, checksum = _CHECKED_HEAD.unpack_from(data)
         if form != _FORMAT:
             raise CodecError(f"envelope format {form}, this version reads {_FORMAT}")
         payload = data[_PAYLOAD:]

@@ -151,14 +151,14 @@ class _InterruptedError(Exception):
     """A read on a thread has to end its transaction. Never leaves this module."""
 
 
+@define(eq=False, repr=False)
 class _InlineMeter:
-    """Stops a read on the event loop after a time limit."""
+    """Stops a read on the event loop after a time limit; for one read after the other."""
 
-    def __init__(self) -> None:
-        self._until = perf_counter() + _INLINE_SECONDS
+    until: float = 0.0
 
     def check(self) -> None:
-        if perf_counter() > self._until:
+        if perf_counter() > self.until:
             raise _TooLongError
 
 
@@ -208,6 +208,7 @@ class Reader:
     _working: dict[asyncio.Future[Any], _ThreadMeter] = field(
         init=False, factory=dict[asyncio.Future[Any], _ThreadMeter]
     )
+    _inline: _InlineMeter = field(init=False, factory=_InlineMeter)
     _numbers: dict[str, bytes] = field(init=False, factory=dict[str, bytes])
     _long: SharedWork[Any] = field(init=False, factory=SharedWork[Any])
 
@@ -570,14 +571,13 @@ class Reader:
 
     async def _run(self, job: Job[T]) -> T:
         """Run a job on the loop, or, if it takes too long, on a thread."""
-        inline = True
+        inline, meter = True, self._inline
         while True:
             try:
                 if not inline:
                     return await self._run_on_thread(job)
-                return self.environment.read(
-                    self._gate, lambda txn: job(txn, self._pending, _InlineMeter())
-                )
+                meter.until = perf_counter() + _INLINE_SECONDS
+                return self.environment.read(self._gate, lambda txn: job(txn, self._pending, meter))
             except _TooLongError:
                 inline = False
             except StaleCatalogError:

@@ -180,6 +180,7 @@ _FORMAT = 1
 _HEAD = struct.Struct(">BBHQI")
 _FLAGS_AND_SIZE = struct.Struct(">xB10xI")
 _CHECKSUM = struct.Struct(">I")
+_CHECKED_HEAD = struct.Struct(">BBHQII")  # both
 _NAMES = struct.Struct(">H")
 _VALUES_AT = _HEAD.size + _CHECKSUM.size
 # A key of two ids and of the text of a group that long is no digest, whichever its characters are.
@@ -410,11 +411,10 @@ class KindLayout:
     def _checked(self, key: bytes, data: bytes) -> tuple[int, int, int, int, int]:
         """Decode flags, revision, position, the end of the values and the start of the body."""
         try:
-            form, flags, revision, written, size = _HEAD.unpack_from(data)
+            form, flags, revision, written, size, checksum = _CHECKED_HEAD.unpack_from(data)
             start = end = _VALUES_AT + size
             if flags & NULLED:
                 start += _NAMES.size + _NAMES.unpack_from(data, end)[0]
-            (checksum,) = _CHECKSUM.unpack_from(data, _HEAD.size)
         except struct.error as error:
             raise CodecError(str(error), kind=self.kind, record_id=_id(key)) from error
         covered = crc32(data[: _HEAD.size], crc32(data[_VALUES_AT:start]))

@@ -110,6 +110,7 @@ class FailureRow:
         why: what the outcome of each says, or else its last error.
         named: whether ``why`` finds these episodes: it is one text, and not nothing.
         last: their commonest last errors, each with its count; empty where ``why`` is that.
+        others: of the episodes, those with another last error.
         unbroken: of the episodes, those without a failed step.
         domain: the domain that most of them have.
         newest: when the newest of them began; ``None`` where nobody knows.
@@ -122,6 +123,7 @@ class FailureRow:
     episodes: int
     share: float
     last: tuple[tuple[str, int], ...]
+    others: int
     unbroken: int
     domain: str
     newest: datetime | None
@@ -149,17 +151,17 @@ def _failure_row(facts: EpisodeFacts, these: Array, number: int, of: int) -> Fai
     last = table["last"][these]
     dated = these[table["dated"][these]]
     first, example = _short(facts, these)
+    errors = _commonest(last[(last != NOTHING) & (last != number)], 3)
+    unbroken = int(np.count_nonzero(last == NOTHING))
+    same = int(np.count_nonzero(last == number))
     return FailureRow(
         why=texts[number] or "(no reason given)",
         named=number > OTHERS,
         episodes=len(these),
         share=len(these) / of,
-        last=tuple(
-            (texts[error], count)
-            for error, count in _commonest(last, 4)
-            if error not in {NOTHING, number}
-        )[:3],
-        unbroken=int(np.count_nonzero(last == NOTHING)),
+        last=tuple((texts[error], count) for error, count in errors),
+        others=len(these) - unbroken - same - sum(count for _, count in errors),
+        unbroken=unbroken,
         domain=facts.texts["domain"][_commonest(table["domain"][these], 1)[0][0]],
         newest=moment(float(table["start"][dated].max())) if len(dated) else None,
         first=facts.id_of(first),

@@ -115,6 +115,19 @@ async def test_an_outcome_says_why_an_episode_failed_and_its_last_error_stands_b
     assert "Words are not searched among these" in searched
 
 
+async def test_last_errors_that_are_not_shown_are_counted():
+    records = [
+        evolve(
+            episode(number, steps=(step(1), step(2, tool="book", error=said))),
+            outcome=Outcome.failure("The database is wrong."),
+        )
+        for number, said in enumerate(("a", "a", "a", "b", "b", "c", "c", "d", "e"))
+    ]
+    async with dashboard(records=records) as (client, _):
+        read = visible_texts(await client.get("/"))
+    assert "100% book: a (3) book: b (2) book: c (2) others (2) web" in read
+
+
 async def test_trials_of_a_task_are_counted_together():
     def trial(number, task, *, failed):
         return evolve(episode(number, failed=failed), task_description=task)
@@ -131,8 +144,13 @@ async def test_trials_of_a_task_are_counted_together():
         listed = visible_texts(await client.get(link))
         unknown = visible_texts(await client.get(f"/episodes?same={uuid4()}"))
         wrong = await client.get("/episodes?same=no-id")
+        # Which trials used a tool says nothing of the others.
+        of_a_tool = visible_texts(await client.get("/?tool=book"))
     read = visible_texts(page)
-    assert "Of 2 tasks with several trials some failed; of 1 of them all." in read
+    counts = "2 tasks with several trials failed at least once; 1 of them failed in every trial."
+    assert counts in read
+    assert "Tools, most errors first" in of_a_tool
+    assert "failed in every trial" not in of_a_tool
     assert "book a seat 3 all a failed one cancel 3 1 a failed one" in read
     assert listed.count("book a seat failure") == 3
     assert "cancel" not in listed

@@ -89,7 +89,7 @@ async def episodes(view: View) -> Response:
 
 
 _COUNTED = {
-    "failed": "a call failed of",
+    "failed": "a call failed that used",
     "error": "the error was",
     "why": "it failed because",
     "last": "the last error was",
