@@ -8,9 +8,10 @@ for this batch and made again after it. Otherwise they stay, and find the edge t
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from graphlib import CycleError, TopologicalSorter
+from operator import itemgetter
 from typing import TypeAlias, cast
 
 from memory_core.records import Acyclic, Record
@@ -77,7 +78,7 @@ def _check(  # noqa: PLR0917  # the first five are bound
     for group, fresh in groups.items():
         targets = list(dict.fromkeys(target for _, target in fresh))
         stored = cast("Sequence[_Edge]", run(edges_from(table, rule, ns, group, targets)))
-        if not _are_acyclic(stored, fresh):
+        if not _are_acyclic([*stored, *fresh]):
             return
         steps += len(fresh) * len(stored)
     if steps >= _LEAST_STEPS:
@@ -91,13 +92,20 @@ def _restore(table: KindTable, run: _Run) -> None:
             run(Statement(sql))
 
 
-def _are_acyclic(stored: Iterable[_Edge], fresh: Iterable[_Edge]) -> bool:
-    targets: dict[bytes, list[bytes]] = {}
-    for edges in (stored, fresh):
-        for source, target in edges:
-            targets.setdefault(source, []).append(target)
-    try:
-        TopologicalSorter(targets).prepare()
-    except CycleError:
-        return False
-    return True
+def _are_acyclic(edges: Sequence[_Edge]) -> bool:
+    """Whether edges can all be removed, those first that leave nodes which none leads to.
+
+    Source: A. B. Kahn, "Topological sorting of large networks", Communications of the ACM 5, 1962.
+    ``graphlib`` takes twice as long, and other writers wait meanwhile.
+    """
+    targets: defaultdict[bytes, list[bytes]] = defaultdict(list)
+    for source, target in edges:
+        targets[source].append(target)
+    entering = Counter(map(itemgetter(1), edges))
+    free = [node for node in targets if node not in entering]
+    while free:
+        for node in targets.pop(free.pop(), ()):
+            entering[node] -= 1
+            if not entering[node]:
+                free.append(node)
+    return not targets

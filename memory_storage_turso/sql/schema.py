@@ -377,8 +377,10 @@ def edges_from(
         f"FROM reached CROSS JOIN {table.name} e "
         f"WHERE e.ns = ? AND e.{source} = reached.node AND e.{of_group} = ?"
     )
+    # As a part of the compound, each row of VALUES would count as a term of it, of which SQLite takes 500.
     return Statement(
-        f"WITH RECURSIVE reached (node) AS (VALUES {first} UNION SELECT e.{target} {leaving}) "
+        f"WITH RECURSIVE first (node) AS (VALUES {first}), "
+        f"reached (node) AS (SELECT node FROM first UNION SELECT e.{target} {leaving}) "
         f"SELECT e.{source}, e.{target} {leaving}",
         (*chunk, ns, group, ns, group),
     )

@@ -347,6 +347,16 @@ class IntegrityTests(Harness):
         await rejected(store, ring, CycleError)
         assert await store.count(Query(Relationship)) == 0
 
+    async def test_one_batch_takes_edges_to_many_nodes(self, store: Storage) -> None:
+        await put(store, *map(episode, range(602)))
+        await put(store, *(edge(number, 0, number) for number in range(1, 601)))
+        closing = [edge(number + 1000, number, number + 1) for number in range(1, 601)]
+        batch = WriteBatch().put(*closing, edge(2000, 601, 0))
+        error = await rejected(store, batch, CycleError)
+        assert (error.source, error.target) == (episode(601).id, episode(0).id)
+        await put(store, *closing)
+        assert await store.count(Query(Relationship)) == 1_200
+
     @pytest.mark.parametrize("first", [1, 2])
     async def test_a_cycle_is_found_on_every_branch(self, store: Storage, first: int) -> None:
         await put(store, *map(episode, range(5)))
