@@ -196,7 +196,7 @@ class Memory:
         """Change a stored record; no change of it that others make meanwhile is lost.
 
         ``change`` is called again, with what is stored by then, where another write came between. Updates
-        of one record by one process queue.
+        of one record by one process follow each other, and are committed together.
 
         Args:
             kind: the record's class.

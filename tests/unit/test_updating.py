@@ -20,6 +20,7 @@ from memory_core import (
     RecordNotFoundError,
     ReferenceNotFoundError,
     Relationship,
+    StorageUnavailableError,
     TaskContext,
     ToolSequence,
     WriteBatch,
@@ -266,3 +267,131 @@ async def test_twenty_tasks_that_add_one_add_twenty(url, cache, tmp_path) -> Non
         found = await opened.get_pattern(pattern.id)
         assert found is not None
         assert found.effectiveness.times_applied == 20
+
+
+class Held:
+    """A storage whose commits wait for the test, and of which the first may fail."""
+
+    def __init__(self, storage: InMemoryStorage) -> None:
+        self._storage = storage
+        self.going = asyncio.Event()
+        self.failing = 0
+        self.commits = 0
+
+    async def commit(self, batches: Any) -> Any:
+        self.commits += 1
+        await self.going.wait()
+        if self.failing:
+            self.failing -= 1
+            raise StorageUnavailableError("no")
+        return await self._storage.commit(batches)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+
+@pytest.fixture
+async def held():
+    storage = InMemoryStorage()
+    yield Held(storage)
+    await storage.aclose()
+
+
+async def ticks() -> None:
+    """Let every task go on until it waits."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_updates_begin_from_what_those_before_them_write(held) -> None:
+    pattern = counted()
+    await Memory(held._storage).put(pattern)
+    memory = Memory(held)
+    tasks = [
+        asyncio.create_task(memory.update(ToolSequence, pattern.id, each))
+        for each in (once_more, later, once_more, later)
+    ]
+    await ticks()
+    # None waits until the one before is durable, so one commit of a group writes all of them.
+    assert held.commits == 4
+    held.going.set()
+    found = await asyncio.gather(*tasks)
+    assert [each.effectiveness.times_applied for each in found] == [1, 2, 3, 4]
+    assert held.commits == 4
+    assert await memory.get(ToolSequence, pattern.id) == found[-1]
+
+
+async def test_updates_behind_one_that_was_overtaken_are_made_again_in_order(held) -> None:
+    pattern = counted()
+    other = Memory(held._storage)
+    await other.put(pattern)
+    memory = Memory(held)
+    tasks = [
+        asyncio.create_task(memory.update(ToolSequence, pattern.id, once_more)) for _ in range(5)
+    ]
+    await ticks()
+    await other.put(counted(10).replace(id=pattern.id))
+    held.going.set()
+    found = await asyncio.gather(*tasks)
+    assert [each.effectiveness.times_applied for each in found] == [11, 12, 13, 14, 15]
+    # Each met one conflict: they follow each other in the second round as well.
+    assert held.commits == 10
+
+
+@pytest.mark.parametrize("applied", [True, False])
+async def test_a_record_that_is_left_as_it_is_is_stored(held, applied) -> None:
+    pattern = counted()
+    await Memory(held._storage).put(pattern)
+    memory = Memory(held)
+    first = asyncio.create_task(memory.update(ToolSequence, pattern.id, once_more))
+    await ticks()
+    same = asyncio.create_task(memory.update(ToolSequence, pattern.id, lambda record: record))
+    await ticks()
+    assert not same.done()
+    held.failing = not applied  # only the first of them
+    held.going.set()
+    await asyncio.wait((first,))
+    assert isinstance(first.exception(), StorageUnavailableError | None)
+    assert (await same).effectiveness.times_applied == int(applied)
+
+
+@pytest.mark.parametrize("applied", [True, False])
+async def test_an_error_of_the_function_is_about_what_is_stored(held, applied) -> None:
+    pattern = counted()
+    await Memory(held._storage).put(pattern)
+    memory = Memory(held)
+
+    def once(record: ToolSequence) -> ToolSequence:
+        if record.effectiveness.times_applied:
+            raise LookupError
+        return once_more(record)
+
+    first = asyncio.create_task(memory.update(ToolSequence, pattern.id, once_more))
+    await ticks()
+    second = asyncio.create_task(memory.update(ToolSequence, pattern.id, once))
+    await ticks()
+    held.failing = not applied  # only the first of them
+    held.going.set()
+    await asyncio.wait((first,))
+    first.exception()
+    if applied:
+        with pytest.raises(LookupError):
+            await second
+    else:
+        assert (await second).effectiveness.times_applied == 1
+
+
+async def test_an_update_does_not_join_those_behind_one_that_failed(held) -> None:
+    pattern = counted()
+    await Memory(held._storage).put(pattern)
+    memory = Memory(held)
+    tasks = [
+        asyncio.create_task(memory.update(ToolSequence, pattern.id, once_more)) for _ in range(3)
+    ]
+    await ticks()
+    tasks[0].cancel()
+    held.going.set()
+    found = await asyncio.gather(*tasks[1:])
+    assert [each.effectiveness.times_applied for each in found] == [1, 2]
+    last = await memory.update(ToolSequence, pattern.id, once_more)
+    assert last.effectiveness.times_applied == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 from attrs import evolve
 
@@ -189,6 +190,17 @@ class ExpectationTests(Harness):
         ids = [sample_id("episode", number) for number in (10, 11, 12)]
         found = await store.get(Episode, ids)
         assert [record is not None for record in found] == [True, False, True]
+
+    async def test_a_batch_expects_what_those_before_it_write(self, store: Storage) -> None:
+        """In one commit, and in commits that begin one after the other."""
+        versions = [episode(1, tags=(str(number),)) for number in range(9)]
+        await put(store, versions[0])
+        batches = [WriteBatch().expect(before).put(after) for before, after in pairwise(versions)]
+        together = await store.commit(batches[:4])
+        assert [type(result) for result in together] == [Receipt] * 4
+        alone = await asyncio.gather(*(store.commit([batch]) for batch in batches[4:]))
+        assert [type(result) for [result] in alone] == [Receipt] * 4
+        assert await stored(store, versions[-1])
 
     async def test_namespaces_do_not_see_each_other(self, store: Storage) -> None:
         other = store.scoped("other")
