@@ -111,9 +111,7 @@ class LmdbStorage(Handle[SharedState]):
     async def query(self, query: Query[R]) -> Page[R]:
         """Fetch one page; see ``Storage.query``."""
         found = await self._opened().reader.query(self._namespace, query)
-        self._turn = turn = self._turn - 16
-        if turn <= 0:
-            await self._give_way()
+        await self._give_way()
         return found
 
     async def count(self, query: Query[Any]) -> int:

@@ -135,9 +135,7 @@ class InMemoryStorage(Handle[_SharedState]):
         shared = self._opened()
         shared.counters["queries"] += 1
         page = shared.model.page(self._namespace, query)
-        self._turn = turn = self._turn - 16
-        if turn <= 0:
-            await self._give_way()
+        await self._give_way()
         return page
 
     async def count(self, query: Query[Any]) -> int:

@@ -104,9 +104,7 @@ class JsonlStorage(Handle[Engine]):
         engine = self._opened()
         engine.counters["queries"] += 1
         page = engine.model.page(self._namespace, query)
-        self._turn = turn = self._turn - 16
-        if turn <= 0:
-            await self._give_way()
+        await self._give_way()
         return page
 
     async def count(self, query: Query[Any]) -> int:
