@@ -13,11 +13,10 @@ import logging
 import os
 import sys
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct
-from uuid import UUID
 
 import msgspec
 from attrs import frozen
@@ -25,31 +24,32 @@ from attrs import frozen
 from memory_core.disk import make_folder, private_file
 from memory_core.following import Bookmark
 from memory_core.learning import extracting
-from memory_core.learning.extracting import Extractor, Fact
+from memory_core.learning.extracting import Extractor
+from memory_core.learning.vocabulary import Vocabulary
 
-__all__ = ["Key", "Shown", "program_of", "read_facts", "write_facts"]
+__all__ = ["Kept", "facts_of", "program_of", "read_facts", "write_facts"]
 
 _LOG = logging.getLogger("memory_core")
-_FORMAT = 1
+_FORMAT = 2
 _DIGEST = 16
 _PIECE = 2**20
-_LENGTH, _EPISODE = Struct("<Q"), Struct("<16s?I")
-
-# The name of the extractor, the domain, and the fact; without a fact, the whole domain.
-Key = tuple[str, str, Fact]
+_LENGTH = Struct("<Q")
+_KEY, _EPISODE = Struct("<II"), Struct("<16sI")
 
 
-@frozen
-class Shown:
-    """What an episode shows.
+@frozen(eq=False)
+class Kept:
+    """What a file of facts has.
 
     Attributes:
-        facts: the numbers of its facts.
-        success: whether it succeeded.
+        bookmark: how far the facts have come.
+        vocabulary: what each number means.
+        episodes: what each episode shows, by the number that its id is; see `facts_of`.
     """
 
-    facts: array[int]
-    success: bool
+    bookmark: Bookmark
+    vocabulary: Vocabulary
+    episodes: dict[int, bytes]
 
 
 class _Head(msgspec.Struct, array_like=True, frozen=True):
@@ -58,7 +58,14 @@ class _Head(msgspec.Struct, array_like=True, frozen=True):
     position: int
     change: int
     mark: bytes
-    keys: list[tuple[str, str, tuple[str, ...]] | None]
+    texts: list[str]
+    size: int
+    keys: int
+
+
+def facts_of(shown: bytes) -> array[int]:
+    """The numbers of the facts that an episode shows; the first byte says whether it succeeded."""
+    return array("I", shown[1:])
 
 
 def program_of(extractors: Iterable[Extractor]) -> bytes | None:
@@ -67,7 +74,13 @@ def program_of(extractors: Iterable[Extractor]) -> bytes | None:
     """
     digest = hashlib.blake2b(f"{_FORMAT} {sys.byteorder} {array('I').itemsize}".encode())
     try:
-        sources = [Path(extracting.__file__), Path(extracting.__file__).with_name("learned.py")]
+        sources = [
+            Path(extracting.__file__),
+            *(
+                Path(extracting.__file__).with_name(name)
+                for name in ("learned.py", "vocabulary.py")
+            ),
+        ]
         for extractor in extractors:
             kind = type(extractor)
             digest.update(f"{kind.__module__}.{kind.__qualname__}\n".encode())
@@ -81,31 +94,21 @@ def program_of(extractors: Iterable[Extractor]) -> bytes | None:
     return digest.digest()
 
 
-def write_facts(
-    file: Path,
-    program: bytes,
-    bookmark: Bookmark,
-    keys: Sequence[Key | None],
-    episodes: Mapping[UUID, Shown],
-) -> None:
+def write_facts(file: Path, program: bytes, kept: Kept) -> None:
     """Write facts to a file, which appears when it is whole; that it cannot be written is logged.
 
     Args:
         file: the file.
         program: as by `program_of`.
-        bookmark: how far the facts have come.
-        keys: what each number means.
-        episodes: what each episode shows.
+        kept: the facts; the keys that no episode has are removed first.
     """
-    head = msgspec.msgpack.encode(
-        _Head(_FORMAT, program, bookmark.position, bookmark.change, bookmark.mark, list(keys))
-    )
+    kept.vocabulary.tidy(fully=True)
     made = file.with_name(f"{file.name}.{os.getpid()}")
     digest = hashlib.blake2b(digest_size=_DIGEST)
     try:
         make_folder(file.parent)
         with open(made, "wb", opener=private_file) as out:  # Path.open takes no opener
-            for piece in _pieces(head, episodes):
+            for piece in _pieces(program, kept):
                 digest.update(piece)
                 out.write(piece)
             out.write(digest.digest())
@@ -117,9 +120,7 @@ def write_facts(
             made.unlink(missing_ok=True)
 
 
-def read_facts(
-    file: Path, program: bytes
-) -> tuple[Bookmark, list[Key | None], dict[UUID, Shown]] | None:
+def read_facts(file: Path, program: bytes) -> Kept | None:
     """The facts in a file; ``None`` if it is missing, damaged, or of another program.
 
     Args:
@@ -144,25 +145,49 @@ def read_facts(
         return None
     if (head.format, head.program) != (_FORMAT, program):
         return None
-    episodes: dict[UUID, Shown] = {}
+    codes: dict[bytes, int] = {}
+    for _ in range(head.keys):
+        number, length = _KEY.unpack_from(whole, end)
+        start = end + _KEY.size
+        end = start + length
+        codes[bytes(whole[start:end])] = number
+    vocabulary = Vocabulary(head.texts, codes, head.size)
+    episodes: dict[int, bytes] = {}
     while end < len(whole):
-        one, success, length = _EPISODE.unpack_from(whole, end)
+        one, length = _EPISODE.unpack_from(whole, end)
         start = end + _EPISODE.size
         end = start + length
-        facts = array("I")
-        facts.frombytes(whole[start:end])
-        episodes[UUID(bytes=one)] = Shown(facts, success)
-    return Bookmark(head.position, head.change, head.mark), list(head.keys), episodes
+        shown = episodes[int.from_bytes(one)] = bytes(whole[start:end])
+        vocabulary.count(facts_of(shown), success=bool(shown[0]))
+    return Kept(Bookmark(head.position, head.change, head.mark), vocabulary, episodes)
 
 
-def _pieces(head: bytes, episodes: Mapping[UUID, Shown]) -> Iterator[bytes]:
-    piece = bytearray(_LENGTH.pack(len(head)))
-    piece += head
-    for one, shown in episodes.items():
-        facts = shown.facts.tobytes()
-        piece += _EPISODE.pack(one.bytes, shown.success, len(facts))
-        piece += facts
+def _pieces(program: bytes, kept: Kept) -> Iterator[bytes]:
+    piece = bytearray()
+    for part in _parts(program, kept):
+        piece += part
         if len(piece) >= _PIECE:
             yield bytes(piece)
             piece.clear()
     yield bytes(piece)
+
+
+def _parts(program: bytes, kept: Kept) -> Iterator[bytes]:
+    mark, known = kept.bookmark, kept.vocabulary
+    head = msgspec.msgpack.encode(
+        _Head(
+            _FORMAT,
+            program,
+            mark.position,
+            mark.change,
+            mark.mark,
+            list(known.texts),
+            len(known.uses),
+            len(known),
+        )
+    )
+    yield _LENGTH.pack(len(head)) + head
+    for code, number in known.codes.items():
+        yield _KEY.pack(number, len(code)) + code
+    for one, shown in kept.episodes.items():
+        yield _EPISODE.pack(one.to_bytes(16), len(shown)) + shown

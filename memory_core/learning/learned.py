@@ -1,15 +1,15 @@
 """What is kept of each episode to learn from: its facts, as numbers of a vocabulary.
 
 The counts are those of the stored episodes, whatever was stored, changed and deleted before. An episode takes
-4 bytes for each fact and a few hundred for itself; the vocabulary has only the facts of the episodes that are
-stored.
+4 bytes for each fact and about 200 for itself; a distinct fact takes about 150, in however many episodes it
+holds. The vocabulary has the facts of the stored episodes, and up to a quarter as many of deleted ones.
 """
 
 from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -28,7 +28,8 @@ from memory_core.learning.extracting import (
     succeeded,
     tally_of,
 )
-from memory_core.learning.kept import Key, Shown, program_of, read_facts, write_facts
+from memory_core.learning.kept import Kept, facts_of, program_of, read_facts, write_facts
+from memory_core.learning.vocabulary import Key, Vocabulary
 from memory_core.records import Episode, Pattern, Record
 
 __all__ = ["LearnedFacts"]
@@ -61,13 +62,9 @@ class LearnedFacts:
 
     def _reset(self) -> None:
         self._bookmark: Bookmark | None = None
-        self._episodes: dict[UUID, Shown] = {}
-        self._numbers: dict[Key, int] = {}
-        self._keys: list[Key | None] = []
-        # In how many episodes each key holds, and in how many that succeeded; those of none are used again.
-        self._uses = array("I")
-        self._successes = array("I")
-        self._free: list[int] = []
+        # By the number that an id is: whether the episode succeeded, and the numbers of its facts.
+        self._episodes: dict[int, bytes] = {}
+        self._vocabulary = Vocabulary()
         self._last: tuple[int, dict[UUID, Finding]] | None = None
 
     def __len__(self) -> int:
@@ -97,6 +94,7 @@ class LearnedFacts:
                 self._observe(record)
             # An episode may be long: other tasks come between two.
             await asyncio.sleep(0)
+        self._vocabulary.tidy()
         self._unwritten += len(changed)
         self._erased |= bool(deleted)
         self._bookmark = bookmark or self._bookmark
@@ -114,27 +112,17 @@ class LearnedFacts:
             return
         enough = self._unwritten and self._unwritten * _KEPT_AGAIN >= len(self._episodes)
         if enough or self._erased:
-            write_facts(self._file, self._program, self._bookmark, self._keys, self._episodes)
+            kept = Kept(self._bookmark, self._vocabulary, self._episodes)
+            write_facts(self._file, self._program, kept)
             self._unwritten, self._erased = 0, False
 
     def _read(self) -> None:
         if self._file is None or self._program is None:
             return
         kept = read_facts(self._file, self._program)
-        if kept is None:
-            return
-        self._bookmark, self._keys, self._episodes = kept
-        self._uses = array("I", bytes(self._uses.itemsize * len(self._keys)))
-        self._successes = array("I", self._uses)
-        for number, key in enumerate(self._keys):
-            if key is None:
-                self._free.append(number)
-            else:
-                self._numbers[key] = number
-        for shown in self._episodes.values():
-            for number in shown.facts:
-                self._uses[number] += 1
-                self._successes[number] += shown.success
+        if kept is not None:
+            self._bookmark, self._vocabulary = kept.bookmark, kept.vocabulary
+            self._episodes = kept.episodes
 
     def findings(self, min_support: int) -> dict[UUID, Finding]:
         """What is found in the facts that hold in so many episodes, by id, in the order of ids."""
@@ -144,21 +132,20 @@ class LearnedFacts:
 
     def _find(self, min_support: int) -> dict[UUID, Finding]:
         tallies: dict[tuple[str, str], dict[Fact, Tally]] = {}
-        for number, key in enumerate(self._keys):
-            if key is not None and self._uses[number] >= min_support:
-                tallies.setdefault(key[:2], {})[key[2]] = self._tally_of(number)
+        for (name, domain, fact), tally in self._vocabulary.held_in(min_support):
+            tallies.setdefault((name, domain), {})[fact] = tally
         ordered = sorted(self._episodes, reverse=True)
-        newest = self._newest(ordered)
+        newest = self._newest(ordered, min_support)
         found: dict[UUID, Finding] = {}
         for extractor in self._extractors:
             for domain in sorted(domain for name, domain in tallies if name == extractor.name):
-                known = tallies[extractor.name, domain]
+                known = tallies.pop((extractor.name, domain))
                 # A fact holds in no more episodes than the domain has.
                 counts = Counts(
                     domain=domain,
                     total=known[()],
                     tallies={fact: known[fact] for fact in sorted(known) if fact},
-                    of=partial(self._tally, (extractor.name, domain)),
+                    of=partial(self._tally_of, (extractor.name, domain)),
                     find=partial(self._having, (extractor.name, domain), ordered, newest),
                 )
                 with _failing(extractor):
@@ -178,81 +165,83 @@ class LearnedFacts:
                 shown = islice(extractor.facts(episode), 4 * _FACTS)
                 seen = dict.fromkeys(_short(fact) for fact in shown if fact)
             keys += [(extractor.name, domain, fact) for fact in ((), *islice(seen, _FACTS))]
-        facts = array("I", map(self._number, keys))
-        for number in facts:
-            self._uses[number] += 1
-            self._successes[number] += success
-        self._episodes[episode.id] = Shown(facts, success)
+        facts = array("I", map(self._vocabulary.add, keys))
+        self._vocabulary.count(facts, success=success)
+        self._episodes[episode.id.int] = bytes((success,)) + facts.tobytes()
+
+    def _tally_of(self, of: tuple[str, str], fact: Fact) -> Tally:
+        return self._vocabulary.tally((*of, fact))
 
     def _forget(self, episode_id: UUID) -> None:
-        shown = self._episodes.pop(episode_id, None)
-        if shown is None:
-            return
-        for number in shown.facts:
-            self._uses[number] -= 1
-            self._successes[number] -= shown.success
-            if not self._uses[number]:
-                key = self._keys[number]
-                if key is not None:
-                    del self._numbers[key]
-                self._keys[number] = None
-                self._free.append(number)
+        shown = self._episodes.pop(episode_id.int, None)
+        if shown is not None:
+            self._vocabulary.uncount(facts_of(shown), success=bool(shown[0]))
 
-    def _number(self, key: Key) -> int:
-        number = self._numbers.get(key)
-        if number is None:
-            if self._free:
-                number = self._free.pop()
-                self._keys[number] = key
-            else:
-                number = len(self._keys)
-                self._keys.append(key)
-                self._uses.append(0)
-                self._successes.append(0)
-            self._numbers[key] = number
-        return number
-
-    def _tally_of(self, number: int) -> Tally:
-        successes = self._successes[number]
-        return Tally(successes, self._uses[number] - successes)
-
-    def _tally(self, of: tuple[str, str], fact: Fact) -> Tally:
-        number = self._numbers.get((*of, fact))
-        return Tally() if number is None else self._tally_of(number)
-
-    def _newest(self, ordered: Sequence[UUID]) -> dict[int, list[UUID]]:
-        """The first episodes of an order in which each key holds, of the keys that hold in several."""
-        newest: dict[int, list[UUID]] = {}
-        room = bytearray(_EXAMPLES if uses > 1 else 0 for uses in self._uses)
-        for episode_id in ordered:
-            for number in self._episodes[episode_id].facts:
-                if room[number]:
-                    room[number] -= 1
-                    newest.setdefault(number, []).append(episode_id)
+    def _newest(self, ordered: Sequence[int], min_support: int) -> _Newest:
+        """The first episodes of an order in which each key holds, of the keys that hold in so many."""
+        newest = _Newest(self._vocabulary.uses, max(2, min_support))
+        for place, episode_id in enumerate(ordered):
+            newest.see(place, facts_of(self._episodes[episode_id]))
         return newest
 
     def _having(
         self,
         of: tuple[str, str],
-        ordered: Sequence[UUID],
-        newest: Mapping[int, Sequence[UUID]],
+        ordered: Sequence[int],
+        newest: _Newest,
         having: Fact,
         lacking: Fact | None,
     ) -> tuple[UUID, ...]:
-        number = self._numbers.get((*of, having))
-        other = None if lacking is None else self._numbers.get((*of, lacking))
+        number = self._vocabulary.number((*of, having))
+        other = None if lacking is None else self._vocabulary.number((*of, lacking))
         if number is None:
             return ()
-        if other is None and number in newest:
-            return tuple(newest[number])
+        places = newest.of(number) if other is None else None
+        if places is None:
+            places = islice(self._places(ordered, number, other), _EXAMPLES)
+        return tuple(UUID(int=ordered[place]) for place in places)
 
-        def matching() -> Iterator[UUID]:
-            for episode_id in ordered:
-                facts = self._episodes[episode_id].facts
-                if number in facts and (other is None or other not in facts):
-                    yield episode_id
+    def _places(self, ordered: Sequence[int], number: int, other: int | None) -> Iterator[int]:
+        for place, episode_id in enumerate(ordered):
+            facts = facts_of(self._episodes[episode_id])
+            if number in facts and (other is None or other not in facts):
+                yield place
 
-        return tuple(islice(matching(), _EXAMPLES))
+
+class _Newest:
+    """The places of the first episodes in which each key holds, ten for a key.
+
+    Args:
+        uses: in how many episodes each key holds.
+        least: keys that hold in fewer are left out.
+    """
+
+    def __init__(self, uses: Sequence[int], least: int) -> None:
+        # The lists of all keys are one array: a list for each would take ten times as much.
+        self._rows = array("I", bytes(4 * len(uses)))
+        rows = 0
+        for number, count in enumerate(uses):
+            if count >= least:
+                rows += 1
+                self._rows[number] = rows
+        self._places = array("I", bytes(4 * _EXAMPLES * rows))
+        self._filled = bytearray(rows)
+
+    def see(self, place: int, facts: Iterable[int]) -> None:
+        """Take in the next episode of the order."""
+        for number in facts:
+            row = self._rows[number]
+            if row and (filled := self._filled[row - 1]) < _EXAMPLES:
+                self._places[(row - 1) * _EXAMPLES + filled] = place
+                self._filled[row - 1] = filled + 1
+
+    def of(self, number: int) -> Sequence[int] | None:
+        """The places of a key; ``None`` if it is left out."""
+        row = self._rows[number]
+        if not row:
+            return None
+        start = (row - 1) * _EXAMPLES
+        return self._places[start : start + self._filled[row - 1]]
 
 
 @contextmanager

@@ -450,19 +450,21 @@ class TestFacts:
         facts = LearnedFacts(BUILTIN)
         first = several(3, "a b c")
         await facts.apply(first, (), None)
-        size = len(facts._keys)
+        size = len(facts._vocabulary)
         for number in range(20):
             await facts.apply([episode(f"tool{number}a tool{number}b c", id=first[0].id)], (), None)
-        assert len(facts._numbers) <= 2 * size
-        assert len(facts._keys) <= 2 * size
+        assert len(facts._vocabulary) <= 2 * size
+        assert len(facts._vocabulary.uses) <= 2 * size
+        assert len(facts._vocabulary.texts) <= 2 * size
         await facts.apply((), [("episode", one.id) for one in first], None)
-        assert not facts._numbers
+        assert not len(facts._vocabulary)
+        assert not facts._vocabulary.texts
         assert not len(facts)
 
     async def test_an_episode_has_a_bounded_number_of_facts(self):
         facts = LearnedFacts(BUILTIN)
         await facts.apply([episode(" ".join(f"tool{n}" for n in range(3_000)))], (), None)
-        assert len(facts._numbers) <= len(BUILTIN) * 257
+        assert len(facts._vocabulary) <= len(BUILTIN) * 257
 
 
 class TestPlugins:
