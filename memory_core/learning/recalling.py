@@ -51,6 +51,10 @@ _OF_A_FEEDBACK = 2_000
 _SHARPNESS = 4
 _FAR = 0.25
 """An episode that is less relevant than this share of the most relevant one is not shown."""
+_OF_THE_TASK = 0.5
+"""The part of a feedback that concerns similar episodes as well: an episode did not help because the task was
+another, which they have in common, or for a reason of its own. Neither is more likely.
+"""
 _LEAST = 0.01
 """An observation that counts less is left out."""
 
@@ -97,7 +101,8 @@ class Recaller:
         alike = likeness.pairs()
         found = relevances(asked, candidates, alike, self.config)
         at = now()
-        beliefs = await self._beliefs(task, candidates, likeness, alike, at)
+        told = await self._feedback(task, candidates, found, likeness, at)
+        beliefs = self._beliefs(candidates, told, alike, at)
         items = [
             _item(candidate.episode, relevance, belief)
             for candidate, relevance, belief in zip(candidates, found, beliefs, strict=True)
@@ -147,27 +152,24 @@ class Recaller:
 
     # What is known of success
 
-    async def _beliefs(
+    def _beliefs(
         self,
-        task: str,
         candidates: Sequence[Candidate],
-        likeness: Likeness,
+        told: Sequence[Sequence[Observation]],
         alike: Sequence[Sequence[float]],
         at: datetime,
     ) -> list[Belief]:
-        episodes = [candidate.episode for candidate in candidates]
-        told = await self._feedback(task, episodes, likeness, at)
-        own = [self._own(episode, at) for episode in episodes]
+        own = [self._own(candidate.episode, at) for candidate in candidates]
         beliefs: list[Belief] = []
         for place, (mine, given) in enumerate(zip(own, told, strict=True)):
             near = [
                 (other, weight)
-                for other in range(len(episodes))
+                for other in range(len(candidates))
                 if other != place and (weight := alike[place][other] ** _SHARPNESS) >= _LEAST
             ]
             similar = [(weight, own[other]) for other, weight in near]
             spread = [
-                evolve(one, what=OF_SIMILAR, weight=one.weight * weight)
+                evolve(one, what=OF_SIMILAR, weight=_OF_THE_TASK * one.weight * weight)
                 for other, weight in near
                 for one in told[other]
             ]
@@ -189,26 +191,35 @@ class Recaller:
         return Observation(OWN, success, age_weight(ended, at, self.config.half_life))
 
     async def _feedback(
-        self, task: str, episodes: Sequence[Episode], likeness: Likeness, at: datetime
+        self,
+        task: str,
+        candidates: Sequence[Candidate],
+        found: Sequence[Relevance],
+        likeness: Likeness,
+        at: datetime,
     ) -> list[list[Observation]]:
         """What was told of each episode for tasks like this one. It counts by the square of their similarity,
-        because tasks that have a little in common are many.
+        because tasks that have a little in common are many, and by the square of the share that the words of
+        the other task have in the relevance of the episode: where an episode fits by other words than it did
+        then, it is recalled for another reason.
         """
-        if not episodes:
+        if not candidates:
             return []
-        wanted = [episode.id for episode in episodes]
-        query = Query(Feedback).where(used=any_of(*wanted)).limit(_FEEDBACKS)
+        places = {candidate.episode.id: place for place, candidate in enumerate(candidates)}
+        query = Query(Feedback).where(used=any_of(*places)).limit(_FEEDBACKS)
         page = await self.storage.query(query)
-        found: dict[UUID, list[Observation]] = {episode_id: [] for episode_id in wanted}
+        told: list[list[Observation]] = [[] for _ in candidates]
         asked = self._counts(task)
         for feedback in page.records:
-            alike = likeness.of(asked, self._counts(feedback.task))
-            weight = alike**2 * age_weight(feedback.created_at, at, self.config.half_life)
-            if weight >= _LEAST:
-                told = Observation(FEEDBACK, success_of(feedback.outcome), weight)
-                for used in found.keys() & frozenset(feedback.used):
-                    found[used].append(told)
-        return [found[episode_id] for episode_id in wanted]
+            terms = self._counts(feedback.task)
+            age = age_weight(feedback.created_at, at, self.config.half_life)
+            alike = likeness.of(asked, terms)
+            for used in places.keys() & frozenset(feedback.used):
+                place = places[used]
+                weight = (alike * found[place].shared_with(terms, asked)) ** 2 * age
+                if weight >= _LEAST:
+                    told[place].append(Observation(FEEDBACK, success_of(feedback.outcome), weight))
+        return told
 
     def _counts(self, text: str) -> Counter[str]:
         return Counter(self.searcher.analyzer.terms(text[:_OF_A_FEEDBACK]))

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from statistics import median
 
-from attrs import frozen
+from attrs import field, frozen
 
 from memory_core.learning.config import RecallConfig
 from memory_core.records import Episode
@@ -115,6 +115,7 @@ class Relevance:
         total: the weighted mean of passage and description, with what meaning and the neighbours add.
         meaning: a quarter of the standard deviations by which it is closer in meaning than the mean; 0 where
             meanings are not compared.
+        words: what each of the task's words adds to passage and description together.
     """
 
     passage: float
@@ -123,6 +124,19 @@ class Relevance:
     step: int
     total: float
     meaning: float = 0.0
+    words: Mapping[str, float] = field(factory=dict[str, float], repr=False)
+
+    def shared_with(self, terms: Container[str], asked: Container[str]) -> float:
+        """Of what some of the task's words add, the share of those that another task has, too; 1 if none of
+        them adds anything.
+
+        Args:
+            terms: the terms of the other task.
+            asked: the terms of this one that are looked at.
+        """
+        words = {word: value for word, value in self.words.items() if word in asked}
+        added = sum(words.values())
+        return sum(v for word, v in words.items() if word in terms) / added if added else 1.0
 
 
 def relevances(
@@ -143,25 +157,30 @@ def relevances(
     of_passages = _Statistics(asked, [p for c in candidates for p in c.passages])
     weight = config.description
     described = [of_descriptions.share(candidate.description) for candidate in candidates]
-    best = [
-        max(((of_passages.share(p), -p.step) for p in candidate.passages), default=(0.0, 0))
-        for candidate in candidates
-    ]
+    best = [max(c.passages, key=lambda p: (of_passages.share(p), -p.step)) for c in candidates]
+    fitting = [of_passages.share(passage) for passage in best]
     meant = [max(0.0, candidate.closeness or 0.0) / 4 for candidate in candidates]
     own = [
         (p + weight * d) / (1 + weight) + config.meaning * m
-        for (p, _), d, m in zip(best, described, meant, strict=True)
+        for p, d, m in zip(fitting, described, meant, strict=True)
     ]
     middle = _median(own)
     above = [max(0.0, value - middle) for value in own]
     found: list[Relevance] = []
-    for place, (passage, step) in enumerate(best):
+    for place, (candidate, passage) in enumerate(zip(candidates, best, strict=True)):
         weights = [s**_SHARPNESS for s in alike[place]]
         weights[place] = 0.0
         raised = sum(w * value for w, value in zip(weights, above, strict=True))
         added = config.neighbours * raised / (sum(weights) or 1.0)
         total = own[place] + added
-        found.append(Relevance(passage, described[place], added, -step, total, meant[place]))
+        words = of_passages.parts(passage)
+        for term, part in of_descriptions.parts(candidate.description).items():
+            words[term] = words.get(term, 0.0) + weight * part
+        found.append(
+            Relevance(
+                fitting[place], described[place], added, passage.step, total, meant[place], words
+            )
+        )
     return found
 
 
@@ -229,12 +248,15 @@ class _Statistics:
         self._mean = max(1.0, sum(passage.length for passage in passages) / max(1, len(passages)))
 
     def share(self, passage: Passage) -> float:
+        return sum(self.parts(passage).values())
+
+    def parts(self, passage: Passage) -> dict[str, float]:
+        """The share by term."""
         norm = _K1 * (1 - _B + _B * passage.length / self._mean)
-        score = sum(
-            self._idf[term] * count * (_K1 + 1) / (count + norm)
+        return {
+            term: self._idf[term] * count * (_K1 + 1) / (count + norm) / self._all
             for term, count in passage.counts.items()
-        )
-        return score / self._all
+        }
 
 
 def _cosine(left: Mapping[str, float], right: Mapping[str, float]) -> float:

@@ -168,6 +168,45 @@ async def test_feedback_for_another_task_does_not_count(memory):
     assert not any("a feedback" in reason for item in again.episodes for reason in item.why)
 
 
+def weight_of(item, what):
+    """As how many observations those of a sort count."""
+    return sum(o.weight for o in item.belief.observations if o.what == what)
+
+
+async def test_feedback_counts_where_an_episode_fits_by_words_that_both_tasks_have(memory):
+    hotel = episode("a hotel in Rome near the station", Outcome.success("booked"))
+    ferry = episode("a ferry that sails to Crete", Outcome.success("booked"))
+    await memory.store_episodes_batch([hotel, ferry])
+    recall = await memory.recall("hotel and ferry with breakfast", limit=30)
+    assert {hotel, ferry} <= {item.record for item in recall.worked}
+    await memory.feedback(recall, [hotel.id, ferry.id], Outcome.failure("no breakfast"))
+    again = await memory.recall("hotel and Crete with breakfast", limit=30)
+    found = {item.record: weight_of(item, "a feedback") for item in again.worked}
+    # The one fits by the word hotel again, the other by the word Crete, which the first task does not have.
+    assert found[hotel] > 0.1
+    assert found[ferry] == 0
+
+
+async def test_half_of_a_feedback_concerns_an_episode_of_the_same_description(memory):
+    twin = episode(CANCEL, Outcome.success("refunded"), "another way")
+    await memory.store_episode(twin)
+    recall = await memory.recall(CANCEL)
+    await memory.feedback(recall, [WORKED.id], Outcome.failure("it did not help"))
+    again = {item.record: item for item in (await memory.recall(CANCEL)).worked}
+    assert weight_of(again[WORKED], "a feedback") == pytest.approx(1)
+    assert weight_of(again[twin], "a feedback on a similar episode") == pytest.approx(0.5)
+    assert again[twin].score > again[WORKED].score
+
+
+async def test_feedback_on_a_long_task_counts_as_one_on_a_short_task(memory):
+    task = f"{CANCEL} {' '.join(f'word{number}' for number in range(1_000))} rye flour"
+    recall = await memory.recall(task)
+    await memory.feedback(recall, [WORKED.id], Outcome.failure("no"))
+    again = await memory.recall(task, limit=30)
+    [told] = [item for item in again.worked if item.record == WORKED]
+    assert weight_of(told, "a feedback") == pytest.approx(1)
+
+
 async def test_feedback_tells_of_episodes_without_an_outcome():
     async with open_memory("inmemory:") as memory:
         one, two = episode("paint one fence green"), episode("paint one fence green, twice")
