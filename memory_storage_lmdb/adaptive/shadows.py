@@ -6,7 +6,8 @@ often as the whole.
 
 A *shadow* is such a cache without values. A read that both shadows would have answered, or neither, does not
 tell which is better. So a hit of an entry that both have costs no more than that of one outside the sample:
-the shadows read its hits when they look for a victim. An entry that one of them lacks is ``watched``.
+the shadows read its hits when they look for a victim. An entry that one of them lacks is ``watched``. Until
+the cache evicts, the shadows do not, though their sample may be larger than its share: no hit is watched.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ class Chooser:
         for shadow in self._shadows.values():
             shadow.clear()
         self._mask = 0  # a key is in the sample if its hash has none of these bits
-        self._by_bytes = False
+        self._by_bytes = self._evicts = False
         self._score = 0.0
         self._bytes = self._unmeasured = 0
 
@@ -199,10 +200,14 @@ class Chooser:
             if fingerprint in shadow.table:
                 shadow.take(entry)
                 continue
-            while shadow.table and (
-                shadow.bytes + entry.charge > share * size
-                if self._by_bytes
-                else len(shadow.table) >= max(1, share * entries)
+            while (
+                self._evicts
+                and shadow.table
+                and (
+                    shadow.bytes + entry.charge > share * size
+                    if self._by_bytes
+                    else len(shadow.table) >= max(1, share * entries)
+                )
             ):
                 shadow.evict(clock)
             shadow.add(entry, clock)
@@ -217,6 +222,7 @@ class Chooser:
     def evicted(self, entry: Entry, *, by_bytes: bool) -> None:
         """Note that the cache has evicted an entry, and whether bytes were what it lacked."""
         self._by_bytes = by_bytes
+        self._evicts = True
         if self._sampled(entry.fingerprint):
             for shadow in self._shadows.values():
                 shade = shadow.table.get(entry.fingerprint)

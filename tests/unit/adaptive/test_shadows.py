@@ -132,6 +132,20 @@ def test_their_number_is_bounded_however_large_the_cache() -> None:
     assert driven.statistic("shadow_keys") <= 2 * shadows._MOST
 
 
+def test_a_cache_with_room_for_all_watches_no_hit() -> None:
+    # The sample of about every second of these caches is larger than its share of them.
+    for start in range(0, 12_000, 1_000):
+        driven = Driven(max_entries=20_000)
+        # The second read of a key that left the sample, when that was halved, clears its mark.
+        for number in [*range(start, start + 700)] * 2:
+            driven.fetch(number)
+        entries, chosen = driven.cache._table.values(), chooser(driven)
+        sampled = sum(chosen._sampled(entry.fingerprint) for entry in entries)
+        assert 250 <= sampled < 450
+        assert [len(shadow.table) for shadow in chosen._shadows.values()] == [sampled, sampled]
+        assert not any(entry.watched for entry in entries)
+
+
 def test_what_was_invalidated_is_not_a_hit_of_a_shadow() -> None:
     driven = Driven(max_entries=CAPACITY)
     loop(driven, 20)
