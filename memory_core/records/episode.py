@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from operator import attrgetter
@@ -393,6 +393,12 @@ def _metadata_pairs(record: Any) -> list[str]:
     return [f"{key}={value}" for key, value in record.metadata.items()]
 
 
+def _said(episode: Any) -> Iterable[Any]:
+    """Of each step at least the action, the parameters and the result; does not decode the rest."""
+    undecoded = episode.undecoded
+    return episode.steps if undecoded is None else undecoded.said()
+
+
 _some_steps = instances("steps", ExecutionStep)
 _some_checkpoints = instances("checkpoints", Checkpoint)
 
@@ -428,6 +434,10 @@ class Undecoded(Protocol):
 
     def tools(self) -> tuple[str, ...]:
         """The tool of each step."""
+        ...
+
+    def said(self) -> Sequence[Any]:
+        """Of each step an object with its action, parameters and result alone, plain JSON values."""
         ...
 
     def steps(self) -> tuple[ExecutionStep, ...]:
@@ -505,8 +515,8 @@ class Episode(_MayBeUndecoded):
         Text("reflection", path=words.of_reflection),
         Text("insights", path=words.of_insights),
         Text("tags", path=lambda episode: sorted(_tags(episode))),
-        Text("tools", path=lambda episode: dict.fromkeys(step.tool for step in episode.steps)),
-        Text("steps", path=lambda episode: words.of_steps(episode.steps)),
+        Text("tools", path=lambda episode: dict.fromkeys(episode.tools)),
+        Text("steps", path=lambda episode: words.of_steps(_said(episode))),
     )
 
     def __attrs_post_init__(self) -> None:

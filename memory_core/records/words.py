@@ -5,7 +5,7 @@ The functions take records of later modules, and parts of them that may be missi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 __all__ = ["of_insights", "of_outcome", "of_pattern", "of_reflection", "of_steps"]
@@ -63,25 +63,25 @@ def of_pattern(record: Any) -> Iterator[str]:
         yield from (value,) if isinstance(value, str) else value
 
 
-def _of_step(step: Any) -> Iterator[str]:
-    yield step.action
-    yield from _texts(step.parameters)
-    if step.result is not None:
-        yield step.result.message or ""
-        yield from _texts(step.result.output)
+def _of_step(step: Any) -> list[str]:
+    found = [step.action]
+    _add_texts(found, step.parameters.values())
+    result = step.result
+    if result is not None:
+        found.append(result.message or "")
+        _add_texts(found, (result.output,))
+    return found
 
 
-def _texts(value: object) -> Iterator[str]:
-    """The texts in a JSON value, in order."""
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, Mapping):
-            waiting += reversed(list(cast("Mapping[str, object]", item).values()))
-        elif isinstance(item, list):
-            waiting += reversed(cast("list[object]", item))
+def _add_texts(found: list[str], values: Iterable[object]) -> None:
+    """Add the texts in JSON values, in order."""
+    for value in values:
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, dict):
+            _add_texts(found, cast("dict[str, object]", value).values())
+        elif isinstance(value, list):
+            _add_texts(found, cast("list[object]", value))
 
 
 def _cut(text: str, length: int) -> str:

@@ -9,11 +9,10 @@ Identifiers give their parts as well: ``get_order`` and ``getOrder`` are found b
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from functools import cache
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from memory_core.errors import ConfigurationError
@@ -43,15 +42,15 @@ class Token(NamedTuple):
     end: int
 
 
-class _TermsOf(dict[str, tuple[str, ...]]):
-    """The terms of words, as far as they are remembered: most words of a text come again."""
+class _TermsOf(dict[str, str]):
+    """The terms of words, with spaces between them, as far as they are remembered: most words come again."""
 
     def __init__(self, analyzed: Callable[[str], tuple[str, ...]]) -> None:
         super().__init__()
         self._analyzed = analyzed
 
-    def __missing__(self, word: str) -> tuple[str, ...]:
-        terms = self._analyzed(word)
+    def __missing__(self, word: str) -> str:
+        terms = " ".join(self._analyzed(word))
         # A text of an unspaced script is one long word, which need not come again.
         if len(word) <= _LONGEST:
             if len(self) >= _REMEMBERED:
@@ -88,11 +87,15 @@ class Analyzer:
         """The words of a text with their terms, in order."""
         terms_of = self._terms_of
         for found in _word_pattern(text).finditer(text):
-            yield Token(terms_of[found[0]], found.start(), found.end())
+            yield Token(tuple(terms_of[found[0]].split()), found.start(), found.end())
 
     def terms(self, text: str) -> list[str]:
         """The terms of a text, in order; repeated words are repeated."""
-        return list(chain.from_iterable(map(self._terms_of.__getitem__, _words(text))))
+        return self.joined_terms(text).split()
+
+    def joined_terms(self, text: str) -> str:
+        """The same with spaces between them: no term has a space."""
+        return " ".join(map(self._terms_of.__getitem__, _words(text)))
 
     def question(self, text: str) -> list[str]:
         """The distinct terms of a question, in order. Of an unspaced script the pairs alone, where there are
@@ -100,7 +103,7 @@ class Analyzer:
         """
         found: dict[str, None] = {}
         for word in _words(text):
-            terms = self._terms_of[word]
+            terms = self._terms_of[word].split()
             pairs = [term for term in terms if len(term) > 1]
             found |= dict.fromkeys(pairs if pairs and _UNSPACED.search(word) else terms)
         return list(found)
@@ -133,8 +136,7 @@ class Analyzer:
         return (*dict.fromkeys([*map(self._stemmed, parts), folded]),)
 
     def _stemmed(self, word: str) -> str:
-        # Interned, as an index holds the same term many times.
-        return sys.intern(word if self._stem is None or word.isdigit() else self._stem(word))
+        return word if self._stem is None or word.isdigit() else self._stem(word)
 
 
 def similar(term: str, wanted: str, typos: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -38,10 +39,12 @@ class _Field:
     weight: float = 1.0
 
     def add(self, key: _Key, text: DocumentText) -> None:
-        for term, count in Counter(text.terms).items():
-            self.postings[term][key] = count
-        self.lengths[key] = len(text.terms)
-        self.length += len(text.terms)
+        terms = text.terms
+        for term, count in Counter(terms).items():
+            # Interned, as many documents have the same term.
+            self.postings[sys.intern(term)][key] = count
+        self.lengths[key] = len(terms)
+        self.length += len(terms)
         self.weight = text.weight
 
     def remove(self, key: _Key, text: DocumentText) -> None:

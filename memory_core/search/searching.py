@@ -274,7 +274,8 @@ class _Documents:
 
     async def _document(self, record: Record, found: Record) -> Document:
         document = document_of(record, found, self._analyzer, with_text=self._with_text)
-        self._terms += sum(len(text.terms) for text in document.texts) + _TERMS_OF_A_RECORD
+        self._terms += _TERMS_OF_A_RECORD
+        self._terms += sum(text.joined_terms.count(" ") for text in document.texts)
         if self._terms >= _TERMS_AT_ONCE:
             self._terms = 0
             await asyncio.sleep(0)

@@ -24,7 +24,7 @@ from memory_core.codec.compression import CompressionConfig
 from memory_core.codec.steps import LoggedSteps
 from memory_core.errors import CodecError
 from memory_core.memory.running import with_steps
-from memory_core.records import ExecutionStep, Run, Step
+from memory_core.records import ExecutionStep, Run, Step, StepResult
 from memory_core.records.sizes import size_of
 from memory_core.testing.data.samples import full_episode, large_episode
 from memory_storage_lmdb.read import reading
@@ -59,6 +59,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "evolve": lambda one: attrs.evolve(one, metadata={"a": "b"}),
     "asdict": attrs.asdict,
     "with steps": lambda one: one.with_steps([LAST]).steps,
+    "texts": lambda one: [text.of(one) for text in Episode.texts],
     "index values": lambda one: one.index_values(),
     "encoding": CODEC.encode,
     "steps": lambda one: one.steps,
@@ -92,6 +93,9 @@ def test_the_head_the_number_and_the_tools_decode_no_step() -> None:
     assert one.step_count == 25
     assert one.tools == tools_of(large_episode(1))
     assert one.index_values() == large_episode(1).index_values()
+    assert [text.of(one) for text in Episode.texts] == [
+        text.of(large_episode(1)) for text in Episode.texts
+    ]
     assert size_of(one) > 0
     assert one.undecoded is not None
 
@@ -281,7 +285,13 @@ def test_whether_a_body_takes_long_is_read_from_its_headers(codec: Codec) -> Non
 
 
 def logged(number: int, episode: Episode) -> Step:
-    step = ExecutionStep(number=number, timestamp=episode.start_time, tool=f"tool {number}")
+    step = ExecutionStep(
+        number=number,
+        timestamp=episode.start_time,
+        tool=f"tool {number}",
+        action=f"action {number}",
+        result=StepResult.error(f"error {number}"),
+    )
     return Step(episode_id=episode.id, step=step)
 
 
@@ -295,9 +305,11 @@ def test_logged_steps_become_those_of_their_episode_without_being_decoded() -> N
     assert isinstance(found, LoggedSteps)
     whole = with_steps((episode, found))
     assert (whole.step_count, whole.tools) == (4, ("tool 1", "tool 2", "tool 3", "tool 20"))
-    assert whole.undecoded is not None
     assert episode.steps == ()
-    assert whole == episode.with_steps(step.step for step in steps)
+    as_one = episode.with_steps(step.step for step in steps)
+    assert [text.of(whole) for text in Episode.texts] == [text.of(as_one) for text in Episode.texts]
+    assert whole.undecoded is not None
+    assert whole == as_one
     assert whole.undecoded is None
     assert (list(found), found[1], len(found)) == (steps, steps[1], 4)
 

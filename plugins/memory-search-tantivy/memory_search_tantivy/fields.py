@@ -158,7 +158,7 @@ class Fields:
         for text in document.texts:
             field = self._texts.get((document.found_kind, text.name))
             if field is not None:
-                made.add_text(field, " ".join(text.terms))
+                made.add_text(field, text.joined_terms)
         return made
 
     # Queries
