@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import zstandard
@@ -29,8 +29,18 @@ _COVER_DMER = 8
 # entropy tables, so two processes that train at the same time could give two dictionaries one id.
 _IDS = range(32_768, 2**31)
 _ALL_AT_ONCE = 8
+# zstd's fast strategies look a body up in tables of the dictionary, by default of 384 kB. A put that comes
+# alone finds them in no cache of the processor, and a body of over 16 kB begins with a copy of them. With
+# these sizes they take 96 kB.
+_HASH_LOG = 14
+_CHAIN_LOG = 13
 # With very little data, zstd's trainer crashes the process (in 1.5.7 with 8 samples of one byte).
 _LEAST_TRAINING_BYTES = 1024
+
+_from_level = cast(
+    "Callable[..., zstandard.ZstdCompressionParameters]",
+    zstandard.ZstdCompressionParameters.from_level,  # pyright: ignore[reportUnknownMemberType]  # no type
+)
 
 
 class DictionaryMissingError(CodecError):
@@ -173,7 +183,7 @@ class Compressor:
         """
         loaded = zstandard.ZstdCompressionDict(dictionary)
         # Otherwise each call for many bodies prepares it, which takes as long as compressing two of them.
-        loaded.precompute_compress(level=self.config.level)  # pyright: ignore[reportUnknownMemberType]  # no type
+        loaded.precompute_compress(compression_params=self._parameters(len(dictionary)))  # pyright: ignore[reportUnknownMemberType]  # no type
         dictionary_id = loaded.dict_id()
         self._dictionaries[dictionary_id] = loaded
         self._active[kind] = dictionary_id
@@ -191,6 +201,18 @@ class Compressor:
             "stored_bytes": self.stored_bytes,
             "ratio": round(self.raw_bytes / self.stored_bytes, 3) if self.stored_bytes else 1.0,
         }
+
+    def _parameters(self, dictionary_bytes: int) -> zstandard.ZstdCompressionParameters:
+        """How a dictionary is prepared: with small tables, where the level asks for speed."""
+        usual = _from_level(self.config.level, dict_size=dictionary_bytes)
+        if usual.strategy > zstandard.STRATEGY_DFAST:
+            return usual
+        return _from_level(
+            self.config.level,
+            dict_size=dictionary_bytes,
+            hash_log=min(usual.hash_log, _HASH_LOG),
+            chain_log=min(usual.chain_log, _CHAIN_LOG),
+        )
 
     def _is_worth(self, kind: str, body: bytes) -> bool:
         least = max(self.config.threshold, self._thresholds.get(kind, 0))

@@ -135,6 +135,32 @@ def test_dictionaries_of_the_same_bodies_have_different_ids():
     assert all(32_768 <= each < 2**31 for each in ids)
 
 
+@pytest.mark.parametrize("level", [1, 2, 3, 4, 5, 9])
+def test_fast_levels_prepare_a_dictionary_with_small_tables(level):
+    tested = compressor(level=level)
+    small = tested._parameters(64 * 1024)
+    usual = zstandard.ZstdCompressionParameters.from_level(level, dict_size=64 * 1024)
+    assert small.strategy == usual.strategy
+    if level <= 4:
+        assert 4 * (2**small.hash_log + 2**small.chain_log) <= 96 * 1024
+    else:
+        assert (small.hash_log, small.chain_log) == (usual.hash_log, usual.chain_log)
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4, 5, 9])
+def test_with_small_tables_a_dictionary_helps_as_much(level):
+    tested = compressor(level=level)
+    dictionary = trained(tested)
+    tested.add("episode", dictionary)
+    as_usual = zstandard.ZstdCompressionDict(dictionary)
+    usual = zstandard.ZstdCompressor(level=level, dict_data=as_usual)
+    reader = zstandard.ZstdDecompressor(dict_data=as_usual)
+    bodies = transcripts(60, 4_000)[32:]
+    frames = [tested.compress("episode", body) for body in bodies]
+    assert [reader.decompress(frame) for frame in frames] == bodies
+    assert sum(map(len, frames)) <= 1.1 * sum(len(usual.compress(body)) for body in bodies)
+
+
 def test_a_dictionary_makes_frames_smaller_and_is_named_in_them():
     tested = compressor()
     body = transcripts(300)[-1]
