@@ -45,11 +45,13 @@ class Kept:
         bookmark: how far the facts have come.
         vocabulary: what each number means.
         episodes: what each episode shows, by the number that its id is; see `facts_of`.
+        shown: what some episodes show, by itself: those that show the same are one object.
     """
 
     bookmark: Bookmark
     vocabulary: Vocabulary
     episodes: dict[int, bytes]
+    shown: dict[bytes, bytes]
 
 
 class _Head(msgspec.Struct, array_like=True, frozen=True):
@@ -153,13 +155,15 @@ def read_facts(file: Path, program: bytes) -> Kept | None:
         codes[bytes(whole[start:end])] = number
     vocabulary = Vocabulary(head.texts, codes, head.size)
     episodes: dict[int, bytes] = {}
+    same: dict[bytes, bytes] = {}
     while end < len(whole):
         one, length = _EPISODE.unpack_from(whole, end)
         start = end + _EPISODE.size
         end = start + length
-        shown = episodes[int.from_bytes(one)] = bytes(whole[start:end])
+        shown = bytes(whole[start:end])
+        episodes[int.from_bytes(one)] = same.setdefault(shown, shown)
         vocabulary.count(facts_of(shown), success=bool(shown[0]))
-    return Kept(Bookmark(head.position, head.change, head.mark), vocabulary, episodes)
+    return Kept(Bookmark(head.position, head.change, head.mark), vocabulary, episodes, same)
 
 
 def _pieces(program: bytes, kept: Kept) -> Iterator[bytes]:

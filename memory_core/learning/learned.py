@@ -1,8 +1,8 @@
 """What is kept of each episode to learn from: its facts, as numbers of a vocabulary.
 
 The counts are those of the stored episodes, whatever was stored, changed and deleted before. An episode takes
-4 bytes for each fact and about 200 for itself; a distinct fact takes about 150, in however many episodes it
-holds. The vocabulary has the facts of the stored episodes, and up to a quarter as many of deleted ones.
+about 150 bytes; what it shows takes 4 for each fact and about 100, however many episodes show the same; a
+distinct fact takes about 150. Up to a quarter as much is kept of episodes that were deleted.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ class LearnedFacts:
         self._bookmark: Bookmark | None = None
         # By the number that an id is: whether the episode succeeded, and the numbers of its facts.
         self._episodes: dict[int, bytes] = {}
+        # Episodes that show the same are one object.
+        self._shown: dict[bytes, bytes] = {}
         self._vocabulary = Vocabulary()
         self._last: tuple[int, dict[UUID, Finding]] | None = None
 
@@ -95,6 +97,8 @@ class LearnedFacts:
             # An episode may be long: other tasks come between two.
             await asyncio.sleep(0)
         self._vocabulary.tidy()
+        if 4 * len(self._shown) > 5 * len(self._episodes):
+            self._shown = {shown: shown for shown in self._episodes.values()}
         self._unwritten += len(changed)
         self._erased |= bool(deleted)
         self._bookmark = bookmark or self._bookmark
@@ -112,7 +116,7 @@ class LearnedFacts:
             return
         enough = self._unwritten and self._unwritten * _KEPT_AGAIN >= len(self._episodes)
         if enough or self._erased:
-            kept = Kept(self._bookmark, self._vocabulary, self._episodes)
+            kept = Kept(self._bookmark, self._vocabulary, self._episodes, self._shown)
             write_facts(self._file, self._program, kept)
             self._unwritten, self._erased = 0, False
 
@@ -122,7 +126,7 @@ class LearnedFacts:
         kept = read_facts(self._file, self._program)
         if kept is not None:
             self._bookmark, self._vocabulary = kept.bookmark, kept.vocabulary
-            self._episodes = kept.episodes
+            self._episodes, self._shown = kept.episodes, kept.shown
 
     def findings(self, min_support: int) -> dict[UUID, Finding]:
         """What is found in the facts that hold in so many episodes, by id, in the order of ids."""
@@ -167,7 +171,8 @@ class LearnedFacts:
             keys += [(extractor.name, domain, fact) for fact in ((), *islice(seen, _FACTS))]
         facts = array("I", map(self._vocabulary.add, keys))
         self._vocabulary.count(facts, success=success)
-        self._episodes[episode.id.int] = bytes((success,)) + facts.tobytes()
+        shown = bytes((success,)) + facts.tobytes()
+        self._episodes[episode.id.int] = self._shown.setdefault(shown, shown)
 
     def _tally_of(self, of: tuple[str, str], fact: Fact) -> Tally:
         return self._vocabulary.tally((*of, fact))

@@ -461,6 +461,18 @@ class TestFacts:
         assert not facts._vocabulary.texts
         assert not len(facts)
 
+    async def test_episodes_that_show_the_same_take_the_room_of_one(self):
+        facts = LearnedFacts(BUILTIN)
+        same = several(50, "a b c")
+        await facts.apply([*same, episode("a b c", LOST)], (), None)
+        assert len({id(shown) for shown in facts._episodes.values()}) == 2
+        others = [episode(f"a b tool{number}", id=one.id) for number, one in enumerate(same)]
+        for other in others:
+            await facts.apply([other], (), None)
+        await facts.apply(same, (), None)
+        assert len({id(shown) for shown in facts._episodes.values()}) == 2
+        assert len(facts._shown) <= 1.25 * len(facts)
+
     async def test_an_episode_has_a_bounded_number_of_facts(self):
         facts = LearnedFacts(BUILTIN)
         await facts.apply([episode(" ".join(f"tool{n}" for n in range(3_000)))], (), None)
