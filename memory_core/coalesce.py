@@ -296,14 +296,20 @@ class SharedWork(Generic[Value]):
                 does not join work that began before.
             begin: begins the work.
         """
-        work = self._running.get(key)
-        if work is None:
-            work = self._running[key] = asyncio.ensure_future(begin())
-            work.add_done_callback(partial(self._ended, key))
-        else:
-            await self._take_turns()
+        if key in self._running:
+            return await self.join(key)
+        work = self._running[key] = asyncio.ensure_future(begin())
+        work.add_done_callback(partial(self._ended, key))
         found = await join(work)
-        await self._take_turns()
+        await self.turn()
+        return found
+
+    async def join(self, key: Hashable) -> Value:
+        """The result of the work of a key that is in flight; raises like ``join``."""
+        work = self._running[key]
+        await self.turn()
+        found = await join(work)
+        await self.turn()
         return found
 
     def __len__(self) -> int:
@@ -317,7 +323,7 @@ class SharedWork(Generic[Value]):
         while self._running:
             await asyncio.wait(self._running.values())
 
-    async def _take_turns(self) -> None:
+    async def turn(self) -> None:
         """Let other tasks run between the many callers that come or go in one tick of the event loop."""
         while self._since and perf_counter() - self._since > _LONGEST:  # noqa: ASYNC110  # waits for the next tick
             await asyncio.sleep(0)

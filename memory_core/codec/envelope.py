@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
+from threading import Lock
 from typing import Any, TypeAlias
 from uuid import UUID
+from weakref import WeakValueDictionary
 from zlib import crc32
 
 import msgspec
@@ -43,6 +46,7 @@ _CHECKSUM = struct.Struct(">I")
 _CHECKED_HEAD = struct.Struct(">BBHI")  # both
 _START = struct.Struct(">4sI")
 _PAYLOAD = _START.size
+_DIGEST_BYTES = 16
 _FRAME_HEADER = 18  # bytes of zstd's header, at most
 _PLAIN_STEP = 8_192
 """Shorter logged steps are not compressed: they are read many at once, and soon deleted."""
@@ -107,6 +111,8 @@ class Codec:
         # A class is prepared when its first record is encoded or decoded, which takes milliseconds.
         self._by_class: dict[type[Record], _Variant] = {}
         self._by_name: dict[tuple[str, str], _Variant] = {}
+        self._long: WeakValueDictionary[tuple[str, UUID, bytes], Record] = WeakValueDictionary()
+        self._decoding_long = Lock()
 
     def prepare(self, batch: WriteBatch) -> list[Operation]:
         """Check and encode a batch.
@@ -220,6 +226,19 @@ class Codec:
             raise CodecError(reason, kind=kind, record_id=record_id) from error
         if record.id.int != record_id.int:  # the operator is written in Python
             raise CodecError(f"holds record {record.id}", kind=kind, record_id=record_id)
+        return record
+
+    def decode_long(self, kind: str, data: bytes, record_id: UUID) -> Any:
+        """The record of an envelope that ``takes_long``; raises like ``decode``.
+
+        Equal envelopes give the same record while it is in use: many pages with it decode it once.
+        """
+        key = kind, record_id, blake2b(data, digest_size=_DIGEST_BYTES).digest()
+        # Decoding holds the interpreter's lock in any case.
+        with self._decoding_long:
+            record = self._long.get(key)
+            if record is None:
+                record = self._long[key] = self.decode(kind, data, record_id)
         return record
 
     def decode_or_error(self, kind: str, data: bytes, record_id: UUID) -> Any:

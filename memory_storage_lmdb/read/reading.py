@@ -44,6 +44,7 @@ from memory_storage_lmdb.store.decoding import (
     check_not_hidden,
     decode,
     decode_body,
+    decode_long_body,
 )
 from memory_storage_lmdb.store.encoding import ID_BYTES
 from memory_storage_lmdb.store.journal import (
@@ -66,6 +67,7 @@ _DECODE_SECONDS = 0.002
 _INTERRUPTIONS = 20
 # A query that has to look at more pending records has their index entries written.
 _MOST_PENDING = 256
+_MOST_PARTS = 128  # of a record, which are read for each caller
 _ENTRIES = 64  # whose records are read by one call
 _OPERATIONS = {PUT: ChangeOperation.PUT}
 
@@ -145,6 +147,10 @@ class Pending:
 
 class _TooLongError(Exception):
     """A read has used up its time on the event loop. Never leaves this module."""
+
+
+class _ManyPartsError(Exception):
+    """A record has so many parts that equal reads should share them. Never leaves this module."""
 
 
 class _InterruptedError(Exception):
@@ -237,7 +243,7 @@ class Reader:
         if layout is None:
             return [None] * len(ids)
         if self._long and len(ids) == 1 and self._same(layout, namespace, ids[0]) in self._long:
-            return [await self._get_long(layout, namespace, ids[0])]
+            return [await self._get_long(layout, namespace, ids[0], snapshots)]
         found = await self._run(self._reading(layout, namespace, ids, snapshots))
         self._count_used(len(ids))
         if len(ids) == 1:
@@ -246,7 +252,7 @@ class Reader:
                 return [None]
             body, nulled = layout.body(ids[0].bytes, data)
             if self.codec.takes_long(body):
-                return [await self._get_long(layout, namespace, ids[0])]
+                return [await self._get_long(layout, namespace, ids[0], snapshots)]
             try:
                 record = decode_body(self.codec, layout.kind, ids[0], body, nulled)
             except DictionaryMissingError:
@@ -264,6 +270,11 @@ class Reader:
     ) -> list[WithParts[R, Any] | None]:
         """Records by id with their parts; see ``SupportsParts``."""
         self.codec.types.cls(parts.kind.kind)
+        if self._long:
+            await self._long.turn()
+            same = self._same_whole(namespace, parts, ids)
+            if same in self._long:
+                return list(await self._long.join(same))
         snapshots: list[int] = []
         found = await self.get(namespace, kind, ids, snapshots)
         if len(found) == 1 and ((only := found[0]) is None or not parts.wanted(only)):
@@ -272,7 +283,39 @@ class Reader:
         wanted = [record for record in found if record is not None and parts.wanted(record)]
         if not wanted:
             return [None if record is None else (record, ()) for record in found]
-        layout, other = self.catalog.layouts[kind.kind], self.catalog.layouts[parts.kind.kind]
+        again = dict.fromkeys(record.id for record in wanted)
+        read = partial(self._get_whole, namespace, parts, wanted, snapshots)
+        if len(ids) > 1:
+            by_id = {each[0].id: each for each in await read() if each is not None}
+            return [
+                by_id.get(record_id) if record_id in again else record and (record, ())
+                for record_id, record in zip(ids, found, strict=True)
+            ]
+        try:
+            whole = await read(most=_MOST_PARTS)
+        except _ManyPartsError:
+            whole = list(await self._long.run(self._same_whole(namespace, parts, ids), read))
+        return whole or [None]
+
+    def _same_whole(
+        self, namespace: str, parts: Parts[Any, Any], ids: Sequence[UUID]
+    ) -> tuple[object, ...]:
+        return namespace, parts, self.position(), *ids
+
+    async def _get_whole(
+        self,
+        namespace: str,
+        parts: Parts[R, Any],
+        wanted: Sequence[R],
+        snapshots: Sequence[int],
+        most: int | None = None,
+    ) -> list[WithParts[R, Any] | None]:
+        """Records that were found in a snapshot, read with their parts; those that are still there.
+
+        Raises:
+            _ManyPartsError: there are more than ``most``.
+        """
+        layout, other = self.catalog.layouts[wanted[0].kind], self.catalog.layouts[parts.kind.kind]
         again = dict.fromkeys(record.id for record in wanted)
         read = self._reading(layout, namespace, tuple(again))
 
@@ -286,7 +329,7 @@ class Reader:
             # Where nothing was written since, the records are those that were read before.
             raw = None if snapshots and txn.id() == snapshots[0] else read(txn, pending, meter)
             keys = (number, [record_id.bytes for record_id in again])
-            return raw, self._referring(txn, other, parts.field, keys, meter)
+            return raw, self._referring(txn, other, parts.field, keys, meter, most)
 
         raw, raw_parts = await self._run(read_whole)
         self._count_used(len(again) + len(raw_parts[0]))
@@ -296,25 +339,22 @@ class Reader:
             present = zip(again, raw, strict=True)
             stored = [(each, data) for each, data in present if data is not None]
             records = await self._decode_all(layout, stored)
-        whole = parts.joined(records, await self._decode_parts(other, *raw_parts))
-        if len(ids) == 1:
-            return whole or [None]
-        by_id = {each[0].id: each for each in whole if each is not None}
-        return [
-            by_id.get(record_id) if record_id in again else record and (record, ())
-            for record_id, record in zip(ids, found, strict=True)
-        ]
+        return parts.joined(records, await self._decode_parts(other, *raw_parts))
 
-    def _referring(
+    def _referring(  # noqa: PLR0917  # it is a part of _get_whole
         self,
         txn: Transaction,
         layout: KindLayout,
         field: str,
         targets: tuple[bytes, Iterable[bytes]],
         meter: Meter,
+        most: int | None,
     ) -> tuple[list[bytes], list[bytes]]:
         """Ids, and stored values, of the records of a kind that refer to some records of a namespace. Entries
         of references are never pending.
+
+        Raises:
+            _ManyPartsError: more than ``most`` refer to one.
         """
         number, ids = targets
         index = layout.index(field)
@@ -325,6 +365,8 @@ class Reader:
         for target in ids:
             if not cursor.set_key(number + index.encode(target)):
                 continue
+            if most is not None and cursor.count() > most:
+                raise _ManyPartsError
             entries = cursor.iternext_dup()
             while own := [entry[-ID_BYTES:] for entry in islice(entries, _ENTRIES)]:
                 meter.check()
@@ -376,14 +418,23 @@ class Reader:
 
         return read
 
-    async def _get_long(self, layout: KindLayout, namespace: str, record_id: UUID) -> Any:
-        """A long record, decoded on a thread; equal reads share that, unless something was written since."""
+    async def _get_long(
+        self, layout: KindLayout, namespace: str, record_id: UUID, snapshots: list[int] | None
+    ) -> Any:
+        """A long record, decoded on a thread; equal reads share that, unless something was written since.
+        ``snapshots`` gets the transaction in which it was read.
+        """
 
-        async def get() -> Any:
-            [data] = await self._run(self._reading(layout, namespace, (record_id,)))
-            return None if data is None else await self._decode_one(layout, record_id, data)
+        async def get() -> tuple[Any, list[int]]:
+            seen: list[int] = []
+            [data] = await self._run(self._reading(layout, namespace, (record_id,), seen))
+            record = None if data is None else await self._decode_one(layout, record_id, data)
+            return record, seen[-1:]
 
-        return await self._long.run(self._same(layout, namespace, record_id), get)
+        record, seen = await self._long.run(self._same(layout, namespace, record_id), get)
+        if snapshots is not None:
+            snapshots[:] = seen
+        return record
 
     def _same(self, layout: KindLayout, namespace: str, record_id: UUID) -> tuple[object, ...]:
         return namespace, layout.kind, record_id, self.position()
@@ -507,7 +558,7 @@ class Reader:
             except DictionaryMissingError:
                 return self._decode_again(layout, record_id, body, nulled)
         self.counters["reads_on_threads"] += 1
-        decode_there = partial(decode_body, self.codec, layout.kind, record_id, body, nulled)
+        decode_there = partial(decode_long_body, self.codec, layout.kind, record_id, body, nulled)
         run_there = asyncio.get_running_loop().run_in_executor
         try:
             return await run_there(self.pool, decode_there)

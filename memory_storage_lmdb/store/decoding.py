@@ -16,7 +16,7 @@ from memory_storage_lmdb.engine.binding import Cursor
 from memory_storage_lmdb.store.encoding import ID_BYTES
 from memory_storage_lmdb.store.layout import KindLayout
 
-__all__ = ["add_dictionaries", "check_not_hidden", "decode", "decode_body"]
+__all__ = ["add_dictionaries", "check_not_hidden", "decode", "decode_body", "decode_long_body"]
 
 # Damage changes a few bits of a key; two ids that were drawn at random differ in half of them.
 _FEW_BITS = 8
@@ -50,6 +50,14 @@ def decode_body(
 ) -> Any:
     """The record of a body, with the references that were set to null; raises like ``Codec.decode``."""
     record = codec.decode(kind, body, record_id)
+    return evolve(record, **dict.fromkeys(nulled)) if nulled else record
+
+
+def decode_long_body(
+    codec: Codec, kind: str, record_id: UUID, body: bytes, nulled: Sequence[str]
+) -> Any:
+    """The record of a body that takes long, as ``decode_body``; raises like ``Codec.decode_long``."""
+    record = codec.decode_long(kind, body, record_id)
     return evolve(record, **dict.fromkeys(nulled)) if nulled else record
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import repeat
 from time import perf_counter
 from types import TracebackType
@@ -77,6 +78,7 @@ class Reader:
         self._gets = ReadCoalescer[Record](self._fetch)
         self._wholes = ReadCoalescer[WithParts[Any, Any]](self._fetch_whole)
         self._shared = SharedWork[list[Record | None]]()
+        self._shared_wholes = SharedWork[list[WithParts[Any, Any] | None]]()
         self._at_once = self._ids_at_once = 0
         self.queries = self.counts = self.feed_reads = 0
 
@@ -112,6 +114,10 @@ class Reader:
     ) -> list[Record | None]:
         return await self._shared.run(same, lambda: self._gets.get(key, ids))
 
+    def _same_whole(self, key: tuple[int, str, Parts[Any, Any]], ids: Sequence[UUID]) -> Hashable:
+        with self._translated:
+            return *key, self._driver.position(), *ids
+
     async def get_with_parts(
         self, ns: int, kind: str, ids: Sequence[UUID], parts: Parts[Any, Any]
     ) -> list[WithParts[Any, Any] | None]:
@@ -119,6 +125,13 @@ class Reader:
         key = ns, kind, parts
         if not self._driver.reads_at_once or len(ids) > _MOST_AT_ONCE:
             return await self._wholes.get(key, ids)
+        if self._shared:
+            await self._shared.turn()
+        if self._shared_wholes:
+            await self._shared_wholes.turn()
+            same = self._same_whole(key, ids)
+            if same in self._shared_wholes:
+                return await self._shared_wholes.join(same)
         rows: list[Row] = []
         found = await self.get(ns, kind, ids, rows)
         wanted = [record.id for record in found if record is not None and parts.wanted(record)]
@@ -130,7 +143,9 @@ class Reader:
         with self._translated:
             whole = self._whole_at_once(ns, self._tables[kind], wanted, parts)
         if whole is None:
-            whole = dict(zip(wanted, await self._wholes.get(key, wanted), strict=True))
+            # Equal reads share the parts, if they are many, and take turns with what they do with them.
+            same, read = self._same_whole(key, wanted), partial(self._wholes.get, key, wanted)
+            whole = dict(zip(wanted, await self._shared_wholes.run(same, read), strict=True))
         return [
             whole.get(record_id, record and (record, ()))
             for record_id, record in zip(ids, found, strict=True)
@@ -224,6 +239,7 @@ class Reader:
         await self._gets.aclose()
         await self._wholes.aclose()
         await self._shared.aclose()
+        await self._shared_wholes.aclose()
 
     def _decoded_at_once(
         self, table: KindTable, rows: Sequence[Row], ids: Sequence[UUID]

@@ -27,7 +27,9 @@ def record_of(codec: Codec, table: KindTable, row: Sequence[SqlValue]) -> Record
         SchemaVersionError: a newer version wrote it.
     """
     record_id = id_of(table, row)
-    record = codec.decode(table.kind, body_of(table, row, record_id), record_id)
+    body = body_of(table, row, record_id)
+    decode = codec.decode_long if codec.takes_long(body) else codec.decode
+    record = decode(table.kind, body, record_id)
     return overridden(table, record, row[2:]) if table.overriding else record
 
 

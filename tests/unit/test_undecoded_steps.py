@@ -252,12 +252,15 @@ async def test_a_long_episode_is_decoded_on_a_thread_before_the_read_returns(
     long = Episode(task_description="long", steps=steps)
     threads: list[threading.Thread] = []
 
-    def decode_body(*arguments: Any) -> Any:
-        threads.append(threading.current_thread())
-        return real(*arguments)
+    def noting(decode: Callable[..., Any]) -> Callable[..., Any]:
+        def decode_body(*arguments: Any) -> Any:
+            threads.append(threading.current_thread())
+            return decode(*arguments)
 
-    real = reading.decode_body
-    monkeypatch.setattr(reading, "decode_body", decode_body)
+        return decode_body
+
+    for name in ("decode_body", "decode_long_body"):
+        monkeypatch.setattr(reading, name, noting(getattr(reading, name)))
     async with open_memory(f"lmdb:{tmp_path}", cache="none") as memory:
         await memory.store_episodes_batch([long, full_episode(1)])
         assert await memory.get_episode(full_episode(1).id) is not None

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
+import pytest
 from attrs import evolve
 
 from memory_core.records import Episode, ExecutionStep, Outcome, Step
@@ -109,10 +110,28 @@ class PartsTests(Harness):
         assert found[79:] == [None] * 10
         assert await numbers(store, ids[:1]) == found[:1]
 
+    async def test_reads_of_many_parts_see_every_commit_before_them(self, store: Storage) -> None:
+        """Equal reads may share their work, but not with one that began before a commit."""
+        record, parts = running(1), steps_of(running(1), 205)
+        await put(store, record, *parts[:200])
+        reads: list[asyncio.Task[list[list[int] | None]]] = []
+        for number in range(200, 205):
+            reads += [asyncio.create_task(numbers(store, [record.id])) for _ in range(2)]
+            await asyncio.sleep(0)
+            await put(store, parts[number])
+            assert await numbers(store, [record.id]) == [list(range(1, number + 2))]
+        for [found] in await asyncio.gather(*reads):
+            assert found
+            assert found == list(range(1, len(found) + 1))
+            assert len(found) >= 200
+
     @needs(Capability.PARTS)
-    async def test_a_record_and_its_parts_are_from_one_moment(self, store: Storage) -> None:
+    @pytest.mark.parametrize("count", [5, 200])
+    async def test_a_record_and_its_parts_are_from_one_moment(
+        self, store: Storage, count: int
+    ) -> None:
         """A writer completes the record in the batch that deletes its parts, and begins it again."""
-        record, parts = running(1), steps_of(running(1), 5)
+        record, parts = running(1), steps_of(running(1), count)
         start = WriteBatch().put(record, *parts)
         end = WriteBatch().put(complete(1)).delete(Step, *(part.id for part in parts))
         await accepted(store, start)
@@ -129,6 +148,6 @@ class PartsTests(Harness):
         while writing:
             [found] = await get_with_parts(store, Episode, [record.id], RUNNING)
             assert found
-            assert len(found[1]) == (0 if found[0].is_complete else 5)
+            assert len(found[1]) == (0 if found[0].is_complete else count)
             await asyncio.sleep(0)
         await writer
