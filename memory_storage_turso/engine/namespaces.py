@@ -33,6 +33,7 @@ from memory_storage_turso.sql.wiping import (
     DELETE_TRIGGERS,
     VALUE_TABLES,
     Trigger,
+    has_others,
     records_in,
     without_triggers,
 )
@@ -156,7 +157,8 @@ class Namespaces:
         else:
             tables = [str(row[0]) for row in run(VALUE_TABLES)]
             triggers = cast("Sequence[Trigger]", run(DELETE_TRIGGERS))
-            statements = without_triggers(ns, kinds, tables, triggers)
+            shared = {each for each in (*tables, *kinds) if run(has_others(each, ns))[0][0]}
+            statements = without_triggers(ns, kinds, tables, triggers, shared)
         for statement in statements:
             run(statement)
 

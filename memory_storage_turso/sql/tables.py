@@ -382,9 +382,13 @@ def failing_unless(condition: str, args: tuple[SqlValue, ...], message: str) -> 
     return Statement(f"SELECT json_extract('{{}}', {path})", args)
 
 
-def delete_all(kind: str, ns: int) -> Statement:
-    """Deletes all records of a kind, which need not be known here, in a namespace."""
-    return Statement(f"DELETE FROM {quoted(kind)} WHERE ns = ?", (ns,))
+def delete_all(table: str, ns: int | None) -> Statement:
+    """Deletes all rows of a namespace from the table of a kind, which need not be known here, or of an index.
+    ``None`` deletes those of all namespaces.
+    """
+    if ns is None:
+        return Statement(f"DELETE FROM {quoted(table)}")
+    return Statement(f"DELETE FROM {quoted(table)} WHERE ns = ?", (ns,))
 
 
 def indexed_column(revision: int) -> str:

@@ -7,7 +7,7 @@ Whatever kinds the store has, known here or not: the statements name what is fou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import TypeAlias
 
 from memory_storage_turso.sql.statement import Statement
@@ -17,6 +17,7 @@ __all__ = [
     "DELETE_TRIGGERS",
     "VALUE_TABLES",
     "Trigger",
+    "has_others",
     "records_in",
     "without_triggers",
 ]
@@ -46,8 +47,18 @@ def records_in(ns: int) -> Statement:
     return Statement("SELECT ifnull(sum(records), 0) FROM _counts WHERE ns = ?", (ns,))
 
 
+def has_others(table: str, ns: int) -> Statement:
+    """Selects whether a table has rows of other namespaces."""
+    found = f"EXISTS (SELECT 1 FROM {quoted(table)} WHERE ns {{}} ?)"
+    return Statement(f"SELECT {found.format('<')} OR {found.format('>')}", (ns, ns))
+
+
 def without_triggers(
-    ns: int, kinds: Sequence[str], tables: Sequence[str], triggers: Sequence[Trigger]
+    ns: int,
+    kinds: Sequence[str],
+    tables: Sequence[str],
+    triggers: Sequence[Trigger],
+    shared: Container[str],
 ) -> Iterator[Statement]:
     """Deletes all records of a namespace, with what the triggers would have done for each.
 
@@ -56,6 +67,8 @@ def without_triggers(
         kinds: every kind of the store, in the order in which the change feed names their records.
         tables: those of the multi-valued indexes.
         triggers: the triggers that run when a record is deleted: dropped before, and made again after it.
+        shared: the tables that have rows of other namespaces. SQLite empties any other by its pages, and not
+            by its rows and their index entries.
     """
     for name, _ in triggers:
         yield Statement(f"DROP TRIGGER {quoted(name)}")
@@ -65,10 +78,8 @@ def without_triggers(
             f"SELECT ns, ?, id, 'delete' FROM {quoted(kind)} WHERE ns = ?",
             (kind, ns),
         )
-    for table in tables:
-        yield delete_all(table, ns)
-    for kind in kinds:
-        yield delete_all(kind, ns)
+    for table in (*tables, *kinds):
+        yield delete_all(table, ns if table in shared else None)
     yield Statement("UPDATE _counts SET records = 0 WHERE ns = ?", (ns,))
     for _, sql in triggers:
         yield Statement(sql)

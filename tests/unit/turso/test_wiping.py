@@ -13,12 +13,12 @@ from memory_storage_turso import TursoStorage
 from memory_storage_turso.engine import namespaces
 
 
-async def wiped(path, many, monkeypatch):
-    """A store of which one namespace was wiped; the wipe's position and the changes since before it."""
+async def wiped(path, many, monkeypatch, names):
+    """A store whose default namespace was wiped; the position of that, and the changes since before it."""
     monkeypatch.setattr(namespaces, "_MANY_RECORDS", many)
     storage = await TursoStorage.open(str(path), context=kit_context())
     try:
-        for handle in (storage, storage.scoped("other")):
+        for handle in map(storage.scoped, names):
             await handle.commit([WriteBatch().put(*every_kind())])
             # Records with entries, and records whose entries are pending.
             await handle.commit([WriteBatch().put(*(episode(number) for number in range(10, 210)))])
@@ -56,12 +56,16 @@ def contents(path):
         connection.close()
 
 
-async def test_what_is_left_is_what_the_triggers_leave(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "names", [["default"], ["default", "other"], ["other", "default"]], ids="-".join
+)
+async def test_what_is_left_is_what_the_triggers_leave(tmp_path, monkeypatch, names):
     with monkeypatch.context() as patch:
-        by_triggers = await wiped(tmp_path / "a.db", 10**9, patch)
-        without = await wiped(tmp_path / "b.db", 1, patch)
+        by_triggers = await wiped(tmp_path / "a.db", 10**9, patch, names)
+        without = await wiped(tmp_path / "b.db", 1, patch, names)
     assert without == by_triggers
     assert len(without[1]) > 200
+    assert [info.name for info in without[2]] == [name for name in names if name == "other"]
     schema, rows = contents(tmp_path / "b.db")
     expected_schema, expected = contents(tmp_path / "a.db")
     assert schema == expected_schema
