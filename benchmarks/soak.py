@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import json
 import math
 import random
@@ -368,11 +369,10 @@ async def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "growth": judged(soak.samples) if long_enough else {},
             "samples": soak.samples,
         }
-        if given.plot:
-            given.plot.mkdir(parents=True, exist_ok=True)
-            plot(name, soak.samples, given.plot / f"soak-{name}.svg")
         if not given.json:
             show(name, found[name])
+        if given.plot:
+            plot(name, soak.samples, given.plot / f"soak-{name}.svg")
     return found
 
 
@@ -402,6 +402,10 @@ def main() -> int:
     given = parser.parse_args()
     if given.quick:
         given.minutes = QUICK_MINUTES
+    if given.plot:
+        # What is missing or cannot be written is known before the hour, not after it.
+        importlib.import_module("matplotlib")
+        given.plot.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.dir) as folder:
         found = asyncio.run(measure(given, Path(folder)))
     harness.emit(given, found, lambda _: None)
