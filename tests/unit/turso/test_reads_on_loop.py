@@ -15,6 +15,7 @@ from attrs import evolve
 from memory_core import CodecError, Episode, ExecutionStep, Query, WriteBatch
 from memory_core.testing.data.samples import episode
 from memory_storage_turso import TursoStorage
+from memory_storage_turso.engine import reading
 
 # Takes the locks that a process takes while it recovers the write-ahead log, after a damaged header has
 # shown that it must; and releases them, and the log to be recovered by others, when it is told to.
@@ -55,7 +56,11 @@ def driver_stats(store: TursoStorage) -> dict[str, int]:
     return store._shared.driver.stats()
 
 
-async def test_a_short_read_needs_no_thread(store: TursoStorage) -> None:
+async def test_a_short_read_needs_no_thread(
+    store: TursoStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However long this process has to wait for a processor in the middle of it.
+    monkeypatch.setattr(reading, "_SECONDS_AT_ONCE", 60.0)
     await store.commit([WriteBatch().put(*(episode(number) for number in range(10)))])
     before = driver_stats(store)
     ids = [episode(number).id for number in (3, 99, 3, 7)]
