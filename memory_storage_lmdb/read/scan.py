@@ -260,11 +260,14 @@ class Scan:
                 continue
             yield key
 
-    def _pending_matches(self) -> Iterator[tuple[bytes, Values]]:
-        conditions = self.query.conditions
-        for record_id, values in self.pending.items():
-            if self._fulfils(conditions, values):
-                yield record_id, values
+    def _pending_matches(self) -> Iterable[tuple[bytes, Values]]:
+        at = self.layout.positions
+        matching: Iterable[tuple[bytes, Values]] = self.pending.items()
+        # One pass for each condition: there may be hundreds of records, and few fulfil the first one.
+        for condition in self.query.conditions:
+            matches, place = condition.matches, at[condition.index]
+            matching = [each for each in matching if matches(each[1][place])]
+        return matching
 
     def _fulfils(self, conditions: Iterable[Condition], values: Values) -> bool:
         at = self.layout.positions
