@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -206,6 +207,9 @@ async def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             url = STORES[store].format(folder=place)
             if not given.build:
                 found[f"{store} {size}"] = child("run", url, size, given)
+            if not given.dir:
+                # A million episodes take 6 GB, and the next store as much again.
+                shutil.rmtree(place)
     return found
 
 

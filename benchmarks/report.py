@@ -10,6 +10,7 @@ in ``$TMPDIR``: it should be on the disk that is to be measured, with 10 GB free
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -437,6 +438,9 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := set(given.names) - RUNS.keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    if importlib.util.find_spec("matplotlib") is None:
+        # Not after an hour of measuring. The same group has the peers.
+        parser.error("needs the dependency group benchmarks")
     for name in [] if given.render else given.names or RUNS:
         measure(name, given.results, quick=given.quick)
     render(given.results, given.docs)
