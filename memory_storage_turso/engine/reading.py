@@ -45,6 +45,8 @@ T = TypeVar("T")
 
 _MOST_AT_ONCE = 32
 _MOST_PARTS_AT_ONCE = 128
+# While so many pages are in flight, equal ones share one read: they would wait for each other.
+_MANY_PAGES = 4
 _SECONDS_AT_ONCE = 0.002
 
 _Found: TypeAlias = dict[UUID, Record | Exception | None]
@@ -79,7 +81,8 @@ class Reader:
         self._wholes = ReadCoalescer[WithParts[Any, Any]](self._fetch_whole)
         self._shared = SharedWork[list[Record | None]]()
         self._shared_wholes = SharedWork[list[WithParts[Any, Any] | None]]()
-        self._at_once = self._ids_at_once = 0
+        self._shared_pages = SharedWork[Page[Any]]()
+        self._at_once = self._ids_at_once = self._paging = 0
         self.queries = self.counts = self.feed_reads = 0
 
     async def get(
@@ -159,6 +162,22 @@ class Reader:
         statement = page_statement(table, ns, query)
         if statement is None or await self._is_absent(query.kind):
             return Page(())
+        self._paging += 1
+        try:
+            if self._paging <= _MANY_PAGES or not self._driver.reads_at_once:
+                return await self._page(ns, table, query, statement)
+            with self._translated:
+                same = ns, query.canonical(), self._driver.position()
+            return await self._shared_pages.run(
+                same, lambda: self._page(ns, table, query, statement)
+            )
+        finally:
+            self._paging -= 1
+
+    async def _page(
+        self, ns: int, table: KindTable, query: Query[R], statement: Statement
+    ) -> Page[R]:
+        """One page, by its statement."""
 
         def page(results: list[StatementResult]) -> Page[R]:
             rows = results[0].rows
@@ -240,6 +259,7 @@ class Reader:
         await self._wholes.aclose()
         await self._shared.aclose()
         await self._shared_wholes.aclose()
+        await self._shared_pages.aclose()
 
     def _decoded_at_once(
         self, table: KindTable, rows: Sequence[Row], ids: Sequence[UUID]

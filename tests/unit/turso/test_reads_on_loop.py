@@ -188,3 +188,40 @@ async def test_concurrent_reads_of_many_ids_share_one(store) -> None:
     assert counters["get_calls"] == 16
     assert counters["get_fetches"] <= 2
     assert counters["ids_fetched"] <= 80
+
+
+async def test_equal_pages_that_wait_share_one_read(store: TursoStorage) -> None:
+    await store.commit([WriteBatch().put(episode(1), episode(2))])
+    driver, release = store._shared.driver, threading.Event()
+    held = [asyncio.create_task(driver.read_then([], lambda _: release.wait())) for _ in range(2)]
+    await asyncio.sleep(0)
+    before = driver_stats(store)
+    asked = [Query(Episode), Query(Episode).limit(1)]
+    pages = [asyncio.create_task(store.query(query)) for query in asked for _ in range(20)]
+    await asyncio.sleep(0)
+    release.set()
+    found = [len(page.records) for page in await asyncio.gather(*pages)]
+    assert found == [2] * 20 + [1] * 20
+    assert driver_stats(store)["reads"] - before["reads"] == reading._MANY_PAGES + 2
+    await asyncio.gather(*held)
+
+
+async def test_a_page_joins_no_read_that_a_commit_has_overtaken(store, monkeypatch) -> None:
+    await store.commit([WriteBatch().put(episode(1))])
+    reader, began, release = store._shared.reader, threading.Event(), threading.Event()
+    decode = reader._record
+
+    def held(*args):
+        began.set()
+        assert release.wait(30)
+        return decode(*args)
+
+    monkeypatch.setattr(reading, "_MANY_PAGES", 0)
+    monkeypatch.setattr(reader, "_record", held)
+    early = asyncio.create_task(store.query(Query(Episode)))
+    assert await asyncio.to_thread(began.wait, 30)
+    await store.commit([WriteBatch().put(episode(2))])
+    late = asyncio.create_task(store.query(Query(Episode)))
+    await asyncio.sleep(0)
+    release.set()
+    assert [len((await page).records) for page in (early, late)] == [1, 2]
