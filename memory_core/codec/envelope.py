@@ -241,6 +241,33 @@ class Codec:
                 record = self._long[key] = self.decode(kind, data, record_id)
         return record
 
+    def holds(self, data: bytes, record: Record) -> bool:
+        """Whether an envelope holds the body that a put of this record would write.
+
+        Serializing takes a tenth of what decoding and comparing take. Where this is false the decoded records
+        may still be equal: an earlier version wrote the envelope, or the keys of a mapping in another order;
+        or it is damaged.
+        """
+        cls = type(record)
+        variant = self._by_class.get(cls)
+        if variant is None or variant.prefix or len(data) < _PAYLOAD:
+            return False
+        if cls.__eq__ is not Record.__eq__:
+            # The class decides itself what is equal.
+            return False
+        form, flags, version, checksum = _CHECKED_HEAD.unpack_from(data)
+        if form != _FORMAT or flags & ~_COMPRESSED or version != record.schema_version:
+            return False
+        payload = data[_PAYLOAD:]
+        begun = crc32(data[: _HEAD.size])
+        if crc32(payload, begun) != checksum:
+            return False
+        try:
+            body = self.compressor.decompress(payload) if flags else payload
+            return body == self.serialize(record)
+        except MemoryCoreError:
+            return False
+
     def decode_or_error(self, kind: str, data: bytes, record_id: UUID) -> Any:
         """The record, or the ``CodecError`` of one that is damaged."""
         try:

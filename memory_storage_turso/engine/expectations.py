@@ -118,7 +118,15 @@ class Expectations:
             ConflictError: they differ.
             CodecError: the stored record is damaged.
         """
-        stored = record_of(self._codec, self._tables[expected.kind], rows[0]) if rows else None
+        table = self._tables[expected.kind]
+        if (
+            rows
+            and isinstance(expected, Expect)
+            and not table.overriding
+            and self._codec.holds(body_of(table, rows[0], expected.id), expected.record)
+        ):
+            return
+        stored = record_of(self._codec, table, rows[0]) if rows else None
         try:
             equal = bool(stored == expected.record)
         except Exception as error:

@@ -189,6 +189,22 @@ def test_another_records_bytes_are_refused():
         tested.decode("episode", tested.encode(episode(1)), episode(2).id)
 
 
+@pytest.mark.parametrize("record", every_kind(), ids=lambda record: type(record).__name__)
+@pytest.mark.parametrize("threshold", [0, 10**9], ids=["compressed", "plain"])
+def test_an_envelope_holds_what_it_was_made_of_and_nothing_else(record, threshold):
+    tested = codec(threshold=threshold)
+    data = tested.encode(record)
+    # A record of a class that compares itself, or whose envelope names the class, is decoded and compared.
+    quick = type(record).__eq__ is Record.__eq__ and not data[1] & 2
+    same = tested.decode(record.kind, data, record.id)
+    assert tested.holds(data, same) == quick
+    assert not tested.holds(data, record.replace(id=new_id()))
+    assert not any(tested.holds(data, other) for other in every_kind() if other != record)
+    for place in range(len(data)):
+        assert not tested.holds(damaged(data, place), record)
+        assert not tested.holds(data[:place], record)
+
+
 def test_another_kinds_bytes_are_refused():
     tested = codec()
     record = specimens(1)[0]
