@@ -122,6 +122,12 @@ def plain_lines(text: str, style: str = "") -> Text:
     return Text("\n".join(map(safe, text.splitlines())), style=style)
 
 
+def indented_lines(text: str) -> Text:
+    """The same, with the spaces that lines begin with."""
+    lines = [(line, line.lstrip(" ")) for line in text.splitlines()]
+    return Text("\n".join(" " * (len(line) - len(rest)) + safe(rest) for line, rest in lines))
+
+
 def marked(text: str, places: Iterable[tuple[int, int]]) -> Text:
     """Safe text with some places in bold, each from its begin to its end."""
     # Letter by letter, so that places stay where they are.

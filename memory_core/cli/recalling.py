@@ -64,7 +64,7 @@ async def recall(
 
 async def feedback(
     session: Session,
-    recalled: Annotated[str, typer.Argument(metavar="RECALL", help="The id of the recall.")],
+    recalled: Annotated[str, typer.Argument(metavar="RECALL", help="The whole id of the recall.")],
     *,
     used: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="What was used: an id, or its beginning.")
@@ -101,7 +101,12 @@ async def feedback(
     if session.as_json:
         session.write_json({"recall": str(stored.id), "position": receipt.position})
     else:
-        typer.echo(f"told of {len(chosen)} records: {outcome.value}")
+        what = (
+            f"{len(chosen)} record{'s' * (len(chosen) > 1)}"
+            if chosen
+            else "no record, moves nothing"
+        )
+        typer.echo(f"told of {what}: {outcome.value}")
 
 
 async def evaluate(
@@ -165,7 +170,8 @@ def _json(found: Recall, prompt: int | None) -> dict[str, Any]:
 def _print_explanation(found: Recall) -> None:
     from memory_core.cli import output
 
-    output.console().print(output.plain_lines(found.explain()), soft_wrap=True)
+    text = f"recall {found.id}\n{found.explain()}"
+    output.console().print(output.indented_lines(text), soft_wrap=True)
 
 
 def _print(found: Recall) -> None:

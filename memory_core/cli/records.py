@@ -22,7 +22,7 @@ from memory_core.records import Episode, Record
 
 if TYPE_CHECKING:
     from memory_core.memory import Memory
-    from memory_core.search import SearchHits
+    from memory_core.search import SearchHit, SearchHits
 
 __all__ = ["add_commands"]
 
@@ -202,10 +202,21 @@ def _print_hits(session: Session, hits: SearchHits[Episode]) -> None:
     if not hits:
         console.print("no episode found")
         return
-    excerpts = {hit.record.id: output.marked(hit.snippet, hit.highlights) for hit in hits}
+    excerpts = {hit.record.id: _excerpt(hit) for hit in hits}
     episodes = tuple(hits.records)
     columns, rows = _episodes(episodes, console.width, about=lambda item: excerpts[item.id])
     console.print(output.table("", columns, rows))
+
+
+def _excerpt(hit: SearchHit[Episode]) -> Any:
+    """A part of the description that has the words, or the description above a part of another text."""
+    from memory_core.cli import output
+
+    excerpt = output.marked(hit.snippet, hit.highlights)
+    description = " ".join(hit.record.task_description.split())
+    if hit.snippet.strip("… ") in description:
+        return excerpt
+    return output.marked(description, ()).append("\n").append_text(excerpt)
 
 
 def _listing(

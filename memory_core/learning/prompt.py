@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from memory_core.learning.extracting import episodes_of, what_was_counted
@@ -33,7 +33,7 @@ from memory_core.records.fields import an_integer
 if TYPE_CHECKING:
     from memory_core.learning.recall import Recall, RecalledEpisode, RecalledRule
 
-__all__ = ["estimated_tokens", "handoff_prompt", "prompt_of", "quoted"]
+__all__ = ["estimated_tokens", "handoff_prompt", "prompt_of", "quoted", "statement"]
 
 _FEWEST_TOKENS = 150
 _BYTES_OF_A_TOKEN = 3
@@ -108,7 +108,6 @@ def prompt_of(recall: Recall, max_tokens: int, count_tokens: Callable[[str], int
 def handoff_prompt(
     recall: Recall,
     episode: Episode,
-    since: Sequence[ExecutionStep],
     max_tokens: int,
     count_tokens: Callable[[str], int] | None,
 ) -> str:
@@ -122,12 +121,16 @@ def handoff_prompt(
         said = quoted(" ".join(filter(None, (checkpoint.reason, checkpoint.note))), _DETAIL)
         lines.append(f"- checkpoint after step {checkpoint.step_number} {said}")
     steps: list[str] = []
-    for step in reversed(since):
-        steps.insert(0, _step(step))
-        if count(_handed(mark, [*lines, *steps], len(since))) > bound:
-            del steps[0]
+    room = bound
+    for step in reversed(episode.steps):
+        if checkpoint is not None and step.number <= checkpoint.step_number and room == bound:
+            # What the checkpoint sums up leaves half of the room to what other episodes teach.
+            room = (bound + count(_handed(mark, [*lines, *steps]))) // 2
+        more = [_step(step), *steps]
+        if count(_handed(mark, [*lines, *more], len(episode.steps))) > room:
             break
-    if left_out := len(since) - len(steps):
+        steps = more
+    if left_out := len(episode.steps) - len(steps):
         lines.append(f"[{left_out} earlier steps left out]")
     text = _handed(mark, [*lines, *steps])
     left = bound - count(text) - 1
@@ -266,7 +269,7 @@ def _pieces(value: object) -> Iterator[str]:
 
 
 def _rule(item: RecalledRule[Record], part: int) -> str:
-    said = _statement(item.record, _DETAIL // part)
+    said = statement(item.record, _DETAIL // part)
     if not item.support:
         return f"- {said} (stated, without counted evidence)"
     counted, ended = what_was_counted(item.record), episodes_of(item.record)
@@ -276,7 +279,10 @@ def _rule(item: RecalledRule[Record], part: int) -> str:
     return f"- {said} ({counted}; rate at least {item.bounds[0]:.0%})"
 
 
-def _statement(record: Record, limit: int) -> str:
+def statement(record: Record, limit: int) -> str:
+    """What a record says on one line: an episode's task, or a rule; quoted, each text cut to ``limit``."""
+    if isinstance(record, Episode):
+        return quoted(record.task_description, limit)
     if isinstance(record, Heuristic | DecisionPoint):
         return f"when {quoted(record.condition, limit)} do {quoted(record.action, limit)}"
     if isinstance(record, ToolSequence):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 from uuid import UUID
 
 from attrs import field, frozen
@@ -16,7 +16,10 @@ from memory_core.learning.usefulness import Belief
 from memory_core.records import Episode, Heuristic, Pattern, Record, new_id
 from memory_core.records.fields import now
 
-__all__ = ["Recall", "RecalledEpisode", "RecalledRule"]
+__all__ = ["Recall", "Recalled", "RecalledEpisode", "RecalledRule"]
+
+_SHOWN = 80
+"""Characters of a description or of a text of a rule in an explanation."""
 
 R_co = TypeVar("R_co", bound=Record, covariant=True)
 
@@ -49,7 +52,7 @@ class RecalledEpisode:
         """What its score comes from, in words."""
         found = self.relevance
         place = f"step {found.step}" if found.step else "the description"
-        said = [f"{place} has {found.passage:.0%} of the task's words"]
+        said = [f"{place} has {found.passage:.0%} of the task's words, by rarity"]
         if found.step:
             said.append(f"the description has {found.description:.0%}")
         if found.meaning >= 0.005:
@@ -105,6 +108,10 @@ class RecalledRule(Generic[R_co]):
         )
 
 
+Recalled: TypeAlias = RecalledEpisode | RecalledRule[Record]
+"""An item of a recall."""
+
+
 @frozen(kw_only=True, eq=False)
 class Recall:
     """What a memory knows that helps with a task.
@@ -148,6 +155,8 @@ class Recall:
 
     def explain(self) -> str:
         """What was recalled, and what moved each score; for people, not for prompts."""
+        from memory_core.learning.prompt import statement
+
         lines = [
             f"confidence {self.confidence:.0%}, {'known' if self.known else 'not known'}",
             f"the best episode is {self.lead:.2f} above the median one",
@@ -160,7 +169,7 @@ class Recall:
             if items:
                 lines.append(name)
             for item in items:
-                lines.append(f"  {item.score:.3f}  {item.id}")
+                lines.append(f"  {item.score:.3f}  {item.id}  {statement(item.record, _SHOWN)}")
                 lines += (f"         {reason}" for reason in item.why)
         return "\n".join(lines)
 
@@ -184,7 +193,7 @@ class Recall:
 
         return prompt_of(self, max_tokens, count_tokens)
 
-    def _items(self) -> Iterator[RecalledEpisode | RecalledRule[Record]]:
+    def _items(self) -> Iterator[Recalled]:
         yield from self.worked
         yield from self.failed
         yield from self.unjudged

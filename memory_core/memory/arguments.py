@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from uuid import UUID
 
 import attrs
 
 from memory_core.errors import InvalidValueError, QueryError
 from memory_core.query import Query
-from memory_core.records import Episode, ExecutionStep, Outcome, Record
+from memory_core.records import Episode, ExecutionStep, Outcome, Record, TaskContext
 from memory_core.records.fields import a_uuid, an_instance, an_integer, optional, uuids
 from memory_core.storage import Put, WriteBatch
+
+if TYPE_CHECKING:
+    from memory_core.learning import Recall
 
 __all__ = [
     "COMPLETION",
@@ -22,6 +26,7 @@ __all__ = [
     "a_limit",
     "a_position",
     "a_query",
+    "a_recall",
     "a_recall_limit",
     "a_step",
     "an_episode_or_none",
@@ -29,9 +34,11 @@ __all__ = [
     "an_outcome",
     "changes_of",
     "ids",
+    "new_episode",
     "puts_of",
     "query_of",
     "records_of",
+    "used_of",
 ]
 
 R = TypeVar("R", bound=Record)
@@ -52,6 +59,9 @@ a_position = an_integer("since", 0)
 a_limit = an_integer("limit", 1, 1_000_000)
 a_bound = optional(an_integer("up_to", 1))
 a_recall_limit = an_integer("limit", 1, 100)
+_recall_id = a_uuid("recall")
+_used = uuids("used")
+_OF_A_CONTEXT = frozenset(attribute.name for attribute in attrs.fields(TaskContext)) - {"tags"}
 
 
 def a_batch(batch: object) -> WriteBatch:
@@ -74,6 +84,41 @@ def a_function(change: Function) -> Function:
     if not callable(change):
         raise InvalidValueError("change", "a function of the stored record", change)
     return change
+
+
+def new_episode(given: dict[str, Any]) -> Episode:
+    """An episode with these fields.
+
+    Raises:
+        TypeError: it has no such field; says where one of its context belongs.
+    """
+    if misplaced := sorted(_OF_A_CONTEXT.intersection(given)):
+        options = ", ".join(f"{name}=…" for name in misplaced)
+        message = f"an episode has no {misplaced[0]}: write context=TaskContext({options})"
+        raise TypeError(message)
+    return Episode(**given)
+
+
+def used_of(used: Any) -> tuple[UUID, ...]:
+    """The ids of recalled items, or ids themselves.
+
+    Raises:
+        InvalidValueError: it is neither.
+    """
+    if isinstance(used, str | bytes) or not isinstance(used, Iterable):
+        return _used(used)
+    return _used([getattr(item, "id", item) for item in cast("Iterable[Any]", used)])
+
+
+def a_recall(recall: Any) -> Recall | UUID:
+    """The recall, or its id.
+
+    Raises:
+        InvalidValueError: it is neither.
+    """
+    from memory_core.learning import Recall
+
+    return recall if isinstance(recall, Recall) else _recall_id(recall)
 
 
 def a_kind(kind: type[R]) -> type[R]:

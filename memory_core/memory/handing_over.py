@@ -52,7 +52,8 @@ class Handoff:
         self, max_tokens: int = 1_600, *, count_tokens: Callable[[str], int] | None = None
     ) -> str:
         """The hand-over as text for a prompt, quoted and bounded as by ``Recall.to_prompt``: the task, the
-        checkpoint, the last steps, and in what room is left the recall.
+        checkpoint, the last steps, and the recall. The steps since the checkpoint come first, those before
+        it leave half of the room to the recall.
 
         Args:
             max_tokens: the most tokens, at least 300.
@@ -61,7 +62,7 @@ class Handoff:
         Raises:
             InvalidValueError: ``max_tokens`` is under 300.
         """
-        return handoff_prompt(self.recall, self.episode, self.since, max_tokens, count_tokens)
+        return handoff_prompt(self.recall, self.episode, max_tokens, count_tokens)
 
 
 async def checkpointed(

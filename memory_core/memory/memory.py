@@ -22,15 +22,18 @@ from memory_core.memory.arguments import (
     a_limit,
     a_position,
     a_query,
+    a_recall,
     a_recall_limit,
     a_step,
     an_episode_or_none,
     an_id,
     an_outcome,
     changes_of,
+    new_episode,
     puts_of,
     query_of,
     records_of,
+    used_of,
 )
 from memory_core.memory.arguments import ids as as_ids
 from memory_core.memory.on_demand import OnDemand, learners_of, recalls_of, searches_in_memory
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
     from memory_core.graph import RelatedEpisode, RelationshipGraph
     from memory_core.learning import Calculation, Evaluation, Learning, Recall, RecallConfig
+    from memory_core.learning.recall import Recalled
     from memory_core.memory.handing_over import Handoff
     from memory_core.memory.searching import Searches
     from memory_core.records.changes import EpisodeChanges, EpisodeCompletion, EpisodeOptions
@@ -359,13 +363,13 @@ class Memory:
             return await self._recalls.get().evaluate(recaller, episodes, task_key, a_limit(sample))
 
     async def feedback(
-        self, recall: Recall | UUID | str, used: Iterable[UUID | str], outcome: Outcome
+        self, recall: Recall | UUID | str, used: Iterable[UUID | str | Recalled], outcome: Outcome
     ) -> Receipt:
         """Say whether what was recalled helped: later recalls for similar tasks rank by it.
 
         Args:
             recall: the recall, or its id, if it was recorded.
-            used: ids of what was used of it.
+            used: what was followed of it: its items, or their ids.
             outcome: how the task ended.
 
         Raises:
@@ -373,11 +377,8 @@ class Memory:
             RecordNotFoundError: no recall with this id was recorded, or it has expired.
             ReadOnlyError: the store is only read.
         """
-        from memory_core.learning import Recall
-
-        told = recall if isinstance(recall, Recall) else an_id(recall)
         return await self._recalls.get().feedback(
-            self._storage, told, as_ids(used), an_outcome(outcome)
+            self._storage, a_recall(recall), used_of(used), an_outcome(outcome)
         )
 
     async def learn(self, *, min_support: int = 5) -> Learning:
@@ -486,7 +487,7 @@ class Memory:
     async def start_episode(self, episode: Episode | None = None, **fields: Any) -> Episode:
         """Store an episode that begins: the given one, or a new one with these fields; return it."""
         an_episode_or_none(episode)
-        made = Episode(**fields) if episode is None else evolve(episode, **fields)
+        made = new_episode(fields) if episode is None else evolve(episode, **fields)
         (started,) = records_of(Episode, (made,))
         await self._running.start(started)
         return started

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from memory_core.cache import CacheConfig
     from memory_core.graph import RelatedEpisode, RelationshipGraph
     from memory_core.learning import Calculation, Evaluation, Learning, Recall
+    from memory_core.learning.recall import Recalled
     from memory_core.memory.handing_over import Handoff
     from memory_core.records.changes import EpisodeChanges, EpisodeCompletion, EpisodeOptions
     from memory_core.search import SearchHits, Words
@@ -238,13 +239,13 @@ class SyncMemory(SyncHandle):
         return self._await(Memory.evaluate, where=where, task_key=task_key, sample=sample)
 
     def feedback(
-        self, recall: Recall | UUID | str, used: Iterable[UUID | str], outcome: Outcome
+        self, recall: Recall | UUID | str, used: Iterable[UUID | str | Recalled], outcome: Outcome
     ) -> Receipt:
         """Say whether what was recalled helped: later recalls for similar tasks rank by it.
 
         Args:
             recall: the recall, or its id, if it was recorded.
-            used: ids of what was used of it.
+            used: what was followed of it: its items, or their ids.
             outcome: how the task ended.
 
         Raises:

@@ -88,6 +88,24 @@ async def test_starting_an_episode_with_a_text_says_what_to_write(memory):
         await memory.complete_episode(new_id(), "done")
 
 
+async def test_what_belongs_to_the_context_of_an_episode_is_said(memory):
+    with pytest.raises(TypeError, match=r"write context=TaskContext\(domain=…, language=…\)"):
+        await memory.start_episode(task_description="a", language="de", domain="shop")
+
+
+async def test_a_feedback_takes_what_was_recalled_or_its_ids(memory):
+    episode = Episode(task_description="Find the leak", outcome=Outcome.success("found"))
+    await memory.store_episode(episode)
+    recall = await memory.recall("Find the leak")
+    for used in (recall.worked, [episode.id], [str(episode.id)], []):
+        await memory.feedback(recall, used, Outcome.success("found"))
+    for wrong in ("nope", 7, [7], [recall]):
+        with pytest.raises(InvalidValueError, match=r"^used: "):
+            await memory.feedback(recall, wrong, Outcome.success("found"))
+    with pytest.raises(InvalidValueError, match=r"^recall: "):
+        await memory.feedback("nope", [], Outcome.success("found"))
+
+
 async def test_a_memory_that_is_not_open_says_how_to_open_it():
     unopened = open_memory("inmemory:")
     for misuse in (lambda: unopened.store_episode, lambda: unopened.scoped("x")):

@@ -43,7 +43,9 @@ def test_a_task_is_answered_with_what_helps(filled):
     assert "worked" in shown
     assert str(GOOD.id)[:8] in shown
     explained = filled("recall", "cancel flight refund", "--explain").stdout
-    assert "its own outcome: 100% success" in explained
+    assert "\n         its own outcome: 100% success" in explained
+    assert f'{GOOD.id} "cancel a flight and refund it"' in explained
+    assert explained.startswith("recall ")
     prompt = filled("recall", "please cancel my flight and refund it", "--prompt", 400).stdout
     assert prompt.startswith("What earlier tasks teach")
 

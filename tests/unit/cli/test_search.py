@@ -230,6 +230,18 @@ def test_words_are_found_in_steps_and_outcomes_the_best_match_first(cli):
     assert "issued the refund" in cli("search", "refunds").stdout
 
 
+def test_a_part_of_another_text_stands_below_the_description(cli):
+    cli.put(
+        episode(
+            1, task_description="change a flight", outcome=Outcome.success("the voucher was valid")
+        )
+    )
+    found = cli("search", "voucher").stdout
+    assert "change a flight" in found
+    assert "the voucher was valid" in found
+    assert "voucher" not in cli("search", "flight").stdout
+
+
 def test_phrases_and_typing_errors(cli):
     cli.put(
         episode(1, task_description="travel insurance"),

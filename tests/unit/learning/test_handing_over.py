@@ -68,11 +68,15 @@ async def test_another_agent_goes_on_where_the_first_stopped(memory):
     assert handed.checkpoint.reason == "handed over"
     assert handed.checkpoint.step_number == 4
     assert handed.since == []
+    # What was done is in the prompt, also where the checkpoint comes after it, and what helps as well.
+    assert 'step 4 "tool4"' in handed.to_prompt()
+    assert "by a dump" in handed.to_prompt(450)
     await memory.log_step(episode.id, step(handed.next_number))
     pack = await memory.resume(episode.id)
     assert [one.number for one in pack.since] == [5]
     assert pack.recall.worked[0].record == helps
     prompt = pack.to_prompt()
+    assert prompt.index('step 4 "tool4"') < prompt.index('step 5 "tool5"')
     assert "move the \\u003cdatabase> to" in prompt
     assert 'checkpoint after step 4 "handed over the rest is easy"' in prompt
     assert 'step 5 "tool5"' in prompt
