@@ -2,5 +2,6 @@
 
 from memory_core.following.derived import Bookmark, Derived
 from memory_core.following.follower import FeedFollower
+from memory_core.following.readable import readable, readable_pages
 
-__all__ = ["Bookmark", "Derived", "FeedFollower"]
+__all__ = ["Bookmark", "Derived", "FeedFollower", "readable", "readable_pages"]

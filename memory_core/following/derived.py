@@ -53,6 +53,10 @@ class Derived(Protocol):
 
         Where a bookmark is given, it and everything that was applied before become visible together; a
         crash before that leaves the earlier bookmark, with a state that the same calls complete.
+
+        Raises:
+            CodecError: a record that it names was stored damaged, which shows when its steps are looked at.
+                The follower calls again, with the record among those that are gone.
         """
         ...
 

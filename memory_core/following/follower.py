@@ -11,19 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from memory_core.coalesce import own_error
-from memory_core.errors import (
-    CodecError,
-    InvalidValueError,
-    SchemaVersionError,
-    StorageClosedError,
-    StorageError,
-)
+from memory_core.errors import CodecError, StorageClosedError, StorageError
 from memory_core.following.derived import Bookmark, Derived
+from memory_core.following.readable import readable, readable_pages
 from memory_core.query import Query
 from memory_core.records import Record, RecordTypes
 from memory_core.storage import Change, ChangePage, Position, Storage
@@ -36,7 +32,6 @@ _FAR = 2**62
 _MOST_RESTARTS = 3
 # How far back the last change before a position is looked for; each look reaches further.
 _LOOKS_BACK = (1, 64, 4_096, 65_536)
-_UNREADABLE = (CodecError, SchemaVersionError, InvalidValueError)
 
 
 class FeedFollower:
@@ -269,7 +264,20 @@ class FeedFollower:
         deleted: Sequence[tuple[str, UUID]],
         bookmark: Bookmark | None,
     ) -> None:
-        await self._derived.apply(changed, deleted, bookmark)
+        changed, deleted = list(changed), list(deleted)
+        while True:
+            try:
+                await self._derived.apply(changed, deleted, bookmark)
+                break
+            except CodecError as error:
+                # Steps are decoded when they are looked at. What it was before must not stay.
+                damaged = error.kind, error.record_id
+                kept = [record for record in changed if (record.kind, record.id) != damaged]
+                if len(kept) == len(changed):
+                    raise
+                deleted += [(one.kind, one.id) for one in changed if (one.kind, one.id) == damaged]
+                changed = kept
+                self._count_unreadable()
         self.counters["changed"] += len(changed)
         self.counters["deleted"] += len(deleted)
         self._applied += len(changed) + len(deleted)
@@ -280,24 +288,15 @@ class FeedFollower:
         self, kind: str, ids: list[UUID]
     ) -> tuple[list[Record], list[tuple[str, UUID]]]:
         """Records as they are now, and the kinds and ids of those that are gone or cannot be read."""
-        found = await self._readable(self._types.cls(kind), ids)
+        found = await readable(
+            partial(self._storage.get, self._types.cls(kind)), ids, self._count_unreadable
+        )
         present = [record for record in found if record is not None]
         gone = [(kind, one) for one, record in zip(ids, found, strict=True) if record is None]
         return present, gone
 
-    async def _readable(self, cls: type[Record], ids: list[UUID]) -> list[Record | None]:
-        try:
-            return list(await self._storage.get(cls, ids))
-        except _UNREADABLE:
-            if len(ids) > 1:
-                half = len(ids) // 2
-                return [
-                    *await self._readable(cls, ids[:half]),
-                    *await self._readable(cls, ids[half:]),
-                ]
-        # A read of the record raises the error; the data must be usable without it.
+    def _count_unreadable(self, _: object = None) -> None:
         self.counters["unreadable"] += 1
-        return [None]
 
     # From the beginning
 
@@ -311,7 +310,8 @@ class FeedFollower:
         reached = await self._last_change()
         self._newest = reached.position
         for kind in self._kinds:
-            async for records in self._pages(self._types.cls(kind)):
+            query: Query[Any] = Query(self._types.cls(kind))
+            async for records in readable_pages(self._storage, query, self._count_unreadable):
                 await self._apply(records, (), None)
         await self._apply((), (), reached)
         self._bookmark, self._verified = reached, True
@@ -339,34 +339,6 @@ class FeedFollower:
             since = page.position
             last = next((item for item in reversed(page.changes) if item.position <= newest), last)
         return last
-
-    async def _pages(self, cls: type[Record]) -> AsyncIterator[list[Record]]:
-        """Every record of a kind that can be read, by ascending id."""
-        query: Query[Any] = Query(cls).order_by("id").limit(_RECORDS_AT_ONCE)
-        while True:
-            try:
-                page = await self._storage.query(query)
-            except CodecError as error:
-                query = self._past(query, error)
-                continue
-            if page.records:
-                yield list(page.records)
-            if page.next_cursor is None:
-                return
-            query = query.limit(_RECORDS_AT_ONCE).after(page.next_cursor)
-
-    def _past(self, query: Query[Any], error: CodecError) -> Query[Any]:
-        """The query whose next page is not spoilt by a damaged record: first a page of that record alone,
-        then the page after it.
-        """
-        if query.page_size > 1:
-            return query.limit(1)
-        damaged = error.record_id
-        if damaged is None or (query.start is not None and damaged.bytes <= query.start.id.bytes):
-            # The same page would come again.
-            raise error
-        self.counters["unreadable"] += 1
-        return query.limit(_RECORDS_AT_ONCE).after(query.cursor(None, damaged))
 
 
 def _retrieve(pulling: asyncio.Task[None]) -> None:

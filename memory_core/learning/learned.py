@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from uuid import UUID
 
-from memory_core.errors import PluginError
+from memory_core.errors import CodecError, PluginError
 from memory_core.following import Bookmark
 from memory_core.learning.extracting import (
     Counts,
@@ -255,6 +255,9 @@ def _failing(extractor: Extractor, episode: Episode | None = None) -> Generator[
     try:
         yield
     except Exception as error:
+        if episode is not None and isinstance(error, CodecError) and error.record_id == episode.id:
+            # The episode is at fault: it is damaged.
+            raise
         where = "" if episode is None else f" on episode {episode.id}"
         raise PluginError(f"the extractor {extractor.name!r} fails{where}: {error!r}") from error
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from attrs import evolve, frozen
 
-from memory_core.errors import QueryError
+from memory_core.errors import CodecError, QueryError
 from memory_core.learning.config import RecallConfig
 from memory_core.learning.recall import Recall, RecalledEpisode
 from memory_core.learning.relevance import (
@@ -73,7 +73,7 @@ class Recaller:
     storage: Storage
     searcher: Searcher
     config: RecallConfig
-    complete: Callable[[list[Any]], Awaitable[list[Any]]]
+    complete: Callable[[Sequence[Any]], Awaitable[list[Any]]]
 
     async def recall(
         self,
@@ -143,9 +143,12 @@ class Recaller:
         terms = frozenset(asked)
         candidates: list[Candidate] = []
         for hit in hits:
-            candidates.append(
-                Candidate.of(hit.record, terms, self.searcher.analyzer, hit.closeness)
-            )
+            try:
+                candidate = Candidate.of(hit.record, terms, self.searcher.analyzer, hit.closeness)
+            except CodecError:
+                # Its steps are damaged: a read of them raises it. Others can still be recalled.
+                continue
+            candidates.append(candidate)
             # A long episode takes milliseconds: other tasks come between two.
             await asyncio.sleep(0)
         return candidates

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -59,7 +59,7 @@ class Recalls:
         self,
         storage: Storage,
         searcher: Searcher,
-        complete: Callable[[list[Any]], Awaitable[list[Any]]],
+        complete: Callable[[Sequence[Any]], Awaitable[list[Any]]],
     ) -> Recaller:
         """What recalls from a namespace; see `Recaller` for the arguments."""
         return Recaller(storage=storage, searcher=searcher, config=self.config, complete=complete)

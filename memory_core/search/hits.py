@@ -105,7 +105,8 @@ class SearchHits(Sequence[SearchHit[R]], Generic[R]):
     Attributes:
         behind: 0 if the search saw every commit that was acknowledged before it began; otherwise by how many
             of the store's positions the index was behind when ``max_wait`` had passed.
-        notes: what the search had to do without, a sentence each: an embedder that is down, for example.
+        notes: what the search had to do without, a sentence each: an embedder that is down, or a record
+            that is damaged, for example.
     """
 
     def __init__(

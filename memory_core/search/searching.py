@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
 from attrs import field, frozen
 
-from memory_core.errors import StorageUnavailableError
-from memory_core.following import Bookmark, FeedFollower
+from memory_core.errors import CodecError, StorageUnavailableError
+from memory_core.following import Bookmark, FeedFollower, readable, readable_pages
 from memory_core.query import Query, any_of
 from memory_core.query.query import MAX_LIMIT
 from memory_core.records import Record, RecordTypes
@@ -25,9 +26,8 @@ from memory_core.storage import Position, Storage
 __all__ = ["Searcher"]
 
 R = TypeVar("R", bound=Record)
-Completed = Callable[[list[Any]], Awaitable[list[Any]]]
+Completed = Callable[[Sequence[Any]], Awaitable[list[Any]]]
 
-_RECORDS_AT_ONCE = 64
 _ATTEMPTS = 10
 _TERMS_AT_ONCE = 2_000
 """Terms that are made, in about a millisecond, before other tasks come."""
@@ -109,15 +109,11 @@ class Searcher:
         found, behind = await self._caught_up(
             lambda: self._found(question, query, min_score), max_wait
         )
-        records = [record for record, _ in found.pairs]
         if complete is not None:
-            records = await complete(records)
+            found = await self._completed(found, complete)
         self.counters["searches"] += 1
-        self.counters["hits"] += len(records)
-        hits = [
-            SearchHit(record, match, question, self.analyzer)
-            for record, (_, match) in zip(records, found.pairs, strict=True)
-        ]
+        self.counters["hits"] += len(found.pairs)
+        hits = [SearchHit(record, match, question, self.analyzer) for record, match in found.pairs]
         return SearchHits(hits, behind, found.notes)
 
     def newest(self) -> Position | None:
@@ -204,24 +200,52 @@ class Searcher:
             if matches is None:
                 return None
             found = await self._current(matches, query, min_score)
-            if len(found) >= wanted or len(matches) < limit or limit >= MAX_LIMIT:
-                notes = matches.notes if isinstance(matches, Matches) else ()
-                return _Found(found[:wanted], notes)
+            if len(found.pairs) >= wanted or len(matches) < limit or limit >= MAX_LIMIT:
+                return _Found(found.pairs[:wanted], found.notes)
             # Some were deleted or changed since the index saw them: the next best take their places.
             limit = min(2 * limit, MAX_LIMIT)
 
+    async def _completed(self, found: _Found[R], complete: Completed) -> _Found[R]:
+        """The records with what is kept in others; one for which that cannot be read is left out."""
+        damaged: list[R] = []
+        records = await readable(complete, [record for record, _ in found.pairs], damaged.append)
+        pairs = [
+            (record, match)
+            for record, (_, match) in zip(records, found.pairs, strict=True)
+            if record is not None
+        ]
+        self.counters["missing"] += len(damaged)
+        notes = (
+            f"{one.kind} {one.id} is left out: its logged parts are damaged" for one in damaged
+        )
+        return _Found(pairs, (*found.notes, *notes))
+
     async def _current(
         self, matches: Sequence[Match], query: Query[R], min_score: float
-    ) -> list[tuple[R, Match]]:
+    ) -> _Found[R]:
+        """The records of matches that are still there and still fulfil the conditions; a damaged one is left
+        out.
+        """
         kept = [match for match in matches if match.score >= min_score]
-        records = await self._storage.get(query.cls, [match.id for match in kept])
-        found = [
+        damaged: list[UUID] = []
+
+        async def read(ids: Sequence[UUID]) -> list[R | None]:
+            records = await self._storage.get(query.cls, ids)
+            return [
+                record if record is not None and query.matches(record.index_values()) else None
+                for record in records
+            ]
+
+        records = await readable(read, [match.id for match in kept], damaged.append)
+        pairs = [
             (record, match)
             for match, record in zip(kept, records, strict=True)
-            if record is not None and query.matches(record.index_values())
+            if record is not None
         ]
-        self.counters["missing"] += len(kept) - len(found)
-        return found
+        self.counters["missing"] += len(kept) - len(pairs)
+        notes = matches.notes if isinstance(matches, Matches) else ()
+        left_out = (f"{query.cls.kind} {one} is left out: it is damaged" for one in damaged)
+        return _Found(pairs, (*notes, *left_out))
 
 
 class _Documents:
@@ -264,8 +288,9 @@ class _Documents:
         documents = [await self._document(record, record) for record in wholes.values()]
         orphans = list(deleted)
         await self._add_parts(documents, orphans, parts)
-        # A part is found as its whole is: with its new index values.
-        async for records in self._parts_of(wholes.values()):
+        # A part is found as its whole is, with its new index values, and not without it.
+        changed_or_gone = [(whole.kind, whole.id) for whole in wholes.values()] + orphans
+        async for records in self._parts_of(changed_or_gone):
             await self._add_parts(documents, orphans, records, known=wholes)
         await self._index.apply(documents, orphans, bookmark)
 
@@ -293,8 +318,14 @@ class _Documents:
             whole = wholes.get(getattr(part, part.found_as))
             if whole is None:
                 orphans.append((part.kind, part.id))
-            else:
+                continue
+            try:
                 documents.append(await self._document(part, whole))
+            except CodecError as error:
+                if error.record_id != whole.id:
+                    raise
+                # The whole cannot be read, as its steps show: it is not in the index.
+                orphans.append((part.kind, part.id))
 
     async def _wholes(self, parts: Sequence[Record]) -> dict[UUID, Record]:
         wanted: dict[str, dict[UUID, None]] = {}
@@ -302,24 +333,18 @@ class _Documents:
             wanted.setdefault(found_kind(type(part)), {})[getattr(part, part.found_as)] = None
         found: dict[UUID, Record] = {}
         for kind, ids in wanted.items():
-            records = await self._storage.get(self._types.cls(kind), list(ids))
+            records = await readable(partial(self._storage.get, self._types.cls(kind)), list(ids))
             found |= {record.id: record for record in records if record is not None}
         return found
 
-    async def _parts_of(self, wholes: Iterable[Record]):  # noqa: ANN202  # an asynchronous iterator
-        """The records that are found as others, in pages."""
+    async def _parts_of(self, wholes: Iterable[tuple[str, UUID]]) -> AsyncIterator[list[Record]]:
+        """The records that are found as others, of those by kind and id, in pages; without damaged ones."""
         by_kind: dict[str, list[UUID]] = {}
-        for whole in wholes:
-            if whole.kind in self._parts:
-                by_kind.setdefault(whole.kind, []).append(whole.id)
+        for kind, one in wholes:
+            if kind in self._parts:
+                by_kind.setdefault(kind, []).append(one)
         for kind, ids in by_kind.items():
             for cls in self._parts[kind]:
-                query = cast("Query[Any]", Query(cls)).order_by("id").limit(_RECORDS_AT_ONCE)
-                query = query.where(**{cls.found_as: any_of(*ids)})
-                while True:
-                    page = await self._storage.query(query)
-                    if page.records:
-                        yield list(page.records)
-                    if page.next_cursor is None:
-                        break
-                    query = query.after(page.next_cursor)
+                query = cast("Query[Any]", Query(cls)).where(**{cls.found_as: any_of(*ids)})
+                async for records in readable_pages(self._storage, query):
+                    yield records

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_core import (
+    CodecError,
     ContextPattern,
     DecisionPoint,
     Effectiveness,
@@ -38,6 +39,7 @@ from memory_core.learning.learner import Learner
 from memory_core.plugins import PluginRegistry
 from memory_core.records import CORE_RECORD_TYPES, RecordTypes
 from memory_core.storage import WriteBatch
+from tests.unit.search.damaged_writes import SPOILT, a_writer_is_faulty
 
 TIME = datetime(2026, 1, 2, tzinfo=UTC)
 WON, LOST = Outcome.success("done"), Outcome.failure("not done")
@@ -541,3 +543,42 @@ def with_extractor(extractor):
     registry = PluginRegistry(discover=False)
     registry.register(Plugin(), name="acme")
     return registry
+
+
+@pytest.mark.parametrize("scheme", ["lmdb", "turso"])
+async def test_an_episode_whose_steps_do_not_decode_is_not_learned_from(scheme, tmp_path) -> None:
+    good, damaged = several(5, "search book"), episode(f"search {SPOILT}")
+    async with open_memory(f"{scheme}:{tmp_path}/memory") as memory:
+        await memory.put(*good, evolve(damaged, steps=good[0].steps))
+        assert (await memory.learn()).episodes == 6
+        with a_writer_is_faulty():
+            await memory.put(damaged)
+        learned = await memory.learn()
+        assert learned.episodes == 5
+        followed = await stored(memory)
+    async with open_memory(f"{scheme}:{tmp_path}/memory") as memory:
+        # What is learned from the beginning is the same.
+        await memory.delete_patterns_batch(
+            [one for one in followed if followed[one].kind == "pattern"]
+        )
+        assert (await memory.learn()).episodes == 5
+        assert {one.id for one in (await stored(memory)).values()} == set(followed)
+        with pytest.raises(CodecError, match=str(damaged.id)):
+            _ = (await memory.get_episode(damaged.id)).steps
+        await memory.put(damaged)
+        assert (await memory.learn()).episodes == 6
+
+
+async def test_an_extractor_that_fails_is_named_where_the_episode_is_whole() -> None:
+    class Failing:
+        name = "failing"
+
+        def facts(self, episode):
+            raise CodecError("a table of its own", kind="episode", record_id=UUID(int=1))
+
+        def findings(self, counts):
+            return ()
+
+    facts = LearnedFacts([Failing()])
+    with pytest.raises(PluginError, match="'failing' fails on episode"):
+        await facts.apply([episode("search")], (), None)
