@@ -8,10 +8,12 @@ import errno
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryFile, mkdtemp
+from tempfile import TemporaryFile, mkdtemp, mkstemp
+from typing import BinaryIO
 
 from memory_core.errors import (
     ConfigurationError,
@@ -20,6 +22,9 @@ from memory_core.errors import (
     StorageError,
     StorageFullError,
 )
+
+if sys.platform != "win32":
+    import fcntl
 
 __all__ = [
     "NO_ACCESS",
@@ -34,6 +39,8 @@ __all__ = [
     "missing_folders",
     "new_backup",
     "private_file",
+    "remove_unfinished",
+    "replacement",
 ]
 
 _LOG = logging.getLogger("memory_core")
@@ -135,6 +142,46 @@ def private_file(file: Path | str, flags: int) -> int:
     return os.open(file, flags, 0o600)
 
 
+@contextmanager
+def replacement(file: Path) -> Generator[BinaryIO]:
+    """Provide a new file, for its owner alone, which takes the place of another one once it is complete.
+
+    After an error the other one is as before. What a killed process leaves beside it is removed by the next
+    call, or by `remove_unfinished`.
+
+    Args:
+        file: the file that is replaced; it need not exist, its folder must.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    remove_unfinished(file)
+    growing, out = _begin_replacement(file)
+    try:
+        with out:
+            yield out
+            out.flush()
+            if sys.platform == "win32":
+                # Windows cannot move a file that is open.
+                out.close()
+            growing.replace(file)
+    except BaseException:
+        with suppress(OSError):
+            growing.unlink(missing_ok=True)
+        raise
+
+
+def remove_unfinished(file: Path) -> None:
+    """Remove what processes that are gone have left of a `replacement` of a file.
+
+    One that is being written is locked by its process (on Windows: is open), and stays.
+    """
+    for left in file.parent.glob(f"{file.name}.*"):
+        # Else it is a folder, of another user, or has its place by now; on Windows it may be open.
+        with suppress(OSError):
+            _remove_unlocked(left)
+
+
 def make_private(path: Path) -> None:
     """Take away what others than the owner may do with a file or folder, and all in it."""
     for each in (path, *path.rglob("*")):
@@ -213,6 +260,43 @@ def new_backup(target: Path) -> Generator[Path]:
         _sync(target.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _begin_replacement(file: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        descriptor, name = mkstemp(prefix=f"{file.name}.", dir=file.parent)
+        growing, out = Path(name), os.fdopen(descriptor, "wb")
+        try:
+            _lock(descriptor, wait=True)
+            # Another process may have removed it before it was locked.
+            if growing.exists():
+                return growing, out
+        except BaseException:
+            out.close()
+            raise
+        out.close()
+
+
+def _remove_unlocked(file: Path) -> None:
+    if sys.platform == "win32":
+        file.unlink()
+        return
+    descriptor = private_file(file, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        if _lock(descriptor, wait=False):
+            file.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    """Lock an open file until it is closed; whether it is locked. Some file systems have no locks."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            return False
+    return True
 
 
 def _check_new(target: Path) -> None:

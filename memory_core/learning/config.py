@@ -9,10 +9,15 @@ from urllib.parse import parse_qsl
 from attrs import field, frozen
 
 from memory_core.config.options import build_options
-from memory_core.config.validators import at_least, between, flag, positive
+from memory_core.config.validators import between, flag, positive
 from memory_core.errors import ConfigurationError
 
 __all__ = ["RecallConfig", "recall_config"]
+
+_MOST = 1_000
+"""Of a weight beside 1: a greater one leaves nothing of what it is beside, and products of such overflow."""
+_DAYS = 365_000
+"""A thousand years: there are no dates long before."""
 
 
 @frozen(kw_only=True)
@@ -20,7 +25,7 @@ class RecallConfig:
     """How a memory recalls, and what it keeps of it.
 
     The defaults were measured on real conversations, with `benchmarks/recall.py`; ``docs/recall.md`` says
-    how far from them the results stay the same.
+    how far from them the results stay the same. Weights are at most 1,000, days to keep at most 365,000.
 
     Attributes:
         candidates: how many episodes search finds for a recall; only these are compared closely.
@@ -39,15 +44,15 @@ class RecallConfig:
     """
 
     candidates: int = field(default=75, validator=between(1, 1_000, whole=True))
-    description: float = field(default=0.5, validator=at_least(0))
-    meaning: float = field(default=0.5, validator=at_least(0))
-    neighbours: float = field(default=0.5, validator=at_least(0))
-    own: float = field(default=4.0, validator=at_least(0))
+    description: float = field(default=0.5, validator=between(0, _MOST))
+    meaning: float = field(default=0.5, validator=between(0, _MOST))
+    neighbours: float = field(default=0.5, validator=between(0, _MOST))
+    own: float = field(default=4.0, validator=between(0, _MOST))
     half_life: float = field(default=365.0, validator=positive)
     novelty: float = field(default=0.3, validator=between(0, 1))
     known: float = field(default=0.5, validator=between(0, 1))
     record: bool = field(default=True, validator=flag)
-    keep: float = field(default=30.0, validator=at_least(0))
+    keep: float = field(default=30.0, validator=between(0, _DAYS))
 
 
 def recall_config(given: RecallConfig | Mapping[str, Any] | str | None) -> RecallConfig:

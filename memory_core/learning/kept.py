@@ -11,17 +11,19 @@ import hashlib
 import inspect
 import logging
 import os
+import stat
+import struct
 import sys
 from array import array
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from struct import Struct
+from typing import Annotated, BinaryIO, TypeAlias
 
 import msgspec
 from attrs import frozen
 
-from memory_core.disk import make_folder, private_file
+from memory_core.disk import make_folder, private_file, remove_unfinished, replacement
 from memory_core.following import Bookmark
 from memory_core.learning import extracting
 from memory_core.learning.extracting import Extractor
@@ -34,7 +36,16 @@ _FORMAT = 2
 _DIGEST = 16
 _PIECE = 2**20
 _LENGTH = Struct("<Q")
+_LARGEST = 4 * 2**30
+"""Of a file that is read, in bytes: those of a million episodes with the most facts that are kept of one. A
+larger file would be read for long before it is known to be damaged.
+"""
+_FACT = array("I").itemsize
 _KEY, _EPISODE = Struct("<II"), Struct("<16sI")
+
+
+class _DamagedError(Exception):
+    """A file is not as it was written."""
 
 
 @frozen(eq=False)
@@ -54,15 +65,18 @@ class Kept:
     shown: dict[bytes, bytes]
 
 
+_Whole: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
 class _Head(msgspec.Struct, array_like=True, frozen=True):
     format: int
     program: bytes
-    position: int
-    change: int
+    position: _Whole
+    change: _Whole
     mark: bytes
     texts: list[str]
-    size: int
-    keys: int
+    size: _Whole
+    keys: _Whole
 
 
 def facts_of(shown: bytes) -> array[int]:
@@ -74,7 +88,7 @@ def program_of(extractors: Iterable[Extractor]) -> bytes | None:
     """A digest of the program that finds facts: the extractors, in their order, with the modules beside them;
     ``None`` if one has no file.
     """
-    digest = hashlib.blake2b(f"{_FORMAT} {sys.byteorder} {array('I').itemsize}".encode())
+    digest = hashlib.blake2b(f"{_FORMAT} {sys.byteorder} {_FACT}".encode())
     try:
         sources = [
             Path(extracting.__file__),
@@ -96,74 +110,135 @@ def program_of(extractors: Iterable[Extractor]) -> bytes | None:
     return digest.digest()
 
 
-def write_facts(file: Path, program: bytes, kept: Kept) -> None:
+def write_facts(file: Path, program: bytes, kept: Kept) -> bool:
     """Write facts to a file, which appears when it is whole; that it cannot be written is logged.
 
     Args:
         file: the file.
         program: as by `program_of`.
         kept: the facts; the keys that no episode has are removed first.
+
+    Returns:
+        Whether it is written.
     """
     kept.vocabulary.tidy(fully=True)
-    made = file.with_name(f"{file.name}.{os.getpid()}")
     digest = hashlib.blake2b(digest_size=_DIGEST)
     try:
         make_folder(file.parent)
-        with open(made, "wb", opener=private_file) as out:  # Path.open takes no opener
+        with replacement(file) as out:
             for piece in _pieces(program, kept):
                 digest.update(piece)
                 out.write(piece)
             out.write(digest.digest())
-        made.replace(file)
     except OSError as error:
         # The facts are in memory, and the next process computes them from the episodes.
         _LOG.warning("%s: what was counted to learn is not kept: %s", file, error)
-        with suppress(OSError):
-            made.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def read_facts(file: Path, program: bytes) -> Kept | None:
-    """The facts in a file; ``None`` if it is missing, damaged, or of another program.
+    """The facts in a file; ``None`` if it is missing, damaged, of another program, or over 4 GiB.
+
+    What killed processes left beside it is removed.
 
     Args:
         file: the file.
         program: as by `program_of`.
     """
+    remove_unfinished(file)
     try:
-        content = memoryview(file.read_bytes())
+        with open(file, "rb", opener=_without_waiting) as source:  # Path.open takes no opener
+            content = _whole(source)
     except OSError:
         return None
-    whole, digest = content[:-_DIGEST], content[-_DIGEST:]
-    if len(content) < _DIGEST + _LENGTH.size or (
-        hashlib.blake2b(whole, digest_size=_DIGEST).digest() != bytes(digest)
-    ):
+    if content is None:
         return None
-    start = _LENGTH.size
-    end = start + _LENGTH.unpack(whole[:start])[0]
     try:
-        head = msgspec.msgpack.decode(whole[start:end], type=_Head)
-    except msgspec.DecodeError:
-        # The head of another format.
+        return _parsed(content, program)
+    except (_DamagedError, struct.error, msgspec.DecodeError, UnicodeDecodeError):
+        # The head of another format, or content that no process wrote with these modules.
         return None
+
+
+def _without_waiting(file: str, flags: int) -> int:
+    # Opening a pipe waits for somebody who writes into it.
+    return private_file(file, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _whole(source: BinaryIO) -> memoryview | None:
+    """The content of a file without its digest; ``None`` if this is wrong.
+
+    Little memory is taken before the digest is known to be right: a damaged file may have any size.
+    """
+    status = os.fstat(source.fileno())
+    if not stat.S_ISREG(status.st_mode) or not _DIGEST <= status.st_size <= _LARGEST:
+        return None
+    digest, left = hashlib.blake2b(digest_size=_DIGEST), status.st_size - _DIGEST
+    while piece := source.read(min(_PIECE, left)):
+        digest.update(piece)
+        left -= len(piece)
+    if left or source.read(_DIGEST) != digest.digest():
+        return None
+    source.seek(0)
+    return memoryview(source.read(status.st_size - _DIGEST))
+
+
+def _parsed(content: memoryview, program: bytes) -> Kept | None:
+    """The facts in the content of a file; ``None`` if it is of another program.
+
+    Raises:
+        _DamagedError, struct.error, msgspec.DecodeError, UnicodeDecodeError: it is not as `_parts` writes it.
+    """
+    head, end = _head(content)
     if (head.format, head.program) != (_FORMAT, program):
         return None
+    # The numbers of keys that are gone are few, and a key takes more than one byte.
+    _fits(head.size <= len(content))
     codes: dict[bytes, int] = {}
     for _ in range(head.keys):
-        number, length = _KEY.unpack_from(whole, end)
-        start = end + _KEY.size
-        end = start + length
-        codes[bytes(whole[start:end])] = number
+        number, length = _KEY.unpack_from(content, end)
+        code, end = _slice(content, end + _KEY.size, length)
+        codes[code] = number
+    _fits(len(codes) == len(set(codes.values())) == head.keys)
+    _fits(not codes or max(codes.values()) < head.size)
     vocabulary = Vocabulary(head.texts, codes, head.size)
     episodes: dict[int, bytes] = {}
     same: dict[bytes, bytes] = {}
-    while end < len(whole):
-        one, length = _EPISODE.unpack_from(whole, end)
-        start = end + _EPISODE.size
-        end = start + length
-        shown = bytes(whole[start:end])
-        episodes[int.from_bytes(one)] = same.setdefault(shown, shown)
-        vocabulary.count(facts_of(shown), success=bool(shown[0]))
+    while end < len(content):
+        one, length = _EPISODE.unpack_from(content, end)
+        shown, end = _slice(content, end + _EPISODE.size, length)
+        episode_id, known = int.from_bytes(one), same.get(shown)
+        _fits(episode_id not in episodes)
+        _fits(shown[:1] in (b"\0", b"\1") and len(shown) % _FACT == 1)
+        facts = facts_of(shown)
+        if known is None:
+            _fits(not facts or max(facts) < head.size)
+            _fits(len(set(facts)) == len(facts))
+            same[shown] = known = shown
+        episodes[episode_id] = known
+        vocabulary.count(facts, success=bool(shown[0]))
+    _fits(vocabulary.is_sound())
     return Kept(Bookmark(head.position, head.change, head.mark), vocabulary, episodes, same)
+
+
+def _head(content: memoryview) -> tuple[_Head, int]:
+    """The head, and where it ends."""
+    (length,) = _LENGTH.unpack_from(content)
+    head, end = _slice(content, _LENGTH.size, length)
+    return msgspec.msgpack.decode(head, type=_Head), end
+
+
+def _slice(content: memoryview, start: int, length: int) -> tuple[bytes, int]:
+    """So many bytes, and where they end."""
+    end = start + length
+    _fits(end <= len(content))
+    return bytes(content[start:end]), end
+
+
+def _fits(condition: bool) -> None:
+    if not condition:
+        raise _DamagedError
 
 
 def _pieces(program: bytes, kept: Kept) -> Iterator[bytes]:

@@ -117,8 +117,9 @@ class LearnedFacts:
         enough = self._unwritten and self._unwritten * _KEPT_AGAIN >= len(self._episodes)
         if enough or self._erased:
             kept = Kept(self._bookmark, self._vocabulary, self._episodes, self._shown)
-            write_facts(self._file, self._program, kept)
-            self._unwritten, self._erased = 0, False
+            # Else the file may still have what was deleted, and the next call tries again.
+            if write_facts(self._file, self._program, kept):
+                self._unwritten, self._erased = 0, False
 
     def _read(self) -> None:
         if self._file is None or self._program is None:

@@ -128,6 +128,7 @@ class Recall:
         lead: how far the best episode is above the median one; the confidence is computed from it.
         id: the recall's id, for feedback.
         created_at: when it was asked.
+        namespace: where it was asked; feedback goes there. ``None`` if that is not known.
     """
 
     task: str
@@ -141,6 +142,7 @@ class Recall:
     lead: float = 0.0
     id: UUID = field(factory=new_id)
     created_at: datetime = field(factory=now)
+    namespace: str | None = None
 
     @property
     def episodes(self) -> list[RecalledEpisode]:

@@ -123,6 +123,7 @@ class Recaller:
             known=confidence >= self.config.known,
             lead=lead,
             created_at=at,
+            namespace=self.storage.namespace,
         )
 
     async def _hits(
@@ -204,7 +205,8 @@ class Recaller:
         """What was told of each episode for tasks like this one. It counts by the square of their similarity,
         because tasks that have a little in common are many, and by the square of the share that the words of
         the other task have in the relevance of the episode: where an episode fits by other words than it did
-        then, it is recalled for another reason.
+        then, it is recalled for another reason. Of one recall only the newest feedback on an episode counts:
+        it corrects those before.
         """
         if not candidates:
             return []
@@ -213,11 +215,15 @@ class Recaller:
         page = await self.storage.query(query)
         told: list[list[Observation]] = [[] for _ in candidates]
         asked = self._counts(task)
-        for feedback in page.records:
+        newest: set[tuple[UUID, UUID]] = set()
+        for feedback in page.records:  # newest first
             terms = self._counts(feedback.task)
             age = age_weight(feedback.created_at, at, self.config.half_life)
             alike = likeness.of(asked, terms)
             for used in places.keys() & frozenset(feedback.used):
+                if (feedback.recall_id, used) in newest:
+                    continue
+                newest.add((feedback.recall_id, used))
                 place = places[used]
                 weight = (alike * found[place].shared_with(terms, asked)) ** 2 * age
                 if weight >= _LEAST:

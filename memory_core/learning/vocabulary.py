@@ -7,6 +7,7 @@ of four tools is 6 bytes instead of two tuples.
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
@@ -19,6 +20,7 @@ __all__ = ["Key", "Vocabulary"]
 Key: TypeAlias = tuple[str, str, Fact]
 
 _MORE, _BITS = 0x80, 7
+_CODE = re.compile(rb"[\x80-\xff]*[\x00-\x7f]")
 _COUNT = array("I")
 
 
@@ -142,6 +144,26 @@ class Vocabulary:
             if self.uses[number] >= least:
                 name, domain, *fact = self._codes.decoded(code)
                 yield (name, domain, tuple(fact)), self._tally(number)
+
+    def is_sound(self) -> bool:
+        """Whether the keys are those of the episodes that were counted, each in no more than its domain has.
+
+        It looks at every key: for a vocabulary that was read from a file, once it is counted and tidy.
+        """
+        if len(set(self.texts)) < len(self.texts) or self._held != len(self.codes):
+            return False
+        known = frozenset(self._codes.values())
+        return all(self._is_sound(known, code, number) for code, number in self.codes.items())
+
+    def _is_sound(self, known: frozenset[bytes], code: bytes, number: int) -> bool:
+        codes: list[bytes] = _CODE.findall(code)
+        if len(codes) < 2 or code[-1] >= _MORE or not known.issuperset(codes):
+            return False
+        domain = self.codes.get(codes[0] + codes[1])
+        if domain is None or not self.uses[number]:
+            return False
+        succeeded, of = self._successes[number], self._successes[domain]
+        return succeeded <= of and self.uses[number] - succeeded <= self.uses[domain] - of
 
     def tidy(self, *, fully: bool = False) -> None:
         """Remove the keys that no episode has, and the texts that only these have, once they are one in five.

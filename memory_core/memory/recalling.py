@@ -95,6 +95,8 @@ class Recalls:
     ) -> Receipt:
         """Store a feedback; see ``Memory.feedback``."""
         told = recall if isinstance(recall, Recall) else await self._recorded(storage, recall)
+        if isinstance(told, Recall) and told.namespace not in (None, storage.namespace):
+            raise RecordNotFoundError(RecallRecord.kind, told.id)
         ids = tuple(dict.fromkeys(used))
         unknown = [one for one in ids if one not in told.shown]
         if unknown:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
+import subprocess
+import sys
 
 import pytest
 
-from memory_core.disk import disk_failure, has_room, new_backup
+from memory_core.disk import (
+    disk_failure,
+    has_room,
+    new_backup,
+    remove_unfinished,
+    replacement,
+)
 from memory_core.errors import ConfigurationError, StorageError, StorageFullError
 
 
@@ -109,3 +118,59 @@ def test_what_the_system_says(code, kind):
 def test_room(tmp_path):
     assert has_room(tmp_path / "file")
     assert names(tmp_path) == []
+
+
+def test_a_replacement_appears_at_the_end(tmp_path):
+    file = tmp_path / "facts"
+    file.write_text("before")
+    with replacement(file) as out:
+        out.write(b"after")
+        assert file.read_text() == "before"
+    assert file.read_text() == "after"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with pytest.raises(KeyError), replacement(file) as out:
+        raise KeyError
+    assert file.read_text() == "after"
+    assert names(tmp_path) == ["facts"]
+
+
+def test_of_unfinished_replacements_those_of_killed_processes_are_removed(tmp_path):
+    file = tmp_path / "facts"
+    code = (
+        "import os, signal, sys; from pathlib import Path; from memory_core.disk import replacement\n"
+        "with replacement(Path(sys.argv[1])) as out:\n"
+        "    out.write(b'secret'); out.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    for _ in range(2):
+        run = subprocess.run([sys.executable, "-c", code, file], check=False)
+        assert run.returncode == -signal.SIGKILL
+        # The second one has removed what the first one left.
+        assert len(names(tmp_path)) == 1
+    with replacement(file) as mine:
+        [growing] = names(tmp_path)
+        with replacement(file) as out:
+            out.write(b"other")
+        remove_unfinished(file)
+        assert names(tmp_path) == ["facts", growing]
+        mine.write(b"mine")
+    assert file.read_bytes() == b"mine"
+    assert names(tmp_path) == ["facts"]
+
+
+def test_a_replacement_that_was_removed_before_it_was_locked_is_begun_again(tmp_path, monkeypatch):
+    import fcntl
+
+    locked, flock = [], fcntl.flock
+
+    def removing(descriptor, flags):
+        if not locked:
+            for path in tmp_path.iterdir():
+                path.unlink()
+        locked.append(flags)
+        flock(descriptor, flags)
+
+    monkeypatch.setattr(fcntl, "flock", removing)
+    with replacement(tmp_path / "facts") as out:
+        out.write(b"whole")
+    assert len(locked) == 2
+    assert names(tmp_path) == ["facts"]

@@ -1,3 +1,4 @@
+import math
 from datetime import UTC, datetime, timedelta
 from weakref import WeakSet
 
@@ -11,6 +12,7 @@ from memory_core import (
     ExecutionStep,
     Feedback,
     Heuristic,
+    InvalidOptionError,
     InvalidValueError,
     Memory,
     Outcome,
@@ -237,6 +239,45 @@ async def test_feedback_names_what_was_shown(memory):
         await memory.feedback(recall, [new_id()], Outcome.success("refunded"))
     with pytest.raises(RecordNotFoundError):
         await memory.feedback(new_id(), [], Outcome.success("refunded"))
+
+
+async def test_feedback_on_a_recall_of_another_namespace_is_refused(tmp_path):
+    url = f"lmdb:{tmp_path / 'mem'}"
+    async with open_memory(url) as memory, open_memory(url, namespace="other") as other:
+        await memory.store_episode(WORKED)
+        recall = await memory.recall(CANCEL)
+        for told in (recall, recall.id):
+            with pytest.raises(RecordNotFoundError, match=str(recall.id)):
+                await other.feedback(told, [WORKED.id], Outcome.success("refunded"))
+        assert await other.count(Query(Feedback)) == 0
+
+
+async def test_the_newest_feedback_of_a_recall_corrects_those_before(memory):
+    recall = await memory.recall(CANCEL)
+    for _ in range(5):
+        await memory.feedback(recall, [WORKED.id, FAILED.id], Outcome.failure("a mistake"))
+    await memory.feedback(recall, [WORKED.id], Outcome.success("refunded after all"))
+    again = {item.id: item for item in (await memory.recall(CANCEL)).episodes}
+    told = {
+        one: [o for o in again[one].belief.observations if o.what == "a feedback"]
+        for one in (WORKED.id, FAILED.id)
+    }
+    assert [o.success for o in told[WORKED.id]] == [1.0]
+    assert [o.success for o in told[FAILED.id]] == [0.0]
+
+
+@pytest.mark.parametrize("name", ["description", "meaning", "neighbours", "own", "keep"])
+def test_a_number_that_overflows_is_refused(name):
+    with pytest.raises(InvalidOptionError, match=f"{name}.*at most"):
+        RecallConfig(**{name: 1e308})
+
+
+async def test_scores_are_finite_with_the_greatest_weights():
+    config = RecallConfig(description=1000, meaning=1000, neighbours=1000, own=1000, keep=365_000)
+    async with open_memory("inmemory:", recall=config) as memory:
+        await memory.store_episodes_batch([WORKED, FAILED, *OTHERS])
+        recall = await memory.recall(CANCEL)
+        assert all(math.isfinite(item.score) for item in recall.episodes)
 
 
 async def test_closing_waits_for_the_record_of_a_recall(tmp_path):
