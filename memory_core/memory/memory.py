@@ -206,15 +206,16 @@ class Memory:
             kind: the record's class.
             record_id: its id.
             change: returns the changed record of the stored one, a running episode without its logged
-                steps; may be asynchronous. Where it returns the record that it got, nothing is written. It
-                must not update the same record itself.
+                steps; may be asynchronous. Where it returns the record that it got, nothing is written. While
+                it runs, neither it nor a task that it starts may update the same record, or one whose own
+                ``change`` waits for this one.
 
         Returns:
             The record as it is stored then.
 
         Raises:
             RecordNotFoundError: it is missing.
-            InvalidValueError: ``change`` returned no record, or one of another kind or with another id.
+            InvalidValueError: ``change`` returned no record, or another one, or updates what it may not.
             StorageError: the write was rejected.
         """
         found = a_kind(kind), an_id(record_id)

@@ -6,21 +6,33 @@ write's own transaction: so a retry needs no read, and begins with what is store
 Updates of one record by one process would only conflict, so they follow each other. An update does not wait
 until the one before is durable: it changes, and expects, what that one writes. So the updates that come
 during a commit are written by the next one together, and twenty of a popular record take two commits, not
-twenty. Where the one before is rejected, those behind it conflict, and retry.
+twenty. Where the one before is rejected, those behind it conflict, and retry. Or they fail too, by what it
+put into the record: then each begins once more, from what is stored, and its next error is its own.
+
+A function may update other records. A context variable holds the calls of functions that a task is in, or in
+which it was started, and a call knows the queues that it waits in: so an update that would wait for itself is
+refused.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from inspect import isawaitable
-from typing import TypeAlias, TypeVar, cast
+from typing import Literal, TypeAlias, TypeVar, cast
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-from attrs import define
+from attrs import define, field
 
-from memory_core.errors import ConflictError, InvalidValueError, RecordNotFoundError
+from memory_core.errors import (
+    ConflictError,
+    InvalidValueError,
+    MemoryCoreError,
+    RecordNotFoundError,
+    StorageUnavailableError,
+)
 from memory_core.records import Record
 from memory_core.storage import CommitResult, Receipt, Storage, WriteBatch
 
@@ -46,16 +58,76 @@ class _Writes:
     in_flight: int = 0
 
 
+@define(eq=False)
+class _Call:
+    """A call of an update's function.
+
+    Attributes:
+        waits: the queues in which an update that it makes, or a task that it started, waits.
+    """
+
+    waits: list[_Queue] = field(factory=list["_Queue"])
+
+
+_calls: ContextVar[tuple[_Call, ...]] = ContextVar("_calls", default=())
+"""The calls that this task is in, or in which it was started; those may have returned."""
+
+
 class _Queue(asyncio.Lock):
     """Lets one update of a record at a time call its function.
 
     Attributes:
-        task: the one that does.
+        kind: the record's kind.
+        record_id: its id.
+        call: the call that is running.
         writes: what the next update begins from; ``None`` where that is what is stored.
     """
 
-    task: asyncio.Task[object] | None = None
-    writes: _Writes | None = None
+    def __init__(self, kind: str, record_id: UUID) -> None:
+        super().__init__()
+        self.kind = kind
+        self.record_id = record_id
+        self.call: _Call | None = None
+        self.writes: _Writes | None = None
+
+    @property
+    def last(self) -> asyncio.Future[bool] | None:
+        """The last write in flight: it is true once what the next update begins from is stored."""
+        return None if self.writes is None else self.writes.last
+
+    async def acquire(self) -> Literal[True]:
+        """Wait for the turn of an update.
+
+        Raises:
+            InvalidValueError: it would wait for itself.
+        """
+        calls = _calls.get()
+        if not calls:
+            return await super().acquire()
+        self._refuse_to_wait_for(calls)
+        for call in calls:
+            call.waits.append(self)
+        try:
+            return await super().acquire()
+        finally:
+            for call in calls:
+                call.waits.remove(self)
+
+    def _refuse_to_wait_for(self, calls: tuple[_Call, ...]) -> None:
+        """Follow who waits for whom, from this queue on."""
+        queues: list[_Queue] = [self]
+        seen: set[_Call] = set()
+        for queue in queues:
+            call = queue.call
+            if call is None or call in seen:
+                continue
+            if call in calls:
+                expected = f"a function that does not itself update {self.kind} {self.record_id}"
+                if queue is not self:
+                    expected += f", whose own update waits for {queue.kind} {queue.record_id}"
+                raise InvalidValueError("change", expected, self.record_id)
+            seen.add(call)
+            queues.extend(call.waits)
 
     async def newest(
         self, storage: Storage, kind: type[R], record_id: UUID, conflict: ConflictError | None
@@ -81,13 +153,15 @@ class _Queue(asyncio.Lock):
         Raises:
             InvalidValueError: it returns no record, or one of another kind or with another id.
         """
-        self.task = asyncio.current_task()
+        self.call = call = _Call()
+        outer = _calls.set((*_calls.get(), call))
         try:
             changed = change(stored)
             if isawaitable(changed):
                 changed = await changed
         finally:
-            self.task = None
+            _calls.reset(outer)
+            self.call = None
         _check_changed(stored, changed)
         return changed
 
@@ -96,7 +170,7 @@ class _Queue(asyncio.Lock):
         now: whatever the next holder writes comes behind it.
         """
         applied: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        writes = self.writes
+        writes, before = self.writes, self.last
         if writes is None:
             self.writes = writes = _Writes(changed, applied)
         else:
@@ -104,15 +178,18 @@ class _Queue(asyncio.Lock):
         writes.in_flight += 1
         succeeded = False
         try:
-            batch = WriteBatch().expect(stored).put(changed)
-            result = (await storage.commit((batch,)))[0]
+            result = await _committed(storage, WriteBatch().expect(stored).put(changed))
             succeeded = isinstance(result, Receipt)
         finally:
             writes.in_flight -= 1
-            applied.set_result(succeeded)
             # After a failure those behind it fail as well, and the next update does not join them.
             if self.writes is writes and not (succeeded and writes.in_flight):
                 self.writes = None
+            if succeeded or before is None or before.done():
+                applied.set_result(succeeded)
+            else:
+                # It may fail sooner than those before it: they are made again in their order.
+                before.add_done_callback(lambda _: applied.set_result(False))
         return result
 
 
@@ -124,19 +201,11 @@ class Queues:
         self._queues: WeakValueDictionary[_Key, _Queue] = WeakValueDictionary()
 
     def of(self, namespace: str, kind: str, record_id: UUID) -> _Queue:
-        """The queue of a record.
-
-        Raises:
-            InvalidValueError: this task is in the middle of updating the record, and would wait for itself.
-        """
+        """The queue of a record."""
         key = asyncio.get_running_loop(), namespace, kind, record_id
         queue = self._queues.get(key)
         if queue is None:
-            self._queues[key] = queue = _Queue()
-        if queue.task is asyncio.current_task():
-            raise InvalidValueError(
-                "change", f"a function that does not itself update {kind} {record_id}", record_id
-            )
+            self._queues[key] = queue = _Queue(kind, record_id)
         return queue
 
 
@@ -150,9 +219,12 @@ async def update(
     """Change a stored record; see ``Memory.update``."""
     queue = queues.of(storage.namespace, kind.kind, record_id)
     conflict: ConflictError | None = None
+    again = False
     while True:
         async with queue:
-            before = None if queue.writes is None else queue.writes.last
+            if again:
+                await _is_stored(queue.last)
+            before = queue.last
             stored = await queue.newest(storage, kind, record_id, conflict)
             conflict = None
             try:
@@ -168,9 +240,27 @@ async def update(
         result = await queue.write(storage, stored, changed)
         if isinstance(result, Receipt):
             return changed
-        if not isinstance(result, ConflictError):
+        if isinstance(result, ConflictError):
+            conflict = result
+        elif not _may_be_inherited(result) or await _is_stored(before):
             raise result
-        conflict = result
+        else:
+            again = True
+
+
+async def _committed(storage: Storage, batch: WriteBatch) -> CommitResult:
+    """What became of a batch; what the commit raises is a result as well."""
+    try:
+        return (await storage.commit((batch,)))[0]
+    except MemoryCoreError as error:
+        return error
+
+
+def _may_be_inherited(error: MemoryCoreError) -> bool:
+    """Whether a write may have failed by what those in flight before it put into the record. A store that
+    does not answer fails all of them; tried again, each would wait for it in turn.
+    """
+    return error.applied is False and not isinstance(error, StorageUnavailableError)
 
 
 async def _is_stored(write: asyncio.Future[bool] | None) -> bool:

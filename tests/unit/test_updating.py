@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ from memory_core import (
     Memory,
     Outcome,
     RecordNotFoundError,
+    RecordTooLargeError,
     ReferenceNotFoundError,
     Relationship,
+    StorageFullError,
     StorageUnavailableError,
     TaskContext,
     ToolSequence,
@@ -228,6 +231,71 @@ async def test_a_function_that_updates_the_same_record_is_told(memory) -> None:
         await memory.update(ToolSequence, pattern.id, nested)
 
 
+async def test_a_child_task_that_updates_the_same_record_is_told(memory) -> None:
+    pattern = counted()
+    await memory.put(pattern)
+
+    async def nested(record: ToolSequence) -> ToolSequence:
+        await asyncio.gather(memory.update(ToolSequence, record.id, once_more))
+        return record
+
+    with pytest.raises(InvalidValueError, match="does not itself update"):
+        await asyncio.wait_for(memory.update(ToolSequence, pattern.id, nested), 5)
+
+
+async def test_a_task_that_a_function_leaves_behind_may_update(memory) -> None:
+    pattern = counted()
+    await memory.put(pattern)
+    returned = asyncio.Event()
+    left: list[asyncio.Task[ToolSequence]] = []
+
+    async def behind() -> ToolSequence:
+        await returned.wait()
+        return await memory.update(ToolSequence, pattern.id, once_more)
+
+    async def leaves(record: ToolSequence) -> ToolSequence:
+        left.append(asyncio.create_task(behind()))
+        await asyncio.sleep(0)
+        return once_more(record)
+
+    async def slow(record: ToolSequence) -> ToolSequence:
+        returned.set()
+        await ticks()
+        return once_more(record)
+
+    await memory.update(ToolSequence, pattern.id, leaves)
+    # Also while the function of another update runs.
+    await memory.update(ToolSequence, pattern.id, slow)
+    assert (await left[0]).effectiveness.times_applied == 3
+
+
+@pytest.mark.parametrize("length", [2, 3])
+async def test_updates_that_would_wait_for_each_other_are_told(memory, length) -> None:
+    ring = [counted() for _ in range(length)]
+    await memory.put(*ring)
+    going = asyncio.Event()
+
+    async def nested(place: int) -> ToolSequence:
+        async def change(record: ToolSequence) -> ToolSequence:
+            await going.wait()
+            await memory.update(ToolSequence, ring[(place + 1) % length].id, once_more)
+            return once_more(record)
+
+        return await memory.update(ToolSequence, ring[place].id, change)
+
+    tasks = [asyncio.create_task(nested(place)) for place in range(length)]
+    await ticks()
+    going.set()
+    *good, bad = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+    # The last one to wait closes the ring; the others go on.
+    assert isinstance(bad, InvalidValueError)
+    told = f"update pattern {ring[0].id}, whose own update waits for pattern {ring[-1].id}"
+    assert told in str(bad)
+    assert all(isinstance(each, ToolSequence) for each in good)
+    found = await memory.get_many(ToolSequence, [each.id for each in ring])
+    assert [each.effectiveness.times_applied for each in found] == [1, *[2] * (length - 2), 1]
+
+
 async def test_no_queue_is_kept(memory) -> None:
     patterns = [counted() for _ in range(20)]
     await memory.put(*patterns)
@@ -269,6 +337,32 @@ async def test_twenty_tasks_that_add_one_add_twenty(url, cache, tmp_path) -> Non
         assert found.effectiveness.times_applied == 20
 
 
+@pytest.mark.parametrize("url", ["inmemory:", "lmdb:{}", "turso:{}"])
+@pytest.mark.parametrize(
+    "much", [{"context": TaskContext(domain="d" * 500)}, {"tags": [f"t{i}" for i in range(1001)]}]
+)
+async def test_a_rejected_update_takes_no_other_with_it(url, much, tmp_path) -> None:
+    bad = {0, 2}
+    async with open_memory(url.format(tmp_path / "store")) as opened:
+        episode = Episode(task_description="a")
+        await opened.store_episode(episode)
+
+        def change(number: int, record: Episode) -> Episode:
+            more = much if number in bad else {"tags": (*record.tags, f"u{number}")}
+            return record.replace(**more)
+
+        results = await asyncio.gather(
+            *(opened.update(Episode, episode.id, partial(change, each)) for each in range(5)),
+            return_exceptions=True,
+        )
+        failed = {each for each, result in enumerate(results) if isinstance(result, Exception)}
+        assert failed == bad
+        assert all(isinstance(results[each], RecordTooLargeError) for each in bad)
+        found = await opened.get_episode(episode.id)
+        assert found is not None
+        assert found.tags == ("u1", "u3", "u4")
+
+
 class Held:
     """A storage whose commits wait for the test, and of which the first may fail."""
 
@@ -276,14 +370,16 @@ class Held:
         self._storage = storage
         self.going = asyncio.Event()
         self.failing = 0
+        self.error: Exception = StorageUnavailableError("no")
         self.commits = 0
 
     async def commit(self, batches: Any) -> Any:
         self.commits += 1
         await self.going.wait()
+        await asyncio.sleep(0)
         if self.failing:
             self.failing -= 1
-            raise StorageUnavailableError("no")
+            raise self.error
         return await self._storage.commit(batches)
 
     def __getattr__(self, name: str) -> Any:
@@ -395,3 +491,52 @@ async def test_an_update_does_not_join_those_behind_one_that_failed(held) -> Non
     assert [each.effectiveness.times_applied for each in found] == [1, 2]
     last = await memory.update(ToolSequence, pattern.id, once_more)
     assert last.effectiveness.times_applied == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "commits"), [(StorageUnavailableError("no"), 5), (StorageFullError("no"), 9)]
+)
+async def test_updates_that_all_fail_are_tried_at_most_twice(held, error, commits) -> None:
+    pattern = counted()
+    await Memory(held._storage).put(pattern)
+    memory = Memory(held)
+    held.failing, held.error = 100, error
+    tasks = [
+        asyncio.create_task(memory.update(ToolSequence, pattern.id, once_more)) for _ in range(5)
+    ]
+    await ticks()
+    held.going.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(each) for each in results] == [type(error)] * 5
+    assert held.commits == commits
+
+
+class FailingFromTheLast(Held):
+    """A storage whose first four commits fail, the last of them first."""
+
+    async def commit(self, batches: Any) -> Any:
+        self.commits += 1
+        number = self.commits
+        if number > 4:
+            return await self._storage.commit(batches)
+        for _ in range(10 * (5 - number)):
+            await asyncio.sleep(0)
+        raise StorageFullError("no")
+
+
+async def test_updates_that_fail_before_the_first_are_made_again_in_order() -> None:
+    storage = InMemoryStorage()
+    episode = Episode(task_description="a")
+    await Memory(storage).put(episode)
+    memory = Memory(FailingFromTheLast(storage))
+
+    def change(number: int, record: Episode) -> Episode:
+        return record.replace(tags=(*record.tags, f"u{number}"))
+
+    first, *others = await asyncio.gather(
+        *(memory.update(Episode, episode.id, partial(change, each)) for each in range(4)),
+        return_exceptions=True,
+    )
+    assert isinstance(first, StorageFullError)
+    assert [each.tags for each in others] == [("u1",), ("u1", "u2"), ("u1", "u2", "u3")]
+    await storage.aclose()
