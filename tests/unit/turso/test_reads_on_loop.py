@@ -175,7 +175,9 @@ async def test_many_ids_are_read_on_a_thread(store) -> None:
     before = driver_stats(store)
     found = await store.get(Episode, [episode(number).id for number in range(60)])
     assert found == [episode(number) for number in range(60)]
-    assert driver_stats(store)["reads"] == before["reads"] + 1
+    # The driver may have read more meanwhile: so many records train a dictionary, which is then loaded.
+    assert (await store.stats()).counters["get_fetches"] == 1
+    assert driver_stats(store)["reads_on_loop"] == before["reads_on_loop"]
     assert (await store.query(Query(Episode).limit(1))).records
 
 
