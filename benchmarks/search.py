@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -64,11 +65,11 @@ Ask = Callable[[str], Awaitable[object] | object]
 
 chance = random.Random(11)
 words = ["".join(chance.choices(SYLLABLES, k=chance.randint(1, 4))) for _ in range(30_000)]
-frequencies = [1 / place for place in range(1, len(words) + 1)]
+frequencies = list(accumulate(1 / place for place in range(1, len(words) + 1)))
 
 
 def text(length: int) -> str:
-    return " ".join(chance.choices(words, frequencies, k=length))
+    return " ".join(chance.choices(words, cum_weights=frequencies, k=length))
 
 
 def embed(texts: list[str]) -> list[list[float]]:
