@@ -12,9 +12,8 @@ CHANGES = (
     "the change feed, too."
 )
 OPENING = (
-    "It opens a file and no more. Over half of the time here goes to finding plugins in the metadata of "
-    "all installed distributions, which each opening does (profiled with 160 of them); the rest checks "
-    "the file and what kinds it declares, and starts and ends the threads."
+    "It opens a file and no more. An opening here also finds the plugins among the installed "
+    "distributions, checks the file and what kinds it declares, and starts and ends the threads."
 )
 GRAPH = (
     "It runs one recursive statement on the caller's thread, over edges that are no records of their "
