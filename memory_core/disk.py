@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 _LOG = logging.getLogger("memory_core")
+_UNFINISHED = ".part"
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """The ``errno`` values that mean that no space is left."""
@@ -177,9 +178,11 @@ def remove_unfinished(file: Path) -> None:
     One that is being written is locked by its process (on Windows: is open), and stays.
     """
     for left in file.parent.glob(f"{file.name}.*"):
-        # Else it is a folder, of another user, or has its place by now; on Windows it may be open.
-        with suppress(OSError):
-            _remove_unlocked(left)
+        # Earlier versions put the process's id there. Any other file is not ours.
+        if left.suffix == _UNFINISHED or left.suffix[1:].isdecimal():
+            # Else it is a folder, of another user, or has its place by now; on Windows it may be open.
+            with suppress(OSError):
+                _remove_unlocked(left)
 
 
 def make_private(path: Path) -> None:
@@ -264,7 +267,7 @@ def new_backup(target: Path) -> Generator[Path]:
 
 def _begin_replacement(file: Path) -> tuple[Path, BinaryIO]:
     while True:
-        descriptor, name = mkstemp(prefix=f"{file.name}.", dir=file.parent)
+        descriptor, name = mkstemp(_UNFINISHED, f"{file.name}.", file.parent)
         growing, out = Path(name), os.fdopen(descriptor, "wb")
         try:
             _lock(descriptor, wait=True)

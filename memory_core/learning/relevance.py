@@ -156,9 +156,11 @@ def relevances(
     of_descriptions = _Statistics(asked, [candidate.description for candidate in candidates])
     of_passages = _Statistics(asked, [p for c in candidates for p in c.passages])
     weight = config.description
-    described = [of_descriptions.share(candidate.description) for candidate in candidates]
+    of_description = [of_descriptions.parts(candidate.description) for candidate in candidates]
+    described = [sum(parts.values()) for parts in of_description]
     best = [max(c.passages, key=lambda p: (of_passages.share(p), -p.step)) for c in candidates]
-    fitting = [of_passages.share(passage) for passage in best]
+    of_passage = [of_passages.parts(passage) for passage in best]
+    fitting = [sum(parts.values()) for parts in of_passage]
     meant = [max(0.0, candidate.closeness or 0.0) / 4 for candidate in candidates]
     own = [
         (p + weight * d) / (1 + weight) + config.meaning * m
@@ -167,14 +169,14 @@ def relevances(
     middle = _median(own)
     above = [max(0.0, value - middle) for value in own]
     found: list[Relevance] = []
-    for place, (candidate, passage) in enumerate(zip(candidates, best, strict=True)):
+    for place, passage in enumerate(best):
         weights = [s**_SHARPNESS for s in alike[place]]
         weights[place] = 0.0
         raised = sum(w * value for w, value in zip(weights, above, strict=True))
         added = config.neighbours * raised / (sum(weights) or 1.0)
         total = own[place] + added
-        words = of_passages.parts(passage)
-        for term, part in of_descriptions.parts(candidate.description).items():
+        words = of_passage[place]
+        for term, part in of_description[place].items():
             words[term] = words.get(term, 0.0) + weight * part
         found.append(
             Relevance(

@@ -155,6 +155,11 @@ def test_of_unfinished_replacements_those_of_killed_processes_are_removed(tmp_pa
         mine.write(b"mine")
     assert file.read_bytes() == b"mine"
     assert names(tmp_path) == ["facts"]
+    for other in ("facts.bak", "facts.4711"):
+        (tmp_path / other).touch()
+    remove_unfinished(file)
+    # The other was left by an earlier version.
+    assert names(tmp_path) == ["facts", "facts.bak"]
 
 
 def test_a_replacement_that_was_removed_before_it_was_locked_is_begun_again(tmp_path, monkeypatch):
