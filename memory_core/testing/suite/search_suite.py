@@ -532,6 +532,36 @@ class SearchSuite:
             await third.aclose()
 
     @only_if(lambda suite: suite.on_disk)
+    @pytest.mark.parametrize("follower", ["goes on", "is closed", "is forgotten"])
+    async def test_many_changes_in_parts(self, folder: Path, follower: str) -> None:
+        """They may begin to be written before their bookmark: they are there with it, or not at all."""
+        first, second = self.create(folder), self.create(folder)
+        many = [_document(_episode(number, "seat")) for number in range(2, 452)]
+        expected = Bookmark(10)
+        for index in (first, second):
+            await index.apply([_document(_episode(1, "refund"))], [], expected)
+        for start in range(0, 450, 150):
+            await first.apply(many[start : start + 150], [], None)
+            assert len(await _ids(first, "seat", 1_000)) == start + 150
+        assert await _ids(second, "seat") == []
+        if follower == "goes on":
+            expected = Bookmark(30)
+            await first.apply([_document(_episode(452, "seat"))], [], expected)
+        if follower == "is forgotten":
+            # Others can write all the same.
+            expected = Bookmark(20)
+            await second.apply([_document(_episode(500, "seat"))], [], expected)
+            await second.aclose()
+        await first.aclose()
+        await second.aclose()
+        third = self.create(folder)
+        assert await third.bookmark() == expected
+        found = {"goes on": 451, "is closed": 0, "is forgotten": 1}[follower]
+        assert len(await _ids(third, "seat", 1_000)) == found
+        assert await _ids(third, "refund") == [1]
+        await third.aclose()
+
+    @only_if(lambda suite: suite.on_disk)
     async def test_one_that_others_build_again_is_not_searched_as_if_whole(
         self, folder: Path
     ) -> None:

@@ -88,6 +88,8 @@ class Generations:
         try:
             yield held
         finally:
+            # A process that was forked meanwhile has the descriptor, too.
+            fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
 
     def begin(self) -> tuple[str, int]:

@@ -11,6 +11,9 @@ Then its bookmark is greater, never smaller, as a process that writes looks at i
 stay true. A change is removed from memory only when the bookmark on disk has reached its position. If the
 generation on disk is replaced, removed or damaged, nothing of this holds: a search then returns ``None``, and
 the follower asks for the bookmark and goes on from there.
+
+Many changes begin to be written before their bookmark is known, so that tantivy works on them while the next
+ones are read. They are committed with the bookmark, or not at all.
 """
 
 from __future__ import annotations
@@ -18,8 +21,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -33,7 +36,7 @@ from memory_search_tantivy.failures import FilesError, using_files
 from memory_search_tantivy.fields import Fields, key_of
 from memory_search_tantivy.generations import Generations
 from memory_search_tantivy.pending import Pending
-from memory_search_tantivy.reading import Build, View, write_once
+from memory_search_tantivy.reading import Build, Group, View
 
 __all__ = ["TantivyIndex"]
 
@@ -43,7 +46,10 @@ _FORMAT = 2
 _PATIENCE = 5.0
 """Seconds to wait for another process that writes to the same index."""
 _FEW = 200
-"""Changes at once that are put into the index in memory; more are written to the disk sooner."""
+"""Changes at once that are put into the index in memory; more are written to the disk sooner, and begin to
+be written while the rest is read."""
+_IDLE = 1.0
+"""Seconds for which a group stays open that gets no changes: the follower may have been stopped."""
 
 
 class TantivyIndex:
@@ -68,7 +74,14 @@ class TantivyIndex:
         self._pending = self._nothing_pending()
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
+        # Changes that are being written although more are to come, and how many came since the last bookmark.
+        self._group: Group | None = None
+        self._closing: asyncio.TimerHandle | None = None
+        self._came = 0
         self._writing: asyncio.Task[None] | None = None
+        # Whether all that is being written is committed; segments may still be merged.
+        self._committed = asyncio.Event()
+        self._committed.set()
         self.counters: dict[str, int] = dict.fromkeys(
             ("commits", "postponed", "failed", "damaged", "lost"), 0
         )
@@ -127,7 +140,8 @@ class TantivyIndex:
         async def clear() -> None:
             if not self._opened:
                 await self._open()
-            await self._written()
+            await self._close_group()
+            await self._ended()
             await self._abandon()
             self._view, self._bookmark, self._pending = None, None, self._nothing_pending()
             if self._seen and self._generations is not None:
@@ -142,10 +156,11 @@ class TantivyIndex:
 
         async def close() -> None:
             self._closed = True
-            await self._written()
+            await self._close_group()
+            await self._ended()
             if self._view is not None and len(self._pending):
                 self._write()
-                await self._written()
+                await self._ended()
             await self._abandon()
             self._view, self._bookmark, self._pending = None, None, self._nothing_pending()
 
@@ -161,7 +176,7 @@ class TantivyIndex:
             await self.bookmark()
         if self._pending.unindexed > _FEW:
             # They come to the disk sooner than into the index in memory.
-            await self._written()
+            await self._committed.wait()
             await self._forget_alone()
         # What is in memory belongs to what is open now; what is written from here on is found there as well.
         pending, hidden, view, build = self._pending, self._pending.keys(), self._view, self._build
@@ -206,10 +221,14 @@ class TantivyIndex:
                 self._check()
                 return await work()
 
-        task = asyncio.create_task(run())
+        return await asyncio.shield(self._start(run()))
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run something that goes on when nobody waits for it."""
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
-        return await asyncio.shield(task)
+        return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -221,6 +240,7 @@ class TantivyIndex:
 
     async def _open(self) -> None:
         """Open what is current on disk, where there is something."""
+        await self._close_group()
         self._view, self._bookmark, self._pending = None, None, self._nothing_pending()
         self._opened = True
         await asyncio.to_thread(self._open_current)
@@ -377,48 +397,115 @@ class TantivyIndex:
         bookmark: Bookmark | None,
     ) -> None:
         self._pending.add(documents, removed)
+        before, self._came = self._came, self._came + len(documents) + len(removed)
+        if self._group is not None:
+            await self._add_to_group(self._group, documents, removed)
+        elif before <= _FEW < self._came:
+            await self._begin_group()
         if bookmark is None:
             return
+        self._came = 0
         self._pending.settle(bookmark.position)
         self._bookmark = bookmark
+        if (group := self._taken()) is not None:
+            self._write(group)
+            return
         few = self._pending.unindexed <= _FEW
         if few:
             await self._pending.make_indexed()
         if few and len(self._pending) < self._config.pending:
             return
         if not few or len(self._pending) >= 2 * self._config.pending:
-            await self._written()
+            await self._ended()
         self._forget_written()
         if self._writing is None and len(self._pending):
             self._write()
 
-    def _write(self) -> None:
-        """Begin to write what is pending to the disk."""
+    async def _begin_group(self) -> None:
+        """Begin to write what is pending, unless another process is writing."""
+        await self._ended()
+        self._forget_written()
+        view, documents, keys = self._view, self._pending.documents(), self._pending.keys()
+        if view is not None:
+            self._group = await asyncio.to_thread(self._begun, view, documents, keys, 0.0)
+            self._close_later()
+
+    async def _add_to_group(
+        self, group: Group, documents: Sequence[Document], removed: Sequence[tuple[str, UUID]]
+    ) -> None:
+        def add() -> bool:
+            try:
+                with using_files():
+                    group.add(documents, [key_of(*each) for each in removed])
+            except FilesError as error:
+                self._failed(group.view, error)
+                return False
+            return True
+
+        if await asyncio.to_thread(add):
+            self._close_later()
+        else:
+            await self._close_group()
+
+    def _close_later(self) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+        loop = asyncio.get_running_loop()
+        self._closing = loop.call_later(_IDLE, lambda: self._start(self._close_idle()))
+
+    async def _close_idle(self) -> None:
+        async with self._changing:
+            await self._close_group()
+
+    async def _close_group(self) -> None:
+        if (group := self._taken()) is not None:
+            await asyncio.to_thread(group.close)
+
+    def _taken(self) -> Group | None:
+        """The open group, which its caller ends."""
+        group, self._group = self._group, None
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        return group
+
+    def _write(self, group: Group | None = None) -> None:
+        """Begin to write what is pending to the disk.
+
+        Args:
+            group: has it already.
+        """
         view, bookmark = self._view, self._bookmark
         if view is None or bookmark is None:
             return
         documents, keys = self._pending.documents(), self._pending.keys()
+        self._committed.clear()
 
         async def write() -> None:
+            begun = group
             try:
-                await asyncio.to_thread(self._write_to, view, documents, keys, bookmark)
+                if begun is None:
+                    begun = await asyncio.to_thread(self._begun, view, documents, keys, _PATIENCE)
+                if begun is not None:
+                    await asyncio.to_thread(self._commit, begun, bookmark)
+                    # A search need not wait for what follows.
+                    self._committed.set()
+                    await asyncio.to_thread(begun.end)
             finally:
+                self._committed.set()
                 self._writing = None
 
-        self._writing = asyncio.create_task(write())
+        self._writing = self._start(write())
         self._writing.add_done_callback(self._forget_later)
 
-    async def _written(self) -> None:
+    async def _ended(self) -> None:
         """Wait until nothing is being written any more."""
         while self._writing is not None:
             await asyncio.wait({self._writing})
 
-    def _forget_later(self, writing: asyncio.Task[None]) -> None:
-        self._done(writing)
+    def _forget_later(self, _: object) -> None:
         if not self._closed:
-            task = asyncio.create_task(self._forget_alone())
-            self._tasks.add(task)
-            task.add_done_callback(self._done)
+            self._start(self._forget_alone())
 
     async def _forget_alone(self) -> None:
         async with self._changing:
@@ -431,40 +518,33 @@ class TantivyIndex:
             position, rest = view.bookmark.position, self._nothing_pending()
             self._pending = self._pending.after(position, rest)
 
-    def _write_to(
-        self, view: View, documents: Sequence[Document], keys: frozenset[str], bookmark: Bookmark
-    ) -> None:
+    def _begun(
+        self, view: View, documents: Sequence[Document], keys: frozenset[str], patience: float
+    ) -> Group | None:
+        """A group with these changes; ``None`` where another process writes, or nothing can be written."""
         try:
-            with using_files():
+            with using_files(), ExitStack() as held:
                 if self._generations is not None:
-                    self._write_shared(self._generations, view, documents, keys, bookmark)
-                    return
-                write_once(self._fields, view.index, documents, keys, bookmark)
-                view.refresh()
-                self.counters["commits"] += 1
+                    if not held.enter_context(self._generations.locked(patience)):
+                        self.counters["postponed"] += 1
+                        return None
+                    if not self._is_current(view):
+                        return None
+                return Group(self._fields, view, documents, keys, held)
         except FilesError as error:
             self._failed(view, error)
+            return None
 
-    def _write_shared(
-        self,
-        generations: Generations,
-        view: View,
-        documents: Sequence[Document],
-        keys: frozenset[str],
-        bookmark: Bookmark,
-    ) -> None:
-        with generations.locked(_PATIENCE) as held:
-            if not held:
-                self.counters["postponed"] += 1
-                return
-            if not self._is_current(view):
-                return
-            if view.bookmark is None or view.bookmark.position < bookmark.position:
-                # What tantivy knows of its files is read when they are opened.
-                index = self._fields.opened(generations.path(view.name))
-                write_once(self._fields, index, documents, keys, bookmark)
-                self.counters["commits"] += 1
-        self._is_current(view)
+    def _commit(self, group: Group, bookmark: Bookmark) -> None:
+        try:
+            with using_files():
+                if group.commit(bookmark):
+                    self.counters["commits"] += 1
+        except FilesError as error:
+            group.close()
+            self._failed(group.view, error)
+        else:
+            self._is_current(group.view)
 
     def _failed(self, view: View, error: FilesError) -> None:
         """What is pending stays in memory where the disk is full or not to be written to."""

@@ -1,10 +1,11 @@
-"""``View``: an index that is open for reading; ``Build``: one that is being built."""
+"""``View``: an index that is open for reading; ``Build``: one that is being built; ``Group``: its changes."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,13 @@ from memory_core.following import Bookmark
 from memory_core.search import Document
 from memory_search_tantivy.fields import Fields
 
-__all__ = ["Build", "View", "write_once"]
+__all__ = ["Build", "Group", "View"]
 
 _HEAP = 15_000_000
 """Bytes of a writer's memory: the least that tantivy allows."""
 _BUILDING_HEAP = 60_000_000
 _MANY = 200
-"""From so many documents on, a group is written with the memory of a build, by two threads: the commit of 500
-episodes of 25 steps then takes 100 ms instead of 215, and leaves fewer segments to be merged."""
+"""From so many documents on, a group is written with the memory of a build."""
 
 
 class View:
@@ -29,6 +29,7 @@ class View:
 
     Attributes:
         name: the generation; empty for memory.
+        path: its folder; ``None`` for memory.
         searcher: what is read: a state that no later commit changes.
         bookmark: how far that is.
     """
@@ -38,7 +39,7 @@ class View:
     ) -> None:
         self.name = name
         self._fields = fields
-        self._path = path
+        self.path = path
         self.index = fields.opened(path) if index is None else index
         self._stamp: Any = None
         # An earlier state must not take the place of a later one.
@@ -63,8 +64,8 @@ class View:
 
     def _refresh(self) -> None:
         stamp = None
-        if self._path is not None:
-            found = (self._path / "meta.json").stat()
+        if self.path is not None:
+            found = (self.path / "meta.json").stat()
             stamp = found.st_mtime_ns, found.st_ino, found.st_size
             if stamp == self._stamp:
                 return
@@ -136,20 +137,64 @@ class Build:
         self._unseen = False
 
 
-def write_once(
-    fields: Fields,
-    index: tantivy.Index,
-    documents: Sequence[Document],
-    removed: Iterable[str],
-    bookmark: Bookmark,
-) -> None:
-    """Write a group of changes in one commit, and merge what that makes worth it."""
-    heap, threads = (_HEAP, 1) if len(documents) < _MANY else (_BUILDING_HEAP, 2)
-    writer = index.writer(heap, threads)
-    try:
-        fields.write(writer, documents, removed, bookmark)
-        writer.commit()
-        writer.wait_merging_threads()
-    finally:
+class Group:
+    """Changes on their way to an index that others read too: they are written in one commit. As long as it
+    is open no other one can be. Its methods run on any thread, one at a time.
+
+    Args:
+        view: the index that is open for reading.
+        documents: the first ones. Where they are many, the group has the memory of a build and two threads:
+            the commit of 500 episodes of 25 steps then takes 100 ms instead of 215.
+        removed: the keys of documents that are removed or replaced.
+        held: what is released at its end; it is taken over.
+
+    Attributes:
+        view: see above.
+    """
+
+    def __init__(
+        self,
+        fields: Fields,
+        view: View,
+        documents: Collection[Document],
+        removed: Iterable[str],
+        held: ExitStack,
+    ) -> None:
+        self.view = view
+        self._fields = fields
+        # What tantivy knows of its files is read when they are opened.
+        index = view.index if view.path is None else fields.opened(view.path)
+        heap, threads = (_HEAP, 1) if len(documents) < _MANY else (_BUILDING_HEAP, 2)
+        self._writer: tantivy.IndexWriter | None = index.writer(heap, threads)
+        self.add(documents, removed)
+        self._held = held.pop_all()
+
+    def add(self, documents: Iterable[Document], removed: Iterable[str]) -> None:
+        """Take in documents and remove others."""
+        if self._writer is not None:
+            self._fields.write(self._writer, documents, removed, None)
+
+    def commit(self, bookmark: Bookmark) -> bool:
+        """Write all of it, unless another process has written as much meanwhile.
+
+        Returns:
+            Whether it is written.
+        """
+        known = self.view.bookmark
+        if self._writer is None or (known is not None and known.position >= bookmark.position):
+            return False
+        self._fields.write(self._writer, (), (), bookmark)
+        self._writer.commit()
+        return True
+
+    def end(self) -> None:
+        """Wait until segments are merged that are worth it, and let others write."""
+        if self._writer is not None:
+            self._writer.wait_merging_threads()
+        self.close()
+
+    def close(self) -> None:
+        """Let others write. What was not committed is discarded."""
         # Tantivy's own lock is held as long as the writer exists.
-        del writer
+        self._writer = None
+        self._held.close()

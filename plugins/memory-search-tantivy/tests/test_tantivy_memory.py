@@ -229,6 +229,7 @@ async def test_building_again_leaves_no_word_of_what_was_deleted(url) -> None:
 
 WORKER = """
 import asyncio, random, sys
+from uuid import UUID
 from memory_core import Episode, Query, open_memory
 
 async def main(url, number, seconds):
@@ -250,6 +251,10 @@ async def main(url, number, seconds):
                 episode = Episode(task_description=f"common {word}")
                 await memory.store_episode(episode)
                 mine[word] = episode.id
+            if chance.random() < 0.1:
+                # So many that they begin to be written before the last of them is read.
+                many = [Episode(id=UUID(int=n), task_description="common bulk") for n in range(300)]
+                await memory.store_episodes_batch(many)
             word = chance.choice(list(mine)) if mine else None
             if word:
                 hits = await memory.search(word)
