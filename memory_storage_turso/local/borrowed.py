@@ -61,7 +61,7 @@ class BorrowedDriver(Driver):
         """Run every batch in one transaction; see ``Driver.write``."""
         del relies, within  # nobody sets an open file back, and `busy_timeout` bounds the wait
         self._writes += 1
-        outcome, again = await self._run(
+        outcome, again, _ = await self._run(
             lambda session: write_group(self._idle(session), batches, closing)
         )
         self._rewrites += again

@@ -9,45 +9,41 @@ from collections.abc import Sequence
 from memory_core.errors import MemoryCoreError
 from memory_storage_turso.engine.driver import StatementError
 from memory_storage_turso.local.connections import ThreadedConnection
-from memory_storage_turso.local.session import Session
 
 __all__ = ["Checkpoints"]
 
 _LOG = logging.getLogger("memory_storage_turso")
-_LARGE = 128
-_LOG_PAGES = 1000
-_MOST_LOG_PAGES = 8000
+_DUE_PAGES = 4000
+_PAGES_OF_COMMIT = 5
+_ROWS_OF_PAGE = 2
 
 
 class Checkpoints:
-    """Copies the log of large transactions on a reader's thread.
+    """Copies the log on a reader's thread, before it is so long that SQLite does so within a commit.
 
-    SQLite copies the log within the commit that fills it. A large transaction fills it every time, so
-    that each commit would take twice as long: its log is copied while the next transaction is encoded.
-    After small transactions SQLite copies it, as the disk would have to do both at the same time.
+    A page is copied once however often it was written since the last time: the ends of tables and indexes,
+    with each commit. So a longer log costs less. Nothing tells how long it is, so that is estimated.
 
     Args:
-        readers: one of them is used, if there is another to answer meanwhile.
+        readers: one of them is used.
     """
 
     def __init__(self, readers: Sequence[ThreadedConnection]) -> None:
         self._readers = readers
         self._task: asyncio.Task[None] | None = None
-        self._most = _LOG_PAGES
-        self._large = False
+        self._pages = self._rows = 0
         self.done = 0
 
-    def before_commit(self, session: Session, statements: int) -> None:
-        """A transaction is about to be committed; runs on the writer's thread."""
-        self._large = statements >= _LARGE and len(self._readers) > 1
-        most = _MOST_LOG_PAGES if self._large else _LOG_PAGES
-        if most != self._most:
-            session.execute(f"PRAGMA wal_autocheckpoint = {most}")
-            self._most = most
+    def committed(self, rows: int) -> None:
+        """A transaction was committed; runs on the event loop.
 
-    def committed(self) -> None:
-        """The transaction was committed; runs on the event loop."""
-        if self._large and self._task is None:
+        Args:
+            rows: how many rows the connection has written since it was opened.
+        """
+        self._pages += _PAGES_OF_COMMIT + (rows - self._rows) // _ROWS_OF_PAGE
+        self._rows = rows
+        if self._pages >= _DUE_PAGES and self._task is None:
+            self._pages = 0
             self._task = asyncio.create_task(self._run(), name="memory-core checkpoint")
 
     async def aclose(self) -> None:

@@ -27,6 +27,8 @@ from memory_storage_turso.local.session import Session
 __all__ = ["ConnectionSettings", "ThreadedConnection"]
 
 _LOCK_PAUSE = 0.01
+_MOST_LOG_PAGES = 8000
+"""The log, 32 MB, that SQLite copies within the commit that fills it; `Checkpoints` copies it before."""
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -86,6 +88,7 @@ class ConnectionSettings(Value):
             # A statement that a trigger may abort keeps old pages until it ends: in memory, not in a file.
             yield "PRAGMA temp_store = MEMORY"
             yield "PRAGMA cache_size = -16384"
+            yield f"PRAGMA wal_autocheckpoint = {_MOST_LOG_PAGES}"
         else:
             yield "PRAGMA query_only = ON"
 

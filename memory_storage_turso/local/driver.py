@@ -149,13 +149,11 @@ class LocalDriver(Driver):
         self._writes += 1
         writer.waiting += 1
         try:
-            outcome, again = await writer.run(
-                write_group, writer.session, batches, closing, self._checkpoints.before_commit
-            )
+            outcome, again, rows = await writer.run(write_group, writer.session, batches, closing)
         finally:
             writer.waiting -= 1
         self._rewrites += again
-        self._checkpoints.committed()
+        self._checkpoints.committed(rows)
         return outcome
 
     async def read_then(

@@ -163,8 +163,7 @@ def write_group(
     session: Session,
     batches: Sequence[Iterable[Statement]],
     closing: Sequence[Statement],
-    before_commit: Callable[[Session, int], None] | None = None,
-) -> tuple[WriteOutcome, bool]:
+) -> tuple[WriteOutcome, bool, int]:
     """Run batches in one transaction, each whole or not at all, and commit; see ``Driver.write``.
 
     A savepoint keeps old pages for every batch. Batches rarely fail, so they are run without savepoints
@@ -174,10 +173,10 @@ def write_group(
         session: the connection.
         batches: what to run.
         closing: what to run after them.
-        before_commit: is called before the commit, with the number of statements.
 
     Returns:
-        The outcome, and whether it took the second run.
+        The outcome, whether it took the second run, and how many rows the connection has written since it was
+        opened.
     """
     # A fork waits for the whole transaction.
     with session.in_use:
@@ -195,21 +194,22 @@ def write_group(
             raise
         else:
             results = [found[start:end] for start, end in pairwise([0, *ends])]
-            return _finish(session, results, closing, before_commit), False
+            outcome = _finish(session, results, closing)
+            return outcome, False, session.connection.total_changes
         session.execute("BEGIN IMMEDIATE")
         try:
             results = results or [_with_savepoint(session, batch) for batch in replayed]
         except BaseException:
             session.rollback()
             raise
-        return _finish(session, results, closing), several
+        outcome = _finish(session, results, closing)
+        return outcome, several, session.connection.total_changes
 
 
 def _finish(
     session: Session,
     results: Sequence[BatchResult],
     closing: Sequence[Statement],
-    before_commit: Callable[[Session, int], None] | None = None,
 ) -> WriteOutcome:
     """Run the closing statements and commit."""
     closed: list[StatementResult] = []
@@ -217,8 +217,6 @@ def _finish(
         for index, statement in enumerate(closing):
             rows = session.execute(statement.sql, statement.args, index=index)
             closed.append(StatementResult(rows))
-        if before_commit is not None:
-            before_commit(session, sum(len(each) for each in results if isinstance(each, list)))
         session.execute("COMMIT")
     except BaseException:
         session.rollback()

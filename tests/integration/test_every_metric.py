@@ -244,6 +244,13 @@ async def use_databases_of_tenants() -> None:
     assert counts() == 3
 
 
+async def fill_a_log(where: str) -> None:
+    async with open_memory(where) as memory:
+        for _ in range(10):
+            await memory.store_episodes_batch(episodes(500))
+        look()
+
+
 async def test_every_declared_metric_is_moved(tmp_path, monkeypatch):
     moved.clear()
     # What other tests of this process have counted.
@@ -253,6 +260,7 @@ async def test_every_declared_metric_is_moved(tmp_path, monkeypatch):
         *(f"{scheme}:{tmp_path / scheme}" for scheme in ("turso", "lmdb", "jsonl")),
     ]
     await asyncio.gather(*map(use_a_store, places))
+    await fill_a_log(places[1])
     await reject_a_batch()
     await let_an_entry_expire()
     await record_no_recall()
