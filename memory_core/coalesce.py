@@ -2,7 +2,8 @@
 
 ``GroupCommit`` hands items that are submitted at the same time to the writer together, so that they share
 one durable commit (group commit, DeWitt et al. 1984). ``ReadCoalescer`` joins the calls of one tick of
-the event loop into one fetch. ``SharedWork`` lets equal calls share work that is in flight.
+the event loop into one fetch. ``SharedWork`` lets equal calls share work that is in flight;
+``SharedReads`` does so while many are.
 
 Cancelling a caller does not cancel the work of others: items that have not reached the writer are dropped,
 and a write or fetch that has begun is finished. Each caller gets an exception of its own (``own_error``).
@@ -22,9 +23,10 @@ from attrs import define, field
 from memory_core.errors import StorageClosedError
 from memory_core.metrics.histograms import SIZES, Histogram
 
-__all__ = ["GroupCommit", "ReadCoalescer", "SharedWork", "join", "own_error"]
+__all__ = ["GroupCommit", "ReadCoalescer", "SharedReads", "SharedWork", "join", "own_error"]
 
 _LONGEST = 0.005  # seconds that callers of the same work run in one tick of the event loop
+_FEW = 4  # reads in flight that hardly wait for each other
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -339,6 +341,29 @@ class SharedWork(Generic[Value]):
         # Callers that were cancelled never retrieve an error; asyncio need not report that.
         if not work.cancelled():
             work.exception()
+
+
+class SharedReads(SharedWork[Value]):
+    """Reads that wait for each other: while many are in flight, equal ones share one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._in_flight = 0
+
+    async def read(
+        self, same: Callable[[], Hashable], begin: Callable[[], Awaitable[Value]]
+    ) -> Value:
+        """What a read returns; raises like ``join`` where it is shared.
+
+        Args:
+            same: makes the key of ``SharedWork.run``.
+            begin: begins the read.
+        """
+        self._in_flight += 1
+        try:
+            return await (begin() if self._in_flight <= _FEW else self.run(same(), begin))
+        finally:
+            self._in_flight -= 1
 
 
 def _settle(

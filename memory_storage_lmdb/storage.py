@@ -110,9 +110,7 @@ class LmdbStorage(Handle[SharedState]):
 
     async def query(self, query: Query[R]) -> Page[R]:
         """Fetch one page; see ``Storage.query``."""
-        found = await self._opened().reader.query(self._namespace, query)
-        await self._give_way()
-        return found
+        return await self._opened().reader.query(self._namespace, query, self._give_way)
 
     async def count(self, query: Query[Any]) -> int:
         """How many records fulfil the query's conditions."""

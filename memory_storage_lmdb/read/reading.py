@@ -8,7 +8,7 @@ a transaction of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -18,7 +18,7 @@ from uuid import UUID
 
 from attrs import define, field
 
-from memory_core.coalesce import SharedWork
+from memory_core.coalesce import SharedReads, SharedWork
 from memory_core.codec import Codec
 from memory_core.codec.compression import DictionaryMissingError
 from memory_core.errors import StorageClosedError, StorageUnavailableError
@@ -37,6 +37,7 @@ from memory_storage_lmdb.engine.binding import Transaction
 from memory_storage_lmdb.engine.environment import Environment, Gate
 from memory_storage_lmdb.engine.thread import JobThread
 from memory_storage_lmdb.read.cursors import Meter, metered
+from memory_storage_lmdb.read.pending import Pending
 from memory_storage_lmdb.read.scan import RawPage, Scan, missing_record
 from memory_storage_lmdb.store.catalog import Catalog, StaleCatalogError
 from memory_storage_lmdb.store.decoding import (
@@ -47,17 +48,10 @@ from memory_storage_lmdb.store.decoding import (
     decode_long_body,
 )
 from memory_storage_lmdb.store.encoding import ID_BYTES
-from memory_storage_lmdb.store.journal import (
-    EMPTY_HEAD,
-    PUT,
-    Head,
-    counts_of,
-    read_changes,
-    read_head,
-)
-from memory_storage_lmdb.store.layout import KindLayout, Values
+from memory_storage_lmdb.store.journal import PUT, Head, counts_of, read_changes
+from memory_storage_lmdb.store.layout import KindLayout
 
-__all__ = ["Pending", "Reader"]
+__all__ = ["Reader"]
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -70,79 +64,6 @@ _MOST_PENDING = 256
 _MOST_PARTS = 128  # of a record, which are read for each caller
 _ENTRIES = 64  # whose records are read by one call
 _OPERATIONS = {PUT: ChangeOperation.PUT}
-
-_Place: TypeAlias = tuple[bytes, int]
-"""Namespace and number of a kind."""
-
-
-@define(eq=False)
-class Pending:
-    """The records whose index entries are pending, as a reader sees them; for one thread at a time.
-
-    It follows the journal from ``Head.indexed`` on.
-    """
-
-    catalog: Catalog
-    _head: Head = EMPTY_HEAD
-    _seen: int = -1
-    _since: int = -1
-    _until: int = -1
-    _known: dict[_Place, dict[bytes, Values]] = field(factory=dict[_Place, dict[bytes, Values]])
-    _unread: dict[_Place, set[bytes]] = field(factory=dict[_Place, set[bytes]])
-
-    def head(self, txn: Transaction) -> Head:
-        """The journal's head in a transaction."""
-        seen = txn.id()
-        if seen != self._seen:
-            self._head, self._seen = read_head(txn, self.catalog.journal), seen
-        return self._head
-
-    def follow(self, txn: Transaction) -> Head:
-        """Catch up with a transaction.
-
-        Returns:
-            The journal's head in it.
-        """
-        head = self.head(txn)
-        if head.indexed != self._since:
-            self._known.clear()
-            self._unread.clear()
-            self._since = self._until = head.indexed
-        if self._until < head.sequence:
-            self._collect(txn, self._until)
-            self._until = head.sequence
-        return head
-
-    def records(
-        self, txn: Transaction, layout: KindLayout, namespace: bytes
-    ) -> Mapping[bytes, Values]:
-        """The values of the pending records of a kind by id, valid until ``follow`` is called again.
-
-        Raises:
-            CodecError: one of them is damaged.
-        """
-        place = namespace, layout.number
-        known = self._known.setdefault(place, {})
-        unread = self._unread.get(place)
-        if unread:
-            records = self.catalog.handles[layout.database]
-            for record_id in tuple(unread):
-                key = namespace + record_id
-                known[record_id] = layout.values(key, txn.get(key, b"", db=records))
-                unread.discard(record_id)
-        return known
-
-    def _collect(self, txn: Transaction, since: int) -> None:
-        for _, namespace, kind, operation, record_id in read_changes(
-            txn, self.catalog.journal, since
-        ):
-            place = namespace, kind
-            unread = self._unread.setdefault(place, set())
-            if operation == PUT:
-                unread.add(record_id)
-            else:
-                unread.discard(record_id)
-                self._known.get(place, {}).pop(record_id, None)
 
 
 class _TooLongError(Exception):
@@ -217,6 +138,8 @@ class Reader:
     _inline: _InlineMeter = field(init=False, factory=_InlineMeter)
     _numbers: dict[str, bytes] = field(init=False, factory=dict[str, bytes])
     _long: SharedWork[Any] = field(init=False, factory=SharedWork[Any])
+    _pages: SharedReads[Page[Any]] = field(init=False, factory=SharedReads[Page[Any]])
+    _stopped: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         self._gate = self.environment.gate()
@@ -439,12 +362,26 @@ class Reader:
     def _same(self, layout: KindLayout, namespace: str, record_id: UUID) -> tuple[object, ...]:
         return namespace, layout.kind, record_id, self.position()
 
-    async def query(self, namespace: str, query: Query[R]) -> Page[R]:
-        """One page; see ``Storage.query``."""
+    async def query(
+        self, namespace: str, query: Query[R], give_way: Callable[[], Awaitable[None]]
+    ) -> Page[R]:
+        """One page; see ``Storage.query``. ``give_way`` lets other tasks run after it was read."""
         self.counters["queries"] += 1
         layout = await self._layout(query)
         if layout is None:
             return Page(())
+        return await self._pages.read(
+            lambda: (namespace, query.canonical(), self.position()),
+            lambda: self._page(layout, namespace, query, give_way),
+        )
+
+    async def _page(
+        self,
+        layout: KindLayout,
+        namespace: str,
+        query: Query[R],
+        give_way: Callable[[], Awaitable[None]],
+    ) -> Page[R]:
 
         def read(txn: Transaction, pending: Pending, meter: Meter) -> RawPage:
             scan = self._scan(txn, pending, meter, namespace, query)
@@ -455,6 +392,7 @@ class Reader:
         found = [(UUID(bytes=record_id), data) for record_id, data in raw.records]
         records: list[Any] = await self._decode_all(layout, found)
         cursor = None if raw.next is None else query.cursor(*raw.next)
+        await give_way()
         return Page(tuple(records), cursor)
 
     async def count(self, namespace: str, query: Query[Any], up_to: int | None = None) -> int:
@@ -533,17 +471,23 @@ class Reader:
         add_dictionaries(self.codec, stored)
 
     async def aclose(self) -> None:
-        """Stop the reads in flight."""
-        self.stop()
+        """Stop the reads on threads, and finish those on the loop."""
+        self._stop_threads()
+        await self._pages.aclose()
+        await self._long.aclose()
         if self._working:
             await asyncio.wait(self._working)
-        await self._long.aclose()
+        self.environment.drop_gate(self._gate)
 
     def stop(self) -> None:
         """Have the reads on threads end; from now on there are none on the loop."""
+        self._stop_threads()
+        self.environment.drop_gate(self._gate)
+
+    def _stop_threads(self) -> None:
+        self._stopped = True
         for meter in self._working.values():
             meter.stopped = True
-        self.environment.drop_gate(self._gate)
 
     def _count_used(self, records: int) -> None:
         if self.environment.count_used(records):
@@ -636,7 +580,7 @@ class Reader:
 
     async def _run_on_thread(self, job: Job[T]) -> T:
         self.counters["reads_on_threads"] += 1
-        meter = _ThreadMeter(self.environment)
+        meter = _ThreadMeter(self.environment, self._stopped)
         working = asyncio.get_running_loop().run_in_executor(self.pool, self._work, job, meter)
         self._working[working] = meter
         working.add_done_callback(self._ended)

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
-from memory_core.coalesce import ReadCoalescer, SharedWork
+from memory_core.coalesce import ReadCoalescer, SharedReads, SharedWork
 from memory_core.codec import Codec
 from memory_core.codec.compression import DictionaryMissingError
 from memory_core.codec.steps import LONG
@@ -45,8 +45,6 @@ T = TypeVar("T")
 
 _MOST_AT_ONCE = 32
 _MOST_PARTS_AT_ONCE = 128
-# While so many pages are in flight, equal ones share one read: they would wait for each other.
-_MANY_PAGES = 4
 _SECONDS_AT_ONCE = 0.002
 
 _Found: TypeAlias = dict[UUID, Record | Exception | None]
@@ -81,8 +79,8 @@ class Reader:
         self._wholes = ReadCoalescer[WithParts[Any, Any]](self._fetch_whole)
         self._shared = SharedWork[list[Record | None]]()
         self._shared_wholes = SharedWork[list[WithParts[Any, Any] | None]]()
-        self._shared_pages = SharedWork[Page[Any]]()
-        self._at_once = self._ids_at_once = self._paging = 0
+        self._shared_pages = SharedReads[Page[Any]]()
+        self._at_once = self._ids_at_once = 0
         self.queries = self.counts = self.feed_reads = 0
 
     async def get(
@@ -162,17 +160,14 @@ class Reader:
         statement = page_statement(table, ns, query)
         if statement is None or await self._is_absent(query.kind):
             return Page(())
-        self._paging += 1
-        try:
-            if self._paging <= _MANY_PAGES or not self._driver.reads_at_once:
-                return await self._page(ns, table, query, statement)
-            with self._translated:
-                same = ns, query.canonical(), self._driver.position()
-            return await self._shared_pages.run(
-                same, lambda: self._page(ns, table, query, statement)
-            )
-        finally:
-            self._paging -= 1
+        read = partial(self._page, ns, table, query, statement)
+        if not self._driver.reads_at_once:
+            return await read()
+        return await self._shared_pages.read(partial(self._same_page, ns, query), read)
+
+    def _same_page(self, ns: int, query: Query[Any]) -> Hashable:
+        with self._translated:
+            return ns, query.canonical(), self._driver.position()
 
     async def _page(
         self, ns: int, table: KindTable, query: Query[R], statement: Statement

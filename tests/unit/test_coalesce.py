@@ -3,7 +3,14 @@ import asyncio
 import pytest
 
 from memory_core import coalesce
-from memory_core.coalesce import GroupCommit, ReadCoalescer, SharedWork, join, own_error
+from memory_core.coalesce import (
+    GroupCommit,
+    ReadCoalescer,
+    SharedReads,
+    SharedWork,
+    join,
+    own_error,
+)
 from memory_core.errors import (
     DuplicateError,
     RecordTooLargeError,
@@ -486,6 +493,37 @@ async def test_shared_work_goes_on_when_a_caller_is_cancelled_and_closing_waits_
     work.gate.set()
     assert await second == 1
     await closing
+
+
+async def test_equal_reads_are_shared_while_many_are_in_flight():
+    shared, work = SharedReads(), Work()
+    few = coalesce._FEW
+    keys = ["a"] * few + ["a", "b", "a", "b"]
+    tasks = [asyncio.create_task(shared.read(lambda key=key: key, work)) for key in keys]
+    await turns()
+    assert work.begun == few + 2
+    work.gate.set()
+    assert (await asyncio.gather(*tasks))[few:] == [few + 1, few + 2, few + 1, few + 2]
+    # Those that have ended no longer count.
+    alone = [await shared.read(lambda: "a", work) for _ in range(2 * few)]
+    assert len(set(alone)) == 2 * few
+    assert not shared
+
+
+async def test_a_read_that_fails_or_is_cancelled_no_longer_counts(monkeypatch):
+    monkeypatch.setattr(coalesce, "_FEW", 1)
+    shared, work = SharedReads(), Work(StorageFullError("full"))
+    tasks = [asyncio.create_task(shared.read(lambda: "a", work)) for _ in range(3)]
+    await turns()
+    tasks[1].cancel()
+    work.gate.set()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(each) for each in found] == [
+        StorageFullError,
+        asyncio.CancelledError,
+        StorageFullError,
+    ]
+    assert shared._in_flight == 0
 
 
 async def test_many_callers_of_shared_work_let_other_tasks_run(monkeypatch):

@@ -85,6 +85,17 @@ class ConcurrencyTests(Harness):
 
         await asyncio.gather(*(work(number) for number in range(12)))
 
+    async def test_equal_pages_of_many_tasks_show_each_what_it_wrote(self, store: Storage) -> None:
+        """A page may be shared with other tasks, but not with one whose commit it does not show."""
+
+        async def work(number: int) -> None:
+            for version in range(4):
+                record = episode(10 * number + version)
+                await put(store, record)
+                assert record in await store.query(Query(Episode).limit(100))
+
+        await asyncio.gather(*(work(number) for number in range(16)))
+
     async def test_every_accepted_commit_is_there_once(self, store: Storage) -> None:
         receipts = await asyncio.gather(
             *(put(store, episode(number), episode(number + 500)) for number in range(100))

@@ -6,6 +6,7 @@ import threading
 import pytest
 from attrs import evolve
 
+from memory_core import coalesce
 from memory_core.codec.compression import DictionaryMissingError
 from memory_core.errors import (
     ConfigurationError,
@@ -21,6 +22,7 @@ from memory_core.testing.data.samples import episode, large_episode, sample_id, 
 from memory_core.testing.suite.harness import accepted, drain, put, stored
 from memory_storage_lmdb.engine.thread import JobThread
 from memory_storage_lmdb.read import reading
+from memory_storage_lmdb.storage import LmdbStorage
 
 PAUSE = threading.Event()
 
@@ -380,3 +382,28 @@ async def test_a_read_joins_no_decode_that_a_commit_has_overtaken(opens):
     await store.commit([WriteBatch().delete(Episode, long.id)])
     assert await store.get(Episode, [long.id]) == [None]
     await asyncio.gather(*reads)
+
+
+async def test_pages_that_were_asked_for_are_read_before_the_store_closes(opens):
+    store = await opens()
+    await put(store, *map(episode, range(5)))
+    asked = [Query(Episode), Query(Episode).limit(2)]
+    pages = [asyncio.create_task(store.query(query)) for query in asked for _ in range(20)]
+    await asyncio.sleep(0)
+    await store.aclose()
+    assert [len(await page) for page in pages] == [5] * 20 + [2] * 20
+
+
+async def test_a_page_joins_no_read_that_a_commit_has_overtaken(opens, monkeypatch):
+    monkeypatch.setattr(coalesce, "_FEW", 0)
+    store = await opens()
+    await put(store, episode(1))
+    release = asyncio.Event()
+    monkeypatch.setattr(LmdbStorage, "_give_way", lambda _: release.wait())
+    early = [asyncio.create_task(store.query(Query(Episode))) for _ in range(2)]
+    await asyncio.sleep(0)
+    await put(store, episode(2))
+    late = asyncio.create_task(store.query(Query(Episode)))
+    await asyncio.sleep(0)
+    release.set()
+    assert [len(await page) for page in (*early, late)] == [1, 1, 2]

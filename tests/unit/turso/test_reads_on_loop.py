@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 from attrs import evolve
 
-from memory_core import CodecError, Episode, ExecutionStep, Query, WriteBatch
+from memory_core import CodecError, Episode, ExecutionStep, Query, WriteBatch, coalesce
 from memory_core.testing.data.samples import episode
 from memory_storage_turso import TursoStorage
 from memory_storage_turso.engine import reading
@@ -204,7 +204,7 @@ async def test_equal_pages_that_wait_share_one_read(store: TursoStorage) -> None
     release.set()
     found = [len(page.records) for page in await asyncio.gather(*pages)]
     assert found == [2] * 20 + [1] * 20
-    assert driver_stats(store)["reads"] - before["reads"] == reading._MANY_PAGES + 2
+    assert driver_stats(store)["reads"] - before["reads"] == coalesce._FEW + 2
     await asyncio.gather(*held)
 
 
@@ -218,7 +218,7 @@ async def test_a_page_joins_no_read_that_a_commit_has_overtaken(store, monkeypat
         assert release.wait(30)
         return decode(*args)
 
-    monkeypatch.setattr(reading, "_MANY_PAGES", 0)
+    monkeypatch.setattr(coalesce, "_FEW", 0)
     monkeypatch.setattr(reader, "_record", held)
     early = asyncio.create_task(store.query(Query(Episode)))
     assert await asyncio.to_thread(began.wait, 30)
