@@ -36,6 +36,7 @@ from memory_storage_lmdb.store.encoding import (
 )
 
 __all__ = [
+    "COMPLETE",
     "INDEXED",
     "NAMESPACE_BYTES",
     "NULLED",
@@ -46,6 +47,7 @@ __all__ = [
     "IndexDeclaration",
     "IndexLayout",
     "KindLayout",
+    "Place",
     "ReferenceRule",
     "UniqueLayout",
     "Values",
@@ -174,6 +176,9 @@ Values: TypeAlias = tuple[Any, ...]
 Entry: TypeAlias = tuple[int, bytes, bytes]
 """An index entry: which index of the kind, key and duplicate."""
 
+Place: TypeAlias = tuple[int, bytes]
+"""A record: the number of its kind, and its key."""
+
 NAMESPACE_BYTES = 4
 
 _FORMAT = 1
@@ -190,6 +195,8 @@ NULLED = 1
 """Flag: a reference was set to null after the body was written."""
 INDEXED = 2
 """Flag: an earlier version of the record was indexed, and the entries that both share still exist."""
+COMPLETE = 4
+"""Flag, with ``INDEXED``: the record has all its entries, although it was put after what is indexed."""
 
 _PYTHON_TYPES: dict[ScalarType, Any] = {
     "int": int | None,
@@ -437,7 +444,7 @@ class Header:
     """The part of a stored value before its body.
 
     Attributes:
-        flags: ``NULLED`` and ``INDEXED``, or either, or 0.
+        flags: ``NULLED``, ``INDEXED`` and ``COMPLETE``, or some of them, or 0.
         written: the position at which the record was put.
         values: its index values; ``None`` where they belong to an earlier declaration.
         nulled: references that were set to null after the body was written.
@@ -471,7 +478,7 @@ def pack_header(
     """The header of a stored value.
 
     Args:
-        flags: ``INDEXED``, or 0.
+        flags: ``INDEXED``, with ``COMPLETE`` or without, or 0.
         revision: the revision of the kind's layout.
         written: the position at which the record is put.
         packed: the packed values.

@@ -11,7 +11,7 @@ The following holds for every index but the eager ones. A record is *pending* wh
 
 - a record that is not pending has all its entries;
 - a pending record has none, or some of those of its newest values, never others; and it has some only
-  if it is flagged ``INDEXED``.
+  if it is flagged ``INDEXED``, and certainly all if it is flagged ``COMPLETE``.
 """
 
 from __future__ import annotations
@@ -27,15 +27,20 @@ from memory_core.errors import CodecError
 from memory_storage_lmdb.engine.binding import Transaction
 from memory_storage_lmdb.store.catalog import Catalog
 from memory_storage_lmdb.store.journal import PUT, Head, RawChange, read_changes
-from memory_storage_lmdb.store.layout import NAMESPACE_BYTES, IndexLayout, KindLayout, Values
+from memory_storage_lmdb.store.layout import (
+    COMPLETE,
+    NAMESPACE_BYTES,
+    IndexLayout,
+    KindLayout,
+    Place,
+    Values,
+)
 
-__all__ = ["Place", "index_pending"]
+__all__ = ["index_pending"]
 
 # The entries of so many records are written together; those of more would take too much memory.
 _PORTION = 2_000
 
-Place: TypeAlias = tuple[int, bytes]
-"""A record: the number of its kind, and its key."""
 _Column: TypeAlias = dict[Any, bytes | list[bytes]]
 """New entries of an index: what they end with, by value."""
 
@@ -44,7 +49,7 @@ def index_pending(
     txn: Transaction,
     catalog: Catalog,
     head: Head,
-    fresh: Mapping[Place, Values],
+    fresh: Mapping[Place, Values | None],
     limit: int | None = None,
 ) -> Head:
     """Write the pending index entries.
@@ -53,7 +58,8 @@ def index_pending(
         txn: the transaction.
         catalog: the store's.
         head: the journal's head, without the changes of this transaction.
-        fresh: the index values of the records put in this transaction, which need not be read.
+        fresh: the index values of the records put in this transaction, which need not be read; ``None`` for
+            those that have all their entries.
         limit: index only this many changes, the oldest.
 
     Returns:
@@ -84,14 +90,15 @@ def _index(
     txn: Transaction,
     catalog: Catalog,
     places: Iterable[Place],
-    fresh: Mapping[Place, Values],
+    fresh: Mapping[Place, Values | None],
     bound: int,
 ) -> None:
     # By kind and namespace: what the entries of each value of each index end with.
     tables: dict[tuple[int, bytes], list[_Column]] = {}
     for kind, key in places:
         layout = catalog.by_number[kind]
-        values = fresh.get((kind, key)) or _values(txn, catalog, layout, key, bound)
+        place = kind, key
+        values = fresh[place] if place in fresh else _values(txn, catalog, layout, key, bound)
         if values is None:
             continue
         namespace, record_id = key[:NAMESPACE_BYTES], key[NAMESPACE_BYTES:]
@@ -149,4 +156,6 @@ def _values(
         # A get of this record raises the error; the other records must not wait for it.
         return None
     # A record that was put again later stays pending.
-    return header.values if header is not None and header.written <= bound else None
+    if header is None or header.written > bound or header.flags & COMPLETE:
+        return None
+    return header.values

@@ -7,7 +7,7 @@ finds what cascades from a record, what forbids its deletion and what is set to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -31,11 +31,12 @@ from memory_storage_lmdb.store.decoding import add_dictionaries, check_not_hidde
 from memory_storage_lmdb.store.encoding import ID_BYTES
 from memory_storage_lmdb.store.journal import DELETE, PUT, Head, pack_change, read_count
 from memory_storage_lmdb.store.layout import (
+    COMPLETE,
     INDEXED,
     NAMESPACE_BYTES,
     AcyclicRule,
-    Entry,
     KindLayout,
+    Place,
     ReferenceRule,
     UniqueLayout,
     Values,
@@ -60,7 +61,8 @@ class WriteTransaction:
         sequence: the number of the newest change.
         changes: the changes since the head, packed.
         counts: the number of records by namespace and kind number, where it was changed.
-        fresh: the index values of the records put, by kind number and key.
+        fresh: the index values of the records put, by kind number and key; ``None`` for those that have
+            all their entries.
         orders: the edges that cycle checks have read, by kind number, rule, namespace and group.
     """
 
@@ -70,7 +72,7 @@ class WriteTransaction:
     sequence: int
     changes: list[bytes] = field(factory=list[bytes])
     counts: dict[tuple[bytes, int], int] = field(factory=dict[tuple[bytes, int], int])
-    fresh: dict[tuple[int, bytes], Values] = field(factory=dict[tuple[int, bytes], Values])
+    fresh: dict[Place, Values | None] = field(factory=dict[Place, "Values | None"])
     orders: dict[_Graph, EdgeOrder] = field(factory=dict[_Graph, EdgeOrder])
 
     def records(self, layout: KindLayout) -> Database:
@@ -168,14 +170,15 @@ class WriteTransaction:
         if self.txn.put(key, head + put.body, overwrite=False, db=records):
             self.count(put.namespace, layout, 1)
             self._add_entries(layout, key, put.values)
+            flags = 0
         else:
-            flags = self._remove_entries(layout, key, put.values)
+            flags = self._replace_entries(layout, key, put.values)
             self._add_entries(layout, key, put.values)
             head = pack_header(
                 flags, layout.revision, self.sequence, put.packed, checksum=put.checksum
             )
             self.txn.put(key, head + put.body, db=records)
-        self.fresh[layout.number, key] = put.values
+        self.fresh[layout.number, key] = None if flags & COMPLETE else put.values
 
     def set_null(self, layout: KindLayout, key: bytes, name: str) -> None:
         """Make a reference of a record ``None`` without touching its body, which perhaps only another
@@ -188,7 +191,7 @@ class WriteTransaction:
         header, values = layout.read(key, data), list(layout.values(key, data))
         values[layout.positions[name]] = None
         self.note(key[:NAMESPACE_BYTES], layout, PUT, key[NAMESPACE_BYTES:])
-        flags = self._remove_entries(layout, key, tuple(values))
+        flags = self._replace_entries(layout, key, tuple(values))
         self._add_entries(layout, key, tuple(values))
         nulled = dict.fromkeys((*header.nulled, name))
         packed = pack_values(values)
@@ -198,7 +201,7 @@ class WriteTransaction:
 
     def remove(self, layout: KindLayout, key: bytes) -> None:
         """Delete a record that exists, with all its entries."""
-        self._remove_entries(layout, key, None)
+        self._replace_entries(layout, key, None)
         self.txn.delete(key, db=self.records(layout))
         self.count(key[:NAMESPACE_BYTES], layout, -1)
         self.note(key[:NAMESPACE_BYTES], layout, DELETE, key[NAMESPACE_BYTES:])
@@ -233,8 +236,10 @@ class WriteTransaction:
             if taken is not None:
                 self.txn.put(taken, record_id, db=handles[unique.database])
 
-    def _remove_entries(self, layout: KindLayout, key: bytes, values: Values | None) -> int:
-        """Remove the entries of a stored record, except those that it shares with these values.
+    def _replace_entries(self, layout: KindLayout, key: bytes, values: Values | None) -> int:
+        """Remove the entries of a stored record, except those that it shares with these values. If it has all
+        its entries, write those that these values add, so that none is pending: most updates change few
+        values, and a pass over the pending entries would write the others again, each on a page of its own.
 
         Returns:
             The flags of the record that replaces it.
@@ -249,17 +254,22 @@ class WriteTransaction:
             return 0
         namespace, record_id = key[:NAMESPACE_BYTES], key[NAMESPACE_BYTES:]
         indexed = header.written <= self.head.indexed or header.flags & INDEXED
+        complete = header.written <= self.head.indexed or header.flags & COMPLETE
         indexes = layout.indexes if indexed else layout.eager
-        gone: Iterable[Entry] = layout.entries(indexes, namespace, header.values, record_id)
-        if values is not None:
-            kept = set(layout.entries(indexes, namespace, values, record_id))
-            gone = (entry for entry in gone if entry not in kept)
-        for number, entry, tail in gone:
-            self.txn.delete(entry, tail, db=self.catalog.handles[layout.indexes[number].database])
+        before = layout.entries(indexes, namespace, header.values, record_id)
+        after = [] if values is None else layout.entries(indexes, namespace, values, record_id)
+        handles = self.catalog.handles
+        for number, entry, tail in set(before).difference(after):
+            self.txn.delete(entry, tail, db=handles[layout.indexes[number].database])
+        if complete:
+            for number, entry, tail in set(after).difference(before):
+                self.txn.put(entry, tail, db=handles[layout.indexes[number].database])
         for unique in layout.uniques:
             taken = unique.key(namespace, header.values)
             if taken is not None and self.holder(unique, taken) == record_id:
                 self.txn.delete(taken, db=self.catalog.handles[unique.database])
+        if complete:
+            return INDEXED | COMPLETE
         return INDEXED if indexed else 0
 
     def _search_entries(self, layout: KindLayout, key: bytes) -> None:

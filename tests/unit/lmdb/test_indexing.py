@@ -35,6 +35,7 @@ from memory_core.testing.suite.harness import (
 )
 from memory_storage_lmdb.read import reading
 from memory_storage_lmdb.store.journal import read_changes
+from memory_storage_lmdb.store.layout import INDEXED, KindLayout, pack_header, pack_values
 from memory_storage_lmdb.write import writing
 
 
@@ -130,6 +131,92 @@ async def test_a_record_put_again_during_passes_leaves_no_old_entries(opens, mon
         assert await store.count(Query(Specimen).where(name=name)) == count
     assert await store.count(Query(Specimen)) == 5
     assert len(await drain(store, Query(Specimen).limit(2))) == 5
+
+
+async def index_all(store):
+    """Write the pending entries, a pass after the other."""
+    shared = store._shared
+    while await shared.store.thread.run(shared.writer.groups.index_some):
+        pass
+
+
+async def test_an_update_of_an_indexed_record_leaves_nothing_to_index(opens, monkeypatch):
+    store = await opens()
+    one = Specimen(id=sample_id("specimen", 1), name="first", labels=("a", "b"))
+    await put(store, one, *specimens(4, 10))
+    await index_all(store)
+    before = entries_of(store)
+    for name in ("second", "third"):
+        one = evolve(one, name=name, labels=("b", name))
+        await put(store, one)
+        assert {**entries_of(store), "journal": 0} == {**before, "journal": 0}
+        assert await drain(store, Query(Specimen).where(name=name)) == [one]
+    monkeypatch.setattr(KindLayout, "tail", None)  # which each entry takes
+    await index_all(store)
+    monkeypatch.undo()
+    assert (await upkeep(store))["waiting"] == 0
+    assert await drain(store, Query(Specimen).where(name="third", labels="b")) == [one]
+    for gone in (Query(Specimen).where(name="second"), Query(Specimen).where(labels="second")):
+        assert await store.count(gone) == 0
+    await remove(store, Specimen, *(record.id for record in [one, *specimens(4, 10)]))
+    assert entries_of(store) == {}
+
+
+async def test_an_update_by_an_earlier_version_is_indexed(opens):
+    """It left the entries that the record had before, and the others pending."""
+    store = await opens()
+    one = Specimen(id=sample_id("specimen", 1), name="first")
+    await put(store, one)
+    await index_all(store)
+    one = evolve(one, name="second")
+    await put(store, one)
+    shared = store._shared.store
+    layout = shared.catalog.layouts["specimen"]
+
+    def as_before(txn):
+        records = shared.catalog.handles[layout.database]
+        names = shared.catalog.handles[layout.index("name").database]
+        ((key, data),) = txn.cursor(db=records)
+        header = layout.read(key, data)
+        head = pack_header(INDEXED, layout.revision, header.written, pack_values(header.values))
+        txn.put(key, head + data[header.size :], db=records)
+        assert txn.cursor(db=names).first()
+        txn.drop(names, delete=False)
+
+    await shared.thread.run(shared.environment.write, as_before)
+    # Not even another update may take its entries for complete.
+    one = evolve(one, note="more")
+    await put(store, one)
+    await index_all(store)
+    assert (await upkeep(store))["waiting"] == 0
+    assert await drain(store, Query(Specimen).where(name="second")) == [one]
+
+
+async def test_a_query_reads_each_pending_record_once(opens, monkeypatch):
+    monkeypatch.setattr(writing, "_PASS", 10)
+    store = await opens()
+    await put(store, *specimens(30))
+    read, values = [], KindLayout.values
+
+    def counted(layout, key, data):
+        read.append(key)
+        return values(layout, key, data)
+
+    monkeypatch.setattr(KindLayout, "values", counted)
+    query = Query(Specimen).where(name="nobody")
+    while True:
+        assert await store.count(query) == 0
+        shared = store._shared
+        if not await shared.store.thread.run(shared.writer.groups.index_some):
+            break
+    assert await store.count(query) == 0
+    assert len(read) == 30
+    # Nothing is kept of those that are indexed.
+    assert not any(store._shared.reader._pending._known.values())
+    await put(store, *specimens(5))
+    await remove(store, Specimen, specimens(1)[0].id)
+    assert await store.count(query) == 0
+    assert len(read) == 34
 
 
 async def test_a_large_batch_is_indexed_at_once(opens):
