@@ -82,9 +82,10 @@ class QueuedBatch:
         return len(self.batch.operations)
 
     @property
-    def puts(self) -> int:
-        """How many records it puts."""
-        return sum(isinstance(operation, Put) for operation in self.batch.operations)
+    def kinds(self) -> list[str]:
+        """The kind of each record that it puts."""
+        operations = self.batch.operations
+        return [each.record.kind for each in operations if isinstance(each, Put)]
 
     @property
     def expects(self) -> bool:

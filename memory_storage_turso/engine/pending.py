@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import cast
 
 from memory_core.coalesce import join
@@ -42,6 +43,7 @@ class PendingEntries:
         self._driver = driver
         self._tables = tables
         self._records = 0
+        self._kinds: set[str] = set()
         self._last = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -51,13 +53,15 @@ class PendingEntries:
     async def load(self) -> None:
         """Count what an earlier process has left."""
         results = await self._driver.read([table.count_pending() for table in self._tables])
-        left = sum(cast("int", result.rows[0][0]) for result in results)
-        if left:
-            self.add(left)
+        for table, result in zip(self._tables, results, strict=True):
+            left = cast("int", result.rows[0][0])
+            if left:
+                self.add([table.kind] * left)
 
-    def add(self, count: int) -> None:
-        """Count records that were put without their index entries."""
-        self._records += count
+    def add(self, kinds: Sequence[str]) -> None:
+        """Count records that were put without their index entries; the kind of each."""
+        self._records += len(kinds)
+        self._kinds.update(kinds)
         loop = asyncio.get_running_loop()
         self._last = loop.time()
         if self._records >= _MOST:
@@ -108,9 +112,10 @@ class PendingEntries:
 
     async def _run(self) -> None:
         records, self._records = self._records, 0
+        kinds, self._kinds = self._kinds, set()
         try:
-            for table in self._tables:
-                while await self._index(table) == _AT_ONCE:
+            for kind in kinds:
+                while await self._index(self._tables[kind]) == _AT_ONCE:
                     pass
         except (MemoryCoreError, StatementError) as error:
             if isinstance(error, StatementError) and await changed_since(
@@ -122,6 +127,7 @@ class PendingEntries:
             # Queries look through these records as well; the next put leads to another run.
             _LOG.warning("index entries stay pending: %s", error)
             self._records += records
+            self._kinds |= kinds
             return
         self.runs += 1
 

@@ -185,9 +185,8 @@ class Writer:
         finally:
             if pipeline is not None:
                 pipeline.stop()
-            puts = sum(item.puts for item in group)
-            if puts and not indexed:
-                self._pending.add(puts)
+            if not indexed and (kinds := [kind for item in group for kind in item.kinds]):
+                self._pending.add(kinds)
             self._dictionaries.train()
 
     async def _write_encoded(

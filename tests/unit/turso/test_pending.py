@@ -149,6 +149,17 @@ async def test_a_failed_run_is_retried(opener, plain, caplog):
     assert pending_of(connection) == 0
 
 
+async def test_a_run_writes_only_to_kinds_with_pending_records(store):
+    driver, written_later = store._shared.driver, store._shared.pending
+    await store.commit([WriteBatch().put(episode(1), Specimen(labels=("a",), seen_at=EPOCH))])
+    for expected in (2, 0):
+        before = driver.stats()["writes"]
+        await written_later.index_pending()
+        assert driver.stats()["writes"] - before == expected
+    assert await store.count(Query(Specimen).where(labels="a")) == 1
+    assert written_later.stats()["indexed_later"] == 2
+
+
 async def test_two_processes_do_not_disturb_each_other(store, opener):
     other = await opener()
     for number in range(20):
