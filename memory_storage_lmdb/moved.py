@@ -48,6 +48,7 @@ NAMES = {
     "catalog.write_row": "store.catalog.Catalog.write_row",
     "constraints.check_put": "write.transaction.WriteTransaction.put",
     "deletion.check_ready": "write.transaction.check_filled",
+    "deletion.wipe": "write.wiping.wipe",
     "dictionaries.keep_dictionary": "store.catalog.Catalog.add_dictionary",
     "dictionaries.load_dictionaries": "read.reading.Reader.load_dictionaries",
     "dictionaries.read_dictionaries": "store.catalog.Catalog.read_dictionaries",
@@ -61,7 +62,7 @@ NAMES = {
     "staging.StagedBatch": "write.encoding.EncodedBatch",
     "staging.StagedDelete": "write.encoding.EncodedDelete",
     "staging.StagedPut": "write.encoding.EncodedPut",
-    "staging.StagedWipe": "write.encoding.EncodedWipe",
+    "staging.StagedWipe": "store.journal.Listing",
     "staging.Stager": "write.encoding.Encoder",
 }
 """Names in moved modules that have another name now."""

@@ -235,6 +235,9 @@ async def open_state(location: str, config: LmdbConfig, context: StorageContext)
     except BaseException:
         await asyncio.shield(state.give_up())
         raise
+    wiped = state.store.catalog.wiped.values()
+    if not context.read_only and not all(each.emptied for each in wiped):
+        state.writer.empty_soon()
     return state
 
 

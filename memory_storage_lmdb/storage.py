@@ -170,10 +170,17 @@ class LmdbStorage(Handle[SharedState]):
         ]
 
     async def wipe(self) -> Position:
-        """Delete every record of this handle's namespace, in one commit."""
+        """Delete every record of this handle's namespace, in one commit.
+
+        The space of the records is free when it returns, or some time after it was cancelled.
+        """
         shared = self._writable()
         with shared.accepting():
-            return await shared.writer.wipe(self._namespace)
+            while (listing := await shared.reader.everything(self._namespace)) is not None:
+                position = await shared.writer.wipe(self._namespace, listing)
+                if position is not None:
+                    return position
+            return shared.reader.position()
 
     async def backup(self, target: Path) -> None:
         """Write a consistent copy of the whole store to a new directory.

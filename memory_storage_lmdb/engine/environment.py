@@ -161,8 +161,8 @@ class Environment:
         """Whether another thread waits for all reads to end."""
         return self._resizing
 
-    def read(self, gate: Gate, job: Callable[[Transaction], T]) -> T:
-        """Run a job in a read transaction; it must return soon.
+    def read(self, gate: Gate, job: Callable[[Transaction, *Ts], T], *args: *Ts) -> T:
+        """Run a job in a read transaction, with ``args`` besides; it must return soon.
 
         Raises:
             StorageClosedError: closed, or used after a fork.
@@ -181,7 +181,7 @@ class Environment:
                     # Not ``with``, which costs 0.15 µs more: every cached read asks for the position.
                     txn = env.begin()
                     try:
-                        return job(txn)
+                        return job(txn, *args)
                     except BaseException:
                         # Its traceback would keep it open, and with it every page that is freed meanwhile.
                         txn.abort()

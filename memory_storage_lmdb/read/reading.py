@@ -38,7 +38,7 @@ from memory_storage_lmdb.engine.environment import Environment, Gate
 from memory_storage_lmdb.engine.thread import JobThread
 from memory_storage_lmdb.read.cursors import Meter, metered
 from memory_storage_lmdb.read.pending import Pending
-from memory_storage_lmdb.read.scan import RawPage, Scan, missing_record
+from memory_storage_lmdb.read.scan import RawPage, Scan, all_records, missing_record
 from memory_storage_lmdb.store.catalog import Catalog, StaleCatalogError
 from memory_storage_lmdb.store.decoding import (
     add_dictionaries,
@@ -48,7 +48,16 @@ from memory_storage_lmdb.store.decoding import (
     decode_long_body,
 )
 from memory_storage_lmdb.store.encoding import ID_BYTES
-from memory_storage_lmdb.store.journal import PUT, Head, counts_of, read_changes
+from memory_storage_lmdb.store.journal import (
+    DELETE,
+    PUT,
+    Head,
+    Listing,
+    counts_of,
+    pack_change,
+    read_changes,
+    read_head,
+)
 from memory_storage_lmdb.store.layout import KindLayout
 
 __all__ = ["Reader"]
@@ -64,6 +73,9 @@ _MOST_PENDING = 256
 _MOST_PARTS = 128  # of a record, which are read for each caller
 _ENTRIES = 64  # whose records are read by one call
 _OPERATIONS = {PUT: ChangeOperation.PUT}
+
+_Numbers: TypeAlias = tuple[int, int, dict[str, bytes]]
+"""A snapshot, its generation, and the numbers of namespaces in that."""
 
 
 class _TooLongError(Exception):
@@ -136,7 +148,7 @@ class Reader:
         init=False, factory=dict[asyncio.Future[Any], _ThreadMeter]
     )
     _inline: _InlineMeter = field(init=False, factory=_InlineMeter)
-    _numbers: dict[str, bytes] = field(init=False, factory=dict[str, bytes])
+    _numbers: _Numbers = field(init=False, default=(-1, -1, {}))
     _long: SharedWork[Any] = field(init=False, factory=SharedWork[Any])
     _pages: SharedReads[Page[Any]] = field(init=False, factory=SharedReads[Page[Any]])
     _stopped: bool = field(init=False, default=False)
@@ -246,7 +258,7 @@ class Reader:
             txn: Transaction, pending: Pending, meter: Meter
         ) -> tuple[Sequence[bytes | None] | None, tuple[list[bytes], list[bytes]]]:
             self.catalog.check(pending.head(txn))
-            number = self._number(txn, namespace)
+            number = self._number(txn, pending, namespace)
             if number is None:
                 return [None] * len(again), ([], [])
             # Where nothing was written since, the records are those that were read before.
@@ -322,10 +334,13 @@ class Reader:
         """A job that reads stored values by id."""
         records = self.catalog.handles[layout.database]
 
-        def read(txn: Transaction, _: Pending, meter: Meter) -> list[bytes | None]:
+        def read(txn: Transaction, pending: Pending, meter: Meter) -> list[bytes | None]:
             if snapshots is not None:
                 snapshots.append(txn.id())
-            number = self._number(txn, namespace)
+            known = self._numbers
+            if txn.id() != known[0]:
+                known = self._numbers_in(txn.id(), read_head(txn, self.catalog.journal))
+            number = known[2].get(namespace) or self._number(txn, pending, namespace)
             if number is None:
                 return [None] * len(ids)
             if len(ids) == 1 and (data := txn.get(number + ids[0].bytes, db=records)) is not None:
@@ -422,9 +437,11 @@ class Reader:
             # A position from the future belongs to a store that was since replaced by an older copy.
             if not max(head.trimmed, head.sequence - self.feed_limit) <= since <= head.sequence:
                 return ChangePage((), head.sequence, trimmed=True)
-            number = self._number(txn, namespace)
+            wiped = self.catalog.wiped.items()
+            numbers = {number for number, each in wiped if each.namespace == namespace}
+            numbers.add(self._number(txn, pending, namespace) or b"")
             all_changes = metered(read_changes(txn, self.catalog.journal, since), meter)
-            own = (change for change in all_changes if change[1] == number)
+            own = (change for change in all_changes if change[1] in numbers)
             changes = tuple(
                 Change(
                     position,
@@ -437,6 +454,21 @@ class Reader:
             # A full page ends at its last change; a shorter one reaches the newest position.
             full = changes and len(changes) == limit
             return ChangePage(changes, changes[-1].position if full else head.sequence)
+
+        return await self._run(read)
+
+    async def everything(self, namespace: str) -> Listing | None:
+        """All records of a namespace; ``None`` if nothing was ever written to it."""
+
+        def read(txn: Transaction, pending: Pending, meter: Meter) -> Listing | None:
+            head = pending.head(txn)
+            self.catalog.check(head)
+            number = self._number(txn, pending, namespace)
+            if number is None:
+                return None
+            records = metered(all_records(txn, self.catalog, number, self.codec.types.kinds), meter)
+            deletions = [pack_change(number, kind, DELETE, own) for kind, own in records]
+            return Listing(number, head.sequence, deletions)
 
         return await self._run(read)
 
@@ -549,20 +581,29 @@ class Reader:
         self.catalog.check(head)
         if head.sequence - head.indexed > _MOST_PENDING and self.index_soon is not None:
             self.index_soon()
-        number = self._number(txn, namespace)
+        number = self._number(txn, pending, namespace)
         if number is None:
             return None
         layout = self.catalog.layouts[query.kind]
         records = pending.records(txn, layout, number)
         return Scan(txn, self.catalog, layout, number, query, records, meter)
 
-    def _number(self, txn: Transaction, namespace: str) -> bytes | None:
-        number = self._numbers.get(namespace)
+    def _number(self, txn: Transaction, pending: Pending, namespace: str) -> bytes | None:
+        _, _, numbers = self._numbers_in(txn.id(), pending.head(txn))
+        number = numbers.get(namespace)
         if number is None:
             number = self.catalog.namespace(txn, namespace)
             if number is not None:
-                self._numbers[namespace] = number
+                numbers[namespace] = number
         return number
+
+    def _numbers_in(self, snapshot: int, head: Head) -> _Numbers:
+        """The namespaces' numbers that are known in the snapshot of a transaction, which has this head."""
+        _, generation, known = self._numbers
+        # Replaced, not emptied: a read on a thread may see an earlier generation at the same time.
+        numbers = known if head.generation == generation else dict[str, bytes]()
+        self._numbers = found = snapshot, head.generation, numbers
+        return found
 
     async def _run(self, job: Job[T]) -> T:
         """Run a job on the loop, or, if it takes too long, on a thread."""
@@ -572,7 +613,7 @@ class Reader:
                 if not inline:
                     return await self._run_on_thread(job)
                 meter.until = perf_counter() + _INLINE_SECONDS
-                return self.environment.read(self._gate, lambda txn: job(txn, self._pending, meter))
+                return self.environment.read(self._gate, job, self._pending, meter)
             except _TooLongError:
                 inline = False
             except StaleCatalogError:
@@ -601,9 +642,7 @@ class Reader:
         try:
             for _ in range(_INTERRUPTIONS):
                 try:
-                    return self.environment.read(
-                        gate, lambda txn: job(txn, Pending(self.catalog), meter)
-                    )
+                    return self.environment.read(gate, job, Pending(self.catalog), meter)
                 except _InterruptedError:
                     if meter.stopped:
                         raise StorageClosedError("the storage is closed") from None

@@ -43,7 +43,7 @@ from memory_storage_lmdb.store.encoding import AFTER_ID, ID_BYTES
 from memory_storage_lmdb.store.journal import read_count
 from memory_storage_lmdb.store.layout import IndexLayout, KindLayout, Values
 
-__all__ = ["RawPage", "Scan", "missing_record"]
+__all__ = ["RawPage", "Scan", "all_records", "missing_record"]
 
 Keys: TypeAlias = Iterator[bytes]
 
@@ -316,6 +316,26 @@ class Scan:
     def _walker(self, index: IndexLayout) -> Cursor:
         """A cursor for one walk only, so that nothing else moves it."""
         return self.txn.cursor(db=self.catalog.handles[index.database])
+
+
+def all_records(
+    txn: Transaction, catalog: Catalog, namespace: bytes, known: Sequence[str]
+) -> Iterator[tuple[int, bytes]]:
+    """Kind number and id of every record of a namespace, also of kinds that are not known here; what refers
+    comes before what it refers to.
+
+    Args:
+        txn: the transaction.
+        catalog: the store's.
+        namespace: the namespace's number.
+        known: the kinds that are known; what others refer to comes first.
+    """
+    unknown = [kind for kind in catalog.layouts if kind not in known]
+    for kind in (*unknown, *reversed(known)):
+        layout = catalog.layouts[kind]
+        cursor = txn.cursor(db=catalog.handles[layout.database])
+        for record_id in ids(cursor, namespace, EVERYTHING, reverse=False):
+            yield layout.number, record_id
 
 
 def missing_record(layout: KindLayout, record_id: bytes) -> CodecError:

@@ -4,6 +4,10 @@ A kind is stored with its declaration. When a newer version of a plugin declares
 indexes are emptied and filled again, in steps that any process can continue after a crash; the records
 themselves stay where they are. A process that has the store open with the old declaration notices by the
 journal's generation, which grows with every change of a kind.
+
+A namespace has a number, with which the keys of its records and entries begin. When a large one is wiped it
+gets another number, and the generation grows, too. So every process looks up the new number before it reads
+or writes again.
 """
 
 from __future__ import annotations
@@ -30,14 +34,17 @@ from memory_storage_lmdb.store.encoding import checked, with_checksum
 from memory_storage_lmdb.store.journal import EMPTY_HEAD, Head, counts_of, read_head, write_head
 from memory_storage_lmdb.store.layout import Declaration, KindLayout, ReferenceRule
 
-__all__ = ["SCHEMA_VERSION", "Catalog", "KindRow", "StaleCatalogError"]
+__all__ = ["SCHEMA_VERSION", "Catalog", "KindRow", "StaleCatalogError", "WipedNumber"]
 
-SCHEMA_VERSION = 3
-_WITHOUT_CHECKSUMS, _WITHOUT_FINGERPRINTS = 1, 2
+SCHEMA_VERSION = 4
+# In version 3 a namespace kept its number when it was wiped.
+_WITHOUT_CHECKSUMS, _WITHOUT_FINGERPRINTS, _WITHOUT_RENUMBERING = 1, 2, 3
 
 _JOURNAL, _DICTIONARIES = b"memory/journal", b"memory/dictionaries"
 _SCHEMA, _STORE_ID = b"schema", b"store_id"
-_KIND, _NAMESPACE, _NEXT = b"kind:", b"namespace:", b"next:"
+_KIND, _NAMESPACE, _NEXT, _WIPED = b"kinds:", b"namespace:", b"next:", b"wiped:"
+_EARLIER_KIND = b"kind:"
+"""Up to version 3. A process of such a version that has the store open does not find its kinds any more."""
 _NUMBER = struct.Struct(">I")
 
 
@@ -67,8 +74,24 @@ class KindRow:
         )
 
 
+@frozen
+class WipedNumber:
+    """A number that a namespace had before it was wiped.
+
+    Attributes:
+        namespace: its name.
+        position: of the last deletion. Up to there the feed may have changes with this number.
+        emptied: whether no records and no entries with it are left.
+    """
+
+    namespace: str
+    position: int
+    emptied: bool = False
+
+
 _ENCODE = msgspec.msgpack.Encoder().encode
 _DECODE = msgspec.msgpack.Decoder(KindRow).decode
+_DECODE_WIPED = msgspec.msgpack.Decoder(WipedNumber).decode
 
 
 @define(eq=False)
@@ -82,6 +105,7 @@ class Catalog:
         by_number: the same by number.
         referrers: by kind, the layouts and rules of the kinds that refer to it.
         handles: opened databases by name.
+        wiped: the numbers that namespaces had before they were wiped, as long as something has them.
         generation: the journal's generation when the kinds were read.
         read_only: whether no opening in this process writes.
     """
@@ -99,6 +123,7 @@ class Catalog:
         factory=dict[str, "list[tuple[KindLayout, ReferenceRule]]"]
     )
     handles: dict[bytes, Database] = field(factory=dict[bytes, Database])
+    wiped: dict[bytes, WipedNumber] = field(factory=dict[bytes, WipedNumber])
     generation: int = -1
     read_only: bool = True
 
@@ -138,10 +163,11 @@ class Catalog:
             write_head(txn, journal, EMPTY_HEAD)
         elif (version := _number(_SCHEMA, stored)) > SCHEMA_VERSION:
             raise SchemaVersionError(path, version, SCHEMA_VERSION)
-        elif version in (_WITHOUT_CHECKSUMS, _WITHOUT_FINGERPRINTS):
-            # The kinds are declared with fingerprints after this, and indexed again.
+        elif version in (_WITHOUT_CHECKSUMS, _WITHOUT_FINGERPRINTS, _WITHOUT_RENUMBERING):
+            # Those without fingerprints are declared with them after this, and indexed again.
             if version == _WITHOUT_CHECKSUMS:
                 _add_checksums(txn, databases)
+            _rename_kinds(txn, meta, journal)
             txn.put(_SCHEMA, _NUMBER.pack(SCHEMA_VERSION), db=meta)
         elif version != SCHEMA_VERSION:
             raise DamagedEntryError("metadata", _SCHEMA, f"there is no version {version}")
@@ -158,7 +184,7 @@ class Catalog:
         version = _number(_SCHEMA, stored)
         if version > SCHEMA_VERSION:
             raise SchemaVersionError(path, version, SCHEMA_VERSION)
-        if version < SCHEMA_VERSION:
+        if version < _WITHOUT_RENUMBERING:
             raise MigrationNeededError(path, "an earlier version wrote the store")
         return databases, _store_id(txn, databases[0])
 
@@ -202,7 +228,7 @@ class Catalog:
             DeclarationChangedError: another process has declared a kind differently than this one.
         """
         run = self.environment.look if self.read_only else self.environment.write
-        generation, rows, opened = run(self._load)
+        generation, rows, opened, wiped = run(self._load)
         for kind, declaration in self.declared.items():
             row = rows.get(kind)
             if row is None or row.declaration != declaration:
@@ -219,16 +245,21 @@ class Catalog:
         self.handles = self.handles | opened
         self.rows, self.layouts, self.referrers = rows, layouts, referrers
         self.by_number = {layout.number: layout for layout in layouts.values()}
+        self.wiped = wiped
         self.generation = generation
 
-    def _load(self, txn: Transaction) -> tuple[int, dict[str, KindRow], dict[bytes, Database]]:
-        """The generation, the kinds, and handles of those of their databases that have none yet.
+    def _load(
+        self, txn: Transaction
+    ) -> tuple[int, dict[str, KindRow], dict[bytes, Database], dict[bytes, WipedNumber]]:
+        """The generation, the kinds, handles of those of their databases that have none yet, and the earlier
+        numbers of wiped namespaces.
 
         Raises:
             DamagedEntryError: a database with records in it is missing.
             MigrationNeededError: a database without records is missing, and the store is only read.
         """
-        rows = [_DECODE(data) for _, data in self._entries(txn, _KIND)]
+        kinds = [*self._entries(txn, _EARLIER_KIND), *self._entries(txn, _KIND)]
+        rows = [_DECODE(data) for _, data in kinds]
         opened: dict[bytes, Database] = {}
         present = frozenset(names_of(txn))
         used = {kind for _, kind, count in counts_of(txn, self.journal) if count}
@@ -249,7 +280,8 @@ class Catalog:
                         create=not self.read_only,
                     )
         generation = read_head(txn, self.journal).generation
-        return generation, {row.declaration.kind: row for row in rows}, opened
+        wiped = self.read_wiped(txn)
+        return generation, {row.declaration.kind: row for row in rows}, opened, wiped
 
     def read_row(self, txn: Transaction, kind: str) -> KindRow | None:
         """Read a kind's current row."""
@@ -285,6 +317,31 @@ class Catalog:
             number: key[len(_NAMESPACE) :].decode()
             for key, number in self._entries(txn, _NAMESPACE)
         }
+
+    def renumber(self, txn: Transaction, name: str, number: bytes, position: int) -> None:
+        """Give a namespace that is wiped another number.
+
+        Args:
+            txn: the transaction, which also has to raise the generation.
+            name: the namespace.
+            number: its number so far.
+            position: of the last deletion.
+        """
+        key = _NAMESPACE + name.encode()
+        _put(txn, self.meta, key, _NUMBER.pack(self.next_number(txn, _NAMESPACE)))
+        self.write_wiped(txn, number, WipedNumber(name, position))
+
+    def read_wiped(self, txn: Transaction) -> dict[bytes, WipedNumber]:
+        """The numbers that namespaces had before they were wiped."""
+        return {key[len(_WIPED) :]: _DECODE_WIPED(data) for key, data in self._entries(txn, _WIPED)}
+
+    def write_wiped(self, txn: Transaction, number: bytes, wiped: WipedNumber) -> None:
+        """Store the number of a wiped namespace."""
+        _put(txn, self.meta, _WIPED + number, _ENCODE(wiped))
+
+    def forget_wiped(self, txn: Transaction, number: bytes) -> None:
+        """Forget the number of a wiped namespace."""
+        txn.delete(_WIPED + number, db=self.meta)
 
     def next_number(self, txn: Transaction, subject: bytes) -> int:
         """A new number for a subject, never used before."""
@@ -353,6 +410,17 @@ def _number(key: bytes, stored: bytes) -> int:
 
 def _checked(key: bytes, stored: bytes) -> bytes:
     return checked("metadata", key, stored)
+
+
+def _rename_kinds(txn: Transaction, meta: Database, journal: Database) -> None:
+    """Keep processes of an earlier version that have the store open from using it."""
+    for key, stored in list(txn.cursor(db=meta)):
+        if key.startswith(_EARLIER_KIND):
+            renamed = _KIND + key.removeprefix(_EARLIER_KIND)
+            _put(txn, meta, renamed, _checked(key, stored))
+            txn.delete(key, db=meta)
+    head = read_head(txn, journal)
+    write_head(txn, journal, evolve(head, generation=head.generation + 1))
 
 
 def _add_checksums(txn: Transaction, databases: Iterable[Database]) -> None:

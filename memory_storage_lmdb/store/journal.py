@@ -25,9 +25,11 @@ __all__ = [
     "EMPTY_HEAD",
     "PUT",
     "Head",
+    "Listing",
     "RawChange",
     "append_changes",
     "counts_of",
+    "forget_counts",
     "pack_change",
     "read_changes",
     "read_count",
@@ -75,6 +77,21 @@ EMPTY_HEAD = Head(0, 0, 0, 0)
 
 pack_change = _CHANGE.pack
 """Namespace (4 bytes), kind number, operation, id (16 bytes) as stored in a segment."""
+
+
+@frozen
+class Listing:
+    """The records of a namespace in a snapshot.
+
+    Attributes:
+        number: the namespace's number.
+        position: the snapshot's position.
+        deletions: the packed deletion of each record; what refers comes before what it refers to.
+    """
+
+    number: bytes
+    position: int
+    deletions: list[bytes]
 
 
 def read_head(txn: Transaction, journal: Database) -> Head:
@@ -162,6 +179,15 @@ def write_count(
     """Store how many records of a kind a namespace has."""
     key = _COUNT_KEY.pack(_COUNTS, namespace, kind)
     txn.put(key, with_checksum(key, _COUNT.pack(count)), db=journal)
+
+
+def forget_counts(txn: Transaction, journal: Database, namespace: bytes) -> None:
+    """Remove what was stored of a namespace's numbers of records."""
+    cursor, start = txn.cursor(db=journal), bytes([_COUNTS]) + namespace
+    found = cursor.set_range(start)
+    while found and cursor.key().startswith(start):
+        cursor.delete()
+        found = bool(cursor.key())
 
 
 def counts_of(txn: Transaction, journal: Database) -> Iterator[tuple[bytes, int, int]]:

@@ -26,7 +26,6 @@ __all__ = [
     "EncodedExpectation",
     "EncodedOperation",
     "EncodedPut",
-    "EncodedWipe",
     "Encoder",
     "Outcome",
     "Request",
@@ -43,13 +42,13 @@ _ALONE = 3
 
 @frozen
 class Request:
-    """A batch for a namespace; ``None`` to wipe it."""
+    """A batch for a namespace."""
 
     namespace: str
-    batch: WriteBatch | None
+    batch: WriteBatch
 
     def __len__(self) -> int:
-        return 1 if self.batch is None else len(self.batch.operations) or 1
+        return len(self.batch.operations) or 1
 
 
 @define(eq=False)
@@ -107,15 +106,7 @@ class EncodedExpectation:
     record: Record | None
 
 
-@define(eq=False)
-class EncodedWipe:
-    """A namespace to empty, of these kinds and all others."""
-
-    namespace: bytes
-    kinds: tuple[str, ...]
-
-
-EncodedOperation: TypeAlias = EncodedPut | EncodedDelete | EncodedExpectation | EncodedWipe
+EncodedOperation: TypeAlias = EncodedPut | EncodedDelete | EncodedExpectation
 
 
 @frozen
@@ -154,11 +145,13 @@ class Encoder:
     codec: Codec
     catalog: Catalog
     compressing: Executor
-    _numbers: dict[str, bytes] = field(init=False, factory=dict[str, bytes])
+    # The namespaces' numbers as they are in a generation of the catalog.
+    _numbers: tuple[int, dict[str, bytes]] = field(init=False, default=(-1, {}))
 
     def is_small(self, requests: Sequence[Request]) -> bool:
         """Whether encoding needs neither another thread nor the store."""
-        known = all(request.namespace in self._numbers for request in requests)
+        numbers = self._known_numbers()
+        known = all(request.namespace in numbers for request in requests)
         return known and sum(map(len, requests)) <= _ALONE
 
     def encode(self, requests: Sequence[Request]) -> list[Outcome]:
@@ -182,15 +175,18 @@ class Encoder:
 
     def number(self, namespace: str) -> bytes:
         """The number of a namespace, which gets one if it has none."""
-        known = self._numbers.get(namespace)
+        numbers = self._known_numbers()
+        known = numbers.get(namespace)
         if known is None:
             known = self.catalog.environment.write(self.catalog.add_namespace, namespace)
-            self._numbers[namespace] = known
+            numbers[namespace] = known
         return known
 
-    def wipe(self, namespace: bytes) -> EncodedBatch:
-        """Encode the operation that empties a namespace."""
-        return EncodedBatch([EncodedWipe(namespace, self.codec.types.kinds)])
+    def _known_numbers(self) -> dict[str, bytes]:
+        generation = self.catalog.generation
+        if self._numbers[0] != generation:
+            self._numbers = generation, {}
+        return self._numbers[1]
 
     def put(
         self, record: Record, namespace: bytes, values: Values, body: bytes | _CompressionJob
@@ -214,8 +210,6 @@ class Encoder:
     def _encode_small(self, request: Request) -> Outcome:
         """Encode a batch of few records."""
         codec, namespace, batch = self.codec, self.number(request.namespace), request.batch
-        if batch is None:
-            return self.wipe(namespace)
         encoded: list[EncodedOperation] = []
         try:
             codec.limits.check_batch(len(batch))
@@ -293,7 +287,7 @@ class _Encoding:
             self._errors.get(number)
             or EncodedBatch(
                 cast("list[EncodedOperation]", encoded),
-                () if request.batch is None else request.batch.ids,
+                request.batch.ids,
             )
             for number, (request, encoded) in enumerate(
                 zip(self._requests, self._encoded, strict=True)
@@ -303,9 +297,6 @@ class _Encoding:
     def _drafts_of(self, number: int) -> Iterator[_SerializedRecord]:
         encoder, encoded, request = self.encoder, self._encoded[number], self._requests[number]
         codec, namespace = encoder.codec, self._namespaces[number]
-        if request.batch is None:
-            encoded += encoder.wipe(namespace).operations
-            return
         codec.limits.check_batch(len(request.batch))
         for operation in request.batch.operations:
             if isinstance(operation, Put):

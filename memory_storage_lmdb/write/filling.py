@@ -26,6 +26,7 @@ from memory_storage_lmdb.store.layout import (
     pack_values,
 )
 from memory_storage_lmdb.write.indexing import index_pending
+from memory_storage_lmdb.write.wiping import empty_some
 
 __all__ = ["Filled", "check_kinds", "declare_kinds"]
 
@@ -67,6 +68,13 @@ def declare_kinds(catalog: Catalog, codec: Codec, decode: Decode) -> Filled:
     while True:
         catalog.reload()
         try:
+            if any(
+                catalog.rows[kind].declaration != declarations[kind]
+                for kind in declarations.keys() & catalog.rows
+            ):
+                # Records of wiped namespaces are neither checked nor indexed.
+                while environment.write(empty_some, catalog, frees=True):
+                    pass
             environment.write(_declare, catalog, codec.types, declarations, decode)
         except StaleCatalogError:
             continue

@@ -1,5 +1,5 @@
-"""The changes of a write transaction: records put, deleted and wiped, with their entries; and
-expectations about records.
+"""The changes of a write transaction: records put and deleted, with their entries; and expectations about
+records.
 
 ``WriteTransaction`` makes the single changes. Before a put the rules of its kind are checked; ``delete``
 finds what cascades from a record, what forbids its deletion and what is set to null.
@@ -7,7 +7,7 @@ finds what cascades from a record, what forbids its deletion and what is set to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -46,7 +46,7 @@ from memory_storage_lmdb.store.layout import (
 from memory_storage_lmdb.write.acyclic import EdgeOrder, reaches
 from memory_storage_lmdb.write.encoding import EncodedExpectation, EncodedPut
 
-__all__ = ["WriteTransaction", "check_expected", "check_filled", "delete", "wipe"]
+__all__ = ["WriteTransaction", "check_expected", "check_filled", "delete"]
 
 _Deletions: TypeAlias = dict[tuple[KindLayout, bytes], None]
 _Graph: TypeAlias = tuple[int, AcyclicRule, bytes, Any]
@@ -316,33 +316,6 @@ def delete(write: WriteTransaction, layout: KindLayout, key: bytes) -> None:
         write.remove(target, target_key)
 
 
-def wipe(write: WriteTransaction, namespace: bytes, kinds: Sequence[str]) -> None:
-    """Delete every record of a namespace.
-
-    Args:
-        write: the transaction.
-        namespace: the namespace's number.
-        kinds: the kinds that this process knows; those that others refer to come first.
-
-    Raises:
-        StorageUnavailableError: the indexes of a kind are being filled.
-    """
-    layouts = write.catalog.layouts
-    unknown = [kind for kind in layouts if kind not in kinds]
-    for kind in (*unknown, *reversed(kinds)):
-        layout = layouts[kind]
-        check_filled(layout)
-        for record_id in _emptied(write, write.records(layout), namespace):
-            write.count(namespace, layout, -1)
-            write.note(namespace, layout, DELETE, record_id)
-        for name, _, _ in layout.databases():
-            for _ in _emptied(write, write.catalog.handles[name], namespace):
-                pass
-    write.orders.clear()
-    for place in [place for place in write.fresh if place[1].startswith(namespace)]:
-        del write.fresh[place]
-
-
 def check_expected(write: WriteTransaction, expected: EncodedExpectation, codec: Codec) -> None:
     """Compare a record with the one that is expected, as decoded records are equal.
 
@@ -459,14 +432,3 @@ def _referring(
     for referrer, rule in write.catalog.referrers.get(layout.kind, ()):
         for holder in write.holders(referrer, rule.field, namespace, record_id):
             yield referrer, rule, namespace + holder
-
-
-def _emptied(write: WriteTransaction, database: Database, namespace: bytes) -> Iterator[bytes]:
-    """Delete all keys of a namespace; gives the last bytes of each."""
-    cursor = write.txn.cursor(db=database)
-    found = cursor.set_range(namespace)
-    while found and cursor.key().startswith(namespace):
-        yield cursor.key()[-ID_BYTES:]
-        # Deletes all duplicates, and moves on to the next key.
-        cursor.delete(dupdata=True)
-        found = bool(cursor.key())

@@ -7,8 +7,9 @@ on the writer thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, TypeVarTuple
 
 from attrs import define, evolve, field, frozen
 
@@ -21,6 +22,7 @@ from memory_storage_lmdb.engine.environment import Environment
 from memory_storage_lmdb.engine.thread import JobThread
 from memory_storage_lmdb.store.catalog import Catalog, StaleCatalogError
 from memory_storage_lmdb.store.journal import (
+    Listing,
     append_changes,
     read_head,
     trim,
@@ -30,14 +32,14 @@ from memory_storage_lmdb.store.journal import (
 from memory_storage_lmdb.write.encoding import (
     EncodedBatch,
     EncodedDelete,
-    EncodedExpectation,
     EncodedPut,
     Encoder,
     Outcome,
     Request,
 )
 from memory_storage_lmdb.write.indexing import index_pending
-from memory_storage_lmdb.write.transaction import WriteTransaction, check_expected, delete, wipe
+from memory_storage_lmdb.write.transaction import WriteTransaction, check_expected, delete
+from memory_storage_lmdb.write.wiping import empty_some, wipe
 
 __all__ = ["GroupResult", "GroupWriter", "Writer"]
 
@@ -49,6 +51,10 @@ _AT_ONCE = 128
 # The entries of so many changes are written in one transaction. A commit waits for it, and more of them share
 # little: a pass of 1,000 takes four times as long.
 _PASS = 256
+_PAUSE_SECONDS = 0.002
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 @frozen
@@ -95,23 +101,31 @@ class GroupWriter:
     index_lag: int
     feed_limit: int
 
-    def write(self, requests: Sequence[Request], encoded: Sequence[Outcome] | None) -> GroupResult:
+    def write(
+        self,
+        requests: Sequence[Request],
+        encoded: Sequence[Outcome] | None,
+        generation: int,
+    ) -> GroupResult:
         """Apply batches and make them durable.
 
         Args:
             requests: what to write.
             encoded: the same, where it is encoded already.
+            generation: the catalog's when that began.
 
         Raises:
             StorageFullError: nothing was applied.
         """
         while True:
+            if encoded is None:
+                generation = self.catalog.generation
             outcomes = self.encoder.encode(requests) if encoded is None else encoded
             batches = [outcome for outcome in outcomes if isinstance(outcome, EncodedBatch)]
             try:
-                written = self._write(batches)
+                written = self._write(batches, generation)
             except StaleCatalogError:
-                # What is encoded is laid out by the old declarations.
+                # What is encoded is laid out by the old declarations, or has the old number of a namespace.
                 self.catalog.reload()
                 encoded = None
             else:
@@ -129,9 +143,22 @@ class GroupWriter:
 
     def index_some(self) -> int:
         """Write some of the pending index entries; how many changes still have such."""
+        return self._transact(self._index_some)
+
+    def wipe(self, namespace: str, listing: Listing) -> Position | None:
+        """Wipe a namespace; see ``wiping``."""
+        while self.index_some() > _AT_ONCE:
+            pass
+        return self._transact(wipe, self.catalog, namespace, listing, self.feed_limit, frees=True)
+
+    def empty_some(self) -> bool:
+        """Remove some of what wiped namespaces have left; whether more remains."""
+        return self._transact(empty_some, self.catalog, frees=True)
+
+    def _transact(self, job: Callable[[Transaction, *Ts], T], *args: *Ts, frees: bool = False) -> T:
         while True:
             try:
-                return self.environment.write(self._index_some)
+                return self.environment.write(job, *args, frees=frees)
             except StaleCatalogError:
                 self.catalog.reload()
 
@@ -144,21 +171,23 @@ class GroupWriter:
         write_head(txn, self.catalog.journal, head)
         return head.sequence - head.indexed
 
-    def _write(self, batches: Sequence[EncodedBatch]) -> GroupResult:
+    def _write(self, batches: Sequence[EncodedBatch], generation: int) -> GroupResult:
         frees = not any(
             isinstance(operation, EncodedPut) for batch in batches for operation in batch.operations
         )
         job = self._apply_all
         while True:
             try:
-                return self.environment.write(job, batches, frees=frees)
+                return self.environment.write(job, batches, generation, frees=frees)
             except _RejectedError as rejected:
                 if len(batches) == 1:
                     return GroupResult([rejected.error])
                 job = self._apply_each
 
-    def _apply_all(self, txn: Transaction, batches: Sequence[EncodedBatch]) -> GroupResult:
-        write = self._begin(txn)
+    def _apply_all(
+        self, txn: Transaction, batches: Sequence[EncodedBatch], generation: int
+    ) -> GroupResult:
+        write = self._begin(txn, generation)
         results: list[CommitResult] = []
         for batch in batches:
             try:
@@ -168,8 +197,10 @@ class GroupWriter:
             results.append(Receipt(write.sequence, batch.ids))
         return self._finish(write, GroupResult(results))
 
-    def _apply_each(self, txn: Transaction, batches: Sequence[EncodedBatch]) -> GroupResult:
-        write = self._begin(txn)
+    def _apply_each(
+        self, txn: Transaction, batches: Sequence[EncodedBatch], generation: int
+    ) -> GroupResult:
+        write = self._begin(txn, generation)
         results: list[CommitResult] = []
         for batch in batches:
             savepoint = WriteTransaction(
@@ -200,14 +231,13 @@ class GroupWriter:
                 write.put(operation)
             elif isinstance(operation, EncodedDelete):
                 delete(write, operation.layout, operation.namespace + operation.id)
-            elif isinstance(operation, EncodedExpectation):
-                check_expected(write, operation, self.encoder.codec)
             else:
-                wipe(write, operation.namespace, operation.kinds)
+                check_expected(write, operation, self.encoder.codec)
 
-    def _begin(self, txn: Transaction) -> WriteTransaction:
+    def _begin(self, txn: Transaction, generation: int) -> WriteTransaction:
         head = read_head(txn, self.catalog.journal)
-        self.catalog.check(head)
+        if head.generation != generation:
+            raise StaleCatalogError
         return WriteTransaction(txn, self.catalog, head, head.sequence)
 
     def _finish(self, write: WriteTransaction, result: GroupResult) -> GroupResult:
@@ -250,6 +280,8 @@ class Writer:
     _group: GroupCommit[Request, CommitResult] = field(init=False)
     _training: set[asyncio.Task[None]] = field(init=False, factory=set[asyncio.Task[None]])
     _indexing: bool = field(init=False, default=False)
+    _emptying: asyncio.Task[None] | None = field(init=False, default=None)
+    _left: bool = field(init=False, default=False)
     backlog: int = field(init=False, default=0)
     _idle: asyncio.TimerHandle | None = field(init=False, default=None)
     _written_at: float = field(init=False, default=0.0)
@@ -264,12 +296,40 @@ class Writer:
             await asyncio.wait(self._training)
         return await self._group.submit([Request(namespace, batch) for batch in batches])
 
-    async def wipe(self, namespace: str) -> Position:
-        """Delete every record of a namespace; the position afterwards."""
-        (result,) = await self._group.submit([Request(namespace, None)])
-        if isinstance(result, Receipt):
-            return result.position
-        raise result
+    async def wipe(self, namespace: str, listing: Listing) -> Position | None:
+        """Delete every record of a namespace, and remove what these leave.
+
+        Args:
+            namespace: the name.
+            listing: its records, as they were a moment ago.
+
+        Returns:
+            The position after it; ``None`` if the records have to be listed again.
+        """
+        position = await self.thread.run(self.groups.wipe, namespace, listing)
+        if position is not None:
+            # Also when the caller no longer waits.
+            await asyncio.wait([self.empty_soon()])
+        return position
+
+    def empty_soon(self) -> asyncio.Task[None]:
+        """Remove what wiped namespaces have left, between the groups of the writer thread."""
+        self._left = True
+        if self._emptying is None or self._emptying.done():
+            self._emptying = asyncio.create_task(self._empty(), name="memory-core wiped records")
+        return self._emptying
+
+    async def _empty(self) -> None:
+        try:
+            while self._left:
+                self._left = False
+                if await self.thread.run(self.groups.empty_some):
+                    self._left = True
+                    # A process that waits for the lock gets it first.
+                    await asyncio.sleep(_PAUSE_SECONDS)
+        except MemoryCoreError:
+            # Nothing finds it; the next wipe or opening goes on.
+            self.upkeep["failed_passes"] += 1
 
     def stats(self) -> dict[str, int]:
         """Commits, the groups that they were written in, and rejected batches."""
@@ -288,6 +348,9 @@ class Writer:
     async def aclose(self) -> None:
         """Finish what was accepted."""
         await self._group.aclose()
+        if self._emptying is not None:
+            self._emptying.cancel()
+            await asyncio.wait([self._emptying])
         if self._idle is not None:
             self._idle.cancel()
         if self._training:
@@ -297,8 +360,9 @@ class Writer:
         encoder, environment = self.groups.encoder, self.groups.environment
         # A record alone is encoded here, while its fields are still in this core's cache: the writer
         # thread would take twice as long. It has nothing to write at the moment.
+        generation = encoder.catalog.generation
         encoded = encoder.encode(requests) if encoder.is_small(requests) else None
-        written = await self.thread.run(self.groups.write, requests, encoded)
+        written = await self.thread.run(self.groups.write, requests, encoded, generation)
         results = written.results
         self.counters["batches_refused"] += sum(
             isinstance(result, MemoryCoreError) for result in results

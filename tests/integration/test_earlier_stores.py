@@ -15,7 +15,6 @@ from typing import Any
 from uuid import UUID
 
 import lmdb
-import msgspec
 import pytest
 
 from memory_core import (
@@ -320,25 +319,55 @@ async def test_lmdb_tells_an_earlier_process_that_has_the_store_open(tmp_path):
     async with open_memory(f"lmdb:{folder}") as memory:
         await memory.store_heuristic(HEURISTIC.replace(domain="web"))
     after = looked_at(folder)
-    assert (before["version"], after["version"]) == (2, 3)
+    assert (before["version"], after["version"]) == (2, 4)
     assert after["generation"] > before["generation"]
-    # It has declared all kinds of the core, and goes on only if none has changed.
-    for kind in ("episode", "pattern", "heuristic"):
-        assert before["declared"][kind] != after["declared"][kind]
+    # It has declared all kinds of the core, and goes on only if it finds each, and none has changed.
+    assert before["declared"] >= {"episode", "pattern", "heuristic"}
+    assert not after["declared"]
+
+
+async def test_lmdb_reads_a_store_of_version_3_as_it_is_and_migrates_it_to_be_written(tmp_path):
+    """With a second namespace. Processes of version 3 find none of their kinds afterwards."""
+    file = tmp_path / "mem" / "data.mdb"
+    file.parent.mkdir()
+    file.write_bytes(gzip.decompress((STORES / "lmdb-3.gz").read_bytes()))
+    before = file.read_bytes()
+    url = f"lmdb:{file.parent}"
+    async with open_memory(url, read_only=True) as memory:
+        for record in RECORDS:
+            assert await memory.get(type(record), record.id) == record
+        assert await memory.scoped("other").count_episodes() == 1
+    assert file.read_bytes() == before
+    earlier = looked_at(file.parent)
+    async with open_memory(url) as memory:
+        other = memory.scoped("other")
+        await other.put(*(numbered_episode(number) for number in range(1_100)))
+        await other.storage.wipe()
+        await other.put(RUNNING)
+        assert list(await other.query_episodes(Query(Episode))) == [RUNNING]
+        for record in RECORDS:
+            assert await memory.get(type(record), record.id) == record
+    now = looked_at(file.parent)
+    assert (earlier["version"], now["version"]) == (3, 4)
+    assert now["generation"] > earlier["generation"]
+    assert earlier["declared"] >= {"episode", "pattern", "heuristic"}
+    assert not now["declared"]
+    async with open_memory(url, read_only=True) as memory:
+        assert await memory.scoped("other").count_episodes() == 1
+        assert await memory.count_episodes() == 2
+
+
+def numbered_episode(number: int) -> Episode:
+    return Episode(id=numbered(100 + number), task_description="many", start_time=AT)
 
 
 def looked_at(folder: Path) -> dict[str, Any]:
     with lmdb.open(str(folder), max_dbs=64) as env, env.begin() as txn:
         meta = env.open_db(b"memory/meta", txn, create=False)
         journal = env.open_db(b"memory/journal", txn, create=False)
-        kinds = [(key, data) for key, data in txn.cursor(meta) if key.startswith(b"kind:")]
+        kinds = [key for key, _ in txn.cursor(meta) if key.startswith(b"kind:")]
         return {
             "version": int.from_bytes(txn.get(b"schema", db=meta)),
             "generation": int.from_bytes(txn.get(b"\x02", db=journal)[24:28]),
-            "declared": {
-                key.removeprefix(b"kind:").decode(): msgspec.msgpack.decode(data[:-4])[
-                    "declaration"
-                ]
-                for key, data in kinds
-            },
+            "declared": {key.removeprefix(b"kind:").decode() for key in kinds},
         }

@@ -13,7 +13,14 @@ import pytest
 from memory_core.errors import CycleError, DuplicateError
 from memory_core.query import Query
 from memory_core.records import Episode, Record, Relationship
-from memory_core.storage import Capability, Receipt, Storage, SupportsNamespaces, WriteBatch
+from memory_core.storage import (
+    Capability,
+    ChangeOperation,
+    Receipt,
+    Storage,
+    SupportsNamespaces,
+    WriteBatch,
+)
 from memory_core.testing.data.kinds import Specimen, kit_context
 from memory_core.testing.data.samples import edge, episode, sample_id
 from memory_core.testing.suite.harness import (
@@ -31,6 +38,8 @@ __all__ = ["CancellationTests", "ConcurrencyTests", "has_cycle"]
 
 _STARVED = 5
 """Seconds after which a task that waits for 0.05 s has starved."""
+_MANY = 1_100
+"""Records of a namespace that is wiped: so many that a backend may take steps of its own for it."""
 _PAIR = [sample_id("specimen", number) for number in range(2)]
 
 
@@ -41,6 +50,38 @@ def _pair(version: int) -> list[Specimen]:
 
 class ConcurrencyTests(Harness):
     """Concurrent tasks."""
+
+    @needs(Capability.NAMESPACES)
+    async def test_others_read_and_write_while_a_large_namespace_is_wiped(
+        self, store: Storage
+    ) -> None:
+        handle = store.scoped("wiped")
+        many = list(map(episode, range(_MANY)))
+        await put(handle, *many)
+        start = (await put(store, episode(0))).position
+        assert isinstance(handle, SupportsNamespaces)
+        wiping = asyncio.create_task(handle.wipe())
+        written: list[Receipt] = []
+        while not wiping.done():
+            written.append(await put(handle, episode(_MANY + len(written))))
+            await put(store, episode(len(written)))
+            newest = await handle.count(Query(Episode))
+            assert newest >= _MANY or newest <= len(written), "half a namespace"
+            ends = await handle.get(Episode, [many[0].id, many[-1].id])
+            assert ends in ([None, None], [many[0], many[-1]]), "half a namespace"
+            page = await handle.query(Query(Episode).order_by("start_time", descending=False))
+            assert page.records[:1] == (many[0],) or not {*page.records}.intersection(many)
+        wiped = await wiping
+        late = [receipt for receipt in written if receipt.position > wiped]
+        kept = {record_id for receipt in late for record_id in receipt.ids}
+        assert {record.id for record in await drain(handle, Query(Episode))} == kept
+        assert await handle.count(Query(Episode)) == len(kept)
+        assert await store.count(Query(Episode)) == 1 + len(written)
+        changes, _ = await follow(handle, start)
+        gone = {change.id for change in changes if change.operation is ChangeOperation.DELETE}
+        assert gone == {record.id for record in many} | {
+            record_id for receipt in written if receipt not in late for record_id in receipt.ids
+        }
 
     async def test_readers_see_whole_batches(self, store: Storage) -> None:
         await put(store, *_pair(0))

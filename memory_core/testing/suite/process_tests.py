@@ -22,12 +22,12 @@ from memory_core.errors import (
 from memory_core.memory import Memory
 from memory_core.query import Query
 from memory_core.records import Episode, Record, Relationship
-from memory_core.storage import Capability, Receipt, Storage, WriteBatch
+from memory_core.storage import Capability, Receipt, Storage, SupportsNamespaces, WriteBatch
 from memory_core.testing.checks.crash import crash
 from memory_core.testing.checks.forking import Emit, ForkServer, Worker, open_target
 from memory_core.testing.checks.linearizability import LinearizabilityRun, check
 from memory_core.testing.data.kinds import Specimen, kit_context, one_more
-from memory_core.testing.data.samples import edge, episode, sample_id
+from memory_core.testing.data.samples import edge, episode, every_kind, sample_id
 from memory_core.testing.suite.concurrency_tests import has_cycle
 from memory_core.testing.suite.harness import (
     Harness,
@@ -51,6 +51,8 @@ _PROCESSES = 3
 _BATCHES = 40
 _NODES = 10
 _COUNTERS = 10
+_MANY = 1_100
+_PATIENCE = 60.0
 _CREATIONS = 5
 _CREATIONS_ON_SERVERS = 2
 _BEGIN, _END = "begin", "end"
@@ -195,6 +197,58 @@ class ProcessTests(Harness):
         assert worker.status == 0
         assert await store.count(Query(Episode)) == 21
 
+    @needs(Capability.DURABLE, Capability.NAMESPACES)
+    async def test_a_wipe_that_is_killed_is_all_or_nothing(
+        self, fork_server: ForkServer, location: str
+    ) -> None:
+        many, one = list(map(episode, range(_MANY))), episode(_MANY)
+        for delay in (0.0, 0.005, 0.02, 0.1):
+            store = whole(await self.open(location, context=kit_context()))
+            await put(store, *every_kind())
+            await put(store.scoped("wiped"), *many)
+            await store.aclose()
+            worker = fork_server.start(f"{_MODULE}:wipe", self._spec(), location)
+            lines = worker.lines()
+            assert await asyncio.to_thread(next, lines) == "opened"
+            await asyncio.sleep(delay)
+            worker.kill()
+            said = await asyncio.to_thread(list, lines)
+            store = whole(await self.open(location, context=kit_context()))
+            try:
+                handle = store.scoped("wiped")
+                await put(handle, one)
+                count = await handle.count(Query(Episode))
+                assert count in ({1} if said else {1, _MANY + 1}), "half a namespace"
+                found = await handle.get(Episode, [record.id for record in many])
+                assert found == (many if count > 1 else [None] * _MANY)
+                found = await drain(handle, Query(Episode).limit(500))
+                assert len(found) == count
+                assert await stored(store, *every_kind())
+            finally:
+                await store.aclose()
+
+    @needs(Capability.MULTI_PROCESS, Capability.NAMESPACES)
+    async def test_a_wipe_is_seen_by_a_process_that_uses_the_namespace(
+        self, fork_server: ForkServer, store: Storage, location: str
+    ) -> None:
+        handle = store.scoped("wiped")
+        assert isinstance(handle, SupportsNamespaces)
+        await put(handle, *map(episode, range(_MANY)))
+        with TemporaryDirectory() as signals:
+            worker = fork_server.start(f"{_MODULE}:use_wiped", self._spec(), location, signals)
+            lines = worker.lines()
+            assert await asyncio.to_thread(next, lines) == "used"
+            wiped = await handle.wipe()
+            await _signal(signals, _BEGIN)
+            assert await asyncio.to_thread(list, lines) == ["saw nothing"]
+        assert worker.status == 0
+        late = episode(_MANY + 1)
+        assert await stored(handle, late)
+        assert await handle.count(Query(Episode)) == 1
+        assert [record.id for record in await drain(handle, Query(Episode))] == [late.id]
+        changes, _ = await follow(handle, wiped)
+        assert [change.id for change in changes] == [late.id]
+
     @needs(Capability.MULTI_PROCESS)
     async def test_the_death_of_another_process_is_survived(
         self, fork_server: ForkServer, store: Storage, location: str
@@ -273,6 +327,42 @@ async def _count_up(spec: str, location: str, times: int) -> None:
     store = await open_target(spec, location)
     memory, counter = Memory(store), sample_id("specimen", 1)
     await asyncio.gather(*(memory.update(Specimen, counter, one_more) for _ in range(times)))
+    await store.aclose()
+
+
+def wipe(emit: Emit, spec: str, location: str) -> None:
+    """A process that wipes a namespace, and is killed meanwhile."""
+    asyncio.run(_wipe(emit, spec, location))
+
+
+async def _wipe(emit: Emit, spec: str, location: str) -> None:
+    handle = (await open_target(spec, location)).scoped("wiped")
+    assert isinstance(handle, SupportsNamespaces)
+    emit("opened")
+    await handle.wipe()
+    emit("wiped")
+    await asyncio.sleep(_PATIENCE)
+
+
+def use_wiped(emit: Emit, spec: str, location: str, signals: str) -> None:
+    """A process that uses a namespace before and after another one wipes it."""
+    asyncio.run(_use_wiped(emit, spec, location, signals))
+
+
+async def _use_wiped(emit: Emit, spec: str, location: str, signals: str) -> None:
+    store = await open_target(spec, location)
+    handle = store.scoped("wiped")
+    await put(handle, episode(_MANY))
+    assert await stored(handle, episode(0), episode(_MANY))
+    assert await handle.count(Query(Episode)) == _MANY + 1
+    emit("used")
+    await asyncio.to_thread(_wait_for, signals, _BEGIN)
+    assert await handle.get(Episode, [episode(0).id, episode(_MANY).id]) == [None, None]
+    assert await drain(handle, Query(Episode)) == []
+    assert await handle.count(Query(Episode)) == 0
+    await put(handle, episode(_MANY + 1))
+    assert await stored(handle, episode(_MANY + 1))
+    emit("saw nothing")
     await store.aclose()
 
 

@@ -262,8 +262,8 @@ async def test_the_error_names_the_place_and_the_key(opens, location):
     with lmdb.open(location, max_dbs=64) as env:
         meta = env.open_db(b"memory/meta")
         with env.begin(db=meta, write=True) as txn:
-            txn.put(b"kind:episode", b"\xff" + txn.get(b"kind:episode")[1:])
-    with pytest.raises(StorageError, match=r"store: the store is damaged: .*kind:episode"):
+            txn.put(b"kinds:episode", b"\xff" + txn.get(b"kinds:episode")[1:])
+    with pytest.raises(StorageError, match=r"store: the store is damaged: .*kinds:episode"):
         await opens()
 
 
