@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
+from operator import itemgetter
 from threading import Lock
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -46,6 +47,7 @@ _CHECKSUM = struct.Struct(">I")
 _CHECKED_HEAD = struct.Struct(">BBHI")  # both
 _START = struct.Struct(">4sI")
 _PAYLOAD = _START.size
+_IS_COMPRESSED, _BEGUN = itemgetter(0), itemgetter(1)  # of what a variant knows of a head
 _DIGEST_BYTES = 16
 _FRAME_HEADER = 18  # bytes of zstd's header, at most
 _PLAIN_STEP = 8_192
@@ -276,7 +278,7 @@ class Codec:
             return error
 
     def decode_together(
-        self, kind: str, ids: Sequence[bytes], stored: Iterable[bytes], starts: Iterable[int]
+        self, kind: str, ids: Sequence[bytes], envelopes: Sequence[bytes], most: int = LONG
     ) -> Sequence[Any] | None:
         """Records by the bytes of their ids, decoded by one native call; logged steps not before they are
         looked at.
@@ -284,8 +286,8 @@ class Codec:
         Args:
             kind: their kind.
             ids: the bytes of their ids.
-            stored: what has the envelope of each.
-            starts: where each envelope begins; may raise ``ValueError`` where that cannot be read.
+            envelopes: the envelope of each.
+            most: the most bytes that their bodies may take.
 
         Returns:
             ``None`` where they must be decoded one by one: they are long, or of several classes, or an
@@ -294,23 +296,21 @@ class Codec:
         variant = self._by_name.get((kind, ""))
         if variant is None or variant.together is None:
             return None
-        decompress, heads, read = self.compressor.decompress, variant.heads, _START.unpack_from
-        bodies: list[bytes] = []
-        left = LONG
+        # One pass for each thing to do, as calls from native code take a third of the time of a loop.
         try:
-            for data, start in zip(stored, starts, strict=False):
-                head, checksum = read(data, start)
-                compressed, begun = heads[head]
-                body = data[start + _PAYLOAD :]
-                if crc32(body, begun) != checksum:
-                    return None
-                if compressed:
-                    body = decompress(body, left)
-                left -= len(body)
-                if left < 0:
-                    return None
-                bodies.append(body)
-            return variant.together(bodies, ids)
+            starts = list(map(_START.unpack_from, envelopes))
+            heads = [variant.heads[head] for head, _ in starts]
+            bodies = [envelope[_PAYLOAD:] for envelope in envelopes]
+            checksums = list(map(crc32, bodies, map(_BEGUN, heads)))
+            if checksums != [checksum for _, checksum in starts]:
+                return None
+            if any(map(_IS_COMPRESSED, heads)):
+                decompress, left = self.compressor.decompress, most
+                for number, (compressed, _) in enumerate(heads):
+                    if compressed:
+                        bodies[number] = decompress(bodies[number], left)
+                    left = max(left - len(bodies[number]), 0)
+            return variant.together(bodies, ids) if sum(map(len, bodies)) <= most else None
         except (
             CodecError,
             msgspec.MsgspecError,
@@ -417,7 +417,7 @@ def _variant_codec(cls: type[Record], name: str) -> _Variant:
         return _Variant(cls, encode, decode, decode, prefix)
     whole = decoder.decode
     if issubclass(cls, Episode):
-        return _Variant(cls, _ENCODER.encode, head_decoder(cls, whole), whole, prefix)
+        return _Variant(cls, _ENCODER.encode, head_decoder(cls), whole, prefix)
     heads = {
         head: (flags == _COMPRESSED, crc32(head))
         for flags in (0, _COMPRESSED)

@@ -18,6 +18,7 @@ import msgspec
 
 from memory_core.errors import CodecError
 from memory_core.records import Episode, ExecutionStep, Step
+from memory_core.records.episode import StoredStep, as_steps
 
 __all__ = ["LONG", "LoggedSteps", "UndecodedSteps", "array_of", "head_decoder"]
 
@@ -59,7 +60,7 @@ class _LoggedSaid(msgspec.Struct, gc=False):
 
 
 class _LoggedStep(msgspec.Struct, gc=False):
-    step: ExecutionStep
+    step: StoredStep
 
 
 class _NumberedTool(msgspec.Struct, gc=False):
@@ -71,7 +72,7 @@ class _LoggedTool(msgspec.Struct, gc=False):
     step: _NumberedTool
 
 
-_STEPS = msgspec.msgpack.Decoder(tuple[ExecutionStep, ...])
+_STEPS = msgspec.msgpack.Decoder(tuple[StoredStep, ...])
 _TOOLS = msgspec.msgpack.Decoder(list[_Tool])
 _SAID = msgspec.msgpack.Decoder(list[_Said])
 _IDS = msgspec.msgpack.Decoder(list[_Id])
@@ -79,6 +80,18 @@ _LOGGED_STEPS = msgspec.msgpack.Decoder(list[_LoggedStep])
 _LOGGED_TOOLS = msgspec.msgpack.Decoder(list[_LoggedTool])
 _LOGGED_SAID = msgspec.msgpack.Decoder(list[_LoggedSaid])
 _RECORDS = msgspec.msgpack.Decoder(tuple[Step, ...])
+
+
+def _steps_of(raw: bytes | msgspec.Raw) -> tuple[ExecutionStep, ...]:
+    steps = _STEPS.decode(raw)
+    as_steps(steps)
+    return steps
+
+
+def _steps_of_logged(raw: bytes) -> tuple[ExecutionStep, ...]:
+    steps = [each.step for each in _LOGGED_STEPS.decode(raw)]
+    as_steps(steps)
+    return tuple(sorted(steps, key=_NUMBER))
 
 
 def array_of(items: Sequence[bytes]) -> bytes:
@@ -120,7 +133,7 @@ class UndecodedSteps:
         Raises:
             CodecError: the bytes are not those of steps.
         """
-        return tuple(step.tool for step in self._decode(_TOOLS))
+        return tuple(step.tool for step in self._decode(_TOOLS.decode))
 
     def said(self) -> Sequence[Any]:
         """Of each step the action, the parameters and the result, as plain JSON values; takes a quarter of
@@ -129,7 +142,7 @@ class UndecodedSteps:
         Raises:
             CodecError: the bytes are not those of steps.
         """
-        return self._decode(_SAID)
+        return self._decode(_SAID.decode)
 
     def steps(self) -> tuple[ExecutionStep, ...]:
         """Decode the steps; all calls, from any thread, return one object.
@@ -143,11 +156,11 @@ class UndecodedSteps:
         return self._decoded[0]
 
     def _read(self) -> tuple[ExecutionStep, ...]:
-        return self._decode(_STEPS)
+        return self._decode(_steps_of)
 
-    def _decode(self, decoder: msgspec.msgpack.Decoder[Any]) -> Any:
+    def _decode(self, decoder: Callable[[bytes], Any]) -> Any:
         try:
-            return decoder.decode(self._raw)
+            return decoder(self._raw)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise CodecError(str(error), kind=Episode.kind, record_id=self._record_id) from error
 
@@ -158,14 +171,14 @@ class _UndecodedLogged(UndecodedSteps):
     __slots__ = ()
 
     def tools(self) -> tuple[str, ...]:
-        logged = [each.step for each in self._decode(_LOGGED_TOOLS)]
+        logged = [each.step for each in self._decode(_LOGGED_TOOLS.decode)]
         return tuple(step.tool for step in sorted(logged, key=_NUMBER))
 
     def said(self) -> Sequence[Any]:
-        return sorted([each.step for each in self._decode(_LOGGED_SAID)], key=_NUMBER)
+        return sorted([each.step for each in self._decode(_LOGGED_SAID.decode)], key=_NUMBER)
 
     def _read(self) -> tuple[ExecutionStep, ...]:
-        return tuple(sorted([each.step for each in self._decode(_LOGGED_STEPS)], key=_NUMBER))
+        return self._decode(_steps_of_logged)
 
 
 class LoggedSteps(Sequence[Step]):
@@ -226,12 +239,11 @@ class LoggedSteps(Sequence[Step]):
         return self._records
 
 
-def head_decoder(cls: type[Episode], whole: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """A function that decodes the body of an episode without its steps.
+def head_decoder(cls: type[Episode]) -> Callable[[bytes], Any]:
+    """A function that decodes the body of an episode without its steps, unless they are long.
 
     Args:
         cls: the class of the episode.
-        whole: decodes the body with its steps; used where they are long.
     """
     head: Any = attrs.make_class(
         f"{cls.__name__}Head",
@@ -247,12 +259,13 @@ def head_decoder(cls: type[Episode], whole: Callable[[bytes], Any]) -> Callable[
     def decode(body: bytes) -> Any:
         record = decoder.decode(body)
         raw: msgspec.Raw = record.steps
-        if len(raw) > LONG:
-            return whole(body)
         # The classes have the same slots, so that one object can be of either.
         put(record, "__class__", cls)
         if len(raw) == len(_NO_STEPS):
             put(record, "steps", ())
+            return record
+        if len(raw) > LONG:
+            put(record, "steps", _steps_of(raw))
             return record
         remove(record, "steps")
         put(record, "_undecoded", UndecodedSteps(bytes(raw), record.id))

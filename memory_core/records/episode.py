@@ -93,6 +93,8 @@ class ResultStatus(StrEnum):
 
 
 _set = object.__setattr__  # records are frozen
+_FROZEN: type = FrozenDict
+_PLAIN = frozenset({dict, list})
 _a_task_type = a_member("task_type", TaskType)
 _a_complexity = a_member("context.complexity", Complexity)
 _an_outcome_status = a_member("outcome.status", OutcomeStatus)
@@ -163,6 +165,16 @@ class StepResult(Value):
                 "result.message", "text for an error, and None otherwise", self.message
             )
 
+    # The slot of ``output``: see ``ExecutionStep``.
+    _stored_output: ClassVar[Any]
+
+    def _look_at_output(self) -> Any:
+        value: object = self._stored_output
+        if type(value) in _PLAIN:
+            value = freeze(value)
+            _put_output(self, value)
+        return value
+
     @classmethod
     def success(cls, output: Any = None) -> StepResult:
         """The result of a step that succeeded; ``output`` is any JSON value."""
@@ -205,12 +217,78 @@ class ExecutionStep(Value):
         if type(self.metadata) is not FrozenDict:
             _set(self, "metadata", freeze_mapping(self.metadata))
 
+    # The slots of ``parameters`` and ``metadata``. Those of a stored step are frozen when they are first
+    # looked at. Two threads may both do that; what they get is equal.
+    _stored_parameters: ClassVar[dict[str, Any]]
+    _stored_metadata: ClassVar[dict[str, str]]
+
+    def _look_at_parameters(self) -> dict[str, Any]:
+        value = self._stored_parameters
+        return value if type(value) is _FROZEN else _frozen(self, _put_parameters, value)
+
+    def _look_at_metadata(self) -> dict[str, str]:
+        value = self._stored_metadata
+        return value if type(value) is _FROZEN else _frozen(self, _put_metadata, value)
+
+
+def _frozen(
+    step: ExecutionStep, put: Callable[[Any, object], None], plain: dict[str, Any]
+) -> dict[str, Any]:
+    value = freeze_mapping(plain)
+    put(step, value)
+    return value
+
+
+class _StoredResult(StepResult):
+    __slots__ = ()
+    __attrs_post_init__ = None  # pyright: ignore[reportAssignmentType]  # see as_steps
+
+
+class StoredStep(ExecutionStep):
+    """A step as msgspec decodes it, before ``as_steps`` makes it an ``ExecutionStep``."""
+
+    __slots__ = ()
+    __attrs_post_init__ = None  # pyright: ignore[reportAssignmentType]  # see as_steps
+
+    result: _StoredResult | None  # pyright: ignore[reportIncompatibleVariableOverride]
+
 
 _put_status, _put_output, _put_message = _setters(StepResult)
 (
     _put_number, _put_timestamp, _put_tool, _put_action, _put_parameters, _put_result, _put_latency_ms,
     _put_tokens_used, _put_metadata,
 ) = _setters(ExecutionStep)  # fmt: skip
+
+
+# Freezing the mappings of stored steps would take as long as decoding them, and the garbage collector does
+# not look at plain mappings of texts and numbers.
+for _cls, _stored, _name in (
+    (ExecutionStep, StoredStep, "parameters"),
+    (ExecutionStep, StoredStep, "metadata"),
+    (StepResult, _StoredResult, "output"),
+):
+    _slot = vars(_cls)[_name]
+    setattr(_cls, f"_stored_{_name}", _slot)
+    setattr(_cls, _name, property(getattr(_cls, f"_look_at_{_name}"), _slot.__set__))
+    setattr(_stored, _name, _slot)
+
+
+def as_steps(stored: Iterable[StoredStep]) -> None:
+    """Make decoded steps what they are.
+
+    msgspec would call Python code for each step and for each result, which takes twice the time of decoding.
+
+    Raises:
+        InvalidValueError: a result has what its status does not have.
+    """
+    for step in stored:
+        result = step.result
+        if result is not None:
+            _set(result, "__class__", StepResult)
+            # A success may have any output; its only other field is checked here.
+            if result.message is not None or result.status is not ResultStatus.SUCCESS:
+                result.__attrs_post_init__()
+        _set(step, "__class__", ExecutionStep)
 
 
 def result_of_checked(

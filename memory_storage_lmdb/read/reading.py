@@ -317,10 +317,11 @@ class Reader:
         self, layout: KindLayout, ids: Sequence[bytes], stored: Sequence[bytes]
     ) -> Sequence[Any]:
         """Records by id and stored value; short ones are decoded together."""
-        starts = layout.plain_starts(stored)
-        found = self.codec.decode_together(layout.kind, ids, stored, starts)
-        if found is not None:
-            return found
+        bodies = layout.plain_bodies(stored)
+        if bodies is not None:
+            found = self.codec.decode_together(layout.kind, ids, bodies)
+            if found is not None:
+                return found
         each = zip(ids, stored, strict=True)
         return await self._decode_all(layout, ((UUID(bytes=own), data) for own, data in each))
 

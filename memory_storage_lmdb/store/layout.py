@@ -16,7 +16,7 @@ body.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 from uuid import UUID
 from zlib import crc32
@@ -385,22 +385,18 @@ class KindLayout:
         return data[start:], _names(data[end:start]) if start > end else ()
 
     @staticmethod
-    def plain_starts(stored: Iterable[bytes]) -> Iterator[int]:
-        """Where the bodies of stored values begin.
+    def plain_bodies(stored: Sequence[bytes]) -> list[bytes] | None:
+        """The bodies of stored values; ``None`` where one is cut off, or had a reference set to null.
 
         The headers are not checked: the body of a damaged one fails its own checksum.
-
-        Raises:
-            ValueError: a value is cut off, or a reference was set to null after it was written.
         """
-        read = _FLAGS_AND_SIZE.unpack_from
-        for data in stored:
-            if len(data) < _VALUES_AT:
-                raise ValueError("a value is cut off")
-            flags, size = read(data)
-            if flags & NULLED:
-                raise ValueError("a reference was set to null")
-            yield _VALUES_AT + size
+        try:
+            heads = list(map(_FLAGS_AND_SIZE.unpack_from, stored))
+        except struct.error:
+            return None
+        if any(flags & NULLED for flags, _ in heads):
+            return None
+        return [data[_VALUES_AT + size :] for data, (_, size) in zip(stored, heads, strict=True)]
 
     def values(self, key: bytes, data: bytes) -> Values:
         """The index values of a stored value.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import repeat
 from time import perf_counter
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar, cast
@@ -297,7 +296,7 @@ class Reader:
         records = self._decoded_at_once(table, results[0].rows, ids)
         if records is None:
             return None
-        found = self._decoded_together(other, results[1].rows)
+        found = self._decoded_together(other, [row[1:] for row in results[1].rows])
         if found is None:
             return None
         return dict(zip(ids, parts.joined(records, found), strict=True))
@@ -321,15 +320,15 @@ class Reader:
             return self._decoded_together(other, results[0].rows)
 
     def _decoded_together(self, table: KindTable, rows: Sequence[Row]) -> Sequence[Any] | None:
-        """The records of the rows of ``fetch_referring``; ``None`` where they must be decoded one by one."""
-        ids = [cast("bytes", row[1]) for row in rows]
-        bodies = [cast("bytes", row[2]) for row in rows]
+        """The records of the rows of ``fetch``; ``None`` where they must be decoded one by one."""
+        ids, bodies = [row[0] for row in rows], [row[1] for row in rows]
         if not {bytes}.issuperset(map(type, bodies)):
             return None
-        found = self._codec.decode_together(table.kind, ids, bodies, repeat(0))
+        read = self._codec.decode_together
+        found = read(table.kind, cast("list[bytes]", ids), cast("list[bytes]", bodies))
         if found and table.overriding:
             pairs = zip(found, rows, strict=True)
-            return [overridden(table, record, row[3:]) for record, row in pairs]
+            return [overridden(table, record, row[2:]) for record, row in pairs]
         return found
 
     async def _fetch_whole(

@@ -321,7 +321,8 @@ class KindTable:
     def fetch_parts(
         self, field: str, ns: int, whole: KindTable, stored: Sequence[SqlValue], limit: int
     ) -> Statement:
-        """As ``fetch_referring`` for one record of another table: no rows unless it is as it was read.
+        """Selects, as ``fetch``, the records that refer to one of another table; none unless that is as it
+        was read.
 
         Args:
             field: the reference.
@@ -333,7 +334,7 @@ class KindTable:
         column, start = self.singles[field], self._fetch_sql.index(" FROM ")
         record_id, body = stored
         return Statement(
-            f"SELECT {column.name}, {self._fetch_sql[len('SELECT ') : start]} FROM {self.name} "
+            f"{self._fetch_sql[:start]} FROM {self.name} "
             f"INDEXED BY {column.by} WHERE ns = ? AND {column.name} = ? "
             f"AND {self.indexed} IS NOT NULL "
             f"AND (SELECT body FROM {whole.name} WHERE ns = ? AND id = ?) = ? LIMIT ?",

@@ -4,7 +4,6 @@ import pickle
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
 from typing import ClassVar
 from uuid import UUID
 from zlib import crc32
@@ -464,7 +463,7 @@ def stored(tested: Codec, steps: list[Step]) -> list[tuple[bytes, bytes]]:
 
 def together(tested: Codec, found: list[tuple[bytes, bytes]], kind: str = "step"):
     ids, envelopes = [own for own, _ in found], [data for _, data in found]
-    return tested.decode_together(kind, ids, envelopes, repeat(0))
+    return tested.decode_together(kind, ids, envelopes)
 
 
 @pytest.mark.parametrize("number", [1, 2, 15, 16, 100])

@@ -6,10 +6,9 @@ import copy
 import pickle
 import threading
 from collections.abc import Callable
-from itertools import repeat
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 from zlib import crc32
 
@@ -127,6 +126,68 @@ def test_it_is_still_immutable() -> None:
         with pytest.raises(AttributeError, match="'Episode' object has no attribute 'step'"):
             attrgetter("step")(one)
         assert not hasattr(one, "__dict__")
+
+
+def test_what_steps_hold_is_immutable() -> None:
+    step = ExecutionStep(
+        number=1,
+        tool="a",
+        parameters={"a": {"b": [1, {"c": 2}]}, "d": 3},
+        result=StepResult.success({"e": [4]}),
+        metadata={"f": "g"},
+    )
+    [found] = stored(Episode(task_description="nested", steps=[step])).steps
+    assert found.result is not None
+    assert type(found) is ExecutionStep
+    assert type(found.result) is StepResult
+    inner = found.parameters["a"]
+    mappings: list[dict[str, Any]] = [
+        found.parameters,
+        found.metadata,
+        inner,
+        inner["b"][1],
+        found.result.output,
+    ]
+    for mapping in mappings:
+        with pytest.raises(TypeError, match="immutable"):
+            mapping["new"] = 1
+    for items in (inner["b"], found.result.output["e"]):
+        with pytest.raises(TypeError, match="immutable"):
+            items.append(1)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        cast("Any", found).parameters = {}
+    assert found.parameters is found.parameters
+    assert found == step
+    assert hash(found) == hash(step)
+
+
+@pytest.mark.parametrize("look", [False, True])
+def test_steps_are_encoded_alike_before_and_after_they_are_looked_at(look: bool) -> None:
+    one = stored(large_episode(1))
+    if look:
+        assert [step.parameters for step in one.steps]
+    assert CODEC.serialize(one) == CODEC.serialize(large_episode(1))
+    assert msgspec.json.encode(one.steps) == msgspec.json.encode(large_episode(1).steps)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"status": "error", "output": None, "message": None},
+        {"status": "success", "output": "text", "message": "and an error"},
+        {"status": "timeout", "output": "text", "message": None},
+        {"status": "error", "output": {"a": 1}, "message": "wrong"},
+    ],
+)
+def test_a_result_that_does_not_fit_its_status_is_an_error(result: dict[str, Any]) -> None:
+    one = Episode(task_description="wrong", steps=[ExecutionStep(number=1, tool="a")])
+    body = msgspec.msgpack.decode(CODEC.serialize(one))
+    body["steps"][0]["result"] = result
+    envelope = CODEC.seal(one, msgspec.msgpack.encode(body), None)
+    found = CODEC.decode("episode", envelope, one.id)
+    with pytest.raises(CodecError, match=r"result\.") as caught:
+        _ = found.steps
+    assert caught.value.record_id == one.id
 
 
 def test_threads_that_look_first_get_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +365,7 @@ def test_logged_steps_become_those_of_their_episode_without_being_decoded() -> N
     steps = [logged(number, episode) for number in (3, 1, 20, 2)]
     envelopes = [LOGGED_CODEC.encode(step) for step in steps]
     ids = [step.id.bytes for step in steps]
-    found = LOGGED_CODEC.decode_together("step", ids, envelopes, repeat(0))
+    found = LOGGED_CODEC.decode_together("step", ids, envelopes)
     assert isinstance(found, LoggedSteps)
     whole = with_steps((episode, found))
     assert (whole.step_count, whole.tools) == (4, ("tool 1", "tool 2", "tool 3", "tool 20"))
