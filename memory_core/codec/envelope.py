@@ -286,7 +286,7 @@ class Codec:
         Args:
             kind: their kind.
             ids: the bytes of their ids.
-            envelopes: the envelope of each.
+            envelopes: the envelope of each; where it is damaged, maybe no bytes.
             most: the most bytes that their bodies may take.
 
         Returns:
@@ -316,6 +316,7 @@ class Codec:
             msgspec.MsgspecError,
             struct.error,
             KeyError,
+            TypeError,
             ValueError,
             RecursionError,
         ):

@@ -91,7 +91,8 @@ def _steps_of(raw: bytes | msgspec.Raw) -> tuple[ExecutionStep, ...]:
 def _steps_of_logged(raw: bytes) -> tuple[ExecutionStep, ...]:
     steps = [each.step for each in _LOGGED_STEPS.decode(raw)]
     as_steps(steps)
-    return tuple(sorted(steps, key=_NUMBER))
+    steps.sort(key=_NUMBER)
+    return tuple(steps)
 
 
 def array_of(items: Sequence[bytes]) -> bytes:

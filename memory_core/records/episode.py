@@ -666,13 +666,14 @@ class Episode(_MayBeUndecoded):
 
 _NAMES = [attribute.name for attribute in fields(Episode) if attribute.name != "steps"]
 _head = attrgetter(*_NAMES)
+_PUT_HEAD = [getattr(Episode, name).__set__ for name in _NAMES]
 
 
 def _head_of(episode: Episode) -> Episode:
     """A new episode with all fields but the steps; all of them were checked before."""
     whole = object.__new__(Episode)
-    for name, value in zip(_NAMES, _head(episode), strict=True):
-        _set(whole, name, value)
+    for put, value in zip(_PUT_HEAD, _head(episode), strict=True):
+        put(whole, value)
     return whole
 
 

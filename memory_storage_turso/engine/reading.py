@@ -322,10 +322,7 @@ class Reader:
     def _decoded_together(self, table: KindTable, rows: Sequence[Row]) -> Sequence[Any] | None:
         """The records of the rows of ``fetch``; ``None`` where they must be decoded one by one."""
         ids, bodies = [row[0] for row in rows], [row[1] for row in rows]
-        if not {bytes}.issuperset(map(type, bodies)):
-            return None
-        read = self._codec.decode_together
-        found = read(table.kind, cast("list[bytes]", ids), cast("list[bytes]", bodies))
+        found = self._codec.decode_together(table.kind, cast("Any", ids), cast("Any", bodies))
         if found and table.overriding:
             pairs = zip(found, rows, strict=True)
             return [overridden(table, record, row[2:]) for record, row in pairs]
