@@ -250,7 +250,7 @@ class StoredStep(ExecutionStep):
     __slots__ = ()
     __attrs_post_init__ = None  # pyright: ignore[reportAssignmentType]  # see as_steps
 
-    result: _StoredResult | None  # pyright: ignore[reportIncompatibleVariableOverride]
+    result: _StoredResult | None  # pyright: ignore[reportIncompatibleVariableOverride]  # see as_steps
 
 
 _put_status, _put_output, _put_message = _setters(StepResult)
@@ -262,14 +262,15 @@ _put_status, _put_output, _put_message = _setters(StepResult)
 
 # Freezing the mappings of stored steps would take as long as decoding them, and the garbage collector does
 # not look at plain mappings of texts and numbers.
-for _cls, _stored, _name in (
-    (ExecutionStep, StoredStep, "parameters"),
-    (ExecutionStep, StoredStep, "metadata"),
-    (StepResult, _StoredResult, "output"),
+for _cls, _stored, _name, _doc in (
+    (ExecutionStep, StoredStep, "parameters", "What the tool was called with; immutable."),
+    (ExecutionStep, StoredStep, "metadata", "What else is known of the step; immutable."),
+    (StepResult, _StoredResult, "output", "Any JSON value; immutable."),
 ):
     _slot = vars(_cls)[_name]
     setattr(_cls, f"_stored_{_name}", _slot)
-    setattr(_cls, _name, property(getattr(_cls, f"_look_at_{_name}"), _slot.__set__))
+    _look_at = getattr(_cls, f"_look_at_{_name}")
+    setattr(_cls, _name, property(_look_at, _slot.__set__, doc=_doc))
     setattr(_stored, _name, _slot)
 
 
