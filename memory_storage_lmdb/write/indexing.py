@@ -11,12 +11,12 @@ The following holds for every index but the eager ones. A record is *pending* wh
 
 - a record that is not pending has all its entries;
 - a pending record has none, or some of those of its newest values, never others; and it has some only
-  if it is flagged ``INDEXED``, and certainly all if it is flagged ``COMPLETE``.
+  if it is flagged ``INDEXED``, and all if it is flagged ``COMPLETE`` as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import itemgetter
 from typing import Any, TypeAlias
@@ -29,6 +29,7 @@ from memory_storage_lmdb.store.catalog import Catalog
 from memory_storage_lmdb.store.journal import PUT, Head, RawChange, read_changes
 from memory_storage_lmdb.store.layout import (
     COMPLETE,
+    INDEXED,
     NAMESPACE_BYTES,
     IndexLayout,
     KindLayout,
@@ -95,29 +96,54 @@ def _index(
 ) -> None:
     # By kind and namespace: what the entries of each value of each index end with.
     tables: dict[tuple[int, bytes], list[_Column]] = {}
-    for kind, key in places:
-        layout = catalog.by_number[kind]
-        place = kind, key
-        values = fresh[place] if place in fresh else _values(txn, catalog, layout, key, bound)
+    for place in places:
+        kind, key = place
+        layout, flags = catalog.by_number[kind], 0
+        if place in fresh:
+            values = fresh[place]
+        else:
+            values, flags = _values(txn, catalog, layout, key, bound)
         if values is None:
             continue
-        namespace, record_id = key[:NAMESPACE_BYTES], key[NAMESPACE_BYTES:]
+        if flags & INDEXED:
+            _add_missing(txn, catalog, layout, key, values)
+            continue
+        namespace = key[:NAMESPACE_BYTES]
         columns = tables.get((kind, namespace))
         if columns is None:
             columns = tables[kind, namespace] = [{} for _ in layout.indexes]
-        tail = layout.tail(values, record_id)
-        for index in layout.deferred:
-            column, value = columns[index.number], values[index.number]
-            if index.multi:
-                for item in value:
-                    _add(column, item, tail)
-            else:
-                _add(column, value, record_id if index.is_order else tail)
+        _add_all(columns, layout, key, values)
     for (kind, namespace), columns in tables.items():
         for index, column in zip(catalog.by_number[kind].indexes, columns, strict=True):
             if column:
                 cursor = txn.cursor(db=catalog.handles[index.database])
                 cursor.putmulti(_pairs(index, namespace, column))
+
+
+def _add_missing(
+    txn: Transaction, catalog: Catalog, layout: KindLayout, key: bytes, values: Values
+) -> None:
+    """Write the entries that an update has added. It shares most with what was there before: to write these
+    again would dirty their pages, and updated records are anywhere in the store.
+    """
+    namespace, record_id = key[:NAMESPACE_BYTES], key[NAMESPACE_BYTES:]
+    for number, entry, tail in layout.entries(layout.deferred, namespace, values, record_id):
+        database = catalog.handles[layout.indexes[number].database]
+        if not txn.cursor(db=database).set_key_dup(entry, tail):
+            txn.put(entry, tail, db=database)
+
+
+def _add_all(columns: Sequence[_Column], layout: KindLayout, key: bytes, values: Values) -> None:
+    """Add the entries of a record to those that are written together."""
+    record_id = key[NAMESPACE_BYTES:]
+    tail = layout.tail(values, record_id)
+    for index in layout.deferred:
+        column, value = columns[index.number], values[index.number]
+        if index.multi:
+            for item in value:
+                _add(column, item, tail)
+        else:
+            _add(column, value, record_id if index.is_order else tail)
 
 
 def _add(column: _Column, value: Any, tail: bytes) -> None:
@@ -145,17 +171,17 @@ def _pairs(index: IndexLayout, namespace: bytes, column: _Column) -> Iterator[tu
 
 def _values(
     txn: Transaction, catalog: Catalog, layout: KindLayout, key: bytes, bound: int
-) -> Values | None:
-    """The values of a pending record as it is stored; ``None`` when it is not to be indexed now."""
+) -> tuple[Values | None, int]:
+    """The values and flags of a pending record as it is stored; ``None`` when it is not to be indexed now."""
     if not layout.deferred:
-        return None
+        return None, 0
     data = txn.get(key, db=catalog.handles[layout.database])
     try:
         header = None if data is None else layout.read(key, data)
     except CodecError:
         # A get of this record raises the error; the other records must not wait for it.
-        return None
+        return None, 0
     # A record that was put again later stays pending.
     if header is None or header.written > bound or header.flags & COMPLETE:
-        return None
-    return header.values
+        return None, 0
+    return header.values, header.flags

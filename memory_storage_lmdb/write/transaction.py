@@ -237,9 +237,7 @@ class WriteTransaction:
                 self.txn.put(taken, record_id, db=handles[unique.database])
 
     def _replace_entries(self, layout: KindLayout, key: bytes, values: Values | None) -> int:
-        """Remove the entries of a stored record, except those that it shares with these values. If it has all
-        its entries, write those that these values add, so that none is pending: most updates change few
-        values, and a pass over the pending entries would write the others again, each on a page of its own.
+        """Remove the entries of a stored record, except those that it shares with these values.
 
         Returns:
             The flags of the record that replaces it.
@@ -256,19 +254,15 @@ class WriteTransaction:
         indexed = header.written <= self.head.indexed or header.flags & INDEXED
         complete = header.written <= self.head.indexed or header.flags & COMPLETE
         indexes = layout.indexes if indexed else layout.eager
-        before = layout.entries(indexes, namespace, header.values, record_id)
+        before = set(layout.entries(indexes, namespace, header.values, record_id))
         after = [] if values is None else layout.entries(indexes, namespace, values, record_id)
-        handles = self.catalog.handles
-        for number, entry, tail in set(before).difference(after):
-            self.txn.delete(entry, tail, db=handles[layout.indexes[number].database])
-        if complete:
-            for number, entry, tail in set(after).difference(before):
-                self.txn.put(entry, tail, db=handles[layout.indexes[number].database])
+        for number, entry, tail in before.difference(after):
+            self.txn.delete(entry, tail, db=self.catalog.handles[layout.indexes[number].database])
         for unique in layout.uniques:
             taken = unique.key(namespace, header.values)
             if taken is not None and self.holder(unique, taken) == record_id:
                 self.txn.delete(taken, db=self.catalog.handles[unique.database])
-        if complete:
+        if complete and before.issuperset(after):
             return INDEXED | COMPLETE
         return INDEXED if indexed else 0
 
