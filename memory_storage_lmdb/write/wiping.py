@@ -20,6 +20,7 @@ from memory_storage_lmdb.store.catalog import Catalog
 from memory_storage_lmdb.store.journal import (
     DELETE,
     PUT,
+    Head,
     Listing,
     append_changes,
     forget_counts,
@@ -29,6 +30,7 @@ from memory_storage_lmdb.store.journal import (
     trim,
     write_head,
 )
+from memory_storage_lmdb.store.layout import Place
 from memory_storage_lmdb.write.indexing import index_pending
 from memory_storage_lmdb.write.transaction import check_filled
 
@@ -36,7 +38,7 @@ __all__ = ["empty_some", "wipe"]
 
 # So few records are removed sooner than every process has read the catalog again.
 _FEW = 1_000
-_STEP_SECONDS = 0.02
+_STEP_SECONDS = 0.01
 
 
 def wipe(
@@ -69,7 +71,7 @@ def wipe(
     if not changes:
         return head.sequence
     # Afterwards no change with this number is pending.
-    head = index_pending(txn, catalog, head, {})
+    head = index_pending(txn, catalog, head, _without_entries(txn, catalog, head, number))
     # What the feed would not keep is not written.
     skipped = max(0, len(changes) - feed_limit)
     start, end = head.sequence + skipped, head.sequence + len(changes)
@@ -121,6 +123,16 @@ def _deletions(txn: Transaction, catalog: Catalog, listing: Listing) -> list[byt
     # What refers was put after what it refers to.
     put = [deletion for deletion, exists in reversed(since.items()) if exists]
     return [*put, *(deletion for deletion in listing.deletions if deletion not in since)]
+
+
+def _without_entries(
+    txn: Transaction, catalog: Catalog, head: Head, number: bytes
+) -> dict[Place, None]:
+    """The pending records with a number, whose entries need not be written any more."""
+    changes = read_changes(txn, catalog.journal, head.indexed)
+    return {
+        (kind, own + record_id): None for _, own, kind, _, record_id in changes if own == number
+    }
 
 
 def _empty(txn: Transaction, catalog: Catalog, number: bytes, until: float) -> bool:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar, TypeVarTuple
 
 from attrs import define, evolve, field, frozen
 
 from memory_core.coalesce import GroupCommit
-from memory_core.errors import MemoryCoreError
+from memory_core.errors import MemoryCoreError, StorageFullError
 from memory_core.metrics import Histogram
 from memory_core.storage import CommitResult, Position, Receipt, WriteBatch
 from memory_storage_lmdb.engine.binding import Transaction
@@ -147,8 +148,10 @@ class GroupWriter:
 
     def wipe(self, namespace: str, listing: Listing) -> Position | None:
         """Wipe a namespace; see ``wiping``."""
-        while self.index_some() > _AT_ONCE:
-            pass
+        # A store that is full has no room for entries; wiping makes some.
+        with suppress(StorageFullError):
+            while self.index_some() > _AT_ONCE:
+                pass
         return self._transact(wipe, self.catalog, namespace, listing, self.feed_limit, frees=True)
 
     def empty_some(self) -> bool:

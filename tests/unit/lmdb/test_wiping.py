@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from random import Random
 from typing import ClassVar
 
 import pytest
 from attrs import frozen
 
+from memory_core.errors import StorageFullError
 from memory_core.query import Query
 from memory_core.records import CORE_RECORD_TYPES, Episode, Index, Record, RecordTypes, new_id
 from memory_core.storage import ChangeOperation
@@ -187,3 +189,24 @@ async def test_a_kind_that_changes_is_not_indexed_in_what_a_wipe_has_left(opens,
     found = await drain(store, Query(later).where(other="here"))
     assert [record.id for record in found] == [kept.id]
     assert await store.count(Query(later)) == 1
+
+
+async def test_a_full_store_is_wiped(opens):
+    """Its pending index entries have no room."""
+    store = await opens(max_map_size=4 * 2**20)
+
+    async def fill():
+        for number in range(10_000):
+            await put(store, episode(number, metadata={"noise": noise(number)}))
+
+    with pytest.raises(StorageFullError):
+        await fill()
+    await store.wipe()
+    assert await store.count(Query(Episode)) == 0
+    assert len(numbers_in(store)) == 0
+    await put(store, episode(1, metadata={"noise": noise(1)}))
+    assert len(await drain(store, Query(Episode))) == 1
+
+
+def noise(number):
+    return Random(number).randbytes(2_000).hex()
