@@ -428,21 +428,14 @@ class TantivyIndex:
         view, documents, keys = self._view, self._pending.documents(), self._pending.keys()
         if view is not None:
             self._group = await asyncio.to_thread(self._begun, view, documents, keys, 0.0)
+        if self._group is not None:
             self._close_later()
 
     async def _add_to_group(
         self, group: Group, documents: Sequence[Document], removed: Sequence[tuple[str, UUID]]
     ) -> None:
-        def add() -> bool:
-            try:
-                with using_files():
-                    group.add(documents, [key_of(*each) for each in removed])
-            except FilesError as error:
-                self._failed(group.view, error)
-                return False
-            return True
-
-        if await asyncio.to_thread(add):
+        keys = [key_of(*each) for each in removed]
+        if await asyncio.to_thread(self._tried, group, group.add, documents, keys):
             self._close_later()
         else:
             await self._close_group()
@@ -475,7 +468,8 @@ class TantivyIndex:
         Args:
             group: has it already.
         """
-        view, bookmark = self._view, self._bookmark
+        view = self._view if group is None else group.view
+        bookmark = self._bookmark
         if view is None or bookmark is None:
             return
         documents, keys = self._pending.documents(), self._pending.keys()
@@ -487,10 +481,10 @@ class TantivyIndex:
                 if begun is None:
                     begun = await asyncio.to_thread(self._begun, view, documents, keys, _PATIENCE)
                 if begun is not None:
-                    await asyncio.to_thread(self._commit, begun, bookmark)
-                    # A search need not wait for what follows.
+                    await asyncio.to_thread(self._tried, begun, self._commit, begun, bookmark)
+                    # A search need not wait until segments are merged.
                     self._committed.set()
-                    await asyncio.to_thread(begun.end)
+                    await asyncio.to_thread(self._tried, begun, begun.end)
             finally:
                 self._committed.set()
                 self._writing = None
@@ -536,15 +530,23 @@ class TantivyIndex:
             return None
 
     def _commit(self, group: Group, bookmark: Bookmark) -> None:
+        if group.commit(bookmark):
+            self.counters["commits"] += 1
+        if self._generations is None:
+            group.view.refresh()
+        else:
+            self._is_current(group.view)
+
+    def _tried(self, group: Group, work: Callable[..., object], *arguments: Any) -> bool:
+        """Go on to write a group. If that fails, others can write, and what is pending stays in memory."""
         try:
             with using_files():
-                if group.commit(bookmark):
-                    self.counters["commits"] += 1
+                work(*arguments)
         except FilesError as error:
             group.close()
             self._failed(group.view, error)
-        else:
-            self._is_current(group.view)
+            return False
+        return True
 
     def _failed(self, view: View, error: FilesError) -> None:
         """What is pending stays in memory where the disk is full or not to be written to."""

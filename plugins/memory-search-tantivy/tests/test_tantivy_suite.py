@@ -1,7 +1,12 @@
 import pytest
 
-from memory_core import ConfigurationError, Episode, open_memory
+from memory_core import ConfigurationError, Episode, Query, open_memory
+from memory_core.following import Bookmark
+from memory_core.search import Analyzer
+from memory_core.search.documents import document_of
+from memory_core.search.question import Question
 from memory_core.testing import SearchSuite
+from memory_core.testing.data.samples import episode
 from memory_core.testing.suite.search_suite import KIT_DECLARATIONS
 from memory_search_tantivy.config import TantivyConfig
 from memory_search_tantivy.generations import Generations
@@ -30,6 +35,20 @@ class TestTantivyIndexInMemory(SearchSuite):
 
     def create(self, folder, declarations=KIT_DECLARATIONS):
         return TantivyIndex.create(None, config=TantivyConfig(pending=5), declarations=declarations)
+
+
+async def test_in_memory_what_was_written_is_no_longer_pending():
+    index = TantivyIndex.create(None, config=TantivyConfig(), declarations=KIT_DECLARATIONS)
+    await index.apply([], [], Bookmark(1))
+    for first in (0, 150):
+        many = [episode(number, task_description="refund") for number in range(first, first + 150)]
+        documents = [document_of(one, one, Analyzer()) for one in many]
+        await index.apply(documents, [], Bookmark(2) if first else None)
+    request = Question.of("refund", Query(Episode).limit(1_000), Analyzer()).request
+    assert len(await index.search(request)) == 300
+    counted = index.stats()
+    assert (counted["documents"], counted["pending"], counted["commits"]) == (300, 0, 1)
+    await index.aclose()
 
 
 @pytest.mark.timeout(20)
