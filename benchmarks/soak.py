@@ -58,6 +58,7 @@ LOOKED_FOR = 50
 QUICK_MINUTES = 1 / 3
 OPERATIONS = ("start", "log", "complete", "relate", "get", "query", "related", "prune")
 SHORTEST = 240.0
+PLOTTED = 400
 """Seconds of a run that is judged."""
 BOUNDS = {"memory": 0.10, "files": 0.10, "records": 0.10, "cpu us": 0.25}
 """How much of its median each may grow over the second half."""
@@ -78,7 +79,7 @@ class Work:
     """
 
     def __init__(self, memory: Memory, seed: int) -> None:
-        self.completed: list[str] = []
+        self.completed: deque[str] = deque(maxlen=LOOKED_FOR)
         self._memory = memory
         self._chance = random.Random(seed)
         self._known: deque[Episode] = deque(maxlen=KEPT // 2)
@@ -161,7 +162,7 @@ async def work(url: str, seconds: float, seed: int, looked_for: list[str]) -> No
                 task.result()
             said = {
                 "sample": await sampled(memory, done),
-                "completed": done.completed[-LOOKED_FOR:],
+                "completed": [*done.completed],
             }
             print(json.dumps(said), flush=True)
         for task in tasks:
@@ -310,7 +311,7 @@ def grows(verdict: dict[str, dict[str, float]]) -> list[str]:
 
 
 def plot(name: str, samples: list[Sample], file: Path) -> None:
-    """A panel for each subject, over time."""
+    """A panel for each subject, over time: of each some seconds the most."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -326,11 +327,14 @@ def plot(name: str, samples: list[Sample], file: Path) -> None:
     figure = Figure(figsize=(11, 5), layout="constrained")
     figure.suptitle(f"{name}: the dashed line is where the last process begins")
     axes: Any = figure.subplots(2, 3, sharex=True)
-    seconds = [sample["second"] / 60 for sample in samples]
+    width = len(samples) // PLOTTED + 1
+    spans = [samples[start : start + width] for start in range(0, len(samples), width)]
+    seconds = [span[0]["second"] / 60 for span in spans]
     began = next((s["second"] / 60 for s in samples if s["judged"]), None)
     for panel, (title, names) in zip(axes.flat, panels.items(), strict=True):
         for each in names:
-            panel.plot(seconds, [sample[each] for sample in samples], linewidth=0.8, label=each)
+            most = [max(sample[each] for sample in span) for span in spans]
+            panel.plot(seconds, most, linewidth=0.8, label=each)
         if began is not None:
             panel.axvline(began, color="0.5", linewidth=0.8, linestyle="--")
         panel.set_title(title)
