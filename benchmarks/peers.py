@@ -12,7 +12,8 @@ block by block.
 - *log at 10*, *log at 1000*: the next step of a running episode that has so many; peers read the document,
   add the step and write it
 - *get*, *page* (the newest 10 of a domain): *touched* means that every step of what was read is looked at;
-  peers return all of it in any case
+  peers return all of it in any case; *running, touched*: the same gets of episodes that run, with 25
+  logged steps
 - *related*: the episodes within three edges, two leading out of each episode
 - *YCSB A* to *F*: mixed loads (`benchmarks.ycsb`) by so many tasks
 - *cold*: the store is opened, one episode is read, and it is closed again, after the system has dropped the
@@ -52,6 +53,8 @@ from memory_core.records import new_id
 
 STEPS = 25
 BATCH = 100
+RUNNING = 10
+"""So many episodes run."""
 CALLS = {"put": 30, "tasks": TASKS, "log": 10, "get": 200, "page": 10, "related": 10, "load": 128}
 """How many calls a block has."""
 COMPARED = ("turso", "lmdb", "turso unsynced", "lmdb unsynced")
@@ -102,6 +105,7 @@ class Comparison:
             shape: Load([*self.stored], lambda: self.fresh(1)[0], domains) for shape in YCSB
         }
         self.running: dict[int, Episode] = {}
+        self.begun: list[Episode] = []
         self.calls = {name: number // (5 if given.quick else 1) for name, number in CALLS.items()}
 
     def values(self, one: Episode) -> dict[str, Any]:
@@ -133,6 +137,13 @@ class Comparison:
                     if peer.start:
                         await peer.start(one)
 
+        if harness.wanted(self.given, "running, touched"):
+            ended = self.fresh(RUNNING)
+            self.begun = [one.replace(end_time=None, outcome=None, reward=None) for one in ended]
+            for peer in self.peers.values():
+                for one in self.begun if peer.start else ():
+                    await peer.start(one)
+
     async def round(self, number: int) -> None:
         """One round of every path."""
         batch = self.fresh(BATCH)
@@ -152,6 +163,10 @@ class Comparison:
             await self.turn(
                 f"page{suffix}", len(asked), partial(pages, domains=asked, look=look), "page"
             )
+        if self.begun:
+            run = random.choices(self.begun, k=self.calls["get"])
+            work = partial(gets, some=run, look=touch)
+            await self.turn("running, touched", len(run), work, "start")
         near = chosen[: self.calls["related"]]
         await self.turn("related", len(near), partial(related, some=near), "related")
         for shape, loads in YCSB.items():
@@ -283,6 +298,11 @@ async def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             for one in COMPARED
             if one in turns.seconds.get("put", {}) and one in turns.seconds.get("batch put", {})
         },
+        "running": {
+            one: harness.ratio(taken, turns.seconds["get, touched"][one])
+            for one, taken in turns.seconds.get("running, touched", {}).items()
+            if one in turns.seconds.get("get, touched", {})
+        },
         "ratios": {
             one: {
                 path: {name: turns.ratio(path, one, name) for name in found if name != one}
@@ -310,6 +330,9 @@ def show(results: dict[str, Any]) -> None:
         for path, found in paths.items():
             cells = [harness.shown(found[name]) if name in found else "" for name in others]
             print(f"{path:18}" + "".join(f"{cell:>22}" for cell in cells))
+    print()
+    for name, found in results["running"].items():
+        print(f"{name}: a running episode takes {harness.shown(found)} times a complete one")
 
 
 def main() -> None:
