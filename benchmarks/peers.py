@@ -137,12 +137,15 @@ class Comparison:
                     if peer.start:
                         await peer.start(one)
 
-        if harness.wanted(self.given, "running, touched"):
-            ended = self.fresh(RUNNING)
-            self.begun = [one.replace(end_time=None, outcome=None, reward=None) for one in ended]
-            for peer in self.peers.values():
-                for one in self.begun if peer.start else ():
-                    await peer.start(one)
+    async def begin(self) -> None:
+        """Begin episodes that run while they are read."""
+        if not harness.wanted(self.given, "running, touched"):
+            return
+        ended = self.fresh(RUNNING)
+        self.begun = [one.replace(end_time=None, outcome=None, reward=None) for one in ended]
+        for peer in self.peers.values():
+            for one in self.begun if peer.start else ():
+                await peer.start(one)
 
     async def round(self, number: int) -> None:
         """One round of every path."""
@@ -276,6 +279,7 @@ async def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             opened = CONTESTANTS[name](place, comparison.values)
             peers[name] = await stack.enter_async_context(opened)
         await comparison.prepare()
+        await comparison.begin()
         end = time.monotonic() + 60 * given.minutes
         rounds = 0
         while rounds < given.rounds and (rounds < LEAST or time.monotonic() < end):

@@ -322,6 +322,21 @@ class Codec:
         ):
             return None
 
+    def decode_long_together(
+        self, kind: str, whole: UUID, ids: Sequence[bytes], envelopes: Sequence[bytes]
+    ) -> Sequence[Any] | None:
+        """As ``decode_together``, however long the records are, which all are parts of one record; for a
+        thread. Logged steps are decoded as those of their episode.
+        """
+        found = self.decode_together(kind, ids, envelopes, _MOST_BYTES)
+        if isinstance(found, LoggedSteps):
+            try:
+                found.undecoded(whole).steps()
+            except CodecError:
+                # One by one the record says what is wrong.
+                return None
+        return found
+
     @staticmethod
     def takes_long(data: bytes) -> bool:
         """Whether decoding an envelope takes so long that a thread should do it. Reads headers only; finds no

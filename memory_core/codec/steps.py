@@ -194,7 +194,7 @@ class LoggedSteps(Sequence[Step]):
         msgspec.MsgspecError: a body is not that of a step.
     """
 
-    __slots__ = ("_array", "_records")
+    __slots__ = ("_array", "_records", "_undecoded")
 
     def __init__(self, bodies: Sequence[bytes], ids: Sequence[bytes]) -> None:
         self._array = array_of(bodies)
@@ -203,10 +203,16 @@ class LoggedSteps(Sequence[Step]):
         if not as_written and [each.id for each in _IDS.decode(self._array)] != ids:
             raise ValueError("a body holds another record")
         self._records: tuple[Step, ...] | None = None
+        self._undecoded: UndecodedSteps | None = None
 
     def undecoded(self, episode_id: UUID) -> UndecodedSteps:
-        """The steps, in the order of their numbers, as those of the episode that all of them belong to."""
-        return _UndecodedLogged(self._array, episode_id)
+        """The steps, in the order of their numbers, as those of the episode that all of them belong to.
+
+        All calls return one object, so that equal reads that share these records decode them once.
+        """
+        if self._undecoded is None:
+            self._undecoded = _UndecodedLogged(self._array, episode_id)
+        return self._undecoded
 
     def __len__(self) -> int:
         return int.from_bytes(self._array[1:5])

@@ -274,7 +274,8 @@ class Reader:
             present = zip(again, raw, strict=True)
             stored = [(each, data) for each, data in present if data is not None]
             records = await self._decode_all(layout, stored)
-        return parts.joined(records, await self._decode_parts(other, *raw_parts))
+        only = next(iter(again)) if len(again) == 1 else None
+        return parts.joined(records, await self._decode_parts(other, only, *raw_parts))
 
     def _referring(  # noqa: PLR0917  # it is a part of _get_whole
         self,
@@ -314,12 +315,22 @@ class Reader:
         return found, values
 
     async def _decode_parts(
-        self, layout: KindLayout, ids: Sequence[bytes], stored: Sequence[bytes]
+        self,
+        layout: KindLayout,
+        whole: UUID | None,
+        ids: Sequence[bytes],
+        stored: Sequence[bytes],
     ) -> Sequence[Any]:
-        """Records by id and stored value; short ones are decoded together."""
+        """Records by id and stored value; decoded together where they are short, or all are parts of one
+        record.
+        """
         bodies = layout.plain_bodies(stored)
         if bodies is not None:
             found = self.codec.decode_together(layout.kind, ids, bodies)
+            if found is None and whole is not None:
+                self.counters["reads_on_threads"] += 1
+                decode = partial(self.codec.decode_long_together, layout.kind, whole, ids, bodies)
+                found = await asyncio.get_running_loop().run_in_executor(self.pool, decode)
             if found is not None:
                 return found
         each = zip(ids, stored, strict=True)

@@ -328,6 +328,16 @@ class Reader:
             return [overridden(table, record, row[2:]) for record, row in pairs]
         return found
 
+    def _decoded_long(
+        self, table: KindTable, whole: UUID, rows: Sequence[Row]
+    ) -> Sequence[Any] | None:
+        """The parts of a record, on a thread; ``None`` where they must be decoded one by one."""
+        if not rows or table.overriding:
+            return None
+        ids, bodies = [row[0] for row in rows], [row[1] for row in rows]
+        decode = self._codec.decode_long_together
+        return decode(table.kind, whole, cast("Any", ids), cast("Any", bodies))
+
     async def _fetch_whole(
         self, key: tuple[int, str, Parts[Any, Any]], ids: list[UUID]
     ) -> Mapping[UUID, WithParts[Any, Any] | Exception | None]:
@@ -343,17 +353,21 @@ class Reader:
             for row in _rows(results[: len(fetches)]):
                 records[id_of(table, row)] = self._or_error(table, row, lacking)
             found: dict[UUID, Any] = {}
-            members: dict[UUID, list[Any]] = {}
+            members: dict[UUID, list[Row]] = {}
             for row in _rows(results[len(fetches) :]):
-                target = UUID(bytes=cast("bytes", row[0]))
-                members.setdefault(target, []).append(self._or_error(other, row[1:], lacking))
+                members.setdefault(UUID(bytes=cast("bytes", row[0])), []).append(row[1:])
             for record_id, record in records.items():
                 if isinstance(record, Exception):
                     found[record_id] = record
                     continue
-                own = members.get(record_id, []) if parts.wanted(record) else []
-                errors = [part for part in own if isinstance(part, Exception)]
-                found[record_id] = errors[0] if errors else (record, tuple(own))
+                rows = members.get(record_id, []) if parts.wanted(record) else []
+                own = self._decoded_long(other, record_id, rows)
+                if own is None:
+                    own = tuple(self._or_error(other, row, lacking) for row in rows)
+                    errors = [part for part in own if isinstance(part, Exception)]
+                    found[record_id] = errors[0] if errors else (record, own)
+                else:
+                    found[record_id] = record, own
             return found
 
         return await self._decoded(ns, statements, whole, lacking)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 
 import pytest
 from attrs import evolve
 
 from memory_core import open_memory
-from memory_core.codec import Codec
+from memory_core.codec import Codec, steps
 from memory_core.query import Query
 from memory_core.records import Episode, ExecutionStep, Step
 from memory_core.testing.data.samples import episode
@@ -55,6 +56,30 @@ async def test_reads_of_many_logged_steps(tmp_path, decoded, url):
         found = await asyncio.gather(*(memory.get_episode(begun.id) for _ in range(20)))
         assert [record.steps for record in found] == [STEPS[:300]] * 20
         assert decoded["step"] <= 2 * 300, "together, and one by one where they are long"
+
+
+@pytest.mark.parametrize("url", URLS)
+async def test_long_logged_steps_are_decoded_once_and_before_the_reads_return(
+    tmp_path, monkeypatch, url
+):
+    """On a thread, as looking at them on the event loop would hold it up."""
+    threads: list[threading.Thread] = []
+    decode = steps.as_steps
+
+    def recorded(stored):
+        threads.append(threading.current_thread())
+        decode(stored)
+
+    monkeypatch.setattr(steps, "as_steps", recorded)
+    async with open_memory(url.format(tmp_path), cache=None) as memory:
+        begun = evolve(episode(1), end_time=None, outcome=None, steps=())
+        await memory.put(begun, *(Step(episode_id=begun.id, step=step) for step in STEPS))
+        found = await asyncio.gather(*(memory.get_episode(begun.id) for _ in range(20)))
+        assert len(threads) == 1
+        assert threads[0] is not threading.main_thread()
+        assert found[0].steps == STEPS
+        assert all(record.steps is found[0].steps for record in found)
+        assert len(threads) == 1
 
 
 @pytest.mark.parametrize("url", URLS)
