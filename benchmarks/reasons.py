@@ -65,8 +65,10 @@ MISSED = {
     ),
     "batches": (
         "Batches: what a batch saves is the wait for the disk and the change of threads, once for 100 "
-        "episodes instead of each time. What remains is compressing and inserting, a processor's work "
-        "which is the same for both: the faster the disk, the less there is to save."
+        "episodes instead of each time. What remains is a processor's work, which is the same for both: "
+        "the faster the disk, the less there is to save. On a Turso file, index entries take 38 % of it (7.6 "
+        "of 24 are of the metadata), compressing 19 %, serializing 14 %, the row with its change and counts "
+        "11 %, values of indexes 7 %, copying the log 7 %."
     ),
     "cached read": (
         "Cached reads: each asks the store first whether anything was written since, in any process; on a "
