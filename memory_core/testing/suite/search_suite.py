@@ -472,9 +472,26 @@ class SearchSuite:
                 await index.apply([_document(_episode(1, "refund"))], [], Bookmark(1))
                 assert await _ids(index, "refund") == [1], path
             else:
-                # What is damaged is not needed, or noticed only when it is read.
+                # What is damaged is not needed, or noticed only when it is read or written.
                 await self._searches_or_starts_over(index)
+                index = await self._follows(index, copy)
             await index.aclose()
+
+    async def _follows(self, index: SearchIndex, folder: Path) -> SearchIndex:
+        """Go on as a follower does, and be opened again, until there is nothing to catch up with."""
+        documents = [_document(_episode(number, "refund")) for number in range(30)]
+        for number in range(30, 35):
+            bookmark = await index.bookmark()
+            if bookmark is None:
+                await index.clear()
+                await index.apply(documents, [], Bookmark(number - 1))
+            elif bookmark == Bookmark(number - 1) and number > 30:
+                return index
+            documents.append(_document(_episode(number, "refund")))
+            await index.apply(documents[29:], [], Bookmark(number))
+            await index.aclose()
+            index = self.create(folder)
+        raise AssertionError("what it follows never comes to the disk")
 
     async def _searches_or_starts_over(self, index: SearchIndex) -> None:
         found = await index.search(_request("refund"))

@@ -556,6 +556,10 @@ class TantivyIndex:
         else:
             _LOG.warning("%s: the search index is built again: %s", self._where, error)
             self._lose(view, "damaged")
+            if self._generations is not None and error.code is None:
+                # It can be read, but not written: opened again it would be the same.
+                with suppress(OSError):
+                    self._generations.remove(view.name)
 
     def _has_room(self) -> bool:
         folder = None if self._generations is None else self._generations.folder

@@ -166,6 +166,9 @@ class Group:
         index = view.index if view.path is None else fields.opened(view.path)
         heap, threads = (_HEAP, 1) if len(documents) < _MANY else (_BUILDING_HEAP, 2)
         self._writer: tantivy.IndexWriter | None = index.writer(heap, threads)
+        # The number of a commit is in the names of its files. One that was killed in the middle left files
+        # with the number that the next one has.
+        self._writer.garbage_collect_files()
         self.add(documents, removed)
         self._held = held.pop_all()
 

@@ -51,6 +51,45 @@ async def test_in_memory_what_was_written_is_no_longer_pending():
     await index.aclose()
 
 
+@pytest.mark.parametrize("known", [True, False])
+async def test_files_of_a_commit_that_was_killed_are_in_nobodys_way(tmp_path, known):
+    """As if it had been killed before its last step: the next commit has the same number.
+
+    Tantivy keeps a list of the files that it may remove, which names these or does not.
+    """
+
+    def opened():
+        return TantivyIndex.create(
+            tmp_path / "index", config=TantivyConfig(pending=1), declarations=KIT_DECLARATIONS
+        )
+
+    async def changed(index, word, count, position):
+        many = [episode(number, task_description=word) for number in range(count)]
+        documents = [document_of(one, one, Analyzer()) for one in many]
+        await index.apply(documents, [], Bookmark(position))
+        await index.aclose()
+        return index.stats()
+
+    await changed(opened(), "refund", 20, 1)
+    (meta,) = tmp_path.rglob("meta.json")
+    kept = [meta] if known else [meta, meta.with_name(".managed.json")]
+    before = [file.read_bytes() for file in kept]
+    await changed(opened(), "seat", 10, 2)
+    for file, content in zip(kept, before, strict=True):
+        file.write_bytes(content)
+    counted = await changed(opened(), "seat", 10, 2)
+    assert (counted["commits"], counted["failed"]) == ((1, 0) if known else (0, 1))
+    index = opened()
+    if known:
+        assert await index.bookmark() == Bookmark(2)
+        request = Question.of("seat", Query(Episode).limit(100), Analyzer()).request
+        assert len(await index.search(request)) == 10
+    else:
+        # What cannot be written is built again, by whoever opens it next.
+        assert await index.bookmark() is None
+    await index.aclose()
+
+
 @pytest.mark.timeout(20)
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     # Such as the cache folder of a user whose disk is not mounted.
