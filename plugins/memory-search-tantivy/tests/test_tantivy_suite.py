@@ -85,7 +85,7 @@ async def test_files_of_a_commit_that_was_killed_are_in_nobodys_way(tmp_path, kn
         request = Question.of("seat", Query(Episode).limit(100), Analyzer()).request
         assert len(await index.search(request)) == 10
     else:
-        # What cannot be written is built again, by whoever opens it next.
+        # What cannot be written is built again by the next process that opens it.
         assert await index.bookmark() is None
     await index.aclose()
 
