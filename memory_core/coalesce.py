@@ -12,7 +12,16 @@ and a write or fetch that has begun is finished. Each caller gets an exception o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterable,
+    Mapping,
+    MutableSequence,
+    Sequence,
+)
 from functools import partial
 from time import perf_counter
 from typing import Any, Generic, TypeVar
@@ -25,7 +34,8 @@ from memory_core.metrics.histograms import SIZES, Histogram
 
 __all__ = ["GroupCommit", "ReadCoalescer", "SharedReads", "SharedWork", "join", "own_error"]
 
-_LONGEST = 0.005  # seconds that callers of the same work run in one tick of the event loop
+_LONGEST = 0.002  # seconds that callers of the same work run in one tick of the event loop
+_MOST_IN_TICK = 64  # of them that are let go on in one
 _FEW = 4  # reads in flight that hardly wait for each other
 
 Item = TypeVar("Item")
@@ -284,10 +294,17 @@ async def join(work: asyncio.Future[Value]) -> Value:
 
 
 class SharedWork(Generic[Value]):
-    """Work in flight, by a key: callers that ask for the same key wait for the same work."""
+    """Work in flight, by a key: callers that ask for the same key wait for the same work.
+
+    Callers that come or go in one tick of the event loop take turns. Those for whom it has no time left wait
+    in line, and each tick lets as many of them go on as the ticks before had time for.
+    """
 
     def __init__(self) -> None:
         self._running: dict[Hashable, asyncio.Future[Value]] = {}
+        self._waiting: dict[asyncio.Future[Value], list[asyncio.Future[None]]] = {}
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._most = 1
         self._since = 0.0
 
     async def run(self, key: Hashable, begin: Callable[[], Awaitable[Value]]) -> Value:
@@ -298,21 +315,18 @@ class SharedWork(Generic[Value]):
                 does not join work that began before.
             begin: begins the work.
         """
-        if key in self._running:
-            return await self.join(key)
-        work = self._running[key] = asyncio.ensure_future(begin())
-        work.add_done_callback(partial(self._ended, key))
-        found = await join(work)
-        await self.turn()
-        return found
+        if key not in self._running:
+            work = self._running[key] = asyncio.ensure_future(begin())
+            self._waiting[work] = []
+            work.add_done_callback(partial(self._ended, key))
+            return await self._result(work)
+        return await self.join(key)
 
     async def join(self, key: Hashable) -> Value:
         """The result of the work of a key that is in flight; raises like ``join``."""
         work = self._running[key]
         await self.turn()
-        found = await join(work)
-        await self.turn()
-        return found
+        return await self._result(work)
 
     def __len__(self) -> int:
         return len(self._running)
@@ -327,20 +341,54 @@ class SharedWork(Generic[Value]):
 
     async def turn(self) -> None:
         """Let other tasks run between the many callers that come or go in one tick of the event loop."""
-        while self._since and perf_counter() - self._since > _LONGEST:  # noqa: ASYNC110  # waits for the next tick
-            await asyncio.sleep(0)
         if not self._since:
-            self._since = perf_counter()
-            asyncio.get_running_loop().call_soon(self._tick_ended)
+            self._begin_tick()
+        elif perf_counter() - self._since > _LONGEST:
+            await _woken_from(self._line)
 
-    def _tick_ended(self) -> None:
-        self._since = 0.0
+    async def _result(self, work: asyncio.Future[Value]) -> Value:
+        if work in self._waiting:
+            await _woken_from(self._waiting[work])
+        try:
+            return work.result()
+        except Exception as error:
+            raise own_error(error) from error
+
+    def _begin_tick(self) -> None:
+        self._since = perf_counter()
+        asyncio.get_running_loop().call_soon(self._end_tick)
+
+    def _end_tick(self) -> None:
+        """Let those go on who are the next in line. Called in each tick of the event loop while there are
+        some.
+        """
+        long = perf_counter() - self._since > _LONGEST / 2
+        self._since, line, left = 0.0, self._line, self._most
+        while line and left:
+            place = line.popleft()
+            if not place.done():
+                place.set_result(None)
+                left -= 1
+        if left < self._most:
+            self._most = max(self._most // 2, 1) if long else min(self._most * 2, _MOST_IN_TICK)
+            self._begin_tick()
 
     def _ended(self, key: Hashable, work: asyncio.Future[Value]) -> None:
         del self._running[key]
+        self._line.extend(self._waiting.pop(work))
+        if not self._since:
+            self._since = perf_counter()
+            self._end_tick()
         # Callers that were cancelled never retrieve an error; asyncio need not report that.
         if not work.cancelled():
             work.exception()
+
+
+async def _woken_from(places: MutableSequence[asyncio.Future[None]]) -> None:
+    """Wait at the end of a line."""
+    place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    places.append(place)
+    await place
 
 
 class SharedReads(SharedWork[Value]):

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from operator import attrgetter
+from time import sleep
 from typing import Any, cast, overload
 from uuid import UUID
 
@@ -25,6 +27,7 @@ __all__ = ["LONG", "LoggedSteps", "UndecodedSteps", "array_of", "head_decoder"]
 LONG = 64 * 1024  # bytes; longer steps are decoded with the head, on the thread that reads them
 _STEP_BYTES = 560  # that a decoded step takes beyond its stored bytes, on average
 _OWN_BYTES = 200  # of the object that holds the stored bytes
+_PAUSE = 1e-6  # seconds for which the decoding of a long array lets other threads run
 _NO_STEPS = b"\x90"
 _ARRAY_16, _ARRAY_32 = 0xDC, 0xDD  # msgpack's markers of arrays with more than 15 items
 _ARRAY = struct.Struct(">BI")
@@ -80,19 +83,45 @@ _LOGGED_STEPS = msgspec.msgpack.Decoder(list[_LoggedStep])
 _LOGGED_TOOLS = msgspec.msgpack.Decoder(list[_LoggedTool])
 _LOGGED_SAID = msgspec.msgpack.Decoder(list[_LoggedSaid])
 _RECORDS = msgspec.msgpack.Decoder(tuple[Step, ...])
+_ITEMS = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
 def _steps_of(raw: bytes | msgspec.Raw) -> tuple[ExecutionStep, ...]:
+    if len(raw) > LONG:
+        return tuple(chain.from_iterable(map(_steps_of_short, _in_parts(raw))))
+    return _steps_of_short(raw)
+
+
+def _steps_of_short(raw: bytes | msgspec.Raw) -> tuple[ExecutionStep, ...]:
     steps = _STEPS.decode(raw)
     as_steps(steps)
     return steps
 
 
 def _steps_of_logged(raw: bytes) -> tuple[ExecutionStep, ...]:
-    steps = [each.step for each in _LOGGED_STEPS.decode(raw)]
-    as_steps(steps)
+    steps: list[StoredStep] = []
+    for part in _in_parts(raw):
+        own = [each.step for each in _LOGGED_STEPS.decode(part)]
+        as_steps(own)
+        steps += own
     steps.sort(key=_NUMBER)
     return tuple(steps)
+
+
+def _in_parts(raw: bytes | msgspec.Raw) -> Iterator[bytes | msgspec.Raw]:
+    """The arrays that an array is decoded as, one after the other: one, unless it is long.
+
+    msgspec keeps the interpreter's lock while it decodes. The event loop's thread releases that lock now and
+    then, and would wait for the end of a long array.
+    """
+    if len(raw) <= LONG:
+        yield raw
+        return
+    items = _ITEMS.decode(raw)
+    count = max(len(items) * LONG // len(raw), 1)
+    for start in range(0, len(items), count):
+        yield array_of(items[start : start + count])
+        sleep(_PAUSE)
 
 
 def array_of(items: Sequence[bytes]) -> bytes:

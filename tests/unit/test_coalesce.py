@@ -543,3 +543,46 @@ async def test_many_callers_of_shared_work_let_other_tasks_run(monkeypatch):
         assert tick < 100
     await asyncio.gather(*callers)
     assert len(set(ended)) == 5, "callers end together, however long that takes"
+
+
+async def test_callers_that_wait_for_one_work_go_on_a_few_in_each_tick(monkeypatch):
+    monkeypatch.setattr(coalesce, "_LONGEST", 60.0)
+    most = coalesce._MOST_IN_TICK
+    shared, work = SharedWork(), Work()
+    ended = []
+
+    async def call():
+        ended.append(await shared.run("a", work))
+
+    callers = [asyncio.create_task(call()) for _ in range(20 * most)]
+    await turns()
+    callers[3].cancel()
+    work.gate.set()
+    slices = []
+    while not all(caller.done() for caller in callers):
+        before = len(ended)
+        await asyncio.sleep(0)
+        slices.append(len(ended) - before)
+    assert max(slices) == most
+    assert ended == [1] * (20 * most - 1)
+    assert not shared
+    # However many waited, one that comes later does not.
+    assert await shared.run("a", work) == 2
+
+
+async def test_callers_that_come_after_the_time_of_a_tick_go_on_in_the_order_in_which_they_came(
+    monkeypatch,
+):
+    monkeypatch.setattr(coalesce, "_LONGEST", -1.0)
+    shared, came = SharedWork(), []
+
+    async def call(number):
+        await shared.turn()
+        came.append(number)
+
+    callers = [asyncio.create_task(call(number)) for number in range(20)]
+    await asyncio.sleep(0)
+    assert came == [0]
+    callers[5].cancel()
+    await asyncio.wait(callers)
+    assert came == [number for number in range(20) if number != 5]

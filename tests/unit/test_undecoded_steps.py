@@ -228,6 +228,27 @@ def test_long_steps_are_decoded_with_the_rest() -> None:
     assert one == long
 
 
+@pytest.mark.parametrize(("count", "length"), [(4, codec_steps.LONG + 1), (5_000, 20)])
+def test_other_threads_run_while_long_steps_are_decoded(
+    monkeypatch: pytest.MonkeyPatch, count: int, length: int
+) -> None:
+    numbers = range(1, count + 1)
+    steps = [ExecutionStep(number=each, tool="a", action=f"{each}" * length) for each in numbers]
+    one = Episode(task_description="a", steps=steps)
+    logged = [Step(episode_id=one.id, step=step) for step in reversed(steps)]
+    bodies, ids = [LOGGED_CODEC.encode(each) for each in logged], [each.id.bytes for each in logged]
+    data = LOGGED_CODEC.encode(one)
+    pauses: list[float] = []
+    monkeypatch.setattr(codec_steps, "sleep", pauses.append)
+    assert LOGGED_CODEC.decode_long("episode", data, one.id) == one
+    assert len(pauses) > 3
+    pauses.clear()
+    found = LOGGED_CODEC.decode_long_together("step", one.id, ids, bodies)
+    assert isinstance(found, LoggedSteps)
+    assert len(pauses) > 3
+    assert found.undecoded(one.id).steps() == one.steps
+
+
 def test_records_of_an_older_version_are_decoded_at_once() -> None:
     @attrs.frozen(kw_only=True)
     class Newest(Episode):
