@@ -54,7 +54,11 @@ class Turns:
         self.seconds: dict[str, dict[str, list[float]]] = {}
 
     async def run(
-        self, path: str, blocks: Mapping[str, Block], units: int | Mapping[str, int] = 1
+        self,
+        path: str,
+        blocks: Mapping[str, Block],
+        units: int | Mapping[str, int] = 1,
+        after: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
     ) -> None:
         """One round of a path.
 
@@ -63,6 +67,7 @@ class Turns:
             blocks: what each subject does.
             units: how many calls or records a block has, of all blocks or by subject; the seconds are
                 those of one.
+            after: what a subject does before the next one has its turn, without being timed.
         """
         known = self.seconds.setdefault(path, {})
         rounds = max(map(len, known.values()), default=0)
@@ -70,6 +75,8 @@ class Turns:
             seconds = await timed(blocks[name])
             calls = units if isinstance(units, int) else units[name]
             known.setdefault(name, []).append(seconds / calls)
+            if after is not None:
+                await after[name]()
 
     def typical(self, path: str) -> dict[str, float]:
         """Seconds of a call or record by subject, the median of the rounds."""

@@ -19,7 +19,8 @@ block by block.
 - *cold*: the store is opened, one episode is read, and it is closed again, after the system has dropped the
   files from its cache (where it can)
 
-A block that writes includes the index entries which a store puts off until it is idle.
+A block that writes includes the index entries which a store puts off until it is idle. *Acknowledged* is the
+time until every put has returned: each is durable then, and found by every query.
 
 The first table has calls a second (of the puts: records), the median of all rounds. The others have how
 many times as fast ``turso:`` and ``lmdb:`` are as each of the others in the same rounds: the median, and
@@ -149,11 +150,13 @@ class Comparison:
 
     async def round(self, number: int) -> None:
         """One round of every path."""
-        batch = self.fresh(BATCH)
-        await self.turn("batch put", BATCH, lambda peer: peer.batch(batch))
-        for path, tasks in {"put": 1, "8 tasks": 8, "64 tasks": TASKS}.items():
-            few = self.fresh(self.calls["put" if tasks == 1 else "tasks"])
-            await self.turn(path, len(few), partial(puts, some=few, tasks=tasks))
+        for path, tasks in {"batch put": 0, "put": 1, "8 tasks": 8, "64 tasks": TASKS}.items():
+            for acknowledged in (False, True):
+                number = BATCH if not tasks else self.calls["put" if tasks == 1 else "tasks"]
+                few = self.fresh(number)
+                work = partial(puts, some=few, tasks=tasks) if tasks else partial(batch, some=few)
+                name = f"{path}, acknowledged" if acknowledged else path
+                await self.turn(name, number, work, acknowledged=acknowledged)
         for length, one in self.running.items():
             count = self.calls["log"]
             first = length + 1 + number * count
@@ -182,15 +185,29 @@ class Comparison:
                     await self.turn(name, len(drawn), run, needed)
 
     async def turn(
-        self, path: str, units: int, work: Callable[[Any], Awaitable[object]], needs: str = "get"
+        self,
+        path: str,
+        units: int,
+        work: Callable[[Any], Awaitable[object]],
+        needs: str = "get",
+        *,
+        acknowledged: bool = False,
     ) -> None:
-        """One round of a path, of the contestants that have it."""
+        """One round of a path, of the contestants that have it.
+
+        Args:
+            path: what is measured.
+            units: how many calls or records that are.
+            work: what a contestant does.
+            needs: what it must have for it.
+            acknowledged: whether to leave out of the time what the contestant has put off.
+        """
         if harness.wanted(self.given, path):
             able = {name: peer for name, peer in self.peers.items() if getattr(peer, needs)}
-            blocks: dict[str, Block] = {
-                name: partial(settled, work, peer) for name, peer in able.items()
-            }
-            await self.turns.run(path, blocks, units)
+            timed = work if acknowledged else partial(settled, work)
+            blocks: dict[str, Block] = {name: partial(timed, peer) for name, peer in able.items()}
+            after = {name: peer.settle for name, peer in able.items()}
+            await self.turns.run(path, blocks, units, after)
 
 
 async def settled(work: Callable[[Any], Awaitable[object]], peer: Any) -> None:
@@ -202,6 +219,11 @@ async def settled(work: Callable[[Any], Awaitable[object]], peer: Any) -> None:
 def edges(ids: Sequence[UUID], places: range) -> list[tuple[UUID, UUID]]:
     """Two edges out of each of these episodes: to the next one, and to the seventh after it."""
     return [(ids[at], ids[(at + far) % len(ids)]) for at in places for far in (1, 7)]
+
+
+async def batch(peer: Any, some: Sequence[Episode]) -> None:
+    """A batch of puts."""
+    await peer.batch(some)
 
 
 async def puts(peer: Any, some: Sequence[Episode], tasks: int) -> None:

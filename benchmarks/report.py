@@ -394,11 +394,12 @@ store, *bare JSON* one SQLite table with JSON text, synced at each commit. LangG
 for the disk at each commit, and so do the stores here. py-key-value and diskcache do not, so a power
 loss may take what they had acknowledged: they are compared with the same stores with
 `durability=normal`, which do not wait, either. A time of writes includes the index entries that a store
-puts off until it is idle. Only the stores here compress, index and keep a change feed. *log at 10*: the
-next step of a running episode that has 10. *Touched*: all steps of what was read are looked at; peers
-always return all of it. *Related*: the episodes within three edges. *Cold*: open a store, read one
-episode and close it, when its files are not in the system's cache. *YCSB*: [mixed
-loads](../benchmarks/ycsb.py). Above 1 the store is faster; **bold** where the peer is.
+puts off until it is idle; *acknowledged* is the time until every put has returned, durable and found by
+every query. Only the stores here compress, index and keep a change feed. *log at 10*: the next step of
+a running episode that has 10. *Touched*: all steps of what was read are looked at; peers always return
+all of it. *Related*: the episodes within three edges. *Cold*: open a store, read one episode and close
+it, when its files are not in the system's cache. *YCSB*: [mixed loads](../benchmarks/ycsb.py). Above 1
+the store is faster; **bold** where the peer is.
 """
 BEHIND_TEXT = "Every path above on which a peer's interval lies wholly on its side, and why:"
 LIMITS_TEXT = """The bytes that a store writes, put into one bare table or database by a program that does
