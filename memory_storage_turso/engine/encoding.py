@@ -16,14 +16,13 @@ from itertools import islice
 from threading import Condition
 from typing import Protocol, TypeAlias, TypeVar
 
-from attrs import define, frozen
+from attrs import define
 
 from memory_core.codec import Codec, EncodedPut, Operation
 from memory_core.errors import MemoryCoreError, StorageClosedError, StorageError
 from memory_core.records import Record
 from memory_core.storage import Delete, Expect, ExpectAbsent, Put, WriteBatch
 from memory_core.storage import Operation as StorageOperation
-from memory_core.values import Value
 from memory_storage_turso.engine.driver import KnownReasonError
 from memory_storage_turso.sql.statement import Statement
 from memory_storage_turso.sql.tables import Tables
@@ -116,15 +115,7 @@ class QueuedBatch:
                 yield expectation(self.ns, operation)
 
 
-@frozen(eq=False, repr=False)
-class _EncodedPut(Value):
-    """A record and its encoded body."""
-
-    record: Record
-    body: bytes
-
-
-_Entry: TypeAlias = _EncodedPut | Delete | Expect | ExpectAbsent | EncodingError
+_Entry: TypeAlias = Operation | EncodingError
 _Step: TypeAlias = tuple[int, int, StorageOperation | EncodingError]
 """A batch's number, an operation's index, and the operation."""
 
@@ -180,7 +171,7 @@ class CodecThread:
 class EncodingPipeline:
     """Passes records from the encoding thread to the writer's, batch after batch.
 
-    Either thread encodes bodies; the writer's thread computes the index values, as it has time to spare.
+    Either thread encodes records.
 
     Args:
         codec: how they are encoded.
@@ -212,13 +203,12 @@ class EncodingPipeline:
         """
         while (step := self._peek()) is not None and step[0] <= number:
             self._next = None
-            owner, index, entry = step
+            owner, _, entry = step
             if owner < number:
                 continue
             if isinstance(entry, EncodingError):
                 raise entry
-            sealed = isinstance(entry, _EncodedPut)
-            yield _with_values(self._codec, entry, index) if sealed else entry
+            yield entry
 
     def stop(self) -> None:
         """End the encoding: the writer wants no more."""
@@ -285,11 +275,10 @@ def encode(codec: Codec, batch: WriteBatch) -> list[Operation]:
         EncodingError: one of them cannot be encoded.
     """
     operations: list[Operation] = []
-    for _, index, entry in _encoded_chunk(codec, list(_flattened(codec, [batch]))):
+    for _, _, entry in _encoded_chunk(codec, list(_flattened(codec, [batch]))):
         if isinstance(entry, EncodingError):
             raise entry
-        sealed = isinstance(entry, _EncodedPut)
-        operations.append(_with_values(codec, entry, index) if sealed else entry)
+        operations.append(entry)
     return operations
 
 
@@ -305,46 +294,53 @@ def _flattened(codec: Codec, batches: Sequence[WriteBatch]) -> Iterator[_Step]:
 
 
 def _encoded_chunk(codec: Codec, steps: Sequence[_Step]) -> list[tuple[int, int, _Entry]]:
-    """The same operations, with the bodies of a kind compressed together."""
+    """The same operations, encoded, with the bodies of a kind compressed together."""
     entries: list[_Entry] = []
-    bodies: dict[int, bytes] = {}
+    records: dict[int, Record] = {}
     size = 0
-    for number, (_, index, operation) in enumerate(steps):
+    for place, (_, index, operation) in enumerate(steps):
         if not isinstance(operation, Put):
             entries.append(_checked(codec, operation, index))
             continue
+        record = operation.record
         try:
-            body = codec.serialize(operation.record)
+            body = codec.serialize(record)
+            # Just after that, and on the same thread, the record is in the processor's cache.
+            values = codec.index_values(record)
         except MemoryCoreError as error:
             entries.append(EncodingError(error, index))
             continue
-        entries.append(_EncodedPut(operation.record, b""))
-        bodies[number] = body
+        entries.append(EncodedPut(record.kind, record.id, values, body))
+        records[place] = record
         size += len(body)
         if size > _TOGETHER_BYTES:
-            _seal(codec, entries, bodies)
+            _seal(codec, entries, records)
             size = 0
-    _seal(codec, entries, bodies)
+    _seal(codec, entries, records)
     return [
         (number, index, entry) for (number, index, _), entry in zip(steps, entries, strict=True)
     ]
 
 
-def _seal(codec: Codec, entries: list[_Entry], bodies: dict[int, bytes]) -> None:
-    """Compress the bodies of each kind, and put them into their entries."""
-    kinds: dict[str, list[int]] = {}
-    for place in bodies:
+def _seal(codec: Codec, entries: list[_Entry], records: dict[int, Record]) -> None:
+    """Replace the bodies of these records by their envelopes, with those of a kind compressed together.
+
+    Args:
+        codec: how they are encoded.
+        entries: has the records' bodies.
+        records: by their places among the entries; nothing is left of them.
+    """
+    kinds: dict[str, dict[int, EncodedPut]] = {}
+    for place in records:
         entry = entries[place]
-        if isinstance(entry, _EncodedPut):
-            kinds.setdefault(entry.record.kind, []).append(place)
-    for kind, places in kinds.items():
-        frames = codec.compressor.compress_all(kind, [bodies[place] for place in places])
-        for place, frame in zip(places, frames, strict=True):
-            entry = entries[place]
-            if isinstance(entry, _EncodedPut):
-                body = codec.seal(entry.record, bodies[place], frame)
-                entries[place] = _EncodedPut(entry.record, body)
-    bodies.clear()
+        if isinstance(entry, EncodedPut):
+            kinds.setdefault(entry.kind, {})[place] = entry
+    for kind, puts in kinds.items():
+        frames = codec.compressor.compress_all(kind, [put.body for put in puts.values()])
+        for (place, put), frame in zip(puts.items(), frames, strict=True):
+            body = codec.seal(records[place], put.body, frame)
+            entries[place] = EncodedPut(kind, put.id, put.values, body)
+    records.clear()
 
 
 def _checked(
@@ -356,12 +352,3 @@ def _checked(
         except MemoryCoreError as error:
             return EncodingError(error, index)
     return operation
-
-
-def _with_values(codec: Codec, entry: _EncodedPut, index: int) -> EncodedPut:
-    record = entry.record
-    try:
-        values = codec.index_values(record)
-    except MemoryCoreError as error:
-        raise EncodingError(error, index) from error
-    return EncodedPut(record.kind, record.id, values, entry.body)
