@@ -152,8 +152,10 @@ def remaining_entries(
 ) -> Sql:
     """Like `remaining`, for a search along the entries of a multi-valued index, ``m``.
 
-    The entries of other multi-valued indexes are looked up, without a look at the row.
+    The entries of other multi-valued indexes, and other values of that one, are looked up, without a look at
+    the row. Of a condition that a record has several values, one leads, as a condition of its own.
     """
+    found = led.values if isinstance(led, AllOf) else ()
     sql = Sql("")
     for condition in conditions:
         multi = table.multis.get(condition.index)
@@ -164,7 +166,8 @@ def remaining_entries(
             continue
         groups = [condition.values]
         if isinstance(condition, AllOf):
-            groups = [(value,) for value in condition.values]
+            own = led is not None and led.index == condition.index
+            groups = [(value,) for value in condition.values if not (own and value in found)]
         same = "t.ns = m.ns AND t.id = m.id" + (" AND t.ord = m.ord" if table.order else "")
         for values in groups:
             sql += Sql(f" AND EXISTS (SELECT 1 FROM {multi.table} t WHERE {same} AND ")

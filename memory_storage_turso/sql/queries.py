@@ -223,11 +223,10 @@ class _Page:
             f"ON e.ns = m.ns AND e.id = m.id WHERE m.ns = ? AND ",
             (self._ns,),
         )
+        groups, led = self._groups(condition), condition
         if isinstance(condition, AllOf):
-            groups: list[tuple[Scalar, ...]] = [condition.values[:1]]
-            led = condition if len(condition.values) == 1 else None
-        else:
-            groups, led = self._groups(condition), condition
+            led = AllOf(condition.index, condition.values[:1])
+            groups = [led.values]
         rest = remaining_entries(self._table, self._conditions, led)
         for values in groups:
             several = len(values) > 1
@@ -371,17 +370,16 @@ def _entries_led(
     led: AnyOf | AllOf,
     multi: MultiTable,
 ) -> tuple[str, Sql]:
-    values = led.values[:1] if isinstance(led, AllOf) else led.values
-    whole = len(values) == len(led.values)
-    others = [item for item in conditions if not (whole and item is led)]
+    if isinstance(led, AllOf):
+        led = AllOf(led.index, led.values[:1])
     join = (
         f" CROSS JOIN {table.name} e INDEXED BY {table.by_id} ON e.ns = m.ns AND e.id = m.id"
-        if any(item.index not in table.multis for item in others)
+        if any(item.index not in table.multis for item in conditions)
         else ""
     )
     rows = (
         Sql(f"FROM {multi.table} m{join} WHERE m.ns = ? AND ", (ns,))
-        + one_of_many("m.value", values)
-        + remaining_entries(table, others, None)
+        + one_of_many("m.value", led.values)
+        + remaining_entries(table, conditions, led)
     )
-    return "" if len(values) == 1 else "m.id", rows
+    return "" if len(led.values) == 1 else "m.id", rows

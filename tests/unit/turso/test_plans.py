@@ -153,6 +153,22 @@ async def test_what_is_rare_leads_whichever_condition_it_is(store, count):
         assert many <= few * 1.2 + 5, name
 
 
+async def test_the_tag_that_leads_is_not_looked_up_again(store):
+    table = store._shared.tables["episode"]
+    made = [rarely(number, 15) for number in range(300)]
+    made = [record.replace(tags=(*record.tags[1:], "usual")) for record in made]
+    await store.commit([WriteBatch().put(*made)])
+    two_tags = Query(Episode).where(tags=all_of("rare", "usual"))
+    tag_and_tool = Query(Episode).where(tags="rare", tools="curl")
+    for make in (count_statement, page_statement):
+        taken = [
+            await steps(store, make(table, 1, query.order_by("reward")))
+            for query in (two_tags, tag_and_tool)
+        ]
+        # Both look up one other entry of each of the 20.
+        assert taken[0] <= taken[1] + 5
+
+
 async def test_a_page_stops_at_its_limit(store):
     """The steps of SQLite's virtual machine do not depend on how many records match."""
     counted: dict[str, list[int]] = {}
