@@ -36,6 +36,7 @@ __all__ = ["ClosingTests", "counts_descriptors", "descriptors", "still_open"]
 _MODULE = "memory_core.testing.suite.closing_tests"
 _DESCRIPTORS = Path("/proc/self/fd")
 _SETTLES_IN = 5.0
+_PAUSE = 0.01
 _SMALL_LIMITS = Limits(max_record_bytes=100_000)
 # Bytes that a file may have where the disk is "full", and the most batches that are written to fill it.
 _DISK = 2 << 20
@@ -143,12 +144,15 @@ def descriptors() -> Counter[str]:
 
 
 async def still_open(before: Counter[str]) -> list[str]:
-    """The descriptors that were opened since and are not closed within a time."""
-    until = asyncio.get_running_loop().time() + _SETTLES_IN
-    while left := list((descriptors() - before).elements()):
-        if asyncio.get_running_loop().time() > until:
-            break
-        await asyncio.sleep(0.01)
+    """The descriptors that were opened since and are not closed within a time.
+
+    The time is counted in pauses: none passes while this process, with the threads that close them, waits for
+    a processor.
+    """
+    pauses = 0
+    while (left := list((descriptors() - before).elements())) and pauses < _SETTLES_IN / _PAUSE:
+        pauses += 1
+        await asyncio.sleep(_PAUSE)
     return left
 
 
