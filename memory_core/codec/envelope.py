@@ -47,6 +47,7 @@ _CHECKSUM = struct.Struct(">I")
 _CHECKED_HEAD = struct.Struct(">BBHI")  # both
 _START = struct.Struct(">4sI")
 _PAYLOAD = _START.size
+_PAYLOAD_OF = itemgetter(slice(_PAYLOAD, None))
 _IS_COMPRESSED, _BEGUN = itemgetter(0), itemgetter(1)  # of what a variant knows of a head
 _DIGEST_BYTES = 16
 _FRAME_HEADER = 18  # bytes of zstd's header, at most
@@ -278,7 +279,12 @@ class Codec:
             return error
 
     def decode_together(
-        self, kind: str, ids: Sequence[bytes], envelopes: Sequence[bytes], most: int = LONG
+        self,
+        kind: str,
+        ids: Sequence[bytes],
+        stored: Sequence[bytes],
+        starts: Sequence[int] | None = None,
+        most: int = LONG,
     ) -> Sequence[Any] | None:
         """Records by the bytes of their ids, decoded by one native call; logged steps not before they are
         looked at.
@@ -286,7 +292,8 @@ class Codec:
         Args:
             kind: their kind.
             ids: the bytes of their ids.
-            envelopes: the envelope of each; where it is damaged, maybe no bytes.
+            stored: what ends with the envelope of each; where it is damaged, maybe no bytes.
+            starts: where each envelope begins; at 0 unless given.
             most: the most bytes that their bodies may take.
 
         Returns:
@@ -298,11 +305,10 @@ class Codec:
             return None
         # One pass for each thing to do, as calls from native code take a third of the time of a loop.
         try:
-            starts = list(map(_START.unpack_from, envelopes))
-            heads = [variant.heads[head] for head, _ in starts]
-            bodies = [envelope[_PAYLOAD:] for envelope in envelopes]
+            begun, bodies = _opened(stored, starts)
+            heads = [variant.heads[head] for head, _ in begun]
             checksums = list(map(crc32, bodies, map(_BEGUN, heads)))
-            if checksums != [checksum for _, checksum in starts]:
+            if checksums != [checksum for _, checksum in begun]:
                 return None
             if any(map(_IS_COMPRESSED, heads)):
                 decompress, left = self.compressor.decompress, most
@@ -323,12 +329,17 @@ class Codec:
             return None
 
     def decode_long_together(
-        self, kind: str, whole: UUID, ids: Sequence[bytes], envelopes: Sequence[bytes]
+        self,
+        kind: str,
+        whole: UUID,
+        ids: Sequence[bytes],
+        stored: Sequence[bytes],
+        starts: Sequence[int] | None = None,
     ) -> Sequence[Any] | None:
         """As ``decode_together``, however long the records are, which all are parts of one record; for a
         thread. Logged steps are decoded as those of their episode.
         """
-        found = self.decode_together(kind, ids, envelopes, _MOST_BYTES)
+        found = self.decode_together(kind, ids, stored, starts, _MOST_BYTES)
         if isinstance(found, LoggedSteps):
             try:
                 found.undecoded(whole).steps()
@@ -398,6 +409,16 @@ class Codec:
         except Exception as error:
             # `upcast` is a plugin's code and may raise anything; the error must name the record.
             raise CodecError(f"upcast from version {version} failed: {error!r}") from error
+
+
+def _opened(
+    stored: Sequence[bytes], starts: Sequence[int] | None
+) -> tuple[list[tuple[Any, ...]], list[bytes]]:
+    """Of each envelope the head and the checksum, and its payload, which is copied once."""
+    if starts is None:
+        return list(map(_START.unpack_from, stored)), list(map(_PAYLOAD_OF, stored))
+    begun = list(map(_START.unpack_from, stored, starts))
+    return begun, [data[at + _PAYLOAD :] for data, at in zip(stored, starts, strict=True)]
 
 
 _ENCODER = msgspec.msgpack.Encoder(uuid_format="bytes")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from time import sleep
 from typing import Any, cast, overload
 from uuid import UUID
@@ -31,7 +31,7 @@ _PAUSE = 1e-6  # seconds for which the decoding of a long array lets other threa
 _NO_STEPS = b"\x90"
 _ARRAY_16, _ARRAY_32 = 0xDC, 0xDD  # msgpack's markers of arrays with more than 15 items
 _ARRAY = struct.Struct(">BI")
-_ID = msgspec.msgpack.encode("id") + b"\xc4\x10"  # a key of a map, and the header of 16 bytes
+_LAST_ID = itemgetter(slice(-16, None))
 _NUMBER = attrgetter("number")
 
 
@@ -227,9 +227,11 @@ class LoggedSteps(Sequence[Step]):
 
     def __init__(self, bodies: Sequence[bytes], ids: Sequence[bytes]) -> None:
         self._array = array_of(bodies)
-        # The field that msgspec writes last. Where another version wrote it elsewhere, it must be looked for.
-        as_written = all(map(bytes.endswith, bodies, map(_ID.__add__, ids)))
-        if not as_written and [each.id for each in _IDS.decode(self._array)] != ids:
+        # The id is what msgspec writes last. Where another version wrote it elsewhere, it must be looked for.
+        if (
+            list(map(_LAST_ID, bodies)) != ids
+            and [each.id for each in _IDS.decode(self._array)] != ids
+        ):
             raise ValueError("a body holds another record")
         self._records: tuple[Step, ...] | None = None
         self._undecoded: UndecodedSteps | None = None

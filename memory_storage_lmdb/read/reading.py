@@ -37,8 +37,9 @@ from memory_storage_lmdb.engine.binding import Transaction
 from memory_storage_lmdb.engine.environment import Environment, Gate
 from memory_storage_lmdb.engine.thread import JobThread
 from memory_storage_lmdb.read.cursors import Meter, metered
+from memory_storage_lmdb.read.parts import NotAtOnceError, StoredParts, stored_parts
 from memory_storage_lmdb.read.pending import Pending
-from memory_storage_lmdb.read.scan import RawPage, Scan, all_records, missing_record
+from memory_storage_lmdb.read.scan import RawPage, Scan, all_records
 from memory_storage_lmdb.store.catalog import Catalog, StaleCatalogError
 from memory_storage_lmdb.store.decoding import (
     add_dictionaries,
@@ -47,7 +48,6 @@ from memory_storage_lmdb.store.decoding import (
     decode_body,
     decode_long_body,
 )
-from memory_storage_lmdb.store.encoding import ID_BYTES
 from memory_storage_lmdb.store.journal import (
     DELETE,
     PUT,
@@ -71,7 +71,6 @@ _INTERRUPTIONS = 20
 # A query that has to look at more pending records has their index entries written.
 _MOST_PENDING = 256
 _MOST_PARTS = 128  # of a record, which are read for each caller
-_ENTRIES = 64  # whose records are read by one call
 _OPERATIONS = {PUT: ChangeOperation.PUT}
 
 _Numbers: TypeAlias = tuple[int, int, dict[str, bytes]]
@@ -80,10 +79,6 @@ _Numbers: TypeAlias = tuple[int, int, dict[str, bytes]]
 
 class _TooLongError(Exception):
     """A read has used up its time on the event loop. Never leaves this module."""
-
-
-class _ManyPartsError(Exception):
-    """A record has so many parts that equal reads should share them. Never leaves this module."""
 
 
 class _InterruptedError(Exception):
@@ -210,11 +205,13 @@ class Reader:
             same = self._same_whole(namespace, parts, ids)
             if same in self._long:
                 return list(await self._long.join(same))
+        elif len(ids) == 1:
+            try:
+                return [await self._get_at_once(namespace, kind, ids[0], parts)]
+            except (NotAtOnceError, DictionaryMissingError):
+                pass
         snapshots: list[int] = []
         found = await self.get(namespace, kind, ids, snapshots)
-        if len(found) == 1 and ((only := found[0]) is None or not parts.wanted(only)):
-            # As most are, and two lists would take a fiftieth of its time.
-            return [None if only is None else (only, ())]
         wanted = [record for record in found if record is not None and parts.wanted(record)]
         if not wanted:
             return [None if record is None else (record, ()) for record in found]
@@ -228,9 +225,61 @@ class Reader:
             ]
         try:
             whole = await read(most=_MOST_PARTS)
-        except _ManyPartsError:
+        except NotAtOnceError:
             whole = list(await self._long.run(self._same_whole(namespace, parts, ids), read))
         return whole or [None]
+
+    async def _get_at_once(
+        self, namespace: str, kind: type[R], record_id: UUID, parts: Parts[R, Any]
+    ) -> WithParts[R, Any] | None:
+        """A record with its parts, which are read in the transaction in which it is found and decoded: a
+        second one would take an eighth of the time.
+
+        Raises:
+            NotAtOnceError: it is missing or long, or has so many parts that equal reads should share them.
+            DictionaryMissingError: another process has trained a dictionary for it.
+        """
+        self.codec.types.cls(kind.kind)
+        layout = self.catalog.layouts.get(kind.kind)
+        if layout is None:
+            raise NotAtOnceError
+        record, stored = await self._run(self._reading_whole(layout, namespace, record_id, parts))
+        counters = self.counters
+        counters["gets"] += 1
+        counters["ids_asked"] += 1
+        if stored is None:
+            self._count_used(1)
+            return record, ()
+        self._count_used(1 + len(stored[0]))
+        other = self.catalog.layouts[parts.kind.kind]
+        return record, await self._decode_parts(other, record_id, *stored)
+
+    def _reading_whole(
+        self, layout: KindLayout, namespace: str, record_id: UUID, parts: Parts[R, Any]
+    ) -> Job[tuple[R, StoredParts | None]]:
+        """A job that reads a record, and its parts if it is wanted with them; raises as ``_get_at_once``."""
+        records, key = self.catalog.handles[layout.database], record_id.bytes
+
+        def read(txn: Transaction, pending: Pending, meter: Meter) -> tuple[R, StoredParts | None]:
+            known = self._numbers
+            if txn.id() != known[0]:
+                known = self._numbers_in(txn.id(), read_head(txn, self.catalog.journal))
+            number = known[2].get(namespace) or self._number(txn, pending, namespace)
+            data = None if number is None else txn.get(number + key, db=records)
+            if number is None or data is None:
+                raise NotAtOnceError
+            body, nulled = layout.body(key, data)
+            if self.codec.takes_long(body):
+                raise NotAtOnceError
+            record: R = decode_body(self.codec, layout.kind, record_id, body, nulled)
+            if not parts.wanted(record):
+                return record, None
+            self.catalog.check(pending.head(txn))
+            return record, stored_parts(
+                txn, self.catalog, parts, (number, (key,)), meter, _MOST_PARTS
+            )
+
+        return read
 
     def _same_whole(
         self, namespace: str, parts: Parts[Any, Any], ids: Sequence[UUID]
@@ -248,7 +297,7 @@ class Reader:
         """Records that were found in a snapshot, read with their parts; those that are still there.
 
         Raises:
-            _ManyPartsError: there are more than ``most``.
+            NotAtOnceError: there are more than ``most``.
         """
         layout, other = self.catalog.layouts[wanted[0].kind], self.catalog.layouts[parts.kind.kind]
         again = dict.fromkeys(record.id for record in wanted)
@@ -256,7 +305,7 @@ class Reader:
 
         def read_whole(
             txn: Transaction, pending: Pending, meter: Meter
-        ) -> tuple[Sequence[bytes | None] | None, tuple[list[bytes], list[bytes]]]:
+        ) -> tuple[Sequence[bytes | None] | None, StoredParts]:
             self.catalog.check(pending.head(txn))
             number = self._number(txn, pending, namespace)
             if number is None:
@@ -264,7 +313,7 @@ class Reader:
             # Where nothing was written since, the records are those that were read before.
             raw = None if snapshots and txn.id() == snapshots[0] else read(txn, pending, meter)
             keys = (number, [record_id.bytes for record_id in again])
-            return raw, self._referring(txn, other, parts.field, keys, meter, most)
+            return raw, stored_parts(txn, self.catalog, parts, keys, meter, most)
 
         raw, raw_parts = await self._run(read_whole)
         self._count_used(len(again) + len(raw_parts[0]))
@@ -277,43 +326,6 @@ class Reader:
         only = next(iter(again)) if len(again) == 1 else None
         return parts.joined(records, await self._decode_parts(other, only, *raw_parts))
 
-    def _referring(  # noqa: PLR0917  # it is a part of _get_whole
-        self,
-        txn: Transaction,
-        layout: KindLayout,
-        field: str,
-        targets: tuple[bytes, Iterable[bytes]],
-        meter: Meter,
-        most: int | None,
-    ) -> tuple[list[bytes], list[bytes]]:
-        """Ids, and stored values, of the records of a kind that refer to some records of a namespace. Entries
-        of references are never pending.
-
-        Raises:
-            _ManyPartsError: more than ``most`` refer to one.
-        """
-        number, ids = targets
-        index = layout.index(field)
-        cursor = txn.cursor(db=self.catalog.handles[index.database])
-        records = txn.cursor(db=self.catalog.handles[layout.database])
-        found: list[bytes] = []
-        values: list[bytes] = []
-        for target in ids:
-            if not cursor.set_key(number + index.encode(target)):
-                continue
-            if most is not None and cursor.count() > most:
-                raise _ManyPartsError
-            entries = cursor.iternext_dup()
-            while own := [entry[-ID_BYTES:] for entry in islice(entries, _ENTRIES)]:
-                meter.check()
-                pairs = records.getmulti([number + record_id for record_id in own])
-                if len(pairs) < len(own):
-                    there = {key[-ID_BYTES:] for key, _ in pairs}
-                    raise missing_record(layout, next(each for each in own if each not in there))
-                found += own
-                values += [data for _, data in pairs]
-        return found, values
-
     async def _decode_parts(
         self,
         layout: KindLayout,
@@ -324,12 +336,14 @@ class Reader:
         """Records by id and stored value; decoded together where they are short, or all are parts of one
         record.
         """
-        bodies = layout.plain_bodies(stored)
-        if bodies is not None:
-            found = self.codec.decode_together(layout.kind, ids, bodies)
+        starts = layout.body_starts(stored)
+        if starts is not None:
+            found = self.codec.decode_together(layout.kind, ids, stored, starts)
             if found is None and whole is not None:
                 self.counters["reads_on_threads"] += 1
-                decode = partial(self.codec.decode_long_together, layout.kind, whole, ids, bodies)
+                decode = partial(
+                    self.codec.decode_long_together, layout.kind, whole, ids, stored, starts
+                )
                 found = await asyncio.get_running_loop().run_in_executor(self.pool, decode)
             if found is not None:
                 return found

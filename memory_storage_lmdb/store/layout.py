@@ -385,8 +385,9 @@ class KindLayout:
         return data[start:], _names(data[end:start]) if start > end else ()
 
     @staticmethod
-    def plain_bodies(stored: Sequence[bytes]) -> list[bytes] | None:
-        """The bodies of stored values; ``None`` where one is cut off, or had a reference set to null.
+    def body_starts(stored: Sequence[bytes]) -> list[int] | None:
+        """Where the bodies of stored values begin; ``None`` where one is cut off, or had a reference set to
+        null.
 
         The headers are not checked: the body of a damaged one fails its own checksum.
         """
@@ -394,9 +395,8 @@ class KindLayout:
             heads = list(map(_FLAGS_AND_SIZE.unpack_from, stored))
         except struct.error:
             return None
-        if any(flags & NULLED for flags, _ in heads):
-            return None
-        return [data[_VALUES_AT + size :] for data, (_, size) in zip(stored, heads, strict=True)]
+        starts = [_VALUES_AT + size for flags, size in heads if not flags & NULLED]
+        return starts if len(starts) == len(stored) else None
 
     def values(self, key: bytes, data: bytes) -> Values:
         """The index values of a stored value.

@@ -463,7 +463,12 @@ def stored(tested: Codec, steps: list[Step]) -> list[tuple[bytes, bytes]]:
 
 def together(tested: Codec, found: list[tuple[bytes, bytes]], kind: str = "step"):
     ids, envelopes = [own for own, _ in found], [data for _, data in found]
-    return tested.decode_together(kind, ids, envelopes)
+    decoded = tested.decode_together(kind, ids, envelopes)
+    # As a backend may store them: behind bytes of its own.
+    starts = [each % 7 for each in range(len(found))]
+    behind = [bytes(start) + data for start, data in zip(starts, envelopes, strict=True)]
+    assert tested.decode_together(kind, ids, behind, starts) == decoded
+    return decoded
 
 
 @pytest.mark.parametrize("number", [1, 2, 15, 16, 100])
