@@ -51,7 +51,7 @@ class LmdbConfig:
     max_dbs: int = field(default=256, validator=between(16, 32_000, whole=True))
     busy_timeout: float = field(default=5.0, validator=between(0, 3600))
     change_feed_limit: int = field(default=100_000, validator=at_least(1, whole=True))
-    index_lag: int = field(default=4_096, validator=between(0, 100_000, whole=True))
+    index_lag: int = field(default=1_024, validator=between(0, 100_000, whole=True))
     compression: CompressionConfig = field(factory=CompressionConfig)
 
 

@@ -146,6 +146,9 @@ class Reader:
     _numbers: _Numbers = field(init=False, default=(-1, -1, {}))
     _long: SharedWork[Any] = field(init=False, factory=SharedWork[Any])
     _pages: SharedReads[Page[Any]] = field(init=False, factory=SharedReads[Page[Any]])
+    # For reads on threads: where thousands of records are pending, a query would take most of its time to
+    # read them again.
+    _spare: list[Pending] = field(init=False, factory=list[Pending])
     _stopped: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
@@ -666,12 +669,17 @@ class Reader:
     def _work(self, job: Job[T], meter: _ThreadMeter) -> T:
         gate = self.environment.gate()
         try:
+            pending = self._spare.pop()
+        except IndexError:
+            pending = Pending(self.catalog)
+        try:
             for _ in range(_INTERRUPTIONS):
                 try:
-                    return self.environment.read(gate, job, Pending(self.catalog), meter)
+                    return self.environment.read(gate, job, pending, meter)
                 except _InterruptedError:
                     if meter.stopped:
                         raise StorageClosedError("the storage is closed") from None
             raise StorageUnavailableError(f"{self.environment.path}: interrupted too often")
         finally:
+            self._spare.append(pending)
             self.environment.drop_gate(gate)

@@ -399,6 +399,27 @@ async def test_a_damaged_record_is_named_and_can_be_replaced(opens, at, lag):
     assert len(await drain(store, Query(Specimen).order_by("name").limit(5))) == 12
 
 
+async def test_queries_on_threads_read_a_pending_record_once(opens, monkeypatch):
+    monkeypatch.setattr(reading, "_INLINE_SECONDS", -1.0)
+    read, values = [], KindLayout.values
+
+    def counted(layout, key, data):
+        read.append(key)
+        return values(layout, key, data)
+
+    monkeypatch.setattr(KindLayout, "values", counted)
+    store = await opens()
+    await put(store, *specimens(100))
+    query = Query(Specimen).where(name=specimens(1)[0].name)
+    assert await drain(store, query)
+    read.clear()
+    await put(store, *specimens(3, 200))
+    assert await drain(store, query)
+    # By the event loop, which gave up, and by the thread.
+    assert set(read) == {b"\0\0\0\1" + each.id.bytes for each in specimens(3, 200)}
+    assert store._shared.reader.counters["reads_on_threads"] >= 2
+
+
 async def test_a_damaged_record_does_not_keep_others_from_the_indexes(opens):
     store = await opens(index_lag=50)
     made = specimens(12)
