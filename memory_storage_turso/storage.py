@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -29,7 +29,12 @@ from memory_core.storage import (
 )
 from memory_storage_turso.backends import open_backend
 from memory_storage_turso.config import TursoConfig
-from memory_storage_turso.engine.driver import Driver, PreparedCacheStats
+from memory_storage_turso.engine.driver import (
+    Driver,
+    Namespace,
+    NamespaceMovedError,
+    PreparedCacheStats,
+)
 from memory_storage_turso.engine.shared_state import SharedState
 from memory_storage_turso.local.borrowed import BorrowedDriver
 
@@ -37,6 +42,7 @@ __all__ = ["TursoStorage"]
 
 R = TypeVar("R", bound=Record)
 S = TypeVar("S", bound=Record)
+T = TypeVar("T")
 
 
 class TursoStorage(Handle[SharedState]):
@@ -126,12 +132,9 @@ class TursoStorage(Handle[SharedState]):
         """Fetch records by id."""
         shared = self._opened()
         shared.tables.types.cls(kind.kind)
-        ns = shared.namespaces.numbers.get(self._namespace)
-        if ns is None:
-            ns = await shared.namespaces.find(self._namespace)
-            if ns is None:
-                return [None] * len(ids)
-        found = await shared.reader.get(ns, kind.kind, ids)
+        found = await self._numbered(
+            lambda ns: shared.reader.get(ns, kind.kind, ids), [None] * len(ids)
+        )
         self._turn = turn = self._turn - 16
         if turn <= 0:
             await self._give_way()
@@ -144,23 +147,19 @@ class TursoStorage(Handle[SharedState]):
         shared = self._opened()
         for cls in (kind, parts.kind):
             shared.tables.types.cls(cls.kind)
-        ns = shared.namespaces.numbers.get(self._namespace)
-        if ns is None:
-            ns = await shared.namespaces.find(self._namespace)
-            if ns is None:
-                return [None] * len(ids)
-        found = await shared.reader.get_with_parts(ns, kind.kind, ids, parts)
+        found = await self._numbered(
+            lambda ns: shared.reader.get_with_parts(ns, kind.kind, ids, parts), [None] * len(ids)
+        )
         self._turn = turn = self._turn - 16
         if turn <= 0:
             await self._give_way()
-        return found
+        return cast("list[WithParts[R, S] | None]", found)
 
     async def query(self, query: Query[R]) -> Page[R]:
         """Fetch one page."""
         shared = self._opened()
         shared.tables.types.cls(query.kind)
-        ns = await shared.namespaces.find(self._namespace)
-        return Page(()) if ns is None else await shared.reader.query(ns, query)
+        return await self._numbered(lambda ns: shared.reader.query(ns, query), Page(()))
 
     async def count(self, query: Query[Any]) -> int:
         """How many records fulfil the query's conditions."""
@@ -174,8 +173,21 @@ class TursoStorage(Handle[SharedState]):
     async def _count(self, query: Query[Any], up_to: int | None = None) -> int:
         shared = self._opened()
         shared.tables.types.cls(query.kind)
-        ns = await shared.namespaces.find(self._namespace)
-        return 0 if ns is None else await shared.reader.count(ns, query, up_to)
+        return await self._numbered(lambda ns: shared.reader.count(ns, query, up_to), 0)
+
+    async def _numbered(self, read: Callable[[Namespace], Awaitable[T]], nothing: T) -> T:
+        """What a read makes of the namespace's number, again if a wipe has changed it; or nothing."""
+        namespaces = self._shared.namespaces
+        while True:
+            ns = namespaces.numbers.get(self._namespace)
+            if ns is None:
+                ns = await namespaces.find(self._namespace)
+                if ns is None:
+                    return nothing
+            try:
+                return await read(ns)
+            except NamespaceMovedError:
+                namespaces.forget_number(ns)
 
     def position(self) -> Position | None:
         """The newest position of a file; ``None`` for a server."""
@@ -184,14 +196,15 @@ class TursoStorage(Handle[SharedState]):
     async def changes(self, since: Position, limit: int = 1_000) -> ChangePage:
         """Changes of this namespace after a position."""
         shared = self._opened()
-        ns = await shared.namespaces.find(self._namespace)
-        return await shared.reader.changes(ns, since, limit, shared.feed_limit)
+        read = shared.reader.changes
+        changes = await self._numbered(lambda ns: read(ns, since, limit, shared.feed_limit), None)
+        return changes or await read(None, since, limit, shared.feed_limit)
 
     async def stats(self) -> StorageStats:
         """Counters, sizes, and statistics of the connections, statements and compression."""
         shared = self._opened()
-        ns = await shared.namespaces.find(self._namespace)
-        counts = await shared.namespaces.counts(ns or 0)
+        counts = await self._numbered(shared.namespaces.counts, None)
+        counts = counts or await shared.namespaces.counts(None)
         size = shared.driver.size_bytes()
         sections = shared.metrics.sections()
         return StorageStats(
@@ -230,11 +243,10 @@ class TursoStorage(Handle[SharedState]):
     async def wipe(self) -> Position:
         """Delete every record of this handle's namespace, in one commit.
 
-        Records of a kind that another process has added since this one last looked are deleted in a
-        second commit.
+        In a file what many records leave is removed after it, in short steps. On a server the records of a
+        kind that another process has added since this one last looked are deleted in a second commit.
         """
-        namespaces = self._writable().namespaces
-        return await namespaces.wipe(await namespaces.find_or_add(self._namespace))
+        return await self._writable().namespaces.wipe(self._namespace)
 
     async def backup(self, target: Path) -> None:
         """Write a consistent copy of the whole store, which opens like the original.

@@ -31,6 +31,7 @@ __all__ = [
     "Driver",
     "KnownReasonError",
     "Namespace",
+    "NamespaceMovedError",
     "NotAsExpectedError",
     "PreparedCacheStats",
     "Reliance",
@@ -72,10 +73,10 @@ class StoreIdentity(Value):
 
 
 class Namespace(int):
-    """The number of a namespace on a server, with its name.
+    """The number of a namespace, with its name.
 
-    A server that is set back to a backup may give the number to another namespace: who relies on a number
-    checks that it has this name.
+    A wipe may give the name another number, and a server that is set back to a backup may give the number to
+    another namespace: who relies on a number checks that it has this name.
     """
 
     name: str
@@ -111,6 +112,10 @@ class StoreSetBackError(StorageUnavailableError):
             f"{where}: the store was set back to an earlier state; repeat the call on that state"
         )
         self.where = where
+
+
+class NamespaceMovedError(Exception):
+    """A namespace that has another number by now; nothing was applied. Internal: it never crosses the SPI."""
 
 
 class StatementError(Exception):
@@ -292,11 +297,12 @@ class Driver(ABC):
         Args:
             batches: May be lazy, and may raise a `StatementError` where they cannot go on.
             closing: Statements that see the effect of every batch that was applied.
-            relies: What has to hold in the same transaction, where `may_be_set_back`.
+            relies: What has to hold in the same transaction.
             within: Seconds that are left of `call_timeout`.
 
         Raises:
-            StoreSetBackError: What the write relies on does not hold; not applied.
+            NamespaceMovedError: A namespace of a file has another number; not applied.
+            StoreSetBackError: What the write relies on in a server does not hold; not applied.
             StorageUnavailableError: Certainly not applied.
             OutcomeUnknownError: Sent, but whether it was applied could not be found out.
             StorageFullError: The database has no room left; not applied.
@@ -312,7 +318,7 @@ class Driver(ABC):
         then: Callable[[list[StatementResult]], T],
         *,
         primary: bool = False,
-        namespace: int | None = None,
+        namespace: Namespace | None = None,
     ) -> T:
         """Run the statements against one snapshot, in one round trip where there is a network.
 
@@ -323,26 +329,34 @@ class Driver(ABC):
             then: Makes something of the results; runs on a thread, at least where there are many rows.
             primary: The snapshot must contain every commit, also of rows that no position covers:
                 only records have positions, namespaces, kinds and dictionaries have none.
-            namespace: What the statements rely on, where `may_be_set_back`.
+            namespace: What the statements rely on.
 
         Raises:
-            StoreSetBackError: The store does not have the namespace under this number.
+            NamespaceMovedError: The namespace has another number in a file.
+            StoreSetBackError: The server's store does not have the namespace under this number.
             StatementError: A statement was rejected; ``index`` tells which.
             StorageUnavailableError: There is no answer.
             StorageClosedError: The driver was closed before.
         """
 
-    def read_at_once(self, statements: Sequence[Statement]) -> list[StatementResult] | None:
+    def read_at_once(
+        self, statements: Sequence[Statement], namespace: Namespace | None = None
+    ) -> list[StatementResult] | None:
         """Run short reads against one snapshot on the event loop's thread, where that takes microseconds.
+
+        Args:
+            statements: Reads only.
+            namespace: What they rely on.
 
         Returns:
             Their results; ``None`` where it would have to wait, or one was rejected: `read_then` waits, and
             says why.
 
         Raises:
+            NamespaceMovedError: The namespace has another number.
             StorageError: The database could not be used.
         """
-        del statements
+        del statements, namespace
         return None
 
     async def read(
@@ -350,7 +364,7 @@ class Driver(ABC):
         statements: Sequence[Statement],
         *,
         primary: bool = False,
-        namespace: int | None = None,
+        namespace: Namespace | None = None,
     ) -> list[StatementResult]:
         """The results of `read_then` themselves."""
         return await self.read_then(statements, list, primary=primary, namespace=namespace)

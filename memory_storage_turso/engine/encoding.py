@@ -23,7 +23,7 @@ from memory_core.errors import MemoryCoreError, StorageClosedError, StorageError
 from memory_core.records import Record
 from memory_core.storage import Delete, Expect, ExpectAbsent, Put, WriteBatch
 from memory_core.storage import Operation as StorageOperation
-from memory_storage_turso.engine.driver import KnownReasonError
+from memory_storage_turso.engine.driver import KnownReasonError, Namespace
 from memory_storage_turso.sql.statement import Statement
 from memory_storage_turso.sql.tables import Tables
 
@@ -62,7 +62,7 @@ class QueuedBatch:
     """A batch that waits to be written.
 
     Attributes:
-        ns: number of its namespace.
+        ns: its namespace.
         batch: what to write.
         call: the same number for the batches of one call, which are applied in order.
         encoded: its operations, where they are encoded already.
@@ -70,7 +70,7 @@ class QueuedBatch:
         since: when its call began, in seconds of the monotonic clock.
     """
 
-    ns: int
+    ns: Namespace
     batch: WriteBatch
     call: int = 0
     encoded: Sequence[Operation] | None = None
@@ -105,14 +105,15 @@ class QueuedBatch:
         indexed: bool,
     ) -> Iterator[Statement]:
         """The statements of its operations, one for each."""
+        ns = int(self.ns)
         for operation in operations:
             table = tables[operation.kind]
             if isinstance(operation, EncodedPut):
-                yield table.put(self.ns, operation, indexed=indexed)
+                yield table.put(ns, operation, indexed=indexed)
             elif isinstance(operation, Delete):
-                yield table.delete(self.ns, operation.id)
+                yield table.delete(ns, operation.id)
             else:
-                yield expectation(self.ns, operation)
+                yield expectation(ns, operation)
 
 
 _Entry: TypeAlias = Operation | EncodingError

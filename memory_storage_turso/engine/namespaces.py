@@ -5,17 +5,26 @@ Also records of kinds that only other processes know are counted and deleted.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import cast
 
 from attrs import frozen
 
-from memory_core.errors import StorageError
+from memory_core.coalesce import join
+from memory_core.errors import MemoryCoreError, StorageError
+from memory_core.records import RecordTypes
 from memory_core.storage import NamespaceInfo, Position
 from memory_core.values import Value
-from memory_storage_turso.engine.driver import Driver, Namespace, Reliance, StatementError
+from memory_storage_turso.engine.driver import (
+    Driver,
+    Namespace,
+    NamespaceMovedError,
+    Reliance,
+    StatementError,
+)
 from memory_storage_turso.engine.rejections import TranslatedErrors
 from memory_storage_turso.sql.counts import COUNTS, counts_in
 from memory_storage_turso.sql.statement import Interlude, Row, SqlValue, Statement
@@ -26,22 +35,26 @@ from memory_storage_turso.sql.system import (
     NAMESPACE_NUMBER,
     NAMESPACES,
     POSITION,
-    WIPING,
 )
-from memory_storage_turso.sql.tables import Tables, delete_all
+from memory_storage_turso.sql.tables import Tables
 from memory_storage_turso.sql.wiping import (
-    DELETE_TRIGGERS,
-    VALUE_TABLES,
-    Trigger,
-    has_others,
+    EMPTIED,
+    FOREIGN_TRIGGERS,
+    FORGET_WIPED,
+    WIPED,
+    delete_each,
     records_in,
-    without_triggers,
+    remove_some,
+    renumber,
 )
 
-__all__ = ["Counts", "Namespaces"]
+__all__ = ["Counts", "Namespaces", "remove_wiped"]
 
-# So many are deleted sooner without triggers, though other connections have to read the schema again.
+_LOG = logging.getLogger("memory_storage_turso")
+# Fewer are deleted in a few milliseconds.
 _MANY_RECORDS = 1_000
+_AT_ONCE = 200
+_PAUSE_SECONDS = 0.01
 
 
 @frozen(eq=False, repr=False)
@@ -70,17 +83,23 @@ class Namespaces:
         driver: the database.
         tables: the kinds that are known here.
         foreign: the other kinds that the store has, as far as is known.
+        feed_limit: how many changes the change feed keeps.
     """
 
-    def __init__(self, driver: Driver, tables: Tables, foreign: Iterable[str]) -> None:
-        self.numbers: dict[str, int] = {}
+    def __init__(
+        self, driver: Driver, tables: Tables, foreign: Iterable[str], *, feed_limit: int
+    ) -> None:
+        self.numbers: dict[str, Namespace] = {}
         self._driver = driver
         self._tables = tables
         self._foreign = tuple(sorted(foreign))
         self._reading = TranslatedErrors(driver.where)
         self._writing = TranslatedErrors(driver.where, "a write")
+        self._feed_limit = feed_limit
+        self._left = self._closed = False
+        self._removing: asyncio.Task[None] | None = None
 
-    async def find(self, name: str) -> int | None:
+    async def find(self, name: str) -> Namespace | None:
         """The number of a namespace; ``None`` when nothing was ever written to it."""
         ns = self.numbers.get(name)
         if ns is not None:
@@ -90,7 +109,7 @@ class Namespaces:
             [result] = await self._driver.read([statement], primary=True)
             return self._learned(name, result.rows[0][0]) if result.rows else None
 
-    async def find_or_add(self, name: str) -> int:
+    async def find_or_add(self, name: str) -> Namespace:
         """The number of a namespace, which is made where it is missing."""
         ns = await self.find(name)
         if ns is not None:
@@ -110,9 +129,9 @@ class Namespaces:
             raise StorageError(f"{self._driver.where}: the namespace {name} is gone")
         return ns
 
-    async def counts(self, ns: int) -> Counts:
-        """How many records a namespace has."""
-        statements = [POSITION, Statement(BYTES), counts_in(ns)]
+    async def counts(self, ns: Namespace | None) -> Counts:
+        """How many records a namespace has; ``None`` for one that nothing was written to yet."""
+        statements = [POSITION, Statement(BYTES), counts_in(ns or 0)]
         with self._reading:
             position, size, found = await self._driver.read(statements, namespace=ns)
             records = self._none() | {str(kind): _number(count) for kind, count in found.rows}
@@ -131,38 +150,86 @@ class Namespaces:
     def _none(self) -> dict[str, int]:
         return dict.fromkeys([*self._tables.types.kinds], 0)
 
+    def forget_number(self, ns: Namespace) -> None:
+        """Forget a number that a namespace has no longer."""
+        if self.numbers.get(ns.name) == ns:
+            del self.numbers[ns.name]
+
     def forget(self) -> None:
         """Forget the numbers: the store was set back, and may give them again."""
         self.numbers.clear()
 
-    async def wipe(self, ns: int) -> Position:
+    async def wipe(self, name: str) -> Position:
         """Delete every record of a namespace; the position after it."""
-        if not self._driver.checks_reads:
-            return await self._wipe_by_statements(ns)
+        while True:
+            ns = await self.find_or_add(name)
+            if not self._driver.checks_reads:
+                return await self._wipe_by_statements(ns)
+            try:
+                position, many = await self._wipe_by_python(ns)
+            except NamespaceMovedError:
+                self.forget_number(ns)
+                continue
+            if many:
+                self.forget_number(ns)
+                # Also when the caller no longer waits.
+                await asyncio.wait([self.remove_soon()])
+            return position
+
+    async def remove_wiped(self) -> None:
+        """Begin to remove what earlier processes have left of wiped namespaces."""
+        if self._driver.checks_reads and (await self._driver.read([Statement(WIPED)]))[0].rows:
+            self.remove_soon()
+
+    def remove_soon(self) -> asyncio.Task[None]:
+        """Remove what wiped namespaces have left, between commits."""
+        self._left = True
+        if self._removing is None or self._removing.done():
+            self._removing = asyncio.create_task(self._remove(), name="memory-core wiped records")
+        return self._removing
+
+    async def _remove(self) -> None:
+        try:
+            while self._left and not self._closed:
+                self._left = False
+                await remove_wiped(self._driver, self._tables.types, lambda: self._closed)
+        except (MemoryCoreError, StatementError) as error:
+            # Nothing finds it; the next wipe or opening goes on.
+            _LOG.warning("records of a wiped namespace stay in the store: %s", error)
+
+    async def aclose(self) -> None:
+        """Stop removing."""
+        self._closed = True
+        if self._removing is not None:
+            await join(self._removing)
+
+    async def _wipe_by_python(self, ns: Namespace) -> tuple[Position, bool]:
+        """Delete every record of a namespace; also whether it has another number now."""
+        many = False
+
+        def wipe(run: Callable[[Statement], Sequence[Row]]) -> None:
+            nonlocal many
+            kinds = _in_order(self._tables.types, (str(row[0]) for row in run(Statement(KINDS))))
+            records = _number(run(records_in(ns))[0][0])
+            # The triggers of other programs have to run in the transaction of the wipe.
+            many = records >= _MANY_RECORDS and not run(FOREIGN_TRIGGERS)
+            number = int(ns)
+            for statement in (
+                renumber(number, ns.name, kinds, self._feed_limit)
+                if many
+                else delete_each(number, kinds)
+            ):
+                run(statement)
+
         with self._writing:
-            outcome = await self._driver.write([[Interlude.of(partial(self._wipe, ns)), POSITION]])
+            batch = [Interlude.of(wipe), POSITION]
+            outcome = await self._driver.write([batch], relies=Reliance([ns], ()))
             [result] = outcome.results
             if isinstance(result, StorageError | StatementError):
                 raise result
-            return _number(result[-1].rows[0][0])
+            return _number(result[-1].rows[0][0]), many
 
-    def _wipe(self, ns: int, run: Callable[[Statement], Sequence[Row]]) -> None:
-        """Delete every record of a namespace, in a transaction of a driver that runs Python in it."""
-        present = [str(row[0]) for row in run(Statement(KINDS))]
-        # What refers comes before what it refers to.
-        known = [kind for kind in reversed(self._tables.types.kinds) if kind in present]
-        kinds = [*(kind for kind in present if kind not in known), *known]
-        if _number(run(records_in(ns))[0][0]) < _MANY_RECORDS:
-            statements: Iterable[Statement] = _marked(ns, kinds)
-        else:
-            tables = [str(row[0]) for row in run(VALUE_TABLES)]
-            triggers = cast("Sequence[Trigger]", run(DELETE_TRIGGERS))
-            shared = {each for each in (*tables, *kinds) if run(has_others(each, ns))[0][0]}
-            statements = without_triggers(ns, kinds, tables, triggers, shared)
-        for statement in statements:
-            run(statement)
-
-    async def _wipe_by_statements(self, ns: int) -> Position:
+    async def _wipe_by_statements(self, ns: Namespace) -> Position:
         """Delete every record of a namespace, by a transaction that is sent as a whole.
 
         It has a statement for each kind and reads the list of kinds; where another process has added a kind
@@ -171,11 +238,10 @@ class Namespaces:
         while True:
             # What refers is deleted before what it refers to.
             foreign = self._foreign
-            marked = _marked(ns, [*foreign, *reversed(self._tables.types.kinds)])
-            relies = Reliance([ns], ()) if isinstance(ns, Namespace) else None
+            marked = delete_each(ns, [*foreign, *reversed(self._tables.types.kinds)])
             with self._writing:
                 outcome = await self._driver.write(
-                    [[*marked, Statement(KINDS), POSITION]], relies=relies
+                    [[*marked, Statement(KINDS), POSITION]], relies=Reliance([ns], ())
                 )
             result = outcome.results[0]
             if isinstance(result, StatementError):
@@ -189,9 +255,8 @@ class Namespaces:
                 if self._is_complete(foreign, result[-2].rows):
                     return operator.index(cast("int", result[-1].rows[0][0]))
 
-    def _learned(self, name: str, value: SqlValue) -> int:
-        number = operator.index(cast("int", value))
-        ns = Namespace(number, name) if self._driver.may_be_set_back else number
+    def _learned(self, name: str, value: SqlValue) -> Namespace:
+        ns = Namespace(_number(value), name)
         if any(known == ns for other, known in self.numbers.items() if other != name):
             # The store was set back, and has given the number again.
             self.forget()
@@ -206,10 +271,42 @@ class Namespaces:
         return self._foreign == foreign and not appeared
 
 
-def _marked(ns: int, kinds: Iterable[str]) -> list[Statement]:
-    """Deletes all records of some kinds; the mark covers records that refer to each other."""
-    deletes = [delete_all(kind, ns) for kind in kinds]
-    return [Statement(WIPING, (1, ns)), *deletes, Statement(WIPING, (0, ns))]
+async def remove_wiped(
+    driver: Driver, types: RecordTypes, stopped: Callable[[], bool] = lambda: False
+) -> None:
+    """Remove the records that have the old numbers of wiped namespaces, in short transactions.
+
+    Args:
+        driver: the database.
+        types: the kinds that are known here.
+        stopped: whether not to go on.
+    """
+    wiped, present = await driver.read([Statement(WIPED), Statement(KINDS)], primary=True)
+    kinds = _in_order(types, (str(row[0]) for row in present.rows))
+    for ns in (_number(row[0]) for row in wiped.rows):
+        for kind in kinds:
+            while await _write(driver, remove_some(kind, ns, _AT_ONCE)):
+                # A process that waits for the lock gets it first.
+                await asyncio.sleep(_PAUSE_SECONDS)
+                if stopped():
+                    return
+        await _write(driver, [Statement(EMPTIED, (ns,))])
+    await _write(driver, [FORGET_WIPED])
+
+
+async def _write(driver: Driver, statements: Sequence[Statement]) -> int:
+    """Write in one transaction; how many rows the first statement has affected."""
+    [result] = (await driver.write([statements])).results
+    if not isinstance(result, list):
+        raise result
+    return result[0].rows_affected
+
+
+def _in_order(types: RecordTypes, present: Iterable[str]) -> list[str]:
+    """The kinds of a store: what refers comes before what it refers to."""
+    found = list(present)
+    known = [kind for kind in reversed(types.kinds) if kind in found]
+    return [*(kind for kind in found if kind not in known), *known]
 
 
 def _number(value: SqlValue) -> int:

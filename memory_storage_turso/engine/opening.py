@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import cast
 from uuid import UUID, uuid4
 
@@ -27,12 +28,16 @@ from memory_core.records import Acyclic, IndexValues, RecordTypes, Reference, Un
 from memory_core.storage import StorageContext
 from memory_core.values import Value
 from memory_storage_turso.engine.driver import Driver, StatementError, StatementResult
+from memory_storage_turso.engine.namespaces import remove_wiped
 from memory_storage_turso.sql.counts import UNCOUNTED, count_kinds
 from memory_storage_turso.sql.declarations import DECLARED_OTHERWISE, Declaration
 from memory_storage_turso.sql.migration import OBJECTS, Migration
 from memory_storage_turso.sql.schema import TABLES, create_kinds, declaration
 from memory_storage_turso.sql.statement import Row, Statement
 from memory_storage_turso.sql.system import (
+    CLOSE_EARLIER_FEED,
+    COUNTED_VERSION,
+    EARLIER_FEED,
     KINDS,
     META,
     RAISE_VERSION,
@@ -50,7 +55,7 @@ _ATTEMPTS = 20
 _MISSING = re.compile(r"no such (?:column|table|index)|has no column named", re.IGNORECASE)
 """How SQLite rejects statements that were made for another declaration."""
 _OVERTAKEN = re.compile(
-    r"no such column:? \S*indexed|UNIQUE constraint failed: _kinds", re.IGNORECASE
+    r"no such column:? \S*(?:indexed|seq\b)|UNIQUE constraint failed: _kinds", re.IGNORECASE
 )
 
 
@@ -91,10 +96,8 @@ async def open_system(driver: Driver, context: StorageContext) -> UUID:
         raise NotAStoreError(driver.where, "its table _meta is of another program")
     if version > SCHEMA_VERSION:
         raise SchemaVersionError(driver.where, version, SCHEMA_VERSION)
-    if version < SCHEMA_VERSION:
-        if context.read_only:
-            raise MigrationNeededError(driver.where, f"the store has the earlier format {version}")
-        await _run(driver, [RAISE_VERSION])
+    if version < COUNTED_VERSION and context.read_only:
+        raise MigrationNeededError(driver.where, f"the store has the earlier format {version}")
     return UUID(bytes=store_id)
 
 
@@ -120,7 +123,8 @@ async def open_kinds(
 ) -> OpenedKinds:
     """Create the tables of kinds that are new, and migrate the tables of kinds that have changed.
 
-    Kinds whose records an earlier version has not counted are counted, also those that are not known here.
+    Before, the version of the store is raised, and kinds whose records an earlier version has not counted are
+    counted, also those that are not known here.
 
     Args:
         driver: the database.
@@ -138,7 +142,7 @@ async def open_kinds(
     filling = _Filling(driver, codec)
     tables = Tables(types)
     overtaken = ""
-    await _count(driver, read_only=read_only)
+    await _raise_version(driver, read_only=read_only)
     for _ in range(_ATTEMPTS):
         known = await _known_kinds(driver)
         stored = {kind: Declaration.decoded(text) for kind, text in known.items()}
@@ -166,18 +170,25 @@ async def open_kinds(
     raise DeclarationChangedError(driver.where, overtaken)
 
 
-async def _count(driver: Driver, *, read_only: bool) -> None:
-    """Count the records of kinds that no trigger counts.
+async def _raise_version(driver: Driver, *, read_only: bool) -> None:
+    """Keep processes of earlier versions out, and count the records of kinds that no trigger counts.
 
     Then the store is of an earlier version or was set back to such a state, or a process of one has added the
     kinds while another one changed the store's version.
     """
-    uncounted = [str(kind) for (kind,) in await _rows(driver, Statement(UNCOUNTED))]
-    if not uncounted:
-        return
-    if read_only:
-        raise MigrationNeededError(driver.where, f"it does not count its {uncounted[0]!r}s")
-    await _run(driver, [RAISE_VERSION, *count_kinds(uncounted)])
+    questions = [Statement(UNCOUNTED), Statement(EARLIER_FEED)]
+    for _ in range(_ATTEMPTS):
+        found = await driver.read(questions, primary=True)
+        uncounted = [str(kind) for (kind,) in found[0].rows]
+        earlier = [CLOSE_EARLIER_FEED] if found[1].rows else []
+        if read_only and uncounted:
+            raise MigrationNeededError(driver.where, f"it does not count its {uncounted[0]!r}s")
+        if read_only or not (uncounted or earlier):
+            return
+        # Another process may do the same at the same moment.
+        with suppress(_OvertakenError):
+            await _run(driver, [RAISE_VERSION, *earlier, *count_kinds(uncounted)])
+    raise StorageError(f"{driver.where}: the feed of an earlier version cannot be closed")
 
 
 def _changed(stored: Mapping[str, Declaration], tables: Tables) -> list[str]:
@@ -299,6 +310,8 @@ class _Filling:
 
 async def _migrate(filling: _Filling, migration: Migration) -> None:
     driver, kind = filling.driver, migration.kind
+    # Nothing finds what wipes have left, so it is neither checked nor filled.
+    await remove_wiped(driver, migration.types)
     unfilled = set(() if migration.begun else migration.changed)
     ready = [rule for rule in migration.rules if not unfilled.intersection(_fields(rule))]
     await _check(driver, migration, ready)

@@ -27,7 +27,12 @@ from memory_core.storage import (
     check_limit,
 )
 from memory_storage_turso.engine.dictionaries import Dictionaries
-from memory_storage_turso.engine.driver import Driver, StatementError, StatementResult
+from memory_storage_turso.engine.driver import (
+    Driver,
+    Namespace,
+    StatementError,
+    StatementResult,
+)
 from memory_storage_turso.engine.opening import changed_since
 from memory_storage_turso.engine.pending import PendingEntries
 from memory_storage_turso.engine.rejections import TranslatedErrors
@@ -83,7 +88,7 @@ class Reader:
         self.queries = self.counts = self.feed_reads = 0
 
     async def get(
-        self, ns: int, kind: str, ids: Sequence[UUID], rows: list[Row] | None = None
+        self, ns: Namespace, kind: str, ids: Sequence[UUID], rows: list[Row] | None = None
     ) -> list[Record | None]:
         """Records by id; see ``Storage.get``. ``rows`` gets their rows, where they are read here."""
         key = ns, kind
@@ -93,7 +98,7 @@ class Reader:
             if self._shared and (same := self._same(ns, kind, ids)) in self._shared:
                 return await self._get_shared(same, key, ids)
             table = self._tables[kind]
-            results = self._driver.read_at_once([table.fetch_short(ns, ids, LONG)])
+            results = self._driver.read_at_once([table.fetch_short(ns.name, ids, LONG)])
             found = None if results is None else self._decoded_at_once(table, results[0].rows, ids)
             if results is not None and found is not None:
                 self._at_once += 1
@@ -105,21 +110,23 @@ class Reader:
                 return await self._gets.get(key, ids)
             return await self._get_shared(self._same(ns, kind, ids), key, ids)
 
-    def _same(self, ns: int, kind: str, ids: Sequence[UUID]) -> Hashable:
+    def _same(self, ns: Namespace, kind: str, ids: Sequence[UUID]) -> Hashable:
         """What equal reads have in common: also the position, as otherwise something was written since."""
         return ns, kind, self._driver.position(), *ids
 
     async def _get_shared(
-        self, same: Hashable, key: tuple[int, str], ids: Sequence[UUID]
+        self, same: Hashable, key: tuple[Namespace, str], ids: Sequence[UUID]
     ) -> list[Record | None]:
         return await self._shared.run(same, lambda: self._gets.get(key, ids))
 
-    def _same_whole(self, key: tuple[int, str, Parts[Any, Any]], ids: Sequence[UUID]) -> Hashable:
+    def _same_whole(
+        self, key: tuple[Namespace, str, Parts[Any, Any]], ids: Sequence[UUID]
+    ) -> Hashable:
         with self._translated:
             return *key, self._driver.position(), *ids
 
     async def get_with_parts(
-        self, ns: int, kind: str, ids: Sequence[UUID], parts: Parts[Any, Any]
+        self, ns: Namespace, kind: str, ids: Sequence[UUID], parts: Parts[Any, Any]
     ) -> list[WithParts[Any, Any] | None]:
         """Records by id with their parts; see ``SupportsParts``."""
         key = ns, kind, parts
@@ -151,7 +158,7 @@ class Reader:
             for record_id, record in zip(ids, found, strict=True)
         ]
 
-    async def query(self, ns: int, query: Query[R]) -> Page[R]:
+    async def query(self, ns: Namespace, query: Query[R]) -> Page[R]:
         """One page; see ``Storage.query``."""
         self.queries += 1
         self._pending.on_query()
@@ -164,12 +171,12 @@ class Reader:
             return await read()
         return await self._shared_pages.read(partial(self._same_page, ns, query), read)
 
-    def _same_page(self, ns: int, query: Query[Any]) -> Hashable:
+    def _same_page(self, ns: Namespace, query: Query[Any]) -> Hashable:
         with self._translated:
             return ns, query.canonical(), self._driver.position()
 
     async def _page(
-        self, ns: int, table: KindTable, query: Query[R], statement: Statement
+        self, ns: Namespace, table: KindTable, query: Query[R], statement: Statement
     ) -> Page[R]:
         """One page, by its statement."""
 
@@ -191,7 +198,7 @@ class Reader:
                     if not await self._dictionaries.has(error.dictionary_id):
                         raise
 
-    async def count(self, ns: int, query: Query[Any], up_to: int | None = None) -> int:
+    async def count(self, ns: Namespace, query: Query[Any], up_to: int | None = None) -> int:
         """How many records a query has, at most ``up_to``; see ``Storage.count``."""
         self.counts += 1
         self._pending.on_query()
@@ -203,7 +210,9 @@ class Reader:
             counted = operator.index(cast("int", result.rows[0][0]))
             return counted if up_to is None else min(counted, up_to)
 
-    async def changes(self, ns: int | None, since: Position, limit: int, kept: int) -> ChangePage:
+    async def changes(
+        self, ns: Namespace | None, since: Position, limit: int, kept: int
+    ) -> ChangePage:
         """A page of the change feed; see ``Storage.changes``.
 
         Args:
@@ -217,7 +226,7 @@ class Reader:
         """
         check_limit(limit)
         self.feed_reads += 1
-        changes = Statement(CHANGES, (since, -1 if ns is None else ns, limit))
+        changes = Statement(CHANGES, (since, "" if ns is None else ns.name, limit))
         async with self._translated:
             bounds, found = await self._driver.read(
                 [Statement(CHANGE_BOUNDS), changes], namespace=ns
@@ -281,15 +290,16 @@ class Reader:
         return records
 
     def _whole_at_once(
-        self, ns: int, table: KindTable, ids: Sequence[UUID], parts: Parts[Any, Any]
+        self, ns: Namespace, table: KindTable, ids: Sequence[UUID], parts: Parts[Any, Any]
     ) -> dict[UUID, WithParts[Any, Any] | None] | None:
         """Records with their parts, read on the event loop; ``None`` where that would take long."""
         other = self._tables[parts.kind.kind]
         results = self._driver.read_at_once(
             [
-                table.fetch_short(ns, ids, LONG),
+                table.fetch_short(ns.name, ids, LONG),
                 other.fetch_referring(parts.field, ns, ids, _MOST_PARTS_AT_ONCE + 1),
-            ]
+            ],
+            ns,
         )
         if results is None or len(results[1].rows) > _MOST_PARTS_AT_ONCE:
             return None
@@ -302,7 +312,7 @@ class Reader:
         return dict(zip(ids, parts.joined(records, found), strict=True))
 
     def _parts_of(
-        self, ns: int, kind: str, row: Row, parts: Parts[Any, Any]
+        self, ns: Namespace, kind: str, row: Row, parts: Parts[Any, Any]
     ) -> Sequence[Any] | None:
         """The parts of a record that was read before, read on the event loop.
 
@@ -313,7 +323,9 @@ class Reader:
         if table.overriding:
             return None
         with self._translated:
-            statement = other.fetch_parts(parts.field, ns, table, row[:2], _MOST_PARTS_AT_ONCE + 1)
+            statement = other.fetch_parts(
+                parts.field, ns.name, table, row[:2], _MOST_PARTS_AT_ONCE + 1
+            )
             results = self._driver.read_at_once([statement])
             if results is None or not 0 < len(results[0].rows) <= _MOST_PARTS_AT_ONCE:
                 return None
@@ -339,7 +351,7 @@ class Reader:
         return decode(table.kind, whole, cast("Any", ids), cast("Any", bodies))
 
     async def _fetch_whole(
-        self, key: tuple[int, str, Parts[Any, Any]], ids: list[UUID]
+        self, key: tuple[Namespace, str, Parts[Any, Any]], ids: list[UUID]
     ) -> Mapping[UUID, WithParts[Any, Any] | Exception | None]:
         """Records with their parts, in one round trip."""
         ns, kind, parts = key
@@ -374,7 +386,7 @@ class Reader:
 
     async def _decoded(
         self,
-        ns: int,
+        ns: Namespace,
         statements: Sequence[Statement],
         decode: Callable[[list[StatementResult]], dict[UUID, T]],
         lacking: set[int],
@@ -406,7 +418,7 @@ class Reader:
             return error
 
     async def _fetch(
-        self, key: tuple[int, str], ids: list[UUID]
+        self, key: tuple[Namespace, str], ids: list[UUID]
     ) -> Mapping[UUID, Record | Exception | None]:
         ns, kind = key
         if await self._is_absent(kind):

@@ -63,9 +63,19 @@ class SharedState(backend.SharedState):
         self.thread = thread
         self.dictionaries = dictionaries
         self.pending = pending = PendingEntries(driver, tables)
-        self.writer = Writer(driver, tables, thread, dictionaries, pending, feed_limit=feed_limit)
         self.reader = Reader(driver, tables, self.codec, dictionaries, pending)
-        self.namespaces = Namespaces(driver, tables, kinds.foreign)
+        self.namespaces = namespaces = Namespaces(
+            driver, tables, kinds.foreign, feed_limit=feed_limit
+        )
+        self.writer = Writer(
+            driver,
+            tables,
+            thread,
+            dictionaries,
+            pending,
+            namespaces=namespaces,
+            feed_limit=feed_limit,
+        )
         self.feed_limit = feed_limit
         self.metrics.add(self._sections)
 
@@ -134,6 +144,7 @@ class SharedState(backend.SharedState):
                 state.read_only = context.read_only
                 if not context.read_only:
                     await state.pending.load()
+                    await state.namespaces.remove_wiped()
                 driver.when_set_back(state.renew)
         except BaseException:
             await driver.aclose()
@@ -161,6 +172,7 @@ class SharedState(backend.SharedState):
             stack.push_async_callback(self.dictionaries.aclose)
             stack.push_async_callback(self.reader.aclose)
             stack.push_async_callback(self.pending.aclose)
+            stack.push_async_callback(self.namespaces.aclose)
             await self.writer.aclose()
 
     def abandon(self) -> None:

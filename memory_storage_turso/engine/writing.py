@@ -27,6 +27,7 @@ from memory_storage_turso.engine.driver import (
     Driver,
     KnownReasonError,
     Namespace,
+    NamespaceMovedError,
     NotAsExpectedError,
     Reliance,
     StatementError,
@@ -41,6 +42,7 @@ from memory_storage_turso.engine.encoding import (
     encode,
 )
 from memory_storage_turso.engine.expectations import Expectations
+from memory_storage_turso.engine.namespaces import Namespaces
 from memory_storage_turso.engine.opening import changed_since
 from memory_storage_turso.engine.pending import PendingEntries
 from memory_storage_turso.engine.rejections import rejection
@@ -70,6 +72,7 @@ class Writer:
         thread: encodes records.
         dictionaries: to be trained when enough was written.
         pending: index entries to write later.
+        namespaces: tells the numbers of namespaces that have moved.
         feed_limit: how many changes the change feed keeps.
     """
 
@@ -81,6 +84,7 @@ class Writer:
         dictionaries: Dictionaries,
         pending: PendingEntries,
         *,
+        namespaces: Namespaces,
         feed_limit: int,
     ) -> None:
         self._driver = driver
@@ -89,6 +93,7 @@ class Writer:
         self._thread = thread
         self._dictionaries = dictionaries
         self._pending = pending
+        self._namespaces = namespaces
         self._feed_limit = feed_limit
         self._index_at_once = _INDEX_AT_ONCE if driver.runs_lazily else _INDEX_AT_ONCE_ON_SERVERS
         self._group = GroupCommit[QueuedBatch, CommitResult](self._write, weigh=len)
@@ -100,7 +105,7 @@ class Writer:
         self._newest = self._trimmed_at = 0
         self.rejected = 0
 
-    async def commit(self, ns: int, batches: Sequence[WriteBatch]) -> list[CommitResult]:
+    async def commit(self, ns: Namespace, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Write batches; see ``Storage.commit``."""
         self._in_flight += 1
         self._calls += 1
@@ -139,7 +144,7 @@ class Writer:
                 f"{self._driver.where}: the write waited for {limit:g} s behind earlier writes"
             ) from error
 
-    def _queued(self, ns: int, batch: WriteBatch) -> QueuedBatch | MemoryCoreError:
+    def _queued(self, ns: Namespace, batch: WriteBatch) -> QueuedBatch | MemoryCoreError:
         queued = QueuedBatch(ns, batch, self._calls)
         # While something is being written, encoding on a thread beside it costs no time.
         if self._in_flight == 1 and len(batch) <= _INLINE:
@@ -178,16 +183,25 @@ class Writer:
                 batches = [chain(batch, (POSITION,)) for batch in batches]
             closing = [*self._trim(), POSITION] if counted else self._trim()
             try:
-                outcome = await self._driver.write(batches, closing)
+                outcome = await self._driver.write(batches, closing, self._relies(group))
             except StatementError as error:
                 raise self._commit_rejected(error) from error
             return await self._results(group, outcome, counted=counted)
+        except NamespaceMovedError:
+            await self._renumber(group)
         finally:
             if pipeline is not None:
                 pipeline.stop()
             if not indexed and (kinds := [kind for item in group for kind in item.kinds]):
                 self._pending.add(kinds)
             self._dictionaries.train()
+        # Nothing was applied. Encoded again, the records have the other number.
+        return await self._write(group)
+
+    async def _renumber(self, group: Sequence[QueuedBatch]) -> None:
+        for item in group:
+            self._namespaces.forget_number(item.ns)
+            item.ns = await self._namespaces.find_or_add(item.ns.name)
 
     async def _write_encoded(
         self, group: Sequence[QueuedBatch], *, indexed: bool
@@ -301,8 +315,7 @@ class Writer:
         batches: Sequence[Iterable[Statement]],
         sound: Sequence[tuple[QueuedBatch, list[Statement]]],
     ) -> WriteOutcome:
-        named = {item.ns: item.ns for item, _ in sound if isinstance(item.ns, Namespace)}
-        relies = Reliance(named.values(), self._dictionaries.known)
+        relies = self._relies([item for item, _ in sound])
         within = self._driver.call_timeout
         if within is not None:
             within -= time.monotonic() - min(item.since for item, _ in sound)
@@ -310,6 +323,9 @@ class Writer:
             return await self._driver.write(batches, self._trim(), relies, within)
         except StatementError as error:
             raise self._commit_rejected(error) from error
+
+    def _relies(self, group: Sequence[QueuedBatch]) -> Reliance:
+        return Reliance({item.ns for item in group}, self._dictionaries.known)
 
     def _commit_rejected(self, error: StatementError) -> StorageError:
         return StorageError(f"{self._driver.where}: the commit was rejected: {error}")

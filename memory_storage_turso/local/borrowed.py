@@ -11,7 +11,13 @@ import aiosqlite
 
 from memory_core.errors import ConfigurationError, StorageClosedError, StorageUnavailableError
 from memory_core.storage import Capability
-from memory_storage_turso.engine.driver import Driver, Reliance, StatementResult, WriteOutcome
+from memory_storage_turso.engine.driver import (
+    Driver,
+    Namespace,
+    Reliance,
+    StatementResult,
+    WriteOutcome,
+)
 from memory_storage_turso.local.prepared import PreparedCache
 from memory_storage_turso.local.session import Session, write_group
 from memory_storage_turso.sql.statement import Statement
@@ -59,10 +65,11 @@ class BorrowedDriver(Driver):
         within: float | None = None,
     ) -> WriteOutcome:
         """Run every batch in one transaction; see ``Driver.write``."""
-        del relies, within  # nobody sets an open file back, and `busy_timeout` bounds the wait
+        del within  # `busy_timeout` bounds the wait
+        namespaces = () if relies is None else relies.namespaces
         self._writes += 1
         outcome, again, _ = await self._run(
-            lambda session: write_group(self._idle(session), batches, closing)
+            lambda session: write_group(self._idle(session), batches, closing, namespaces)
         )
         self._rewrites += again
         return outcome
@@ -73,12 +80,14 @@ class BorrowedDriver(Driver):
         then: Callable[[list[StatementResult]], T],
         *,
         primary: bool = False,
-        namespace: int | None = None,
+        namespace: Namespace | None = None,
     ) -> T:
         """Read, and make something of the results on the same thread; see ``Driver.read_then``."""
-        del primary, namespace  # there is only one connection
+        del primary  # there is only one connection
         self._reads += 1
-        return await self._run(lambda session: self._idle(session).read(statements, then))
+        return await self._run(
+            lambda session: self._idle(session).read(statements, then, namespace)
+        )
 
     def stats(self) -> Mapping[str, object]:
         """Counters."""

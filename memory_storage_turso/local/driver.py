@@ -28,6 +28,7 @@ from memory_core.storage import Capability, StorageContext, local_path
 from memory_storage_turso.config import TursoConfig
 from memory_storage_turso.engine.driver import (
     Driver,
+    Namespace,
     PreparedCacheStats,
     Reliance,
     StatementError,
@@ -141,7 +142,8 @@ class LocalDriver(Driver):
         within: float | None = None,
     ) -> WriteOutcome:
         """Run every batch in one transaction; see ``Driver.write``."""
-        del relies, within  # nobody sets an open file back, and `busy_timeout` bounds the wait
+        del within  # `busy_timeout` bounds the wait
+        namespaces = () if relies is None else relies.namespaces
         self._check()
         writer = self._writer
         if writer is None:
@@ -149,7 +151,9 @@ class LocalDriver(Driver):
         self._writes += 1
         writer.waiting += 1
         try:
-            outcome, again, rows = await writer.run(write_group, writer.session, batches, closing)
+            outcome, again, rows = await writer.run(
+                write_group, writer.session, batches, closing, namespaces
+            )
         finally:
             writer.waiting -= 1
         self._rewrites += again
@@ -162,24 +166,26 @@ class LocalDriver(Driver):
         then: Callable[[list[StatementResult]], T],
         *,
         primary: bool = False,
-        namespace: int | None = None,
+        namespace: Namespace | None = None,
     ) -> T:
         """Read, and make something of the results on the same thread; see ``Driver.read_then``."""
-        del primary, namespace  # every read sees the newest commit
+        del primary  # every read sees the newest commit
         self._check()
         self._reads += 1
         reader = min(self._readers, key=_jobs)
         reader.waiting += 1
         try:
-            return await reader.run(reader.session.read, statements, then)
+            return await reader.run(reader.session.read, statements, then, namespace)
         finally:
             reader.waiting -= 1
 
-    def read_at_once(self, statements: Sequence[Statement]) -> list[StatementResult] | None:
+    def read_at_once(
+        self, statements: Sequence[Statement], namespace: Namespace | None = None
+    ) -> list[StatementResult] | None:
         """Run short reads here; ``None`` where they fail in a way that waiting may mend."""
         self._check()
         try:
-            results = self._prompt.read(statements, list)
+            results = self._prompt.read(statements, list, namespace)
         except (StorageUnavailableError, StatementError):
             # It is locked: a thread can wait. While it is, SQLite may not see that the schema has changed,
             # and find no such table.

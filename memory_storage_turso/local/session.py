@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from itertools import pairwise
@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from memory_storage_turso.engine.driver import (
     BatchResult,
+    Namespace,
+    NamespaceMovedError,
     StatementError,
     StatementResult,
     WriteOutcome,
@@ -29,6 +31,7 @@ from memory_storage_turso.sql.statement import (
     as_one,
     merged,
 )
+from memory_storage_turso.sql.system import NAMESPACE_NUMBER
 
 __all__ = ["Session", "write_group"]
 
@@ -97,21 +100,41 @@ class Session:
         return cursor
 
     def read(
-        self, statements: Sequence[Statement], then: Callable[[list[StatementResult]], T]
+        self,
+        statements: Sequence[Statement],
+        then: Callable[[list[StatementResult]], T],
+        namespace: Namespace | None = None,
     ) -> T:
-        """Run reads against one snapshot, and make something of the results."""
+        """Run reads against one snapshot, and make something of the results.
+
+        Raises:
+            NamespaceMovedError: the namespace has another number.
+        """
         if len(statements) == 1:
-            return then([StatementResult(self.execute(statements[0].sql, statements[0].args))])
-        with self.in_use:
-            self.execute("BEGIN")
-            try:
-                results = [
-                    StatementResult(self.execute(statement.sql, statement.args, index=index))
-                    for index, statement in enumerate(statements)
-                ]
-            finally:
-                self.rollback()
+            results = [StatementResult(self.execute(statements[0].sql, statements[0].args))]
+        else:
+            with self.in_use:
+                self.execute("BEGIN")
+                try:
+                    results = [
+                        StatementResult(self.execute(statement.sql, statement.args, index=index))
+                        for index, statement in enumerate(statements)
+                    ]
+                finally:
+                    self.rollback()
+        if namespace is not None:
+            # No number comes back: one that is right now was right then.
+            self.check_number(namespace)
         return then(results)
+
+    def check_number(self, namespace: Namespace) -> None:
+        """Check that a namespace has its number.
+
+        Raises:
+            NamespaceMovedError: it has another one.
+        """
+        if self.execute(NAMESPACE_NUMBER, (namespace.name,)) != [(namespace,)]:
+            raise NamespaceMovedError(namespace.name)
 
     def run(self, statements: Iterable[Statement]) -> list[StatementResult]:
         """Run statements in order, rows that follow each other together.
@@ -163,6 +186,7 @@ def write_group(
     session: Session,
     batches: Sequence[Iterable[Statement]],
     closing: Sequence[Statement],
+    namespaces: Collection[Namespace] = (),
 ) -> tuple[WriteOutcome, bool, int]:
     """Run batches in one transaction, each whole or not at all, and commit; see ``Driver.write``.
 
@@ -173,17 +197,21 @@ def write_group(
         session: the connection.
         batches: what to run.
         closing: what to run after them.
+        namespaces: what they rely on.
 
     Returns:
         The outcome, whether it took the second run, and how many rows the connection has written since it was
         opened.
+
+    Raises:
+        NamespaceMovedError: a namespace has another number.
     """
     # A fork waits for the whole transaction.
     with session.in_use:
         several = len(batches) > 1
         replayed = [_ReplayableBatch(batch) for batch in batches] if several else batches
         ends: list[int] = []
-        session.execute("BEGIN IMMEDIATE")
+        _begin(session, namespaces)
         try:
             found = session.run(_chained(replayed, ends))
         except StatementError as error:
@@ -196,7 +224,7 @@ def write_group(
             results = [found[start:end] for start, end in pairwise([0, *ends])]
             outcome = _finish(session, results, closing)
             return outcome, False, session.connection.total_changes
-        session.execute("BEGIN IMMEDIATE")
+        _begin(session, namespaces)
         try:
             results = results or [_with_savepoint(session, batch) for batch in replayed]
         except BaseException:
@@ -204,6 +232,17 @@ def write_group(
             raise
         outcome = _finish(session, results, closing)
         return outcome, several, session.connection.total_changes
+
+
+def _begin(session: Session, namespaces: Collection[Namespace]) -> None:
+    """Begin to write, and check the namespaces: from then on nobody moves them."""
+    session.execute("BEGIN IMMEDIATE")
+    try:
+        for namespace in namespaces:
+            session.check_number(namespace)
+    except BaseException:
+        session.rollback()
+        raise
 
 
 def _finish(

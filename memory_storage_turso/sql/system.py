@@ -21,7 +21,10 @@ __all__ = [
     "CHANGES",
     "CHANGE_BOUNDS",
     "CHANGE_KIND",
+    "CLOSE_EARLIER_FEED",
+    "COUNTED_VERSION",
     "DICTIONARIES",
+    "EARLIER_FEED",
     "HAS_DICTIONARIES",
     "HAS_NAMESPACES",
     "IS_KIND",
@@ -43,12 +46,15 @@ __all__ = [
 APPLICATION_ID = 0x4D4D6F72
 """By which a file says that it is a store. Files of earlier versions have none."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """The version of these tables; an incompatible change raises it.
 
 In version 1 the column ``indexed`` of a kind's table had no revision in its name; up to version 2 records
-were not counted as they are written.
+were not counted as they are written; up to version 3 a namespace kept its number, and the column ``position``
+of the feed was named ``seq``.
 """
+COUNTED_VERSION = 3
+"""A store from this version on is read as it is."""
 
 SYSTEM_NAMES = ("_meta", "_kinds", "_namespaces", "_changes", "_dictionaries", "_counts")
 SYSTEM_TABLES = (
@@ -59,9 +65,9 @@ SYSTEM_TABLES = (
     """CREATE TABLE IF NOT EXISTS _namespaces (
         ns INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, wiping INTEGER NOT NULL DEFAULT 0
     )""",
-    # The newest row is never deleted, so numbers only grow.
+    # The newest row is never deleted, so numbers only grow. No statement names the column `position`.
     """CREATE TABLE IF NOT EXISTS _changes (
-        seq INTEGER PRIMARY KEY, ns INTEGER NOT NULL, kind TEXT NOT NULL, id BLOB NOT NULL,
+        position INTEGER PRIMARY KEY, ns INTEGER NOT NULL, kind TEXT NOT NULL, id BLOB NOT NULL,
         operation TEXT NOT NULL
     )""",
     """CREATE TABLE IF NOT EXISTS _dictionaries (
@@ -94,19 +100,26 @@ CHANGE_KIND = "UPDATE _kinds SET declaration = ? WHERE kind = ?"
 IS_KIND = "EXISTS (SELECT 1 FROM _kinds WHERE kind = ? AND declaration = ?)"
 """The condition that a kind's declaration is this one."""
 
-NAMESPACES = "SELECT ns, name FROM _namespaces"
+NAMESPACES = "SELECT ns, name FROM _namespaces WHERE wiping = 0"
 NAMESPACE_NUMBER = "SELECT ns FROM _namespaces WHERE name = ?"
 ADD_NAMESPACE = "INSERT INTO _namespaces (name) VALUES (?) ON CONFLICT (name) DO NOTHING"
 WIPING = "UPDATE _namespaces SET wiping = ? WHERE ns = ?"
 """Marks a namespace that is being wiped: its records may be deleted although others refer to them."""
 
-POSITION = Statement("SELECT coalesce(max(seq), 0) FROM _changes")
+EARLIER_FEED = "SELECT 1 FROM pragma_table_info('_changes') WHERE name = 'seq'"
+"""Selects a row if processes of an earlier version can read the feed, as each of their commits does."""
+CLOSE_EARLIER_FEED = Statement("ALTER TABLE _changes RENAME COLUMN seq TO position")
+"""Keeps those out that have the store open: they would go on to use the number of a wiped namespace."""
+
+POSITION = Statement("SELECT coalesce(max(rowid), 0) FROM _changes")
 CHANGES = (
-    "SELECT seq, kind, id, operation FROM _changes WHERE seq > ? AND ns = ? ORDER BY seq LIMIT ?"
+    "SELECT rowid, kind, id, operation FROM _changes WHERE rowid > ?1 AND ns IN (SELECT ns FROM "
+    "_namespaces WHERE name = ?2 OR (name > ?2 || ' ' AND name < ?2 || '!')) ORDER BY rowid LIMIT ?3"
 )
+"""Selects changes of a namespace; also those with a number that it had, see ``wiping``."""
 # Two aggregates in one SELECT would scan every row; alone, each reads one.
-CHANGE_BOUNDS = "SELECT (SELECT min(seq) FROM _changes), (SELECT max(seq) FROM _changes)"
-TRIM_CHANGES = "DELETE FROM _changes WHERE seq <= (SELECT max(seq) FROM _changes) - ?"
+CHANGE_BOUNDS = "SELECT (SELECT min(rowid) FROM _changes), (SELECT max(rowid) FROM _changes)"
+TRIM_CHANGES = "DELETE FROM _changes WHERE rowid <= (SELECT max(rowid) FROM _changes) - ?"
 
 DICTIONARIES = "SELECT id, kind, dictionary FROM _dictionaries ORDER BY made, id"
 ADD_DICTIONARY = (

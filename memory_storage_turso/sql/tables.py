@@ -57,6 +57,7 @@ _OWN_COLUMNS = frozenset({"rid", "ns", "id", "indexed", "body"})
 _json = msgspec.json.Encoder().encode
 _MOST_IDS = 1024
 _IF_SHORT = "CASE WHEN length(body) <= ? THEN body END"
+_NUMBER = "(SELECT ns FROM _namespaces WHERE name = ?)"
 
 NO_VALUE = "-9e999"
 """Stands for ``None`` where a primary key must not be NULL: minus infinity sorts before all else."""
@@ -193,7 +194,7 @@ class KindTable:
             {flag: _put_sql(name, [*columns, "body", indexed], row) for flag, row in rows.items()},
             rows,
             f"SELECT id, body{overrides} FROM {name} WHERE ns = ?{current} AND id IN ",
-            f"SELECT id, {_IF_SHORT}{overrides} FROM {name} WHERE ns = ?{current} AND id IN (?)",
+            f"SELECT id, {_IF_SHORT}{overrides} FROM {name} WHERE ns = {_NUMBER}{current} AND id IN (?)",
             f"DELETE FROM {name} WHERE ns = ? AND id = ?",
         )
 
@@ -286,16 +287,17 @@ class KindTable:
         """As ``fetch``, for one record."""
         return Statement(f"{self._fetch_sql}(?)", (ns, record_id.bytes))
 
-    def fetch_short(self, ns: int, ids: Sequence[UUID], most: int) -> Statement:
+    def fetch_short(self, namespace: str, ids: Sequence[UUID], most: int) -> Statement:
         """As ``fetch``, in one statement, with NULL for each body of more than ``most`` bytes.
 
-        SQLite reads of such a body only that it is long.
+        SQLite reads of such a body only that it is long. It looks up the namespace by its name, in less time
+        than a second statement takes that checks the number.
         """
         if len(ids) == 1:
-            return Statement(self._fetch_short_sql, (most, ns, ids[0].bytes))
+            return Statement(self._fetch_short_sql, (most, namespace, ids[0].bytes))
         chunk = padded([record_id.bytes for record_id in ids])
         marks = ", ".join("?" * len(chunk))
-        return Statement(f"{self._fetch_short_sql[:-3]}({marks})", (most, ns, *chunk))
+        return Statement(f"{self._fetch_short_sql[:-3]}({marks})", (most, namespace, *chunk))
 
     def fetch_referring(
         self, field: str, ns: int, targets: Sequence[UUID], limit: int = -1
@@ -319,14 +321,14 @@ class KindTable:
         )
 
     def fetch_parts(
-        self, field: str, ns: int, whole: KindTable, stored: Sequence[SqlValue], limit: int
+        self, field: str, namespace: str, whole: KindTable, stored: Sequence[SqlValue], limit: int
     ) -> Statement:
         """Selects, as ``fetch``, the records that refer to one of another table; none unless that is as it
         was read.
 
         Args:
             field: the reference.
-            ns: number of the namespace.
+            namespace: name of the namespace.
             whole: the table of the record that they refer to.
             stored: its id and body.
             limit: the most rows.
@@ -335,10 +337,10 @@ class KindTable:
         record_id, body = stored
         return Statement(
             f"{self._fetch_sql[:start]} FROM {self.name} "
-            f"INDEXED BY {column.by} WHERE ns = ? AND {column.name} = ? "
+            f"INDEXED BY {column.by} WHERE ns = {_NUMBER} AND {column.name} = ? "
             f"AND {self.indexed} IS NOT NULL "
-            f"AND (SELECT body FROM {whole.name} WHERE ns = ? AND id = ?) = ? LIMIT ?",
-            (ns, record_id, ns, record_id, body, limit),
+            f"AND (SELECT body FROM {whole.name} WHERE ns = {_NUMBER} AND id = ?) = ? LIMIT ?",
+            (namespace, record_id, namespace, record_id, body, limit),
         )
 
     def fetch_all_referring(

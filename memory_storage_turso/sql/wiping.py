@@ -1,45 +1,45 @@
-"""Deleting all records of a namespace in few statements, instead of by the triggers of each record.
+"""The statements of a wipe.
 
-Whatever kinds the store has, known here or not: the statements name what is found in the schema.
+A large namespace gets another number: its name moves to a new row of ``_namespaces``. The old row stays for
+the changes that the feed has with the old number, and says what has to be removed: its name is the
+namespace's with a space and the old number, its ``wiping`` is 1 while records have the number, then 2.
 """
 
 # ruff: noqa: S608  # names come from the schema, quoted; values are parameters
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
 
 from memory_storage_turso.sql.statement import Statement
+from memory_storage_turso.sql.system import TRIM_CHANGES, WIPING
 from memory_storage_turso.sql.tables import delete_all, quoted
 
 __all__ = [
-    "DELETE_TRIGGERS",
-    "VALUE_TABLES",
-    "Trigger",
-    "has_others",
+    "EMPTIED",
+    "FOREIGN_TRIGGERS",
+    "FORGET_WIPED",
+    "WIPED",
+    "delete_each",
     "records_in",
-    "without_triggers",
+    "remove_some",
+    "renumber",
 ]
 
-Trigger: TypeAlias = tuple[str, str]
-"""Name and SQL."""
-
-_OF_KIND = (
-    "EXISTS (SELECT 1 FROM _kinds k WHERE substr({0}, 1, length(k.kind) + 1) = k.kind || '$')"
+FOREIGN_TRIGGERS = Statement(
+    "SELECT 1 FROM sqlite_master t WHERE type = 'trigger' AND tbl_name IN (SELECT kind FROM _kinds) "
+    "AND substr(name, 1, 8) <> '_counts$' AND NOT EXISTS (SELECT 1 FROM _kinds k "
+    "WHERE substr(t.name, 1, length(k.kind) + 1) = k.kind || '$') LIMIT 1"
 )
+"""Selects a row if another program has triggers on the table of a kind."""
 
-DELETE_TRIGGERS = Statement(
-    "SELECT name, sql FROM sqlite_master t WHERE type = 'trigger' "
-    "AND tbl_name IN (SELECT kind FROM _kinds) AND instr(sql, ' AFTER DELETE ON ') "
-    f"AND (substr(name, 1, 8) = '_counts$' OR {_OF_KIND.format('t.name')}) ORDER BY rowid"
+WIPED = "SELECT ns FROM _namespaces WHERE wiping = 1"
+"""Selects the old numbers of wiped namespaces whose records have to be removed."""
+EMPTIED = "UPDATE _namespaces SET wiping = 2 WHERE ns = ? AND wiping = 1"
+FORGET_WIPED = Statement(
+    "DELETE FROM _namespaces WHERE wiping = 2 AND ns NOT IN (SELECT ns FROM _changes)"
 )
-"""Selects the triggers of this package that run when a record is deleted; not those of other programs."""
-
-VALUE_TABLES = Statement(
-    f"SELECT name FROM sqlite_master t WHERE type = 'table' AND {_OF_KIND.format('t.name')}"
-)
-"""Selects the tables of multi-valued indexes."""
+"""Forgets the old numbers with which the feed has no changes any more."""
 
 
 def records_in(ns: int) -> Statement:
@@ -47,39 +47,63 @@ def records_in(ns: int) -> Statement:
     return Statement("SELECT ifnull(sum(records), 0) FROM _counts WHERE ns = ?", (ns,))
 
 
-def has_others(table: str, ns: int) -> Statement:
-    """Selects whether a table has rows of other namespaces."""
-    found = f"EXISTS (SELECT 1 FROM {quoted(table)} WHERE ns {{}} ?)"
-    return Statement(f"SELECT {found.format('<')} OR {found.format('>')}", (ns, ns))
+def delete_each(ns: int, kinds: Iterable[str]) -> list[Statement]:
+    """Deletes all records of some kinds; the mark covers records that refer to each other."""
+    deletes = [delete_all(kind, ns) for kind in kinds]
+    return [Statement(WIPING, (1, ns)), *deletes, Statement(WIPING, (0, ns))]
 
 
-def without_triggers(
-    ns: int,
-    kinds: Sequence[str],
-    tables: Sequence[str],
-    triggers: Sequence[Trigger],
-    shared: Container[str],
-) -> Iterator[Statement]:
-    """Deletes all records of a namespace, with what the triggers would have done for each.
+def renumber(ns: int, name: str, kinds: Sequence[str], kept: int) -> Iterator[Statement]:
+    """Gives a namespace another number, under which it has no records; the feed tells of their deletion.
 
     Args:
-        ns: the namespace.
-        kinds: every kind of the store, in the order in which the change feed names their records.
-        tables: those of the multi-valued indexes.
-        triggers: the triggers that run when a record is deleted: dropped before, and made again after it.
-        shared: the tables that have rows of other namespaces. SQLite empties any other by its pages, and not
-            by its rows and their index entries.
+        ns: its number. It has a record.
+        name: its name.
+        kinds: every kind of the store, in the order in which the feed names their records.
+        kept: how many changes the feed keeps.
     """
-    for name, _ in triggers:
-        yield Statement(f"DROP TRIGGER {quoted(name)}")
-    for kind in kinds:
-        yield Statement(
-            "INSERT INTO _changes (ns, kind, id, operation) "
-            f"SELECT ns, ?, id, 'delete' FROM {quoted(kind)} WHERE ns = ?",
-            (kind, ns),
-        )
-    for table in (*tables, *kinds):
-        yield delete_all(table, ns if table in shared else None)
-    yield Statement("UPDATE _counts SET records = 0 WHERE ns = ?", (ns,))
-    for _, sql in triggers:
-        yield Statement(sql)
+    yield Statement(
+        "UPDATE _namespaces SET name = name || ' ' || ns, wiping = 1 WHERE ns = ?", (ns,)
+    )
+    yield Statement("INSERT INTO _namespaces (name) VALUES (?)", (name,))
+    # Where the feed does not keep them all, this row is trimmed with all before it.
+    excess = "(SELECT sum(records) - ? AS excess FROM _counts WHERE ns = ?)"
+    yield Statement(
+        "INSERT INTO _changes (rowid, ns, kind, id, operation) "
+        "SELECT (SELECT max(rowid) FROM _changes) + excess, ?, '', x'', 'delete' "
+        f"FROM {excess} WHERE excess > 0",
+        (ns, kept, ns),
+    )
+    ids = " UNION ALL ".join(
+        f"SELECT ?{number} AS kind, id FROM {quoted(kind)} WHERE ns = ?1"
+        for number, kind in enumerate(kinds, 4)
+    )
+    yield Statement(
+        "INSERT INTO _changes (ns, kind, id, operation) "
+        "SELECT (SELECT ns FROM _namespaces WHERE name = ?2), kind, id, 'delete' "
+        f"FROM ({ids}) LIMIT ?3",
+        (ns, name, kept, *kinds),
+    )
+    yield Statement(TRIM_CHANGES, (kept,))
+    yield Statement("DELETE FROM _counts WHERE ns = ?", (ns,))
+
+
+def remove_some(kind: str, ns: int, limit: int) -> list[Statement]:
+    """Removes some of the records that have the old number of a wiped namespace, the newest first.
+
+    The triggers remove what belongs to them, and tell the feed, which knows already.
+    """
+    table = quoted(kind)
+    return [
+        Statement(
+            f"DELETE FROM {table} WHERE rid IN "
+            f"(SELECT rid FROM {table} WHERE ns = ? ORDER BY id DESC LIMIT ?)",
+            (ns, limit),
+        ),
+        # The wipe's own changes have the new number, so all that is newer than these is of this transaction.
+        Statement(
+            "DELETE FROM _changes WHERE rowid > "
+            "(SELECT rowid FROM _changes WHERE ns <> ? ORDER BY rowid DESC LIMIT 1)",
+            (ns,),
+        ),
+    ]

@@ -6,9 +6,10 @@ language and tags, before episodes had ``applied_heuristics``, and before stores
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import sqlite3
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -247,14 +248,14 @@ async def test_sqlite_rejects_puts_of_an_earlier_process_that_has_the_store_open
             # What it has written before is found, and one that starts now reads another version.
             assert list(await memory.query(Query(Heuristic).where(domain=""))) == [HEURISTIC]
             read = "SELECT value FROM _meta WHERE key = 'schema_version'"
-            assert earlier.execute(read).fetchall() == [(3,)]
+            assert earlier.execute(read).fetchall() == [(4,)]
             # What it deletes is gone from the indexes that it does not know.
             earlier.execute("DELETE FROM heuristic")
             assert await memory.get_heuristic(HEURISTIC.id) is None
             assert await memory.count(Query(Heuristic).where(domain="")) == 0
 
 
-async def test_sqlite_counts_what_was_stored_before_and_what_an_earlier_process_goes_on_to_write(
+async def test_sqlite_counts_what_was_stored_before_and_what_other_programs_go_on_to_write(
     tmp_path,
 ):
     """A store of version 2, which did not count, with three namespaces and kinds of a plugin."""
@@ -288,7 +289,7 @@ async def test_sqlite_counts_what_was_stored_before_and_what_an_earlier_process_
             now = {**counted, "episode": 1, "relationship": 0, "folder": 3}
             assert {kind: records[kind] for kind in now} == now
             read = "SELECT value FROM _meta WHERE key = 'schema_version'"
-            assert earlier.execute(read).fetchall() == [(3,)]
+            assert earlier.execute(read).fetchall() == [(4,)]
 
 
 async def test_sqlite_counts_the_kinds_of_an_earlier_process_that_came_between(tmp_path):
@@ -308,6 +309,53 @@ async def test_sqlite_counts_the_kinds_of_an_earlier_process_that_came_between(t
         assert await memory.count_episodes() == 2
     async with open_memory(f"turso:{file}", read_only=True) as memory:
         assert await memory.count_episodes() == 2
+
+
+async def test_sqlite_reads_a_store_of_version_3_as_it_is_and_migrates_it_to_be_written(tmp_path):
+    """With a second namespace. Every commit of a process of version 3 asks for the position, as do looks at
+    the feed; afterwards they do not find it.
+    """
+    file = tmp_path / "mem.db"
+    file.write_bytes(gzip.decompress((STORES / "turso-3.gz").read_bytes()))
+    before = file.read_bytes()
+    url = f"turso:{file}"
+    async with open_memory(url, read_only=True) as memory:
+        for record in RECORDS:
+            assert await memory.get(type(record), record.id) == record
+        assert await memory.scoped("other").count_episodes() == 1
+        assert len((await memory.storage.changes(0)).changes) == len(RECORDS)
+    assert file.read_bytes() == before
+    position = "SELECT coalesce(max(seq), 0) FROM _changes"
+    with closing(sqlite3.connect(file, isolation_level=None)) as earlier:
+        assert earlier.execute(position).fetchall() == [(9,)]
+        async with open_memory(url) as memory:
+            other = memory.scoped("other")
+            await other.put(*(numbered_episode(number) for number in range(1_100)))
+            await other.storage.wipe()
+            await other.put(RUNNING)
+            assert list(await other.query_episodes(Query(Episode))) == [RUNNING]
+            for record in RECORDS:
+                assert await memory.get(type(record), record.id) == record
+            earlier.execute("BEGIN IMMEDIATE")
+            earlier.execute("DELETE FROM episode WHERE ns = 2 AND id = ?", (RUNNING.id.bytes,))
+            with pytest.raises(sqlite3.OperationalError, match="no such column: seq"):
+                earlier.execute(position)
+            earlier.execute("ROLLBACK")
+            assert earlier.execute("SELECT ns FROM episode WHERE ns <> 1").fetchall() == [(3,)]
+    async with open_memory(url, read_only=True) as memory:
+        assert await memory.scoped("other").count_episodes() == 1
+        assert await memory.count_episodes() == 2
+
+
+async def test_sqlite_migrates_for_several_processes_at_once(tmp_path):
+    file = tmp_path / "mem.db"
+    file.write_bytes(gzip.decompress((STORES / "turso-3.gz").read_bytes()))
+    stores = [open_memory(f"turso:{file}") for _ in range(4)]
+    async with AsyncExitStack() as stack:
+        memories = await asyncio.gather(*map(stack.enter_async_context, stores))
+        for number, memory in enumerate(memories):
+            await memory.put(numbered_episode(number))
+        assert [await memory.count_episodes() for memory in memories] == [6] * 4
 
 
 async def test_lmdb_tells_an_earlier_process_that_has_the_store_open(tmp_path):

@@ -57,8 +57,8 @@ class ConcurrencyTests(Harness):
     ) -> None:
         handle = store.scoped("wiped")
         many = list(map(episode, range(_MANY)))
-        await put(handle, *many)
         start = (await put(store, episode(0))).position
+        await put(handle, *many)
         assert isinstance(handle, SupportsNamespaces)
         wiping = asyncio.create_task(handle.wipe())
         written: list[Receipt] = []
@@ -78,10 +78,13 @@ class ConcurrencyTests(Harness):
         assert await handle.count(Query(Episode)) == len(kept)
         assert await store.count(Query(Episode)) == 1 + len(written)
         changes, _ = await follow(handle, start)
-        gone = {change.id for change in changes if change.operation is ChangeOperation.DELETE}
-        assert gone == {record.id for record in many} | {
+        gone = [change.id for change in changes if change.operation is ChangeOperation.DELETE]
+        assert len(gone) == len({*gone}), "deleted twice"
+        assert {*gone} == {record.id for record in many} | {
             record_id for receipt in written if receipt not in late for record_id in receipt.ids
         }
+        puts = [change.id for change in changes if change.operation is ChangeOperation.PUT]
+        assert len(puts) == len(many) + len(written)
 
     async def test_readers_see_whole_batches(self, store: Storage) -> None:
         await put(store, *_pair(0))

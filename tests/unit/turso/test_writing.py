@@ -41,10 +41,10 @@ async def test_one_statement_a_put_and_a_delete(store):
     driver = driver_of(store)
     write = driver.write
 
-    async def watched(batches, closing=()):
+    async def watched(batches, closing=(), relies=None):
         taken = [list(batch) for batch in batches]
         seen.extend(taken)
-        return await write(taken, closing)
+        return await write(taken, closing, relies)
 
     driver.write = watched
     batch = WriteBatch().put(episode(1), edge(1, 0, 1)).delete(Episode, episode(0).id)
