@@ -24,6 +24,7 @@ REPORTED = {
 COMMANDS = {
     "decoding": ("-m", "benchmarks.decoding"),
     "metrics_cost": ("-m", "benchmarks.metrics_cost"),
+    "pauses": ("-m", "benchmarks.pauses"),
     "scale": ("-m", "benchmarks.scale", "--store", "lmdb"),
     "scaling": ("-m", "benchmarks.scaling"),
     # As a file, so that another checkout's Python can run it, too.
