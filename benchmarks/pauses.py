@@ -5,8 +5,8 @@
 The episodes are complete or running: then their steps are records of their own. All tasks ask for one
 episode, or each for one of four. A pause is how late a task goes on that sleeps for a millisecond. ``ms`` is
 the longest pause of a round, ``own ms`` the most processor time that the loop's thread takes meanwhile
-without collecting garbage, and ``collection ms`` the longest collection of any thread, which depends on all
-that the process holds. Each is the median of the rounds.
+without collecting garbage, and ``collection ms`` the processor time of the longest collection, of any thread,
+which depends on all that the process holds. Each is the median of the rounds.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Watch:
     def __init__(self) -> None:
         self.longest = self.own = self.collected = 0.0
         self._loop = threading.get_ident()
-        self._began: dict[int, tuple[float, float]] = {}
+        self._began: dict[int, float] = {}
         self._collecting = 0.0
 
     async def run(self) -> None:
@@ -91,12 +91,12 @@ class Watch:
     def _collects(self, phase: str, _: dict[str, int]) -> None:
         thread = threading.get_ident()
         if phase == "start":
-            self._began[thread] = perf_counter(), thread_time()
+            self._began[thread] = thread_time()
             return
-        began, processor = self._began[thread]
-        self.collected = max(self.collected, perf_counter() - began)
+        taken = thread_time() - self._began[thread]
+        self.collected = max(self.collected, taken)
         if thread == self._loop:
-            self._collecting += thread_time() - processor
+            self._collecting += taken
 
 
 async def watched(memory: Memory, ids: Sequence[UUID], tasks: int) -> Watch:

@@ -21,6 +21,7 @@ from attrs import define, field
 from memory_core.coalesce import SharedReads, SharedWork
 from memory_core.codec import Codec
 from memory_core.codec.compression import DictionaryMissingError
+from memory_core.codec.steps import LONG
 from memory_core.errors import StorageClosedError, StorageUnavailableError
 from memory_core.query import Page, Query
 from memory_core.records import Record
@@ -339,19 +340,26 @@ class Reader:
         """Records by id and stored value; decoded together where they are short, or all are parts of one
         record.
         """
-        starts = layout.body_starts(stored)
-        if starts is not None:
+        found: Sequence[Any] | None = None
+        if sum(map(len, stored)) <= LONG and (starts := layout.body_starts(stored)) is not None:
             found = self.codec.decode_together(layout.kind, ids, stored, starts)
-            if found is None and whole is not None:
-                self.counters["reads_on_threads"] += 1
-                decode = partial(
-                    self.codec.decode_long_together, layout.kind, whole, ids, stored, starts
-                )
-                found = await asyncio.get_running_loop().run_in_executor(self.pool, decode)
-            if found is not None:
-                return found
+        if found is None and whole is not None:
+            self.counters["reads_on_threads"] += 1
+            decode_there = partial(self._decoded_there, layout, whole, ids, stored)
+            found = await asyncio.get_running_loop().run_in_executor(self.pool, decode_there)
+        if found is not None:
+            return found
         each = zip(ids, stored, strict=True)
         return await self._decode_all(layout, ((UUID(bytes=own), data) for own, data in each))
+
+    def _decoded_there(
+        self, layout: KindLayout, whole: UUID, ids: Sequence[bytes], stored: Sequence[bytes]
+    ) -> Sequence[Any] | None:
+        """The parts of a record, on a thread; ``None`` where they must be decoded one by one."""
+        starts = layout.body_starts(stored)
+        if starts is None:
+            return None
+        return self.codec.decode_long_together(layout.kind, whole, ids, stored, starts)
 
     def _reading(
         self,
