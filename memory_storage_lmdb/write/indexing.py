@@ -16,6 +16,7 @@ The following holds for every index but the eager ones. A record is *pending* wh
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import itemgetter
@@ -42,7 +43,7 @@ __all__ = ["index_pending"]
 # The entries of so many records are written together; those of more would take too much memory.
 _PORTION = 2_000
 
-_Column: TypeAlias = dict[Any, bytes | list[bytes]]
+_Column: TypeAlias = defaultdict[Any, list[bytes]]
 """New entries of an index: what they end with, by value."""
 
 
@@ -111,7 +112,7 @@ def _index(
         namespace = key[:NAMESPACE_BYTES]
         columns = tables.get((kind, namespace))
         if columns is None:
-            columns = tables[kind, namespace] = [{} for _ in layout.indexes]
+            columns = tables[kind, namespace] = [defaultdict(list) for _ in layout.indexes]
         _add_all(columns, layout, key, values)
     for (kind, namespace), columns in tables.items():
         for index, column in zip(catalog.by_number[kind].indexes, columns, strict=True):
@@ -141,32 +142,18 @@ def _add_all(columns: Sequence[_Column], layout: KindLayout, key: bytes, values:
         column, value = columns[index.number], values[index.number]
         if index.multi:
             for item in value:
-                _add(column, item, tail)
+                column[item].append(tail)
         else:
-            _add(column, value, record_id if index.is_order else tail)
-
-
-def _add(column: _Column, value: Any, tail: bytes) -> None:
-    known = column.get(value)
-    if known is None:
-        column[value] = tail
-    elif isinstance(known, bytes):
-        # A list only where it takes one: most values of some indexes belong to one record.
-        column[value] = [known, tail]
-    else:
-        known.append(tail)
+            column[value].append(record_id if index.is_order else tail)
 
 
 def _pairs(index: IndexLayout, namespace: bytes, column: _Column) -> Iterator[tuple[bytes, bytes]]:
     """The entries of an index in order, so that neighbours share the page that the cursor is on."""
     entries = ((namespace + index.encode(value), tails) for value, tails in column.items())
     for key, tails in sorted(entries, key=itemgetter(0)):
-        if isinstance(tails, bytes):
-            yield key, tails
-        else:
-            tails.sort()
-            for tail in tails:
-                yield key, tail
+        tails.sort()
+        for tail in tails:
+            yield key, tail
 
 
 def _values(

@@ -23,6 +23,7 @@ from memory_storage_lmdb.engine.environment import Environment
 from memory_storage_lmdb.engine.thread import JobThread
 from memory_storage_lmdb.store.catalog import Catalog, StaleCatalogError
 from memory_storage_lmdb.store.journal import (
+    Head,
     Listing,
     append_changes,
     read_head,
@@ -244,19 +245,21 @@ class GroupWriter:
         return WriteTransaction(txn, self.catalog, head, head.sequence)
 
     def _finish(self, write: WriteTransaction, result: GroupResult) -> GroupResult:
-        txn, journal = write.txn, self.catalog.journal
+        txn, journal, head = write.txn, self.catalog.journal, write.head
         if not write.changes:
-            return evolve(result, backlog=write.sequence - write.head.indexed)
-        append_changes(txn, journal, write.head.sequence, write.changes)
+            return evolve(result, backlog=write.sequence - head.indexed)
+        append_changes(txn, journal, head.sequence, write.changes)
         for (namespace, kind), count in write.counts.items():
             write_count(txn, journal, namespace, kind, count)
-        head = evolve(write.head, sequence=write.sequence)
+        # Not `evolve`, which takes as long as a put of LMDB.
+        head = Head(write.sequence, head.trimmed, head.indexed, head.generation)
         # A large group is indexed at once; after small ones the caller need not wait for it.
         indexed = len(write.changes) >= min(self.index_lag, _AT_ONCE)
         if indexed:
             head = index_pending(txn, self.catalog, head, write.fresh)
         write_head(txn, journal, trim(txn, journal, head, self.feed_limit))
-        return evolve(result, backlog=head.sequence - head.indexed, indexed=indexed)
+        backlog = head.sequence - head.indexed
+        return GroupResult(result.results, backlog, indexed, result.retried)
 
 
 @define(eq=False)
@@ -367,9 +370,8 @@ class Writer:
         encoded = encoder.encode(requests) if encoder.is_small(requests) else None
         written = await self.thread.run(self.groups.write, requests, encoded, generation)
         results = written.results
-        self.counters["batches_refused"] += sum(
-            isinstance(result, MemoryCoreError) for result in results
-        )
+        refused = [result for result in results if isinstance(result, MemoryCoreError)]
+        self.counters["batches_refused"] += len(refused)
         self.counters["groups_retried"] += written.retried
         self.upkeep["passes"] += written.indexed
         self._index_when_idle(written.backlog)
