@@ -306,7 +306,7 @@ def head_decoder(cls: type[Episode]) -> Callable[[bytes], Any]:
             put(record, "steps", _steps_of(raw))
             return record
         remove(record, "steps")
-        put(record, "_undecoded", UndecodedSteps(bytes(raw), record.id))
+        put(record, "undecoded", UndecodedSteps(bytes(raw), record.id))
         return record
 
     return decode

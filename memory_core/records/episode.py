@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from operator import attrgetter
@@ -525,7 +526,11 @@ class Undecoded(Protocol):
 
 
 class _MayBeUndecoded(Record):
-    __slots__ = ("_undecoded",)
+    # The steps as they are stored, while nobody has looked at them. msgspec reads slots itself and leaves out
+    # those that are not set, as ``steps`` then; this one, as its name begins with no underscore, it rejects.
+    __slots__ = ("undecoded",)
+
+    undecoded: Undecoded | None
 
 
 @frozen(kw_only=True, field_transformer=checked(), eq=False, repr=False)
@@ -599,7 +604,6 @@ class Episode(_MayBeUndecoded):
     )
 
     def __attrs_post_init__(self) -> None:
-        _set(self, "_undecoded", None)
         if type(self.metadata) is not FrozenDict:
             _set(self, "metadata", freeze_mapping(self.metadata))
         if self.start_time is _LEFT_OUT:
@@ -613,17 +617,12 @@ class Episode(_MayBeUndecoded):
 
         def __getattr__(self, name: str) -> Any:
             # Called for an attribute that is not set: the steps until they are decoded.
-            if name == "_undecoded":
+            if name == "undecoded":
                 return None
             if name == "steps":
                 return _decoded_steps(self)
             message = f"{type(self).__name__!r} object has no attribute {name!r}"
             raise AttributeError(message, name=name, obj=self)
-
-    @property
-    def undecoded(self) -> Undecoded | None:
-        """The steps as they are stored, if they were not looked at yet."""
-        return self._undecoded
 
     @property
     def step_count(self) -> int:
@@ -661,7 +660,7 @@ class Episode(_MayBeUndecoded):
         if type(self) is not Episode:
             return evolve(self, steps=steps.steps())
         whole = _head_of(self)
-        _set(whole, "_undecoded", steps)
+        _set(whole, "undecoded", steps)
         return whole
 
 
@@ -685,5 +684,6 @@ def _decoded_steps(episode: Episode) -> tuple[ExecutionStep, ...]:
         return object.__getattribute__(episode, "steps")
     steps = undecoded.steps()
     _set(episode, "steps", steps)
-    _set(episode, "_undecoded", None)
+    with suppress(AttributeError):  # another thread has just done so
+        object.__delattr__(episode, "undecoded")
     return steps

@@ -128,6 +128,17 @@ def test_it_is_still_immutable() -> None:
         assert not hasattr(one, "__dict__")
 
 
+@pytest.mark.parametrize(
+    "encode", [msgspec.json.encode, msgspec.msgpack.encode, msgspec.to_builtins]
+)
+def test_msgspec_never_leaves_them_out(encode: Callable[[Any], object]) -> None:
+    one = stored(full_episode(1))
+    with pytest.raises(TypeError, match="UndecodedSteps"):
+        encode([one])
+    assert one.steps
+    assert encode([one]) == encode([full_episode(1)])
+
+
 def test_what_steps_hold_is_immutable() -> None:
     step = ExecutionStep(
         number=1,
