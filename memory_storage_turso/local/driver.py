@@ -37,7 +37,7 @@ from memory_storage_turso.engine.driver import (
 )
 from memory_storage_turso.local.checkpoints import Checkpoints
 from memory_storage_turso.local.connections import ConnectionSettings, ThreadedConnection
-from memory_storage_turso.local.errors import failure_of
+from memory_storage_turso.local.errors import SQLITE_ERRORS, failure_of
 from memory_storage_turso.local.forks import TrackedConnection, close_inherited
 from memory_storage_turso.local.identity import check_store, create_store, is_immutable
 from memory_storage_turso.local.prepared import PreparedCache, joined
@@ -128,7 +128,7 @@ class LocalDriver(Driver):
         except BaseException as error:
             for connection in opened:
                 await connection.close()
-            if isinstance(error, sqlite3.Error | OSError):
+            if isinstance(error, (*SQLITE_ERRORS, OSError)):
                 raise _not_opened(error, path) from error
             raise
         writers = 0 if context.read_only else 1
@@ -304,7 +304,7 @@ class LocalDriver(Driver):
 
     def _remove_log(self) -> None:
         """Let SQLite remove it, unless other connections use it."""
-        with suppress(sqlite3.Error), closing(sqlite3.connect(self.path, timeout=0)) as connection:
+        with suppress(*SQLITE_ERRORS), closing(sqlite3.connect(self.path, timeout=0)) as connection:
             connection.execute("SELECT 1 FROM sqlite_master").fetchall()
 
     def _check(self) -> None:
@@ -393,7 +393,9 @@ def _check_writable(path: Path) -> None:
             raise OSError(code, os.strerror(code), str(place))
 
 
-def _not_opened(error: sqlite3.Error | OSError, path: Path) -> MemoryCoreError:
+def _not_opened(
+    error: sqlite3.Error | sqlite3.Warning | UnicodeDecodeError | OSError, path: Path
+) -> MemoryCoreError:
     if isinstance(error, OSError):
         return disk_failure(error, path)
     failure = failure_of(error, path)

@@ -18,7 +18,10 @@ from memory_core.errors import (
 )
 from memory_storage_turso.engine.driver import StatementError
 
-__all__ = ["failure_of"]
+__all__ = ["SQLITE_ERRORS", "failure_of"]
+
+SQLITE_ERRORS = (sqlite3.Error, sqlite3.Warning, UnicodeDecodeError)
+"""The last one where a message quotes damaged text of the schema: sqlite3 cannot decode it."""
 
 _REJECTED = frozenset({"SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_TOOBIG", "SQLITE_MISMATCH"})
 """The statement itself is wrong: the transaction can go on without it."""
@@ -44,7 +47,7 @@ _WITHOUT_INDEX = {"SQLITE_CANTOPEN", "SQLITE_READONLY_DIRECTORY", "SQLITE_READON
 
 
 def failure_of(
-    error: sqlite3.Error | sqlite3.Warning, path: Path | str, *, index: int = 0
+    error: sqlite3.Error | sqlite3.Warning | UnicodeDecodeError, path: Path | str, *, index: int = 0
 ) -> MemoryCoreError | StatementError:
     """The error that an exception of sqlite3 stands for.
 
@@ -57,6 +60,9 @@ def failure_of(
         A ``StatementError`` where the statement is wrong; otherwise an error that concerns the whole
         database, after which nothing of the transaction is applied.
     """
+    if isinstance(error, UnicodeDecodeError):
+        message = error.object.decode(errors="backslashreplace")
+        return StorageError(f"{path} is corrupt: {message}")
     name: str | None = getattr(error, "sqlite_errorname", None)
     if name is None:
         # Raised by the module itself: misuse of a connection, or a value it cannot pass on.

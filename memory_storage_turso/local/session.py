@@ -19,7 +19,7 @@ from memory_storage_turso.engine.driver import (
     StatementResult,
     WriteOutcome,
 )
-from memory_storage_turso.local.errors import failure_of
+from memory_storage_turso.local.errors import SQLITE_ERRORS, failure_of
 from memory_storage_turso.local.forks import TrackedConnection
 from memory_storage_turso.local.prepared import PreparedCache
 from memory_storage_turso.sql.statement import (
@@ -77,7 +77,7 @@ class Session:
                 return self._cursor.execute(sql, args).fetchall()
         except BaseException as error:
             self._renew_cursor()
-            if isinstance(error, sqlite3.Error | sqlite3.Warning):
+            if isinstance(error, SQLITE_ERRORS):
                 raise failure_of(error, self.path, index=index) from error
             raise
         finally:

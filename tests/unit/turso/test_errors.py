@@ -25,6 +25,7 @@ from memory_core.errors import (
 from memory_core.query import Query
 from memory_core.records import Episode
 from memory_core.storage import Receipt, WriteBatch
+from memory_core.testing import kit_context
 from memory_core.testing.data.samples import episode, large_episode
 from memory_storage_turso import TenancyConfig, TenantStorage, TursoConfig, TursoStorage
 from memory_storage_turso.engine.driver import StatementError
@@ -123,6 +124,16 @@ async def test_a_file_for_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match=r"store\.db: cannot be opened"):
         await TursoStorage.open(str(tmp_path / "file" / "store.db"))
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_a_damaged_schema_that_a_message_quotes(opener, location, *, read_only):
+    await (await opener()).aclose()
+    content = Path(location).read_bytes()
+    assert b"CREATE TRIGGER" in content
+    Path(location).write_bytes(content.replace(b"CREATE TRIGGER", b"CREATE\xffTRIGGER"))
+    with pytest.raises(StorageError, match="is corrupt"):
+        await opener(kit_context(read_only=read_only))
 
 
 async def test_a_damaged_database(opener, location):
