@@ -20,7 +20,7 @@ import msgspec
 
 from memory_core.errors import CodecError
 from memory_core.records import Episode, ExecutionStep, Step
-from memory_core.records.episode import StoredStep, as_steps
+from memory_core.records.episode import EPISODE_STEPS, StoredStep, as_steps
 
 __all__ = ["LONG", "LoggedSteps", "UndecodedSteps", "array_of", "head_decoder"]
 
@@ -292,7 +292,9 @@ def head_decoder(cls: type[Episode]) -> Callable[[bytes], Any]:
         kw_only=True,
     )
     decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(head)
-    put, remove = object.__setattr__, object.__delattr__
+    # A slot of its own class's attribute, not the property that decodes.
+    head.steps = EPISODE_STEPS
+    put, put_steps = object.__setattr__, EPISODE_STEPS.__set__
 
     def decode(body: bytes) -> Any:
         record = decoder.decode(body)
@@ -300,13 +302,11 @@ def head_decoder(cls: type[Episode]) -> Callable[[bytes], Any]:
         # The classes have the same slots, so that one object can be of either.
         put(record, "__class__", cls)
         if len(raw) == len(_NO_STEPS):
-            put(record, "steps", ())
-            return record
-        if len(raw) > LONG:
-            put(record, "steps", _steps_of(raw))
-            return record
-        remove(record, "steps")
-        put(record, "undecoded", UndecodedSteps(bytes(raw), record.id))
+            put_steps(record, ())
+        elif len(raw) > LONG:
+            put_steps(record, _steps_of(raw))
+        else:
+            put_steps(record, UndecodedSteps(bytes(raw), record.id))
         return record
 
     return decode

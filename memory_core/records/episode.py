@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 from uuid import UUID
 
 from attrs import evolve, field, fields, frozen
@@ -525,16 +524,8 @@ class Undecoded(Protocol):
         ...
 
 
-class _MayBeUndecoded(Record):
-    # The steps as they are stored, while nobody has looked at them. msgspec reads slots itself and leaves out
-    # those that are not set, as ``steps`` then; this one, as its name begins with no underscore, it rejects.
-    __slots__ = ("undecoded",)
-
-    undecoded: Undecoded | None
-
-
 @frozen(kw_only=True, field_transformer=checked(), eq=False, repr=False)
-class Episode(_MayBeUndecoded):
+class Episode(Record):
     """A task, its steps and its outcome. It is complete when it has an ``end_time`` and an ``outcome``.
 
     Without a ``start_time`` it starts now, or at its ``end_time`` if that is earlier. The steps of an episode
@@ -613,16 +604,23 @@ class Episode(_MayBeUndecoded):
                 "end_time", f"a time not before start_time ({self.start_time})", self.end_time
             )
 
-    if not TYPE_CHECKING:  # so that type checkers still know every attribute
+    # The slot of ``steps``. msgspec reads slots itself: it encodes or rejects what is there, and would leave
+    # out one that is empty.
+    _stored_steps: ClassVar[Any]
 
-        def __getattr__(self, name: str) -> Any:
-            # Called for an attribute that is not set: the steps until they are decoded.
-            if name == "undecoded":
-                return None
-            if name == "steps":
-                return _decoded_steps(self)
-            message = f"{type(self).__name__!r} object has no attribute {name!r}"
-            raise AttributeError(message, name=name, obj=self)
+    def _look_at_steps(self) -> Any:
+        stored: Any = self._stored_steps
+        if isinstance(stored, tuple):  # which it stays, whatever another thread does
+            return self._stored_steps
+        steps = stored.steps()
+        _put_steps(self, steps)
+        return steps
+
+    @property
+    def undecoded(self) -> Undecoded | None:
+        """The steps as they are stored, if they were not looked at yet."""
+        steps: Any = self._stored_steps
+        return None if type(steps) is tuple else steps
 
     @property
     def step_count(self) -> int:
@@ -652,7 +650,7 @@ class Episode(_MayBeUndecoded):
         if type(self) is not Episode:
             return evolve(self, steps=ordered)
         whole = _head_of(self)
-        _set(whole, "steps", ordered)
+        _put_steps(whole, ordered)
         return whole
 
     def with_undecoded(self, steps: Undecoded) -> Episode:
@@ -660,10 +658,16 @@ class Episode(_MayBeUndecoded):
         if type(self) is not Episode:
             return evolve(self, steps=steps.steps())
         whole = _head_of(self)
-        _set(whole, "undecoded", steps)
+        _put_steps(whole, steps)
         return whole
 
 
+EPISODE_STEPS: Any = vars(Episode)["steps"]
+"""The slot of the steps, decoded or not; ``Episode.steps`` is a property over it."""
+_put_steps = EPISODE_STEPS.__set__
+setattr(Episode, "_stored_steps", EPISODE_STEPS)  # noqa: B010  # pyright knows no such slot
+_look_at_steps = vars(Episode)["_look_at_steps"]
+setattr(Episode, "steps", property(_look_at_steps, _put_steps, doc="What was done; immutable."))  # noqa: B010  # as above
 _NAMES = [attribute.name for attribute in fields(Episode) if attribute.name != "steps"]
 _head = attrgetter(*_NAMES)
 _PUT_HEAD = [getattr(Episode, name).__set__ for name in _NAMES]
@@ -675,15 +679,3 @@ def _head_of(episode: Episode) -> Episode:
     for put, value in zip(_PUT_HEAD, _head(episode), strict=True):
         put(whole, value)
     return whole
-
-
-def _decoded_steps(episode: Episode) -> tuple[ExecutionStep, ...]:
-    undecoded = episode.undecoded
-    if undecoded is None:
-        # Another thread has decoded them since.
-        return object.__getattribute__(episode, "steps")
-    steps = undecoded.steps()
-    _set(episode, "steps", steps)
-    with suppress(AttributeError):  # another thread has just done so
-        object.__delattr__(episode, "undecoded")
-    return steps
