@@ -23,7 +23,7 @@ from attrs import frozen
 from zstandard import ZstdError, frame_content_size
 
 from memory_core.codec.compression import CompressionConfig, Compressor, DictionaryMissingError
-from memory_core.codec.steps import LONG, LoggedSteps, UndecodedSteps, array_of, head_decoder
+from memory_core.codec.steps import LONG, LoggedSteps, array_of, head_decoder, of_undecoded
 from memory_core.errors import (
     CodecError,
     ConfigurationError,
@@ -421,14 +421,7 @@ def _opened(
     return begun, [data[at + _PAYLOAD :] for data, at in zip(stored, starts, strict=True)]
 
 
-def _of_undecoded(value: object) -> Any:
-    """The steps of an episode that another record holds."""
-    if isinstance(value, UndecodedSteps):
-        return value.steps()
-    raise NotImplementedError(f"objects of type {type(value).__name__} cannot be encoded")
-
-
-_ENCODER = msgspec.msgpack.Encoder(uuid_format="bytes", enc_hook=_of_undecoded)
+_ENCODER = msgspec.msgpack.Encoder(uuid_format="bytes", enc_hook=of_undecoded)
 
 
 def _own_code_failed(record: Record, error: Exception) -> StorageError:

@@ -22,7 +22,7 @@ from memory_core.errors import CodecError
 from memory_core.records import Episode, ExecutionStep, Step
 from memory_core.records.episode import EPISODE_STEPS, StoredStep, as_steps
 
-__all__ = ["LONG", "LoggedSteps", "UndecodedSteps", "array_of", "head_decoder"]
+__all__ = ["LONG", "LoggedSteps", "UndecodedSteps", "array_of", "head_decoder", "of_undecoded"]
 
 LONG = 64 * 1024  # bytes; longer steps are decoded with the head, on the thread that reads them
 _STEP_BYTES = 560  # that a decoded step takes beyond its stored bytes, on average
@@ -209,6 +209,13 @@ class _UndecodedLogged(UndecodedSteps):
 
     def _read(self) -> tuple[ExecutionStep, ...]:
         return self._decode(_steps_of_logged)
+
+
+def of_undecoded(value: object) -> Any:
+    """The ``enc_hook`` of encoders that are given records: decodes the steps that nobody has looked at."""
+    if isinstance(value, UndecodedSteps):
+        return value.steps()
+    raise NotImplementedError(f"objects of type {type(value).__name__} cannot be encoded")
 
 
 class LoggedSteps(Sequence[Step]):

@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 from attrs import define, field
 
+from memory_core.codec.steps import of_undecoded
 from memory_core.errors import StorageError, UnknownKindError
 from memory_core.query import Query
 from memory_core.records import Record, RecordTypes
@@ -41,7 +42,7 @@ _SAMPLES = 4
 _CHANGES_AT_ONCE = 200
 _MOST_ROUNDS = 10_000
 
-_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
+_ENCODER = msgspec.msgpack.Encoder(order="deterministic", enc_hook=of_undecoded)
 
 
 def encoded(value: object) -> bytes:
