@@ -37,9 +37,9 @@ a record of the kind changes.
 """
 
 _ANSWERS = ("query", "count")
-# The answer itself, the weak reference to it and its place in a dict, less the names in the query,
-# which all queries share.
-_REGISTERED = 158
+# The answer itself, the weak reference to it and its place in a dict, which has room for as many again where
+# answers come and go, less the names in the query, which all queries share.
+_REGISTERED = 200
 
 
 def page_key(namespace: str, query: Query[Any]) -> CacheKey:
