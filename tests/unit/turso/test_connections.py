@@ -77,8 +77,11 @@ async def test_one_job_for_an_operation(store):
         await operation()
         assert len(jobs) == 1
     jobs.clear()
-    assert await store.get(Episode, [episode(n).id for n in range(10)])
+    assert await store.get(Episode, [episode(1).id])
     assert not jobs
+    # The event loop is held for 2 ms at most; on a busy machine ten records may take longer.
+    assert await store.get(Episode, [episode(n).id for n in range(10)])
+    assert len(jobs) <= 1
 
 
 async def test_reads_are_spread_over_the_readers(opener):
