@@ -24,31 +24,18 @@ from time import perf_counter, thread_time
 from uuid import UUID
 
 from benchmarks import harness
-from memory_core import Episode, ExecutionStep, Memory, StepResult, WriteBatch, open_memory
+from memory_core import Episode, Memory, WriteBatch, open_memory
 from memory_core.records import Step
+from memory_core.testing.data.samples import short_steps
 
 STORES = {"turso": "turso:{}/store.db", "lmdb": "lmdb:{}/store"}
 TASKS, STEPS, EPISODES, BATCH = 1_000, 5_000, 4, 500
 SLEEP = 0.001
 
 
-def steps(count: int) -> list[ExecutionStep]:
-    """Steps of 200 bytes."""
-    return [
-        ExecutionStep(
-            number=number,
-            tool=f"tool{number % 7}",
-            action=f"action {number}",
-            parameters={"path": f"/a/{number}", "number": number},
-            result=StepResult.success({"out": f"text {number}"}),
-        )
-        for number in range(1, count + 1)
-    ]
-
-
 async def complete(memory: Memory, count: int) -> UUID:
     """Store a complete episode."""
-    made = Episode(task_description="complete", steps=steps(count))
+    made = Episode(task_description="complete", steps=short_steps(count))
     await memory.store_episode(made)
     return made.id
 
@@ -56,7 +43,7 @@ async def complete(memory: Memory, count: int) -> UUID:
 async def running(memory: Memory, count: int) -> UUID:
     """Store a running episode with logged steps."""
     made = await memory.start_episode(task_description="running")
-    logged = [Step(episode_id=made.id, step=step) for step in steps(count)]
+    logged = [Step(episode_id=made.id, step=step) for step in short_steps(count)]
     for start in range(0, count, BATCH):
         await memory.write(WriteBatch().put(*logged[start : start + BATCH]))
     return made.id

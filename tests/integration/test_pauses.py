@@ -11,8 +11,9 @@ from uuid import UUID
 
 import pytest
 
-from memory_core import Episode, ExecutionStep, Memory, StepResult, WriteBatch, open_memory
+from memory_core import Episode, Memory, WriteBatch, open_memory
 from memory_core.records import Step
+from memory_core.testing.data.samples import short_steps
 
 pytestmark = pytest.mark.slow
 
@@ -30,28 +31,15 @@ def no_collections() -> Iterator[None]:
     gc.enable()
 
 
-def steps() -> tuple[ExecutionStep, ...]:
-    return tuple(
-        ExecutionStep(
-            number=number,
-            tool=f"tool{number % 7}",
-            action=f"action {number}",
-            parameters={"path": f"/a/{number}", "number": number},
-            result=StepResult.success({"out": f"text {number}"}),
-        )
-        for number in range(1, STEPS + 1)
-    )
-
-
 async def complete(memory: Memory, number: int) -> UUID:
-    made = Episode(task_description=f"complete {number}", steps=steps())
+    made = Episode(task_description=f"complete {number}", steps=short_steps(STEPS))
     await memory.store_episode(made)
     return made.id
 
 
 async def running(memory: Memory, number: int) -> UUID:
     made = await memory.start_episode(task_description=f"running {number}")
-    logged = [Step(episode_id=made.id, step=step) for step in steps()]
+    logged = [Step(episode_id=made.id, step=step) for step in short_steps(STEPS)]
     for start in range(0, STEPS, 500):
         await memory.write(WriteBatch().put(*logged[start : start + 500]))
     return made.id

@@ -48,6 +48,7 @@ __all__ = [
     "full_episode",
     "large_episode",
     "sample_id",
+    "short_steps",
     "specimens",
 ]
 
@@ -163,6 +164,20 @@ def full_episode(number: int) -> Episode:
         checkpoints=(
             Checkpoint(id=UUID(int=5), created_at=at, step_number=2, reason="r", note="n"),
         ),
+    )
+
+
+def short_steps(count: int) -> tuple[ExecutionStep, ...]:
+    """Steps of about 200 bytes."""
+    return tuple(
+        ExecutionStep(
+            number=number,
+            tool=f"tool{number % 7}",
+            action=f"action {number}",
+            parameters={"path": f"/a/{number}", "number": number},
+            result=StepResult.success({"out": f"text {number}"}),
+        )
+        for number in range(1, count + 1)
     )
 
 
