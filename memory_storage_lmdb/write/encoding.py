@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 from itertools import islice
-from threading import Event
+from threading import Event, get_native_id
 from typing import TypeAlias, cast
 from uuid import UUID
 from zlib import crc32
@@ -15,6 +16,7 @@ from attrs import define, field, frozen
 
 from memory_core.codec import Codec
 from memory_core.errors import MemoryCoreError
+from memory_core.processors import apart
 from memory_core.records import Record
 from memory_core.storage import Delete, Expect, ExpectAbsent, Put, WriteBatch
 from memory_storage_lmdb.store.catalog import Catalog
@@ -147,6 +149,7 @@ class Encoder:
     compressing: Executor
     # The namespaces' numbers as they are in a generation of the catalog.
     _numbers: tuple[int, dict[str, bytes]] = field(init=False, default=(-1, {}))
+    _compressor: int | None = field(init=False, default=None)
 
     def is_small(self, requests: Sequence[Request]) -> bool:
         """Whether encoding needs neither another thread nor the store."""
@@ -161,6 +164,11 @@ class Encoder:
         total = sum(map(len, requests))
         if total <= _ALONE:
             return [self._encode_small(request) for request in requests]
+        with apart(self._helper()) if total > _LEAST_TOGETHER else nullcontext():
+            return self._encode_beside(requests, total)
+
+    def _encode_beside(self, requests: Sequence[Request], total: int) -> list[Outcome]:
+        """Encode batches while another thread compresses their first records."""
         work = _Encoding(self, requests)
         drafts = work.drafts()
         ahead: deque[_CompressionJob] = deque()
@@ -181,6 +189,12 @@ class Encoder:
             known = self.catalog.environment.write(self.catalog.add_namespace, namespace)
             numbers[namespace] = known
         return known
+
+    def _helper(self) -> int:
+        """The native id of the thread that compresses."""
+        if self._compressor is None:
+            self._compressor = self.compressing.submit(get_native_id).result()
+        return self._compressor
 
     def _known_numbers(self) -> dict[str, bytes]:
         generation = self.catalog.generation

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
-from threading import Condition
+from threading import Condition, Event, get_native_id
 from typing import Protocol, TypeAlias, TypeVar
 
 from attrs import define
 
 from memory_core.codec import Codec, EncodedPut, Operation
 from memory_core.errors import MemoryCoreError, StorageClosedError, StorageError
+from memory_core.processors import apart
 from memory_core.records import Record
 from memory_core.storage import Delete, Expect, ExpectAbsent, Put, WriteBatch
 from memory_core.storage import Operation as StorageOperation
@@ -43,6 +45,7 @@ _SMALL_CHUNK = 16
 _FEW = 128
 _CHUNKS_AHEAD = 8
 _TOGETHER_BYTES = 2**20
+_BEGIN_SECONDS = 0.002
 
 
 class EncodingError(KnownReasonError):
@@ -137,15 +140,14 @@ class CodecThread:
         self._closed = False
 
     def start(self, batches: Sequence[WriteBatch]) -> EncodingPipeline:
-        """Begin to encode batches, in order.
+        """Encode batches, in order, beside the thread that takes them.
 
         Raises:
             StorageClosedError: after ``close``.
         """
         self._check()
-        pipeline = self._pipeline = EncodingPipeline(self.codec, batches)
-        self._executor.submit(pipeline.produce)
-        return pipeline
+        self._pipeline = EncodingPipeline(self.codec, batches, self._executor)
+        return self._pipeline
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run something on the thread.
@@ -177,13 +179,15 @@ class EncodingPipeline:
     Args:
         codec: how they are encoded.
         batches: what to encode.
+        beside: runs the encoding thread.
     """
 
-    def __init__(self, codec: Codec, batches: Sequence[WriteBatch]) -> None:
+    def __init__(self, codec: Codec, batches: Sequence[WriteBatch], beside: Executor) -> None:
         self._codec = codec
         self._steps = _flattened(codec, batches)
-        few = sum(len(batch.operations) for batch in batches) <= _FEW
-        self._chunk = _SMALL_CHUNK if few else _CHUNK
+        total = sum(len(batch.operations) for batch in batches)
+        self._chunk = _SMALL_CHUNK if total <= _FEW else _CHUNK
+        self._beside = beside if total > _SMALL_CHUNK else None
         self._changed = Condition()
         self._claimed = self._consumed = 0
         self._ready: dict[int, list[tuple[int, int, _Entry]]] = {}
@@ -191,10 +195,21 @@ class EncodingPipeline:
         self._next: tuple[int, int, _Entry] | None = None
         self._ended = False
 
-    def produce(self) -> None:
-        """Encode ahead of the writer until nothing is left; runs on the encoding thread."""
-        while self._wait_for_room() and self._encode_some():
-            pass
+    def _begin(self, beside: Executor) -> None:
+        """Begin to encode ahead of this thread, which takes what is encoded."""
+        begun = Event()
+        with suppress(RuntimeError):  # the thread has ended: this one encodes everything
+            beside.submit(self._produce, get_native_id(), begun)
+            # Until it has begun, it may wait for the processor that this thread is on; or it has
+            # other work.
+            begun.wait(_BEGIN_SECONDS)
+
+    def _produce(self, writer: int, begun: Event) -> None:
+        """Encode ahead of the writer until nothing is left."""
+        with apart(writer):
+            begun.set()
+            while self._wait_for_room() and self._encode_some():
+                pass
 
     def operations(self, number: int) -> Iterator[Operation]:
         """The operations of a batch; batches are taken in order, but need not be taken whole.
@@ -256,6 +271,9 @@ class EncodingPipeline:
         return self._next
 
     def _take_chunk(self) -> list[tuple[int, int, _Entry]]:
+        if self._beside is not None:
+            beside, self._beside = self._beside, None
+            self._begin(beside)
         number = self._consumed
         while number not in self._ready:
             # The other thread still encodes it: rather than wait, encode the chunk behind it.

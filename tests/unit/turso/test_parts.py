@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -19,7 +20,7 @@ from memory_core.errors import (
 from memory_core.plugins import load_class
 from memory_core.query import Query
 from memory_core.records import Episode
-from memory_core.storage import Capability, StorageContext, WriteBatch, require
+from memory_core.storage import Capability, Receipt, StorageContext, WriteBatch, require
 from memory_core.testing.data.kinds import kit_context
 from memory_core.testing.data.samples import large_episode
 from memory_storage_turso import TursoConfig, TursoStorage
@@ -211,3 +212,20 @@ async def test_a_closed_codec_thread_says_so():
         await thread.run(lambda: 1)
     with pytest.raises(StorageClosedError):
         thread.start([])
+
+
+async def test_a_group_does_not_wait_for_a_codec_thread_with_other_work(store):
+    begun, end = threading.Event(), threading.Event()
+
+    def other_work():
+        begun.set()
+        return end.wait(60)
+
+    working = asyncio.create_task(store._shared.thread.run(other_work))
+    try:
+        await asyncio.to_thread(begun.wait)
+        [result] = await store.commit(batches(1, 100))
+        assert isinstance(result, Receipt)
+    finally:
+        end.set()
+    assert await working
