@@ -6,6 +6,7 @@ from memory_core.backend.declarations import Declarations
 from memory_core.backend.feed import ChangeFeed, change_page
 from memory_core.backend.handle import Handle, LoopOwner, SharedState
 from memory_core.backend.model import Effect, Model, Plan, QueuedBatch, Stored, select_page
+from memory_core.backend.model_store import ModelHandle, ModelStore
 from memory_core.backend.open_store import OpenStore, StoreHandle, ThreadStore
 from memory_core.backend.opening import open_in_task, open_on_thread
 from memory_core.backend.rules import RuleCheck, check_broken, check_versions
@@ -23,6 +24,8 @@ __all__ = [
     "Loader",
     "LoopOwner",
     "Model",
+    "ModelHandle",
+    "ModelStore",
     "OpenStore",
     "Plan",
     "QueuedBatch",

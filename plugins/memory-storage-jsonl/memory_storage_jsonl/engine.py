@@ -15,7 +15,7 @@ from weakref import WeakMethod
 
 from attrs import evolve
 
-from memory_core.backend import ChangeFeed, Effect, Model, QueuedBatch, SharedState, Stored
+from memory_core.backend import ChangeFeed, Effect, ModelStore, QueuedBatch, Stored
 from memory_core.coalesce import GroupCommit
 from memory_core.disk import make_folder
 from memory_core.errors import (
@@ -51,12 +51,11 @@ __all__ = ["Engine"]
 
 T = TypeVar("T")
 
-_COUNTERS = ("batches_refused", "changes", "gets", "queries", "counts", "feed_reads")
 # Bytes that a change takes in a compacted log, roughly.
 _CHANGE_BYTES = 130
 
 
-class Engine(SharedState):
+class Engine(ModelStore):
     """An open store. Opening reads the whole log: call it in a thread.
 
     Args:
@@ -77,10 +76,8 @@ class Engine(SharedState):
     def __init__(self, location: str, config: JsonlConfig, context: StorageContext) -> None:
         path = local_path(location)
         context.check_exists(path)
-        super().__init__(_COUNTERS, read_only=context.read_only)
+        super().__init__(context, config.change_feed_limit, ("batches_refused", "changes"))
         self.config = config
-        self.model = Model(context.record_types, context.limits)
-        self.feed = ChangeFeed(config.change_feed_limit)
         self.failed_compactions = 0
         if context.may_create:
             make_folder(path.parent)
