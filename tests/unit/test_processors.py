@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Generator, Iterable
@@ -107,6 +108,21 @@ def test_a_thread_may_end_meanwhile() -> None:
         kept.__enter__()
     kept.__exit__(None, None, None)
     assert os.sched_getaffinity(0) == allowed
+
+
+def test_a_system_that_does_not_allow_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = os.sched_getaffinity(0)
+
+    def denied(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "not allowed")
+
+    with other_thread() as other:
+        monkeypatch.setattr(os, "sched_setaffinity", denied)
+        with apart(other):
+            assert os.sched_getaffinity(0) == allowed
+        monkeypatch.delattr(os, "sched_setaffinity")
+        with apart(other):
+            assert os.sched_getaffinity(0) == allowed
 
 
 @pytest.mark.parametrize("url", ["lmdb:{folder}/store", "turso:{folder}/store.db"])
