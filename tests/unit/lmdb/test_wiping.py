@@ -13,7 +13,7 @@ from attrs import frozen
 from memory_core.errors import StorageFullError
 from memory_core.query import Query
 from memory_core.records import CORE_RECORD_TYPES, Episode, Index, Record, RecordTypes, new_id
-from memory_core.storage import ChangeOperation
+from memory_core.storage import ChangeOperation, WriteBatch
 from memory_core.testing.data.samples import edge, episode, every_kind, specimens
 from memory_core.testing.suite.harness import drain, follow, put, stored
 from memory_storage_lmdb.write import wiping
@@ -137,6 +137,25 @@ async def test_what_was_encoded_before_a_wipe_is_not_lost(opens, nothing_removed
     for handle in (store, other):
         assert await drain(handle, Query(Episode)) == [episode(2)]
         assert await handle.count(Query(Episode)) == 1
+
+
+async def test_what_is_written_while_the_records_are_listed_is_wiped_as_well(opens, monkeypatch):
+    store = await opens()
+    await put(store, *map(episode, range(4)))
+    real = Writer.wipe
+
+    async def written_before(self, namespace, listing):
+        await put(store, episode(9))
+        await store.commit([WriteBatch().delete(Episode, episode(1).id)])
+        return await real(self, namespace, listing)
+
+    monkeypatch.setattr(Writer, "wipe", written_before)
+    before = store.position()
+    await store.wipe()
+    assert await drain(store, Query(Episode)) == []
+    changes, _ = await follow(store, before)
+    gone = [change.id for change in changes if change.operation is ChangeOperation.DELETE]
+    assert sorted(gone) == sorted(episode(number).id for number in (0, 1, 2, 3, 9))
 
 
 async def test_a_number_is_forgotten_with_its_changes(opens):

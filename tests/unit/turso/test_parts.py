@@ -219,7 +219,7 @@ async def test_a_group_does_not_wait_for_a_codec_thread_with_other_work(store):
 
     def other_work():
         begun.set()
-        return end.wait(60)
+        return end.wait(20)
 
     working = asyncio.create_task(store._shared.thread.run(other_work))
     try:
