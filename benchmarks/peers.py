@@ -152,11 +152,11 @@ class Comparison:
         """One round of every path."""
         for path, tasks in {"batch put": 0, "put": 1, "8 tasks": 8, "64 tasks": TASKS}.items():
             for acknowledged in (False, True):
-                number = BATCH if not tasks else self.calls["put" if tasks == 1 else "tasks"]
-                few = self.fresh(number)
+                count = BATCH if not tasks else self.calls["put" if tasks == 1 else "tasks"]
+                few = self.fresh(count)
                 work = partial(puts, some=few, tasks=tasks) if tasks else partial(batch, some=few)
                 name = f"{path}, acknowledged" if acknowledged else path
-                await self.turn(name, number, work, acknowledged=acknowledged)
+                await self.turn(name, count, work, acknowledged=acknowledged)
         for length, one in self.running.items():
             count = self.calls["log"]
             first = length + 1 + number * count
