@@ -374,7 +374,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int)
     parser.add_argument("--peers", nargs="+", choices=[*CONTESTANTS], metavar="NAME")
     given = parser.parse_args()
-    given.rounds = given.rounds or (1 if given.quick else 15)
+    given.rounds = given.rounds or (2 if given.quick else 15)
     given.episodes = given.episodes or (100 if given.quick else 2_000)
     harness.run(measure, given, show)
 

@@ -312,7 +312,12 @@ class Writer:
         Returns:
             The position after it; ``None`` if the records have to be listed again.
         """
-        position = await self.thread.run(self.groups.wipe, namespace, listing)
+        try:
+            position = await self.thread.run(self.groups.wipe, namespace, listing)
+        except asyncio.CancelledError:
+            # The thread may wipe all the same, before it removes anything.
+            self.empty_soon()
+            raise
         if position is not None:
             # Also when the caller no longer waits.
             await asyncio.wait([self.empty_soon()])

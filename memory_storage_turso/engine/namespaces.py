@@ -55,6 +55,7 @@ _LOG = logging.getLogger("memory_storage_turso")
 _MANY_RECORDS = 1_000
 _AT_ONCE = 200
 _PAUSE_SECONDS = 0.01
+_FAR = 500
 
 
 @frozen(eq=False, repr=False)
@@ -98,6 +99,7 @@ class Namespaces:
         self._feed_limit = feed_limit
         self._left = self._closed = False
         self._removing: asyncio.Task[None] | None = None
+        self._wiping: set[asyncio.Task[tuple[Position, bool]]] = set()
 
     async def find(self, name: str) -> Namespace | None:
         """The number of a namespace; ``None`` when nothing was ever written to it."""
@@ -165,14 +167,17 @@ class Namespaces:
             ns = await self.find_or_add(name)
             if not self._driver.checks_reads:
                 return await self._wipe_by_statements(ns)
+            wiping = asyncio.create_task(self._wipe_by_python(ns), name="memory-core wipe")
+            # Also when the caller no longer waits.
+            wiping.add_done_callback(self._wiped)
+            self._wiping.add(wiping)
             try:
-                position, many = await self._wipe_by_python(ns)
+                position, many = await join(wiping)
             except NamespaceMovedError:
                 self.forget_number(ns)
                 continue
             if many:
                 self.forget_number(ns)
-                # Also when the caller no longer waits.
                 await asyncio.wait([self.remove_soon()])
             return position
 
@@ -197,9 +202,16 @@ class Namespaces:
             # Nothing finds it; the next wipe or opening goes on.
             _LOG.warning("records of a wiped namespace stay in the store: %s", error)
 
+    def _wiped(self, wiping: asyncio.Task[tuple[Position, bool]]) -> None:
+        self._wiping.discard(wiping)
+        if not wiping.cancelled() and wiping.exception() is None and wiping.result()[1]:
+            self.remove_soon()
+
     async def aclose(self) -> None:
-        """Stop removing."""
+        """Finish the wipes in flight, and stop removing."""
         self._closed = True
+        if self._wiping:
+            await asyncio.wait(self._wiping)
         if self._removing is not None:
             await join(self._removing)
 
@@ -283,15 +295,71 @@ async def remove_wiped(
     """
     wiped, present = await driver.read([Statement(WIPED), Statement(KINDS)], primary=True)
     kinds = _in_order(types, (str(row[0]) for row in present.rows))
+    failures: list[StatementError] = []
     for ns in (_number(row[0]) for row in wiped.rows):
-        for kind in kinds:
-            while await _write(driver, remove_some(kind, ns, _AT_ONCE)):
-                # A process that waits for the lock gets it first.
-                await asyncio.sleep(_PAUSE_SECONDS)
-                if stopped():
-                    return
+        try:
+            for kind in kinds:
+                await _remove_kind(driver, kind, ns, stopped)
+        except StatementError as error:
+            # It does not keep the others from being removed.
+            failures.append(error)
+            continue
+        if stopped():
+            return
         await _write(driver, [Statement(EMPTIED, (ns,))])
     await _write(driver, [FORGET_WIPED])
+    if failures:
+        raise failures[0]
+
+
+async def _remove_kind(driver: Driver, kind: str, ns: int, stopped: Callable[[], bool]) -> None:
+    """Remove the records of a kind that have an old number.
+
+    SQLite follows no more than 1,000 references when it deletes a record with all that refers to it. Where
+    that fails, one record far enough down such a chain is deleted at a time, in the end any that can be.
+    """
+    try:
+        while await _write(driver, remove_some(kind, ns, _AT_ONCE)):
+            # A process that waits for the lock gets it first.
+            await asyncio.sleep(_PAUSE_SECONDS)
+            if stopped():
+                return
+    except StatementError:
+        step = _FAR
+        while not stopped():
+            removed, failure = await _remove_singly(driver, kind, ns, step, stopped)
+            if failure is None or stopped():
+                return
+            if not removed and step == 1:
+                raise failure from None
+            step = step if removed else 1
+
+
+async def _remove_singly(
+    driver: Driver, kind: str, ns: int, step: int, stopped: Callable[[], bool]
+) -> tuple[int, StatementError | None]:
+    """Remove records one by one, and leave some where one fails; how many were removed, and the failure.
+
+    Args:
+        driver: the database.
+        kind: of the records.
+        ns: their old number.
+        step: how many to leave.
+        stopped: whether not to go on.
+    """
+    removed = left = 0
+    failure: StatementError | None = None
+    while not stopped():
+        try:
+            found = await _write(driver, remove_some(kind, ns, 1, left))
+        except StatementError as error:
+            failure, left = error, left + step
+            continue
+        if not found:
+            break
+        removed += found
+        await asyncio.sleep(_PAUSE_SECONDS)
+    return removed, failure
 
 
 async def _write(driver: Driver, statements: Sequence[Statement]) -> int:

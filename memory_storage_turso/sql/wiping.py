@@ -88,17 +88,23 @@ def renumber(ns: int, name: str, kinds: Sequence[str], kept: int) -> Iterator[St
     yield Statement("DELETE FROM _counts WHERE ns = ?", (ns,))
 
 
-def remove_some(kind: str, ns: int, limit: int) -> list[Statement]:
+def remove_some(kind: str, ns: int, limit: int, left: int = 0) -> list[Statement]:
     """Removes some of the records that have the old number of a wiped namespace, the newest first.
 
     The triggers remove what belongs to them, and tell the feed, which knows already.
+
+    Args:
+        kind: of the records.
+        ns: the old number.
+        limit: how many to remove, with all that refers to them.
+        left: how many of the newest to leave.
     """
     table = quoted(kind)
     return [
         Statement(
             f"DELETE FROM {table} WHERE rid IN "
-            f"(SELECT rid FROM {table} WHERE ns = ? ORDER BY id DESC LIMIT ?)",
-            (ns, limit),
+            f"(SELECT rid FROM {table} WHERE ns = ? ORDER BY id DESC LIMIT ? OFFSET ?)",
+            (ns, limit, left),
         ),
         # The wipe's own changes have the new number, so all that is newer than these is of this transaction.
         Statement(

@@ -17,7 +17,7 @@ from memory_core.storage import ChangeOperation, WriteBatch
 from memory_core.testing.data.samples import edge, episode, every_kind, specimens
 from memory_core.testing.suite.harness import drain, follow, put, stored
 from memory_storage_lmdb.write import wiping
-from memory_storage_lmdb.write.writing import Writer
+from memory_storage_lmdb.write.writing import GroupWriter, Writer
 
 
 @pytest.fixture(autouse=True)
@@ -156,6 +156,29 @@ async def test_what_is_written_while_the_records_are_listed_is_wiped_as_well(ope
     changes, _ = await follow(store, before)
     gone = [change.id for change in changes if change.operation is ChangeOperation.DELETE]
     assert sorted(gone) == sorted(episode(number).id for number in (0, 1, 2, 3, 9))
+
+
+async def test_a_wipe_whose_caller_is_gone_removes_the_records(opens, monkeypatch):
+    store = await opens()
+    await put(store, *map(episode, range(4)))
+    real = GroupWriter.wipe
+
+    def cancelled(self, namespace, listing):
+        loop.call_soon_threadsafe(wiping.cancel)
+        loop.call_soon_threadsafe(gone.set)
+        gone.wait()
+        return real(self, namespace, listing)
+
+    loop, gone = asyncio.get_running_loop(), threading.Event()
+    monkeypatch.setattr(GroupWriter, "wipe", cancelled)
+    wiping = asyncio.create_task(store.wipe())
+    with pytest.raises(asyncio.CancelledError):
+        await wiping
+    emptying = store._shared.writer._emptying
+    assert emptying is not None
+    await asyncio.wait([emptying])
+    assert numbers_in(store) == {}
+    assert await drain(store, Query(Episode)) == []
 
 
 async def test_a_number_is_forgotten_with_its_changes(opens):

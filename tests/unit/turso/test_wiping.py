@@ -7,7 +7,9 @@ import sqlite3
 import threading
 from contextlib import closing
 from functools import partial
+from random import Random
 from typing import ClassVar
+from uuid import UUID
 
 import aiosqlite
 import pytest
@@ -18,8 +20,10 @@ from memory_core.records import (
     CORE_RECORD_TYPES,
     Episode,
     Index,
+    OnDelete,
     Record,
     RecordTypes,
+    Reference,
     Relationship,
     Unique,
     new_id,
@@ -220,6 +224,84 @@ async def test_closing_does_not_wait_for_what_a_wipe_leaves(
     await store.aclose()
     with closing(sqlite3.connect(location)) as connection:
         assert connection.execute("SELECT count(*) FROM episode").fetchone()[0] > 20
+
+
+@frozen(kw_only=True)
+class Node(Record):
+    """Refers to another of its kind."""
+
+    kind: ClassVar[str] = "node"
+    indexes: ClassVar = (Index("parent", UUID),)
+    references: ClassVar = (Reference("parent", "node", OnDelete.CASCADE),)
+    parent: UUID | None = None
+
+
+@pytest.mark.parametrize("order", ["oldest first", "newest first", "any"])
+async def test_long_chains_of_references_are_removed(opener, location, monkeypatch, order):
+    """SQLite follows a thousand of them."""
+    monkeypatch.setattr(namespaces, "_PAUSE_SECONDS", 0)
+    ids = [new_id() for _ in range(2_100)]
+    if order == "newest first":
+        ids.reverse()
+    elif order == "any":
+        Random(1).shuffle(ids)
+    parents = [None, *ids[:-1]]
+    nodes = [Node(id=each, parent=parent) for each, parent in zip(ids, parents, strict=True)]
+    store = await opener(StorageContext(record_types=RecordTypes((*CORE_RECORD_TYPES, Node))))
+    await put(store, *nodes)
+    await store.wipe()
+    assert await store.count(Query(Node)) == 0
+    with closing(sqlite3.connect(location)) as connection:
+        assert connection.execute("SELECT count(*) FROM node").fetchone() == (0,)
+
+
+async def test_a_namespace_that_cannot_be_removed_keeps_no_other(
+    opener, location, nothing_removed, caplog
+):
+    store = await opener()
+    other = store.scoped("other")
+    for handle in (store, other):
+        await put(handle, *map(episode, range(20)))
+        await handle.wipe()
+    with closing(sqlite3.connect(location)) as connection:
+        connection.execute(
+            "CREATE TRIGGER foreign_guard BEFORE DELETE ON episode WHEN OLD.ns = 1 "
+            "BEGIN SELECT RAISE(ABORT, 'kept by another program'); END"
+        )
+        connection.commit()
+        nothing_removed.undo()
+        await asyncio.wait([store._shared.namespaces.remove_soon()])
+        assert "kept by another program" in caplog.text
+        found = connection.execute("SELECT ns, count(*) FROM episode GROUP BY ns").fetchall()
+        assert found == [(1, 20)]
+        connection.execute("DROP TRIGGER foreign_guard")
+        connection.commit()
+        await asyncio.wait([store._shared.namespaces.remove_soon()])
+        assert connection.execute("SELECT count(*) FROM episode").fetchone() == (0,)
+
+
+async def test_a_wipe_whose_caller_is_gone_removes_the_records(opener, location, monkeypatch):
+    monkeypatch.setattr(namespaces, "_MANY_RECORDS", 1)
+    store = await opener()
+    await put(store, *map(episode, range(40)))
+    numbered = store._shared.namespaces
+    real = numbered._wipe_by_python
+
+    async def cancelled(ns):
+        wiping.cancel()
+        return await real(ns)
+
+    monkeypatch.setattr(numbered, "_wipe_by_python", cancelled)
+    wiping = asyncio.create_task(store.wipe())
+    with pytest.raises(asyncio.CancelledError):
+        await wiping
+    with closing(sqlite3.connect(location)) as connection:
+        for _ in range(500):
+            if not connection.execute("SELECT count(*) FROM episode").fetchone()[0]:
+                break
+            await asyncio.sleep(0.01)
+        assert connection.execute("SELECT count(*) FROM episode").fetchone() == (0,)
+    assert await store.count(Query(Episode)) == 0
 
 
 async def finds_only(store, kept, gone, *, stale):
