@@ -61,8 +61,7 @@ MISSED = {
         "on in each tick of the event loop (`memory_core/backend/turns.py`): a page of 10 takes about that "
         "long, and the 64th as many times. A write waits for the commit in flight and for its own, in which "
         "all that came meanwhile are written, changes of one record on top of each other: about 30 episodes "
-        "of 12 kB, compressed, indexed and synced. "
-        "On a busy machine these times multiply."
+        "of 12 kB, compressed, indexed and synced. On a busy machine these times multiply."
     ),
     "batches": (
         "Batches: what a batch saves is the wait for the disk and the change of threads, once for 100 "

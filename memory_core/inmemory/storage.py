@@ -7,7 +7,6 @@ No operation awaits anything, so no other can run between its steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 from uuid import uuid4
 
 from attrs import field, frozen
@@ -15,7 +14,6 @@ from attrs.validators import ge
 
 from memory_core.backend import Effect, ModelHandle, ModelStore
 from memory_core.errors import ConfigurationError, MemoryCoreError
-from memory_core.records import Record
 from memory_core.storage import (
     Capability,
     CommitResult,
@@ -27,8 +25,6 @@ from memory_core.storage import (
 )
 
 __all__ = ["InMemoryConfig", "InMemoryStorage"]
-
-R = TypeVar("R", bound=Record)
 
 _COUNTERS = ("commits", "batches", "batches_refused", "changes")
 _CAPABILITIES = frozenset(

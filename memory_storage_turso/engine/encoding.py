@@ -195,22 +195,6 @@ class EncodingPipeline:
         self._next: tuple[int, int, _Entry] | None = None
         self._ended = False
 
-    def _begin(self, beside: Executor) -> None:
-        """Begin to encode ahead of this thread, which takes what is encoded."""
-        begun = Event()
-        with suppress(RuntimeError):  # the thread has ended: this one encodes everything
-            beside.submit(self._produce, get_native_id(), begun)
-            # Until it has begun, it may wait for the processor that this thread is on; or it has
-            # other work.
-            begun.wait(_BEGIN_SECONDS)
-
-    def _produce(self, writer: int, begun: Event) -> None:
-        """Encode ahead of the writer until nothing is left."""
-        with apart(writer):
-            begun.set()
-            while self._wait_for_room() and self._encode_some():
-                pass
-
     def operations(self, number: int) -> Iterator[Operation]:
         """The operations of a batch; batches are taken in order, but need not be taken whole.
 
@@ -231,6 +215,22 @@ class EncodingPipeline:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+    def _begin(self, beside: Executor) -> None:
+        """Begin to encode ahead of this thread, which takes what is encoded."""
+        begun = Event()
+        with suppress(RuntimeError):  # the thread has ended: this one encodes everything
+            beside.submit(self._produce, get_native_id(), begun)
+            # Until it has begun, it may wait for the processor that this thread is on; or it has
+            # other work.
+            begun.wait(_BEGIN_SECONDS)
+
+    def _produce(self, writer: int, begun: Event) -> None:
+        """Encode ahead of the writer until nothing is left."""
+        with apart(writer):
+            begun.set()
+            while self._wait_for_room() and self._encode_some():
+                pass
 
     def _wait_for_room(self) -> bool:
         with self._changed:

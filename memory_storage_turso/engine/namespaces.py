@@ -56,6 +56,7 @@ _MANY_RECORDS = 1_000
 _AT_ONCE = 200
 _PAUSE_SECONDS = 0.01
 _FAR = 500
+_TOO_DEEP = "too many levels of trigger recursion"
 
 
 @frozen(eq=False, repr=False)
@@ -99,7 +100,7 @@ class Namespaces:
         self._feed_limit = feed_limit
         self._left = self._closed = False
         self._removing: asyncio.Task[None] | None = None
-        self._wiping: set[asyncio.Task[tuple[Position, bool]]] = set()
+        self._wiping: set[asyncio.Task[tuple[Position, asyncio.Task[None] | None]]] = set()
 
     async def find(self, name: str) -> Namespace | None:
         """The number of a namespace; ``None`` when nothing was ever written to it."""
@@ -167,18 +168,17 @@ class Namespaces:
             ns = await self.find_or_add(name)
             if not self._driver.checks_reads:
                 return await self._wipe_by_statements(ns)
+            # A task of its own: what it leaves is also removed when the caller no longer waits.
             wiping = asyncio.create_task(self._wipe_by_python(ns), name="memory-core wipe")
-            # Also when the caller no longer waits.
-            wiping.add_done_callback(self._wiped)
             self._wiping.add(wiping)
+            wiping.add_done_callback(self._wiping.discard)
             try:
-                position, many = await join(wiping)
+                position, removing = await join(wiping)
             except NamespaceMovedError:
                 self.forget_number(ns)
                 continue
-            if many:
-                self.forget_number(ns)
-                await asyncio.wait([self.remove_soon()])
+            if removing is not None:
+                await asyncio.wait([removing])
             return position
 
     async def remove_wiped(self) -> None:
@@ -202,11 +202,6 @@ class Namespaces:
             # Nothing finds it; the next wipe or opening goes on.
             _LOG.warning("records of a wiped namespace stay in the store: %s", error)
 
-    def _wiped(self, wiping: asyncio.Task[tuple[Position, bool]]) -> None:
-        self._wiping.discard(wiping)
-        if not wiping.cancelled() and wiping.exception() is None and wiping.result()[1]:
-            self.remove_soon()
-
     async def aclose(self) -> None:
         """Finish the wipes in flight, and stop removing."""
         self._closed = True
@@ -215,8 +210,8 @@ class Namespaces:
         if self._removing is not None:
             await join(self._removing)
 
-    async def _wipe_by_python(self, ns: Namespace) -> tuple[Position, bool]:
-        """Delete every record of a namespace; also whether it has another number now."""
+    async def _wipe_by_python(self, ns: Namespace) -> tuple[Position, asyncio.Task[None] | None]:
+        """Delete every record of a namespace; also what removes them, where it has another number now."""
         many = False
 
         def wipe(run: Callable[[Statement], Sequence[Row]]) -> None:
@@ -239,7 +234,10 @@ class Namespaces:
             [result] = outcome.results
             if isinstance(result, StorageError | StatementError):
                 raise result
-            return _number(result[-1].rows[0][0]), many
+        if not many:
+            return _number(result[-1].rows[0][0]), None
+        self.forget_number(ns)
+        return _number(result[-1].rows[0][0]), self.remove_soon()
 
     async def _wipe_by_statements(self, ns: Namespace) -> Position:
         """Delete every record of a namespace, by a transaction that is sent as a whole.
@@ -313,53 +311,35 @@ async def remove_wiped(
 
 
 async def _remove_kind(driver: Driver, kind: str, ns: int, stopped: Callable[[], bool]) -> None:
-    """Remove the records of a kind that have an old number.
-
-    SQLite follows no more than 1,000 references when it deletes a record with all that refers to it. Where
-    that fails, one record far enough down such a chain is deleted at a time, in the end any that can be.
-    """
-    try:
-        while await _write(driver, remove_some(kind, ns, _AT_ONCE)):
-            # A process that waits for the lock gets it first.
-            await asyncio.sleep(_PAUSE_SECONDS)
-            if stopped():
-                return
-    except StatementError:
-        step = _FAR
-        while not stopped():
-            removed, failure = await _remove_singly(driver, kind, ns, step, stopped)
-            if failure is None or stopped():
-                return
-            if not removed and step == 1:
-                raise failure from None
-            step = step if removed else 1
-
-
-async def _remove_singly(
-    driver: Driver, kind: str, ns: int, step: int, stopped: Callable[[], bool]
-) -> tuple[int, StatementError | None]:
-    """Remove records one by one, and leave some where one fails; how many were removed, and the failure.
-
-    Args:
-        driver: the database.
-        kind: of the records.
-        ns: their old number.
-        step: how many to leave.
-        stopped: whether not to go on.
-    """
-    removed = left = 0
-    failure: StatementError | None = None
+    """Remove the records of a kind that have an old number."""
     while not stopped():
         try:
-            found = await _write(driver, remove_some(kind, ns, 1, left))
+            removed = await _write(driver, remove_some(kind, ns, _AT_ONCE))
         except StatementError as error:
-            failure, left = error, left + step
-            continue
-        if not found:
-            break
-        removed += found
+            if _TOO_DEEP not in str(error) or not await _remove_deep(driver, kind, ns, stopped):
+                raise
+        else:
+            if not removed:
+                return
+        # A process that waits for the lock gets it first.
         await asyncio.sleep(_PAUSE_SECONDS)
-    return removed, failure
+
+
+async def _remove_deep(driver: Driver, kind: str, ns: int, stopped: Callable[[], bool]) -> bool:
+    """Remove one record with all that refers to it; whether there was one that can be removed.
+
+    SQLite follows no more than 1,000 references, so it is one far enough down such a chain, in the end any.
+    """
+    for step in (_FAR, 1):
+        left, removed = 0, -1
+        while removed < 0 and not stopped():
+            try:
+                removed = await _write(driver, remove_some(kind, ns, 1, left))
+            except StatementError:
+                left += step
+        if removed:
+            return True
+    return False
 
 
 async def _write(driver: Driver, statements: Sequence[Statement]) -> int:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 from memory_core.backend import ModelHandle, open_on_thread
 from memory_core.disk import disk_failure
 from memory_core.errors import ConfigurationError
-from memory_core.records import Record
 from memory_core.storage import (
     Capability,
     CommitResult,
@@ -21,8 +19,6 @@ from memory_storage_jsonl.config import JsonlConfig
 from memory_storage_jsonl.engine import Engine
 
 __all__ = ["JsonlStorage"]
-
-R = TypeVar("R", bound=Record)
 
 _CAPABILITIES = frozenset(
     {
