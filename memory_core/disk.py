@@ -36,11 +36,13 @@ __all__ = [
     "is_unwritten",
     "make_folder",
     "make_private",
+    "may_access",
     "missing_folders",
     "new_backup",
     "private_file",
     "remove_unfinished",
     "replacement",
+    "size_of",
 ]
 
 _LOG = logging.getLogger("memory_core")
@@ -96,8 +98,7 @@ def has_room(file: Path) -> bool:
             import resource
 
             limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-            used = file.stat().st_size if file.exists() else 0
-            if limit != resource.RLIM_INFINITY and used + _ROOM > limit:
+            if limit != resource.RLIM_INFINITY and size_of(file) + _ROOM > limit:
                 return False
         with TemporaryFile(dir=file.parent) as probe:
             probe.write(bytes(_ROOM))
@@ -194,6 +195,19 @@ def make_private(path: Path) -> None:
 def is_read_only(path: Path) -> bool:
     """Whether the file system at a path that exists is mounted read-only."""
     return os.name == "posix" and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def may_access(path: Path, mode: int) -> bool:
+    """Whether this process may use a path in the ways of ``os.access``, told by its effective ids."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def size_of(file: Path) -> int:
+    """The size in bytes of a file that another process may remove at any time; 0 without one."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def is_unwritten(file: Path, *companions: Path, may_create: bool) -> bool:

@@ -14,6 +14,7 @@ from memory_core.cli.failures import WorkFailedError
 from memory_core.cli.hints import hint_at_namespace
 from memory_core.cli.session import Session
 from memory_core.cli.streams import safe, say, warn
+from memory_core.disk import size_of
 from memory_core.errors import PluginError
 from memory_core.plugins import PluginInfo, PluginRegistry
 from memory_core.storage import Capability, SupportsBackup, SupportsNamespaces, require
@@ -260,4 +261,4 @@ def _in_words(value: object) -> str:
 
 def _size_on_disk(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else [path]
-    return sum(item.stat().st_size for item in files if item.is_file())
+    return sum(size_of(item) for item in files if item.is_file())

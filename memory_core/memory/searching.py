@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from memory_core.cache import CachedStorage
 from memory_core.config import StorageURL, build_options
+from memory_core.disk import may_access
 from memory_core.errors import ConfigurationError, MemoryCoreError, StorageClosedError
 from memory_core.memory.embedding import REFERENCE, Embedding, the_one_of
 from memory_core.plugins import PluginRegistry, load_class
@@ -250,7 +251,7 @@ def _folder(url: StorageURL, registry: PluginRegistry, *, read_only: bool) -> Pa
     if registry.storage(url.scheme).embedded:
         path = local_path(url.location).absolute()
         beside = path.with_name(f"{path.name}.search")
-        if not read_only or (beside.is_dir() and os.access(beside, os.W_OK)):
+        if not read_only or (beside.is_dir() and may_access(beside, os.W_OK)):
             return beside
         name = f"{url.scheme}:{path}"
     from platformdirs import user_cache_path

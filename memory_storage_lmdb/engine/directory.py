@@ -11,7 +11,7 @@ from tempfile import mkdtemp
 
 import lmdb
 
-from memory_core.disk import is_read_only, is_unwritten, make_folder
+from memory_core.disk import is_read_only, is_unwritten, make_folder, may_access
 from memory_core.errors import NotAStoreError
 from memory_core.storage import StorageContext
 from memory_storage_lmdb.config import LmdbConfig
@@ -143,9 +143,6 @@ def _make(directory: Path) -> None:
 
 
 def _may_write(directory: Path) -> bool:
-    if is_read_only(directory):
-        return False
-    effective = os.access in os.supports_effective_ids
-    return all(
-        os.access(path, os.W_OK, effective_ids=effective) for path in (directory, directory / _DATA)
+    return not is_read_only(directory) and all(
+        may_access(path, os.W_OK) for path in (directory, directory / _DATA)
     )

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from memory_core.coalesce import join
-from memory_core.disk import disk_failure, is_read_only, make_private, new_backup
+from memory_core.disk import (
+    disk_failure,
+    is_read_only,
+    make_private,
+    may_access,
+    new_backup,
+    size_of,
+)
 from memory_core.errors import (
     ConfigurationError,
     MemoryCoreError,
@@ -238,8 +245,7 @@ class LocalDriver(Driver):
 
     def size_bytes(self) -> int:
         """Bytes on disk."""
-        files = (self.path, Path(f"{self.path}-wal"))
-        return sum(file.stat().st_size for file in files if file.exists())
+        return size_of(self.path) + size_of(Path(f"{self.path}-wal"))
 
     def prepared_stats(self) -> PreparedCacheStats:
         """Statistics of the prepared statements of all connections."""
@@ -298,8 +304,8 @@ class LocalDriver(Driver):
             self._writer is None
             and not self._settings.immutable
             and log.exists()
-            and not log.stat().st_size
-            and os.access(self.path, os.W_OK)
+            and not size_of(log)
+            and may_access(self.path, os.W_OK)
         )
 
     def _remove_log(self) -> None:
@@ -386,11 +392,13 @@ def _prepare(settings: ConnectionSettings, *, may_create: bool) -> None:
 def _check_writable(path: Path) -> None:
     """Check what SQLite does not: it gives no reason, and opens a file that it may only read."""
     for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-        there = file.exists()
-        place, mode = (file, os.R_OK | os.W_OK) if there else (file.parent, os.W_OK | os.X_OK)
-        if not os.access(place, mode, effective_ids=os.access in os.supports_effective_ids):
-            code = errno.EROFS if is_read_only(place) else errno.EACCES
-            raise OSError(code, os.strerror(code), str(place))
+        # Another connection that closes may remove the file meanwhile: then it is asked for again.
+        refused = file.exists() and not may_access(file, os.R_OK | os.W_OK) and file.exists()
+        if not refused and (file.exists() or may_access(file.parent, os.W_OK | os.X_OK)):
+            continue
+        place = file if refused else file.parent
+        code = errno.EROFS if is_read_only(place) else errno.EACCES
+        raise OSError(code, os.strerror(code), str(place))
 
 
 def _not_opened(

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
-from memory_core.disk import has_room
+from memory_core.disk import has_room, may_access
 from memory_core.errors import (
     ConfigurationError,
     MemoryCoreError,
@@ -86,7 +86,5 @@ def failure_of(
 
 def _lacks_index(path: Path) -> bool:
     """Whether the index of the log, which SQLite reads a file with, is missing and may not be made."""
-    may_write = os.access(
-        path.parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
-    )
-    return path.exists() and not Path(f"{path}-shm").exists() and not may_write
+    may_make = may_access(path.parent, os.W_OK | os.X_OK)
+    return path.exists() and not Path(f"{path}-shm").exists() and not may_make

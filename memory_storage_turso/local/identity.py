@@ -15,7 +15,14 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
-from memory_core.disk import is_read_only, is_unwritten, make_folder, private_file
+from memory_core.disk import (
+    is_read_only,
+    is_unwritten,
+    make_folder,
+    may_access,
+    private_file,
+    size_of,
+)
 from memory_core.errors import ConfigurationError, NotAStoreError
 from memory_storage_turso.sql.system import (
     APPLICATION_ID,
@@ -93,12 +100,12 @@ def is_immutable(path: Path) -> bool:
         ConfigurationError: it has a log there, which SQLite cannot read without an index of it.
         OSError: the file cannot be read.
     """
-    if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+    if not may_access(path, os.R_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     if not is_read_only(path) and not is_read_only(path.parent):
         return False
     log, index = Path(f"{path}-wal"), Path(f"{path}-shm")
-    if not log.exists() or not log.stat().st_size:
+    if not size_of(log):
         return True
     if not index.exists():
         raise ConfigurationError(
@@ -116,7 +123,7 @@ def file_uri(path: Path, *, immutable: bool) -> str:
 def _is_earlier_store(path: Path, *, may_create: bool) -> bool:
     """Whether a database without an application id has the tables of a store."""
     log = Path(f"{path}-wal")
-    has_log = log.exists() and log.stat().st_size > 0
+    has_log = size_of(log) > 0
     # The file alone tells, unless its tables are all in its log. Reading that makes an index of the log.
     try:
         found = _tables(path, immutable=True)

@@ -111,6 +111,27 @@ async def test_closing_leaves_no_thread_and_no_file(location):
     assert open_files() == files
 
 
+async def test_another_connection_closes_as_a_file_is_opened(location, monkeypatch):
+    """It removes the log and its index, each between two looks at it."""
+    access = os.access
+
+    def removed(path, mode, **options):
+        if str(path).endswith(("-wal", "-shm")):
+            Path(path).unlink(missing_ok=True)
+        return access(path, mode, **options)
+
+    store = await TursoStorage.open(location)
+    await store.commit([WriteBatch().put(episode(1))])
+    await store.aclose()
+    for name in ("-wal", "-shm"):
+        Path(f"{location}{name}").touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", removed)
+        store = await TursoStorage.open(location)
+    assert await store.count(Query(Episode)) == 1
+    await store.aclose()
+
+
 async def test_closing_twice_at_once(location):
     store = await TursoStorage.open(location)
     await asyncio.gather(store.aclose(), store.aclose())
