@@ -243,8 +243,7 @@ class TursoStorage(Handle[SharedState]):
     async def wipe(self) -> Position:
         """Delete every record of this handle's namespace, in one commit.
 
-        In a file what many records leave is removed after it, in short steps. On a server the records of a
-        kind that another process has added since this one last looked are deleted in a second commit.
+        What many records leave is removed after it, in short steps.
         """
         return await self._writable().namespaces.wipe(self._namespace)
 

@@ -301,7 +301,7 @@ class Driver(ABC):
             within: Seconds that are left of `call_timeout`.
 
         Raises:
-            NamespaceMovedError: A namespace of a file has another number; not applied.
+            NamespaceMovedError: A wipe has given a namespace another number; not applied.
             StoreSetBackError: What the write relies on in a server does not hold; not applied.
             StorageUnavailableError: Certainly not applied.
             OutcomeUnknownError: Sent, but whether it was applied could not be found out.
@@ -332,7 +332,7 @@ class Driver(ABC):
             namespace: What the statements rely on.
 
         Raises:
-            NamespaceMovedError: The namespace has another number in a file.
+            NamespaceMovedError: A wipe has given the namespace another number.
             StoreSetBackError: The server's store does not have the namespace under this number.
             StatementError: A statement was rejected; ``index`` tells which.
             StorageUnavailableError: There is no answer.

@@ -27,7 +27,7 @@ from memory_storage_turso.engine.driver import (
 )
 from memory_storage_turso.engine.rejections import TranslatedErrors
 from memory_storage_turso.sql.counts import COUNTS, counts_in
-from memory_storage_turso.sql.statement import Interlude, Row, SqlValue, Statement
+from memory_storage_turso.sql.statement import SqlValue, Statement
 from memory_storage_turso.sql.system import (
     ADD_NAMESPACE,
     BYTES,
@@ -38,12 +38,12 @@ from memory_storage_turso.sql.system import (
 )
 from memory_storage_turso.sql.tables import Tables
 from memory_storage_turso.sql.wiping import (
+    CHANGED_MEANWHILE,
     EMPTIED,
-    FOREIGN_TRIGGERS,
     FORGET_WIPED,
     WIPED,
     delete_each,
-    records_in,
+    is_large,
     remove_some,
     renumber,
 )
@@ -84,17 +84,13 @@ class Namespaces:
     Args:
         driver: the database.
         tables: the kinds that are known here.
-        foreign: the other kinds that the store has, as far as is known.
         feed_limit: how many changes the change feed keeps.
     """
 
-    def __init__(
-        self, driver: Driver, tables: Tables, foreign: Iterable[str], *, feed_limit: int
-    ) -> None:
+    def __init__(self, driver: Driver, tables: Tables, *, feed_limit: int) -> None:
         self.numbers: dict[str, Namespace] = {}
         self._driver = driver
         self._tables = tables
-        self._foreign = tuple(sorted(foreign))
         self._reading = TranslatedErrors(driver.where)
         self._writing = TranslatedErrors(driver.where, "a write")
         self._feed_limit = feed_limit
@@ -164,26 +160,18 @@ class Namespaces:
 
     async def wipe(self, name: str) -> Position:
         """Delete every record of a namespace; the position after it."""
-        while True:
-            ns = await self.find_or_add(name)
-            if not self._driver.checks_reads:
-                return await self._wipe_by_statements(ns)
-            # A task of its own: what it leaves is also removed when the caller no longer waits.
-            wiping = asyncio.create_task(self._wipe_by_python(ns), name="memory-core wipe")
-            self._wiping.add(wiping)
-            wiping.add_done_callback(self._wiping.discard)
-            try:
-                position, removing = await join(wiping)
-            except NamespaceMovedError:
-                self.forget_number(ns)
-                continue
-            if removing is not None:
-                await asyncio.wait([removing])
-            return position
+        # A task of its own: what it leaves is also removed when the caller no longer waits.
+        wiping = asyncio.create_task(self._wipe(name), name="memory-core wipe")
+        self._wiping.add(wiping)
+        wiping.add_done_callback(self._wiping.discard)
+        position, removing = await join(wiping)
+        if removing is not None:
+            await asyncio.wait([removing])
+        return position
 
     async def remove_wiped(self) -> None:
         """Begin to remove what earlier processes have left of wiped namespaces."""
-        if self._driver.checks_reads and (await self._driver.read([Statement(WIPED)]))[0].rows:
+        if (await self._driver.read([Statement(WIPED)]))[0].rows:
             self.remove_soon()
 
     def remove_soon(self) -> asyncio.Task[None]:
@@ -210,60 +198,46 @@ class Namespaces:
         if self._removing is not None:
             await join(self._removing)
 
-    async def _wipe_by_python(self, ns: Namespace) -> tuple[Position, asyncio.Task[None] | None]:
+    async def _wipe(self, name: str) -> tuple[Position, asyncio.Task[None] | None]:
         """Delete every record of a namespace; also what removes them, where it has another number now."""
-        many = False
+        while True:
+            ns = await self.find_or_add(name)
+            try:
+                position, large = await self._try_to_wipe(ns)
+            except NamespaceMovedError:
+                self.forget_number(ns)
+                continue
+            if position is None:
+                continue
+            if not large:
+                return position, None
+            self.forget_number(ns)
+            return position, self.remove_soon()
 
-        def wipe(run: Callable[[Statement], Sequence[Row]]) -> None:
-            nonlocal many
-            kinds = _in_order(self._tables.types, (str(row[0]) for row in run(Statement(KINDS))))
-            records = _number(run(records_in(ns))[0][0])
-            # The triggers of other programs have to run in the transaction of the wipe.
-            many = records >= _MANY_RECORDS and not run(FOREIGN_TRIGGERS)
-            number = int(ns)
-            for statement in (
-                renumber(number, ns.name, kinds, self._feed_limit)
-                if many
-                else delete_each(number, kinds)
-            ):
-                run(statement)
+    async def _try_to_wipe(self, ns: Namespace) -> tuple[Position | None, bool]:
+        """Delete its records, or give it another number, in one transaction.
 
+        Returns:
+            The position after it, ``None`` where the store has changed since it was looked at; and whether it
+            has another number.
+        """
+        look = [Statement(KINDS), is_large(ns, _MANY_RECORDS)]
         with self._writing:
-            batch = [Interlude.of(wipe), POSITION]
-            outcome = await self._driver.write([batch], relies=Reliance([ns], ()))
+            present, found = await self._driver.read(look, primary=True, namespace=ns)
+            kinds = _in_order(self._tables.types, (str(row[0]) for row in present.rows))
+            large = bool(found.rows[0][0])
+            statements = (
+                renumber(ns, ns.name, kinds, _MANY_RECORDS, self._feed_limit)
+                if large
+                else delete_each(ns, kinds)
+            )
+            outcome = await self._driver.write([[*statements, POSITION]], relies=Reliance([ns], ()))
             [result] = outcome.results
+            if isinstance(result, StatementError) and CHANGED_MEANWHILE in str(result):
+                return None, False
             if isinstance(result, StorageError | StatementError):
                 raise result
-        if not many:
-            return _number(result[-1].rows[0][0]), None
-        self.forget_number(ns)
-        return _number(result[-1].rows[0][0]), self.remove_soon()
-
-    async def _wipe_by_statements(self, ns: Namespace) -> Position:
-        """Delete every record of a namespace, by a transaction that is sent as a whole.
-
-        It has a statement for each kind and reads the list of kinds; where another process has added a kind
-        meanwhile, all of them are run again.
-        """
-        while True:
-            # What refers is deleted before what it refers to.
-            foreign = self._foreign
-            marked = delete_each(ns, [*foreign, *reversed(self._tables.types.kinds)])
-            with self._writing:
-                outcome = await self._driver.write(
-                    [[*marked, Statement(KINDS), POSITION]], relies=Reliance([ns], ())
-                )
-            result = outcome.results[0]
-            if isinstance(result, StatementError):
-                raise StorageError(f"{self._driver.where}: {result}") from result
-            if isinstance(result, StorageError):
-                raise result
-            # Where the answer was lost, the list of kinds was lost with it.
-            if outcome.recovered:
-                continue
-            with self._writing:
-                if self._is_complete(foreign, result[-2].rows):
-                    return operator.index(cast("int", result[-1].rows[0][0]))
+            return _number(result[-1].rows[0][0]), large
 
     def _learned(self, name: str, value: SqlValue) -> Namespace:
         ns = Namespace(_number(value), name)
@@ -271,14 +245,6 @@ class Namespaces:
             # The store was set back, and has given the number again.
             self.forget()
         return self.numbers.setdefault(name, ns)
-
-    def _is_complete(self, foreign: tuple[str, ...], rows: Sequence[Row]) -> bool:
-        """Note the kinds that the store has; whether the foreign ones among them are these, and no other was
-        absent before.
-        """
-        self._foreign = tuple(str(row[0]) for row in rows if row[0] not in self._tables)
-        appeared = self._tables.note_present(row[0] for row in rows)
-        return self._foreign == foreign and not appeared
 
 
 async def remove_wiped(
@@ -343,11 +309,12 @@ async def _remove_deep(driver: Driver, kind: str, ns: int, stopped: Callable[[],
 
 
 async def _write(driver: Driver, statements: Sequence[Statement]) -> int:
-    """Write in one transaction; how many rows the first statement has affected."""
-    [result] = (await driver.write([statements])).results
+    """Write in one transaction; how many rows the first statement has affected, 1 where that was lost."""
+    outcome = await driver.write([statements])
+    [result] = outcome.results
     if not isinstance(result, list):
         raise result
-    return result[0].rows_affected
+    return 1 if outcome.recovered else result[0].rows_affected
 
 
 def _in_order(types: RecordTypes, present: Iterable[str]) -> list[str]:

@@ -107,13 +107,11 @@ class OpenedKinds(Value):
 
     Attributes:
         tables: the kinds that were asked for, with their revisions in this store.
-        foreign: the other kinds that the store has.
         filled: how many records were indexed again.
         unreadable: how many of these are damaged: queries by the new indexes do not find them.
     """
 
     tables: Tables
-    foreign: tuple[str, ...]
     filled: int = 0
     unreadable: int = 0
 
@@ -154,9 +152,8 @@ async def open_kinds(
             _check_kinds(driver.where, known, tables, changed)
         if (not fresh or read_only) and not changed:
             revisions = {kind: declared.revision for kind, declared in stored.items()}
-            foreign = tuple(kind for kind in known if kind not in tables)
             opened = Tables(types, revisions, absent=[table.kind for table in fresh])
-            return OpenedKinds(opened, foreign, filling.records, filling.unreadable)
+            return OpenedKinds(opened, filling.records, filling.unreadable)
         try:
             if fresh:
                 await _create(driver, fresh, tables)

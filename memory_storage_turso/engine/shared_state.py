@@ -64,9 +64,7 @@ class SharedState(backend.SharedState):
         self.dictionaries = dictionaries
         self.pending = pending = PendingEntries(driver, tables)
         self.reader = Reader(driver, tables, self.codec, dictionaries, pending)
-        self.namespaces = namespaces = Namespaces(
-            driver, tables, kinds.foreign, feed_limit=feed_limit
-        )
+        self.namespaces = namespaces = Namespaces(driver, tables, feed_limit=feed_limit)
         self.writer = Writer(
             driver,
             tables,

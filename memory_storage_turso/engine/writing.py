@@ -267,10 +267,10 @@ class Writer:
         for part in [sound] if self._driver.checks_reads else _parts(sound):
             try:
                 results += await self._write_part(part)
-            except (StorageError, ConfigurationError) as error:
+            except (StorageError, ConfigurationError, NamespaceMovedError) as error:
                 if not results:
                     raise
-                results += [own_error(error) for _ in part]
+                results += [self._failure(error) for _ in part]
                 results += [self._not_sent(error) for _ in sound[len(results) :]]
                 break
         return results
@@ -297,12 +297,16 @@ class Writer:
         results = await self._results([part[number][0] for number in left], settled, counted=False)
         try:
             repeated = await self._write_part(list(again.values()))
-        except (StorageError, ConfigurationError) as error:
+        except (StorageError, ConfigurationError, NamespaceMovedError) as error:
             if not left:
                 raise
-            repeated = [own_error(error) for _ in again]
+            repeated = [self._failure(error) for _ in again]
         by_number = dict(zip([*left, *again], [*results, *repeated], strict=True))
         return [by_number[number] for number in range(len(part))]
+
+    def _failure(self, error: Exception) -> MemoryCoreError:
+        # Where a namespace has moved, what was applied before may not be sent again.
+        return own_error(error) if isinstance(error, MemoryCoreError) else self._not_sent(error)
 
     def _not_sent(self, because: Exception) -> StorageUnavailableError:
         msg = f"not sent to {self._driver.where}, as what went before it failed: {because}"

@@ -27,6 +27,7 @@ from memory_storage_turso.engine.driver import (
     BatchResult,
     Driver,
     KnownReasonError,
+    NamespaceMovedError,
     PreparedCacheStats,
     Reliance,
     StatementError,
@@ -168,6 +169,9 @@ class ServerDriver(Driver):
             encoded = await self._encode(batches)
             try:
                 outcome = await self._write_groups(encoded, closing, relies, within)
+            except NamespaceMovedError:
+                self._forget_streams()
+                raise
             except StoreSetBackError:
                 await self._look_again()
                 raise
@@ -202,6 +206,9 @@ class ServerDriver(Driver):
                     deadline=deadline,
                     patient=False,
                 )
+            except NamespaceMovedError:
+                self._forget_streams()
+                raise
             except StoreSetBackError:
                 await self._look_again()
                 raise
@@ -284,6 +291,10 @@ class ServerDriver(Driver):
         self._pauses.break_off()
         for node in self._nodes:
             node.break_off()
+
+    def _forget_streams(self) -> None:
+        """Look up no number on a stream that may be of a database that is deleted."""
+        self._primary.pool.discard_idle()
 
     async def _look_again(self) -> None:
         """Forget what is known of a store that was set back, once for all calls that have noticed it."""
@@ -377,8 +388,8 @@ class ServerDriver(Driver):
                 results += [own_error(error) for _ in group]
                 results += [self._not_sent(error) for _ in sound[len(results) :]]
                 break
-            except ConfigurationError as error:
-                # The token has expired in the meantime: this group was rejected unprocessed.
+            except (ConfigurationError, NamespaceMovedError) as error:
+                # This group was rejected unprocessed, for instance as the token has expired in the meantime.
                 if not results:
                     raise
                 results += [self._not_sent(error) for _ in sound[len(results) :]]

@@ -24,6 +24,7 @@ from memory_storage_turso.config import RetryConfig
 from memory_storage_turso.engine.driver import (
     BatchResult,
     BatchTooLargeError,
+    NamespaceMovedError,
     Reliance,
     RowTooLargeError,
     StatementError,
@@ -186,7 +187,7 @@ class CommitMarkers:
             return _encoded(_FENCE, token)
         return self.guard.opening(token, _FENCED, None, _ON_CONFLICT)
 
-    def failure(self, error: StepError) -> StorageUnavailableError | None:
+    def failure(self, error: StepError) -> StorageUnavailableError | NamespaceMovedError | None:
         """What it means that a marker's opening has failed; None where it says nothing of the store."""
         if "no such table: memory_commits" in error.message:
             # The store may be another one, or an earlier state: with its table made, the check tells.
@@ -294,6 +295,7 @@ class GroupWriter:
 
         Raises:
             StoreReplacedError: The server holds another store.
+            NamespaceMovedError: A wipe has given a namespace another number.
             StoreSetBackError: The store lacks what the write relies on.
             StorageError: As `Driver.write`.
             StatementError: A closing statement failed, or the commit was rejected.

@@ -105,8 +105,8 @@ _BY_STATUS: Mapping[int, tuple[type[Exception], str]] = {
 class ServerConnection(Connection, Protocol):
     """A connection to a server, over either transport."""
 
-    verified: set[int]
-    """Namespaces that its database was found to have, and -1 where it was found to be the right store."""
+    verified: bool
+    """Whether its database was found to be the right store."""
 
     @property
     def knows_autocommit(self) -> bool:
@@ -156,7 +156,7 @@ class ServerNode:
     """One server, as the driver uses it.
 
     Attributes:
-        guard: Checks each stream that is read from; None where the caller checks what it reads.
+        guard: Checks each stream and namespace that is read; None where the caller checks what it reads.
     """
 
     def __init__(self, endpoint: Endpoint, transport: Transport, config: TursoConfig) -> None:
@@ -211,19 +211,14 @@ class ServerNode:
         Raises:
             StatementError: A statement was rejected.
             StoreReplacedError: The server holds another store.
+            NamespaceMovedError: A wipe has given the namespace another number.
             StoreSetBackError: The store does not have the namespace under this number.
             StorageUnavailableError: There is no answer; `RetryableError` if a retry makes sense.
         """
         named = namespace if isinstance(namespace, Namespace) else None
 
         async def once(connection: ServerConnection) -> Snapshot:
-            guard = self.guard
-            if guard is None or (-1 if named is None else named) in connection.verified:
-                return await _read_on(connection, statements, position)
-            snapshot = await _read_on(connection, statements, guard.question(named))
-            guard.check(snapshot.position_row)
-            connection.verified |= {-1} if named is None else {-1, int(named)}
-            return snapshot
+            return await self._read_checked(connection, statements, position, named)
 
         try:
             return await self._on_connection(once, deadline)
@@ -348,6 +343,29 @@ class ServerNode:
                 finally:
                     self._in_flight.discard(call)
 
+    async def _read_checked(
+        self,
+        connection: ServerConnection,
+        statements: Sequence[EncodedStatement],
+        position: EncodedStatement | None,
+        named: Namespace | None,
+    ) -> Snapshot:
+        """Read one snapshot; checked for the store on each stream, and for the namespace each time."""
+        guard = self.guard
+        if guard is None or (position is None and connection.verified and named is None):
+            return await _read_on(connection, statements, position)
+        if position is not None or not connection.verified or named is None:
+            snapshot = await _read_on(connection, statements, guard.question(named))
+            guard.check(snapshot.position_row)
+            connection.verified = True
+            return snapshot
+        # No number comes back: one that is right now was right then.
+        snapshot = await _read_on(connection, statements, guard.name_of(named), later=True)
+        if snapshot.position_row != (named.name,):
+            why = await _read_on(connection, [], guard.question(named))
+            guard.check(why.position_row)
+        return snapshot
+
     def _check_open(self) -> None:
         if self._broken_off:
             msg = f"the connection to {self.endpoint} is closed"
@@ -375,8 +393,12 @@ async def _read_on(
     connection: ServerConnection,
     statements: Sequence[EncodedStatement],
     position: EncodedStatement | None,
+    *,
+    later: bool = False,
 ) -> Snapshot:
-    program = ReadProgram(statements, position, knows_autocommit=connection.knows_autocommit)
+    program = ReadProgram(
+        statements, position, later=later, knows_autocommit=connection.knows_autocommit
+    )
     try:
         return program.outcome(await connection.run(program.steps))
     except ResponseTooLargeError:

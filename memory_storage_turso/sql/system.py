@@ -26,11 +26,14 @@ __all__ = [
     "DICTIONARIES",
     "EARLIER_FEED",
     "HAS_DICTIONARIES",
-    "HAS_NAMESPACES",
+    "HAVE_NUMBERS",
+    "HELD",
     "IS_KIND",
     "KINDS",
     "META",
+    "MOVED",
     "NAMESPACES",
+    "NAMESPACE_NAME",
     "NAMESPACE_NUMBER",
     "POSITION",
     "RAISE_VERSION",
@@ -84,11 +87,15 @@ RAISE_VERSION = Statement(
 )
 """Keeps versions out that do not know these tables; before any of them is changed."""
 STORE_ID = "SELECT value FROM _meta WHERE key = 'store_id'"
-HAS_NAMESPACES = (
-    "NOT EXISTS (SELECT 1 FROM json_each(?) k LEFT JOIN _namespaces n "
-    "ON n.ns = CAST(k.key AS INTEGER) WHERE n.name IS NOT k.value)"
+HELD, MOVED = 1, 0
+HAVE_NUMBERS = (
+    "(SELECT ifnull(min(CASE WHEN n.name IS k.value THEN 1 WHEN EXISTS (SELECT 1 FROM _namespaces m "
+    "WHERE m.name = k.value AND m.ns > CAST(k.key AS INTEGER)) THEN 0 ELSE -1 END), 1) "
+    "FROM json_each(?) k LEFT JOIN _namespaces n ON n.ns = CAST(k.key AS INTEGER))"
 )
-"""Whether these namespaces have these numbers: a JSON object of names by number."""
+"""Whether these namespaces have these numbers, a JSON object of names by number: `HELD` if all do. `MOVED` if
+wipes have given some a greater number; as numbers only grow, one that has none or a smaller one was set back.
+"""
 HAS_DICTIONARIES = (
     "(SELECT count(*) FROM _dictionaries WHERE id IN (SELECT value FROM json_each(?))) = ?"
 )
@@ -101,6 +108,7 @@ IS_KIND = "EXISTS (SELECT 1 FROM _kinds WHERE kind = ? AND declaration = ?)"
 """The condition that a kind's declaration is this one."""
 
 NAMESPACES = "SELECT ns, name FROM _namespaces WHERE wiping = 0"
+NAMESPACE_NAME = "SELECT name FROM _namespaces WHERE ns = ?"
 NAMESPACE_NUMBER = "SELECT ns FROM _namespaces WHERE name = ?"
 ADD_NAMESPACE = "INSERT INTO _namespaces (name) VALUES (?) ON CONFLICT (name) DO NOTHING"
 WIPING = "UPDATE _namespaces SET wiping = ? WHERE ns = ?"

@@ -431,11 +431,9 @@ class Tables:
         """Take over the tables of the same kinds, as they are in a store that was set back."""
         self._tables, self.absent = other._tables, other.absent
 
-    def note_present(self, kinds: Iterable[object]) -> bool:
-        """Take note of the kinds that a store has; whether one of them was absent."""
-        appeared = self.absent.intersection(kinds)
-        self.absent -= appeared
-        return bool(appeared)
+    def note_present(self, kinds: Iterable[object]) -> None:
+        """Take note of the kinds that a store has: they are no longer absent."""
+        self.absent = self.absent.difference(kinds)
 
     def __getitem__(self, kind: str) -> KindTable:
         return self._tables[kind]

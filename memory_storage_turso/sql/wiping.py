@@ -9,29 +9,38 @@ namespace's with a space and the old number, its ``wiping`` is 1 while records h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+
+import msgspec
 
 from memory_storage_turso.sql.statement import Statement
 from memory_storage_turso.sql.system import TRIM_CHANGES, WIPING
 from memory_storage_turso.sql.tables import delete_all, quoted
 
 __all__ = [
+    "CHANGED_MEANWHILE",
     "EMPTIED",
-    "FOREIGN_TRIGGERS",
     "FORGET_WIPED",
     "WIPED",
     "delete_each",
-    "records_in",
+    "is_large",
     "remove_some",
     "renumber",
 ]
 
-FOREIGN_TRIGGERS = Statement(
+_FOREIGN_TRIGGERS = (
     "SELECT 1 FROM sqlite_master t WHERE type = 'trigger' AND tbl_name IN (SELECT kind FROM _kinds) "
     "AND substr(name, 1, 8) <> '_counts$' AND NOT EXISTS (SELECT 1 FROM _kinds k "
-    "WHERE substr(t.name, 1, length(k.kind) + 1) = k.kind || '$') LIMIT 1"
+    "WHERE substr(t.name, 1, length(k.kind) + 1) = k.kind || '$')"
 )
-"""Selects a row if another program has triggers on the table of a kind."""
+"""Selects rows if another program has triggers on the table of a kind: they run in the wipe's transaction."""
+_IS_LARGE = (
+    "(SELECT ifnull(sum(records), 0) >= ? FROM _counts WHERE ns = ?) "
+    f"AND NOT EXISTS ({_FOREIGN_TRIGGERS})"
+)
+_IS_OTHER_KIND = "kind NOT IN (SELECT value FROM json_each(?))"
+CHANGED_MEANWHILE = "UNIQUE constraint failed: _namespaces.name"
+"""How a wipe is rejected for which the store is not as it was looked at; nothing else in it fails so."""
 
 WIPED = "SELECT ns FROM _namespaces WHERE wiping = 1"
 """Selects the old numbers of wiped namespaces whose records have to be removed."""
@@ -42,29 +51,45 @@ FORGET_WIPED = Statement(
 """Forgets the old numbers with which the feed has no changes any more."""
 
 
-def records_in(ns: int) -> Statement:
-    """Selects how many records a namespace has."""
-    return Statement("SELECT ifnull(sum(records), 0) FROM _counts WHERE ns = ?", (ns,))
+def is_large(ns: int, many: int) -> Statement:
+    """Selects whether a namespace gets another number when it is wiped: it has this many records."""
+    return Statement(f"SELECT {_IS_LARGE}", (many, ns))
 
 
-def delete_each(ns: int, kinds: Iterable[str]) -> list[Statement]:
-    """Deletes all records of some kinds; the mark covers records that refer to each other."""
-    deletes = [delete_all(kind, ns) for kind in kinds]
-    return [Statement(WIPING, (1, ns)), *deletes, Statement(WIPING, (0, ns))]
+def delete_each(ns: int, kinds: Sequence[str]) -> Iterator[Statement]:
+    """Deletes all records of these kinds; rejected where the store has others.
+
+    The mark covers records that refer to each other.
+    """
+    yield Statement(
+        "INSERT INTO _namespaces (name) SELECT name FROM _namespaces WHERE ns = ? "
+        f"AND EXISTS (SELECT 1 FROM _kinds WHERE {_IS_OTHER_KIND})",
+        (ns, _json(kinds)),
+    )
+    yield Statement(WIPING, (1, ns))
+    for kind in kinds:
+        yield delete_all(kind, ns)
+    yield Statement(WIPING, (0, ns))
 
 
-def renumber(ns: int, name: str, kinds: Sequence[str], kept: int) -> Iterator[Statement]:
+def renumber(ns: int, name: str, kinds: Sequence[str], many: int, kept: int) -> Iterator[Statement]:
     """Gives a namespace another number, under which it has no records; the feed tells of their deletion.
 
+    Rejected where the namespace is not large, or the store has other kinds.
+
     Args:
-        ns: its number. It has a record.
+        ns: its number.
         name: its name.
         kinds: every kind of the store, in the order in which the feed names their records.
+        many: from how many records on it is large, at least 1.
         kept: how many changes the feed keeps.
     """
     yield Statement(
-        "UPDATE _namespaces SET name = name || ' ' || ns, wiping = 1 WHERE ns = ?", (ns,)
+        "UPDATE _namespaces SET name = name || ' ' || ns, wiping = 1 "
+        f"WHERE ns = ? AND {_IS_LARGE} AND NOT EXISTS (SELECT 1 FROM _kinds WHERE {_IS_OTHER_KIND})",
+        (ns, many, ns, _json(kinds)),
     )
+    # Rejected if the name is still there.
     yield Statement("INSERT INTO _namespaces (name) VALUES (?)", (name,))
     # Where the feed does not keep them all, this row is trimmed with all before it.
     excess = "(SELECT sum(records) - ? AS excess FROM _counts WHERE ns = ?)"
@@ -86,6 +111,10 @@ def renumber(ns: int, name: str, kinds: Sequence[str], kept: int) -> Iterator[St
     )
     yield Statement(TRIM_CHANGES, (kept,))
     yield Statement("DELETE FROM _counts WHERE ns = ?", (ns,))
+
+
+def _json(kinds: Sequence[str]) -> str:
+    return msgspec.json.encode(kinds).decode()
 
 
 def remove_some(kind: str, ns: int, limit: int, left: int = 0) -> list[Statement]:

@@ -325,7 +325,7 @@ class HttpStream:
 
     def __init__(self, transport: HttpTransport, stored: StoredSql) -> None:
         self.broken = False
-        self.verified: set[int] = set()
+        self.verified = False
         self._transport = transport
         self._stored = stored
         self._baton: str | None = None
@@ -390,7 +390,7 @@ class HttpStream:
         """Close the stream on the server, where it would otherwise expire by itself."""
         baton, self._baton = self._baton, None
         self._stored.clear()
-        self.verified.clear()
+        self.verified = False
         if baton is None:
             return
         try:

@@ -264,20 +264,29 @@ class Snapshot:
 
 
 class ReadProgram:
-    """Statements that read one snapshot, the position of that snapshot among them."""
+    """Statements that read one snapshot, the position of that snapshot among them.
+
+    Args:
+        statements: What to read.
+        position: Selects the position.
+        later: Whether the position of a later snapshot will do: one statement needs no transaction then.
+        knows_autocommit: Whether a condition may ask if a transaction is open.
+    """
 
     def __init__(
         self,
         statements: Sequence[EncodedStatement],
         position: EncodedStatement | None,
         *,
+        later: bool = False,
         knows_autocommit: bool,
     ) -> None:
         reads = [*([position] if position is not None else []), *statements]
         self._position = position
         self._first = 0
-        if len(reads) == 1:
-            self.steps = [Step(reads[0].sql, reads[0].args)]
+        self._later = later and len(statements) == 1 and position is not None
+        if len(reads) == 1 or self._later:
+            self.steps = [Step(read.sql, read.args) for read in reversed(reads)]
             return
         self._first = 1
         self.steps = [Step("BEGIN")]
@@ -300,6 +309,8 @@ class ReadProgram:
         for step, error in enumerate(answer.errors):
             if error is not None and not (self._first and step == len(self.steps) - 1):
                 raise statement_error(error, max(step - offset, 0))
+        if self._later:
+            return Snapshot([_present(answer.results[0])], first_row(_present(answer.results[1])))
         results = [_present(result) for result in answer.results[offset:last]]
         if self._position is None:
             return Snapshot(results)

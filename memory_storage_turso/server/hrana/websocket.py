@@ -69,7 +69,7 @@ class WebSocketConnection:
 
     def __init__(self, connection: HranaConn, stored: StoredSql, limits: ServerLimits) -> None:
         self.broken = False
-        self.verified: set[int] = set()
+        self.verified = False
         self._connection = connection
         self._stream: HranaStream | None = None
         self._stored = stored

@@ -285,13 +285,13 @@ async def test_a_wipe_whose_caller_is_gone_removes_the_records(opener, location,
     store = await opener()
     await put(store, *map(episode, range(40)))
     numbered = store._shared.namespaces
-    real = numbered._wipe_by_python
+    real = numbered._wipe
 
-    async def cancelled(ns):
+    async def cancelled(name):
         wiping.cancel()
-        return await real(ns)
+        return await real(name)
 
-    monkeypatch.setattr(numbered, "_wipe_by_python", cancelled)
+    monkeypatch.setattr(numbered, "_wipe", cancelled)
     wiping = asyncio.create_task(store.wipe())
     with pytest.raises(asyncio.CancelledError):
         await wiping
