@@ -33,7 +33,7 @@ def stored_parts(  # noqa: PLR0917  # it is a part of the reader's jobs
     parts: Parts[Any, Any],
     targets: tuple[bytes, Iterable[bytes]],
     meter: Meter,
-    most: int | None,
+    most: int | None = None,
 ) -> StoredParts:
     """The parts of some records. The entries of references are never pending.
 

@@ -204,34 +204,36 @@ class Reader:
     ) -> list[WithParts[R, Any] | None]:
         """Records by id with their parts; see ``SupportsParts``."""
         self.codec.types.cls(parts.kind.kind)
+        if len(ids) != 1:
+            return await self._get_wholes(namespace, kind, ids, parts)
         if self._long:
             await self._long.turn()
             same = self._same_whole(namespace, parts, ids)
             if same in self._long:
                 return list(await self._long.join(same))
-        elif len(ids) == 1:
-            try:
-                return [await self._get_at_once(namespace, kind, ids[0], parts)]
-            except (NotAtOnceError, DictionaryMissingError):
-                pass
+        try:
+            return [await self._get_at_once(namespace, kind, ids[0], parts)]
+        except (NotAtOnceError, DictionaryMissingError):
+            # Equal reads share it, and take turns with what they do with it.
+            read = partial(self._get_wholes, namespace, kind, ids, parts)
+            return list(await self._long.run(self._same_whole(namespace, parts, ids), read))
+
+    async def _get_wholes(
+        self, namespace: str, kind: type[R], ids: Sequence[UUID], parts: Parts[R, Any]
+    ) -> list[WithParts[R, Any] | None]:
+        """Records by id, and then their parts."""
         snapshots: list[int] = []
         found = await self.get(namespace, kind, ids, snapshots)
         wanted = [record for record in found if record is not None and parts.wanted(record)]
         if not wanted:
             return [None if record is None else (record, ()) for record in found]
         again = dict.fromkeys(record.id for record in wanted)
-        read = partial(self._get_whole, namespace, parts, wanted, snapshots)
-        if len(ids) > 1:
-            by_id = {each[0].id: each for each in await read() if each is not None}
-            return [
-                by_id.get(record_id) if record_id in again else record and (record, ())
-                for record_id, record in zip(ids, found, strict=True)
-            ]
-        try:
-            whole = await read(most=_MOST_PARTS)
-        except NotAtOnceError:
-            whole = list(await self._long.run(self._same_whole(namespace, parts, ids), read))
-        return whole or [None]
+        whole = await self._get_whole(namespace, parts, wanted, snapshots)
+        by_id = {each[0].id: each for each in whole if each is not None}
+        return [
+            by_id.get(record_id) if record_id in again else record and (record, ())
+            for record_id, record in zip(ids, found, strict=True)
+        ]
 
     async def _get_at_once(
         self, namespace: str, kind: type[R], record_id: UUID, parts: Parts[R, Any]
@@ -296,13 +298,8 @@ class Reader:
         parts: Parts[R, Any],
         wanted: Sequence[R],
         snapshots: Sequence[int],
-        most: int | None = None,
     ) -> list[WithParts[R, Any] | None]:
-        """Records that were found in a snapshot, read with their parts; those that are still there.
-
-        Raises:
-            NotAtOnceError: there are more than ``most``.
-        """
+        """Records that were found in a snapshot, read with their parts; those that are still there."""
         layout, other = self.catalog.layouts[wanted[0].kind], self.catalog.layouts[parts.kind.kind]
         again = dict.fromkeys(record.id for record in wanted)
         read = self._reading(layout, namespace, tuple(again))
@@ -317,7 +314,7 @@ class Reader:
             # Where nothing was written since, the records are those that were read before.
             raw = None if snapshots and txn.id() == snapshots[0] else read(txn, pending, meter)
             keys = (number, [record_id.bytes for record_id in again])
-            return raw, stored_parts(txn, self.catalog, parts, keys, meter, most)
+            return raw, stored_parts(txn, self.catalog, parts, keys, meter)
 
         raw, raw_parts = await self._run(read_whole)
         self._count_used(len(again) + len(raw_parts[0]))

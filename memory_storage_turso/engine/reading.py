@@ -87,28 +87,35 @@ class Reader:
         self._at_once = self._ids_at_once = 0
         self.queries = self.counts = self.feed_reads = 0
 
-    async def get(
-        self, ns: Namespace, kind: str, ids: Sequence[UUID], rows: list[Row] | None = None
-    ) -> list[Record | None]:
-        """Records by id; see ``Storage.get``. ``rows`` gets their rows, where they are read here."""
+    async def get(self, ns: Namespace, kind: str, ids: Sequence[UUID]) -> list[Record | None]:
+        """Records by id; see ``Storage.get``."""
         key = ns, kind
         if not self._driver.reads_at_once or not 0 < len(ids) <= _MOST_AT_ONCE:
             return await self._gets.get(key, ids)
         with self._translated:
             if self._shared and (same := self._same(ns, kind, ids)) in self._shared:
                 return await self._get_shared(same, key, ids)
-            table = self._tables[kind]
-            results = self._driver.read_at_once([table.fetch_short(ns.name, ids, LONG)])
-            found = None if results is None else self._decoded_at_once(table, results[0].rows, ids)
-            if results is not None and found is not None:
-                self._at_once += 1
-                self._ids_at_once += len(ids)
-                if rows is not None:
-                    rows += results[0].rows
+            results, found = self._get_at_once(ns, kind, ids)
+            if found is not None:
                 return found
             if results is None:
                 return await self._gets.get(key, ids)
             return await self._get_shared(self._same(ns, kind, ids), key, ids)
+
+    def _get_at_once(
+        self, ns: Namespace, kind: str, ids: Sequence[UUID]
+    ) -> tuple[Sequence[Row] | None, list[Record | None] | None]:
+        """Rows and records by id, read on the event loop; ``None`` where that would take long."""
+        table = self._tables[kind]
+        results = self._driver.read_at_once([table.fetch_short(ns.name, ids, LONG)])
+        if results is None:
+            return None, None
+        rows = results[0].rows
+        found = self._decoded_at_once(table, rows, ids)
+        if found is not None:
+            self._at_once += 1
+            self._ids_at_once += len(ids)
+        return rows, found
 
     def _same(self, ns: Namespace, kind: str, ids: Sequence[UUID]) -> Hashable:
         """What equal reads have in common: also the position, as otherwise something was written since."""
@@ -130,33 +137,20 @@ class Reader:
     ) -> list[WithParts[Any, Any] | None]:
         """Records by id with their parts; see ``SupportsParts``."""
         key = ns, kind, parts
-        if not self._driver.reads_at_once or len(ids) > _MOST_AT_ONCE:
+        if not self._driver.reads_at_once or not 0 < len(ids) <= _MOST_AT_ONCE:
             return await self._wholes.get(key, ids)
-        if self._shared:
-            await self._shared.turn()
         if self._shared_wholes:
             await self._shared_wholes.turn()
             same = self._same_whole(key, ids)
             if same in self._shared_wholes:
                 return await self._shared_wholes.join(same)
-        rows: list[Row] = []
-        found = await self.get(ns, kind, ids, rows)
-        wanted = [record.id for record in found if record is not None and parts.wanted(record)]
-        if not wanted:
-            return [None if record is None else (record, ()) for record in found]
-        if len(ids) == len(rows) == 1 and (own := self._parts_of(ns, kind, rows[0], parts)):
-            return [(cast("Record", found[0]), own)]
-        wanted = list(dict.fromkeys(wanted))
         with self._translated:
-            whole = self._whole_at_once(ns, self._tables[kind], wanted, parts)
-        if whole is None:
-            # Equal reads share the parts, if they are many, and take turns with what they do with them.
-            same, read = self._same_whole(key, wanted), partial(self._wholes.get, key, wanted)
-            whole = dict(zip(wanted, await self._shared_wholes.run(same, read), strict=True))
-        return [
-            whole.get(record_id, record and (record, ()))
-            for record_id, record in zip(ids, found, strict=True)
-        ]
+            whole = self._whole_at_once(ns, kind, ids, parts)
+        if whole is not None:
+            return whole
+        # Equal reads share it, and take turns with what they do with it.
+        read = partial(self._wholes.get, key, ids)
+        return await self._shared_wholes.run(self._same_whole(key, ids), read)
 
     async def query(self, ns: Namespace, query: Query[R]) -> Page[R]:
         """One page; see ``Storage.query``."""
@@ -290,6 +284,26 @@ class Reader:
         return records
 
     def _whole_at_once(
+        self, ns: Namespace, kind: str, ids: Sequence[UUID], parts: Parts[Any, Any]
+    ) -> list[WithParts[Any, Any] | None] | None:
+        """Records with their parts, read on the event loop; ``None`` where that would take long."""
+        rows, found = self._get_at_once(ns, kind, ids)
+        if rows is None or found is None:
+            return None
+        wanted = [record.id for record in found if record is not None and parts.wanted(record)]
+        if not wanted:
+            return [None if record is None else (record, ()) for record in found]
+        if len(ids) == len(rows) == 1 and (own := self._parts_of(ns, kind, rows[0], parts)):
+            return [(cast("Record", found[0]), own)]
+        whole = self._wanted_at_once(ns, self._tables[kind], list(dict.fromkeys(wanted)), parts)
+        if whole is None:
+            return None
+        return [
+            whole.get(record_id, record and (record, ()))
+            for record_id, record in zip(ids, found, strict=True)
+        ]
+
+    def _wanted_at_once(
         self, ns: Namespace, table: KindTable, ids: Sequence[UUID], parts: Parts[Any, Any]
     ) -> dict[UUID, WithParts[Any, Any] | None] | None:
         """Records with their parts, read on the event loop; ``None`` where that would take long."""
@@ -322,14 +336,11 @@ class Reader:
         table, other = self._tables[kind], self._tables[parts.kind.kind]
         if table.overriding:
             return None
-        with self._translated:
-            statement = other.fetch_parts(
-                parts.field, ns.name, table, row[:2], _MOST_PARTS_AT_ONCE + 1
-            )
-            results = self._driver.read_at_once([statement])
-            if results is None or not 0 < len(results[0].rows) <= _MOST_PARTS_AT_ONCE:
-                return None
-            return self._decoded_together(other, results[0].rows)
+        statement = other.fetch_parts(parts.field, ns.name, table, row[:2], _MOST_PARTS_AT_ONCE + 1)
+        results = self._driver.read_at_once([statement])
+        if results is None or not 0 < len(results[0].rows) <= _MOST_PARTS_AT_ONCE:
+            return None
+        return self._decoded_together(other, results[0].rows)
 
     def _decoded_together(self, table: KindTable, rows: Sequence[Row]) -> Sequence[Any] | None:
         """The records of the rows of ``fetch``; ``None`` where they must be decoded one by one."""

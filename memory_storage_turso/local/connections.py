@@ -188,9 +188,9 @@ class ThreadedConnection(aiosqlite.Connection):
         return self
 
     def _post(self, job: Callable[[], Any]) -> asyncio.Future[Any]:
-        reply = _Reply()
-        self._tx.put_nowait((reply, job))  # pyright: ignore[reportUnknownMemberType, reportArgumentType]  # aiosqlite asks no more of a future
-        return reply.future
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._tx.put_nowait((None, _Job(job, done)))  # pyright: ignore[reportUnknownMemberType]  # as above
+        return done
 
     def _finish(self) -> object:
         self._connection = None
@@ -207,25 +207,40 @@ class ThreadedConnection(aiosqlite.Connection):
         return connection
 
 
-class _Reply:
-    """What aiosqlite's thread answers to: a future, whose loop may have ended.
+class _Job:
+    """A job that settles a future, whose loop may have ended, and then keeps nothing.
 
-    aiosqlite calls ``get_loop().call_soon_threadsafe`` on the future that it is given. On a loop that has
-    ended this raises, which would end the thread and leave the jobs behind it without an answer.
+    aiosqlite's thread holds its last job, and what that has returned, until it gets the next. And on a loop
+    that has ended it would end itself, and leave the jobs behind without an answer.
     """
 
-    __slots__ = ("_loop", "future")
+    __slots__ = ("_left",)
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self._loop.create_future()
+    def __init__(self, function: Callable[[], object], done: asyncio.Future[Any]) -> None:
+        self._left = [(function, done)]
 
-    def get_loop(self) -> _Reply:
-        return self
+    def __call__(self) -> object:
+        """Run it; returns what ends aiosqlite's thread, or nothing."""
+        function, done = self._left.pop()
+        try:
+            result = function()
+        except BaseException as error:  # noqa: BLE001  # the caller gets it
+            _answer(done, None, error)
+            return None
+        _answer(done, result, None)
+        return result if result is _STOP_RUNNING_SENTINEL else None
 
-    def call_soon_threadsafe(
-        self, settle: Callable[[asyncio.Future[Any], Any], object], _reply: _Reply, value: Any
-    ) -> None:
-        # A loop that has ended takes no results.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(settle, self.future, value)
+
+def _answer(done: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+    # A loop that has ended takes no results.
+    with suppress(RuntimeError):
+        done.get_loop().call_soon_threadsafe(_settle, done, result, error)
+
+
+def _settle(done: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(result)
+    else:
+        done.set_exception(error)

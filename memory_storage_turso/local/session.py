@@ -124,17 +124,10 @@ class Session:
                     self.rollback()
         if namespace is not None:
             # No number comes back: one that is right now was right then.
-            self.check_number(namespace)
+            number = self.execute(NAMESPACE_NUMBER, (namespace.name,))
+            if number != [(namespace,)]:
+                raise NamespaceMovedError(namespace.name)
         return then(results)
-
-    def check_number(self, namespace: Namespace) -> None:
-        """Check that a namespace has its number.
-
-        Raises:
-            NamespaceMovedError: it has another one.
-        """
-        if self.execute(NAMESPACE_NUMBER, (namespace.name,)) != [(namespace,)]:
-            raise NamespaceMovedError(namespace.name)
 
     def run(self, statements: Iterable[Statement]) -> list[StatementResult]:
         """Run statements in order, rows that follow each other together.
@@ -239,7 +232,9 @@ def _begin(session: Session, namespaces: Collection[Namespace]) -> None:
     session.execute("BEGIN IMMEDIATE")
     try:
         for namespace in namespaces:
-            session.check_number(namespace)
+            number = session.execute(NAMESPACE_NUMBER, (namespace.name,))
+            if number != [(namespace,)]:
+                raise NamespaceMovedError(namespace.name)
     except BaseException:
         session.rollback()
         raise

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -222,6 +224,35 @@ async def test_the_position_is_read_once_a_change(store):
     await store.commit([WriteBatch().put(episode(2))])
     assert store.position() == 2
     assert driver.stats()["position_reads"] == before + 1
+
+
+class JobError(Exception):
+    """An error that can be referred to weakly."""
+
+
+class Rows(list[int]):
+    """Rows that can be referred to weakly."""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_thread_keeps_nothing_of_its_last_job(store, fails):
+    [reader, *_] = store._shared.driver._readers
+
+    def job(asked):
+        if fails:
+            raise JobError(asked)
+        return Rows(asked)
+
+    asked = Rows(range(10))
+    kept = [weakref.ref(asked)]
+    try:
+        result = await reader.run(job, asked)
+        kept.append(weakref.ref(result))
+        del result
+    except JobError as error:
+        kept.append(weakref.ref(error))
+    del asked
+    await until(lambda: gc.collect() >= 0 and not any(each() is not None for each in kept), 10)
 
 
 async def test_an_open_position_does_not_hold_back_checkpoints(store, location):
