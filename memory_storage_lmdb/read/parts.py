@@ -22,7 +22,7 @@ _ENTRIES = 64  # whose records are read by one call
 
 
 class NotAtOnceError(Exception):
-    """A record is missing or long, or has so many parts that equal reads should share them. Never leaves the
+    """A record is long, or has so many parts that equal reads should share them. Never leaves the
     reader.
     """
 

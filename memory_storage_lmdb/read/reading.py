@@ -212,11 +212,12 @@ class Reader:
             if same in self._long:
                 return list(await self._long.join(same))
         try:
-            return [await self._get_at_once(namespace, kind, ids[0], parts)]
+            whole = await self._get_at_once(namespace, kind, ids[0], parts)
         except (NotAtOnceError, DictionaryMissingError):
             # Equal reads share it, and take turns with what they do with it.
             read = partial(self._get_wholes, namespace, kind, ids, parts)
             return list(await self._long.run(self._same_whole(namespace, parts, ids), read))
+        return [whole] if whole else await self._get_wholes(namespace, kind, ids, parts)
 
     async def _get_wholes(
         self, namespace: str, kind: type[R], ids: Sequence[UUID], parts: Parts[R, Any]
@@ -241,15 +242,21 @@ class Reader:
         """A record with its parts, which are read in the transaction in which it is found and decoded: a
         second one would take an eighth of the time.
 
+        Returns:
+            ``None`` where it is missing: `get` says why.
+
         Raises:
-            NotAtOnceError: it is missing or long, or has so many parts that equal reads should share them.
+            NotAtOnceError: it is long, or has so many parts that equal reads should share them.
             DictionaryMissingError: another process has trained a dictionary for it.
         """
         self.codec.types.cls(kind.kind)
         layout = self.catalog.layouts.get(kind.kind)
         if layout is None:
-            raise NotAtOnceError
-        record, stored = await self._run(self._reading_whole(layout, namespace, record_id, parts))
+            return None
+        found = await self._run(self._reading_whole(layout, namespace, record_id, parts))
+        if found is None:
+            return None
+        record, stored = found
         counters = self.counters
         counters["gets"] += 1
         counters["ids_asked"] += 1
@@ -262,18 +269,20 @@ class Reader:
 
     def _reading_whole(
         self, layout: KindLayout, namespace: str, record_id: UUID, parts: Parts[R, Any]
-    ) -> Job[tuple[R, StoredParts | None]]:
-        """A job that reads a record, and its parts if it is wanted with them; raises as ``_get_at_once``."""
+    ) -> Job[tuple[R, StoredParts | None] | None]:
+        """A job that reads a record, and its parts if it is wanted with them, as ``_get_at_once``."""
         records, key = self.catalog.handles[layout.database], record_id.bytes
 
-        def read(txn: Transaction, pending: Pending, meter: Meter) -> tuple[R, StoredParts | None]:
+        def read(
+            txn: Transaction, pending: Pending, meter: Meter
+        ) -> tuple[R, StoredParts | None] | None:
             known = self._numbers
             if txn.id() != known[0]:
                 known = self._numbers_in(txn.id(), read_head(txn, self.catalog.journal))
             number = known[2].get(namespace) or self._number(txn, pending, namespace)
             data = None if number is None else txn.get(number + key, db=records)
             if number is None or data is None:
-                raise NotAtOnceError
+                return None
             body, nulled = layout.body(key, data)
             if self.codec.takes_long(body):
                 raise NotAtOnceError

@@ -122,11 +122,11 @@ class Session:
                     ]
                 finally:
                     self.rollback()
-        if namespace is not None:
-            # No number comes back: one that is right now was right then.
-            number = self.execute(NAMESPACE_NUMBER, (namespace.name,))
-            if number != [(namespace,)]:
-                raise NamespaceMovedError(namespace.name)
+        # No number comes back: one that is right now was right then.
+        if namespace is not None and self.execute(NAMESPACE_NUMBER, (namespace.name,)) != [
+            (namespace,)
+        ]:
+            raise NamespaceMovedError(namespace.name)
         return then(results)
 
     def run(self, statements: Iterable[Statement]) -> list[StatementResult]:
@@ -230,14 +230,17 @@ def write_group(
 def _begin(session: Session, namespaces: Collection[Namespace]) -> None:
     """Begin to write, and check the namespaces: from then on nobody moves them."""
     session.execute("BEGIN IMMEDIATE")
+    numbers: dict[Namespace, list[Row]] = {}
     try:
         for namespace in namespaces:
-            number = session.execute(NAMESPACE_NUMBER, (namespace.name,))
-            if number != [(namespace,)]:
-                raise NamespaceMovedError(namespace.name)
+            numbers[namespace] = session.execute(NAMESPACE_NUMBER, (namespace.name,))
     except BaseException:
         session.rollback()
         raise
+    moved = [each.name for each, rows in numbers.items() if rows != [(each,)]]
+    if moved:
+        session.rollback()
+        raise NamespaceMovedError(*moved)
 
 
 def _finish(
