@@ -9,7 +9,7 @@ import asyncio
 import logging
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from attrs import frozen
 
@@ -39,10 +39,10 @@ from memory_storage_turso.sql.system import (
 from memory_storage_turso.sql.tables import Tables
 from memory_storage_turso.sql.wiping import (
     CHANGED_MEANWHILE,
-    EMPTIED,
     FORGET_WIPED,
     WIPED,
     delete_each,
+    emptied,
     is_large,
     remove_some,
     renumber,
@@ -163,11 +163,17 @@ class Namespaces:
         # A task of its own: what it leaves is also removed when the caller no longer waits.
         wiping = asyncio.create_task(self._wipe(name), name="memory-core wipe")
         self._wiping.add(wiping)
-        wiping.add_done_callback(self._wiping.discard)
+        wiping.add_done_callback(self._wiped)
         position, removing = await join(wiping)
         if removing is not None:
             await asyncio.wait([removing])
         return position
+
+    def _wiped(self, wiping: asyncio.Task[Any]) -> None:
+        self._wiping.discard(wiping)
+        # A caller that was cancelled never retrieves an error; asyncio need not report that.
+        if not wiping.cancelled():
+            wiping.exception()
 
     async def remove_wiped(self) -> None:
         """Begin to remove what earlier processes have left of wiped namespaces."""
@@ -182,13 +188,13 @@ class Namespaces:
         return self._removing
 
     async def _remove(self) -> None:
-        try:
-            while self._left and not self._closed:
-                self._left = False
+        while self._left and not self._closed:
+            self._left = False
+            try:
                 await remove_wiped(self._driver, self._tables.types, lambda: self._closed)
-        except (MemoryCoreError, StatementError) as error:
-            # Nothing finds it; the next wipe or opening goes on.
-            _LOG.warning("records of a wiped namespace stay in the store: %s", error)
+            except (MemoryCoreError, StatementError) as error:
+                # Nothing finds it; the next wipe or opening goes on.
+                _LOG.warning("records of a wiped namespace stay in the store: %s", error)
 
     async def aclose(self) -> None:
         """Finish the wipes in flight, and stop removing."""
@@ -270,7 +276,7 @@ async def remove_wiped(
             continue
         if stopped():
             return
-        await _write(driver, [Statement(EMPTIED, (ns,))])
+        await _write(driver, [emptied(ns, kinds)])
     await _write(driver, [FORGET_WIPED])
     if failures:
         raise failures[0]

@@ -308,7 +308,10 @@ class _Filling:
 async def _migrate(filling: _Filling, migration: Migration) -> None:
     driver, kind = filling.driver, migration.kind
     # Nothing finds what wipes have left, so it is neither checked nor filled.
-    await remove_wiped(driver, migration.types)
+    try:
+        await remove_wiped(driver, migration.types)
+    except StatementError as error:
+        _LOG.warning("records of a wiped namespace stay in the store: %s", error)
     unfilled = set(() if migration.begun else migration.changed)
     ready = [rule for rule in migration.rules if not unfilled.intersection(_fields(rule))]
     await _check(driver, migration, ready)

@@ -158,8 +158,9 @@ class Writer:
     async def _write(self, group: list[QueuedBatch]) -> list[CommitResult]:
         for item in group:
             if item.waiting is not None:
-                # From here on the driver bounds it.
+                # From here on the driver bounds it. A group that is written again may have lost its caller.
                 item.waiting.reschedule(None)
+                item.waiting = None
         await self._dictionaries.settled()
         operations = sum(map(len, group))
         indexed = operations >= self._index_at_once
@@ -227,7 +228,9 @@ class Writer:
         self.rejected += len(encoded) - len(sound)
         # A record that cannot be encoded is rejected also while the server is down.
         written = (
-            (await self._write_merged(sound) or await self._write_each(sound)) if sound else []
+            (await self._write_merged(sound) or await self._write_each(sound, indexed=indexed))
+            if sound
+            else []
         )
         results = iter(written)
         return [next(results) if isinstance(item, list) else item for item in encoded]
@@ -257,7 +260,7 @@ class Writer:
         return list(self._counted_receipts(group, _position(result)))
 
     async def _write_each(
-        self, sound: Sequence[tuple[QueuedBatch, list[Statement]]]
+        self, sound: Sequence[tuple[QueuedBatch, list[Statement]]], *, indexed: bool
     ) -> list[CommitResult]:
         """Write batches of which each may be rejected.
 
@@ -266,17 +269,22 @@ class Writer:
         results: list[CommitResult] = []
         for part in [sound] if self._driver.checks_reads else _parts(sound):
             try:
-                results += await self._write_part(part)
-            except (StorageError, ConfigurationError, NamespaceMovedError) as error:
+                results += await self._write_part(part, indexed=indexed)
+            except NamespaceMovedError:
                 if not results:
                     raise
-                results += [self._failure(error) for _ in part]
+                left = [item for item, _ in sound[len(results) :]]
+                return results + await self._write_renumbered(left, indexed=indexed)
+            except (StorageError, ConfigurationError) as error:
+                if not results:
+                    raise
+                results += [own_error(error) for _ in part]
                 results += [self._not_sent(error) for _ in sound[len(results) :]]
                 break
         return results
 
     async def _write_part(
-        self, part: Sequence[tuple[QueuedBatch, list[Statement]]]
+        self, part: Sequence[tuple[QueuedBatch, list[Statement]]], *, indexed: bool
     ) -> list[CommitResult]:
         """Write batches, and those once more whose expected records are stored in other bytes."""
         outcome = await self._run([[*statements, POSITION] for _, statements in part], part)
@@ -296,17 +304,30 @@ class Writer:
         settled = evolve(outcome, results=[outcome.results[number] for number in left])
         results = await self._results([part[number][0] for number in left], settled, counted=False)
         try:
-            repeated = await self._write_part(list(again.values()))
-        except (StorageError, ConfigurationError, NamespaceMovedError) as error:
+            repeated = await self._write_part(list(again.values()), indexed=indexed)
+        except NamespaceMovedError:
             if not left:
                 raise
-            repeated = [self._failure(error) for _ in again]
+            moved = [item for item, _ in again.values()]
+            repeated = await self._write_renumbered(moved, indexed=indexed)
+        except (StorageError, ConfigurationError) as error:
+            if not left:
+                raise
+            repeated = [own_error(error) for _ in again]
         by_number = dict(zip([*left, *again], [*results, *repeated], strict=True))
         return [by_number[number] for number in range(len(part))]
 
-    def _failure(self, error: Exception) -> MemoryCoreError:
-        # Where a namespace has moved, what was applied before may not be sent again.
-        return own_error(error) if isinstance(error, MemoryCoreError) else self._not_sent(error)
+    async def _write_renumbered(
+        self, left: Sequence[QueuedBatch], *, indexed: bool
+    ) -> list[CommitResult]:
+        """Write what is left of a group of which a part was applied before a namespace got another number."""
+        try:
+            await self._renumber(left)
+            return await self._write_encoded(left, indexed=indexed)
+        except NamespaceMovedError:
+            return await self._write_renumbered(left, indexed=indexed)
+        except (StorageError, ConfigurationError) as error:
+            return [own_error(error) for _ in left]
 
     def _not_sent(self, because: Exception) -> StorageUnavailableError:
         msg = f"not sent to {self._driver.where}, as what went before it failed: {because}"

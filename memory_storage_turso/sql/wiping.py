@@ -9,7 +9,7 @@ namespace's with a space and the old number, its ``wiping`` is 1 while records h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -19,32 +19,42 @@ from memory_storage_turso.sql.tables import delete_all, quoted
 
 __all__ = [
     "CHANGED_MEANWHILE",
-    "EMPTIED",
     "FORGET_WIPED",
     "WIPED",
     "delete_each",
+    "emptied",
     "is_large",
     "remove_some",
     "renumber",
 ]
 
+_OF_OTHERS = (
+    "NOT EXISTS (SELECT 1 FROM _kinds k WHERE t.name = k.kind "
+    "OR substr(t.name, 1, length(k.kind) + 1) = k.kind || '$')"
+)
 _FOREIGN_TRIGGERS = (
     "SELECT 1 FROM sqlite_master t WHERE type = 'trigger' AND tbl_name IN (SELECT kind FROM _kinds) "
-    "AND substr(name, 1, 8) <> '_counts$' AND NOT EXISTS (SELECT 1 FROM _kinds k "
-    "WHERE substr(t.name, 1, length(k.kind) + 1) = k.kind || '$')"
+    f"AND substr(name, 1, 8) <> '_counts$' AND {_OF_OTHERS}"
 )
-"""Selects rows if another program has triggers on the table of a kind: they run in the wipe's transaction."""
+_FOREIGN_KEYS = (
+    "SELECT 1 FROM sqlite_master t, pragma_foreign_key_list(t.name) f WHERE t.type = 'table' "
+    f'AND lower(f."table") IN (SELECT kind FROM _kinds) AND {_OF_OTHERS}'
+)
+"""These select rows if another program has triggers on the table of a kind, or refers to it: both may reject
+a deletion, so it is a part of the wipe's transaction."""
 _IS_LARGE = (
     "(SELECT ifnull(sum(records), 0) >= ? FROM _counts WHERE ns = ?) "
-    f"AND NOT EXISTS ({_FOREIGN_TRIGGERS})"
+    f"AND NOT EXISTS ({_FOREIGN_TRIGGERS}) AND NOT EXISTS ({_FOREIGN_KEYS})"
 )
+_IS_WIPED = "EXISTS (SELECT 1 FROM _namespaces WHERE ns = ? AND wiping = 1)"
+"""Whether what has a number has to be removed: a server that was set back may have given it to another
+namespace since."""
 _IS_OTHER_KIND = "kind NOT IN (SELECT value FROM json_each(?))"
 CHANGED_MEANWHILE = "UNIQUE constraint failed: _namespaces.name"
 """How a wipe is rejected for which the store is not as it was looked at; nothing else in it fails so."""
 
 WIPED = "SELECT ns FROM _namespaces WHERE wiping = 1"
 """Selects the old numbers of wiped namespaces whose records have to be removed."""
-EMPTIED = "UPDATE _namespaces SET wiping = 2 WHERE ns = ? AND wiping = 1"
 FORGET_WIPED = Statement(
     "DELETE FROM _namespaces WHERE wiping = 2 AND ns NOT IN (SELECT ns FROM _changes)"
 )
@@ -132,13 +142,23 @@ def remove_some(kind: str, ns: int, limit: int, left: int = 0) -> list[Statement
     return [
         Statement(
             f"DELETE FROM {table} WHERE rid IN "
-            f"(SELECT rid FROM {table} WHERE ns = ? ORDER BY id DESC LIMIT ? OFFSET ?)",
-            (ns, limit, left),
+            f"(SELECT rid FROM {table} WHERE ns = ? AND {_IS_WIPED} ORDER BY id DESC LIMIT ? OFFSET ?)",
+            (ns, ns, limit, left),
         ),
         # The wipe's own changes have the new number, so all that is newer than these is of this transaction.
         Statement(
             "DELETE FROM _changes WHERE rowid > "
-            "(SELECT rowid FROM _changes WHERE ns <> ? ORDER BY rowid DESC LIMIT 1)",
-            (ns,),
+            f"(SELECT rowid FROM _changes WHERE ns <> ? ORDER BY rowid DESC LIMIT 1) AND {_IS_WIPED}",
+            (ns, ns),
         ),
     ]
+
+
+def emptied(ns: int, kinds: Iterable[str]) -> Statement:
+    """Notes that no record of these kinds has the old number of a wiped namespace, if so it is."""
+    empty = "".join(
+        f" AND NOT EXISTS (SELECT 1 FROM {quoted(kind)} WHERE ns = ?1)" for kind in kinds
+    )
+    return Statement(
+        f"UPDATE _namespaces SET wiping = 2 WHERE ns = ?1 AND wiping = 1{empty}", (ns,)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from memory_core.errors import StorageError
 from memory_core.query import Query
 from memory_core.records import CORE_RECORD_TYPES, Episode, RecordTypes, Relationship
 from memory_core.storage import ChangeOperation, Parts, Receipt, StorageContext, WriteBatch
@@ -25,6 +27,7 @@ from memory_storage_turso.engine import namespaces
 from memory_storage_turso.engine.driver import Namespace, StoreSetBackError, WriteOutcome
 from memory_storage_turso.engine.namespaces import Namespaces
 from memory_storage_turso.sql.statement import Statement
+from memory_storage_turso.sql.wiping import emptied
 from tests.servers.sqld import Sqld, running_sqld
 from tests.servers.tcp_proxy import TcpProxy
 
@@ -316,6 +319,116 @@ async def test_a_store_that_was_set_back_before_a_wipe(opens: Opens) -> None:
         with pytest.raises(StoreSetBackError):
             await (store.count(Query(Episode)) if read else put(store, episode(3)))
         assert await stored(store, episode(2))
+
+
+async def test_a_removal_that_goes_on_after_the_server_was_set_back(
+    opens: Opens, server: Sqld, nothing_removed: pytest.MonkeyPatch
+) -> None:
+    """The number of what was wiped is that of another namespace now."""
+    del nothing_removed
+    first = await opens()
+    await put(first.scoped("first"), episode(1))
+    await server.stop()
+    shutil.copytree(server.folder / "data", server.folder / "backup")
+    await server.start()
+    store = await opens()
+    await put(store, *map(episode, range(40)))
+    number = int(store._shared.namespaces.numbers["default"])
+    await store.wipe()
+    await server.kill()
+    shutil.rmtree(server.folder / "data")
+    shutil.copytree(server.folder / "backup", server.folder / "data")
+    await server.start()
+    innocent = (await opens()).scoped("innocent")
+    theirs = [episode(number) for number in range(20)]
+    await put(innocent, *theirs)
+    assert int(innocent._shared.namespaces.numbers["innocent"]) == number
+    before = await position_of(innocent)
+    driver = store._shared.driver
+    await namespaces._remove_kind(driver, "episode", number, lambda: False)
+    await namespaces._write(driver, [emptied(number, ["episode"])])
+    assert await stored(innocent, *theirs)
+    assert await position_of(innocent) == before
+    changes, _ = await follow(innocent, 0)
+    assert len(changes) == 20
+
+
+async def test_what_is_left_is_not_forgotten_before_it_is_removed(
+    opens: Opens, nothing_removed: pytest.MonkeyPatch
+) -> None:
+    """A server may be set back to the middle of a removal."""
+    del nothing_removed
+    store = await opens()
+    await put(store, episode(1))
+    await store.wipe()
+    [(number, state)] = (await left(store))[1]
+    assert isinstance(number, int)
+    await namespaces._write(store._shared.driver, [emptied(number, ["pattern", "episode"])])
+    assert state == 1
+    assert (await left(store))[1] == [(number, 1)]
+
+
+async def test_a_caller_that_is_gone_as_its_group_is_written_again(opens: Opens) -> None:
+    store, other = await opens(), await opens()
+    await put(other, episode(0))
+    await store.wipe()
+    gone = asyncio.create_task(other.commit([WriteBatch().put(episode(1))]))
+    waiting = asyncio.create_task(other.commit([WriteBatch().put(episode(2))]))
+    await asyncio.sleep(0.002)
+    gone.cancel()
+    [result] = await waiting
+    assert isinstance(result, Receipt)
+    await asyncio.wait([gone])
+    assert await stored(store, episode(2))
+
+
+async def test_a_wipe_between_two_parts_of_a_commit(opens: Opens) -> None:
+    """The first batch may have to be sent again, so the second follows in a transaction of its own."""
+    store, other = await opens(), await opens()
+    await put(store, *map(episode, range(5)))
+    assert await other.count(Query(Episode)) == 5
+    driver = other._shared.driver
+    write, calls = driver.write, 0
+
+    async def between(*args: Any, **options: Any) -> WriteOutcome:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            await store.wipe()
+        return await write(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "write", between)
+        results = await other.commit(
+            [
+                WriteBatch().expect(episode(1)).put(episode(50)),
+                WriteBatch().put(episode(51)),
+                WriteBatch().expect(episode(50)).put(episode(52)),
+            ]
+        )
+    assert [type(result).__name__ for result in results] == ["Receipt", "Receipt", "ConflictError"]
+    assert await drain(store, Query(Episode)) == [episode(51)]
+
+
+async def test_another_program_refers_to_a_record(opens: Opens) -> None:
+    store = await opens()
+    await put(store, *map(episode, range(20)))
+    outcome = await store._shared.driver.write(
+        [
+            [
+                Statement(
+                    "CREATE TABLE theirs (ns, eid, FOREIGN KEY (ns, eid) REFERENCES episode (ns, id))"
+                ),
+                Statement("INSERT INTO theirs SELECT ns, id FROM episode LIMIT 1 OFFSET 7"),
+            ]
+        ]
+    )
+    assert isinstance(outcome.results[0], list)
+    before = await position_of(store)
+    with pytest.raises(StorageError, match="FOREIGN KEY"):
+        await store.wipe()
+    assert await store.count(Query(Episode)) == 20
+    assert await position_of(store) == before
 
 
 async def test_wipes_and_writes_side_by_side(opens: Opens, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -452,6 +452,38 @@ async def test_a_rule_that_is_new_is_not_checked_in_what_a_wipe_has_left(
     assert found.id == kept.id
 
 
+async def test_what_cannot_be_removed_keeps_no_kind_from_changing(
+    opener, location, nothing_removed, caplog
+):
+    @frozen(kw_only=True)
+    class Note(Record):
+        kind: ClassVar[str] = "note"
+        text: str = ""
+
+    @frozen(kw_only=True)
+    class IndexedNote(Record):
+        kind: ClassVar[str] = "note"
+        indexes: ClassVar = (Index("text"),)
+        text: str = ""
+
+    store = await opener(StorageContext(record_types=RecordTypes((*CORE_RECORD_TYPES, Note))))
+    await put(store, *map(episode, range(20)), Note(id=new_id(), text="wiped"))
+    await store.wipe()
+    await put(store, kept := Note(id=new_id(), text="same"))
+    await store.aclose()
+    with closing(sqlite3.connect(location)) as connection:
+        connection.execute(
+            "CREATE TRIGGER guard BEFORE DELETE ON episode BEGIN SELECT RAISE(ABORT, 'kept'); END"
+        )
+    store = await opener(
+        StorageContext(record_types=RecordTypes((*CORE_RECORD_TYPES, IndexedNote)))
+    )
+    [found] = await drain(store, Query(IndexedNote).where(text="same"))
+    assert found.id == kept.id
+    assert await drain(store, Query(IndexedNote)) == [found]
+    assert "records of a wiped namespace stay in the store" in caplog.text
+
+
 @pytest.mark.usefixtures("renumbering")
 async def test_over_a_connection_of_the_caller(location):
     async with aiosqlite.connect(location) as connection:
