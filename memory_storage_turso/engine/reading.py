@@ -124,7 +124,7 @@ class Reader:
     async def _get_shared(
         self, same: Hashable, key: tuple[Namespace, str], ids: Sequence[UUID]
     ) -> list[Record | None]:
-        return await self._shared.run(same, lambda: self._gets.get(key, ids))
+        return list(await self._shared.run(same, lambda: self._gets.get(key, ids)))
 
     def _same_whole(
         self, key: tuple[Namespace, str, Parts[Any, Any]], ids: Sequence[UUID]
@@ -143,14 +143,14 @@ class Reader:
             await self._shared_wholes.turn()
             same = self._same_whole(key, ids)
             if same in self._shared_wholes:
-                return await self._shared_wholes.join(same)
+                return list(await self._shared_wholes.join(same))
         with self._translated:
             whole = self._whole_at_once(ns, kind, ids, parts)
         if whole is not None:
             return whole
         # Equal reads share it, and take turns with what they do with it.
         read = partial(self._wholes.get, key, ids)
-        return await self._shared_wholes.run(self._same_whole(key, ids), read)
+        return list(await self._shared_wholes.run(self._same_whole(key, ids), read))
 
     async def query(self, ns: Namespace, query: Query[R]) -> Page[R]:
         """One page; see ``Storage.query``."""

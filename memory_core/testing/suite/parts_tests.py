@@ -98,6 +98,17 @@ class PartsTests(Harness):
         await accepted(store, WriteBatch().delete(Episode, record.id))
         assert await numbers(store, [record.id]) == [None]
 
+    async def test_equal_reads_that_wait_get_lists_of_their_own(self, store: Storage) -> None:
+        record = running(1)
+        await put(store, record, *steps_of(record, 300))
+        reads = (get_with_parts(store, Episode, [record.id], RUNNING) for _ in range(8))
+        first, *others = await asyncio.gather(*reads)
+        first.clear()
+        assert [each and each[0] for [each] in others] == [record] * 7
+        first, *others = await asyncio.gather(*(store.get(Episode, [record.id]) for _ in range(8)))
+        first.clear()
+        assert others == [[record]] * 7
+
     async def test_many_parts_and_many_records(self, store: Storage) -> None:
         record = running(1)
         await put(store, record, *steps_of(record, 300), *map(running, range(2, 80)))
