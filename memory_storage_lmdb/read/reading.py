@@ -251,10 +251,9 @@ class Reader:
         """
         self.codec.types.cls(kind.kind)
         layout = self.catalog.layouts.get(kind.kind)
-        if layout is None:
-            return None
-        found = await self._run(self._reading_whole(layout, namespace, record_id, parts))
-        if found is None:
+        if layout is None or not (
+            found := await self._run(self._reading_whole(layout, namespace, record_id, parts))
+        ):
             return None
         record, stored = found
         counters = self.counters
@@ -346,6 +345,8 @@ class Reader:
         """Records by id and stored value; decoded together where they are short, or all are parts of one
         record.
         """
+        if not stored:
+            return ()
         found: Sequence[Any] | None = None
         if sum(map(len, stored)) <= LONG and (starts := layout.body_starts(stored)) is not None:
             found = self.codec.decode_together(layout.kind, ids, stored, starts)

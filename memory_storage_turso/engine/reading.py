@@ -344,6 +344,8 @@ class Reader:
 
     def _decoded_together(self, table: KindTable, rows: Sequence[Row]) -> Sequence[Any] | None:
         """The records of the rows of ``fetch``; ``None`` where they must be decoded one by one."""
+        if not rows:
+            return ()
         ids, bodies = [row[0] for row in rows], [row[1] for row in rows]
         found = self._codec.decode_together(table.kind, cast("Any", ids), cast("Any", bodies))
         if found and table.overriding:

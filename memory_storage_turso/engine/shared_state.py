@@ -159,6 +159,7 @@ class SharedState(backend.SharedState):
             self.tables.adopt(self.kinds.tables)
             if not self.read_only:
                 await self.dictionaries.restore()
+                await self.namespaces.remove_wiped()
 
     async def close(self) -> None:
         """Finish what was accepted, then release everything."""

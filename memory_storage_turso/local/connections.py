@@ -226,6 +226,8 @@ class _Job:
             result = function()
         except BaseException as error:  # noqa: BLE001  # the caller gets it
             _answer(done, None, error)
+            # The error has this frame, and the future has the error.
+            del function, done
             return None
         _answer(done, result, None)
         return result if result is _STOP_RUNNING_SENTINEL else None

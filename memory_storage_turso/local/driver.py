@@ -392,8 +392,8 @@ def _prepare(settings: ConnectionSettings, *, may_create: bool) -> None:
 def _check_writable(path: Path) -> None:
     """Check what SQLite does not: it gives no reason, and opens a file that it may only read."""
     for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-        # Another connection that closes may remove the file meanwhile: then it is asked for again.
-        refused = file.exists() and not may_access(file, os.R_OK | os.W_OK) and file.exists()
+        # Other connections may remove the file as they close, and make it again, between two looks.
+        refused = all(file.exists() and not may_access(file, os.R_OK | os.W_OK) for _ in range(3))
         if not refused and (file.exists() or may_access(file.parent, os.W_OK | os.X_OK)):
             continue
         place = file if refused else file.parent

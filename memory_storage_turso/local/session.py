@@ -230,14 +230,14 @@ def write_group(
 def _begin(session: Session, namespaces: Collection[Namespace]) -> None:
     """Begin to write, and check the namespaces: from then on nobody moves them."""
     session.execute("BEGIN IMMEDIATE")
-    numbers: dict[Namespace, list[Row]] = {}
+    moved: list[str] = []
     try:
         for namespace in namespaces:
-            numbers[namespace] = session.execute(NAMESPACE_NUMBER, (namespace.name,))
+            rows = session.execute(NAMESPACE_NUMBER, (namespace.name,))
+            moved += [namespace.name] if rows != [(namespace,)] else []
     except BaseException:
         session.rollback()
         raise
-    moved = [each.name for each, rows in numbers.items() if rows != [(each,)]]
     if moved:
         session.rollback()
         raise NamespaceMovedError(*moved)

@@ -294,7 +294,8 @@ class ServerDriver(Driver):
 
     def _forget_streams(self) -> None:
         """Look up no number on a stream that may be of a database that is deleted."""
-        self._primary.pool.discard_idle()
+        if self._primary.endpoint.database is not None:
+            self._primary.pool.discard_idle()
 
     async def _look_again(self) -> None:
         """Forget what is known of a store that was set back, once for all calls that have noticed it."""

@@ -18,7 +18,12 @@ from memory_core.errors import (
     StorageUnavailableError,
 )
 from memory_storage_turso.config import TursoConfig
-from memory_storage_turso.engine.driver import Namespace, StatementError, StatementResult
+from memory_storage_turso.engine.driver import (
+    Namespace,
+    StatementError,
+    StatementResult,
+    StoreSetBackError,
+)
 from memory_storage_turso.server.hrana.endpoint import Endpoint
 from memory_storage_turso.server.hrana.errors import (
     HranaError,
@@ -364,6 +369,8 @@ class ServerNode:
         if snapshot.position_row != (named.name,):
             why = await _read_on(connection, [], guard.question(named))
             guard.check(why.position_row)
+            # The store was set back between the two questions.
+            raise StoreSetBackError(guard.where)
         return snapshot
 
     def _check_open(self) -> None:

@@ -88,7 +88,7 @@ class StoreGuard:
             sql = (
                 f"{insert} SELECT CASE WHEN at IS NULL OR numbers <> {MOVED} THEN token END, at, CASE "
                 f"WHEN numbers = {HELD} AND {HAS_DICTIONARIES} THEN {outcome} END "
-                f"FROM (SELECT ? AS token, {at} AS at, {HAVE_NUMBERS} AS numbers) {after}"
+                f"FROM (SELECT ? AS token, {at} AS at, {HAVE_NUMBERS} AS numbers)"
             )
             args = (
                 _json(dictionaries).decode(),

@@ -33,7 +33,7 @@ _OF_OTHERS = (
     "OR substr(t.name, 1, length(k.kind) + 1) = k.kind || '$')"
 )
 _FOREIGN_TRIGGERS = (
-    "SELECT 1 FROM sqlite_master t WHERE type = 'trigger' AND tbl_name IN (SELECT kind FROM _kinds) "
+    "SELECT 1 FROM sqlite_master t WHERE type = 'trigger' AND lower(tbl_name) IN (SELECT kind FROM _kinds) "
     f"AND substr(name, 1, 8) <> '_counts$' AND {_OF_OTHERS}"
 )
 _FOREIGN_KEYS = (

@@ -320,7 +320,7 @@ class HttpStream:
 
     Attributes:
         broken: Whether an error has made it unusable.
-        verified: What its database was found to be; see `ServerConnection`.
+        verified: Whether its database was found to be the right store; see `ServerConnection`.
     """
 
     def __init__(self, transport: HttpTransport, stored: StoredSql) -> None:

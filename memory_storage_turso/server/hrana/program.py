@@ -284,7 +284,7 @@ class ReadProgram:
         reads = [*([position] if position is not None else []), *statements]
         self._position = position
         self._first = 0
-        self._later = later and len(statements) == 1 and position is not None
+        self._later = later and len(statements) == 1
         if len(reads) == 1 or self._later:
             self.steps = [Step(read.sql, read.args) for read in reversed(reads)]
             return

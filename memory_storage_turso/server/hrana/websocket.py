@@ -61,7 +61,7 @@ class WebSocketConnection:
 
     Attributes:
         broken: Whether an error has made it unusable.
-        verified: What its database was found to be; see `ServerConnection`.
+        verified: Whether its database was found to be the right store; see `ServerConnection`.
         knows_autocommit: Hrana 2 does not.
     """
 

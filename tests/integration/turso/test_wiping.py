@@ -250,14 +250,17 @@ async def test_a_kind_that_appears_as_a_namespace_is_wiped(
 async def test_answers_that_are_lost(
     opens: Opens, proxy: TcpProxy, transport: str, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
-    """The connection is cut as the answer to one of the wipe's requests is on its way."""
-    store = await opens(at=f"turso+{transport}://127.0.0.1:{proxy.port}")
+    """The connection is cut when one of the wipe's requests is done, and its answer on its way."""
+    store, watching = await opens(at=f"turso+{transport}://127.0.0.1:{proxy.port}"), await opens()
     await put(store, *map(episode, range(30)))
     driver = store._shared.driver
-    write = driver.write
+    write, begun = driver.write, asyncio.Event()
 
     async def cut() -> None:
-        while not proxy.held["down"]:
+        before = await left(watching)
+        proxy.stall("down")
+        begun.set()
+        while await left(watching) == before:
             await asyncio.sleep(0.001)
         proxy.cut()
         proxy.resume()
@@ -269,8 +272,8 @@ async def test_answers_that_are_lost(
         if not any(lost in statement.sql for batch in listed for statement in batch):
             return await write(listed, *args, **options)
         monkeypatch.setattr(driver, "write", write)
-        proxy.stall("down")
         cutting = asyncio.create_task(cut())
+        await begun.wait()
         outcome = await write(listed, *args, **options)
         await cutting
         return outcome

@@ -548,7 +548,7 @@ async def test_a_wipe_that_fails_changes_nothing(tmp_path, monkeypatch, many):
         before = contents(path)
         connection = sqlite3.connect(path)
         connection.execute(
-            "CREATE TRIGGER kept BEFORE DELETE ON episode BEGIN SELECT RAISE(ABORT, 'kept'); END"
+            "CREATE TRIGGER kept BEFORE DELETE ON Episode BEGIN SELECT RAISE(ABORT, 'kept'); END"
         )
         connection.commit()
         with pytest.raises(Exception, match="kept"):
