@@ -98,6 +98,38 @@ async def timed(block: Block) -> float:
     return time.perf_counter() - started
 
 
+class Worker:
+    """A process that runs what it is told to by a line, and answers with a line; after it has started, with
+    one that says that it is ready.
+
+    Args:
+        command: starts it.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def ask(self, line: str) -> str:
+        """The answer to a line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        return self.read()
+
+    def read(self) -> str:
+        """The next line that it says."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{' '.join(map(str, self._process.args))} has ended")
+        return line.strip()
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
 def interval(
     values: Sequence[Any], statistic: Callable[[list[Any]], float] = median
 ) -> tuple[float, float]:

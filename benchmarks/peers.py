@@ -5,8 +5,8 @@
 
 Needs the dependency group ``benchmarks``; `benchmarks.contestants` says who takes part. Stores episodes of
 25 steps: transcripts that ``--data`` names, else tau-bench's airline runs in the folder that
-``MEMORY_CORE_DATA`` names, else made ones; each is repeated under new ids. The contestants take turns,
-block by block.
+``MEMORY_CORE_DATA`` names, else made ones; each is repeated under new ids. Each contestant has a process of
+its own, and they take turns, block by block. What a block stores is made just before it.
 
 - *batch put*: 100 episodes at once, and *put*: one by one; *8 tasks* and *64 tasks* put at the same time
 - *log at 10*, *log at 1000*: the next step of a running episode that has so many; peers read the document,
@@ -31,21 +31,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import random
+import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from benchmarks import harness
-from benchmarks.contestants import CONTESTANTS, as_json, available
+from benchmarks.contestants import CONTESTANTS, Documents, as_json, available
 from benchmarks.decoding import samples
-from benchmarks.harness import Block, Turns
+from benchmarks.harness import Turns, Worker
 from benchmarks.workload import TASKS, episode, step
 from benchmarks.ycsb import Load, all_of
 from memory_core import Episode
@@ -63,7 +64,13 @@ NEVER_COLD = ("inmemory", "server", "jsonl")
 """No files; started before; reads the whole file: `benchmarks.jsonl_opening` measures that."""
 LEAST = 5
 """So few rounds are always run, whatever they take."""
+PUTS = {"batch put": 0, "put": 1, "8 tasks": 8, "64 tasks": TASKS}
+"""How many tasks put at the same time; 0 for a batch."""
+ACKNOWLEDGED = ", acknowledged"
 YCSB = {"A": (1, 8, 64), "B": (64,), "C": (64,), "D": (64,), "E": (64,), "F": (64,)}
+
+Work: TypeAlias = Callable[[Any], Awaitable[object]]
+"""A block, given the contestant."""
 
 
 def material(data: Path | None, number: int) -> list[Episode]:
@@ -91,123 +98,139 @@ def touch(found: Any) -> None:
             _ = step.tool
 
 
-class Comparison:
-    """The contestants, and what is measured of them."""
+def paths_of(given: argparse.Namespace) -> list[str]:
+    """What is measured, in order."""
+    puts_ = [f"{path}{suffix}" for path in PUTS for suffix in ("", ACKNOWLEDGED)]
+    reads = [f"{path}{suffix}" for suffix in ("", ", touched") for path in ("get", "page")]
+    loads = [
+        f"YCSB {shape}, {tasks} task{'s' * (tasks > 1)}"
+        for shape, numbers in YCSB.items()
+        for tasks in numbers
+    ]
+    logs = [f"log at {length}" for length in _lengths(given)]
+    every = [*puts_, *logs, *reads, "running, touched", "related", *loads, "cold"]
+    return [path for path in every if harness.wanted(given, path)]
 
-    def __init__(self, given: argparse.Namespace, peers: Mapping[str, Any]) -> None:
-        self.given, self.peers, self.turns = given, peers, Turns()
+
+def _lengths(given: argparse.Namespace) -> tuple[int, int]:
+    """How many steps the episodes have of which the next one is logged."""
+    return 10, 100 if given.quick else 1_000
+
+
+class Contestant:
+    """A contestant's episodes and blocks."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.given = given
+        self.peer: Any = None
         self.stored = material(given.data, given.episodes)
-        self.as_json = {one.id: as_json(one) for one in self.stored}
         self._rich = self.stored[:200]
         self._made = len(self.stored)
+        self._as_json: dict[UUID, dict[str, Any]] = {}
         domains = sorted({one.context.domain for one in self.stored})
         # Each has episodes of its own, as not all contestants take part in each.
-        self.loads = {
-            shape: Load([*self.stored], lambda: self.fresh(1)[0], domains) for shape in YCSB
+        self._loads = {
+            shape: Load([*self.stored], lambda: self._fresh(1)[0], domains) for shape in YCSB
         }
-        self.running: dict[int, Episode] = {}
-        self.begun: list[Episode] = []
-        self.calls = {name: number // (5 if given.quick else 1) for name, number in CALLS.items()}
+        self._running: dict[int, Episode] = {}
+        self._begun: list[Episode] = []
+        self._calls = {name: number // (5 if given.quick else 1) for name, number in CALLS.items()}
 
     def values(self, one: Episode) -> dict[str, Any]:
-        """An episode as JSON, made in advance."""
-        return self.as_json[one.id]
+        """An episode as JSON, made before the block."""
+        return self._as_json[one.id]
 
-    def fresh(self, number: int) -> list[Episode]:
+    def _fresh(self, number: int) -> list[Episode]:
         """New episodes."""
         made = repeated(self._rich, number, self._made)
         self._made += number
-        self.as_json.update((one.id, as_json(one)) for one in made)
-        return made
+        return self._at_hand(made)
+
+    def _at_hand(self, some: list[Episode]) -> list[Episode]:
+        """Episodes in the form that the contestant takes."""
+        if isinstance(self.peer, Documents):
+            self._as_json.update((one.id, as_json(one)) for one in some)
+        return some
 
     async def prepare(self) -> None:
-        """Fill every contestant."""
-        ids = [one.id for one in self.stored]
-        for peer in self.peers.values():
-            for start in range(0, len(ids), BATCH):
-                await peer.batch(self.stored[start : start + BATCH])
-            if peer.relate:
-                for start in range(0, len(ids), BATCH):
-                    await peer.relate(edges(ids, range(start, min(start + BATCH, len(ids)))))
-        for length in (10, 100 if self.given.quick else 1_000):
-            name = f"log at {length}"
-            if harness.wanted(self.given, name):
+        """Fill the store, and begin the episodes that run while they are read, or are logged to."""
+        peer, ids = self.peer, [one.id for one in self.stored]
+        for start in range(0, len(ids), BATCH):
+            await peer.batch(self._at_hand(self.stored[start : start + BATCH]))
+            self._as_json.clear()
+        for start in range(0, len(ids) if peer.relate else 0, BATCH):
+            await peer.relate(edges(ids, range(start, min(start + BATCH, len(ids)))))
+        for length in _lengths(self.given) if peer.start else ():
+            if harness.wanted(self.given, f"log at {length}"):
                 one = episode(0, length).replace(end_time=None, outcome=None, reward=None)
-                self.running[length] = one
-                for peer in self.peers.values():
-                    if peer.start:
-                        await peer.start(one)
-
-    async def begin(self) -> None:
-        """Begin episodes that run while they are read."""
-        if not harness.wanted(self.given, "running, touched"):
-            return
-        ended = self.fresh(RUNNING)
-        self.begun = [one.replace(end_time=None, outcome=None, reward=None) for one in ended]
-        for peer in self.peers.values():
-            for one in self.begun if peer.start else ():
+                self._running[length] = one
                 await peer.start(one)
+        if peer.start and harness.wanted(self.given, "running, touched"):
+            ended = repeated(self._rich, RUNNING, self._made)
+            self._made += RUNNING
+            self._begun = [one.replace(end_time=None, outcome=None, reward=None) for one in ended]
+            for one in self._begun:
+                await peer.start(one)
+        await peer.settle()
 
-    async def round(self, number: int) -> None:
-        """One round of every path."""
-        for path, tasks in {"batch put": 0, "put": 1, "8 tasks": 8, "64 tasks": TASKS}.items():
-            for acknowledged in (False, True):
-                count = BATCH if not tasks else self.calls["put" if tasks == 1 else "tasks"]
-                few = self.fresh(count)
-                work = partial(puts, some=few, tasks=tasks) if tasks else partial(batch, some=few)
-                name = f"{path}, acknowledged" if acknowledged else path
-                await self.turn(name, count, work, acknowledged=acknowledged)
-        for length, one in self.running.items():
-            count = self.calls["log"]
-            first = length + 1 + number * count
-            steps = [step(first + each, one.start_time) for each in range(count)]
-            await self.turn(f"log at {length}", count, partial(logged, one=one, steps=steps), "log")
-        chosen = random.choices(self.stored, k=self.calls["get"])
-        for suffix, look in {"": None, ", touched": touch}.items():
-            await self.turn(f"get{suffix}", len(chosen), partial(gets, some=chosen, look=look))
-            asked = [one.context.domain for one in chosen[: self.calls["page"]]]
-            await self.turn(
-                f"page{suffix}", len(asked), partial(pages, domains=asked, look=look), "page"
-            )
-        if self.begun:
-            run = random.choices(self.begun, k=self.calls["get"])
-            work = partial(gets, some=run, look=touch)
-            await self.turn("running, touched", len(run), work, "start")
-        near = chosen[: self.calls["related"]]
-        await self.turn("related", len(near), partial(related, some=near), "related")
-        for shape, loads in YCSB.items():
-            for tasks in loads:
-                name = f"YCSB {shape}, {tasks} task{'s' * (tasks > 1)}"
-                if harness.wanted(self.given, name):
-                    drawn = self.loads[shape].draw(shape, self.calls["load"])
-                    needed = {"E": "page", "F": "modify"}.get(shape, "get")
-                    run = partial(all_of, operations=drawn, tasks=tasks)
-                    await self.turn(name, len(drawn), run, needed)
+    async def block(self, path: str, number: int) -> float | None:
+        """Seconds of a call or record in this round; ``None`` where the contestant has no such path."""
+        random.seed(number)  # all draw the same
+        name = path.removesuffix(ACKNOWLEDGED)
+        if name in PUTS:
+            units, work = self._puts(name)
+        elif name.startswith("log at "):
+            units, work = self._logs(int(name.split()[-1]), number)
+        elif name.startswith("YCSB "):
+            units, work = self._mixed(name)
+        else:
+            units, work = self._reads(name)
+        if work is None:
+            return None
+        timed = work if name != path else partial(settled, work)
+        seconds = await harness.timed(partial(timed, self.peer))
+        await self.peer.settle()
+        self._as_json.clear()
+        return seconds / units
 
-    async def turn(
-        self,
-        path: str,
-        units: int,
-        work: Callable[[Any], Awaitable[object]],
-        needs: str = "get",
-        *,
-        acknowledged: bool = False,
-    ) -> None:
-        """One round of a path, of the contestants that have it.
+    def _puts(self, path: str) -> tuple[int, Work | None]:
+        tasks = PUTS[path]
+        if not tasks:
+            return BATCH, partial(batch, some=self._fresh(BATCH))
+        count = self._calls["put" if tasks == 1 else "tasks"]
+        return count, partial(puts, some=self._fresh(count), tasks=tasks)
 
-        Args:
-            path: what is measured.
-            units: how many calls or records that are.
-            work: what a contestant does.
-            needs: what it must have for it.
-            acknowledged: whether to leave out of the time what the contestant has put off.
-        """
-        if harness.wanted(self.given, path):
-            able = {name: peer for name, peer in self.peers.items() if getattr(peer, needs)}
-            timed = work if acknowledged else partial(settled, work)
-            blocks: dict[str, Block] = {name: partial(timed, peer) for name, peer in able.items()}
-            after = {name: peer.settle for name, peer in able.items()}
-            await self.turns.run(path, blocks, units, after)
+    def _logs(self, length: int, number: int) -> tuple[int, Work | None]:
+        if not self.peer.log:
+            return 0, None
+        one, count = self._running[length], self._calls["log"]
+        first = length + 1 + number * count
+        steps = [step(first + each, one.start_time) for each in range(count)]
+        return count, partial(logged, one=one, steps=steps)
+
+    def _reads(self, path: str) -> tuple[int, Work | None]:
+        look = touch if path.endswith(", touched") else None
+        chosen = random.choices(self.stored, k=self._calls["get"])
+        if path.startswith("get"):
+            return len(chosen), partial(gets, some=chosen, look=look)
+        if path.startswith("page"):
+            asked = [one.context.domain for one in chosen[: self._calls["page"]]]
+            return len(asked), self.peer.page and partial(pages, domains=asked, look=look)
+        if path == "related":
+            near = chosen[: self._calls["related"]]
+            return len(near), self.peer.related and partial(related, some=near)
+        if not self._begun:
+            return 0, None
+        run = random.choices(self._begun, k=self._calls["get"])
+        return len(run), partial(gets, some=run, look=look)
+
+    def _mixed(self, path: str) -> tuple[int, Work | None]:
+        shape, tasks = path[len("YCSB ")], int(path.split()[2])
+        if not getattr(self.peer, {"E": "page", "F": "modify"}.get(shape, "get")):
+            return 0, None
+        drawn = self._loads[shape].draw(shape, self._calls["load"])
+        self._at_hand([one for kind, one in drawn if kind == "update"])
+        return len(drawn), partial(all_of, operations=drawn, tasks=tasks)
 
 
 async def settled(work: Callable[[Any], Awaitable[object]], peer: Any) -> None:
@@ -275,42 +298,85 @@ def drop_from_cache(folder: Path) -> None:
                 os.close(descriptor)
 
 
-async def cold(comparison: Comparison, folders: Mapping[str, Path], rounds: int) -> None:
-    """Opening a store, and the first read."""
+async def cold(name: str, folder: Path, contestant: Contestant) -> float:
+    """Seconds of opening a store, the first read, and closing it."""
 
-    async def opened(name: str, one: Episode) -> None:
-        async with CONTESTANTS[name](folders[name], comparison.values) as peer:
+    async def opened(one: Episode) -> None:
+        async with CONTESTANTS[name](folder, contestant.values) as peer:
             assert await peer.get(one) is not None
 
-    for _ in range(rounds):
-        one = random.choice(comparison.stored)
-        for folder in folders.values():
-            drop_from_cache(folder)
-        blocks: dict[str, Block] = {name: partial(opened, name, one) for name in folders}
-        await comparison.turns.run("cold", blocks)
+    drop_from_cache(folder)
+    return await harness.timed(partial(opened, random.choice(contestant.stored)))
+
+
+async def serve(given: argparse.Namespace) -> None:
+    """One contestant, in its process: runs the blocks that it is told to, and says what each took."""
+    contestant = Contestant(given)
+
+    async def asked() -> tuple[str, int] | None:
+        # The loop runs on: what a contestant does by itself between the blocks is not kept for the next one.
+        line = await asyncio.to_thread(sys.stdin.readline)
+        return json.loads(line) if line else None
+
+    async with CONTESTANTS[given.serve](given.dir, contestant.values) as contestant.peer:
+        await contestant.prepare()
+        print("ready", flush=True)
+        while (task := await asked()) and task[0] != "cold":
+            print(json.dumps(await contestant.block(*task)), flush=True)
+    while task:
+        able = given.serve not in NEVER_COLD
+        seconds = await cold(given.serve, given.dir, contestant) if able else None
+        print(json.dumps(seconds), flush=True)
+        task = await asked()
+
+
+def started(given: argparse.Namespace, folder: Path) -> dict[str, Worker]:
+    """A process for each contestant, which has filled its store."""
+    workers: dict[str, Worker] = {}
+    for name in given.peers or available():
+        place = folder / name.replace(" ", "-")
+        place.mkdir()
+        options = ["--serve", name, "--dir", str(place), "--episodes", str(given.episodes)]
+        options += ["--quick"] * given.quick
+        for option in ("data", "only"):
+            if value := getattr(given, option):
+                options += [f"--{option}", str(value)]
+        workers[name] = Worker([sys.executable, "-m", "benchmarks.peers", *options])
+    for worker in workers.values():
+        worker.read()
+    return workers
 
 
 async def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The rates of all rounds by path and contestant, and the ratios of files and LMDB to each."""
-    folders = {name: folder / name.replace(" ", "-") for name in given.peers or available()}
-    async with AsyncExitStack() as stack:
-        peers: dict[str, Any] = {}
-        comparison = Comparison(given, peers)
-        for name, place in folders.items():
-            place.mkdir()
-            opened = CONTESTANTS[name](place, comparison.values)
-            peers[name] = await stack.enter_async_context(opened)
-        await comparison.prepare()
-        await comparison.begin()
-        end = time.monotonic() + 60 * given.minutes
-        rounds = 0
-        while rounds < given.rounds and (rounds < LEAST or time.monotonic() < end):
-            await comparison.round(rounds)
-            rounds += 1
-    if harness.wanted(given, "cold"):
-        kept = {name: each for name, each in folders.items() if name not in NEVER_COLD}
-        await cold(comparison, kept, rounds)
-    turns = comparison.turns
+    workers, turns = started(given, folder), Turns()
+    *paths, last = paths_of(given)
+    if last != "cold":
+        paths.append(last)
+    end = time.monotonic() + 60 * given.minutes
+    rounds = 0
+
+    def take_turns(path: str, number: int) -> None:
+        for name in list(workers)[:: -1 if number % 2 else 1]:
+            seconds = json.loads(workers[name].ask(json.dumps([path, number])))
+            if seconds is not None:
+                turns.seconds.setdefault(path, {}).setdefault(name, []).append(seconds)
+
+    while paths and rounds < given.rounds and (rounds < LEAST or time.monotonic() < end):
+        for path in paths:
+            take_turns(path, rounds)
+        rounds += 1
+    for number in range(rounds or given.rounds) if last == "cold" else ():
+        take_turns(last, number)
+    for worker in workers.values():
+        worker.stop()
+    return results_of(given, turns, rounds, list(workers))
+
+
+def results_of(
+    given: argparse.Namespace, turns: Turns, rounds: int, names: Sequence[str]
+) -> dict[str, Any]:
+    """The rates and ratios of these turns."""
     return {
         "episodes": given.episodes,
         "rounds": rounds,
@@ -336,7 +402,7 @@ async def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 if one in found
             }
             for one in COMPARED
-            if one in folders
+            if one in names
         },
     }
 
@@ -373,10 +439,14 @@ def main() -> None:
     )
     parser.add_argument("--episodes", type=int)
     parser.add_argument("--peers", nargs="+", choices=[*CONTESTANTS], metavar="NAME")
+    parser.add_argument("--serve", choices=[*CONTESTANTS], help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.rounds = given.rounds or (2 if given.quick else 15)
     given.episodes = given.episodes or (100 if given.quick else 2_000)
-    harness.run(measure, given, show)
+    if given.serve:
+        asyncio.run(serve(given))
+    else:
+        harness.run(measure, given, show)
 
 
 if __name__ == "__main__":

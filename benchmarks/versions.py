@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import subprocess
 import sys
 import tempfile
 from argparse import SUPPRESS
@@ -20,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness import emit, interval, parser, timed, wanted
+from harness import Worker, emit, interval, parser, timed, wanted
 from workload import episode
 
 from memory_core import Episode, Query, open_memory
@@ -82,34 +81,6 @@ async def serve(url: str) -> None:
             print(await work.block(line.strip()), flush=True)
 
 
-class Worker:
-    """A process of one version."""
-
-    def __init__(self, python: str, url: str) -> None:
-        self._process = subprocess.Popen(
-            [python, __file__, "--serve", url],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-        )  # fmt: skip
-        self._read()
-
-    def seconds(self, path: str) -> float:
-        """What a block takes."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{path}\n")
-        return float(self._read())
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.communicate()
-
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{' '.join(self._process.args)} has ended")
-        return line.strip()
-
-
 def pair(other: str, store: str, blocks: int) -> dict[str, float]:
     """The ratios of one pair of processes."""
     with tempfile.TemporaryDirectory() as folder:
@@ -117,12 +88,14 @@ def pair(other: str, store: str, blocks: int) -> dict[str, float]:
         for name, python in (("this", sys.executable), ("other", other)):
             place = Path(folder, name)
             place.mkdir()
-            workers.append(Worker(python, STORES[store].format(folder=place)))
+            url = STORES[store].format(folder=place)
+            workers.append(Worker([python, __file__, "--serve", url]))
+            workers[-1].read()
         ratios: dict[str, list[float]] = {path: [] for path in PATHS}
         for number in range(blocks):
             turn = workers if number % 2 else workers[::-1]
             for path in PATHS:
-                taken = {id(worker): worker.seconds(path) for worker in turn}
+                taken = {id(worker): float(worker.ask(path)) for worker in turn}
                 ratios[path].append(taken[id(workers[0])] / taken[id(workers[1])])
         for worker in workers:
             worker.stop()
