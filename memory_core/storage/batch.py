@@ -123,10 +123,13 @@ class WriteBatch(Value):
     @property
     def ids(self) -> tuple[UUID, ...]:
         """The ids that its puts and deletes name, in their order."""
+        # A list, as a generator takes longer, and this is called for every put.
         return tuple(
-            item.record.id if isinstance(item, Put) else item.id
-            for item in self.operations
-            if isinstance(item, Put | Delete)
+            [
+                item.record.id if isinstance(item, Put) else item.id
+                for item in self.operations
+                if isinstance(item, (Put, Delete))
+            ]
         )
 
     def __len__(self) -> int:

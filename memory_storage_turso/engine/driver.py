@@ -258,8 +258,8 @@ class Driver(ABC):
     Attributes:
         where: The location, fit for messages.
         capabilities: What a store on it declares.
-        runs_lazily: Whether batches are consumed statement by statement, on a thread of the driver,
-            so that records may be encoded meanwhile. Elsewhere a batch has to be complete.
+        writing_thread: The native id of a thread of the driver that consumes batches statement by statement,
+            so that records may be encoded meanwhile; ``None`` where a batch has to be complete.
         reads_at_once: Whether `read_at_once` may have an answer.
         checks_reads: Whether it takes a `CheckedRead`; elsewhere it takes a `ComparingStatement`.
         may_be_set_back: Whether the store may be set back or replaced while it is open, so that namespaces
@@ -272,7 +272,7 @@ class Driver(ABC):
 
     where: str
     capabilities: frozenset[Capability]
-    runs_lazily: bool = False
+    writing_thread: int | None = None
     reads_at_once: bool = False
     checks_reads: bool = False
     may_be_set_back: bool = False

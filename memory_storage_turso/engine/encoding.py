@@ -10,11 +10,12 @@ like a statement that was rejected.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
-from threading import Condition, Event, get_native_id
+from threading import Condition
 from typing import Protocol, TypeAlias, TypeVar
 
 from attrs import define
@@ -22,7 +23,7 @@ from attrs import define
 from memory_core.codec import Codec, EncodedPut, Operation
 from memory_core.errors import MemoryCoreError, StorageClosedError, StorageError
 from memory_core.processors import apart
-from memory_core.records import Record
+from memory_core.records import IndexValue, Record
 from memory_core.storage import Delete, Expect, ExpectAbsent, Put, WriteBatch
 from memory_core.storage import Operation as StorageOperation
 from memory_storage_turso.engine.driver import KnownReasonError, Namespace
@@ -40,12 +41,10 @@ __all__ = [
 
 T = TypeVar("T")
 
-_CHUNK = 32
-_SMALL_CHUNK = 16
-_FEW = 128
+# Records that are encoded together: a third of a group, so that both threads have some of each.
+_LEAST_TOGETHER, _MOST_TOGETHER = 16, 32
 _CHUNKS_AHEAD = 8
 _TOGETHER_BYTES = 2**20
-_BEGIN_SECONDS = 0.002
 
 
 class EncodingError(KnownReasonError):
@@ -68,7 +67,6 @@ class QueuedBatch:
         ns: its namespace.
         batch: what to write.
         call: the same number for the batches of one call, which are applied in order.
-        encoded: its operations, where they are encoded already.
         waiting: bounds its wait for earlier writes, where calls are bounded.
         since: when its call began, in seconds of the monotonic clock.
     """
@@ -76,7 +74,6 @@ class QueuedBatch:
     ns: Namespace
     batch: WriteBatch
     call: int = 0
-    encoded: Sequence[Operation] | None = None
     waiting: asyncio.Timeout | None = None
     since: float = 0.0
 
@@ -122,6 +119,8 @@ class QueuedBatch:
 _Entry: TypeAlias = Operation | EncodingError
 _Step: TypeAlias = tuple[int, int, StorageOperation | EncodingError]
 """A batch's number, an operation's index, and the operation."""
+_Draft: TypeAlias = tuple[int, Record, dict[str, IndexValue], bytes]
+"""A record's place, the record, its index values and its serialized body."""
 
 
 class CodecThread:
@@ -139,14 +138,19 @@ class CodecThread:
         self._pipeline: EncodingPipeline | None = None
         self._closed = False
 
-    def start(self, batches: Sequence[WriteBatch]) -> EncodingPipeline:
+    def start(self, batches: Sequence[WriteBatch], writer: int) -> EncodingPipeline:
         """Encode batches, in order, beside the thread that takes them.
+
+        Args:
+            batches: what to encode.
+            writer: the native id of the thread that takes them.
 
         Raises:
             StorageClosedError: after ``close``.
         """
         self._check()
-        self._pipeline = EncodingPipeline(self.codec, batches, self._executor)
+        self._pipeline = EncodingPipeline(self.codec, batches)
+        self._pipeline.begin(self._executor, writer)
         return self._pipeline
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -179,20 +183,17 @@ class EncodingPipeline:
     Args:
         codec: how they are encoded.
         batches: what to encode.
-        beside: runs the encoding thread.
     """
 
-    def __init__(self, codec: Codec, batches: Sequence[WriteBatch], beside: Executor) -> None:
+    def __init__(self, codec: Codec, batches: Sequence[WriteBatch]) -> None:
         self._codec = codec
         self._steps = _flattened(codec, batches)
-        total = sum(len(batch.operations) for batch in batches)
-        self._chunk = _SMALL_CHUNK if total <= _FEW else _CHUNK
-        self._beside = beside if total > _SMALL_CHUNK else None
+        self._total = sum(len(batch.operations) for batch in batches)
+        self._chunk = min(_MOST_TOGETHER, max(_LEAST_TOGETHER, self._total // 3))
         self._changed = Condition()
         self._claimed = self._consumed = 0
         self._ready: dict[int, list[tuple[int, int, _Entry]]] = {}
-        self._taken: Iterator[tuple[int, int, _Entry]] = iter(())
-        self._next: tuple[int, int, _Entry] | None = None
+        self._taken: deque[tuple[int, int, _Entry]] = deque()
         self._ended = False
 
     def operations(self, number: int) -> Iterator[Operation]:
@@ -201,14 +202,23 @@ class EncodingPipeline:
         Raises:
             EncodingError: one of them cannot be encoded.
         """
-        while (step := self._peek()) is not None and step[0] <= number:
-            self._next = None
-            owner, _, entry = step
+        taken = self._taken
+        while taken or self._take_chunk():
+            owner, _, entry = taken[0]
+            if owner > number:
+                return
+            taken.popleft()
             if owner < number:
                 continue
             if isinstance(entry, EncodingError):
                 raise entry
             yield entry
+
+    def begin(self, beside: Executor, writer: int) -> None:
+        """Begin to encode ahead of the writer, which encodes a small chunk by itself."""
+        if self._total > _LEAST_TOGETHER:
+            with suppress(RuntimeError):  # the thread has ended: the writer encodes everything
+                beside.submit(self._produce, writer)
 
     def stop(self) -> None:
         """End the encoding: the writer wants no more."""
@@ -216,19 +226,9 @@ class EncodingPipeline:
             self._ended = True
             self._changed.notify_all()
 
-    def _begin(self, beside: Executor) -> None:
-        """Begin to encode ahead of this thread, which takes what is encoded."""
-        begun = Event()
-        with suppress(RuntimeError):  # the thread has ended: this one encodes everything
-            beside.submit(self._produce, get_native_id(), begun)
-            # Until it has begun, it may wait for the processor that this thread is on; or it has
-            # other work.
-            begun.wait(_BEGIN_SECONDS)
-
-    def _produce(self, writer: int, begun: Event) -> None:
+    def _produce(self, writer: int) -> None:
         """Encode ahead of the writer until nothing is left."""
         with apart(writer):
-            begun.set()
             while self._wait_for_room() and self._encode_some():
                 pass
 
@@ -259,21 +259,8 @@ class EncodingPipeline:
                 self._changed.notify_all()
         return bool(steps)
 
-    def _peek(self) -> tuple[int, int, _Entry] | None:
-        """The next operation; ``None`` behind the last."""
-        while self._next is None:
-            self._next = next(self._taken, None)
-            if self._next is None:
-                chunk = self._take_chunk()
-                if not chunk:
-                    return None
-                self._taken = iter(chunk)
-        return self._next
-
-    def _take_chunk(self) -> list[tuple[int, int, _Entry]]:
-        if self._beside is not None:
-            beside, self._beside = self._beside, None
-            self._begin(beside)
+    def _take_chunk(self) -> bool:
+        """Take the next chunk; whether there was one."""
         number = self._consumed
         while number not in self._ready:
             # The other thread still encodes it: rather than wait, encode the chunk behind it.
@@ -284,7 +271,8 @@ class EncodingPipeline:
         with self._changed:
             self._consumed += 1
             self._changed.notify_all()
-            return self._ready.pop(number)
+            self._taken += self._ready.pop(number)
+        return bool(self._taken)
 
 
 def encode(codec: Codec, batch: WriteBatch) -> list[Operation]:
@@ -314,52 +302,38 @@ def _flattened(codec: Codec, batches: Sequence[WriteBatch]) -> Iterator[_Step]:
 
 def _encoded_chunk(codec: Codec, steps: Sequence[_Step]) -> list[tuple[int, int, _Entry]]:
     """The same operations, encoded, with the bodies of a kind compressed together."""
-    entries: list[_Entry] = []
-    records: dict[int, Record] = {}
+    entries: dict[int, _Entry] = {}
+    drafts: list[_Draft] = []
     size = 0
     for place, (_, index, operation) in enumerate(steps):
         if not isinstance(operation, Put):
-            entries.append(_checked(codec, operation, index))
+            entries[place] = _checked(codec, operation, index)
             continue
         record = operation.record
         try:
             body = codec.serialize(record)
             # Just after that, and on the same thread, the record is in the processor's cache.
-            values = codec.index_values(record)
+            drafts.append((place, record, codec.index_values(record), body))
         except MemoryCoreError as error:
-            entries.append(EncodingError(error, index))
+            entries[place] = EncodingError(error, index)
             continue
-        entries.append(EncodedPut(record.kind, record.id, values, body))
-        records[place] = record
         size += len(body)
         if size > _TOGETHER_BYTES:
-            _seal(codec, entries, records)
-            size = 0
-    _seal(codec, entries, records)
-    return [
-        (number, index, entry) for (number, index, _), entry in zip(steps, entries, strict=True)
-    ]
+            entries.update(_sealed(codec, drafts))
+            drafts, size = [], 0
+    entries.update(_sealed(codec, drafts))
+    return [(number, index, entries[place]) for place, (number, index, _) in enumerate(steps)]
 
 
-def _seal(codec: Codec, entries: list[_Entry], records: dict[int, Record]) -> None:
-    """Replace the bodies of these records by their envelopes, with those of a kind compressed together.
-
-    Args:
-        codec: how they are encoded.
-        entries: has the records' bodies.
-        records: by their places among the entries; nothing is left of them.
-    """
-    kinds: dict[str, dict[int, EncodedPut]] = {}
-    for place in records:
-        entry = entries[place]
-        if isinstance(entry, EncodedPut):
-            kinds.setdefault(entry.kind, {})[place] = entry
-    for kind, puts in kinds.items():
-        frames = codec.compressor.compress_all(kind, [put.body for put in puts.values()])
-        for (place, put), frame in zip(puts.items(), frames, strict=True):
-            body = codec.seal(records[place], put.body, frame)
-            entries[place] = EncodedPut(kind, put.id, put.values, body)
-    records.clear()
+def _sealed(codec: Codec, drafts: Sequence[_Draft]) -> Iterator[tuple[int, EncodedPut]]:
+    """The records by their places, with the bodies of a kind compressed together."""
+    kinds: dict[str, list[_Draft]] = {}
+    for draft in drafts:
+        kinds.setdefault(draft[1].kind, []).append(draft)
+    for kind, some in kinds.items():
+        frames = codec.compressor.compress_all(kind, [body for *_, body in some])
+        for (place, record, values, body), frame in zip(some, frames, strict=True):
+            yield place, EncodedPut(kind, record.id, values, codec.seal(record, body, frame))
 
 
 def _checked(

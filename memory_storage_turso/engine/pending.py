@@ -60,6 +60,8 @@ class PendingEntries:
 
     def add(self, kinds: Sequence[str]) -> None:
         """Count records that were put without their index entries; the kind of each."""
+        if not kinds:
+            return
         self._records += len(kinds)
         self._kinds.update(kinds)
         loop = asyncio.get_running_loop()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from itertools import chain, count, pairwise
-from typing import cast
+from itertools import chain, pairwise
 
 from attrs import evolve
 
@@ -95,29 +94,24 @@ class Writer:
         self._pending = pending
         self._namespaces = namespaces
         self._feed_limit = feed_limit
-        self._index_at_once = _INDEX_AT_ONCE if driver.runs_lazily else _INDEX_AT_ONCE_ON_SERVERS
+        self._index_at_once = (
+            _INDEX_AT_ONCE_ON_SERVERS if driver.writing_thread is None else _INDEX_AT_ONCE
+        )
         self._group = GroupCommit[QueuedBatch, CommitResult](self._write, weigh=len)
         self._expectations = Expectations(tables, self._codec, dictionaries)
         self._expectation = (
             self._expectations.decoding if driver.checks_reads else self._expectations.comparing
         )
-        self._in_flight = self._calls = 0
+        self._calls = 0
         self._newest = self._trimmed_at = 0
         self.rejected = 0
 
     async def commit(self, ns: Namespace, batches: Sequence[WriteBatch]) -> list[CommitResult]:
         """Write batches; see ``Storage.commit``."""
-        self._in_flight += 1
         self._calls += 1
-        try:
-            queued = [self._queued(ns, batch) for batch in batches]
-            sound = [item for item in queued if isinstance(item, QueuedBatch)]
-            bounded = self._driver.call_timeout is not None
-            submit = self._submit_bounded if bounded else self._group.submit
-            written = iter(await submit(sound))
-            return [next(written) if isinstance(item, QueuedBatch) else item for item in queued]
-        finally:
-            self._in_flight -= 1
+        queued = [QueuedBatch(ns, batch, self._calls) for batch in batches]
+        bounded = self._driver.call_timeout is not None
+        return await (self._submit_bounded if bounded else self._group.submit)(queued)
 
     def stats(self) -> dict[str, int]:
         """Groups, their batches, and how many batches were rejected."""
@@ -144,17 +138,6 @@ class Writer:
                 f"{self._driver.where}: the write waited for {limit:g} s behind earlier writes"
             ) from error
 
-    def _queued(self, ns: Namespace, batch: WriteBatch) -> QueuedBatch | MemoryCoreError:
-        queued = QueuedBatch(ns, batch, self._calls)
-        # While something is being written, encoding on a thread beside it costs no time.
-        if self._in_flight == 1 and len(batch) <= _INLINE:
-            try:
-                queued.encoded = self._codec.prepare(batch)
-            except MemoryCoreError as error:
-                self.rejected += 1
-                return error
-        return queued
-
     async def _write(self, group: list[QueuedBatch]) -> list[CommitResult]:
         for item in group:
             if item.waiting is not None:
@@ -162,26 +145,18 @@ class Writer:
                 item.waiting.reschedule(None)
                 item.waiting = None
         await self._dictionaries.settled()
-        operations = sum(map(len, group))
-        indexed = operations >= self._index_at_once
+        indexed = sum(map(len, group)) >= self._index_at_once
+        thread = self._driver.writing_thread
         pipeline: EncodingPipeline | None = None
         try:
-            if not self._driver.runs_lazily:
+            if thread is None:
                 return await self._write_encoded(group, indexed=indexed)
-            lazy = [item.batch for item in group if item.encoded is None]
-            pipeline = self._thread.start(lazy) if lazy else None
-            batches = [
-                item.statements(operations, self._tables, self._expectation, indexed=indexed)
-                for item, operations in zip(group, _operations(group, pipeline), strict=True)
-            ]
-            if self._driver.checks_reads:
-                batches = [
-                    checked_together(item, batch, self._tables)
-                    for item, batch in zip(group, batches, strict=True)
-                ]
+            encoded = self._encoded_here(group)
+            if encoded is None:
+                pipeline = self._thread.start([item.batch for item in group], thread)
+                encoded = map(pipeline.operations, range(len(group)))
             counted = _is_counted(group)
-            if not counted:
-                batches = [chain(batch, (POSITION,)) for batch in batches]
+            batches = self._statements(group, encoded, indexed=indexed, counted=counted)
             closing = [*self._trim(), POSITION] if counted else self._trim()
             try:
                 outcome = await self._driver.write(batches, closing, self._relies(group))
@@ -193,11 +168,44 @@ class Writer:
         finally:
             if pipeline is not None:
                 pipeline.stop()
-            if not indexed and (kinds := [kind for item in group for kind in item.kinds]):
-                self._pending.add(kinds)
+            if not indexed:
+                # A batch with a kind that this store does not know was rejected.
+                kinds = (kind for item in group for kind in item.kinds)
+                self._pending.add([kind for kind in kinds if kind in self._tables])
             self._dictionaries.train()
         # Nothing was applied. Encoded again, the records have the other number.
         return await self._write(group)
+
+    def _encoded_here(self, group: Sequence[QueuedBatch]) -> Iterable[Iterable[Operation]] | None:
+        """The operations of few records, whose fields are still in this core's cache: another thread would
+        take twice as long. ``None`` where there are more, or one cannot be encoded: the pipeline finds out
+        which, and why.
+        """
+        if sum(map(len, group)) > _INLINE:
+            return None
+        try:
+            return [self._codec.prepare(item.batch) for item in group]
+        except MemoryCoreError:
+            return None
+
+    def _statements(
+        self,
+        group: Sequence[QueuedBatch],
+        encoded: Iterable[Iterable[Operation]],
+        *,
+        indexed: bool,
+        counted: bool,
+    ) -> list[Iterable[Statement]]:
+        """The statements of each batch, which are made when they are taken."""
+        batches: list[Iterable[Statement]] = []
+        for item, operations in zip(group, encoded, strict=True):
+            statements: Iterable[Statement] = item.statements(
+                operations, self._tables, self._expectation, indexed=indexed
+            )
+            if self._driver.checks_reads:
+                statements = checked_together(item, statements, self._tables)
+            batches.append(statements if counted else chain(statements, (POSITION,)))
+        return batches
 
     async def _renumber(self, group: Sequence[QueuedBatch]) -> None:
         for item in group:
@@ -211,7 +219,7 @@ class Writer:
 
         def encode_one(item: QueuedBatch) -> list[Statement] | MemoryCoreError:
             try:
-                operations = item.encoded or encode(self._codec, item.batch)
+                operations = encode(self._codec, item.batch)
                 return list(
                     item.statements(operations, self._tables, self._expectation, indexed=indexed)
                 )
@@ -221,7 +229,7 @@ class Writer:
         def encode_all() -> list[list[Statement] | MemoryCoreError]:
             return [encode_one(item) for item in group]
 
-        inline = all(item.encoded is not None for item in group)
+        inline = sum(map(len, group)) <= _INLINE
         encoded = encode_all() if inline else await self._thread.run(encode_all)
         pairs = zip(group, encoded, strict=True)
         sound = [(item, each) for item, each in pairs if isinstance(each, list)]
@@ -382,9 +390,10 @@ class Writer:
 
     def _counted_receipts(self, puts: Sequence[QueuedBatch], position: int) -> list[Receipt]:
         """The receipts of batches of puts, by the position after them: each put is one change."""
+        self._newest = max(self._newest, position)
         receipts: list[Receipt] = []
         for item in reversed(puts):
-            receipts.append(self._receipt(item, position))
+            receipts.append(Receipt(position, item.batch.ids))
             position -= len(item)
         return receipts[::-1]
 
@@ -412,18 +421,6 @@ class Writer:
             return []
         self._trimmed_at = self._newest
         return [Statement(TRIM_CHANGES, (self._feed_limit,))]
-
-
-def _operations(
-    group: Sequence[QueuedBatch], pipeline: EncodingPipeline | None
-) -> Iterable[Iterable[Operation]]:
-    """The operations of each batch, encoded already or by the pipeline."""
-    numbers = count()
-    for item in group:
-        if item.encoded is not None:
-            yield item.encoded
-        else:
-            yield cast("EncodingPipeline", pipeline).operations(next(numbers))
 
 
 def _parts(

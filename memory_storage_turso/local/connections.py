@@ -142,6 +142,11 @@ class ThreadedConnection(aiosqlite.Connection):
         self._writes = writes
         self._before = before
 
+    @property
+    def native_id(self) -> int | None:
+        """The native id of its thread."""
+        return self._thread.native_id
+
     async def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a function on the thread. A caller that is cancelled leaves the job to finish."""
         if not self._running or self._connection is None:

@@ -60,7 +60,7 @@ T = TypeVar("T")
 class LocalDriver(Driver):
     """A local file. Make it with ``open``."""
 
-    runs_lazily = checks_reads = reads_at_once = True
+    checks_reads = reads_at_once = True
     capabilities = frozenset(
         {
             Capability.DURABLE,
@@ -85,6 +85,7 @@ class LocalDriver(Driver):
         self.where = str(settings.path)
         self._settings = settings
         self._writer = writer
+        self.writing_thread = writer and writer.native_id
         self._connections = [*filter(None, [writer]), *readers]
         self._readers = readers
         self._lookout = lookout

@@ -211,7 +211,7 @@ async def test_a_closed_codec_thread_says_so():
     with pytest.raises(StorageClosedError):
         await thread.run(lambda: 1)
     with pytest.raises(StorageClosedError):
-        thread.start([])
+        thread.start([], threading.get_native_id())
 
 
 async def test_a_group_does_not_wait_for_a_codec_thread_with_other_work(store):

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 import pytest
-from attrs import evolve
+from attrs import evolve, frozen
 
+from memory_core.errors import ConfigurationError
 from memory_core.query import Query
-from memory_core.records import Episode
-from memory_core.storage import WriteBatch
+from memory_core.records import Episode, Record
+from memory_core.storage import Receipt, WriteBatch
 from memory_core.testing.data.kinds import Specimen
 from memory_core.testing.data.samples import EPOCH, episode
 from memory_storage_turso import TursoStorage
 from memory_storage_turso.engine import pending
 from tests.servers.waiting import until
+
+
+@frozen(kw_only=True, eq=False, repr=False)
+class _Stranger(Record):
+    kind: ClassVar[str] = "stranger"
 
 
 def pending_of(connection) -> int:
@@ -34,6 +41,16 @@ async def test_entries_of_single_puts_are_pending_and_those_of_batches_are_not(s
     await store.commit([WriteBatch().put(episode(200, tags=("t",)))])
     assert (pending_of(connection), entries(connection)) == (1, 200)
     assert await store.count(Query(Episode).where(tags="t")) == 201
+
+
+@pytest.mark.parametrize("number", [1, 20])
+async def test_records_of_an_unknown_kind_have_no_pending_entries(store, plain, number):
+    strangers = WriteBatch().put(*(_Stranger() for _ in range(number)))
+    results = await store.commit([strangers, WriteBatch().put(episode(1, tags=("t",)))])
+    assert [type(result) for result in results] == [ConfigurationError, Receipt]
+    await store._shared.pending.index_pending()
+    assert pending_of(plain()) == 0
+    assert (await store.stats()).sections["indexing"]["waiting"] == 0
 
 
 async def test_pending_entries_are_written_in_a_pause(store, plain, monkeypatch):

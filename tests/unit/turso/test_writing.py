@@ -123,6 +123,24 @@ async def test_a_record_that_cannot_be_encoded(opener, at):
     assert isinstance(again, Receipt)
 
 
+@pytest.mark.parametrize(("number", "here"), [(1, True), (4, True), (5, False), (60, False)])
+async def test_few_records_are_encoded_before_the_writer_has_them(store, monkeypatch, number, here):
+    await store.commit([WriteBatch().put(episode(0))])  # the namespace has its number
+    codec, threads = store._shared.thread.codec, list[int]()
+    serialize = codec.serialize
+
+    def watched(record):
+        threads.append(threading.get_ident())
+        return serialize(record)
+
+    monkeypatch.setattr(codec, "serialize", watched)
+    # Put at the same time, they form one group.
+    puts = (store.commit([WriteBatch().put(episode(each))]) for each in range(number))
+    await asyncio.gather(*puts)
+    assert len(threads) == number
+    assert (threading.get_ident() in threads) is here
+
+
 async def test_errors_name_what_was_refused(store):
     a, b, c = episode(1), episode(2), episode(3)
     await store.commit([WriteBatch().put(a, b, c, edge(1, 1, 2))])
