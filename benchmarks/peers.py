@@ -6,7 +6,8 @@
 Needs the dependency group ``benchmarks``; `benchmarks.contestants` says who takes part. Stores episodes of
 25 steps: transcripts that ``--data`` names, else tau-bench's airline runs in the folder that
 ``MEMORY_CORE_DATA`` names, else made ones; each is repeated under new ids. Each contestant has a process of
-its own, and they take turns, block by block. What a block stores is made just before it.
+its own, and they take turns, block by block, each with one block that is not timed before the one that is.
+What a block stores is made just before it.
 
 - *batch put*: 100 episodes at once, and *put*: one by one; *8 tasks* and *64 tasks* put at the same time
 - *log at 10*, *log at 1000*: the next step of a running episode that has so many; peers read the document,
@@ -31,12 +32,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -132,7 +134,7 @@ class Contestant:
         self._loads = {
             shape: Load([*self.stored], lambda: self._fresh(1)[0], domains) for shape in YCSB
         }
-        self._running: dict[int, Episode] = {}
+        self._running: dict[int, tuple[Episode, Iterator[int]]] = {}
         self._begun: list[Episode] = []
         self._calls = {name: number // (5 if given.quick else 1) for name, number in CALLS.items()}
 
@@ -163,7 +165,7 @@ class Contestant:
         for length in _lengths(self.given) if peer.start else ():
             if harness.wanted(self.given, f"log at {length}"):
                 one = episode(0, length).replace(end_time=None, outcome=None, reward=None)
-                self._running[length] = one
+                self._running[length] = one, itertools.count(length + 1)
                 await peer.start(one)
         if peer.start and harness.wanted(self.given, "running, touched"):
             ended = repeated(self._rich, RUNNING, self._made)
@@ -174,24 +176,31 @@ class Contestant:
         await peer.settle()
 
     async def block(self, path: str, number: int) -> float | None:
-        """Seconds of a call or record in this round; ``None`` where the contestant has no such path."""
+        """Seconds of a call or record in this round; ``None`` where the contestant has no such path.
+
+        Another block goes before the one that is timed: since this contestant's last turn, others have had
+        the processor's caches.
+        """
         random.seed(number)  # all draw the same
         name = path.removesuffix(ACKNOWLEDGED)
-        if name in PUTS:
-            units, work = self._puts(name)
-        elif name.startswith("log at "):
-            units, work = self._logs(int(name.split()[-1]), number)
-        elif name.startswith("YCSB "):
-            units, work = self._mixed(name)
-        else:
-            units, work = self._reads(name)
-        if work is None:
-            return None
-        timed = work if name != path else partial(settled, work)
-        seconds = await harness.timed(partial(timed, self.peer))
-        await self.peer.settle()
-        self._as_json.clear()
+        seconds = units = 0.0
+        for _ in range(2):
+            units, work = self._drawn(name)
+            if work is None:
+                return None
+            timed = work if name != path else partial(settled, work)
+            seconds = await harness.timed(partial(timed, self.peer))
+            await self.peer.settle()
+            self._as_json.clear()
         return seconds / units
+
+    def _drawn(self, path: str) -> tuple[int, Work | None]:
+        """How many calls or records a block has, and the block."""
+        if path in PUTS:
+            return self._puts(path)
+        if path.startswith("log at "):
+            return self._logs(int(path.rsplit(maxsplit=1)[-1]))
+        return self._mixed(path) if path.startswith("YCSB ") else self._reads(path)
 
     def _puts(self, path: str) -> tuple[int, Work | None]:
         tasks = PUTS[path]
@@ -200,12 +209,11 @@ class Contestant:
         count = self._calls["put" if tasks == 1 else "tasks"]
         return count, partial(puts, some=self._fresh(count), tasks=tasks)
 
-    def _logs(self, length: int, number: int) -> tuple[int, Work | None]:
+    def _logs(self, length: int) -> tuple[int, Work | None]:
         if not self.peer.log:
             return 0, None
-        one, count = self._running[length], self._calls["log"]
-        first = length + 1 + number * count
-        steps = [step(first + each, one.start_time) for each in range(count)]
+        (one, numbers), count = self._running[length], self._calls["log"]
+        steps = [step(next(numbers), one.start_time) for _ in range(count)]
         return count, partial(logged, one=one, steps=steps)
 
     def _reads(self, path: str) -> tuple[int, Work | None]:
@@ -435,7 +443,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=real)
     parser.add_argument("--rounds", type=int)
     parser.add_argument(
-        "--minutes", type=float, default=4, help="then no further round begins, once there are five"
+        "--minutes", type=float, default=7, help="then no further round begins, once there are five"
     )
     parser.add_argument("--episodes", type=int)
     parser.add_argument("--peers", nargs="+", choices=[*CONTESTANTS], metavar="NAME")
