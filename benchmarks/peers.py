@@ -57,6 +57,8 @@ from memory_core.records import new_id
 
 STEPS = 25
 BATCH = 100
+BATCHES = 3
+"""How many a block has, one after the other."""
 RUNNING = 10
 """So many episodes run."""
 CALLS = {"put": 30, "tasks": TASKS, "log": 10, "get": 200, "page": 10, "related": 10, "load": 128}
@@ -205,7 +207,7 @@ class Contestant:
     def _puts(self, path: str) -> tuple[int, Work | None]:
         tasks = PUTS[path]
         if not tasks:
-            return BATCH, partial(batch, some=self._fresh(BATCH))
+            return BATCHES * BATCH, partial(batches, some=self._fresh(BATCHES * BATCH))
         count = self._calls["put" if tasks == 1 else "tasks"]
         return count, partial(puts, some=self._fresh(count), tasks=tasks)
 
@@ -252,9 +254,10 @@ def edges(ids: Sequence[UUID], places: range) -> list[tuple[UUID, UUID]]:
     return [(ids[at], ids[(at + far) % len(ids)]) for at in places for far in (1, 7)]
 
 
-async def batch(peer: Any, some: Sequence[Episode]) -> None:
-    """A batch of puts."""
-    await peer.batch(some)
+async def batches(peer: Any, some: Sequence[Episode]) -> None:
+    """Batches of puts, one after the other."""
+    for start in range(0, len(some), BATCH):
+        await peer.batch(some[start : start + BATCH])
 
 
 async def puts(peer: Any, some: Sequence[Episode], tasks: int) -> None:
