@@ -53,6 +53,8 @@ _DIGEST_BYTES = 16
 _FRAME_HEADER = 18  # bytes of zstd's header, at most
 _PLAIN_STEP = 8_192
 """Shorter logged steps are not compressed: they are read many at once, and soon deleted."""
+_MANY_STEPS = 200
+"""Encoding more of them takes over a millisecond, most of it without the interpreter's lock."""
 _MOST_BYTES = 256 * 2**20
 """The largest body that is read whatever the limits are."""
 
@@ -347,6 +349,16 @@ class Codec:
                 # One by one the record says what is wrong.
                 return None
         return found
+
+    @staticmethod
+    def is_short(batch: WriteBatch) -> bool:
+        """Whether no episode of a batch has so many steps that a thread should encode it."""
+        return not any(
+            isinstance(operation, Put)
+            and isinstance(operation.record, Episode)
+            and operation.record.step_count > _MANY_STEPS
+            for operation in batch.operations
+        )
 
     @staticmethod
     def takes_long(data: bytes) -> bool:

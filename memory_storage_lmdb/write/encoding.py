@@ -152,10 +152,11 @@ class Encoder:
     _compressor: int | None = field(init=False, default=None)
 
     def is_small(self, requests: Sequence[Request]) -> bool:
-        """Whether encoding needs neither another thread nor the store."""
+        """Whether encoding needs neither another thread, as it takes long, nor the store."""
         numbers = self._known_numbers()
         known = all(request.namespace in numbers for request in requests)
-        return known and sum(map(len, requests)) <= _ALONE
+        few = known and sum(map(len, requests)) <= _ALONE
+        return few and all(self.codec.is_short(request.batch) for request in requests)
 
     def encode(self, requests: Sequence[Request]) -> list[Outcome]:
         """Encode batches, each for itself. The last bodies are still being compressed when this

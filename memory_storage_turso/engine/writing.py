@@ -176,12 +176,17 @@ class Writer:
         # Nothing was applied. Encoded again, the records have the other number.
         return await self._write(group)
 
+    def _is_small(self, group: Sequence[QueuedBatch]) -> bool:
+        """Whether the event loop's thread encodes a group sooner than another one wakes up."""
+        few = sum(map(len, group)) <= _INLINE
+        return few and all(self._codec.is_short(item.batch) for item in group)
+
     def _encoded_here(self, group: Sequence[QueuedBatch]) -> Iterable[Iterable[Operation]] | None:
         """The operations of few records, whose fields are still in this core's cache: another thread would
-        take twice as long. ``None`` where there are more, or one cannot be encoded: the pipeline finds out
-        which, and why.
+        take twice as long. ``None`` where there are more, or one is long or cannot be encoded: the pipeline
+        finds out which, and why.
         """
-        if sum(map(len, group)) > _INLINE:
+        if not self._is_small(group):
             return None
         try:
             return [self._codec.prepare(item.batch) for item in group]
@@ -229,7 +234,7 @@ class Writer:
         def encode_all() -> list[list[Statement] | MemoryCoreError]:
             return [encode_one(item) for item in group]
 
-        inline = sum(map(len, group)) <= _INLINE
+        inline = self._is_small(group)
         encoded = encode_all() if inline else await self._thread.run(encode_all)
         pairs = zip(group, encoded, strict=True)
         sound = [(item, each) for item, each in pairs if isinstance(each, list)]

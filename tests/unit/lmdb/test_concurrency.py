@@ -113,6 +113,27 @@ async def test_closing_stops_reads_on_threads(opens, impatient, monkeypatch):
         await counting
 
 
+@pytest.mark.parametrize(
+    ("number", "steps", "here"),
+    [(1, 0, True), (3, 200, True), (1, 201, False), (4, 0, False)],
+)
+async def test_few_short_records_are_encoded_on_the_loop(opens, monkeypatch, number, steps, here):
+    store = await opens()
+    await put(store, episode(0))  # the namespace has its number
+    codec, threads = store._shared.codec, list[int]()
+    serialize = codec.serialize
+
+    def watched(record):
+        threads.append(threading.get_ident())
+        return serialize(record)
+
+    monkeypatch.setattr(codec, "serialize", watched)
+    logged = [ExecutionStep(number=each + 1, tool="t") for each in range(steps)]
+    await put(store, *(episode(each, steps=logged) for each in range(number)))
+    assert len(threads) == number
+    assert (threading.get_ident() in threads) is here
+
+
 async def test_decoding_many_records_lets_others_run(opens, monkeypatch):
     monkeypatch.setattr(reading, "_DECODE_SECONDS", 0.0)
     store = await opens()

@@ -17,7 +17,7 @@ from memory_core.errors import (
     StorageError,
 )
 from memory_core.query import Query
-from memory_core.records import Episode, Limits, Relationship, Step
+from memory_core.records import Episode, ExecutionStep, Limits, Relationship, Step
 from memory_core.storage import Receipt, WriteBatch
 from memory_core.testing import kit_context
 from memory_core.testing.data.kinds import Folder, Leaf, Specimen
@@ -123,8 +123,13 @@ async def test_a_record_that_cannot_be_encoded(opener, at):
     assert isinstance(again, Receipt)
 
 
-@pytest.mark.parametrize(("number", "here"), [(1, True), (4, True), (5, False), (60, False)])
-async def test_few_records_are_encoded_before_the_writer_has_them(store, monkeypatch, number, here):
+@pytest.mark.parametrize(
+    ("number", "steps", "here"),
+    [(1, 0, True), (4, 200, True), (1, 201, False), (5, 0, False), (60, 0, False)],
+)
+async def test_few_records_are_encoded_before_the_writer_has_them(
+    store, monkeypatch, number, steps, here
+):
     await store.commit([WriteBatch().put(episode(0))])  # the namespace has its number
     codec, threads = store._shared.thread.codec, list[int]()
     serialize = codec.serialize
@@ -134,8 +139,9 @@ async def test_few_records_are_encoded_before_the_writer_has_them(store, monkeyp
         return serialize(record)
 
     monkeypatch.setattr(codec, "serialize", watched)
+    logged = [ExecutionStep(number=each + 1, tool="t") for each in range(steps)]
     # Put at the same time, they form one group.
-    puts = (store.commit([WriteBatch().put(episode(each))]) for each in range(number))
+    puts = (store.commit([WriteBatch().put(episode(each, steps=logged))]) for each in range(number))
     await asyncio.gather(*puts)
     assert len(threads) == number
     assert (threading.get_ident() in threads) is here
