@@ -398,8 +398,9 @@ puts off until it is idle; *acknowledged* is the time until every put has return
 every query. Only the stores here compress, index and keep a change feed. *log at 10*: the next step of
 a running episode that has 10. *Touched*: all steps of what was read are looked at; peers always return
 all of it. *Related*: the episodes within three edges. *Cold*: open a store, read one episode and close
-it, when its files are not in the system's cache. *YCSB*: [mixed loads](../benchmarks/ycsb.py). Above 1
-the store is faster; **bold** where the peer is.
+it, when its files are not in the system's cache. *YCSB*: [mixed loads](../benchmarks/ycsb.py). Each has a
+process of its own, and a block that is not timed goes before each one that is. Above 1 the store is faster;
+**bold** where the peer is.
 """
 BEHIND_TEXT = "Every path above on which a peer's interval lies wholly on its side, and why:"
 LIMITS_TEXT = """The bytes that a store writes, put into one bare table or database by a program that does
