@@ -104,3 +104,14 @@ async def test_subjects_take_turns_in_both_orders():
     assert "".join(order) == "abbaab"
     assert [len(each) for each in turns.seconds["path"].values()] == [3, 3]
     assert turns.ratio("path", "b", "a")["ratio"] > 1
+
+
+def test_a_worker_answers_each_line_and_says_when_it_has_ended():
+    code = "print('ready', flush=True)\nwhile (line := input()) != 'end': print(line[::-1], flush=True)"
+    worker = harness.Worker([sys.executable, "-c", code])
+    try:
+        assert [worker.read(), worker.ask("abc"), worker.ask("d")] == ["ready", "cba", "d"]
+        with pytest.raises(SystemExit, match="has ended"):
+            worker.ask("end")
+    finally:
+        worker.stop()
