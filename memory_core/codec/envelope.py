@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from operator import itemgetter
 from threading import Lock
@@ -443,6 +444,8 @@ def _own_code_failed(record: Record, error: Exception) -> StorageError:
     return StorageError(f"{record.kind} {record.id} could not be encoded: {error!r}")
 
 
+# Making the decoders takes milliseconds, and a process may open stores again and again.
+@lru_cache(maxsize=256)
 def _variant_codec(cls: type[Record], name: str) -> _Variant:
     prefix = bytes([len(name)]) + name.encode("ascii") if name else b""
     try:
