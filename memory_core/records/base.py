@@ -48,6 +48,10 @@ __all__ = [
 ]
 
 
+_VERSIONS = range(2**16)
+"""What an envelope has room for."""
+
+
 def new_id() -> UUID:
     """A UUIDv7 (RFC 9562): unique, and ordered by the time it was made."""
     return uuid7()
@@ -360,6 +364,10 @@ class RecordTypes:
     def _add(self, cls: type[Record]) -> None:
         if not cls.kind.isidentifier() or not cls.kind.islower() or cls.kind.startswith("_"):
             raise ConfigurationError(f"{cls.__name__}: kind must be a lower-case identifier")
+        if cls.schema_version not in _VERSIONS:
+            raise ConfigurationError(
+                f"{cls.__name__}: schema_version must be from 0 to {_VERSIONS[-1]}"
+            )
         base = next(
             parent for parent in reversed(cls.__mro__) if getattr(parent, "kind", "") == cls.kind
         )

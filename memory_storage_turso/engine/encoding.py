@@ -249,10 +249,8 @@ class EncodingPipeline:
         chunk: list[tuple[int, int, _Entry]] = []
         try:
             chunk = _encoded_chunk(self._codec, steps)
-        except Exception as error:  # noqa: BLE001  # the writer has to be told of any error
-            reason = StorageError(f"records could not be encoded: {error!r}")
-            reason.__cause__ = error
-            chunk = [(batch, index, EncodingError(reason, index)) for batch, index, _ in steps]
+        except BaseException as error:  # noqa: BLE001  # nothing else tells the writer that records are missing
+            chunk = [(batch, index, _own_code_failed(error, index)) for batch, index, _ in steps]
         finally:
             with self._changed:
                 self._ready[number] = chunk
@@ -344,4 +342,12 @@ def _checked(
             codec.check_kind(operation)
         except MemoryCoreError as error:
             return EncodingError(error, index)
+        except Exception as error:  # noqa: BLE001  # what a plugin names a kind may be anything
+            return _own_code_failed(error, index)
     return operation
+
+
+def _own_code_failed(error: BaseException, index: int) -> EncodingError:
+    reason = StorageError(f"an operation could not be encoded: {error!r}")
+    reason.__cause__ = error
+    return EncodingError(reason, index)

@@ -52,6 +52,7 @@ from memory_storage_turso.sql.tables import Tables
 __all__ = ["Writer"]
 
 _INLINE = 4
+_INLINE_SECONDS = 0.002
 _INDEX_AT_ONCE = 128
 _INDEX_AT_ONCE_ON_SERVERS = 1024
 """A server writes each page of a commit twice, to its database and to the log for its replicas."""
@@ -94,10 +95,8 @@ class Writer:
         self._pending = pending
         self._namespaces = namespaces
         self._feed_limit = feed_limit
-        self._index_at_once = (
-            _INDEX_AT_ONCE_ON_SERVERS if driver.writing_thread is None else _INDEX_AT_ONCE
-        )
-        self._group = GroupCommit[QueuedBatch, CommitResult](self._write, weigh=len)
+        write = self._write_at_once if driver.writing_thread is None else self._write
+        self._group = GroupCommit[QueuedBatch, CommitResult](write, weigh=len)
         self._expectations = Expectations(tables, self._codec, dictionaries)
         self._expectation = (
             self._expectations.decoding if driver.checks_reads else self._expectations.comparing
@@ -139,59 +138,98 @@ class Writer:
             ) from error
 
     async def _write(self, group: list[QueuedBatch]) -> list[CommitResult]:
+        """Write a group by a thread of the driver, which takes the records while later ones are encoded."""
+        await self._dictionaries.settled()
+        indexed = sum(map(len, group)) >= _INDEX_AT_ONCE
+        refused, encoded = self._encoded_here(group)
+        sound = [item for place, item in enumerate(group) if place not in refused]
+        pipeline = self._encoding([item.batch for item in sound[len(encoded) :]], encoded)
+        written: list[CommitResult] = []
+        try:
+            if sound:
+                counted = _is_counted(sound)
+                batches = self._statements(sound, encoded, indexed=indexed, counted=counted)
+                closing = [*self._trim(), POSITION] if counted else self._trim()
+                try:
+                    outcome = await self._driver.write(batches, closing, self._relies(sound))
+                except StatementError as error:
+                    raise self._commit_rejected(error) from error
+                written = await self._results(sound, outcome, counted=counted)
+            self.rejected += len(refused)
+            results = iter(written)
+            return [refused.get(place) or next(results) for place in range(len(group))]
+        except NamespaceMovedError:
+            await self._renumber(sound)
+        finally:
+            if pipeline is not None:
+                pipeline.stop()
+            self._ended(sound, indexed=indexed)
+        # Nothing was applied. Encoded again, the records have the other number.
+        return await self._write(group)
+
+    async def _write_at_once(self, group: list[QueuedBatch]) -> list[CommitResult]:
+        """Write a group by a driver that takes whole batches."""
         for item in group:
             if item.waiting is not None:
                 # From here on the driver bounds it. A group that is written again may have lost its caller.
                 item.waiting.reschedule(None)
                 item.waiting = None
         await self._dictionaries.settled()
-        indexed = sum(map(len, group)) >= self._index_at_once
-        thread = self._driver.writing_thread
-        pipeline: EncodingPipeline | None = None
+        indexed = sum(map(len, group)) >= _INDEX_AT_ONCE_ON_SERVERS
         try:
-            if thread is None:
-                return await self._write_encoded(group, indexed=indexed)
-            encoded = self._encoded_here(group)
-            if encoded is None:
-                pipeline = self._thread.start([item.batch for item in group], thread)
-                encoded = map(pipeline.operations, range(len(group)))
-            counted = _is_counted(group)
-            batches = self._statements(group, encoded, indexed=indexed, counted=counted)
-            closing = [*self._trim(), POSITION] if counted else self._trim()
-            try:
-                outcome = await self._driver.write(batches, closing, self._relies(group))
-            except StatementError as error:
-                raise self._commit_rejected(error) from error
-            return await self._results(group, outcome, counted=counted)
+            return await self._write_encoded(group, indexed=indexed)
         except NamespaceMovedError:
             await self._renumber(group)
         finally:
-            if pipeline is not None:
-                pipeline.stop()
-            if not indexed:
-                # A batch with a kind that this store does not know was rejected.
-                kinds = (kind for item in group for kind in item.kinds)
-                self._pending.add([kind for kind in kinds if kind in self._tables])
-            self._dictionaries.train()
-        # Nothing was applied. Encoded again, the records have the other number.
-        return await self._write(group)
+            self._ended(group, indexed=indexed)
+        # As above.
+        return await self._write_at_once(group)
+
+    def _ended(self, group: Sequence[QueuedBatch], *, indexed: bool) -> None:
+        """Count the index entries that are left, and train a dictionary if there is enough for one."""
+        if not indexed:
+            # A batch with a kind that this store does not know was rejected.
+            kinds = (kind for item in group for kind in item.kinds)
+            self._pending.add([kind for kind in kinds if kind in self._tables])
+        self._dictionaries.train()
+
+    def _encoded_here(
+        self, group: Sequence[QueuedBatch]
+    ) -> tuple[dict[int, MemoryCoreError], list[Iterable[Operation]]]:
+        """Encode a small group on the event loop, or as much of it as takes 2 ms.
+
+        The fields of its records are still in this core's cache: another thread would take twice as long.
+
+        Returns:
+            Why batches cannot be encoded, by their places; and the operations of the first of the others.
+        """
+        refused: dict[int, MemoryCoreError] = {}
+        encoded: list[Iterable[Operation]] = []
+        end = time.monotonic() + _INLINE_SECONDS
+        for place, item in enumerate(group if self._is_small(group) else ()):
+            try:
+                encoded.append(encode(self._codec, item.batch))
+            except EncodingError as error:
+                refused[place] = error.reason
+            if time.monotonic() > end:
+                break
+        return refused, encoded
 
     def _is_small(self, group: Sequence[QueuedBatch]) -> bool:
         """Whether the event loop's thread encodes a group sooner than another one wakes up."""
         few = sum(map(len, group)) <= _INLINE
         return few and all(self._codec.is_short(item.batch) for item in group)
 
-    def _encoded_here(self, group: Sequence[QueuedBatch]) -> Iterable[Iterable[Operation]] | None:
-        """The operations of few records, whose fields are still in this core's cache: another thread would
-        take twice as long. ``None`` where there are more, or one is long or cannot be encoded: the pipeline
-        finds out which, and why.
-        """
-        if not self._is_small(group):
+    def _encoding(
+        self, left: Sequence[WriteBatch], encoded: list[Iterable[Operation]]
+    ) -> EncodingPipeline | None:
+        """Begin to encode what is left; adds its operations to those that are encoded."""
+        thread = self._driver.writing_thread
+        if not left or thread is None:
             return None
-        try:
-            return [self._codec.prepare(item.batch) for item in group]
-        except MemoryCoreError:
-            return None
+        pipeline = self._thread.start(left, thread)
+        encoded += map(pipeline.operations, range(len(left)))
+        return pipeline
 
     def _statements(
         self,

@@ -547,3 +547,10 @@ def test_heuristics_of_the_first_schema_version_are_read_with_defaults():
 def test_heuristics_of_an_unknown_schema_version_are_rejected():
     with pytest.raises(ConfigurationError, match="from schema version 0 to 2"):
         Heuristic.upcast({}, 0)
+
+
+@pytest.mark.parametrize("version", [-1, 2**16, 20260101])
+def test_a_version_that_no_envelope_has_room_for_is_refused(version):
+    dated = type("Dated", (Record,), {"kind": "dated", "schema_version": version})
+    with pytest.raises(ConfigurationError, match="Dated: schema_version must be from 0 to 65535"):
+        RecordTypes([dated])

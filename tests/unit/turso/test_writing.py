@@ -17,8 +17,8 @@ from memory_core.errors import (
     StorageError,
 )
 from memory_core.query import Query
-from memory_core.records import Episode, ExecutionStep, Limits, Relationship, Step
-from memory_core.storage import Receipt, WriteBatch
+from memory_core.records import Episode, ExecutionStep, Limits, Relationship, Step, new_id
+from memory_core.storage import Delete, Receipt, WriteBatch
 from memory_core.testing import kit_context
 from memory_core.testing.data.kinds import Folder, Leaf, Specimen
 from memory_core.testing.data.samples import edge, episode, large_episode
@@ -359,6 +359,59 @@ async def test_an_unknown_error_of_a_record_is_typed(store, monkeypatch, size):
     monkeypatch.undo()
     assert await store.count(Query(Specimen)) == 0
     assert issubclass(type(result), MemoryCoreError)
+
+
+class _Panic(BaseException):
+    """What pyo3 raises where code in Rust panics is no ``Exception``."""
+
+
+@pytest.mark.parametrize("number", [17, 64, 200])
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_panic_of_a_record_loses_no_other(store, monkeypatch, number, together):
+    records = [Specimen(code=f"l{each}") for each in range(number)]
+    values = Specimen.index_values
+
+    def panicking(self):
+        if self.id == records[-1].id:
+            raise _Panic("in the record's own code")
+        return values(self)
+
+    monkeypatch.setattr(Specimen, "index_values", panicking)
+    parts = [records] if together else [[each] for each in records]
+    results = await store.commit([WriteBatch().put(*part) for part in parts])
+    monkeypatch.undo()
+    for part, result in zip(parts, results, strict=True):
+        found = await store.get(Specimen, [each.id for each in part])
+        assert found == (part if isinstance(result, Receipt) else [None] * len(part))
+    assert isinstance(results[-1], StorageError)
+    assert "in the record's own code" in str(results[-1])
+
+
+@pytest.mark.parametrize("others", [0, 3])
+async def test_a_refused_record_waits_for_nobody_and_is_encoded_once(opener, plain, others):
+    store = await opener(kit_context(limits=Limits(max_record_bytes=2_000)))
+    await store.commit([WriteBatch().put(episode(0))])  # the namespace has its number
+    await store._shared.pending.index_pending()
+    bodies = store._shared.thread.codec.compressor.bodies
+    bad = store.commit([WriteBatch().put(large_episode(1, 20_000))])
+    if not others:
+        holder = plain()
+        holder.execute("BEGIN IMMEDIATE")
+    good = [store.commit([WriteBatch().put(episode(each + 1))]) for each in range(others)]
+    [refused], *written = await asyncio.gather(bad, *good)
+    assert isinstance(refused, RecordTooLargeError)
+    assert all(isinstance(result, Receipt) for [result] in written)
+    assert store._shared.thread.codec.compressor.bodies == bodies + others
+    assert (await store.stats()).sections["indexing"]["waiting"] == others
+
+
+@pytest.mark.parametrize("others", [1, 3, 40])
+async def test_an_operation_that_is_nonsense_fails_alone(store, others):
+    good = [store.commit([WriteBatch().put(episode(each))]) for each in range(others)]
+    nonsense = store.commit([WriteBatch((Delete([], new_id()),))])
+    *written, [refused] = await asyncio.gather(*good, nonsense)
+    assert isinstance(refused, StorageError)
+    assert all(isinstance(result, Receipt) for [result] in written)
 
 
 async def test_relationships_survive_a_put_of_their_ends(store):
